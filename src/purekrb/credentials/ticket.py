@@ -1,0 +1,43 @@
+"""ServiceTicket: a ticket and what its owner must know to use it. Source: RFC 4120 3.1.5, 3.3.4, 5.4.2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from purekrb.keys import EncryptionKey
+from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
+from purekrb.names import Principal
+
+__all__ = ["ServiceTicket"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTicket:
+    """A ticket for `service`, issued to `client`; a TGT is the ticket for krbtgt/REALM.
+
+    `ticket` is the DER Ticket; all else comes from the encrypted part of the KDC's reply, never from the ticket's
+    cleartext. `flags` are `TicketFlags` bits. Times are aware UTC datetimes in whole seconds. `time_offset` is the
+    KDC's clock minus ours, as measured when the initial ticket came.
+    """
+
+    client: Principal
+    service: Principal
+    ticket: bytes
+    session_key: EncryptionKey
+    flags: int
+    authtime: datetime
+    starttime: datetime | None
+    endtime: datetime
+    renew_till: datetime | None = None
+    caddr: tuple[HostAddress, ...] = ()
+    authorization_data: tuple[AuthorizationDataEntry, ...] = ()
+    time_offset: timedelta = timedelta(0)
+
+    @property
+    def is_tgt(self) -> bool:
+        """Whether this is a ticket-granting ticket (also a cross-realm one)."""
+        return len(self.service.components) == 2 and self.service.components[0] == "krbtgt"
+
+    def __repr__(self) -> str:
+        return f"ServiceTicket({self.client} -> {self.service}, until {self.endtime:%Y-%m-%d %H:%M:%SZ})"

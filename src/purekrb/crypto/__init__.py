@@ -1,0 +1,143 @@
+"""Kerberos cryptography: the RFC 3961 framework for etypes 17 to 20, and 23 for those who opt in.
+
+Every function takes an EncryptionKey and works with its etype. Usage numbers are `KeyUsage` of RFC 4120 7.5.1.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from purekrb.constants import EncryptionType
+from purekrb.crypto.aes_sha1 import AesSha1
+from purekrb.crypto.aes_sha2 import AesSha2
+from purekrb.crypto.derivation import n_fold
+from purekrb.crypto.profile import Profile, UsageCipher
+from purekrb.crypto.rc4 import Rc4Hmac
+from purekrb.errors import IntegrityError, UnsupportedError
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.system import RandomBytes, random_bytes
+
+__all__ = [
+    "EncryptionKey",
+    "string_to_key",
+    "random_key",
+    "encrypt",
+    "decrypt",
+    "checksum",
+    "verify_checksum",
+    "prf",
+    "prf_plus",
+    "n_fold",
+    "cf2",
+    "profile_of",
+    "usage_cipher",
+]
+
+_PROFILES: dict[int, Profile] = {
+    profile.etype: profile
+    for profile in (
+        AesSha1(17, 16, 15),
+        AesSha1(18, 32, 16),
+        AesSha2(19, b"aes128-cts-hmac-sha256-128", 16, "sha256", 16, 19),
+        AesSha2(20, b"aes256-cts-hmac-sha384-192", 32, "sha384", 24, 20),
+        Rc4Hmac(),
+    )
+}
+#: Usages whose derived keys one EncryptionKey keeps; a context needs five, a KDC exchange six.
+_MAX_DERIVED = 16
+
+
+def profile_of(etype: int) -> Profile:
+    """Return the profile of an encryption type. Raises UnsupportedError for one that purekrb does not have."""
+    profile = _PROFILES.get(etype)
+    if profile is None:
+        known = ", ".join(etype_name(e) for e in EncryptionType)
+        raise UnsupportedError(f"encryption type {etype_name(etype)} is not supported; supported: {known}")
+    return profile
+
+
+def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
+    """Return what `key` derives for `usage`, kept with the key so that it is derived once."""
+    derived = key._derived
+    cipher: UsageCipher | None = derived.get(usage)
+    if cipher is None:
+        if not 0 <= usage < 1 << 32:
+            raise ValueError(f"a key usage is a 32-bit number, got {usage}")
+        cipher = profile_of(key.etype).usage_cipher(key.contents, usage)
+        if len(derived) >= _MAX_DERIVED:
+            derived.pop(next(iter(derived), usage), None)
+        derived[usage] = cipher
+    return cipher
+
+
+def string_to_key(
+    etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None
+) -> EncryptionKey:
+    """Return the key that a password has. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
+
+    Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises
+    UnsupportedError for an unknown etype, DecodeError or PolicyError for bad params.
+    """
+    profile = profile_of(etype)
+    password = password.encode() if isinstance(password, str) else password
+    salt = salt.encode() if isinstance(salt, str) else salt
+    return EncryptionKey(etype, profile.string_to_key(password, salt, params))
+
+
+def random_key(etype: int, random: RandomBytes = random_bytes) -> EncryptionKey:
+    """Return a fresh random key; random-to-key is the identity for all supported etypes."""
+    return EncryptionKey(etype, random(profile_of(etype).key_size))
+
+
+def encrypt(key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes | None = None) -> bytes:
+    """Return ciphertext and checksum of `plaintext` as one string. Source: RFC 3961 5.3, RFC 8009 5, RFC 4757 4.
+
+    `confounder` (16 bytes; 8 for RC4) is drawn at random unless given, which only replaying a recording wants.
+    """
+    size = profile_of(key.etype).confounder_size
+    if confounder is None:
+        confounder = random_bytes(size)
+    elif len(confounder) != size:
+        raise ValueError(f"a confounder of {etype_name(key.etype)} has {size} bytes, got {len(confounder)}")
+    return usage_cipher(key, usage).encrypt(plaintext, confounder)
+
+
+def decrypt(key: EncryptionKey, usage: int, ciphertext: bytes) -> bytes:
+    """Return the plaintext. Raises IntegrityError for another key or usage, and for altered or short data."""
+    return usage_cipher(key, usage).decrypt(ciphertext)
+
+
+def checksum(key: EncryptionKey, usage: int, data: bytes) -> bytes:
+    """Return the keyed checksum over `data`: 12 bytes (17, 18), 16 (19, 23) or 24 (20). Source: RFC 3961 5.4."""
+    return usage_cipher(key, usage).checksum(data)
+
+
+def verify_checksum(key: EncryptionKey, usage: int, data: bytes, mac: bytes) -> None:
+    """Raise IntegrityError unless `mac` is the checksum over `data`. The comparison takes constant time."""
+    if not hmac.compare_digest(checksum(key, usage, data), mac):
+        raise IntegrityError
+
+
+def prf(key: EncryptionKey, data: bytes) -> bytes:
+    """Return the pseudo-random function: 16 bytes (17, 18), 32 (19), 48 (20), 20 (23). Source: RFC 3961 3, RFC 8009 5."""
+    return profile_of(key.etype).prf(key.contents, data)
+
+
+def prf_plus(key: EncryptionKey, data: bytes, nbytes: int) -> bytes:
+    """Return `nbytes` bytes of PRF+(key, data), at most 255 rounds. Source: RFC 6113 5.1."""
+    out = b""
+    count = 1
+    while len(out) < nbytes:
+        if count > 255:
+            raise ValueError("PRF+ gives at most 255 blocks")
+        out += prf(key, bytes([count]) + data)
+        count += 1
+    return out[:nbytes]
+
+
+def cf2(key1: EncryptionKey, key2: EncryptionKey, pepper1: bytes, pepper2: bytes) -> EncryptionKey:
+    """Return KRB-FX-CF2(key1, key2, pepper1, pepper2), a key of key1's etype. Source: RFC 6113 5.1."""
+    size = profile_of(key1.etype).key_size
+    one = int.from_bytes(prf_plus(key1, pepper1, size), "big")
+    two = int.from_bytes(prf_plus(key2, pepper2, size), "big")
+    return EncryptionKey(key1.etype, (one ^ two).to_bytes(size, "big"))

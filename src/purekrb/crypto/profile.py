@@ -1,0 +1,63 @@
+"""What an encryption type offers: the RFC 3961 framework as two small interfaces."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Profile", "UsageCipher", "iterations", "MAX_ITERATIONS"]
+
+from purekrb.errors import DecodeError, PolicyError
+
+#: The largest PBKDF2 iteration count that is tried; a KDC that names more is refused at once. Source: RFC 3962 3.
+MAX_ITERATIONS = 0x1000000
+
+
+class UsageCipher(Protocol):
+    """One key for one key usage: the specific keys Ke, Ki, Kc of RFC 3961 5.3, ready to use. Thread-safe."""
+
+    def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
+        """Return the ciphertext with its checksum. `confounder` has `Profile.confounder_size` bytes."""
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Return the plaintext. Raises IntegrityError where the ciphertext is too short, altered or of another key."""
+
+    def checksum(self, data: bytes) -> bytes:
+        """Return the keyed checksum (get_mic) over `data`."""
+
+    def wipe(self) -> None:
+        """Drop the derived keys."""
+
+
+class Profile(Protocol):
+    """One encryption type. Source: RFC 3961 3."""
+
+    etype: int
+    key_size: int
+    confounder_size: int
+    checksum_size: int
+    checksum_type: int
+
+    def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
+        """Return the key of a password (UTF-8). Raises DecodeError or PolicyError for bad `params`."""
+
+    def usage_cipher(self, key: bytes, usage: int) -> UsageCipher:
+        """Derive the specific keys of `usage` (0 .. 2^32-1)."""
+
+    def prf(self, key: bytes, data: bytes) -> bytes:
+        """Return the pseudo-random function of the protocol key."""
+
+
+def iterations(params: bytes | None, default: int) -> int:
+    """Return the PBKDF2 iteration count that string-to-key parameters name. Source: RFC 3962 4, RFC 8009 4.
+
+    `params` is None (the default of the etype) or 4 bytes, big-endian. Raises DecodeError for another length,
+    PolicyError outside 1 .. 0x1000000 (a zero would stand for 2^32).
+    """
+    if params is None:
+        return default
+    if len(params) != 4:
+        raise DecodeError(f"string-to-key parameters have 4 bytes, got {len(params)}")
+    count = int.from_bytes(params, "big")
+    if not 1 <= count <= MAX_ITERATIONS:
+        raise PolicyError(f"a PBKDF2 iteration count of {count} is outside 1..{MAX_ITERATIONS}: refused")
+    return count

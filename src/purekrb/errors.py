@@ -1,0 +1,190 @@
+"""The errors that leave purekrb: everything derives from KerberosError.
+
+A class exists only where a caller would catch it apart from the others. Every message says what happened,
+what was expected and what to do next. No message, attribute or repr holds a password, a key or plaintext.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "KerberosError",
+    "DecodeError",
+    "ProtocolError",
+    "MutualAuthenticationError",
+    "IntegrityError",
+    "UnsupportedError",
+    "PolicyError",
+    "KdcError",
+    "PreauthFailedError",
+    "ClientUnknownError",
+    "ClientRevokedError",
+    "PasswordExpiredError",
+    "ServiceUnknownError",
+    "KdcEtypeError",
+    "ClockSkewError",
+    "ApError",
+    "ReplayError",
+    "ChannelBindingsError",
+    "SequenceError",
+    "ContextError",
+    "ContextExpiredError",
+    "CredentialError",
+    "ConfigError",
+    "TransportError",
+    "TransportTimeoutError",
+    "DirectoryError",
+    "SpnError",
+]
+
+
+class KerberosError(Exception):
+    """Base of every error that a public call raises (besides TypeError and ValueError for misuse)."""
+
+
+class DecodeError(KerberosError, ValueError):
+    """Bytes or text do not have the form that their specification demands (DER, keytab, ccache, SPN ...)."""
+
+
+class ProtocolError(KerberosError):
+    """A well-formed message does not fit the exchange: it answers another request, or breaks a MUST.
+
+    `expected` and `got` hold the compared values as text where there are such (never secrets).
+    """
+
+    def __init__(self, message: str, *, expected: object = None, got: object = None) -> None:
+        if expected is not None or got is not None:
+            message = f"{message} (expected {expected}, got {got})"
+        super().__init__(message)
+        self.expected = expected
+        self.got = got
+
+
+class MutualAuthenticationError(ProtocolError):
+    """The service did not prove that it holds its key. Treat the peer as an impostor."""
+
+
+class IntegrityError(KerberosError):
+    """A decryption or a checksum failed. One message for all causes, so that it is no oracle."""
+
+    def __init__(self, message: str = "integrity check failed: wrong key, or the data was altered") -> None:
+        super().__init__(message)
+
+
+class UnsupportedError(KerberosError):
+    """The peer (or the caller) asks for a mechanism, an encryption type or an option that purekrb does not have."""
+
+
+class PolicyError(KerberosError):
+    """Possible, but refused by the configured policy (RC4, missing flags, weak keys ...)."""
+
+
+class KdcError(KerberosError):
+    """The KDC answered with a KRB-ERROR.
+
+    `code` is its error-code (`constants.ErrorCode` where known); `krb_error` the decoded message.
+    Source: RFC 4120 5.9.1, 7.5.9.
+    """
+
+    def __init__(self, message: str, *, code: int, krb_error: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.krb_error = krb_error
+
+
+class PreauthFailedError(KdcError):
+    """The password or key is wrong (KDC_ERR_PREAUTH_FAILED, or the AS-REP does not decrypt)."""
+
+
+class ClientUnknownError(KdcError):
+    """The KDC knows no such client (KDC_ERR_C_PRINCIPAL_UNKNOWN)."""
+
+
+class ClientRevokedError(KdcError):
+    """The client's account is disabled, locked or expired (KDC_ERR_CLIENT_REVOKED, KDC_ERR_NAME_EXP)."""
+
+
+class PasswordExpiredError(KdcError):
+    """The password has expired and must be changed first (KDC_ERR_KEY_EXPIRED)."""
+
+
+class ServiceUnknownError(KdcError):
+    """The KDC knows no such service (KDC_ERR_S_PRINCIPAL_UNKNOWN)."""
+
+
+class KdcEtypeError(KdcError):
+    """The KDC and the client share no encryption type (KDC_ERR_ETYPE_NOSUPP)."""
+
+
+class ClockSkewError(KdcError):
+    """The clocks of this machine and of the KDC are too far apart (KRB_AP_ERR_SKEW)."""
+
+
+class ApError(KerberosError):
+    """An AP exchange failed.
+
+    `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9). `response` holds the bytes to send to the peer
+    before closing, or None where it must hear nothing.
+    """
+
+    def __init__(self, message: str, *, code: int, response: bytes | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.response = response
+
+
+class ReplayError(ApError):
+    """This authenticator was already presented (KRB_AP_ERR_REPEAT)."""
+
+
+class ChannelBindingsError(ApError):
+    """The peer's channel bindings are missing or those of another channel."""
+
+
+class SequenceError(KerberosError):
+    """A genuine per-message token came twice or out of order.
+
+    `reason` is "duplicate", "old", "unsequenced" or "gap" (RFC 2743 1.2.3). On a stream, close the connection.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ContextError(KerberosError):
+    """A call does not fit the state of the security context (not established, failed, closed)."""
+
+
+class ContextExpiredError(ContextError):
+    """The ticket behind the context has expired: authenticate again."""
+
+
+class CredentialError(KerberosError):
+    """There is no usable key, ticket, keytab or credential cache for what was asked."""
+
+
+class ConfigError(KerberosError):
+    """krb5.conf or a Config argument cannot be used."""
+
+
+class TransportError(KerberosError, OSError):
+    """No KDC (or peer) could be reached, or a connection broke."""
+
+
+class TransportTimeoutError(TransportError, TimeoutError):
+    """The overall deadline has passed."""
+
+
+class DirectoryError(KerberosError):
+    """The directory refused or failed an operation."""
+
+
+class SpnError(KerberosError, ValueError):
+    """A service principal name cannot be composed or parsed.
+
+    `code` is the Windows error number of the same failure (87 ERROR_INVALID_PARAMETER ...).
+    """
+
+    def __init__(self, message: str, *, code: int = 87) -> None:
+        super().__init__(message)
+        self.code = code

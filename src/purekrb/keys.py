@@ -1,0 +1,90 @@
+"""EncryptionKey: an encryption type and its key bytes, as RFC 4120 5.2.9 names them.
+
+A container that keeps its secret: redacted repr, no pickling, no copying, best-effort wiping. What is done with a
+key is in `purekrb.crypto`, which also keeps here what it derived from the key.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, NoReturn
+
+from purekrb.constants import EncryptionType
+from purekrb.errors import CredentialError, DecodeError
+
+__all__ = ["EncryptionKey", "KEY_SIZES", "etype_name"]
+
+#: Key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6, RFC 8009 5, RFC 4757 3.
+KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
+
+_NAMES = {
+    1: "des-cbc-crc",
+    2: "des-cbc-md4",
+    3: "des-cbc-md5",
+    16: "des3-cbc-sha1",
+    17: "aes128-cts-hmac-sha1-96",
+    18: "aes256-cts-hmac-sha1-96",
+    19: "aes128-cts-hmac-sha256-128",
+    20: "aes256-cts-hmac-sha384-192",
+    23: "rc4-hmac",
+    24: "rc4-hmac-exp",
+    25: "camellia128-cts-cmac",
+    26: "camellia256-cts-cmac",
+}
+
+
+def etype_name(etype: int) -> str:
+    """Return the registered name of an encryption type, or its number as text."""
+    return _NAMES.get(etype, f"etype {int(etype)}")
+
+
+class EncryptionKey:
+    """An encryption key: `etype` (an EncryptionType where purekrb knows it, else int) and `contents` (bytes).
+
+    A key of an etype that purekrb does not know can be held (keytabs may contain such) but not used. Raises DecodeError
+    when `contents` has the wrong length for a known etype. Equality takes constant time. Source: RFC 4120 5.2.9.
+    """
+
+    __slots__ = ("_contents", "_derived", "etype")
+
+    def __init__(self, etype: int, contents: bytes) -> None:
+        size = KEY_SIZES.get(etype)
+        if size is not None and len(contents) != size:
+            raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}")
+        self.etype: int = EncryptionType(etype) if size is not None else int(etype)
+        self._contents: bytearray | None = bytearray(contents)
+        self._derived: dict[int, Any] = {}  # filled and bounded by purekrb.crypto
+
+    @property
+    def contents(self) -> bytes:
+        """The key bytes. Raises CredentialError after `wipe()`."""
+        if self._contents is None:
+            raise CredentialError("this key was wiped: load or derive it again")
+        return bytes(self._contents)
+
+    def wipe(self) -> None:
+        """Overwrite the key bytes and drop all that was derived from them. Best effort: Python may hold copies."""
+        if self._contents is not None:
+            self._contents[:] = bytes(len(self._contents))
+            self._contents = None
+        for derived in self._derived.values():
+            derived.wipe()
+        self._derived.clear()
+
+    def __repr__(self) -> str:
+        return f"EncryptionKey({etype_name(self.etype)}, contents=<redacted>)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EncryptionKey):
+            return NotImplemented
+        return self.etype == other.etype and hmac.compare_digest(self.contents, other.contents)
+
+    __hash__ = None  # type: ignore[assignment]  # a hash over the secret would leak it into dict order
+
+    def _refuse(self, *_args: object) -> NoReturn:
+        raise TypeError("an EncryptionKey is secret: it is not pickled or copied; pass the object itself")
+
+    __reduce__ = _refuse
+    __reduce_ex__ = _refuse
+    __copy__ = _refuse
+    __deepcopy__ = _refuse

@@ -1,0 +1,99 @@
+"""Principals: their parts and their text. Source: RFC 4120 5.2.2, 6.1, 6.2; text form as in RFC 1964 2.1.1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from purekrb.constants import NameType
+from purekrb.errors import DecodeError
+
+__all__ = ["PrincipalName", "Principal"]
+
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b"}
+_UNESCAPES = {"n": "\n", "t": "\t", "b": "\b"}
+#: More than any directory allows; keeps hostile input bounded.
+MAX_TEXT = 8192
+
+
+def _quote(text: str, special: str) -> str:
+    return "".join(_ESCAPES.get(c) or ("\\" + c if c in special else c) for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalName:
+    """A name within a realm: PrincipalName of RFC 4120 5.2.2. The name type does not count in comparisons (6.2)."""
+
+    components: tuple[str, ...]
+    name_type: int = field(default=NameType.PRINCIPAL, compare=False)
+
+    def __str__(self) -> str:
+        return "/".join(_quote(c, "\\/@") for c in self.components)
+
+    def principal(self, realm: str) -> Principal:
+        """Return this name in `realm`."""
+        return Principal(self.components, realm, self.name_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A principal: name components and realm; an empty realm means "not known yet".
+
+    The name type does not count in comparisons (RFC 4120 6.2); components and realm compare exactly.
+    """
+
+    components: tuple[str, ...]
+    realm: str
+    name_type: int = field(default=NameType.PRINCIPAL, compare=False)
+
+    def __post_init__(self) -> None:
+        for part in (*self.components, self.realm):
+            if "\0" in part:
+                raise DecodeError("a principal must not contain NUL")
+
+    @classmethod
+    def parse(cls, text: str, realm: str = "") -> Principal:
+        r"""Return the principal that `text` spells: `comp/comp@REALM`, with `\` quoting `/`, `@`, `\`, n, t and b.
+
+        `realm` is taken where the text names none. One component makes a name of type PRINCIPAL, more make
+        SRV_INST. Raises DecodeError for NUL, empty names, a second `@`, or a trailing backslash.
+        """
+        if len(text) > MAX_TEXT:
+            raise DecodeError(f"a principal of {len(text)} characters is longer than {MAX_TEXT}")
+        parts: list[list[str]] = [[]]
+        realm_at: int | None = None
+        i = 0
+        while i < len(text):
+            c = text[i]
+            if c == "\\":
+                i += 1
+                if i == len(text):
+                    raise DecodeError(f"principal {text!r} ends in a backslash: quote it by another one")
+                parts[-1].append(_UNESCAPES.get(text[i], text[i]))
+            elif c == "@":
+                if realm_at is not None:
+                    raise DecodeError(f"principal {text!r} has two '@': quote the first as '\\@'")
+                realm_at = len(parts)
+                parts.append([])
+            elif c == "/" and realm_at is None:
+                parts.append([])
+            else:
+                parts[-1].append(c)
+            i += 1
+        names = ["".join(p) for p in parts]
+        if realm_at is not None:
+            realm = names.pop()
+            if not realm:
+                raise DecodeError(f"principal {text!r} has an empty realm")
+        if not names[0]:
+            raise DecodeError(f"principal {text!r} has an empty first component")
+        name_type = NameType.PRINCIPAL if len(names) == 1 else NameType.SRV_INST
+        return cls(tuple(names), realm, name_type)
+
+    @property
+    def name(self) -> PrincipalName:
+        """The name without the realm."""
+        return PrincipalName(self.components, self.name_type)
+
+    def __str__(self) -> str:
+        text = str(self.name)
+        return f"{text}@{_quote(self.realm, chr(92) + '@')}" if self.realm else text
