@@ -1,0 +1,67 @@
+# make demo shows what purekrb does; make test proves it. `make PYTHON=python3.12 test` chooses the interpreter.
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+$(error purekrb needs Python 3.10 or newer: make PYTHON=/path/to/python3 ...)
+endif
+
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
+
+.PHONY: demo test test-pythons soak bench lint wheel peers clean
+.NOTPARALLEL:
+
+demo: $(VENV)/demo-$(VERSION)
+	@$(BIN)/purekrb demo
+
+# Everything, on real peers. pytest comes last, so that its summary is the last line.
+test: peers $(VENV)/interop-$(VERSION) lint test-pythons
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# The tests that need no real peer, on every other Python version that is installed.
+test-pythons:
+	@tools/test-pythons $$(tools/pythons $(VERSION))
+
+# The tests at their full counts: a thousand kills, a million records.
+soak: peers $(VENV)/interop-$(VERSION)
+	PUREKRB_SOAK=1 $(BIN)/python -m pytest
+
+bench: peers $(VENV)/interop-$(VERSION)
+	$(BIN)/python -m bench
+
+lint: $(VENV)/dev-$(VERSION)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+wheel: $(VENV)/dev-$(VERSION)
+	$(BIN)/python -m build --wheel
+
+peers:
+	@tools/install-peers $(PYTHON)
+
+clean:
+	rm -rf .venv .venv-* .lab build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The virtual environment keeps a mark of what was installed into it, and for which Python.
+
+$(VENV)/python-$(VERSION):
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/demo-$(VERSION): $(VENV)/python-$(VERSION) pyproject.toml
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev-$(VERSION): $(VENV)/python-$(VERSION) pyproject.toml
+	$(PIP) -e ".[test,dev]"
+	@touch $@
+
+# python-gssapi compiles against MIT's library, which the peers bring.
+$(VENV)/interop-$(VERSION): $(VENV)/dev-$(VERSION)
+	command -v krb5-config >/dev/null && $(PIP) -e ".[interop]" || test "$(PUREKRB_ALLOW_MISSING_PEERS)" = 1
+	@touch $@
