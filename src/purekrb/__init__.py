@@ -1,2 +1,153 @@
-"""x"""
-__version__="0.1.0"
+"""Kerberos mutual authentication in pure Python: no SSPI, no libkrb5.
+
+Every public name is loaded on first use (PEP 562), so `import purekrb` is cheap and pulls in no dependency.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # names, keys, credentials
+    "Principal",
+    "EncryptionKey",
+    "EncryptionType",
+    "Credential",
+    "Keytab",
+    "KeytabEntry",
+    "CCache",
+    "ServiceTicket",
+    "verify_credentials",
+    # the KDC client
+    "Config",
+    "KdcClient",
+    # contexts
+    "initiate",
+    "Initiator",
+    "Acceptor",
+    "Flag",
+    "DEFAULT_FLAGS",
+    "ChannelBindings",
+    # streams
+    "connect",
+    "listen",
+    # submodules
+    "aio",
+    "crypto",
+    "replay",
+    "spn",
+    "testing",
+    # errors
+    "KerberosError",
+    "DecodeError",
+    "ProtocolError",
+    "MutualAuthenticationError",
+    "IntegrityError",
+    "UnsupportedError",
+    "PolicyError",
+    "KdcError",
+    "PreauthFailedError",
+    "ClientUnknownError",
+    "ClientRevokedError",
+    "PasswordExpiredError",
+    "ServiceUnknownError",
+    "KdcEtypeError",
+    "ClockSkewError",
+    "ApError",
+    "ReplayError",
+    "ChannelBindingsError",
+    "SequenceError",
+    "ContextError",
+    "ContextExpiredError",
+    "CredentialError",
+    "ConfigError",
+    "TransportError",
+    "TransportTimeoutError",
+    "DirectoryError",
+    "SpnError",
+]
+
+if TYPE_CHECKING:
+    from purekrb import aio, crypto, replay, spn, testing
+    from purekrb.channel.blocking import connect, listen
+    from purekrb.constants import DEFAULT_FLAGS, EncryptionType, Flag
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.keytab import Keytab, KeytabEntry
+    from purekrb.credentials.ticket import ServiceTicket
+    from purekrb.errors import (
+        ApError,
+        ChannelBindingsError,
+        ClientRevokedError,
+        ClientUnknownError,
+        ClockSkewError,
+        ConfigError,
+        ContextError,
+        ContextExpiredError,
+        CredentialError,
+        DecodeError,
+        DirectoryError,
+        IntegrityError,
+        KdcError,
+        KdcEtypeError,
+        KerberosError,
+        MutualAuthenticationError,
+        PasswordExpiredError,
+        PolicyError,
+        PreauthFailedError,
+        ProtocolError,
+        ReplayError,
+        SequenceError,
+        ServiceUnknownError,
+        SpnError,
+        TransportError,
+        TransportTimeoutError,
+        UnsupportedError,
+    )
+    from purekrb.gss.channel_bindings import ChannelBindings
+    from purekrb.gss.context import Acceptor, Initiator
+    from purekrb.kdc.client import KdcClient, initiate, verify_credentials
+    from purekrb.kdc.config import Config
+    from purekrb.keys import EncryptionKey
+    from purekrb.names import Principal
+
+#: Public name -> module that defines it. What is neither here nor a submodule is an error class.
+_HOMES = {
+    "Principal": "names",
+    "EncryptionKey": "keys",
+    "EncryptionType": "constants",
+    "Flag": "constants",
+    "DEFAULT_FLAGS": "constants",
+    "Credential": "credentials.credential",
+    "Keytab": "credentials.keytab",
+    "KeytabEntry": "credentials.keytab",
+    "CCache": "credentials.ccache",
+    "ServiceTicket": "credentials.ticket",
+    "Config": "kdc.config",
+    "KdcClient": "kdc.client",
+    "initiate": "kdc.client",
+    "verify_credentials": "kdc.client",
+    "Initiator": "gss.context",
+    "Acceptor": "gss.context",
+    "ChannelBindings": "gss.channel_bindings",
+    "connect": "channel.blocking",
+    "listen": "channel.blocking",
+}
+_SUBMODULES = frozenset({"aio", "crypto", "replay", "spn", "testing"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"purekrb.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'purekrb' has no attribute {name!r}")
+    value = getattr(import_module(f"purekrb.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
