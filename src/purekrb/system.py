@@ -1,6 +1,6 @@
-"""Clock and randomness of the operating system.
+"""Clock, randomness and host name of the operating system.
 
-The only module of the sans-I/O core that touches either. Everything else takes a `Clock` and a `RandomBytes`
+The only module of the sans-I/O core that touches any of them. Everything else takes a `Clock` and a `RandomBytes`
 as arguments, with these as defaults, so that a recorded handshake replays bit for bit.
 """
 
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-__all__ = ["Clock", "RandomBytes", "now", "random_bytes"]
+__all__ = ["Clock", "RandomBytes", "now", "random_bytes", "local_fqdn"]
 
 #: Returns the current time as an aware UTC datetime with microseconds.
 Clock = Callable[[], datetime]
@@ -24,3 +24,10 @@ def now() -> datetime:
 
 
 random_bytes: RandomBytes = os.urandom
+
+
+def local_fqdn() -> str:
+    """Return what this machine calls itself: its full DNS name where it is configured well. May ask the DNS."""
+    import socket  # on demand: nothing else in the core needs it
+
+    return socket.getfqdn()
