@@ -1,0 +1,392 @@
+"""The AP exchange: the client proves itself with an AP-REQ, the service with an AP-REP. Source: RFC 4120 3.2, 5.5.
+
+Four functions in the order of the handshake: `build_ap_req`, `accept_ap_req`, `build_ap_rep`, `verify_ap_rep`.
+No clock and no randomness: both come in as arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from purekrb import crypto
+from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
+from purekrb.exchanges.authorization_data import check_critical, etype_list, relevant_entries, wrap_if_relevant
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import (
+    ApRep,
+    ApReq,
+    Authenticator,
+    AuthorizationDataEntry,
+    Checksum,
+    EncApRepPart,
+    EncryptedData,
+    EncTicketPart,
+    EtypeList,
+    HostAddress,
+    Ticket,
+)
+from purekrb.names import Principal
+from purekrb.replay import ReplayCache
+from purekrb.system import RandomBytes
+
+__all__ = [
+    "ServiceKey",
+    "ServiceKeys",
+    "AcceptedApReq",
+    "SentApReq",
+    "build_ap_req",
+    "accept_ap_req",
+    "remember_authenticator",
+    "build_ap_rep",
+    "verify_ap_rep",
+]
+
+log = logging.getLogger("purekrb.ap")
+PVNO = 5
+
+
+class ServiceKey(Protocol):
+    """A key of a service; KeytabEntry is one."""
+
+    @property
+    def principal(self) -> Principal: ...
+    @property
+    def kvno(self) -> int: ...
+    @property
+    def key(self) -> EncryptionKey: ...
+
+
+#: The keys that an acceptor has; a Keytab is one.
+ServiceKeys = Iterable[ServiceKey]
+
+
+@dataclass(frozen=True, slots=True)
+class SentApReq:
+    """An AP-REQ and what the AP-REP must prove: `ctime` in whole seconds and `cusec`, as sent in the authenticator."""
+
+    message: bytes
+    ctime: datetime
+    cusec: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedApReq:
+    """A verified AP-REQ: whose it is, for which service, and what it agreed on.
+
+    `service` is the principal of the key that decrypted the ticket, never the ticket's cleartext name. `etypes` is the
+    initiator's EtypeList (RFC 4537), () where it sent none. `relevant` holds the authenticator's authorization data.
+    """
+
+    client: Principal
+    service: Principal
+    ticket: EncTicketPart
+    authenticator: Authenticator
+    ap_options: int
+    etypes: tuple[int, ...]
+    relevant: tuple[AuthorizationDataEntry, ...]
+    replay_tag: bytes
+
+
+def build_ap_req(
+    ticket: ServiceTicket,
+    *,
+    cksum: Checksum,
+    subkey: EncryptionKey | None,
+    seq_number: int,
+    mutual: bool,
+    etypes: tuple[int, ...],
+    now: datetime,
+    random: RandomBytes,
+) -> SentApReq:
+    """Return an AP-REQ that presents `ticket`. Source: RFC 4120 3.2.2, RFC 4537.
+
+    `now` is the KDC's time (aware UTC, with microseconds), unique to this authenticator. `etypes` are the session key
+    etypes that the acceptor may choose its subkey from.
+    """
+    ctime = now.replace(microsecond=0)
+    offer = AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
+    authenticator = Authenticator(
+        authenticator_vno=PVNO,
+        crealm=ticket.client.realm,
+        cname=ticket.client.name,
+        cksum=cksum,
+        cusec=now.microsecond,
+        ctime=ctime,
+        subkey=subkey,
+        seq_number=seq_number,
+        authorization_data=(wrap_if_relevant(offer),) if mutual else None,
+    )
+    cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
+    message = ApReq(
+        pvno=PVNO,
+        msg_type=MessageType.AP_REQ,
+        ap_options=ApOptions.MUTUAL_REQUIRED if mutual else 0,
+        ticket=ticket.ticket,
+        authenticator=EncryptedData(etype=ticket.session_key.etype, kvno=None, cipher=cipher),
+    ).encode()
+    log.debug(
+        "AP-REQ for %s from %s: session key %s, mutual %s",
+        ticket.service,
+        ticket.client,
+        etype_name(ticket.session_key.etype),
+        mutual,
+    )
+    return SentApReq(message, ctime, now.microsecond)
+
+
+def accept_ap_req(
+    message: bytes,
+    keys: ServiceKeys,
+    *,
+    service: Principal | None,
+    permitted_etypes: tuple[int, ...],
+    clock_skew: timedelta,
+    now: datetime,
+    peer_address: HostAddress | None = None,
+) -> AcceptedApReq:
+    """Return what a genuine AP-REQ says. Source: RFC 4120 3.2.3.
+
+    `service` limits which of `keys` count (an empty realm matches any); None takes all. All checks of the section are
+    made but the replay cache's, which comes last: call `remember_authenticator` when nothing else can fail. Raises
+    ApError with the KRB-ERROR code that fits, DecodeError for a message that is not well-formed.
+    """
+    request = _decode_ap_req(message)
+    ticket = Ticket.decode(request.ticket)
+    if ticket.tkt_vno != PVNO:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
+    if request.ap_options & ApOptions.USE_SESSION_KEY:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
+        )
+    entry, plaintext = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
+    enc_ticket = EncTicketPart.decode(plaintext)
+    _check_ticket(enc_ticket, clock_skew, now, peer_address)
+    session_key = enc_ticket.key
+    _permit(session_key.etype, permitted_etypes, "the session key")
+    authenticator = _decrypt_authenticator(request, session_key)
+    if authenticator.cname != enc_ticket.cname or authenticator.crealm != enc_ticket.crealm:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+    sent = authenticator.ctime + timedelta(microseconds=authenticator.cusec)
+    if abs(now - sent) > clock_skew:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_SKEW,
+            f"the client's clock differs by {(now - sent).total_seconds():.0f} s, more than "
+            f"{clock_skew.total_seconds():.0f} s: set both clocks (NTP)",
+        )
+    if authenticator.subkey is not None:
+        _permit(authenticator.subkey.etype, permitted_etypes, "the initiator's subkey")
+    try:
+        check_critical(enc_ticket.authorization_data)
+        check_critical(authenticator.authorization_data)
+    except ProtocolError as error:
+        raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
+    relevant = tuple(relevant_entries(authenticator.authorization_data))
+    client = enc_ticket.cname.principal(enc_ticket.crealm)
+    log.debug(
+        "AP-REQ accepted: client %s, service key %s kvno %d %s, session key %s",
+        client,
+        entry.principal,
+        entry.kvno,
+        etype_name(entry.key.etype),
+        etype_name(session_key.etype),
+    )
+    # The tag covers the ciphertext and who we are, not the cleartext names, which anybody can rewrite.
+    tag = hashlib.sha256(str(entry.principal).encode() + b"\0" + request.authenticator.cipher).digest()[:16]
+    return AcceptedApReq(
+        client, entry.principal, enc_ticket, authenticator, request.ap_options, etype_list(relevant), relevant, tag
+    )
+
+
+def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
+    """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
+    cache.remember(accepted.replay_tag, accepted.authenticator.ctime, now)
+
+
+def build_ap_rep(
+    accepted: AcceptedApReq, *, subkey: EncryptionKey | None, seq_number: int, random: RandomBytes
+) -> bytes:
+    """Return the AP-REP that proves that the service could read the authenticator. Source: RFC 4120 3.2.4."""
+    part = EncApRepPart(
+        ctime=accepted.authenticator.ctime,
+        cusec=accepted.authenticator.cusec,
+        subkey=subkey,
+        seq_number=seq_number,
+    )
+    key = accepted.ticket.key
+    cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    return ApRep(
+        pvno=PVNO, msg_type=MessageType.AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
+    ).encode()
+
+
+def verify_ap_rep(
+    message: bytes, sent: SentApReq, session_key: EncryptionKey, *, permitted_etypes: tuple[int, ...]
+) -> EncApRepPart:
+    """Return the AP-REP's content once it proves the service. Source: RFC 4120 3.2.5.
+
+    Only the holder of the service's key can read our authenticator and so return its ctime and cusec. Raises
+    MutualAuthenticationError where they differ, IntegrityError where another key encrypted the reply.
+    """
+    reply = ApRep.decode(message)
+    if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
+        raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
+    if reply.enc_part.etype != session_key.etype:
+        raise ProtocolError(
+            "the AP-REP is not encrypted with the session key's etype",
+            expected=etype_name(session_key.etype),
+            got=etype_name(reply.enc_part.etype),
+        )
+    part = EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
+    if part.ctime != sent.ctime or part.cusec != sent.cusec:
+        log.debug("AP-REP refused: ctime/cusec are not those of our authenticator")
+        raise MutualAuthenticationError(
+            "the service did not return the time of our authenticator: an impostor, or a replayed AP-REP"
+        )
+    if part.subkey is not None and part.subkey.etype not in permitted_etypes:
+        raise PolicyError(
+            f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, which is not permitted here"
+        )
+    log.debug("AP-REP verified: the service proved its key")
+    return part
+
+
+def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
+    return crypto.encrypt(key, usage, plaintext, random(crypto.profile_of(key.etype).confounder_size))
+
+
+def _refuse(code: ErrorCode, message: str) -> ApError:
+    log.debug("AP-REQ refused: %s: %s", code.name, message)
+    return ApError(message, code=code)
+
+
+def _permit(etype: int, permitted: tuple[int, ...], what: str) -> None:
+    if etype not in permitted:
+        raise _refuse(
+            ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+            f"{what} is of {etype_name(etype)}, which is not permitted here: "
+            f"permitted are {', '.join(etype_name(e) for e in permitted)}",
+        )
+
+
+def _decode_ap_req(message: bytes) -> ApReq:
+    if message[:1] != b"\x6e":
+        raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds another message than an AP-REQ")
+    request = ApReq.decode(message)
+    if request.pvno != PVNO:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5")
+    if request.msg_type != MessageType.AP_REQ:
+        raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, f"the AP-REQ has msg-type {request.msg_type}, not 14")
+    return request
+
+
+def _matches(name: Principal, entry: Principal) -> bool:
+    return name.components == entry.components and (not name.realm or name.realm == entry.realm)
+
+
+def _same_kvno(wanted: int, held: int) -> bool:
+    # Old keytabs hold eight bits of the number.
+    return wanted == held or (held < 256 and wanted & 0xFF == held)
+
+
+def _decrypt_ticket(
+    ticket: Ticket, keys: list[ServiceKey], service: Principal | None, permitted: tuple[int, ...]
+) -> tuple[ServiceKey, bytes]:
+    """Return the service key that decrypts the ticket, and the plaintext.
+
+    Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
+    accounts with several names) the other keys that this acceptor answers for.
+    """
+    name = ticket.sname.principal(ticket.realm)
+    kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
+    ours = [entry for entry in keys if service is None or _matches(service, entry.principal)]
+    _permit(etype, permitted, "the ticket")
+
+    def rank(entry: ServiceKey) -> tuple[bool, bool, int]:
+        return entry.principal != name, kvno is not None and not _same_kvno(kvno, entry.kvno), -entry.kvno
+
+    for entry in sorted((entry for entry in ours if entry.key.etype == etype), key=rank):
+        try:
+            return entry, crypto.decrypt(entry.key, KeyUsage.TICKET, ticket.enc_part.cipher)
+        except IntegrityError:
+            continue
+    raise _why_no_key(ticket, name, keys, ours, service)
+
+
+def _why_no_key(
+    ticket: Ticket, name: Principal, keys: list[ServiceKey], ours: list[ServiceKey], service: Principal | None
+) -> ApError:
+    kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
+    if service is not None and not _matches(service, name) and any(e.principal == name for e in keys):
+        return _refuse(ErrorCode.KRB_AP_ERR_NOT_US, f"the ticket is for {name}, this acceptor is {service}")
+    named = [entry for entry in ours if entry.principal == name]
+    if not named:
+        what = f"for {service}" if service is not None else f"that decrypts a ticket for {name}"
+        code = ErrorCode.KRB_AP_ERR_NOT_US if service is not None and ours else ErrorCode.KRB_AP_ERR_NOKEY
+        return _refuse(code, f"the keytab has no key {what}: export one with that name")
+    held = sorted({entry.kvno for entry in named})
+    if kvno is not None and not any(_same_kvno(kvno, number) for number in held):
+        stale = "the keytab is older: export it again" if kvno > max(held) else "the client's ticket is older: renew it"
+        return _refuse(
+            ErrorCode.KRB_AP_ERR_BADKEYVER,
+            f"the keytab holds kvno {', '.join(map(str, held))} of {name}, the ticket has kvno {kvno}: {stale}",
+        )
+    if not any(entry.key.etype == etype and (kvno is None or _same_kvno(kvno, entry.kvno)) for entry in named):
+        return _refuse(
+            ErrorCode.KRB_AP_ERR_BADKEYVER,
+            f"the keytab holds no {etype_name(etype)} key of {name}, which the ticket was made with: export it again "
+            "with all etypes",
+        )
+    return _refuse(
+        ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+        f"the key of {name} in the keytab does not decrypt the ticket: it is another account's, "
+        "or the ticket was altered",
+    )
+
+
+def _check_ticket(
+    ticket: EncTicketPart, clock_skew: timedelta, now: datetime, peer_address: HostAddress | None
+) -> None:
+    if ticket.flags & TicketFlags.INVALID:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is marked as invalid: the client must validate it first"
+        )
+    start = ticket.starttime or ticket.authtime
+    if ticket.endtime < start:
+        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket ends before it starts")
+    if start > now + clock_skew:
+        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}")
+    if ticket.endtime < now - clock_skew:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
+            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: the client must get a new one",
+        )
+    if ticket.transited.contents and not ticket.flags & TicketFlags.TRANSITED_POLICY_CHECKED:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_ILL_CR_TKT, "the ticket crossed realms and no KDC has checked by which way it came"
+        )
+    if peer_address is not None and ticket.caddr and peer_address not in ticket.caddr:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's")
+
+
+def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authenticator:
+    enc_part = request.authenticator
+    failed = "the authenticator does not decrypt with the ticket's session key"
+    if enc_part.etype != session_key.etype:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
+    try:
+        plaintext = crypto.decrypt(session_key, KeyUsage.AP_REQ_AUTHENTICATOR, enc_part.cipher)
+    except IntegrityError:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None
+    authenticator = Authenticator.decode(plaintext)
+    if authenticator.authenticator_vno != PVNO:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADVERSION, f"the authenticator has version {authenticator.authenticator_vno}, not 5"
+        )
+    return authenticator

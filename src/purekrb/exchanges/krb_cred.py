@@ -1,0 +1,102 @@
+"""KRB-CRED: tickets and their keys, forwarded to a service. Source: RFC 4120 3.6, 5.8; RFC 4121 4.1.1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from purekrb import crypto
+from purekrb.constants import KeyUsage, MessageType
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import DecodeError, IntegrityError, ProtocolError
+from purekrb.keys import EncryptionKey
+from purekrb.messages.ap import EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo
+from purekrb.system import RandomBytes
+
+__all__ = ["build_krb_cred", "read_krb_cred"]
+
+
+def build_krb_cred(ticket: ServiceTicket, key: EncryptionKey, *, now: datetime, random: RandomBytes) -> bytes:
+    """Return a KRB-CRED that hands `ticket` over, encrypted with `key`."""
+    info = KrbCredInfo(
+        key=ticket.session_key,
+        prealm=ticket.client.realm,
+        pname=ticket.client.name,
+        flags=ticket.flags,
+        authtime=ticket.authtime,
+        starttime=ticket.starttime,
+        endtime=ticket.endtime,
+        renew_till=ticket.renew_till,
+        srealm=ticket.service.realm,
+        sname=ticket.service.name,
+        caddr=ticket.caddr or None,
+    )
+    part = EncKrbCredPart(
+        ticket_info=(info,),
+        nonce=None,
+        timestamp=now.replace(microsecond=0),
+        usec=now.microsecond,
+        s_address=None,
+        r_address=None,
+    )
+    confounder = random(crypto.profile_of(key.etype).confounder_size)
+    cipher = crypto.encrypt(key, KeyUsage.KRB_CRED_ENC_PART, part.encode(), confounder)
+    return KrbCred(
+        pvno=5,
+        msg_type=MessageType.KRB_CRED,
+        tickets=(ticket.ticket,),
+        enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher),
+    ).encode()
+
+
+def read_krb_cred(data: bytes, keys: tuple[EncryptionKey, ...]) -> list[ServiceTicket]:
+    """Return the tickets of a KRB-CRED that is encrypted with one of `keys`, those first that are tried first.
+
+    Raises DecodeError or ProtocolError for a malformed message (also one that is not encrypted), IntegrityError
+    where no key fits.
+    """
+    message = KrbCred.decode(data)
+    if message.pvno != 5 or message.msg_type != MessageType.KRB_CRED:
+        raise ProtocolError(
+            "this is not a KRB-CRED of Kerberos 5", expected=(5, 22), got=(message.pvno, message.msg_type)
+        )
+    part = EncKrbCredPart.decode(_decrypt(message.enc_part, keys))
+    if not message.tickets or len(message.tickets) != len(part.ticket_info):
+        raise ProtocolError(
+            "a KRB-CRED describes each of its tickets once", expected=len(message.tickets), got=len(part.ticket_info)
+        )
+    return [_ticket(*pair) for pair in zip(message.tickets, part.ticket_info, strict=True)]
+
+
+def _decrypt(enc_part: EncryptedData, keys: tuple[EncryptionKey, ...]) -> bytes:
+    fitting = [key for key in keys if key.etype == enc_part.etype]
+    if not fitting:
+        raise ProtocolError(
+            "the KRB-CRED is not encrypted with a key of this context",
+            expected=sorted({int(key.etype) for key in keys}),
+            got=enc_part.etype,
+        )
+    for key in fitting[:-1]:
+        try:
+            return crypto.decrypt(key, KeyUsage.KRB_CRED_ENC_PART, enc_part.cipher)
+        except IntegrityError:
+            continue
+    return crypto.decrypt(fitting[-1], KeyUsage.KRB_CRED_ENC_PART, enc_part.cipher)
+
+
+def _ticket(ticket: bytes, info: KrbCredInfo) -> ServiceTicket:
+    if info.pname is None or info.prealm is None or info.sname is None or info.srealm is None:
+        raise DecodeError("a KRB-CRED leaves out whose ticket it hands over, or for which service")
+    if info.endtime is None:
+        raise DecodeError("a KRB-CRED leaves out when its ticket ends")
+    return ServiceTicket(
+        client=info.pname.principal(info.prealm),
+        service=info.sname.principal(info.srealm),
+        ticket=ticket,
+        session_key=info.key,
+        flags=info.flags or 0,
+        authtime=info.authtime or info.starttime or info.endtime,
+        starttime=info.starttime,
+        endtime=info.endtime,
+        renew_till=info.renew_till,
+        caddr=info.caddr or (),
+    )

@@ -1,0 +1,87 @@
+"""Channel bindings: what ties a context to the channel that it runs in. Source: RFC 2744 3.11, RFC 5929, RFC 9266."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from purekrb.errors import DecodeError, UnsupportedError
+
+__all__ = ["ChannelBindings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelBindings:
+    """Channel bindings as GSS-API knows them: two typed addresses (usually absent) and application data.
+
+    Address types are those of RFC 2744 (0 unspecified, 2 IPv4 ...).
+    """
+
+    application_data: bytes = b""
+    initiator_address: bytes = b""
+    acceptor_address: bytes = b""
+    initiator_addrtype: int = 0
+    acceptor_addrtype: int = 0
+
+    @classmethod
+    def tls_server_end_point(cls, der_certificate: bytes) -> ChannelBindings:
+        """Return the bindings to a TLS server's certificate (DER). Source: RFC 5929 4.1.
+
+        The hash is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Raises DecodeError for
+        no certificate, UnsupportedError where the signature has no single hash (Ed25519 ...).
+        """
+        from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
+
+        try:
+            certificate = x509.load_der_x509_certificate(der_certificate)
+        except ValueError:
+            raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
+        try:
+            algorithm = certificate.signature_hash_algorithm
+        except UnsupportedAlgorithm:
+            algorithm = None
+        if algorithm is None:
+            raise UnsupportedError(
+                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
+            )
+        name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
+        return cls(b"tls-server-end-point:" + hashlib.new(name, der_certificate).digest())
+
+    @classmethod
+    def tls_unique(cls, finished: bytes) -> ChannelBindings:
+        """Return the bindings to the first Finished message of a TLS 1.2 handshake. Source: RFC 5929 3.
+
+        TLS 1.3 has no tls-unique (RFC 9266 3): Python's `SSLSocket.get_channel_binding` returns None or empty there,
+        which raises UnsupportedError.
+        """
+        if not finished:
+            raise UnsupportedError("there is no tls-unique in TLS 1.3: use tls_exporter or tls_server_end_point")
+        return cls(b"tls-unique:" + finished)
+
+    @classmethod
+    def tls_exporter(cls, exported: bytes) -> ChannelBindings:
+        """Return the bindings to 32 bytes exported from TLS with label EXPORTER-Channel-Binding. Source: RFC 9266 2."""
+        if len(exported) != 32:
+            raise DecodeError(f"tls-exporter has 32 bytes, got {len(exported)}")
+        return cls(b"tls-exporter:" + exported)
+
+    def digest(self) -> bytes:
+        """Return the 16 bytes of Bnd: MD5 over the fields with little-endian numbers. Source: RFC 4121 4.1.1.2."""
+
+        def number(value: int) -> bytes:
+            return value.to_bytes(4, "little")
+
+        packed = b"".join(
+            (
+                number(self.initiator_addrtype),
+                number(len(self.initiator_address)),
+                self.initiator_address,
+                number(self.acceptor_addrtype),
+                number(len(self.acceptor_address)),
+                self.acceptor_address,
+                number(len(self.application_data)),
+                self.application_data,
+            )
+        )
+        return hashlib.md5(packed, usedforsecurity=False).digest()

@@ -1,0 +1,58 @@
+"""The checksum field of an initiator's authenticator, type 0x8003: flags, channel bindings, delegation.
+
+    Lgth (4, = 16) | Bnd (16) | Flags (4) [ | DlgOpt (2, = 1) | Dlgth (2) | Deleg (Dlgth) ] [ | Exts ], little-endian
+
+Source: RFC 4121 4.1.1.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from purekrb.constants import Flag
+from purekrb.errors import DecodeError
+
+__all__ = ["GssChecksum", "NO_BINDINGS"]
+
+NO_BINDINGS = bytes(16)
+_FIXED = struct.Struct("<I16sI")
+_DELEGATION = struct.Struct("<HH")
+_KNOWN_FLAGS = Flag(0)
+for _flag in Flag:
+    _KNOWN_FLAGS |= _flag
+
+
+@dataclass(frozen=True, slots=True)
+class GssChecksum:
+    """The 0x8003 checksum taken apart. `bindings` is the MD5 digest or zeros; `delegation` a KRB-CRED or None."""
+
+    flags: Flag
+    bindings: bytes = NO_BINDINGS
+    delegation: bytes | None = None
+
+    def encode(self) -> bytes:
+        """Return the bytes of the checksum."""
+        fixed = _FIXED.pack(16, self.bindings, self.flags)
+        if self.delegation is None:
+            return fixed
+        return fixed + _DELEGATION.pack(1, len(self.delegation)) + self.delegation
+
+    @classmethod
+    def decode(cls, data: bytes) -> GssChecksum:
+        """Return the fields; unknown flags and extensions are ignored. Raises DecodeError."""
+        if len(data) < _FIXED.size:
+            raise DecodeError(f"the 0x8003 checksum has {len(data)} bytes, at least {_FIXED.size} are needed")
+        size, bindings, flags = _FIXED.unpack_from(data)
+        if size != len(bindings):
+            raise DecodeError(f"the channel bindings of a 0x8003 checksum have 16 bytes, not {size}")
+        known = Flag(flags & int(_KNOWN_FLAGS))
+        if not known & Flag.DELEG:
+            return cls(known, bindings)
+        if len(data) < _FIXED.size + _DELEGATION.size:
+            raise DecodeError("the 0x8003 checksum announces a delegation and ends before it")
+        option, size = _DELEGATION.unpack_from(data, _FIXED.size)
+        start = _FIXED.size + _DELEGATION.size
+        if option != 1 or start + size > len(data):
+            raise DecodeError("the delegation in the 0x8003 checksum is malformed or cut off")
+        return cls(known, bindings, data[start : start + size])

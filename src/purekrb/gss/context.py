@@ -1,0 +1,617 @@
+"""Security contexts: `Initiator` and `Acceptor`, two small objects that their caller drives with `step`.
+
+    initiator                                    acceptor
+    NEW --step()--------> AP-REQ --------------> NEW --step(AP-REQ)--> ESTABLISHED
+    WAITING --step(AP-REP)--> ESTABLISHED <----- AP-REP
+
+Without MUTUAL the initiator is ESTABLISHED at once. Any failure leads to FAILED, `close` to CLOSED, both for good.
+Source: RFC 4121 4.1, RFC 2743 2.2.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import NoReturn, Protocol, TypeVar
+
+from purekrb import crypto
+from purekrb.constants import DEFAULT_ETYPES, DEFAULT_FLAGS, AuthDataType, ChecksumType, ErrorCode, Flag, TicketFlags
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import (
+    ApError,
+    ChannelBindingsError,
+    ContextError,
+    ContextExpiredError,
+    CredentialError,
+    DecodeError,
+    MutualAuthenticationError,
+    PolicyError,
+    ProtocolError,
+    UnsupportedError,
+)
+from purekrb.exchanges.ap_exchange import (
+    AcceptedApReq,
+    SentApReq,
+    ServiceKeys,
+    accept_ap_req,
+    build_ap_rep,
+    build_ap_req,
+    remember_authenticator,
+    verify_ap_rep,
+)
+from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
+from purekrb.exchanges.timestamps import unique_now
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
+from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe
+from purekrb.gss.rc4_tokens import Rc4Protection
+from purekrb.gss.tokens import CfxProtection
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import AuthorizationDataEntry, Checksum, HostAddress, KrbError
+from purekrb.names import Principal
+from purekrb.replay import ReplayCache, default_replay_cache
+from purekrb.system import Clock, RandomBytes, now, random_bytes
+
+__all__ = ["SecurityContext", "Initiator", "Acceptor", "MAX_TOKEN"]
+
+log = logging.getLogger("purekrb.gss")
+_T = TypeVar("_T")
+
+#: The largest token that `step` looks at, in bytes; Windows' default maximum. Source: MS-KILE 3.1.1.
+MAX_TOKEN = 48_000
+#: KERB_AP_OPTIONS_CBT: the client knows channel bindings, so their absence is meant. Source: MS-KILE 3.2.5.8.
+_CLIENT_SENDS_BINDINGS = 0x4000
+#: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
+_SKEW_RECOVERY = bytes.fromhex("3005a103020102")
+
+
+class _State(enum.Enum):
+    NEW = "not established: call step() first"
+    WAITING = "not established: it waits for the service's proof"
+    ESTABLISHED = "established"
+    FAILED = "dead: its establishment failed; start a new one"
+    CLOSED = "closed: start a new one"
+
+
+class _Protection(Protocol):
+    def wrap(self, data: bytes, sealed: bool) -> bytes: ...
+    def unwrap(self, token: bytes, sealed: bool) -> bytes: ...
+    def get_mic(self, data: bytes) -> bytes: ...
+    def verify_mic(self, data: bytes, mic: bytes) -> None: ...
+    def wrap_size_limit(self, output_size: int, sealed: bool) -> int: ...
+
+
+_PROTECTIONS: dict[int, Callable[..., _Protection]] = {
+    etype: protection for protection in (CfxProtection, Rc4Protection) for etype in protection.etypes
+}
+
+
+class SecurityContext:
+    """What both sides have in common: the established context and its per-message calls.
+
+    `step` is called by one thread; after that, one thread may seal while another unseals.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel_bindings: ChannelBindings | None,
+        permitted_etypes: tuple[int, ...],
+        enforce_expiry: bool,
+        clock: Clock,
+        random: RandomBytes,
+    ) -> None:
+        self._state = _State.NEW
+        self._channel_bindings = channel_bindings
+        self._permitted_etypes = tuple(permitted_etypes)
+        self._enforce_expiry = enforce_expiry
+        self._clock = clock
+        self._random = random
+        self._flags = Flag(0)
+        self._protection: _Protection | None = None
+        self._key: EncryptionKey | None = None
+        self._initiator_name: Principal | None = None
+        self._acceptor_name: Principal | None = None
+        self._endtime: datetime | None = None
+        self._step_lock = Lock()
+
+    def step(self, in_token: bytes | None = None) -> bytes | None:
+        """Take the peer's token (None for an initiator's first step) and return the one to send, or None.
+
+        Call until `established`. Any error is final; an ApError's `response` is to be sent to the peer. Raises
+        ContextError when the context is established, failed or closed already.
+        """
+        with self._step_lock:
+            if self._state not in (_State.NEW, _State.WAITING):
+                raise ContextError(f"this context takes no token: it is {self._state.value}")
+            try:
+                if in_token is not None and len(in_token) > MAX_TOKEN:
+                    raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
+                return self._step(None if in_token is None else bytes(in_token))
+            except BaseException:
+                self._state = _State.FAILED
+                raise
+
+    def _step(self, in_token: bytes | None) -> bytes | None:
+        raise NotImplementedError
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is complete, which with MUTUAL includes the verified proof of the service."""
+        return self._state is _State.ESTABLISHED
+
+    @property
+    def flags(self) -> Flag:
+        """The flags in force. Meaningful once established."""
+        self._established()
+        return self._flags
+
+    @property
+    def mutual(self) -> bool:
+        """Whether the service has proved itself (initiator) or was asked to and did (acceptor)."""
+        return self.established and bool(self._flags & Flag.MUTUAL)
+
+    @property
+    def initiator(self) -> Principal:
+        """The client's principal, as the KDC vouches for it."""
+        self._established()
+        return self._known(self._initiator_name)
+
+    @property
+    def acceptor(self) -> Principal:
+        """The service's principal: at the acceptor, that of the key which decrypted the ticket."""
+        self._established()
+        return self._known(self._acceptor_name)
+
+    @property
+    def endtime(self) -> datetime:
+        """When the ticket behind the context expires; aware, UTC."""
+        self._established()
+        return self._known(self._endtime)
+
+    @property
+    def session_key(self) -> EncryptionKey:
+        """The key of the per-message tokens: acceptor's subkey, else initiator's, else the ticket's. RFC 4121 2."""
+        self._established()
+        return self._known(self._key)
+
+    @property
+    def etype(self) -> int:
+        """The encryption type of `session_key`."""
+        return self.session_key.etype
+
+    def wrap(self, data: bytes, sealed: bool = True) -> bytes:
+        """Return a token that carries `data`, encrypted and signed (`sealed`) or signed only. RFC 4121 4.2.4.
+
+        Raises ContextExpiredError after `endtime`, ContextError before the context is established.
+        """
+        return self._sender().wrap(bytes(data), sealed)
+
+    def unwrap(self, token: bytes, sealed: bool = True) -> bytes:
+        """Return the data of the peer's `token`; `sealed` refuses one that is only signed (PolicyError).
+
+        Raises DecodeError, ProtocolError or IntegrityError for a token that is not genuine, which changes nothing;
+        SequenceError for a genuine one that came twice or out of order.
+        """
+        return self._established().unwrap(bytes(token), sealed)
+
+    def get_mic(self, data: bytes) -> bytes:
+        """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""
+        return self._sender().get_mic(bytes(data))
+
+    def verify_mic(self, data: bytes, mic: bytes) -> None:
+        """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
+        self._established().verify_mic(bytes(data), bytes(mic))
+
+    def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
+        """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
+        return self._established().wrap_size_limit(output_size, sealed)
+
+    def close(self) -> None:
+        """End the context and wipe its keys. Later calls raise ContextError."""
+        self._state = _State.CLOSED
+        self._protection = None
+        if self._key is not None:
+            self._key.wipe()
+            self._key = None
+
+    def __repr__(self) -> str:
+        names = f", {self._initiator_name} -> {self._acceptor_name}" if self.established else ""
+        return f"<{type(self).__name__} {self._state.name.lower()}{names}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a security context holds keys: it is not pickled or copied")
+
+    def _known(self, value: _T | None) -> _T:
+        if value is None:
+            raise ContextError(f"this context is {self._state.value}")
+        return value
+
+    def _established(self) -> _Protection:
+        protection = self._protection
+        if protection is None:
+            raise ContextError(f"this context is {self._state.value}")
+        return protection
+
+    def _sender(self) -> _Protection:
+        protection = self._established()
+        if self._enforce_expiry and self._endtime is not None and self._clock() > self._endtime:
+            raise ContextExpiredError(
+                f"the ticket of {self._initiator_name} expired at {self._endtime:%Y-%m-%d %H:%M:%SZ}: "
+                "authenticate again"
+            )
+        return protection
+
+    def _establish(
+        self, key: EncryptionKey, *, initiator: bool, acceptor_subkey: bool, send_seq: int, receive_seq: int
+    ) -> None:
+        # The context has a copy of its own, so that close() wipes it without taking the ticket's key away.
+        self._key = EncryptionKey(key.etype, key.contents)
+        self._protection = _PROTECTIONS[self._key.etype](
+            self._key,
+            initiator=initiator,
+            acceptor_subkey=acceptor_subkey,
+            send_seq=send_seq,
+            receive_seq=receive_seq,
+            flags=self._flags,
+            random=self._random,
+        )
+        self._state = _State.ESTABLISHED
+        log.debug(
+            "context established: %s -> %s, %s, %r",
+            self._initiator_name,
+            self._acceptor_name,
+            etype_name(key.etype),
+            self._flags,
+        )
+
+
+class Initiator(SecurityContext):
+    """The client's side. `service_ticket` is all it needs: no KDC is asked.
+
+    `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
+    was decrypted and its ctime and cusec equal what was sent. DELEG hands `forwarded_tgt` to the service, and only if
+    the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `clock` and `random` are for replaying
+    recordings; a clock given here must not return the same time twice.
+    """
+
+    def __init__(
+        self,
+        service_ticket: ServiceTicket,
+        *,
+        flags: Flag = DEFAULT_FLAGS,
+        channel_bindings: ChannelBindings | None = None,
+        forwarded_tgt: ServiceTicket | None = None,
+        permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
+        enforce_expiry: bool = True,
+        clock: Clock = now,
+        random: RandomBytes = random_bytes,
+    ) -> None:
+        super().__init__(
+            channel_bindings=channel_bindings,
+            permitted_etypes=permitted_etypes,
+            enforce_expiry=enforce_expiry,
+            clock=lambda: clock() + service_ticket.time_offset,
+            random=random,
+        )
+        self._local_clock = clock
+        self._ticket = service_ticket
+        self._forwarded_tgt = forwarded_tgt
+        self._sent: SentApReq | None = None
+        self._subkey: EncryptionKey | None = None
+        self._seq_number = 0
+        self._initiator_name = service_ticket.client
+        self._acceptor_name = service_ticket.service
+        self._endtime = service_ticket.endtime
+        self._flags = self._agreed_flags(Flag(flags))
+
+    def _agreed_flags(self, flags: Flag) -> Flag:
+        if flags & Flag.DCE_STYLE:
+            raise UnsupportedError("DCE-style (three-leg) authentication is not available")
+        if flags & (Flag.REPLAY | Flag.SEQUENCE | Flag.CONF):
+            flags |= Flag.INTEG
+        if flags & Flag.DELEG:
+            if not self._ticket.flags & TicketFlags.OK_AS_DELEGATE:
+                log.debug("DELEG dropped: the KDC did not mark %s OK-AS-DELEGATE", self._ticket.service)
+                return flags & ~Flag.DELEG
+            if not flags & Flag.MUTUAL:
+                raise PolicyError("DELEG hands over a TGT: it needs MUTUAL, so that an impostor does not get it")
+            if self._forwarded_tgt is None:
+                raise CredentialError("DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)")
+        return flags
+
+    def _step(self, in_token: bytes | None) -> bytes | None:
+        if self._state is _State.NEW:
+            if in_token is not None:
+                raise ContextError("an initiator's first step takes no token")
+            return self._first_token()
+        if in_token is None:
+            raise ContextError("the initiator waits for the service's AP-REP: pass it to step()")
+        self._take_reply(in_token)
+        return None
+
+    def _first_token(self) -> bytes:
+        ticket = self._ticket
+        self._permit(ticket.session_key.etype)
+        if self._enforce_expiry and self._clock() > ticket.endtime:
+            raise ContextExpiredError(
+                f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
+            )
+        mutual = bool(self._flags & Flag.MUTUAL)
+        self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
+        self._seq_number = int.from_bytes(self._random(4), "big")
+        moment = unique_now(self._local_clock) + ticket.time_offset
+        delegation = None
+        if self._flags & Flag.DELEG and self._forwarded_tgt is not None:
+            delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
+        bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
+        checksum = GssChecksum(self._flags, bindings, delegation).encode()
+        self._sent = build_ap_req(
+            ticket,
+            cksum=Checksum(ChecksumType.GSSAPI, checksum),
+            subkey=self._subkey,
+            seq_number=self._seq_number,
+            mutual=mutual,
+            etypes=self._permitted_etypes,
+            now=moment,
+            random=self._random,
+        )
+        if mutual:
+            self._state = _State.WAITING
+        else:
+            self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+        return frame(TOK_AP_REQ, self._sent.message)
+
+    def _take_reply(self, token: bytes) -> None:
+        tok_id, message = unframe(token)
+        if tok_id == TOK_KRB_ERROR:
+            raise _peer_refused(KrbError.decode(message))
+        if tok_id != TOK_AP_REP:
+            raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
+        if self._sent is None:
+            raise ContextError("no AP-REQ was sent")
+        part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
+        self._finish(part.subkey, 0 if part.seq_number is None else part.seq_number)
+
+    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> None:
+        self._establish(
+            acceptor_subkey or self._subkey or self._ticket.session_key,
+            initiator=True,
+            acceptor_subkey=acceptor_subkey is not None,
+            send_seq=self._seq_number,
+            receive_seq=receive_seq,
+        )
+
+    def _permit(self, etype: int) -> None:
+        if etype not in self._permitted_etypes:
+            raise PolicyError(
+                f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
+                "or pass permitted_etypes"
+            )
+
+
+class Acceptor(SecurityContext):
+    """The service's side of one context. `keytab` is a Keytab or any iterable of its entries.
+
+    `service` (a principal, or its text) limits the context to that name; without it every key counts. The acceptor's
+    identity is that of the key which decrypted the ticket. `require` names the flags without which no context comes
+    about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
+    `channel_bindings` are compared when the client sends some; with `require_channel_bindings` it must.
+    `peer_address` is checked against a ticket's addresses. With `accept_delegation` false a delegated credential is
+    neither read nor reported. Only mechanism "kerberos" exists.
+    """
+
+    def __init__(
+        self,
+        keytab: ServiceKeys,
+        *,
+        mechanism: str = "kerberos",
+        replay_cache: ReplayCache | None = None,
+        channel_bindings: ChannelBindings | None = None,
+        require_channel_bindings: bool = False,
+        service: str | Principal | None = None,
+        clock_skew: float = 300,
+        require: Flag = Flag.MUTUAL,
+        permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
+        peer_address: HostAddress | None = None,
+        accept_delegation: bool = True,
+        enforce_expiry: bool = True,
+        clock: Clock = now,
+        random: RandomBytes = random_bytes,
+    ) -> None:
+        if mechanism != "kerberos":
+            raise UnsupportedError(f"mechanism {mechanism!r} is not available: use 'kerberos'")
+        super().__init__(
+            channel_bindings=channel_bindings,
+            permitted_etypes=permitted_etypes,
+            enforce_expiry=enforce_expiry,
+            clock=clock,
+            random=random,
+        )
+        if require_channel_bindings and channel_bindings is None:
+            raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
+        self._keys = keytab
+        self._replay_cache = default_replay_cache() if replay_cache is None else replay_cache
+        self._require_bindings = require_channel_bindings
+        self._service = Principal.parse(service) if isinstance(service, str) else service
+        self._clock_skew = timedelta(seconds=clock_skew)
+        self._require = Flag(require)
+        self._peer_address = peer_address
+        self._accept_delegation = accept_delegation
+        self._delegated: ServiceTicket | None = None
+        self._bound = False
+        self._accepted: AcceptedApReq | None = None
+
+    @property
+    def delegated_credential(self) -> ServiceTicket | None:
+        """The TGT that the initiator forwarded, or None. Source: RFC 4121 4.1.1."""
+        self._established()
+        return self._delegated
+
+    @property
+    def channel_bound(self) -> bool:
+        """Whether the client sent channel bindings and they are those given here."""
+        self._established()
+        return self._bound
+
+    @property
+    def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
+        """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
+        self._established()
+        return self._known(self._accepted).ticket.authorization_data or ()
+
+    def _step(self, in_token: bytes | None) -> bytes | None:
+        if in_token is None:
+            raise ContextError("an acceptor needs the initiator's token: pass it to step()")
+        tok_id, message = unframe(in_token)
+        moment = self._clock()
+        try:
+            if tok_id != TOK_AP_REQ:
+                raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
+            return self._accept(message, moment)
+        except ApError as error:
+            if error.response is None:
+                error.response = self._krb_error(error.code, moment)
+            raise
+
+    def _accept(self, message: bytes, moment: datetime) -> bytes | None:
+        accepted = accept_ap_req(
+            message,
+            self._keys,
+            service=self._service,
+            permitted_etypes=self._permitted_etypes,
+            clock_skew=self._clock_skew,
+            now=moment,
+            peer_address=self._peer_address,
+        )
+        checksum = self._checksum(accepted)
+        self._check_bindings(checksum.bindings, accepted)
+        self._flags = self._agreed_flags(checksum.flags)
+        if checksum.delegation is not None and self._accept_delegation:
+            keys = (accepted.ticket.key, accepted.authenticator.subkey)
+            tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
+            self._delegated = tickets[0]
+        remember_authenticator(accepted, self._replay_cache, moment)
+        self._accepted = accepted
+        self._initiator_name, self._acceptor_name = accepted.client, accepted.service
+        self._endtime = accepted.ticket.endtime
+        return self._reply(accepted)
+
+    def _reply(self, accepted: AcceptedApReq) -> bytes | None:
+        initiator_seq = accepted.authenticator.seq_number or 0
+        initiator_key = accepted.authenticator.subkey or accepted.ticket.key
+        if not self._flags & Flag.MUTUAL:
+            self._establish(
+                initiator_key, initiator=False, acceptor_subkey=False, send_seq=initiator_seq, receive_seq=initiator_seq
+            )
+            return None
+        subkey = crypto.random_key(self._subkey_etype(accepted, initiator_key.etype), self._random)
+        seq_number = int.from_bytes(self._random(4), "big")
+        reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
+        self._establish(subkey, initiator=False, acceptor_subkey=True, send_seq=seq_number, receive_seq=initiator_seq)
+        return frame(TOK_AP_REP, reply)
+
+    def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
+        """Choose the initiator's first etype that is permitted here. Source: RFC 4537 3."""
+        return next((etype for etype in accepted.etypes if etype in self._permitted_etypes), default)
+
+    def _checksum(self, accepted: AcceptedApReq) -> GssChecksum:
+        cksum = accepted.authenticator.cksum
+        if cksum is None:  # flags all off, no bindings: `require` decides. Source: MS-KILE 3.4.5.1
+            return GssChecksum(Flag(0))
+        if cksum.cksumtype != ChecksumType.GSSAPI:
+            raise ApError(
+                f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: it was made for "
+                "another protocol than GSS-API",
+                code=ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+            )
+        return GssChecksum.decode(cksum.checksum)
+
+    def _agreed_flags(self, flags: Flag) -> Flag:
+        if flags & Flag.DCE_STYLE:
+            raise UnsupportedError(
+                "the initiator asks for DCE-style (three-leg) authentication, which is not available"
+            )
+        missing = self._require & ~flags
+        if missing:
+            raise ApError(
+                f"the initiator did not ask for {missing!r}, which this acceptor requires",
+                code=ErrorCode.KRB_AP_ERR_MUT_FAIL if missing & Flag.MUTUAL else ErrorCode.KDC_ERR_POLICY,
+            )
+        return flags if self._accept_delegation else flags & ~Flag.DELEG
+
+    def _check_bindings(self, received: bytes, accepted: AcceptedApReq) -> None:
+        """Compare channel bindings. Source: RFC 4121 4.1.1.2, MS-KILE 3.4.5.1."""
+        aware = self._client_is_bindings_aware(accepted)
+        if self._channel_bindings is None:
+            return
+        if received == NO_BINDINGS:
+            if aware or self._require_bindings:
+                raise ChannelBindingsError(
+                    "the client sent no channel bindings: it did not see our TLS, so something stands between us",
+                    code=ErrorCode.KRB_AP_ERR_MODIFIED,
+                )
+            return
+        if not hmac.compare_digest(received, self._channel_bindings.digest()):
+            raise ChannelBindingsError(
+                "the client's channel bindings are those of another channel: something stands between us",
+                code=ErrorCode.KRB_AP_ERR_MODIFIED,
+            )
+        self._bound = True
+
+    @staticmethod
+    def _client_is_bindings_aware(accepted: AcceptedApReq) -> bool:
+        options = [entry.ad_data for entry in accepted.relevant if entry.ad_type == AuthDataType.AP_OPTIONS]
+        if not options:
+            return False
+        if len(options) > 1 or len(options[0]) != 4:
+            raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
+        return bool(int.from_bytes(options[0], "little") & _CLIENT_SENDS_BINDINGS)
+
+    def _krb_error(self, code: int, moment: datetime) -> bytes:
+        """Return the framed KRB-ERROR for the peer: code, time and our name, nothing else. Source: RFC 4120 5.9.1."""
+        name = self._service or next((entry.principal for entry in self._keys), Principal((), ""))
+        error = KrbError(
+            pvno=5,
+            msg_type=30,
+            ctime=None,
+            cusec=None,
+            stime=moment.replace(microsecond=0),
+            susec=moment.microsecond,
+            error_code=code,
+            crealm=None,
+            cname=None,
+            realm=name.realm,
+            sname=name.name,
+            e_text=None,
+            e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
+        )
+        return frame(TOK_KRB_ERROR, error.encode())
+
+
+#: What the service's refusal means to its client. The message is not authenticated, so it never changes what we do.
+_ADVICE = {
+    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: "it could not decrypt our ticket: it runs with another account's key",
+    ErrorCode.KRB_AP_ERR_MODIFIED: "it refused our ticket or channel bindings: it has another key or another channel",
+    ErrorCode.KRB_AP_ERR_BADKEYVER: "its keytab is out of date: export it again, or renew the ticket",
+    ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
+    ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for another service than it serves",
+    ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
+    ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",
+    ErrorCode.KRB_AP_ERR_TKT_NYV: "the ticket is not yet valid: check the clocks",
+    ErrorCode.KRB_AP_ERR_REPEAT: "it has seen this authenticator before: try again",
+}
+
+
+def _peer_refused(error: KrbError) -> ApError:
+    try:
+        name = ErrorCode(error.error_code).name
+    except ValueError:
+        name = f"error {error.error_code}"
+    advice = _ADVICE.get(error.error_code, "see its log")  # type: ignore[call-overload]
+    log.debug("KRB-ERROR from the service: %s", name)
+    return ApError(f"the service refused us ({name}): {advice}", code=error.error_code)

@@ -1,0 +1,138 @@
+"""Per-message tokens of RC4 contexts, for those who opt in. Source: RFC 4757 7.
+
+    60 len | OID | token id | SGN_ALG 11 00 | SEAL_ALG | FF FF | SND_SEQ (8) | SGN_CKSUM (8) | confounder (8) | data
+
+SEAL_ALG is 10 00 (confounder and data under RC4) or FF FF (both in clear). SND_SEQ, under RC4, holds a 32-bit
+big-endian number and four direction bytes (00 from the initiator, FF from the acceptor). Every Wrap carries one byte
+of padding, 01.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from threading import Lock
+from typing import ClassVar
+
+from purekrb.constants import KRB5_MECH_OID, Flag
+from purekrb.crypto.rc4 import hmac_md5, rc4
+from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError
+from purekrb.gss.framing import frame, unframe
+from purekrb.gss.sequence import SequenceWindow
+from purekrb.keys import EncryptionKey
+from purekrb.messages.der import tlv
+from purekrb.system import RandomBytes
+
+__all__ = ["Rc4Protection"]
+
+_WRAP = b"\x02\x01"
+_HMAC_MD5 = b"\x11\x00"
+_SEAL_RC4, _SEAL_NONE = b"\x10\x00", b"\xff\xff"
+_FILLER = b"\xff\xff"
+_WRAP_SALT = (13).to_bytes(4, "little")
+_WRAP_SIZE = 32  # token id to confounder
+_PAD = b"\x01"
+_MECHANISM = tlv(0x06, KRB5_MECH_OID)
+
+
+class Rc4Protection:
+    """Makes and checks the per-message tokens of one context with an RC4 key. Safe to use from several threads."""
+
+    etypes: ClassVar[tuple[int, ...]] = (23,)
+
+    def __init__(
+        self,
+        key: EncryptionKey,
+        *,
+        initiator: bool,
+        acceptor_subkey: bool,
+        send_seq: int,
+        receive_seq: int,
+        flags: Flag,
+        random: RandomBytes,
+    ) -> None:
+        del acceptor_subkey  # RFC 4757 tokens have no bit for it
+        contents = key.contents
+        self._sign_key = hmac_md5(contents, b"signaturekey\0")
+        self._seq_key = hmac_md5(contents, bytes(4))
+        self._seal_key = hmac_md5(bytes(b ^ 0xF0 for b in contents), bytes(4))
+        self._ours, self._theirs = (bytes(4), b"\xff" * 4) if initiator else (b"\xff" * 4, bytes(4))
+        self._random = random
+        self._send_lock, self._receive_lock = Lock(), Lock()
+        self._send_seq = send_seq
+        self._window = SequenceWindow(
+            receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32
+        )
+
+    def wrap(self, data: bytes, sealed: bool) -> bytes:
+        """Return a Wrap token over `data`. Source: RFC 4757 7.3."""
+        seq = self._next_seq()
+        header = _HMAC_MD5 + (_SEAL_RC4 if sealed else _SEAL_NONE) + _FILLER
+        confounder = self._random(8)
+        body = confounder + data + _PAD
+        checksum = self._checksum(_WRAP_SALT, _WRAP + header + body)
+        snd_seq = rc4(hmac_md5(self._seq_key, checksum), seq + self._ours)
+        if sealed:
+            body = rc4(hmac_md5(self._seal_key, seq), body)
+        return frame(_WRAP, header + snd_seq + checksum + body)
+
+    def unwrap(self, token: bytes, sealed: bool) -> bytes:
+        """Return the data of a Wrap token; with `sealed`, refuse one that is only signed."""
+        found, inner = unframe(token)
+        if found != _WRAP or len(inner) < _WRAP_SIZE - 2 + len(_PAD):
+            raise DecodeError("this is not an RFC 4757 Wrap token, or it is cut off")
+        seal_alg = inner[2:4]
+        if inner[:2] != _HMAC_MD5 or seal_alg not in (_SEAL_RC4, _SEAL_NONE) or inner[4:6] != _FILLER:
+            raise DecodeError("this is not an RFC 4757 Wrap token")
+        if seal_alg == _SEAL_NONE and sealed:
+            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
+        checksum, body = inner[14:22], inner[22:]
+        seq = self._sequence_of(inner[6:14], checksum)
+        if seal_alg == _SEAL_RC4:
+            body = rc4(hmac_md5(self._seal_key, seq), body)
+        expected = self._checksum(_WRAP_SALT, _WRAP + inner[:6] + body)
+        # One error for a wrong checksum and a wrong pad, so that neither is an oracle for the other.
+        if not hmac.compare_digest(expected, checksum) or body[-1:] != _PAD or len(body) < 9:
+            raise IntegrityError
+        self._check_sequence(seq)
+        return body[8:-1]
+
+    def get_mic(self, data: bytes) -> bytes:
+        """Refuse: two messages with one MD5 digest would have one MIC, so RC4 contexts sign by `wrap` alone."""
+        raise PolicyError(
+            "RC4 MIC tokens rest on MD5 and can be forged by collisions: use wrap(data, sealed=False), or AES keys"
+        )
+
+    def verify_mic(self, data: bytes, mic: bytes) -> None:
+        """Refuse, as `get_mic` does."""
+        self.get_mic(data)
+
+    def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
+        """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
+        for octets in range(5):  # of the frame's length, which grows with its contents
+            contents = output_size - 2 - octets
+            size = contents - len(_MECHANISM) - _WRAP_SIZE - len(_PAD)
+            if size >= 0 and contents < (1 << 8 * octets if octets else 0x80):
+                return size
+        return 0
+
+    def _checksum(self, salt: bytes, data: bytes) -> bytes:
+        return hmac_md5(self._sign_key, hashlib.md5(salt + data, usedforsecurity=False).digest())[:8]
+
+    def _sequence_of(self, snd_seq: bytes, checksum: bytes) -> bytes:
+        plain = rc4(hmac_md5(self._seq_key, checksum), snd_seq)
+        if plain[4:] == self._ours:
+            raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
+        if plain[4:] != self._theirs:
+            raise IntegrityError
+        return plain[:4]
+
+    def _check_sequence(self, seq: bytes) -> None:
+        with self._receive_lock:
+            self._window.check(int.from_bytes(seq, "big"))
+
+    def _next_seq(self) -> bytes:
+        with self._send_lock:
+            seq = self._send_seq
+            self._send_seq = seq + 1 & 0xFFFFFFFF
+        return seq.to_bytes(4, "big")
