@@ -1,0 +1,415 @@
+"""Config: what krb5.conf says, or what the caller says in its place. Source: MIT krb5.conf(5)."""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType
+from purekrb.errors import ConfigError
+from purekrb.kdc.profile import Relation, Section, load
+
+__all__ = ["Config", "KdcAddress", "RealmConfig", "parse_boolean", "parse_duration", "parse_etypes"]
+
+_log = logging.getLogger("purekrb.kdc")
+
+DEFAULT_PATH = Path("/etc/krb5.conf")
+KDC_PORT = 88
+KPASSWD_PORT = 464
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|:(?=/)|/)(.*)\Z", re.DOTALL)
+_HOST_PORT = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:/\s]+))(?::([0-9]{1,5}))?/?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class KdcAddress:
+    """Where a server of a realm listens: `host` is a name or an address.
+
+    `transport` is "tcp", "udp", "" for either, or the scheme of one that purekrb does not have ("https": MS-KKDCP);
+    `host` is then the rest of the URL.
+    """
+
+    host: str
+    port: int = KDC_PORT
+    transport: str = ""
+
+    @classmethod
+    def parse(cls, text: str, port: int = KDC_PORT) -> KdcAddress:
+        """Return the server that `text` names; `port` counts where it names none.
+
+        Forms: host, host:port, [v6], [v6]:port, v6, tcp/host, udp/host, tcp://host:port, udp://host:port, https://...
+        Raises ConfigError.
+        """
+        scheme = _SCHEME.match(text)
+        transport, rest = (scheme[1].lower(), scheme[2]) if scheme else ("", text)
+        if transport not in ("", "tcp", "udp"):
+            return cls(rest, 0, transport)
+        match = _HOST_PORT.match(f"[{rest}]" if _is_ipv6(rest) else rest)
+        if match is None or not 0 < int(match[3] or port) < 65536:
+            raise ConfigError(
+                f"{text!r} is no address of a KDC: write host, host:port, [v6]:port, tcp://host:port or udp://host:port"
+            )
+        return cls(match[1] or match[2], int(match[3] or port), transport)
+
+    def __str__(self) -> str:
+        if self.transport not in ("", "tcp", "udp"):
+            return f"{self.transport}://{self.host}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport}://{host}:{self.port}" if self.transport else f"{host}:{self.port}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RealmConfig:
+    """The servers of a realm, and under `options` every other relation of its subsection in [realms]."""
+
+    kdc: tuple[KdcAddress, ...] = ()
+    primary_kdc: tuple[KdcAddress, ...] = ()
+    kpasswd_server: tuple[KdcAddress, ...] = ()
+    admin_server: tuple[KdcAddress, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Realms and their KDCs, hosts and their realms, and the defaults for tickets; names as in krb5.conf.
+
+    `realms` maps a realm to the KDCs that `KdcAddress.parse` reads, or to a `RealmConfig`. Durations are seconds.
+    `kdc_timeout` bounds one attempt to reach one KDC, `request_timeout` everything that one call asks of KDCs; None
+    leaves that to the call. `max_retries` is how often a UDP datagram is sent at most. The etype lists hold numbers in
+    order of preference; None means the default. RC4 counts only with `allow_rc4`.
+    Raises ConfigError for what cannot be used.
+    """
+
+    realms: Mapping[str, RealmConfig | Sequence[str]] = field(default_factory=dict)
+    default_realm: str | None = None
+    domain_realm: Mapping[str, str] = field(default_factory=dict)
+    capaths: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    dns_lookup_kdc: bool = True
+    dns_lookup_realm: bool = False
+    udp_preference_limit: int = 1465
+    clockskew: int = 300
+    kdc_timesync: bool = True
+    ticket_lifetime: int | None = None
+    renew_lifetime: int | None = None
+    forwardable: bool = False
+    proxiable: bool = False
+    noaddresses: bool = True
+    canonicalize: bool = False
+    permitted_enctypes: Sequence[int] | None = None
+    default_tkt_enctypes: Sequence[int] | None = None
+    default_tgs_enctypes: Sequence[int] | None = None
+    allow_rc4: bool = False
+    default_keytab_name: str | None = None
+    default_client_keytab_name: str | None = None
+    default_ccache_name: str | None = None
+    kdc_timeout: int | None = None
+    max_retries: int = 3
+    request_timeout: int | None = None
+
+    def __post_init__(self) -> None:
+        realms = {name: _realm(value) for name, value in self.realms.items()}
+        object.__setattr__(self, "realms", realms)
+        hosts = {host.lower().rstrip("."): realm for host, realm in self.domain_realm.items()}
+        object.__setattr__(self, "domain_realm", hosts)
+        if not self.permitted_etypes or not self.tkt_etypes or not self.tgs_etypes:
+            raise ConfigError(
+                "the enctypes lists leave no encryption type that purekrb may use: name aes256-sha1, aes128-sha1, "
+                "aes256-sha2 or aes128-sha2, or set allow_rc4 = true if it must be rc4"
+            )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str] | None = None) -> Config:
+        """Return the configuration in `path`; None: the files that KRB5_CONFIG lists, else /etc/krb5.conf.
+
+        Without KRB5_CONFIG a missing /etc/krb5.conf gives an empty Config. Of several files in KRB5_CONFIG, some may be
+        missing. Raises ConfigError with file and line.
+        """
+        listed = os.environ.get("KRB5_CONFIG", "") if path is None else ""
+        if path is not None:
+            paths = [Path(path)]
+        elif listed:
+            paths = [Path(name) for name in listed.split(os.pathsep) if name]
+            if len(paths) > 1:
+                paths = [name for name in paths if name.exists()]
+            if not paths:
+                raise ConfigError(f"KRB5_CONFIG={listed!r} names no file that exists: correct or unset it")
+        else:
+            paths = [DEFAULT_PATH] if DEFAULT_PATH.exists() else []
+        try:
+            root = load(paths)
+        except OSError as error:
+            origin = f" (from KRB5_CONFIG={listed!r})" if listed else ""
+            raise ConfigError(
+                f"{error.filename}{origin} cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
+        _log.debug("configuration read from %s", ", ".join(map(str, paths)) or "no file")
+        return cls(**_fields(root))
+
+    def realm(self, name: str) -> RealmConfig:
+        """Return the servers and options of realm `name`, empty where none are configured."""
+        found = self.realms.get(name)
+        return found if isinstance(found, RealmConfig) else RealmConfig()
+
+    def kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
+        """Return the configured KDCs of `realm` in their order."""
+        return self.realm(realm).kdc
+
+    def primary_kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
+        """Return the KDCs of `realm` that learn a new password first (primary_kdc, master_kdc)."""
+        return self.realm(realm).primary_kdc
+
+    def realm_of(self, host: str) -> str | None:
+        """Return the realm of `host` by [domain_realm]: the host itself, else its nearest `.domain`; None if unknown.
+
+        No DNS: an answer that nobody signed must not choose the realm.
+        """
+        name = host.lower().rstrip(".")
+        if name in self.domain_realm:
+            return self.domain_realm[name]
+        while "." in name:
+            name = name.partition(".")[2]
+            if f".{name}" in self.domain_realm:
+                return self.domain_realm[f".{name}"]
+        return None
+
+    def capath(self, client: str, server: str) -> list[str] | None:
+        """Return the realms between `client` and `server` in order; empty: direct trust; None: [capaths] is silent."""
+        path = self.capaths.get(client, {}).get(server)
+        return None if path is None else [realm for realm in path if realm != "."]
+
+    @property
+    def permitted_etypes(self) -> tuple[int, ...]:
+        """The encryption types that may be used at all, in order of preference."""
+        default = (*DEFAULT_ETYPES, EncryptionType.RC4_HMAC)
+        return tuple(
+            etype
+            for etype in (default if self.permitted_enctypes is None else self.permitted_enctypes)
+            if etype in default and (etype != EncryptionType.RC4_HMAC or self.allow_rc4)
+        )
+
+    @property
+    def tkt_etypes(self) -> tuple[int, ...]:
+        """The encryption types to ask for in an AS-REQ."""
+        return self._only_permitted(self.default_tkt_enctypes)
+
+    @property
+    def tgs_etypes(self) -> tuple[int, ...]:
+        """The encryption types to ask for in a TGS-REQ."""
+        return self._only_permitted(self.default_tgs_enctypes)
+
+    def _only_permitted(self, etypes: Sequence[int] | None) -> tuple[int, ...]:
+        permitted = self.permitted_etypes
+        return permitted if etypes is None else tuple(etype for etype in etypes if etype in permitted)
+
+
+def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
+    if isinstance(value, RealmConfig):
+        return value
+    names = [value] if isinstance(value, str) else value
+    return RealmConfig(kdc=tuple(KdcAddress.parse(name) for name in names))
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "t", "true", "1", "on"), True),
+    **dict.fromkeys(("n", "no", "f", "false", "nil", "0", "off"), False),
+}
+
+
+def parse_boolean(text: str) -> bool:
+    """Return the truth value that krb5.conf spells in many ways. Raises ConfigError."""
+    value = _BOOLEANS.get(text.lower())
+    if value is None:
+        raise ConfigError(f"{text!r} is not a boolean: write true or false")
+    return value
+
+
+def _parse_integer(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", text) is None:
+        raise ConfigError(f"{text!r} is not a number: write decimal digits")
+    return int(text)
+
+
+_DURATIONS = [
+    re.compile(r"(?P<s>[0-9]{1,9})"),
+    re.compile(r"(?:(?P<d>[0-9]{1,6})-)?(?P<h>[0-9]{1,6}):(?P<m>[0-9]{1,6})(?::(?P<s>[0-9]{1,6}))?"),
+    re.compile(
+        r"(?=.)(?:(?P<d>[0-9]{1,6})\s*d)?\s*(?:(?P<h>[0-9]{1,6})\s*h)?\s*(?:(?P<m>[0-9]{1,6})\s*m)?\s*(?:(?P<s>[0-9]{1,9})\s*s)?"
+    ),
+]
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of "600", "10h", "7d 3h", "1:30" (hours and minutes), "0:01:30" or "1-12:00:00".
+
+    Raises ConfigError.
+    """
+    for pattern in _DURATIONS:
+        match = pattern.fullmatch(text.strip())
+        if match is not None:
+            return sum(int(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
+    raise ConfigError(f'{text!r} is not a duration: write seconds, "10h", "7d 3h" or "1:30" (hours:minutes)')
+
+
+_ETYPE_NAMES: dict[str, tuple[int, ...]] = {
+    "aes256-cts-hmac-sha1-96": (18,),
+    "aes256-cts": (18,),
+    "aes256-sha1": (18,),
+    "aes128-cts-hmac-sha1-96": (17,),
+    "aes128-cts": (17,),
+    "aes128-sha1": (17,),
+    "aes256-cts-hmac-sha384-192": (20,),
+    "aes256-sha2": (20,),
+    "aes128-cts-hmac-sha256-128": (19,),
+    "aes128-sha2": (19,),
+    "arcfour-hmac": (23,),
+    "arcfour-hmac-md5": (23,),
+    "rc4-hmac": (23,),
+    "rc4": (23,),
+    "aes": (18, 17, 20, 19),
+    "default": (*DEFAULT_ETYPES, EncryptionType.RC4_HMAC),
+}
+
+
+def parse_etypes(text: str) -> tuple[int, ...]:
+    """Return the etypes that `text` lists: names, families ("aes"), DEFAULT, and names to leave out with "-" before.
+
+    Names that purekrb does not have (DES, Camellia ...) are passed over, as a list serves all programs of a machine.
+    Source: MIT krb5.conf(5), "Encryption types".
+    """
+    etypes: list[int] = []
+    for word in text.replace(",", " ").lower().split():
+        found = _ETYPE_NAMES.get(word.lstrip("+-"), ())
+        if not found:
+            _log.debug("encryption type %s is passed over: purekrb does not have it", word)
+        if word[0] == "-":
+            etypes = [etype for etype in etypes if etype not in found]
+        else:
+            etypes += [etype for etype in found if etype not in etypes]
+    return tuple(etypes)
+
+
+_TOKENS: dict[str, Callable[[], object]] = {
+    "uid": lambda: os.getuid(),  # looked up when needed: not every platform has it
+    "USERID": lambda: os.getuid(),
+    "euid": lambda: os.geteuid(),
+    "username": getpass.getuser,
+    "TEMP": tempfile.gettempdir,
+    "null": lambda: "",
+}
+
+
+def _expand(text: str) -> str:
+    """Replace the %{...} tokens of a path. Source: MIT krb5.conf(5), "Parameter expansion"."""
+
+    def value(match: re.Match[str]) -> str:
+        try:
+            return str(_TOKENS[match[1]]())
+        except (KeyError, AttributeError, ImportError, OSError):
+            raise ConfigError(
+                f"{match[0]} has no value here: write one of {', '.join(_TOKENS)}, or the path itself"
+            ) from None
+
+    return re.sub(r"%\{([^{}]*)\}", value, text)
+
+
+# -- krb5.conf ------------------------------------------------------------------------------------------------------
+
+#: The relations of [libdefaults] that count, and how each is read; each is a field of Config.
+_LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
+    "default_realm": str,
+    "dns_lookup_kdc": parse_boolean,
+    "dns_lookup_realm": parse_boolean,
+    "udp_preference_limit": _parse_integer,
+    "clockskew": parse_duration,
+    "kdc_timesync": parse_boolean,
+    "ticket_lifetime": parse_duration,
+    "renew_lifetime": parse_duration,
+    "forwardable": parse_boolean,
+    "proxiable": parse_boolean,
+    "noaddresses": parse_boolean,
+    "canonicalize": parse_boolean,
+    "permitted_enctypes": parse_etypes,
+    "default_tkt_enctypes": parse_etypes,
+    "default_tgs_enctypes": parse_etypes,
+    "allow_rc4": parse_boolean,
+    "default_keytab_name": _expand,
+    "default_client_keytab_name": _expand,
+    "default_ccache_name": _expand,
+    "kdc_timeout": parse_duration,
+    "max_retries": _parse_integer,
+    "request_timeout": parse_duration,
+}
+
+#: Where the servers of a realm stand in [realms], with the port that counts where none is named.
+_SERVERS = {
+    "kdc": ("kdc", KDC_PORT),
+    "primary_kdc": ("primary_kdc", KDC_PORT),
+    "master_kdc": ("primary_kdc", KDC_PORT),
+    "kpasswd_server": ("kpasswd_server", KPASSWD_PORT),
+    "admin_server": ("admin_server", 749),
+}
+
+
+def _convert(relation: Relation, convert: Callable[[str], Any]) -> Any:
+    try:
+        return convert(relation.text)
+    except ConfigError as error:
+        raise ConfigError(f"{relation.where}: {error}") from None
+
+
+def _fields(root: Section) -> dict[str, Any]:
+    """Return the arguments of Config that a krb5.conf gives."""
+    fields: dict[str, Any] = {}
+    libdefaults = root.section("libdefaults")
+    for name, convert in _LIBDEFAULTS.items():
+        relation = libdefaults.first(name)
+        if relation is not None:
+            fields[name] = _convert(relation, convert)
+    fields["realms"] = {name: _realm_config(section) for name, section in root.section("realms").sections.items()}
+    fields["domain_realm"] = {
+        host: relations[0].text for host, relations in root.section("domain_realm").relations.items()
+    }
+    fields["capaths"] = {
+        client: {server: _words(relations) for server, relations in section.relations.items()}
+        for client, section in root.section("capaths").sections.items()
+    }
+    return fields
+
+
+def _words(relations: Sequence[Relation]) -> tuple[str, ...]:
+    return tuple(word for relation in relations for word in relation.text.split())
+
+
+def _realm_config(section: Section) -> RealmConfig:
+    servers: dict[str, tuple[KdcAddress, ...]] = {}
+    for name, (attribute, port) in _SERVERS.items():
+        found = [
+            _convert(relation, lambda text, port=port: KdcAddress.parse(text, port))  # type: ignore[misc]
+            for relation in section.relations.get(name, ())
+        ]
+        servers[attribute] = (*servers.get(attribute, ()), *found)
+    options = {
+        name: tuple(relation.text for relation in relations)
+        for name, relations in section.relations.items()
+        if name not in _SERVERS
+    }
+    return RealmConfig(**servers, options=options)
