@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from support.gss_peer import GssPeer
+from support.heimdal import HeimdalRealm, start_heimdal_peer
+from support.java import start_java_peer
 from support.mit import MitRealm
 
 
@@ -15,3 +20,36 @@ def mit_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     realm = MitRealm(tmp_path_factory.mktemp("mit"))
     yield realm
     realm.stop()
+
+
+@pytest.fixture(scope="session")
+def heimdal_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeimdalRealm]:
+    """Heimdal's KDC with the realm HEIM.TEST."""
+    realm = HeimdalRealm(tmp_path_factory.mktemp("heimdal"))
+    yield realm
+    realm.stop()
+
+
+@pytest.fixture(scope="session")
+def mit_gss(mit_realm: MitRealm) -> Iterator[GssPeer]:
+    """MIT's GSS-API in the realms of `mit_realm`."""
+    program = Path(__file__).parent / "support" / "gssapi_peer.py"
+    peer = GssPeer("MIT", [sys.executable, str(program)], env=mit_realm.env, log=mit_realm.directory / "gssapi.log")
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture(scope="session")
+def heimdal_gss(mit_realm: MitRealm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GssPeer]:
+    """Heimdal's GSS-API in the realms of `mit_realm`."""
+    peer = start_heimdal_peer(tmp_path_factory.mktemp("heimdal-gss"), mit_realm.krb5_conf)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture(scope="session")
+def java_gss(mit_realm: MitRealm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GssPeer]:
+    """Java's GSS-API in the realms of `mit_realm`."""
+    peer = start_java_peer(tmp_path_factory.mktemp("java-gss"), mit_realm.krb5_conf)
+    yield peer
+    peer.stop()

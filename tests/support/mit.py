@@ -29,7 +29,7 @@ ETYPES = {
     20: "aes256-cts-hmac-sha384-192",
     23: "arcfour-hmac",
 }
-_ALL_ETYPES = " ".join(f"{name}:normal" for name in reversed(ETYPES.values()))
+_PREFERENCE = [ETYPES[etype] for etype in (20, 19, 18, 17, 23)]
 
 #: Users and their passwords. `pre` must pre-authenticate; `rc4user` has an RC4 key alone.
 PASSWORDS = {"user": "userpw", "pre": "prepw", "rc4user": "rc4pw"}
@@ -120,8 +120,8 @@ class MitRealm:
             "port": self.port,
             "sub_port": self.sub_port,
             "directory": directory,
-            "etypes": " ".join(reversed(ETYPES.values())),
-            "salted": _ALL_ETYPES,
+            "etypes": " ".join(_PREFERENCE),
+            "salted": " ".join(f"{name}:normal" for name in _PREFERENCE),
         }
         self.krb5_conf.write_text(_KRB5_CONF.format(**values))
         kdc_conf = directory / "kdc.conf"

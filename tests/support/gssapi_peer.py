@@ -1,0 +1,118 @@
+"""MIT's GSS-API, through python-gssapi, as a peer of the tests: obeys the commands that gss_peer.py describes."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Any
+
+import gssapi
+from gssapi.raw import ChannelBindings
+
+KRB5 = gssapi.MechType.kerberos
+# An error's token is to be seen together with the error, not at the next call.
+gssapi.SecurityContext.__DEFER_STEP_ERRORS__ = False
+
+contexts: dict[bytes, gssapi.SecurityContext] = {}
+
+
+def bindings_of(application_data: bytes) -> ChannelBindings | None:
+    return ChannelBindings(application_data=application_data) if application_data else None
+
+
+def initiate(number: bytes, target: bytes, ccache: bytes, flags: bytes, bindings: bytes) -> list[bytes]:
+    contexts[number] = gssapi.SecurityContext(
+        name=gssapi.Name(target.decode(), gssapi.NameType.hostbased_service),
+        creds=gssapi.Credentials(usage="initiate", mechs=[KRB5], store={b"ccache": b"FILE:" + ccache}),
+        mech=KRB5,
+        flags=gssapi.IntEnumFlagSet(gssapi.RequirementFlag, int(flags)),
+        channel_bindings=bindings_of(bindings),
+        usage="initiate",
+    )
+    return []
+
+
+def accept(number: bytes, keytab: bytes, bindings: bytes) -> list[bytes]:
+    contexts[number] = gssapi.SecurityContext(
+        creds=gssapi.Credentials(usage="accept", mechs=[KRB5], store={b"keytab": b"FILE:" + keytab}),
+        channel_bindings=bindings_of(bindings),
+        usage="accept",
+    )
+    return []
+
+
+def step(number: bytes, token: bytes) -> list[bytes]:
+    context = contexts[number]
+    answer = context.step(token or None)
+    return [answer or b"", b"1" if context.complete else b"0"]
+
+
+def wrap(number: bytes, data: bytes, sealed: bytes) -> list[bytes]:
+    return [contexts[number].wrap(data, sealed == b"1").message]
+
+
+def unwrap(number: bytes, token: bytes) -> list[bytes]:
+    result = contexts[number].unwrap(token)
+    return [result.message, b"1" if result.encrypted else b"0"]
+
+
+def mic(number: bytes, data: bytes) -> list[bytes]:
+    return [contexts[number].get_signature(data)]
+
+
+def verify(number: bytes, data: bytes, token: bytes) -> list[bytes]:
+    contexts[number].verify_signature(data, token)
+    return []
+
+
+def limit(number: bytes, size: bytes, sealed: bytes) -> list[bytes]:
+    return [str(contexts[number].get_wrap_size_limit(int(size), sealed == b"1")).encode()]
+
+
+def info(number: bytes) -> list[bytes]:
+    context = contexts[number]
+    return [
+        str(int(context.actual_flags) & 0x3F).encode(),
+        str(context.initiator_name).encode(),
+        str(context.target_name).encode(),
+    ]
+
+
+def delegated(number: bytes, ccache: bytes) -> list[bytes]:
+    credentials = contexts[number].delegated_creds
+    credentials.store({b"ccache": b"FILE:" + ccache}, usage="initiate", overwrite=True)
+    return [str(credentials.name).encode()]
+
+
+def close(number: bytes) -> list[bytes]:
+    del contexts[number]
+    return []
+
+
+COMMANDS: dict[bytes, Any] = {
+    function.__name__.encode(): function
+    for function in (initiate, accept, step, wrap, unwrap, mic, verify, limit, info, delegated, close)
+}
+
+
+def answer_to(command: bytes, *fields: bytes) -> list[bytes]:
+    try:
+        return [b"ok", *COMMANDS[command](*fields)]
+    except gssapi.exceptions.GSSError as error:
+        return [b"error", str(error).encode(), error.token or b""]
+
+
+def main() -> None:
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+
+    def number() -> int:
+        return int.from_bytes(source.read(4), "big")
+
+    while count := number():
+        answer = answer_to(*[source.read(number()) for _ in range(count)])
+        sink.write(struct.pack(">I", len(answer)) + b"".join(struct.pack(">I", len(item)) + item for item in answer))
+        sink.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Heimdal as a peer: its GSS-API, through heimdal/gss_peer.c, and its KDC with the realm HEIM.TEST.
+
+`tools/install-peers` unpacks the KDC into .lab/heimdal, since Debian's package of it conflicts with MIT's.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.gss_peer import GssPeer
+from support.peers import Daemon, find_program, free_port, missing_peer, run
+
+if TYPE_CHECKING:
+    from purekrb import Config
+
+__all__ = ["HeimdalRealm", "start_heimdal_peer"]
+
+_SOURCE = Path(__file__).parent / "heimdal" / "gss_peer.c"
+_UNPACKED = Path(__file__).parents[2] / ".lab" / "heimdal" / "usr"
+
+
+def start_heimdal_peer(directory: Path, krb5_conf: Path) -> GssPeer:
+    """Return a running process on Heimdal's library that obeys gss_peer.py's commands."""
+    krb5_config, gcc = find_program("krb5-config.heimdal", "heimdal-multidev"), find_program("gcc", "gcc")
+    flags = [
+        flag
+        for what in ("--cflags", "--libs")
+        for flag in run([krb5_config, what, "gssapi", "krb5"], env=os.environ).split()
+    ]
+    program = directory / "gss_peer"
+    run([gcc, "-O1", "-o", str(program), str(_SOURCE), *flags], env=os.environ)
+    env = {**os.environ, "KRB5_CONFIG": str(krb5_conf)}
+    return GssPeer("Heimdal", [str(program)], env=env, log=directory / "heimdal.log")
+
+
+class HeimdalRealm:
+    """HEIM.TEST served by Heimdal's kdc, with the users `user` and `pre` and the service gsvc/localhost.
+
+    `pre` must pre-authenticate. `krb5_conf` suits Heimdal and MIT; `service_keytab` holds gsvc/localhost's keys.
+    """
+
+    realm = "HEIM.TEST"
+    passwords = {"user": "userpw", "pre": "prepw"}
+
+    def __init__(self, directory: Path) -> None:
+        kdc = _UNPACKED / "lib" / "heimdal-servers" / "kdc"
+        if not kdc.exists():
+            missing_peer("Heimdal's kdc", "heimdal-kdc")
+        self.directory = directory
+        self.port = free_port()
+        self.krb5_conf = directory / "krb5.conf"
+        self.service_keytab = directory / "service.keytab"
+        self.krb5_conf.write_text(f"""\
+[libdefaults]
+ default_realm = {self.realm}
+ dns_lookup_kdc = false
+ dns_lookup_realm = false
+ dns_canonicalize_hostname = false
+ rdns = false
+[realms]
+ {self.realm} = {{
+  kdc = 127.0.0.1:{self.port}
+ }}
+[domain_realm]
+ localhost = {self.realm}
+[kdc]
+ database = {{
+  realm = {self.realm}
+  dbname = {directory}/heimdal
+  mkey_file = {directory}/m-key
+  acl_file = {directory}/kadmind.acl
+  log_file = {directory}/hdb.log
+ }}
+ enable-pkinit = no
+ tgt-use-strongest-session-key = true
+ svc-use-strongest-session-key = true
+[kadmin]
+ default_keys = aes256-cts-hmac-sha1-96:pw-salt aes128-cts-hmac-sha1-96:pw-salt
+[logging]
+ kdc = FILE:{directory}/kdc.log
+""")
+        (directory / "kadmind.acl").touch()
+        self.env = {**os.environ, "KRB5_CONFIG": str(self.krb5_conf)}
+        run([str(_UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"], env=self.env)
+        script = [
+            f"init --realm-max-ticket-life=1day --realm-max-renewable-life=7days {self.realm}",
+            "add --use-defaults --password=userpw user",
+            "add --use-defaults --password=prepw --attributes=requires-pre-auth pre",
+            "add --use-defaults --random-key gsvc/localhost",
+            f"ext_keytab -k {self.service_keytab} gsvc/localhost",
+        ]
+        kadmin = [str(_UNPACKED / "bin" / "kadmin.heimdal"), "-l", "-c", str(self.krb5_conf)]
+        run(kadmin, env=self.env, text="".join(f"{line}\n" for line in script))
+        self._daemon = Daemon(
+            [str(kdc), f"--config-file={self.krb5_conf}", "--addresses=127.0.0.1", f"--ports={self.port}"],
+            env=self.env,
+            log=directory / "kdc.out",
+            port=self.port,
+        )
+
+    def stop(self) -> None:
+        """Stop the KDC."""
+        self._daemon.stop()
+
+    @property
+    def config(self) -> Config:
+        """The same realm as a purekrb Config."""
+        from purekrb import Config
+
+        return Config.from_file(self.krb5_conf)
