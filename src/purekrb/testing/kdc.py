@@ -1,0 +1,629 @@
+"""The embedded KDC without its sockets: request bytes in, reply bytes out. FOR TESTS AND DEMOS ONLY.
+
+No database, no policies, no rate limit, no replay cache: what a KDC needs to keep strangers out is not here.
+What RFC 4120 3.1 and 3.3 demand of a KDC's checks and answers is, so that a client can be tested against it.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from purekrb import crypto
+from purekrb.constants import (
+    ErrorCode,
+    KdcOptions,
+    KeyUsage,
+    MessageType,
+    NameType,
+    PaDataType,
+    TicketFlags,
+)
+from purekrb.errors import DecodeError, IntegrityError, KerberosError, UnsupportedError
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import (
+    ApReq,
+    Authenticator,
+    AuthorizationData,
+    AuthorizationDataEntry,
+    Checksum,
+    EncryptedData,
+    EncTicketPart,
+    HostAddress,
+    KrbError,
+    Ticket,
+    TransitedEncoding,
+)
+from purekrb.messages.kdc import (
+    AsRep,
+    AsReq,
+    EncKdcRepPart,
+    EtypeInfo2Entry,
+    KdcReqBody,
+    LastReqEntry,
+    PaData,
+    PaEncTsEnc,
+    TgsRep,
+    TgsReq,
+    encode_etype_info2,
+    encode_method_data,
+)
+from purekrb.names import PrincipalName
+from purekrb.system import Clock, RandomBytes
+
+__all__ = ["Account", "Kdc"]
+
+logger = logging.getLogger("purekrb.testing")
+
+#: How far the clock of a client may be off. Source: RFC 4120 8.2.
+CLOCK_SKEW = timedelta(minutes=5)
+#: The first byte of each request: [APPLICATION 10] and [APPLICATION 12].
+_AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
+#: No realm between. The encoding is DOMAIN-X500-COMPRESS, without compression. Source: RFC 4120 3.3.3.2.
+_NOT_TRANSITED = TransitedEncoding(1, b"")
+
+#: Options that this KDC does not have, whatever the ticket allows.
+_REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
+#: Flags that a ticket has when the client asks for them by the option of the same bit, and its TGT (if any) has them.
+_ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
+#: Flags that a ticket inherits from the TGT.
+_INHERITED = TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORWARDED
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A principal that the KDC has keys of: a user, a service, the ticket-granting service or a trusted realm's.
+
+    `etypes` in order of preference: tickets for this principal are encrypted with the first. The keys of a user come
+    from `password`, `salt` and PBKDF2 `iterations` (None: the etype's default), those of a service are random.
+    """
+
+    name: PrincipalName
+    etypes: tuple[int, ...]
+    kvno: int
+    password: str | None = field(default=None, repr=False)
+    salt: bytes = b""
+    iterations: int | None = None
+    preauth: bool = True
+    password_expired: bool = False
+    disabled: bool = False
+    ok_as_delegate: bool = False
+    lifetime: timedelta | None = None
+    #: By kvno and etype; keys of earlier kvnos stay, for the tickets that are still out there.
+    keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
+
+    @property
+    def s2kparams(self) -> bytes | None:
+        """The string-to-key parameters as ETYPE-INFO2 carries them. Source: RFC 3962 4."""
+        return None if self.iterations is None else self.iterations.to_bytes(4, "big")
+
+    def key(self, etype: int, kvno: int | None = None) -> EncryptionKey | None:
+        """Return the key of `etype` and `kvno` (None: the current one), or None where there is no such key."""
+        kvno = self.kvno if kvno is None else kvno
+        known = self.keys.get((kvno, etype))
+        if known is None and self.password is not None and kvno == self.kvno and etype in self.etypes:
+            # Only when asked for: PBKDF2 for every etype of every user would be most of the start time.
+            known = crypto.string_to_key(etype, self.password, self.salt, self.s2kparams)
+            self.keys[kvno, etype] = known
+        return known
+
+    def with_random_keys(self, kvno: int, random: RandomBytes) -> Account:
+        """Return this account with fresh random keys of `kvno` as its current ones."""
+        fresh = {(kvno, etype): crypto.random_key(etype, random) for etype in self.etypes}
+        return replace(self, kvno=kvno, keys={**self.keys, **fresh})
+
+
+class _RefusedError(Exception):
+    """A request that is answered with a KRB-ERROR."""
+
+    def __init__(self, code: ErrorCode, text: str, *, e_data: bytes | None = None, crealm: str | None = None) -> None:
+        super().__init__(text)
+        self.code, self.text, self.e_data, self.crealm = code, text, e_data, crealm
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What the KDC decided to put into a ticket and its reply, apart from the keys."""
+
+    sname: PrincipalName
+    crealm: str
+    cname: PrincipalName
+    flags: int
+    authtime: datetime
+    starttime: datetime
+    endtime: datetime
+    renew_till: datetime | None
+    caddr: tuple[HostAddress, ...] | None
+    transited: TransitedEncoding = _NOT_TRANSITED
+    authorization_data: tuple[AuthorizationDataEntry, ...] | None = None
+
+
+class Kdc:
+    """A KDC of one realm. `accounts` is keyed by name; what is changed there counts from the next request on.
+
+    `clock` and `random` are the only sources of time and randomness; `clock_offset` is added to the time.
+    """
+
+    def __init__(
+        self,
+        realm: str,
+        *,
+        etypes: Iterable[int],
+        lifetime: timedelta,
+        renewable_lifetime: timedelta,
+        clock: Clock,
+        random: RandomBytes,
+    ) -> None:
+        self.realm = realm
+        self.lifetime = lifetime
+        self.renewable_lifetime = renewable_lifetime
+        self.clock_offset = timedelta(0)
+        self.accounts: dict[PrincipalName, Account] = {}
+        self.aliases: dict[PrincipalName, PrincipalName] = {}
+        #: Realms that this one trusts, by name.
+        self.trusted: dict[str, Kdc] = {}
+        self._clock = clock
+        self._random = random
+        self.tgs = PrincipalName(("krbtgt", realm), NameType.SRV_INST)
+        self.accounts[self.tgs] = Account(self.tgs, tuple(etypes), 1).with_random_keys(1, random)
+
+    def now(self) -> datetime:
+        """Return the time by the clock of this KDC."""
+        return self._clock() + self.clock_offset
+
+    def handle(self, request: bytes) -> bytes:
+        """Return the reply to `request`: an AS-REP, a TGS-REP or a KRB-ERROR. Never raises, whatever the bytes are."""
+        body: KdcReqBody | None = None
+        try:
+            if request[:1] == _AS_REQ:
+                as_req = AsReq.decode(request)
+                body = as_req.req_body
+                return self._answer_as_req(as_req, request)
+            if request[:1] == _TGS_REQ:
+                tgs_req = TgsReq.decode(request)
+                body = tgs_req.req_body
+                return self._answer_tgs_req(tgs_req)
+            return self.error(ErrorCode.KRB_AP_ERR_MSG_TYPE, "neither an AS-REQ nor a TGS-REQ")
+        except _RefusedError as refused:
+            return self.error(refused.code, refused.text, body, e_data=refused.e_data, crealm=refused.crealm)
+        except DecodeError as error:
+            return self.error(ErrorCode.KRB_ERR_GENERIC, f"malformed request: {error}", body)
+        except KerberosError as error:
+            return self.error(ErrorCode.KRB_ERR_GENERIC, str(error), body)
+        except Exception as error:  # the KDC must outlive its own mistakes; a message might quote key material
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("the embedded KDC failed with %s at\n%s", type(error).__name__, where)
+            return self.error(ErrorCode.KRB_ERR_GENERIC, "internal error", body)
+
+    def error(
+        self,
+        code: ErrorCode,
+        text: str,
+        body: KdcReqBody | None = None,
+        *,
+        e_data: bytes | None = None,
+        crealm: str | None = None,
+    ) -> bytes:
+        """Return a KRB-ERROR, with the names of the request where it had such. Source: RFC 4120 5.9.1."""
+        cname = body.cname if body else None
+        now = self.now()
+        logger.debug("KRB-ERROR %d %s: %s", code, code.name, text)
+        return KrbError(
+            pvno=5,
+            msg_type=MessageType.KRB_ERROR,
+            ctime=None,
+            cusec=None,
+            stime=now.replace(microsecond=0),
+            susec=now.microsecond,
+            error_code=code,
+            crealm=crealm or (self.realm if cname else None),
+            cname=cname,
+            realm=self.realm,
+            sname=body.sname if body and body.sname else self.tgs,
+            e_text=text,
+            e_data=e_data,
+        ).encode()
+
+    # -- the AS exchange ------------------------------------------------------------------------------------------
+
+    def _answer_as_req(self, req: AsReq, request: bytes) -> bytes:
+        """Return the AS-REP. Source: RFC 4120 3.1.3."""
+        body = req.req_body
+        logger.debug("AS-REQ of %s for %s, etypes %s", body.cname, body.sname, body.etype)
+        client = self._client(body)
+        service, sname = self._service(body)
+        if client.disabled:
+            raise _RefusedError(ErrorCode.KDC_ERR_CLIENT_REVOKED, "the client is disabled")
+        if client.password_expired:
+            raise _RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
+        etype = next((e for e in body.etype if e in client.etypes), None)
+        if etype is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request")
+        flags = TicketFlags.INITIAL | TicketFlags(body.kdc_options & _ON_REQUEST)
+        preauth = _find(req.padata, PaDataType.ENC_TIMESTAMP)
+        if preauth is not None:
+            self._verify_timestamp(client, preauth, body)
+            flags |= TicketFlags.PRE_AUTHENT
+        elif client.preauth:
+            raise _RefusedError(
+                ErrorCode.KDC_ERR_PREAUTH_REQUIRED, "preauthentication is required", e_data=_hints(client, body)
+            )
+        grant = self._grant(
+            body,
+            sname,
+            flags,
+            self.realm,
+            client.name if body.kdc_options & KdcOptions.CANONICALIZE else body.cname or client.name,
+            lifetimes=(client.lifetime, service.lifetime),
+        )
+        reply_key = _key_of(client, etype)
+        encrypted_padata: tuple[PaData, ...] | None = None
+        if _find(req.padata, PaDataType.ENC_PA_REP) is not None:
+            # Proves to the client that its request, preauthentication included, came unaltered. RFC 6806 11.
+            mac = crypto.checksum(reply_key, KeyUsage.AS_REQ_ENC_PA_REP, request)
+            proof = Checksum(crypto.profile_of(etype).checksum_type, mac).encode()
+            encrypted_padata = (PaData(PaDataType.ENC_PA_REP, proof),)
+            grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
+        ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
+        return AsRep(
+            padata=(PaData(PaDataType.ETYPE_INFO2, encode_etype_info2(_etype_info(client, (etype,)))),),
+            crealm=grant.crealm,
+            cname=grant.cname,
+            ticket=ticket,
+            enc_part=self._encrypt(
+                reply_key, KeyUsage.AS_REP_ENC_PART, enc_part.encode(MessageType.AS_REP), client.kvno
+            ),
+        ).encode()
+
+    def _client(self, body: KdcReqBody) -> Account:
+        """Return the account that the request names as its client. Source: RFC 4120 3.1.3, RFC 6806 5, 6, 7."""
+        cname = body.cname
+        if cname is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "the request names no client")
+        if body.kdc_options & KdcOptions.CANONICALIZE:
+            if cname.name_type == NameType.ENTERPRISE:
+                local, at, realm = "/".join(cname.components).rpartition("@")
+                if at and realm.upper() in self.trusted:
+                    raise _RefusedError(ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper())
+                if at and realm.upper() == self.realm:
+                    cname = PrincipalName((local,))
+            cname = self.aliases.get(cname, cname)
+        account = self.accounts.get(cname)
+        if account is None or body.realm != self.realm:
+            raise _RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm")
+        return account
+
+    def _verify_timestamp(self, client: Account, preauth: PaData, body: KdcReqBody) -> None:
+        """Refuse unless PA-ENC-TIMESTAMP is of now and made with the client's key. Source: RFC 4120 5.2.7.2."""
+        encrypted = EncryptedData.decode(preauth.padata_value)
+        key = client.key(encrypted.etype)
+        if key is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of the timestamp's etype")
+        try:
+            plain = crypto.decrypt(key, KeyUsage.AS_REQ_PA_ENC_TIMESTAMP, encrypted.cipher)
+        except IntegrityError:
+            raise _RefusedError(
+                ErrorCode.KDC_ERR_PREAUTH_FAILED, "preauthentication failed", e_data=_hints(client, body)
+            ) from None
+        stamp = PaEncTsEnc.decode(plain)
+        if abs(stamp.patimestamp - self.now()) > CLOCK_SKEW:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
+        logger.debug("PA-ENC-TIMESTAMP of %s verified, %s", client.name, etype_name(encrypted.etype))
+
+    # -- the TGS exchange -----------------------------------------------------------------------------------------
+
+    def _answer_tgs_req(self, req: TgsReq) -> bytes:
+        """Return the TGS-REP. Source: RFC 4120 3.3.3."""
+        body = req.req_body
+        pa_tgs_req = _find(req.padata, PaDataType.TGS_REQ)
+        if pa_tgs_req is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP, "a TGS-REQ without PA-TGS-REQ")
+        header, tgt, authenticator = self._verify_pa_tgs_req(ApReq.decode(pa_tgs_req.padata_value), body)
+        logger.debug("TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype)
+        options = KdcOptions(body.kdc_options)
+        _check_options(options, tgt, header, body)
+        service, sname = self._service(body)
+        reply_key, usage = tgt.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY
+        if authenticator.subkey is not None:
+            reply_key, usage = authenticator.subkey, KeyUsage.TGS_REP_ENC_PART_SUBKEY
+        grant = self._grant(
+            body,
+            sname,
+            tgt.flags & (_INHERITED | (options & _ON_REQUEST)),
+            tgt.crealm,
+            tgt.cname,
+            lifetimes=(service.lifetime,),
+            tgt=tgt,
+        )
+        grant = replace(
+            grant,
+            transited=self._transited(tgt, header),
+            authorization_data=_authorization_data(tgt, authenticator, body),
+        )
+        if options & KdcOptions.RENEW:
+            # The new ticket lives as long as the old one did. RFC 4120 3.3.3.
+            life = tgt.endtime - (tgt.starttime or tgt.authtime)
+            endtime = min(grant.starttime + life, tgt.renew_till or tgt.endtime)
+            grant = replace(grant, flags=tgt.flags & ~TicketFlags.INITIAL, endtime=endtime, renew_till=tgt.renew_till)
+        if options & KdcOptions.FORWARDED:
+            grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
+        ticket, enc_part = self._issue(grant, service, body)
+        return TgsRep(
+            padata=(),
+            crealm=grant.crealm,
+            cname=grant.cname,
+            ticket=ticket,
+            enc_part=self._encrypt(reply_key, usage, enc_part.encode(MessageType.TGS_REP), None),
+        ).encode()
+
+    def _verify_pa_tgs_req(self, ap_req: ApReq, body: KdcReqBody) -> tuple[Ticket, EncTicketPart, Authenticator]:
+        """Return the ticket that the request came with, its inside and the authenticator. Source: RFC 4120 3.3.2."""
+        header = Ticket.decode(ap_req.ticket)
+        if (ap_req.pvno, header.tkt_vno) != (5, 5):
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
+        if ap_req.msg_type != MessageType.AP_REQ:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "PA-TGS-REQ holds no AP-REQ")
+        key = self._tgs_key(header)
+        try:
+            tgt = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, header.enc_part.cipher))
+            authenticator = Authenticator.decode(
+                crypto.decrypt(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR, ap_req.authenticator.cipher)
+            )
+        except IntegrityError:
+            raise _RefusedError(
+                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the ticket or the authenticator does not decrypt"
+            ) from None
+        if (authenticator.crealm, authenticator.cname) != (tgt.crealm, tgt.cname):
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+        if header.realm != self.realm and tgt.crealm == self.realm:
+            raise _RefusedError(ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one")
+        now = self.now()
+        if abs(authenticator.ctime + timedelta(microseconds=authenticator.cusec) - now) > CLOCK_SKEW:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
+        if tgt.endtime < now - CLOCK_SKEW:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
+        if (tgt.starttime or tgt.authtime) > now + CLOCK_SKEW or tgt.flags & TicketFlags.INVALID:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is not yet valid")
+        cksum = authenticator.cksum
+        if cksum is None or cksum.cksumtype != crypto.profile_of(tgt.key.etype).checksum_type:
+            raise _RefusedError(
+                ErrorCode.KRB_AP_ERR_INAPP_CKSUM, "the request body has no checksum with the session key"
+            )
+        try:
+            crypto.verify_checksum(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum)
+        except IntegrityError:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified") from None
+        return header, tgt, authenticator
+
+    def _tgs_key(self, header: Ticket) -> EncryptionKey:
+        """Return the key that a ticket-granting ticket, ours or of a trusted realm, is encrypted with."""
+        issuer = self if header.realm == self.realm else self.trusted.get(header.realm)
+        account = issuer.accounts.get(self.tgs) if issuer else None
+        if account is None or header.sname != self.tgs:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service")
+        key = account.key(header.enc_part.etype, header.enc_part.kvno)
+        if key is None:
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADKEYVER, "no key of the ticket's kvno and etype")
+        return key
+
+    def _service(self, body: KdcReqBody) -> tuple[Account, PrincipalName]:
+        """Return the account of the service to make a ticket for, and the name that the ticket gets.
+
+        That is the one asked for; where it lies in another realm, the ticket-granting service on the way there.
+        Source: RFC 4120 3.3.1, RFC 6806 8.
+        """
+        sname = body.sname
+        if sname is None or body.realm != self.realm:
+            raise _RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+        canonical = self.aliases.get(sname, sname)
+        account = self.accounts.get(canonical)
+        if account is None:
+            canonical = sname = self._referral(sname, bool(body.kdc_options & KdcOptions.CANONICALIZE))
+            account = self.accounts[sname]
+            logger.debug("referral to %s", sname)
+        if account.disabled:
+            raise _RefusedError(ErrorCode.KDC_ERR_SERVICE_REVOKED, "the service is disabled")
+        return account, (canonical if body.kdc_options & KdcOptions.CANONICALIZE else sname)
+
+    def _referral(self, sname: PrincipalName, canonicalize: bool) -> PrincipalName:
+        """Return the name of the ticket-granting service on the way to a service in another realm."""
+        hop: str | None = None
+        if len(sname.components) == 2 and sname.components[0] == "krbtgt":
+            hop = self._next_hop(lambda kdc: kdc.realm == sname.components[1])
+        elif canonicalize:
+            hop = self._next_hop(lambda kdc: sname in kdc.accounts or sname in kdc.aliases)
+        if hop is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+        return PrincipalName(("krbtgt", hop), NameType.SRV_INST)
+
+    def _next_hop(self, wanted: Callable[[Kdc], bool]) -> str | None:
+        """Return the trusted realm that the shortest way to a `wanted` KDC begins with, or None."""
+        seen = {self.realm}
+        queue = deque((name, kdc) for name, kdc in self.trusted.items())
+        while queue:
+            first, kdc = queue.popleft()
+            if wanted(kdc):
+                return first
+            seen.add(kdc.realm)
+            queue.extend((first, further) for further in kdc.trusted.values() if further.realm not in seen)
+        return None
+
+    def _transited(self, tgt: EncTicketPart, header: Ticket) -> TransitedEncoding:
+        """Return the realms between client and us, with the one that issued this TGT. Source: RFC 4120 3.3.3.2."""
+        if header.realm in (self.realm, tgt.crealm):
+            return tgt.transited
+        realms = [part for part in (tgt.transited.contents, header.realm.encode()) if part]
+        return replace(_NOT_TRANSITED, contents=b",".join(realms))
+
+    # -- what both exchanges share ----------------------------------------------------------------------------------
+
+    def _grant(
+        self,
+        body: KdcReqBody,
+        sname: PrincipalName,
+        flags: int,
+        crealm: str,
+        cname: PrincipalName,
+        *,
+        lifetimes: tuple[timedelta | None, ...],
+        tgt: EncTicketPart | None = None,
+    ) -> _Grant:
+        """Return the times and flags that the ticket gets. Source: RFC 4120 3.1.3, 3.3.3."""
+        options = body.kdc_options
+        now = self.now().replace(microsecond=0)
+        if options & KdcOptions.POSTDATED or (body.from_ is not None and body.from_ > now + CLOCK_SKEW):
+            raise _RefusedError(ErrorCode.KDC_ERR_CANNOT_POSTDATE, "tickets are not postdated here")
+        endtime = min([now + life for life in (self.lifetime, *lifetimes) if life is not None])
+        if tgt is not None:
+            endtime = min(endtime, tgt.endtime)
+        till = body.till if body.till.timestamp() > 0 else None  # the epoch stands for "as long as possible"
+        if till is not None and till < now and not options & KdcOptions.RENEW:
+            raise _RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the requested end time has passed")
+        renewable = options & KdcOptions.RENEWABLE
+        rtime = body.rtime
+        if options & KdcOptions.RENEWABLE_OK and not renewable and (till is None or till > endtime):
+            renewable, rtime = KdcOptions.RENEWABLE, till
+        renew_till: datetime | None = None
+        if renewable and (tgt is None or tgt.flags & TicketFlags.RENEWABLE):
+            renew_till = now + self.renewable_lifetime
+            if rtime is not None and rtime.timestamp() > 0:
+                renew_till = min(renew_till, rtime)
+            if tgt is not None and tgt.renew_till is not None:
+                renew_till = min(renew_till, tgt.renew_till)
+            flags |= TicketFlags.RENEWABLE
+        return _Grant(
+            sname=sname,
+            crealm=crealm,
+            cname=cname,
+            flags=flags,
+            authtime=tgt.authtime if tgt else now,
+            starttime=now,
+            endtime=endtime if till is None else min(endtime, till),
+            renew_till=renew_till,
+            caddr=tgt.caddr if tgt else body.addresses,
+        )
+
+    def _issue(
+        self,
+        grant: _Grant,
+        service: Account,
+        body: KdcReqBody,
+        encrypted_padata: tuple[PaData, ...] | None = None,
+    ) -> tuple[bytes, EncKdcRepPart]:
+        """Return the ticket and the part of the reply that goes with it, with a fresh session key."""
+        session_etype = next((e for e in body.etype if e in service.etypes), None)
+        if session_etype is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request")
+        session_key = crypto.random_key(session_etype, self._random)
+        flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
+        if service.ok_as_delegate:
+            flags |= TicketFlags.OK_AS_DELEGATE
+        ticket_key = _key_of(service, service.etypes[0])
+        inside = EncTicketPart(
+            flags=flags,
+            key=session_key,
+            crealm=grant.crealm,
+            cname=grant.cname,
+            transited=grant.transited,
+            authtime=grant.authtime,
+            starttime=grant.starttime,
+            endtime=grant.endtime,
+            renew_till=grant.renew_till,
+            caddr=grant.caddr,
+            authorization_data=grant.authorization_data,
+        )
+        enc_part = self._encrypt(ticket_key, KeyUsage.TICKET, inside.encode(), service.kvno)
+        logger.debug(
+            "ticket for %s to %s@%s: %s kvno %d, session key %s, until %s",
+            grant.sname,
+            grant.cname,
+            grant.crealm,
+            etype_name(ticket_key.etype),
+            service.kvno,
+            etype_name(session_etype),
+            grant.endtime,
+        )
+        return Ticket(5, self.realm, grant.sname, enc_part).encode(), EncKdcRepPart(
+            key=session_key,
+            last_req=(LastReqEntry(0, grant.starttime),),
+            nonce=body.nonce,
+            key_expiration=None,
+            flags=flags,
+            authtime=grant.authtime,
+            starttime=grant.starttime,
+            endtime=grant.endtime,
+            renew_till=grant.renew_till,
+            srealm=self.realm,
+            sname=grant.sname,
+            caddr=grant.caddr,
+            encrypted_pa_data=encrypted_padata,
+        )
+
+    def _encrypt(self, key: EncryptionKey, usage: int, plaintext: bytes, kvno: int | None) -> EncryptedData:
+        try:
+            confounder = self._random(crypto.profile_of(key.etype).confounder_size)
+        except UnsupportedError:  # the client chose it: a subkey
+            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype") from None
+        return EncryptedData(key.etype, kvno, crypto.encrypt(key, usage, plaintext, confounder))
+
+
+def _find(padata: Iterable[PaData] | None, padata_type: int) -> PaData | None:
+    return next((pa for pa in padata or () if pa.padata_type == padata_type), None)
+
+
+def _key_of(account: Account, etype: int) -> EncryptionKey:
+    key = account.key(etype)
+    if key is None:
+        raise _RefusedError(ErrorCode.KDC_ERR_NULL_KEY, f"{account.name} has no key of {etype_name(etype)}")
+    return key
+
+
+def _etype_info(client: Account, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry, ...]:
+    return tuple(EtypeInfo2Entry(e, client.salt, client.s2kparams) for e in etypes)
+
+
+def _hints(client: Account, body: KdcReqBody) -> bytes:
+    """Return the METHOD-DATA that tells the client how to preauthenticate. Source: RFC 4120 5.2.7.5, 5.9.1."""
+    etypes = [e for e in body.etype if e in client.etypes]
+    return encode_method_data(
+        (
+            PaData(PaDataType.ETYPE_INFO2, encode_etype_info2(_etype_info(client, etypes))),
+            PaData(PaDataType.ENC_TIMESTAMP, b""),
+        )
+    )
+
+
+def _check_options(options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody) -> None:
+    """Refuse options that the ticket does not allow or that this KDC does not have. Source: RFC 4120 3.3.3."""
+    if options & _REFUSED_OPTIONS or body.additional_tickets:
+        raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
+    if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:
+        raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not forwardable")
+    if options & KdcOptions.RENEW:
+        if not tgt.flags & TicketFlags.RENEWABLE or tgt.renew_till is None:
+            raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not renewable")
+        if body.sname != header.sname:
+            raise _RefusedError(ErrorCode.KDC_ERR_SERVER_NOMATCH, "a ticket is renewed for the same service")
+
+
+def _authorization_data(
+    tgt: EncTicketPart, authenticator: Authenticator, body: KdcReqBody
+) -> tuple[AuthorizationDataEntry, ...] | None:
+    """Return the ticket's authorization data: the TGT's, and what the client adds. Source: RFC 4120 3.3.2, 5.4.1."""
+    added: tuple[AuthorizationDataEntry, ...] = ()
+    if body.enc_authorization_data is not None:
+        key, usage = tgt.key, KeyUsage.TGS_REQ_AUTH_DATA_SESSION_KEY
+        if authenticator.subkey is not None:
+            key, usage = authenticator.subkey, KeyUsage.TGS_REQ_AUTH_DATA_SUBKEY
+        try:
+            plain = crypto.decrypt(key, usage, body.enc_authorization_data.cipher)
+        except IntegrityError:
+            raise _RefusedError(
+                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt"
+            ) from None
+        added = AuthorizationData.decode(plain).entries
+    return (*added, *(tgt.authorization_data or ())) or None

@@ -1,0 +1,415 @@
+"""Realm: an embedded KDC on loopback in one line. FOR TESTS AND DEMOS ONLY.
+
+It has no database, no policies, no rate limit and no replay cache, and it keeps passwords in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType, ErrorCode
+from purekrb.credentials.credential import Credential
+from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.errors import TransportError
+from purekrb.kdc.config import Config
+from purekrb.keys import KEY_SIZES
+from purekrb.names import Principal
+from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.testing.kdc import Account, Kdc
+
+__all__ = ["Realm"]
+
+_HOST = "127.0.0.1"
+#: Requests are hundreds of bytes; a TGT with a large PAC comes to some ten kilobytes.
+_MAX_REQUEST = 1 << 20
+#: Seconds after which a TCP connection that says nothing is closed.
+_IDLE = 30.0
+#: Seconds that starting or stopping may take before it counts as failed.
+_PATIENCE = 10.0
+#: How many ports are tried for one that is free for both UDP and TCP.
+_ATTEMPTS = 100
+
+
+class Realm:
+    """A realm with a KDC of its own, for tests and demos only: it is not built to withstand attackers.
+
+        with Realm("EXAMPLE.TEST") as realm:
+            alice = realm.add_user("alice", "pw")
+            keytab = realm.add_service("HTTP/web.example.test")
+
+    Entering (or `start`) binds a free loopback port for UDP and TCP and serves it from a daemon thread; leaving (or
+    `stop`) ends that, and a later start takes the same port again. `handle` answers without any socket. Users,
+    services and trusts may change at any time.
+
+    `etypes` are those of the ticket-granting service and of accounts that name none; RC4 only when listed. `lifetime`
+    and `renewable_lifetime` are the most that tickets get, in seconds. `clock_offset` (seconds, may be changed later)
+    makes a KDC whose clock is off. Replies larger than `udp_limit` bytes do not go over UDP (RESPONSE_TOO_BIG).
+    """
+
+    def __init__(
+        self,
+        name: str = "EXAMPLE.TEST",
+        *,
+        etypes: Iterable[int] = DEFAULT_ETYPES,
+        lifetime: float = 10 * 3600,
+        renewable_lifetime: float = 7 * 86400,
+        clock_offset: float = 0.0,
+        udp_limit: int = 4096,
+        port: int = 0,
+        clock: Clock = now,
+        random: RandomBytes = random_bytes,
+    ) -> None:
+        self.name = name
+        self.udp_limit = udp_limit
+        self.etypes = _checked(etypes)
+        self._random = random
+        self._kdc = Kdc(
+            name,
+            etypes=self.etypes,
+            lifetime=timedelta(seconds=lifetime),
+            renewable_lifetime=timedelta(seconds=renewable_lifetime),
+            clock=clock,
+            random=random,
+        )
+        self.clock_offset = clock_offset
+        self._port = port
+        self._trusted: dict[str, Realm] = {}
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"Realm({self.name!r}, port={self._port}, {'running' if self._thread else 'stopped'})"
+
+    # -- who lives here -------------------------------------------------------------------------------------------
+
+    def add_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        etypes: Iterable[int] | None = None,
+        kvno: int = 1,
+        preauth: bool = True,
+        password_expired: bool = False,
+        disabled: bool = False,
+        lifetime: float | None = None,
+        salt: str | None = None,
+        iterations: int | None = None,
+    ) -> Credential:
+        """Add a user, or replace the one of that name; return its credential.
+
+        With `preauth` the KDC wants PA-ENC-TIMESTAMP first. `salt` and PBKDF2 `iterations` other than the default are
+        what ETYPE-INFO2 then says; `lifetime` is the most that this user's tickets get, in seconds.
+        """
+        principal = self._principal(name)
+        self._kdc.accounts[principal.name] = Account(
+            principal.name,
+            self.etypes if etypes is None else _checked(etypes),
+            kvno,
+            password=password,
+            salt=principal.default_salt if salt is None else salt.encode(),
+            iterations=iterations,
+            preauth=preauth,
+            password_expired=password_expired,
+            disabled=disabled,
+            lifetime=_duration(lifetime),
+        )
+        return Credential.from_password(str(principal), password)
+
+    def add_service(
+        self,
+        name: str,
+        *,
+        etypes: Iterable[int] | None = None,
+        kvno: int = 1,
+        disabled: bool = False,
+        ok_as_delegate: bool = False,
+        lifetime: float | None = None,
+    ) -> Keytab:
+        """Add a service with random keys, or replace the one of that name; return its keytab.
+
+        Tickets are encrypted with the first of `etypes`; session keys are of any of them. `lifetime` is the most that
+        tickets for this service get, in seconds.
+        """
+        principal = self._principal(name)
+        account = Account(
+            principal.name,
+            self.etypes if etypes is None else _checked(etypes),
+            kvno,
+            disabled=disabled,
+            ok_as_delegate=ok_as_delegate,
+            lifetime=_duration(lifetime),
+        )
+        self._kdc.accounts[principal.name] = account.with_random_keys(kvno, self._random)
+        return self.keytab(name)
+
+    def add_alias(self, alias: str, name: str) -> None:
+        """Let `alias` stand for the user or service `name`.
+
+        With canonicalize the KDC puts the real name into tickets; without it, it knows aliases of services only.
+        """
+        self._kdc.aliases[self._principal(alias).name] = self._account(name).name
+
+    def change_key(self, name: str) -> Keytab:
+        """Give a service new random keys under the next kvno; return the keytab with the new ones only."""
+        account = self._account(name)
+        if account.password is not None:
+            raise ValueError(f"{name!r} has a password: call add_user with the new one")
+        self._kdc.accounts[account.name] = account.with_random_keys(account.kvno + 1, self._random)
+        return self.keytab(name)
+
+    def keytab(self, name: str) -> Keytab:
+        """Return the current keys of a user or service."""
+        account = self._account(name)
+        principal = account.name.principal(self.name)
+        timestamp = self._kdc.now().replace(microsecond=0)
+        keys = [key for etype in account.etypes if (key := account.key(etype)) is not None]
+        return Keytab(KeytabEntry(principal, account.kvno, key, timestamp) for key in keys)
+
+    def trust(self, other: Realm, *, ok_as_delegate: bool = False) -> None:
+        """Let clients of either realm get tickets for the services of the other, also through further trusts.
+
+        `ok_as_delegate` is the flag of the cross-realm tickets.
+        """
+        etypes = tuple(e for e in self.etypes if e in other.etypes)
+        if other.name == self.name or not etypes:
+            raise ValueError(f"{self.name} and {other.name} need different names and an encryption type in common")
+        for here, there in ((self, other), (other, self)):
+            name = f"krbtgt/{there.name}"
+            here.add_service(name, etypes=etypes, ok_as_delegate=ok_as_delegate)
+            here._trusted[there.name] = there
+            here._kdc.trusted[there.name] = there._kdc
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which the KDC's clock is ahead."""
+        return self._kdc.clock_offset.total_seconds()
+
+    @clock_offset.setter
+    def clock_offset(self, seconds: float) -> None:
+        self._kdc.clock_offset = timedelta(seconds=seconds)
+
+    def _principal(self, name: str) -> Principal:
+        principal = Principal.parse(name, self.name)
+        if principal.realm != self.name:
+            raise ValueError(f"{name!r} does not belong to the realm {self.name}")
+        return principal
+
+    def _account(self, name: str) -> Account:
+        account = self._kdc.accounts.get(self._principal(name).name)
+        if account is None:
+            raise ValueError(f"{name!r} is not in the realm {self.name}: add it first")
+        return account
+
+    # -- how others find it ---------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The loopback port of the KDC, for UDP and TCP; kept after `stop`."""
+        if not self._port:
+            raise TransportError(f"the KDC of {self.name} has no port yet: enter the realm with `with` or call start()")
+        return self._port
+
+    @property
+    def config(self) -> Config:
+        """The configuration with which clients find this KDC and those of trusted realms."""
+        realms = self._reachable()
+        return Config(
+            realms={realm.name: [f"{_HOST}:{realm.port}"] for realm in realms},
+            default_realm=self.name,
+            dns_lookup_kdc=False,
+            allow_rc4=any(realm._uses_rc4 for realm in realms),
+        )
+
+    def write_krb5_conf(self, path: str | os.PathLike[str], **libdefaults: object) -> None:
+        """Write a krb5.conf with which other programs find the KDCs of `config`.
+
+        Further keywords go to [libdefaults], such as udp_preference_limit=1; True and False become "true" and "false".
+        """
+        realms = self._reachable()
+        defaults: dict[str, object] = {
+            "default_realm": self.name,
+            "dns_lookup_kdc": False,
+            "dns_lookup_realm": False,
+            "dns_canonicalize_hostname": False,
+            "rdns": False,
+        }
+        if any(realm._uses_rc4 for realm in realms):
+            defaults["allow_rc4"] = True
+        lines = ["[libdefaults]"]
+        for name, value in (defaults | libdefaults).items():
+            lines.append(f"  {name} = {str(value).lower() if isinstance(value, bool) else value}")
+        lines.append("[realms]")
+        for realm in realms:
+            lines += [f"  {realm.name} = {{", f"    kdc = {_HOST}:{realm.port}", "  }"]
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @property
+    def _uses_rc4(self) -> bool:
+        return any(EncryptionType.RC4_HMAC in account.etypes for account in list(self._kdc.accounts.values()))
+
+    def _reachable(self) -> list[Realm]:
+        """Return this realm and those that trusts lead to."""
+        found = {self.name: self}
+        queue = [self]
+        while queue:
+            for name, realm in queue.pop()._trusted.items():
+                if name not in found:
+                    found[name] = realm
+                    queue.append(realm)
+        return list(found.values())
+
+    # -- serving ---------------------------------------------------------------------------------------------------
+
+    def handle(self, request: bytes) -> bytes:
+        """Return the KDC's reply to one request, without any socket. Never raises, whatever the bytes are."""
+        return self._kdc.handle(request)
+
+    def start(self) -> None:
+        """Serve on a loopback port, from a daemon thread, until `stop`."""
+        if self._thread is not None:
+            raise TransportError(f"the KDC of {self.name} runs already")
+        tcp, udp = _bind(self._port)
+        self._port = tcp.getsockname()[1]
+        ready = threading.Event()
+        thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(tcp, udp, ready)), name=f"KDC of {self.name}", daemon=True
+        )
+        thread.start()
+        if not ready.wait(_PATIENCE):
+            raise TransportError(f"the KDC of {self.name} did not start within {_PATIENCE:.0f} s")
+        self._thread = thread
+
+    def stop(self) -> None:
+        """End the service and close every connection. Does nothing where none runs."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._loop is None or self._stopping is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join(_PATIENCE)
+
+    def __enter__(self) -> Realm:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def _serve(self, tcp: socket.socket, udp: socket.socket, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        connections: set[asyncio.Transport] = set()
+        server = await self._loop.create_server(lambda: _TcpConnection(self._kdc, connections), sock=tcp)
+        datagrams, _ = await self._loop.create_datagram_endpoint(lambda: _UdpEndpoint(self), sock=udp)
+        ready.set()
+        await self._stopping.wait()
+        server.close()
+        datagrams.close()
+        for connection in connections:
+            connection.abort()
+        await asyncio.sleep(0)  # the transports close their sockets in the next round of the loop
+
+
+class _UdpEndpoint(asyncio.DatagramProtocol):
+    """One datagram, one reply. Source: RFC 4120 7.2.1."""
+
+    def __init__(self, realm: Realm) -> None:
+        self._realm = realm
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        reply = self._realm.handle(data)
+        if len(reply) > self._realm.udp_limit:
+            reply = self._realm._kdc.error(ErrorCode.KRB_ERR_RESPONSE_TOO_BIG, "ask again over TCP")
+        self._transport.sendto(reply, addr)
+
+
+class _TcpConnection(asyncio.Protocol):
+    """Requests and replies behind a 32-bit length each, any number of them. Source: RFC 4120 7.2.2.
+
+    A protocol rather than a stream: whoever sends one byte a minute, or never reads, costs a buffer and no more.
+    """
+
+    def __init__(self, kdc: Kdc, connections: set[asyncio.Transport]) -> None:
+        self._kdc = kdc
+        self._connections = connections
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self._transport)
+        self._restart_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._connections.discard(self._transport)
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= 4 and not self._transport.is_closing():
+            size = int.from_bytes(self._received[:4], "big")
+            if size > _MAX_REQUEST:
+                self._send(self._kdc.error(ErrorCode.KRB_ERR_FIELD_TOOLONG, "the request is too long"))
+                self._transport.close()
+                return
+            if len(self._received) < 4 + size:
+                return
+            request = bytes(self._received[4 : 4 + size])
+            del self._received[: 4 + size]
+            self._send(self._kdc.handle(request))
+            self._timer.cancel()
+            self._restart_timer()
+
+    def _send(self, reply: bytes) -> None:
+        self._transport.write(len(reply).to_bytes(4, "big") + reply)
+
+    def _restart_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_IDLE, self._transport.abort)
+
+
+def _bind(port: int) -> tuple[socket.socket, socket.socket]:
+    """Return a TCP and a UDP socket on the same loopback port; 0: one that is free for both. Raises TransportError."""
+    for _ in range(_ATTEMPTS if port == 0 else 1):
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            if os.name == "posix":  # elsewhere it would let two servers share the port
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((_HOST, port))
+            udp.bind((_HOST, tcp.getsockname()[1]))
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return tcp, udp
+    raise TransportError(f"port {port or 'any'} of {_HOST} is taken: stop what listens there, or pass port=0")
+
+
+def _checked(etypes: Iterable[int]) -> tuple[int, ...]:
+    chosen = tuple(etypes)
+    if not chosen or not set(chosen) <= set(KEY_SIZES):
+        raise ValueError(f"etypes must be some of {sorted(KEY_SIZES)}, got {chosen}")
+    return chosen
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
