@@ -89,10 +89,23 @@ class Principal:
         name_type = NameType.PRINCIPAL if len(names) == 1 else NameType.SRV_INST
         return cls(tuple(names), realm, name_type)
 
+    @classmethod
+    def of(cls, value: Principal | str) -> Principal:
+        """Return `value` itself, or what it spells. Raises DecodeError where no realm is named."""
+        principal = cls.parse(value) if isinstance(value, str) else value
+        if not principal.realm:
+            raise DecodeError(f"principal {str(principal)!r} names no realm: write {principal}@REALM")
+        return principal
+
     @property
     def name(self) -> PrincipalName:
         """The name without the realm."""
         return PrincipalName(self.components, self.name_type)
+
+    @property
+    def default_salt(self) -> bytes:
+        """The string-to-key salt unless the KDC names another: realm and components joined. Source: RFC 4120 4."""
+        return "".join((self.realm, *self.components)).encode()
 
     def __str__(self) -> str:
         text = str(self.name)

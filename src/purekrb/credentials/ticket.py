@@ -18,7 +18,8 @@ class ServiceTicket:
 
     `ticket` is the DER Ticket; all else comes from the encrypted part of the KDC's reply, never from the ticket's
     cleartext. `flags` are `TicketFlags` bits. Times are aware UTC datetimes in whole seconds. `time_offset` is the
-    KDC's clock minus ours, as measured when the initial ticket came.
+    KDC's clock minus ours, as measured when the initial ticket came. A user-to-user ticket has `is_skey` set: it is
+    encrypted in the session key of `second_ticket` (DER), not in the service's key (RFC 4120 3.7).
     """
 
     client: Principal
@@ -33,6 +34,8 @@ class ServiceTicket:
     caddr: tuple[HostAddress, ...] = ()
     authorization_data: tuple[AuthorizationDataEntry, ...] = ()
     time_offset: timedelta = timedelta(0)
+    second_ticket: bytes = b""
+    is_skey: bool = False
 
     @property
     def is_tgt(self) -> bool:

@@ -1,0 +1,163 @@
+"""Credential: who a client is and how it proves it to the KDC."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import NoReturn
+
+from purekrb import crypto
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType
+from purekrb.credentials import files
+from purekrb.credentials.ccache import CCache
+from purekrb.credentials.keytab import Keytab
+from purekrb.credentials.secrecy import forget_frames
+from purekrb.errors import CredentialError
+from purekrb.keys import KEY_SIZES, EncryptionKey
+from purekrb.names import Principal
+
+__all__ = ["Credential"]
+
+#: Every encryption type that purekrb has, the preferred ones first.
+_PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not in DEFAULT_ETYPES))
+#: Keys kept of one password: a KDC names one salt for each encryption type, and seldom changes it.
+_MAX_DERIVED = 16
+
+
+class Credential:
+    """A client and its password, keys or tickets. Made by `from_password`, `from_keytab`, `from_key` or `from_ccache`.
+
+    `principal` is the client as the caller named it; `ccache` holds its tickets, in memory until saved. Nothing here
+    uses the network. Safe for use by several threads; neither pickled nor copied.
+    """
+
+    __slots__ = ("_derived", "_keys", "_lock", "_password", "_wiped", "ccache", "principal")  # no __dict__ to print
+
+    def __init__(
+        self,
+        principal: Principal | str,
+        *,
+        password: bytes | None = None,
+        keys: Iterable[EncryptionKey] = (),
+        ccache: CCache | None = None,
+    ) -> None:
+        self.principal = Principal.of(principal)
+        self.ccache = CCache(self.principal) if ccache is None else ccache
+        self._password = None if password is None else bytearray(password)
+        self._keys = {key.etype: key for key in keys}
+        self._derived: dict[tuple[int, bytes, bytes | None], EncryptionKey] = {}
+        self._lock = threading.Lock()
+        self._wiped = False
+
+    @classmethod
+    @forget_frames
+    def from_password(cls, principal: Principal | str, password: str | bytes) -> Credential:
+        """Return the credential of a password (text is taken as UTF-8). Raises DecodeError for a bad principal."""
+        return cls(principal, password=password.encode() if isinstance(password, str) else password)
+
+    @classmethod
+    def from_keytab(cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None) -> Credential:
+        """Return the credential of a principal with keys in `keytab` (a Keytab, a file, or None: see `Keytab.load`).
+
+        Only the keys of the newest kvno are taken, as the KDC has no others. Raises CredentialError where there are
+        none for exactly this principal, or none that purekrb can use.
+        """
+        principal = Principal.of(principal)
+        keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
+        found = keytab.find(principal)
+        usable = [entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES]
+        if not usable:
+            problem = "a usable key" if found else "a key"
+            raise CredentialError(
+                f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
+                " name one of these principals, or export its keys again"
+            )
+        return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
+
+    @classmethod
+    def from_key(cls, principal: Principal | str, key: EncryptionKey) -> Credential:
+        """Return the credential of a principal's long-term key."""
+        return cls(principal, keys=[key])
+
+    @classmethod
+    def from_ccache(cls, ccache: CCache | files.FilePath | None = None) -> Credential:
+        """Return the credential of the tickets in `ccache` (a CCache, a name, or None: see `CCache.load`).
+
+        It works while the tickets in it last. Tickets that it gets meanwhile stay in memory until saved.
+        """
+        ccache = ccache if isinstance(ccache, CCache) else CCache.load(ccache)
+        return cls(ccache.principal, ccache=ccache)
+
+    @property
+    def can_get_tgt(self) -> bool:
+        """Whether it holds a password or a key, so that an AS exchange is possible; false for mere tickets."""
+        return self._password is not None or bool(self._keys)
+
+    @property
+    def etypes(self) -> tuple[int, ...]:
+        """The encryption types that `key_for` has keys of, the preferred ones first; a password has all.
+
+        RC4 is among them where it can be had: whether it is permitted is the exchange's to say.
+        """
+        return tuple(etype for etype in _PREFERENCE if self._password is not None or etype in self._keys)
+
+    @forget_frames
+    def key_for(self, etype: int, salt: bytes, params: bytes | None = None) -> EncryptionKey | None:
+        """Return the client's long-term key of `etype`, or None where there is none.
+
+        `salt` and `params` are what the KDC named for string-to-key; only a password needs them. Raises DecodeError or
+        PolicyError for bad `params`, CredentialError after `wipe()`.
+        """
+        with self._lock:
+            if self._wiped:
+                raise CredentialError(f"the credential of {self.principal} was wiped: make a new one")
+            if self._password is None or etype not in _PREFERENCE:
+                return self._keys.get(etype)
+            known = self._derived.get((etype, salt, params))
+            if known is not None:
+                return known
+            password = bytes(self._password)
+        key = crypto.string_to_key(etype, password, salt, params)  # outside the lock: it takes milliseconds
+        with self._lock:
+            if len(self._derived) >= _MAX_DERIVED:
+                self._derived.clear()
+            if not self._wiped:
+                self._derived[etype, salt, params] = key
+        return key
+
+    def save(self, ccache: files.FilePath | None = None) -> None:
+        """Replace the ccache of that name by the tickets of this credential; None: see `CCache.save`.
+
+        Raises CredentialError where there is no ticket yet, or the file cannot be written.
+        """
+        if not len(self.ccache):
+            raise CredentialError(f"there is no ticket of {self.principal} to save: get one first (KdcClient.get_tgt)")
+        self.ccache.save(ccache)
+
+    def wipe(self) -> None:
+        """Overwrite the password and the keys derived from it, and let go of all else. Best effort.
+
+        A keytab's keys, a key and a ccache that came from outside may be in use elsewhere: they are let go of only.
+        """
+        with self._lock:
+            self._wiped = True
+            if self._password is not None:
+                self._password[:] = bytes(len(self._password))
+                self._password = None
+            for key in self._derived.values():
+                key.wipe()
+            self._derived.clear()
+            self._keys.clear()
+            self.ccache = CCache(self.principal)
+
+    def __repr__(self) -> str:
+        proof = "password" if self._password is not None else "keys" if self._keys else "tickets"
+        return f"Credential({self.principal}, {proof}=<redacted>)"
+
+    def _refuse(self, *_args: object) -> NoReturn:
+        raise TypeError("a Credential is secret: it is not pickled or copied; pass the object, or save its ccache")
+
+    __reduce__ = _refuse
+    __reduce_ex__ = _refuse
+    __copy__ = _refuse
+    __deepcopy__ = _refuse
