@@ -118,9 +118,9 @@ class Config:
     default_keytab_name: str | None = None
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
-    kdc_timeout: int | None = None
+    kdc_timeout: float | None = None
     max_retries: int = 3
-    request_timeout: int | None = None
+    request_timeout: float | None = None
 
     def __post_init__(self) -> None:
         realms = {name: _realm(value) for name, value in self.realms.items()}

@@ -1,0 +1,75 @@
+"""The asyncio runner of attempts.py."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from typing import TypeVar
+
+from purekrb.kdc.attempts import Steps, Wait, ask
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.transport import wait_ready
+
+__all__ = ["drive", "send"]
+
+T = TypeVar("T")
+
+#: Seconds between two looks at the sockets where the loop cannot tell when they are ready.
+_POLL = 0.01
+
+
+async def send(locator: Locator, realm: str, message: bytes, deadline: float) -> bytes:
+    """Return the reply of some KDC of `realm` to `message`; `deadline` is `time.monotonic`'s.
+
+    Raises ConfigError, UnsupportedError, TransportError or TransportTimeoutError.
+    """
+    return (await drive(ask(locator, realm, message, deadline, clock=time.monotonic))).reply
+
+
+async def drive(steps: Steps[T]) -> T:
+    """Return what `steps` returns, waiting wherever it asks for that."""
+    try:
+        wait = next(steps)
+        while True:
+            try:
+                ready = await _wait_ready(wait)
+            except NotImplementedError:  # Windows' proactor loop
+                ready = await _poll(wait)
+            wait = steps.send(ready)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
+
+
+async def _wait_ready(wait: Wait) -> Collection[socket.socket]:
+    loop = asyncio.get_running_loop()
+    ready: list[socket.socket] = []
+    woken = asyncio.Event()
+
+    def wake(sock: socket.socket) -> None:
+        ready.append(sock)
+        woken.set()
+
+    with ExitStack() as undo:
+        undo.callback(loop.call_later(max(wait.until - time.monotonic(), 0), woken.set).cancel)
+        for sock in wait.reading:
+            loop.add_reader(sock, wake, sock)
+            undo.callback(loop.remove_reader, sock)
+        for sock in wait.writing:
+            loop.add_writer(sock, wake, sock)
+            undo.callback(loop.remove_writer, sock)
+        await woken.wait()
+    return ready
+
+
+async def _poll(wait: Wait) -> Collection[socket.socket]:
+    """Do the same where the loop cannot tell when a socket is ready."""
+    while True:
+        ready = wait_ready(wait._replace(until=0.0))
+        if ready or time.monotonic() >= wait.until:
+            return ready
+        await asyncio.sleep(_POLL)

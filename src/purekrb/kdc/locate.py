@@ -1,0 +1,162 @@
+"""Where the KDCs of a realm are: configured, else DNS SRV records; then every address of their names.
+
+Both lookups block, for as long as the system's resolver likes: attempts.py runs them aside. The realm itself is never
+looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purekrb.errors import ConfigError, TransportError
+from purekrb.kdc.config import Config, KdcAddress
+
+if TYPE_CHECKING:
+    from dns.resolver import Resolver
+
+__all__ = ["Locator", "SocketAddress", "SrvRecord", "order_by_rfc2782"]
+
+_log = logging.getLogger("purekrb.kdc")
+
+#: SRV records that are looked at, KDCs of one realm, and addresses of one KDC: bounded, as strangers write DNS answers.
+MAX_RECORDS = 256
+MAX_KDCS = 32
+MAX_ADDRESSES = 16
+#: Seconds that one SRV query may take.
+SRV_TIMEOUT = 4.0
+
+_randrange = random.SystemRandom().randrange
+
+
+class SocketAddress(NamedTuple):
+    """One address of a KDC, as `socket.getaddrinfo` gives it."""
+
+    family: int
+    sockaddr: Any
+
+
+class SrvRecord(NamedTuple):
+    """What counts in an SRV record. Source: RFC 2782."""
+
+    priority: int
+    weight: int
+    kdc: KdcAddress
+
+
+class Locator:
+    """Finds the KDCs of a realm and their addresses.
+
+    `resolver` (dnspython's) and `getaddrinfo` default to the system's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        resolver: Resolver | None = None,
+        getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo,
+    ) -> None:
+        self.config = config
+        self._resolver = resolver
+        self._getaddrinfo = getaddrinfo
+
+    def configured(self, realm: str, *, primary: bool = False) -> tuple[KdcAddress, ...]:
+        """Return the KDCs that the configuration names; `primary`: those that learn a new password first."""
+        return self.config.primary_kdcs(realm) if primary else self.config.kdcs(realm)
+
+    def by_dns(self, realm: str) -> list[KdcAddress]:
+        """Return the KDCs that the SRV records of `realm` name, in the order to try them. Blocks.
+
+        Raises ConfigError if there are none, TransportError if DNS does not say.
+        """
+        import dns.exception
+        import dns.resolver
+
+        records: list[SrvRecord] = []
+        failures = []
+        try:
+            resolver = self._system_resolver() if self._resolver is None else self._resolver
+        except dns.exception.DNSException as error:
+            raise TransportError(f"{_no_kdc(realm)}; DNS is not set up on this machine ({error})") from error
+        for transport in ("udp", "tcp"):
+            name = f"_kerberos._{transport}.{realm.rstrip('.')}."
+            try:
+                answer = resolver.resolve(name, "SRV", lifetime=SRV_TIMEOUT, search=False)
+            except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+                _log.debug("DNS has no SRV records for %s", name)
+            except (dns.exception.DNSException, OSError, ValueError) as error:  # ValueError: not a DNS name at all
+                failures.append(f"{name}: {type(error).__name__}")
+                _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
+            else:
+                records += _usable(answer, transport)
+        kdcs = order_by_rfc2782(records)[:MAX_KDCS]
+        if kdcs:
+            _log.debug("DNS names %d KDC addresses of %s", len(kdcs), realm)
+            return kdcs
+        if failures:
+            raise TransportError(f"{_no_kdc(realm)}; DNS does not answer either ({'; '.join(failures)})")
+        raise ConfigError(f"{_no_kdc(realm)}, and DNS has no SRV records for _kerberos._tcp.{realm}")
+
+    def addresses(self, host: str, port: int, *, numeric: bool = False) -> list[SocketAddress]:
+        """Return every address of `host`; `numeric`: only if it is an address itself. Blocks unless `numeric`.
+
+        Raises TransportError if there is none.
+        """
+        flags = socket.AI_NUMERICHOST if numeric else 0
+        try:
+            found = self._getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name at all
+            why = error.strerror if isinstance(error, OSError) else "not a host name"
+            raise TransportError(f"name lookup failed: {why}") from error
+        addresses = (SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found)
+        return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
+
+    def _system_resolver(self) -> Resolver:
+        import dns.resolver
+
+        resolver = dns.resolver.Resolver()
+        resolver.cache = dns.resolver.LRUCache(64)
+        self._resolver = resolver
+        return resolver
+
+
+def _no_kdc(realm: str) -> str:
+    return f"no KDC of realm {realm} is configured (kdc = host:port under [realms] in krb5.conf)"
+
+
+def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:
+    """Return the records that name a KDC: "." as target means that there is none, and port 0 is no port."""
+    records = []
+    for record in islice(answer, MAX_RECORDS):
+        host = record.target.to_text(omit_final_dot=True)
+        if host in ("", ".", "@") or record.port == 0:
+            _log.debug("an SRV record with target %s and port %d is skipped", host, record.port)
+            continue
+        records.append(SrvRecord(record.priority, record.weight, KdcAddress(host, record.port, transport)))
+    return records
+
+
+def order_by_rfc2782(records: Iterable[SrvRecord], choose: Callable[[int], int] = _randrange) -> list[KdcAddress]:
+    """Return the KDCs by ascending priority, within one priority drawn at random by weight.
+
+    `choose(n)` returns a number below n. Source: RFC 2782, "Weight".
+    """
+    by_priority: dict[int, list[SrvRecord]] = {}
+    for record in records:
+        by_priority.setdefault(record.priority, []).append(record)
+    ordered = []
+    for priority in sorted(by_priority):
+        group = sorted(by_priority[priority], key=lambda record: record.weight != 0)  # weight 0 first, as the RFC says
+        while group:
+            mark = choose(sum(record.weight for record in group) + 1)
+            for i, record in enumerate(group):
+                mark -= record.weight
+                if mark <= 0:
+                    ordered.append(group.pop(i).kdc)
+                    break
+    return ordered
