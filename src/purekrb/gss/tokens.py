@@ -120,7 +120,7 @@ class CfxProtection:
         seq = self._next_seq()
         if not sealed:
             header = _WRAP_HEADER.pack(0x0504, self._send_flags, _FILLER, 0, 0, seq)
-            mac = self._sign.checksum(data + header)
+            mac = self._seal.checksum(data + header)
             size = self._mac_size
             return b"".join((_WRAP_HEADER.pack(0x0504, self._send_flags, _FILLER, size, size, seq), mac, data))
         flags, rrc = self._send_flags | SEALED, self._sealed_rrc
@@ -176,7 +176,7 @@ class CfxProtection:
             raise DecodeError(f"the checksum of a signed message has {size} bytes")
         data = token.data[:-size]
         header = _WRAP_HEADER.pack(0x0504, token.flags, _FILLER, 0, 0, token.snd_seq)
-        if not hmac.compare_digest(self._unsign.checksum(data + header), token.data[-size:]):
+        if not hmac.compare_digest(self._unseal.checksum(data + header), token.data[-size:]):
             raise IntegrityError
         return data
 
