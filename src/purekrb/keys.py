@@ -50,7 +50,9 @@ class EncryptionKey:
     def __init__(self, etype: int, contents: bytes) -> None:
         size = KEY_SIZES.get(etype)
         if size is not None and len(contents) != size:
-            raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}")
+            got = len(contents)
+            del contents  # it may be most of a key: a traceback that shows locals must not have it
+            raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
         self.etype: int = EncryptionType(etype) if size is not None else int(etype)
         self._contents: bytearray | None = bytearray(contents)
         self._derived: dict[int, Any] = {}  # filled and bounded by purekrb.crypto
@@ -67,7 +69,7 @@ class EncryptionKey:
         if self._contents is not None:
             self._contents[:] = bytes(len(self._contents))
             self._contents = None
-        for derived in self._derived.values():
+        for derived in list(self._derived.values()):
             derived.wipe()
         self._derived.clear()
 

@@ -13,7 +13,7 @@ from purekrb.crypto.aes_sha2 import AesSha2
 from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.crypto.rc4 import Rc4Hmac
-from purekrb.errors import IntegrityError, UnsupportedError
+from purekrb.errors import IntegrityError, KerberosError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes, random_bytes
 
@@ -65,7 +65,8 @@ def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
             raise ValueError(f"a key usage is a 32-bit number, got {usage}")
         cipher = profile_of(key.etype).usage_cipher(key.contents, usage)
         if len(derived) >= _MAX_DERIVED:
-            derived.pop(next(iter(derived), usage), None)
+            for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
+                derived.pop(oldest, None)
         derived[usage] = cipher
     return cipher
 
@@ -78,10 +79,17 @@ def string_to_key(
     Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises
     UnsupportedError for an unknown etype, DecodeError or PolicyError for bad params.
     """
-    profile = profile_of(etype)
-    password = password.encode() if isinstance(password, str) else password
-    salt = salt.encode() if isinstance(salt, str) else salt
-    return EncryptionKey(etype, profile.string_to_key(password, salt, params))
+    failure: Exception
+    try:
+        secret = password.encode() if isinstance(password, str) else password
+        salt = salt.encode() if isinstance(salt, str) else salt
+        return EncryptionKey(etype, profile_of(etype).string_to_key(secret, salt, params))
+    except UnicodeError:  # it carries the password
+        failure = ValueError("the password or the salt is no valid Unicode text")
+    except KerberosError as error:  # its traceback leads through frames with the password
+        failure = error.with_traceback(None)
+    password = secret = b""
+    raise failure
 
 
 def random_key(etype: int, random: RandomBytes = random_bytes) -> EncryptionKey:
@@ -119,7 +127,7 @@ def verify_checksum(key: EncryptionKey, usage: int, data: bytes, mac: bytes) -> 
 
 
 def prf(key: EncryptionKey, data: bytes) -> bytes:
-    """Return the pseudo-random function: 16 bytes (17, 18), 32 (19), 48 (20), 20 (23). Source: RFC 3961 3, RFC 8009 5."""
+    """Return the pseudo-random function, 16 bytes (17, 18), 32 (19), 48 (20) or 20 (23). Source: RFC 3961 3."""
     return profile_of(key.etype).prf(key.contents, data)
 
 

@@ -74,8 +74,3 @@ class AesCts:
             decryptor = Cipher(algorithms.AES(self._key), modes.ECB()).decryptor()  # noqa: S305 - a single block
             self._block_decryptor = decryptor
         return decryptor.update(block)
-
-    def wipe(self) -> None:
-        """Drop the key and the cipher objects."""
-        self._key = b""
-        self._encryptor = self._decryptor = self._block_decryptor = None

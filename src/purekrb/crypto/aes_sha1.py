@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from purekrb.crypto.aes_cts import BLOCK, AesCts
 from purekrb.crypto.derivation import dk, usage_constant
-from purekrb.crypto.profile import iterations
+from purekrb.crypto.profile import WIPED, iterations
 from purekrb.errors import IntegrityError
 
 __all__ = ["AesSha1"]
@@ -49,6 +49,7 @@ class _UsageCipher:
         mac.update(confounder)
         mac.update(plaintext)
         if not hmac.compare_digest(mac.finalize()[:MAC], ciphertext[-MAC:]):
+            del confounder, plaintext  # they may be all but genuine: a traceback that shows locals must not have them
             raise IntegrityError
         return plaintext
 
@@ -58,7 +59,7 @@ class _UsageCipher:
         return mac.finalize()[:MAC]
 
     def wipe(self) -> None:
-        self._cts.wipe()
+        self._cts = self._integrity = self._checksum = WIPED
 
 
 class AesSha1:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from purekrb.crypto.aes_cts import BLOCK, AesCts
 from purekrb.crypto.derivation import kdf_hmac_sha2, usage_constant
-from purekrb.crypto.profile import iterations
+from purekrb.crypto.profile import WIPED, iterations
 from purekrb.errors import IntegrityError
 
 __all__ = ["AesSha2"]
@@ -65,7 +65,7 @@ class _UsageCipher:
         return mac.finalize()[: self._mac_size]
 
     def wipe(self) -> None:
-        self._cts.wipe()
+        self._cts = self._integrity = self._checksum = WIPED
 
 
 class AesSha2:

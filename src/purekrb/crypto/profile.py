@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
-__all__ = ["Profile", "UsageCipher", "iterations", "MAX_ITERATIONS"]
+from purekrb.errors import CredentialError, DecodeError, PolicyError
 
-from purekrb.errors import DecodeError, PolicyError
+__all__ = ["Profile", "UsageCipher", "WIPED", "iterations", "MAX_ITERATIONS"]
 
 #: The largest PBKDF2 iteration count that is tried; a KDC that names more is refused at once. Source: RFC 3962 3.
 MAX_ITERATIONS = 0x1000000
@@ -25,7 +25,18 @@ class UsageCipher(Protocol):
         """Return the keyed checksum (get_mic) over `data`."""
 
     def wipe(self) -> None:
-        """Drop the derived keys."""
+        """Drop the derived keys; every later call raises CredentialError."""
+
+
+class _Wiped:
+    def __call__(self, *_args: object) -> NoReturn:
+        raise CredentialError("this key was wiped: load or derive it again")
+
+    copy = update = encrypt = decrypt = __call__
+
+
+#: Stands where a derived key was: whoever still holds the cipher gets an error, never a result under another key.
+WIPED: Any = _Wiped()
 
 
 class Profile(Protocol):

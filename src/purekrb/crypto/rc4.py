@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import partial
 
+from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
 
 __all__ = ["Rc4Hmac", "rc4", "hmac_md5"]
@@ -32,28 +34,29 @@ class _UsageCipher:
 
     def __init__(self, key: bytes, usage: int) -> None:
         self._salt = _USAGES.get(usage, usage).to_bytes(4, "little")
-        self._base = hmac_md5(key, self._salt)
-        self._sign = hmac_md5(key, b"signaturekey\0")
+        self._base = partial(hmac_md5, hmac_md5(key, self._salt))
+        self._sign = partial(hmac_md5, hmac_md5(key, b"signaturekey\0"))
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         message = confounder + plaintext
-        mac = hmac_md5(self._base, message)
-        return mac + rc4(hmac_md5(self._base, mac), message)
+        mac = self._base(message)
+        return mac + rc4(self._base(mac), message)
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         if len(ciphertext) < MAC + CONFOUNDER:
             raise IntegrityError
         mac = ciphertext[:MAC]
-        message = rc4(hmac_md5(self._base, mac), ciphertext[MAC:])
-        if not hmac.compare_digest(hmac_md5(self._base, message), mac):
+        message = rc4(self._base(mac), ciphertext[MAC:])
+        if not hmac.compare_digest(self._base(message), mac):
+            del message  # it may be all but genuine: a traceback that shows locals must not have it
             raise IntegrityError
         return message[CONFOUNDER:]
 
     def checksum(self, data: bytes) -> bytes:
-        return hmac_md5(self._sign, hashlib.md5(self._salt + data, usedforsecurity=False).digest())
+        return self._sign(hashlib.md5(self._salt + data, usedforsecurity=False).digest())
 
     def wipe(self) -> None:
-        self._base = self._sign = b""
+        self._base = self._sign = WIPED
 
 
 class Rc4Hmac:
@@ -74,5 +77,5 @@ class Rc4Hmac:
         return _UsageCipher(key, usage)
 
     def prf(self, key: bytes, data: bytes) -> bytes:
-        """Return HMAC-SHA1(key, data), as Windows and MIT do for this etype; RFC 4757 defines none."""
+        """Return HMAC-SHA1(key, data). Source: RFC 6113 A."""
         return hmac.digest(key, data, "sha1")

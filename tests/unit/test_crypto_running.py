@@ -1,0 +1,142 @@
+"""Cipher objects that live as long as their key give what fresh ones give, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from purekrb import crypto
+from purekrb.crypto.aes_cts import AesCts
+from purekrb.errors import IntegrityError
+from purekrb.keys import EncryptionKey
+from support.reference_cts import cts_decrypt, cts_encrypt
+
+AES = (17, 18, 19, 20)
+SIZES = (*range(16, 70), 96, 100, 1024, 1039)
+
+
+def fresh(key: EncryptionKey) -> EncryptionKey:
+    """The same key with nothing derived yet."""
+    return EncryptionKey(key.etype, key.contents)
+
+
+@pytest.mark.parametrize("size", [16, 32], ids=["aes128", "aes256"])
+def test_interleaved_messages_equal_the_block_by_block_reference(size: int) -> None:
+    key = os.urandom(size)
+    cts = AesCts(key)
+    order = random.Random(1)
+    for _ in range(600):
+        data = os.urandom(order.choice(SIZES))
+        if order.random() < 0.5:
+            assert cts.encrypt(data[:16], data[16:]) == cts_encrypt(key, data)
+        else:
+            confounder, plaintext = cts.decrypt(data)
+            assert confounder + plaintext == cts_decrypt(key, data)
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_forgeries_between_genuine_messages_do_not_spoil_what_follows(etype: int) -> None:
+    key = crypto.random_key(etype)
+    order = random.Random(2)
+    for n in range(300):
+        plaintext = os.urandom(order.choice(SIZES))
+        genuine = crypto.encrypt(fresh(key), 9, plaintext)
+        assert crypto.decrypt(key, 9, genuine) == plaintext, n
+        forged = bytearray(genuine)
+        forged[order.randrange(len(forged))] ^= 1 << order.randrange(8)
+        for bad in (bytes(forged), genuine[:-1], genuine[:20], os.urandom(64), b""):
+            with pytest.raises(IntegrityError):
+                crypto.decrypt(key, 9, bad)
+        assert crypto.encrypt(key, 9, plaintext, bytes(16)) == crypto.encrypt(fresh(key), 9, plaintext, bytes(16))
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_an_exception_inside_a_call_costs_that_call_only(etype: int) -> None:
+    key = crypto.random_key(etype)
+    cipher = crypto.usage_cipher(key, 9)
+    assert cipher.decrypt(cipher.encrypt(b"before", bytes(16))) == b"before"
+    for bad in (None, "text", 5):
+        with pytest.raises((TypeError, AttributeError)):
+            cipher.encrypt(bad, bytes(16))  # type: ignore[arg-type]
+        with pytest.raises((TypeError, AttributeError)):
+            cipher._cts.encrypt(bytes(16), bad)  # type: ignore[attr-defined]
+        with pytest.raises((TypeError, AttributeError)):
+            cipher._cts.decrypt(bad)  # type: ignore[attr-defined]
+        expected = crypto.encrypt(fresh(key), 9, b"after", bytes(16))
+        assert cipher.encrypt(b"after", bytes(16)) == expected
+        assert cipher.decrypt(expected) == b"after"
+
+
+def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
+    key = os.urandom(32)
+    cts = AesCts(key)
+    data = os.urandom(48)
+    cts.encrypt(data[:16], data[16:])
+
+    class Interrupted:
+        """Runs the real cipher, then is interrupted as by Ctrl-C, so that nobody learns its last block."""
+
+        def __init__(self, inner: object) -> None:
+            self.inner = inner
+
+        def update(self, chunk: bytes) -> bytes:
+            self.inner.update(chunk)  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    for direction in ("_encryptor", "_decryptor"):
+        cts.decrypt(data)
+        setattr(cts, direction, Interrupted(getattr(cts, direction)))
+        with pytest.raises(KeyboardInterrupt):
+            _ = cts.encrypt(data[:16], data[16:]) if direction == "_encryptor" else cts.decrypt(data)
+        assert cts.encrypt(data[:16], data[16:]) == cts_encrypt(key, data)
+        assert b"".join(cts.decrypt(data)) == cts_decrypt(key, data)
+
+
+@pytest.mark.parametrize("etype", [*AES, 23])
+def test_many_threads_share_one_key(etype: int) -> None:
+    key = crypto.random_key(etype)
+    size = crypto.profile_of(etype).confounder_size
+
+    def work(seed: int) -> int:
+        order = random.Random(seed)
+        for _ in range(150):
+            usage = order.randrange(40)  # more than a key keeps: entries come and go under the threads' feet
+            plaintext, confounder = order.randbytes(order.randrange(300)), order.randbytes(size)
+            ciphertext = crypto.encrypt(key, usage, plaintext, confounder)
+            if crypto.decrypt(key, usage, ciphertext) != plaintext:
+                return seed
+        sample = crypto.encrypt(key, 1, b"sample", bytes(size))
+        return -1 if sample == crypto.encrypt(fresh(key), 1, b"sample", bytes(size)) else seed
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(16))) == {-1}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("etype", [*AES, 23])
+def test_a_forked_child_and_its_parent_go_on_with_one_key(etype: int) -> None:
+    key = crypto.random_key(etype)
+    size = crypto.profile_of(etype).confounder_size
+    crypto.decrypt(key, 9, crypto.encrypt(key, 9, b"before the fork"))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # only os._exit leaves here: pytest must not run twice
+        try:
+            random_one = crypto.encrypt(key, 9, b"x" * 40)
+            fixed_one = crypto.encrypt(key, 9, b"y" * 33, bytes(size))
+            os.write(write, len(random_one).to_bytes(2, "big") + random_one + fixed_one)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    length = int.from_bytes(answer[:2], "big")
+    random_one, fixed_one = answer[2 : 2 + length], answer[2 + length :]
+    ours = crypto.encrypt(key, 9, b"x" * 40)
+    assert crypto.decrypt(key, 9, random_one) == b"x" * 40
+    assert ours != random_one, "the child drew the confounder of its parent"
+    assert fixed_one == crypto.encrypt(key, 9, b"y" * 33, bytes(size))
