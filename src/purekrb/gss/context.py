@@ -19,7 +19,18 @@ from threading import Lock
 from typing import NoReturn, Protocol, TypeVar
 
 from purekrb import crypto
-from purekrb.constants import DEFAULT_ETYPES, DEFAULT_FLAGS, AuthDataType, ChecksumType, ErrorCode, Flag, TicketFlags
+from purekrb.constants import (
+    DEFAULT_ETYPES,
+    DEFAULT_FLAGS,
+    AuthDataType,
+    ChecksumType,
+    EncryptionType,
+    ErrorCode,
+    Flag,
+    TicketFlags,
+)
+from purekrb.credentials.ccache import CCache
+from purekrb.credentials.credential import Credential
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ApError,
@@ -442,13 +453,13 @@ class Acceptor(SecurityContext):
         self._require = Flag(require)
         self._peer_address = peer_address
         self._accept_delegation = accept_delegation
-        self._delegated: ServiceTicket | None = None
+        self._delegated: Credential | None = None
         self._bound = False
         self._accepted: AcceptedApReq | None = None
 
     @property
-    def delegated_credential(self) -> ServiceTicket | None:
-        """The TGT that the initiator forwarded, or None. Source: RFC 4121 4.1.1."""
+    def delegated_credential(self) -> Credential | None:
+        """The client's credential with the TGT that it forwarded, or None. Source: RFC 4121 4.1.1."""
         self._established()
         return self._delegated
 
@@ -494,7 +505,7 @@ class Acceptor(SecurityContext):
         if checksum.delegation is not None and self._accept_delegation:
             keys = (accepted.ticket.key, accepted.authenticator.subkey)
             tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
-            self._delegated = tickets[0]
+            self._delegated = Credential.from_ccache(CCache(tickets[0].client, tickets))
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
@@ -509,10 +520,19 @@ class Acceptor(SecurityContext):
                 initiator_key, initiator=False, acceptor_subkey=False, send_seq=initiator_seq, receive_seq=initiator_seq
             )
             return None
-        subkey = crypto.random_key(self._subkey_etype(accepted, initiator_key.etype), self._random)
+        etype = self._subkey_etype(accepted, initiator_key.etype)
+        # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
+        plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
+        subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
         seq_number = int.from_bytes(self._random(4), "big")
         reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
-        self._establish(subkey, initiator=False, acceptor_subkey=True, send_seq=seq_number, receive_seq=initiator_seq)
+        self._establish(
+            subkey or initiator_key,
+            initiator=False,
+            acceptor_subkey=subkey is not None,
+            send_seq=seq_number,
+            receive_seq=initiator_seq,
+        )
         return frame(TOK_AP_REP, reply)
 
     def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
