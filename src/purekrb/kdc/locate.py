@@ -28,7 +28,7 @@ MAX_RECORDS = 256
 MAX_KDCS = 32
 MAX_ADDRESSES = 16
 #: Seconds that one SRV query may take.
-SRV_TIMEOUT = 4.0
+SRV_TIMEOUT = 3.0
 
 _randrange = random.SystemRandom().randrange
 
@@ -86,12 +86,14 @@ class Locator:
         for transport in ("udp", "tcp"):
             name = f"_kerberos._{transport}.{realm.rstrip('.')}."
             try:
-                answer = resolver.resolve(name, "SRV", lifetime=SRV_TIMEOUT, search=False)
+                answer = resolver.resolve(name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False)
             except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
                 _log.debug("DNS has no SRV records for %s", name)
             except (dns.exception.DNSException, OSError, ValueError) as error:  # ValueError: not a DNS name at all
                 failures.append(f"{name}: {type(error).__name__}")
                 _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
+                if isinstance(error, dns.resolver.LifetimeTimeout):
+                    break
             else:
                 records += _usable(answer, transport)
         kdcs = order_by_rfc2782(records)[:MAX_KDCS]
