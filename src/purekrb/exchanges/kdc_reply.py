@@ -39,7 +39,7 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
             ClientUnknownError, "the KDC knows no such client", "check the name and the realm (case-sensitive)"),
         ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN: (
             ServiceUnknownError, "the KDC knows no such service",
-            "check the service's name and host, and that its SPN is registered in this realm (krbtgt: that there is a trust)"),
+            "check the service's name and host, and that its SPN is registered (for krbtgt: that there is a trust)"),
         ErrorCode.KDC_ERR_PRINCIPAL_NOT_UNIQUE: (
             KdcError, "more than one account has this name", "remove the duplicate SPN from the directory"),
         ErrorCode.KDC_ERR_NULL_KEY: (
