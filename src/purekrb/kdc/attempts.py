@@ -25,7 +25,7 @@ from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.messages import der
 from purekrb.messages.ap import KrbError
 
-__all__ = ["Answer", "FrameReader", "Steps", "Wait", "ask"]
+__all__ = ["Answer", "FrameReader", "Steps", "Wait", "aside", "ask"]
 
 _log = logging.getLogger("purekrb.kdc")
 
@@ -85,7 +85,7 @@ def ask(
     """
     kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
     if not kdcs and not primary and locator.config.dns_lookup_kdc:
-        kdcs = yield from _aside(lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}")
+        kdcs = yield from aside(lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}")
     if not kdcs:
         raise ConfigError(f"no KDC of realm {realm} is known: add kdc = host:port to it under [realms] in krb5.conf")
     race = _Race(locator, realm, message, kdcs)
@@ -103,7 +103,7 @@ def ask(
         race.close()
 
 
-def _aside(function: Callable[[], T], deadline: float, clock: Callable[[], float], what: str) -> Steps[T]:
+def aside(function: Callable[[], T], deadline: float, clock: Callable[[], float], what: str) -> Steps[T]:
     """Return what the blocking `function` returns, which runs in a thread of its own."""
     call = _ThreadCall(function)
     try:

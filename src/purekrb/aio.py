@@ -1,0 +1,34 @@
+"""The asyncio twins of the public blocking calls, loaded on first use as the names of `purekrb` are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["KdcClient", "initiate", "connect", "start_server"]
+
+if TYPE_CHECKING:
+    from purekrb.channel.aio import connect, start_server
+    from purekrb.kdc.client import AsyncKdcClient as KdcClient
+    from purekrb.kdc.client import initiate_async as initiate
+
+#: Public name -> (module, name there).
+_HOMES = {
+    "KdcClient": ("kdc.client", "AsyncKdcClient"),
+    "initiate": ("kdc.client", "initiate_async"),
+    "connect": ("channel.aio", "connect"),
+    "start_server": ("channel.aio", "start_server"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'purekrb.aio' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(import_module(f"purekrb.{module}"), attribute)
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

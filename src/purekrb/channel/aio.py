@@ -1,0 +1,305 @@
+"""Sealed streams for asyncio: `connect` for a client, `start_server` for a service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
+from purekrb.channel.establish import (
+    READ_SIZE,
+    AcceptorOptions,
+    broken,
+    context_factory,
+    dial,
+    handshake,
+    handshake_deadline,
+    open_listener,
+)
+from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
+from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.constants import DEFAULT_FLAGS, Flag
+from purekrb.errors import KerberosError
+from purekrb.exchanges.ap_exchange import ServiceKeys
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.context import Acceptor, SecurityContext
+from purekrb.kdc.aio_transport import drive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from purekrb.credentials.credential import Credential
+    from purekrb.kdc.config import Config
+    from purekrb.names import Principal
+
+__all__ = ["Channel", "Server", "connect", "start_server"]
+
+log = logging.getLogger("purekrb.channel")
+
+
+class Channel:
+    """An established, sealed and mutually authenticated connection. Use it as an async context manager.
+
+    One task may send while another receives. `context` tells who the peer is, until the channel is closed.
+    Leaving the `async with` block by an exception cuts the connection, so that the peer does not take it for the end.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: SealedStream) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._stream = stream
+        self._sending, self._receiving = asyncio.Lock(), asyncio.Lock()
+
+    @property
+    def context(self) -> SecurityContext:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
+        return self._stream.context
+
+    async def send(self, message: bytes) -> None:
+        """Send `message`, sealed, and wait while the peer is slow to take it; an empty one is not sent.
+
+        ValueError: it is too long for a frame. A broken connection closes the channel. When cancelled, the message is
+        sent as a whole or not at all.
+        """
+        async with self._sending:
+            self._writer.write(self._stream.seal(message))
+            try:
+                await self._writer.drain()
+            except OSError as error:
+                self.abort()
+                raise broken(error) from None
+
+    async def recv(self) -> bytes | None:
+        """Return the next message, or None when the peer has closed the channel.
+
+        Cancelling loses nothing: call again. TransportError when the connection was cut without the peer's close
+        notice. After any error the channel is closed.
+        """
+        async with self._receiving:
+            while True:
+                try:
+                    message = self._stream.next_message()
+                    if message is not None or self._stream.peer_closed:
+                        return message
+                    self._stream.feed(await self._reader.read(READ_SIZE))
+                except KerberosError:
+                    self.abort()
+                    raise
+                except OSError as error:
+                    self.abort()
+                    raise broken(error) from None
+
+    async def close(self) -> None:
+        """Tell the peer that this is the end, and close. Safe to repeat."""
+        notice = self._stream.seal_close()
+        if notice:
+            self._writer.write(notice)
+        self._writer.close()
+        # A peer that does not read must not hold up a server that closes.
+        timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._writer.transport.abort)
+        try:
+            await self._writer.wait_closed()
+        except OSError as error:
+            log.debug("the peer did not take the close notice: %s", error)
+        except BaseException:
+            self._writer.transport.abort()
+            raise
+        finally:
+            timer.cancel()
+
+    def abort(self) -> None:
+        """Close at once and without a close notice: the peer's recv() raises TransportError. Safe to repeat."""
+        self._stream.abort()
+        self._writer.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            self.abort()
+
+
+async def connect(
+    address: tuple[str, int],
+    target: str | Principal,
+    credential: Credential,
+    config: Config | None = None,
+    *,
+    flags: Flag = DEFAULT_FLAGS,
+    channel_bindings: ChannelBindings | None = None,
+    timeout: float = 10.0,
+    max_frame: int = DEFAULT_MAX_FRAME,
+    **options: Any,
+) -> Channel:
+    """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
+
+    As `purekrb.connect`. When cancelled, nothing is left behind.
+    """
+    # Imported here: a service needs neither a KDC client nor what it depends on.
+    from purekrb.kdc.client import initiate_async
+
+    check_flags(flags)
+    check_max_frame(max_frame)
+    deadline = time.monotonic() + timeout
+    context = await initiate_async(
+        target, credential, config, flags=flags, channel_bindings=channel_bindings, timeout=timeout, **options
+    )
+    stream = SealedStream(context, max_frame=max_frame)
+    return await _channel(await drive(dial(address, stream, deadline)), stream)
+
+
+async def _channel(sock: socket.socket, stream: SealedStream) -> Channel:
+    """Return the channel over a socket on which `stream` is established."""
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        stream.abort()
+        raise
+    return Channel(reader, writer, stream)
+
+
+class Server:
+    """A listening service that runs `handler(channel)` in a task of its own for each established channel.
+
+    The channel is closed when its handler returns, and cut when it raises. Whatever it raises, the server goes on: a
+    KerberosError, such as a cut connection, is logged at DEBUG, anything else goes to the loop's exception handler.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        handler: Callable[[Channel], Awaitable[None]],
+        new_context: Callable[[], Acceptor],
+        *,
+        max_frame: int,
+        handshake_timeout: float,
+        max_handshakes: int,
+    ) -> None:
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self._listener = listener
+        self._handler = handler
+        self._new_context = new_context
+        self._max_frame = max_frame
+        self._handshake_timeout = handshake_timeout
+        self._max_handshakes = max_handshakes
+        self._half_open = 0
+        self._slots = asyncio.Semaphore(max_handshakes)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket; none after `close()`."""
+        return () if self._listener.fileno() < 0 else (self._listener,)
+
+    async def serve_forever(self) -> None:
+        """Wait until the server is closed. When cancelled, close it."""
+        try:
+            await asyncio.wait({self._accepting})
+            if not self._accepting.cancelled():
+                self._accepting.result()  # raises what ended it
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop listening, cancel the handlers and wait for them; their channels are cut. Safe to repeat."""
+        self._accepting.cancel()
+        await asyncio.wait({self._accepting})
+        self._listener.close()
+        # Each task has begun by now, and so looks after its connection: the accepting task was the last to create one.
+        tasks = self._tasks - {asyncio.current_task()}  # a handler may close its server
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._slots.acquire()
+            try:
+                sock, peer = await loop.sock_accept(self._listener)
+            except OSError as error:
+                log.warning("no connection can be accepted now: %s", error)
+                self._slots.release()
+                await asyncio.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
+                continue
+            task = loop.create_task(self._serve(sock, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, sock: socket.socket, peer: object) -> None:
+        try:
+            channel = await self._establish(sock)
+        except Exception as error:
+            report_refusal(peer, error)
+            return
+        finally:
+            self._slots.release()
+        try:
+            async with channel:
+                await self._handler(channel)
+        except KerberosError as error:
+            log.debug("the connection of %s ended: %s", peer, error)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise  # not the handler's own: the user's, or close()'s
+        except BaseException as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the handler failed and the connection of {peer} was cut", "exception": error}
+            )
+
+    async def _establish(self, sock: socket.socket) -> Channel:
+        deadline = handshake_deadline(self._half_open, self._max_handshakes, self._handshake_timeout)
+        self._half_open += 1
+        try:
+            stream = SealedStream(self._new_context(), max_frame=self._max_frame)
+            await drive(handshake(sock, stream, deadline))
+            return await _channel(sock, stream)
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._half_open -= 1
+
+
+async def start_server(
+    handler: Callable[[Channel], Awaitable[None]],
+    address: tuple[str | None, int],
+    keytab: ServiceKeys,
+    *,
+    max_frame: int = DEFAULT_MAX_FRAME,
+    handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    max_handshakes: int = MAX_HANDSHAKES,
+    **options: Unpack[AcceptorOptions],
+) -> Server:
+    """Return a server at `address` (host, port) that authenticates its clients and runs `handler` for each.
+
+    It serves at once. The arguments are those of `purekrb.listen`.
+    """
+    new_context = context_factory(keytab, options)
+    check_max_frame(max_frame)
+    return Server(
+        open_listener(address),
+        handler,
+        new_context,
+        max_frame=max_frame,
+        handshake_timeout=handshake_timeout,
+        max_handshakes=max_handshakes,
+    )

@@ -1,0 +1,400 @@
+"""Sealed streams over blocking sockets: `connect` for a client, `listen` for a service."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from purekrb.channel.establish import (
+    READ_SIZE,
+    AcceptorOptions,
+    broken,
+    context_factory,
+    dial,
+    handshake,
+    handshake_deadline,
+    open_listener,
+)
+from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
+from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.constants import DEFAULT_FLAGS, Flag
+from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
+from purekrb.exchanges.ap_exchange import ServiceKeys
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.context import Acceptor, SecurityContext
+from purekrb.kdc.attempts import Steps
+from purekrb.kdc.transport import drive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from purekrb.credentials.credential import Credential
+    from purekrb.kdc.config import Config
+    from purekrb.names import Principal
+
+__all__ = ["Channel", "Server", "connect", "listen"]
+
+log = logging.getLogger("purekrb.channel")
+
+#: Seconds that a closing channel waits for a peer that does not read.
+CLOSE_TIMEOUT = 5.0
+#: Seconds that a closing server waits for the thread that iterates over it.
+HANDOVER_TIMEOUT = 1.0
+#: The selector that needs no descriptor of its own.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Channel:
+    """An established, sealed and mutually authenticated connection. Use it as a context manager.
+
+    One thread may send while another receives. `context` tells who the peer is, until the channel is closed.
+    Leaving the `with` block by an exception cuts the connection, so that the peer does not take it for the end.
+    """
+
+    def __init__(self, sock: socket.socket, stream: SealedStream) -> None:
+        self._socket = sock
+        self._stream = stream
+        self._sending, self._receiving = Lock(), Lock()
+
+    @property
+    def context(self) -> SecurityContext:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
+        return self._stream.context
+
+    def send(self, message: bytes, timeout: float | None = None) -> None:
+        """Send `message`, sealed; an empty one is not sent.
+
+        ValueError: it is too long for a frame. TransportTimeoutError where the peer has not taken it after `timeout`
+        seconds; this or a broken connection closes the channel.
+        """
+        with self._sending:
+            frame = self._stream.seal(message)
+            try:
+                _write(self._socket, frame, _deadline(timeout))
+            except BaseException:  # a frame cut in two cannot be continued
+                self._cut()
+                raise
+
+    def recv(self, timeout: float | None = None) -> bytes | None:
+        """Return the next message, or None when the peer has closed the channel.
+
+        TransportTimeoutError after `timeout` seconds loses nothing: call again. TransportError when the connection was
+        cut without the peer's close notice. After any other error the channel is closed.
+        """
+        deadline = _deadline(timeout)
+        with self._receiving:
+            while True:
+                try:
+                    message = self._stream.next_message()
+                    if message is not None or self._stream.peer_closed:
+                        return message
+                    self._stream.feed(_read(self._socket, deadline))
+                except TransportTimeoutError:
+                    raise
+                except BaseException:
+                    self._cut()
+                    raise
+
+    def close(self) -> None:
+        """Tell the peer that this is the end, and close. Safe to repeat, and to call from another thread."""
+        if self._sending.acquire(timeout=CLOSE_TIMEOUT):  # otherwise a stuck send: there is no saying goodbye
+            try:
+                _write(self._socket, self._stream.seal_close(), _deadline(CLOSE_TIMEOUT))
+            except TransportError as error:
+                log.debug("the peer did not take the close notice: %s", error)
+            finally:
+                self._sending.release()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close without a close notice: the peer's recv() raises TransportError. Safe to repeat."""
+        self._cut()
+        # The shutdown wakes threads that wait in send() or recv(). The descriptor is given back when they have left,
+        # so that none of them ever touches the next socket of the same number.
+        with self._sending, self._receiving:
+            self._socket.close()
+
+    def _cut(self) -> None:
+        self._stream.abort()
+        with suppress(OSError):  # closed already, by the peer or by us
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def connect(
+    address: tuple[str, int],
+    target: str | Principal,
+    credential: Credential,
+    config: Config | None = None,
+    *,
+    flags: Flag = DEFAULT_FLAGS,
+    channel_bindings: ChannelBindings | None = None,
+    timeout: float = 10.0,
+    max_frame: int = DEFAULT_MAX_FRAME,
+    **options: Any,
+) -> Channel:
+    """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
+
+    Gets the tickets it needs from the KDC first. `timeout` covers all of it: tickets, connection and handshake.
+    `max_frame` is the longest frame in bytes that is sent or accepted; the service's must be the same. Further
+    `options` are those of `purekrb.initiate`.
+    """
+    # Imported here: a service needs neither a KDC client nor what it depends on.
+    from purekrb.kdc.client import initiate
+
+    check_flags(flags)
+    check_max_frame(max_frame)
+    deadline = time.monotonic() + timeout
+    context = initiate(
+        target, credential, config, flags=flags, channel_bindings=channel_bindings, timeout=timeout, **options
+    )
+    stream = SealedStream(context, max_frame=max_frame)
+    return Channel(drive(dial(address, stream, deadline)), stream)
+
+
+class Server:
+    """A listening service: iterate over it for its established channels.
+
+    Handshakes advance while some thread is in `next()`, all at the same time: neither a slow nor a failing client
+    holds up the others. Serve one client after the other in a single loop, hand each channel to a thread, or let
+    several threads iterate over the same server.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        new_context: Callable[[], Acceptor],
+        *,
+        max_frame: int,
+        handshake_timeout: float,
+        max_handshakes: int,
+    ) -> None:
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self._listener = listener
+        self._new_context = new_context
+        self._max_frame = max_frame
+        self._handshake_timeout = handshake_timeout
+        self._max_handshakes = max_handshakes
+        self._closed = False
+        self._half_open: set[_HalfOpen] = set()
+        self._ready: deque[Channel] = deque()
+        self._lock = Lock()  # of the thread that drives the handshakes
+        self._alarm, self._waker = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._alarm, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._accepting = True
+
+    def __iter__(self) -> Iterator[Channel]:
+        return self
+
+    def __next__(self) -> Channel:
+        """Return the next established channel; StopIteration after `close()`."""
+        try:
+            with self._lock:
+                while not self._closed:
+                    if self._ready:
+                        return self._ready.popleft()
+                    self._advance()
+            raise StopIteration
+        finally:
+            if self._closed:
+                self.close()  # the first call may have left it to us
+
+    def close(self) -> None:
+        """Stop listening and end every iteration, from any thread or a signal handler. Safe to repeat.
+
+        Channels that were handed out stay open.
+        """
+        self._closed = True
+        with suppress(OSError):  # closed before
+            self._waker.send(b"\0")  # never read: it wakes one iterating thread after the other
+        # A signal handler may have interrupted the very thread that has the lock: so no waiting for ever.
+        if self._lock.acquire(timeout=HANDOVER_TIMEOUT):
+            try:
+                self._clean_up()
+            finally:
+                self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _clean_up(self) -> None:
+        for connection in self._half_open:
+            connection.abandon()
+        self._half_open.clear()
+        while self._ready:
+            self._ready.popleft().abort()
+        self._selector.close()
+        for sock in (self._listener, self._alarm, self._waker):
+            sock.close()
+
+    def _advance(self) -> None:
+        """Wait for something to happen, and let it."""
+        self._listen(len(self._half_open) < self._max_handshakes)
+        soonest = min((connection.until for connection in self._half_open), default=None)
+        for key, _ in self._selector.select(None if soonest is None else max(0.0, soonest - time.monotonic())):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.data is not None:
+                self._selector.unregister(key.fileobj)
+                self._resume(key.data, [key.data.sock])
+        now = time.monotonic()
+        for connection in [late for late in self._half_open if late.until <= now]:
+            self._selector.unregister(connection.sock)
+            self._resume(connection, [])
+
+    def _listen(self, accepting: bool) -> None:
+        if accepting and not self._accepting:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        elif self._accepting and not accepting:
+            self._selector.unregister(self._listener)
+        self._accepting = accepting
+
+    def _accept(self) -> None:
+        try:
+            sock, peer = self._listener.accept()
+        except BlockingIOError:
+            return  # the client has given up
+        except OSError as error:
+            log.warning("no connection can be accepted now: %s", error)
+            time.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
+            return
+        deadline = handshake_deadline(len(self._half_open), self._max_handshakes, self._handshake_timeout)
+        stream = SealedStream(self._new_context(), max_frame=self._max_frame)
+        connection = _HalfOpen(sock, peer, stream, handshake(sock, stream, deadline))
+        self._half_open.add(connection)
+        self._resume(connection, None)
+
+    def _resume(self, connection: _HalfOpen, ready: list[socket.socket] | None) -> None:
+        """Go on with a handshake, None being its start, and wait or finish as it says."""
+        sock = connection.sock
+        try:
+            wait = next(connection.steps) if ready is None else connection.steps.send(ready)
+        except StopIteration:
+            self._half_open.discard(connection)
+            self._ready.append(Channel(sock, connection.stream))
+        except BaseException as error:
+            self._half_open.discard(connection)
+            connection.abandon()
+            if not isinstance(error, Exception):
+                raise
+            report_refusal(connection.peer, error)
+        else:
+            connection.until = wait.until
+            self._selector.register(sock, selectors.EVENT_READ if wait.reading else selectors.EVENT_WRITE, connection)
+
+
+@dataclass(eq=False)
+class _HalfOpen:
+    """A connection in the handshake, which goes on when the socket is ready, or at `until`."""
+
+    sock: socket.socket
+    peer: object
+    stream: SealedStream
+    steps: Steps[None]
+    until: float = 0.0
+
+    def abandon(self) -> None:
+        self.steps.close()
+        self.stream.abort()
+        self.sock.close()
+
+
+def listen(
+    address: tuple[str | None, int],
+    keytab: ServiceKeys,
+    *,
+    max_frame: int = DEFAULT_MAX_FRAME,
+    handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    max_handshakes: int = MAX_HANDSHAKES,
+    **options: Unpack[AcceptorOptions],
+) -> Server:
+    """Return a server at `address` (host, port) that authenticates its clients with the keys of `keytab`.
+
+    Host None or "" listens on all addresses, port 0 on a free one: see `server.address`. A client has
+    `handshake_timeout` seconds to authenticate itself, and at most `max_handshakes` may be about it; more wait.
+    Further `options` are those of `purekrb.Acceptor`.
+    """
+    new_context = context_factory(keytab, options)
+    check_max_frame(max_frame)
+    return Server(
+        open_listener(address),
+        new_context,
+        max_frame=max_frame,
+        handshake_timeout=handshake_timeout,
+        max_handshakes=max_handshakes,
+    )
+
+
+def report_refusal(peer: object, error: Exception) -> None:
+    """Log why a client was refused: at DEBUG what a client can cause, as an error what is our own."""
+    if isinstance(error, KerberosError):
+        log.debug("%s was refused: %s", peer, error)
+    else:
+        log.error("%s was refused because of an unexpected error", peer, exc_info=error)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _remaining(deadline: float | None) -> float | None:
+    """Return the seconds until `deadline`. Raises TransportTimeoutError when there are none."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TransportTimeoutError("the time allowed is over: is the peer busy or stopped? A larger timeout may help")
+    return left
+
+
+def _wait(sock: socket.socket, event: int, deadline: float | None) -> None:
+    with _Selector() as selector:
+        selector.register(sock, event)
+        selector.select(_remaining(deadline))
+
+
+def _read(sock: socket.socket, deadline: float | None) -> bytes:
+    """Return the next bytes, b"" at the end of the connection."""
+    while True:
+        try:
+            return sock.recv(READ_SIZE)
+        except BlockingIOError:
+            _wait(sock, selectors.EVENT_READ, deadline)
+        except OSError as error:
+            raise broken(error) from None
+
+
+def _write(sock: socket.socket, data: bytes, deadline: float | None) -> None:
+    with memoryview(data) as view:
+        sent = 0
+        while sent < len(view):
+            try:
+                sent += sock.send(view[sent:])
+            except BlockingIOError:
+                _wait(sock, selectors.EVENT_WRITE, deadline)
+            except OSError as error:
+                raise broken(error) from None

@@ -1,0 +1,214 @@
+"""From an address to an established stream: one source for blocking and asyncio, for clients and servers.
+
+`dial` and `handshake` are generators over non-blocking sockets, run by `drive` of kdc/transport.py or
+kdc/aio_transport.py; the blocking server runs many handshakes at once by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, last_words
+from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
+from purekrb.exchanges.ap_exchange import ServiceKeys
+from purekrb.gss.context import Acceptor
+from purekrb.kdc.attempts import Steps, Wait, aside
+
+if TYPE_CHECKING:
+    from purekrb.gss.channel_bindings import ChannelBindings
+    from purekrb.names import Principal
+    from purekrb.replay import ReplayCache
+
+__all__ = [
+    "READ_SIZE",
+    "AcceptorOptions",
+    "broken",
+    "context_factory",
+    "dial",
+    "handshake",
+    "handshake_deadline",
+    "open_listener",
+]
+
+READ_SIZE = 65_536
+#: Connections that the kernel holds while all places for handshakes are taken.
+BACKLOG = 1024
+#: Seconds for a handshake while more than half of the places are taken: idle connections do not keep clients out long.
+CROWDED_TIMEOUT = 3.0
+#: The longest single wait in seconds; selectors do not take any number.
+LONGEST_WAIT = 3600.0
+
+
+def dial(address: tuple[str, int], stream: SealedStream, deadline: float) -> Steps[socket.socket]:
+    """Return a non-blocking socket, connected to `address` (host, port), on which `stream` is established.
+
+    `deadline` is `time.monotonic`'s. Whatever else happens, socket and stream are closed.
+    """
+    try:
+        sock = yield from _connect(address, deadline)
+        try:
+            yield from handshake(sock, stream, deadline)
+        except BaseException:
+            sock.close()
+            raise
+    except BaseException:
+        stream.abort()
+        raise
+    return sock
+
+
+def handshake(sock: socket.socket, stream: SealedStream, deadline: float) -> Steps[None]:
+    """Establish `stream` over the non-blocking `sock`; on any error, tell the peer what it may know.
+
+    Closing the socket is left to the caller.
+    """
+    try:
+        _prepare(sock)
+        out = stream.begin()
+        while True:
+            while out:
+                try:
+                    out = out[sock.send(out) :]
+                except BlockingIOError:
+                    yield from _writable(sock, deadline)
+            if stream.established:
+                return
+            try:
+                data = sock.recv(READ_SIZE)
+            except BlockingIOError:
+                yield from _readable(sock, deadline)
+            else:
+                out = stream.handshake(data)
+    except KerberosError as error:
+        stream.abort()
+        with suppress(OSError):  # a peer that is gone changes nothing
+            sock.send(last_words(error))
+        raise
+    except BaseException as error:
+        stream.abort()
+        if isinstance(error, OSError):
+            raise broken(error) from None
+        raise
+
+
+def handshake_deadline(half_open: int, max_handshakes: int, timeout: float) -> float:
+    """Return the deadline of a server's handshake that begins now, while `half_open` others are under way."""
+    return time.monotonic() + (timeout if 2 * half_open < max_handshakes else min(timeout, CROWDED_TIMEOUT))
+
+
+def broken(error: OSError) -> TransportError:
+    """Return what a caller is told of a socket's error."""
+    return TransportError(f"the connection broke ({error.strerror or error}): what was received may not be all")
+
+
+class AcceptorOptions(TypedDict, total=False):
+    """The arguments of `purekrb.Acceptor` that a server passes on for each connection."""
+
+    mechanism: str
+    replay_cache: ReplayCache | None
+    channel_bindings: ChannelBindings | None
+    require_channel_bindings: bool
+    service: str | Principal | None
+    clock_skew: float
+    permitted_etypes: tuple[int, ...]
+    accept_delegation: bool
+
+
+def context_factory(keytab: ServiceKeys, options: AcceptorOptions) -> Callable[[], Acceptor]:
+    """Return what makes one acceptor per connection. Makes one now, so that wrong options fail at once."""
+    new_context = partial(Acceptor, keytab, require=CHANNEL_FLAGS, **options)
+    new_context().close()
+    return new_context
+
+
+def open_listener(address: tuple[str | None, int]) -> socket.socket:
+    """Return a non-blocking socket that listens at `address`; host None or "": at all addresses of this machine."""
+    host, port = address
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            listener = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        else:
+            family = _resolve(host, port, socket.AI_PASSIVE)[0][0]
+            listener = socket.create_server((host or "", port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        raise TransportError(f"{host!r} port {port} cannot be listened on: {error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _connect(address: tuple[str, int], deadline: float) -> Steps[socket.socket]:
+    """Return a socket that is connected to the first address of the host that answers."""
+    host, port = address
+    try:
+        infos = _resolve(host, port, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        try:
+            infos = yield from aside(lambda: _resolve(host, port), deadline, time.monotonic, f"the addresses of {host}")
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, KerberosError):
+                raise
+            raise TransportError(f"the host name {host!r} cannot be resolved ({error}): check its spelling") from None
+    failures = []
+    for number, (family, kind, protocol, _, where) in enumerate(infos):
+        # Each address has its share of the time, so that a silent one does not keep us from the next.
+        now = time.monotonic()
+        until = now + (deadline - now) / (len(infos) - number)
+        try:
+            return (yield from _connect_one(socket.socket(family, kind, protocol), where, until))
+        except OSError as error:
+            failures.append(f"{where[0]}: {error.strerror or error}")
+    late = time.monotonic() >= deadline
+    raise (TransportTimeoutError if late else TransportError)(
+        f"no connection to {host} port {port} ({'; '.join(failures)}): does the service run there, and does the "
+        "network let us through?"
+    )
+
+
+def _connect_one(sock: socket.socket, where: Any, deadline: float) -> Steps[socket.socket]:
+    try:
+        sock.setblocking(False)
+        code = sock.connect_ex(where)
+        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            yield from _writable(sock, deadline)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _resolve(host: str | None, port: int, flags: int = 0) -> list[Any]:
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"{port} is no TCP port")
+    return socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a small message is sent at once
+
+
+def _readable(sock: socket.socket, deadline: float) -> Steps[None]:
+    while sock not in (yield Wait([sock], [], _until(deadline))):
+        pass
+
+
+def _writable(sock: socket.socket, deadline: float) -> Steps[None]:
+    while sock not in (yield Wait([], [sock], _until(deadline))):
+        pass
+
+
+def _until(deadline: float) -> float:
+    now = time.monotonic()
+    if now >= deadline:
+        raise TransportTimeoutError("the time is over: the peer is slow or does not answer")
+    return min(deadline, now + LONGEST_WAIT)

@@ -1,0 +1,173 @@
+"""One end of a sealed stream without I/O: handshake, messages and the authenticated end.
+
+The blocking and the asyncio channel carry bytes between a socket and a SealedStream; every decision is made here.
+docs/wire-format.md tells what is on the wire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from purekrb.channel.framing import FrameReader, check_max_frame, encode_frame
+from purekrb.constants import Flag
+from purekrb.errors import ApError, ContextError, KerberosError, PolicyError, ProtocolError, TransportError
+from purekrb.gss.context import MAX_TOKEN, Initiator, SecurityContext
+
+__all__ = [
+    "CHANNEL_FLAGS",
+    "HANDSHAKE_TIMEOUT",
+    "MAX_HANDSHAKES",
+    "MAX_ROUNDS",
+    "SealedStream",
+    "check_flags",
+    "last_words",
+]
+
+log = logging.getLogger("purekrb.channel")
+
+#: What an established context must have, on both sides.
+CHANNEL_FLAGS = Flag.MUTUAL | Flag.CONF | Flag.INTEG | Flag.SEQUENCE
+#: Tokens that one end may produce or receive before the context is established.
+MAX_ROUNDS = 10
+#: Seconds that a server gives a client for the handshake.
+HANDSHAKE_TIMEOUT = 10.0
+#: Connections of one server that may be in the handshake at the same time.
+MAX_HANDSHAKES = 256
+
+
+def check_flags(flags: Flag) -> None:
+    """Raise ValueError if a channel cannot be made of a context with `flags`."""
+    missing = CHANNEL_FLAGS & ~flags
+    if missing:
+        raise ValueError(f"a channel cannot do without {missing!r}: add it to flags")
+
+
+def last_words(error: BaseException) -> bytes:
+    """Return the frame that tells the peer why the handshake failed; b"" where it must hear nothing."""
+    if isinstance(error, ApError) and error.response:
+        return encode_frame(error.response)
+    return b""
+
+
+class SealedStream:
+    """One end of a channel: bytes from the peer go in, messages come out, and the other way round.
+
+    First `begin()` and `handshake(data)` until `established`; then `seal`, `feed` and `next_message`.
+    After any error the stream is `closed`, its context with it, and only raises; the caller closes the connection.
+    """
+
+    def __init__(self, context: SecurityContext, *, max_frame: int) -> None:
+        self.context = context
+        self.established = False
+        self.closed = False
+        self.peer_closed = False
+        self._max_frame = check_max_frame(max_frame)
+        self._reader = FrameReader(MAX_TOKEN)
+        self._rounds = 0
+        self._max_message = 0
+
+    def begin(self) -> bytes:
+        """Return the first bytes to send: the initiator's token. An acceptor hears before it speaks: b""."""
+        with self._fatal():
+            return self._step(None) if isinstance(self.context, Initiator) else b""
+
+    def handshake(self, data: bytes) -> bytes:
+        """Take bytes that arrived (b"": the peer closed) and return those to send, b"" where there are none yet.
+
+        Any KerberosError ends the handshake; `last_words(error)` is what to send before closing.
+        """
+        self.feed(data)
+        out = b""
+        with self._fatal():
+            while not self.established and (token := self._reader.next_frame()) is not None:
+                out += self._step(token)
+        return out
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that arrived. b"" is the end of the connection: an error before the peer's close notice."""
+        self._check_open()
+        self._reader.feed(data)
+        if not data and not self.peer_closed:
+            self.abort()
+            if not self.established:
+                raise TransportError("the peer closed the connection during the handshake: its log may tell why")
+            raise TransportError(
+                f"the connection was cut: no close notice, and {self._reader.pending} bytes of an unfinished frame; "
+                "what was received may not be all that the peer meant to send"
+            )
+
+    def next_message(self) -> bytes | None:
+        """Return the next message. None: more bytes are needed, or else `peer_closed`.
+
+        Any refused frame or token (DecodeError, IntegrityError, SequenceError ...) closes the stream.
+        """
+        self._check_open()
+        with self._fatal():
+            if self.peer_closed or (token := self._reader.next_frame()) is None:
+                return None
+            message = self.context.unwrap(token, sealed=True)
+        if message:
+            return message
+        self.peer_closed = True
+        log.debug("close notice received: the peer sends nothing more")
+        return None
+
+    def seal(self, message: bytes) -> bytes:
+        """Return the frame that carries `message`; b"" for an empty one, which is not sent."""
+        self._check_open()
+        if self.peer_closed:
+            raise TransportError("the peer has closed the channel and hears no more: connect again")
+        if len(message) > self._max_message:
+            raise ValueError(
+                f"a message of {len(message)} bytes does not fit into a frame of {self._max_frame}: "
+                f"send at most {self._max_message} at once, or raise max_frame on both sides"
+            )
+        return encode_frame(self.context.wrap(message, sealed=True)) if message else b""
+
+    def seal_close(self) -> bytes:
+        """Close the stream and return the close notice, a sealed empty message; b"" if there is nobody to tell."""
+        notice = b""
+        if self.established and not self.closed and not self.peer_closed:
+            try:
+                notice = encode_frame(self.context.wrap(b"", sealed=True))
+            except KerberosError as error:  # an expired context cannot say goodbye
+                log.debug("no close notice: %s", error)
+        self.abort()
+        return notice
+
+    def abort(self) -> None:
+        """Close the stream and its context without a word: the peer will see that it was cut."""
+        self.closed = True
+        self.context.close()
+
+    @contextmanager
+    def _fatal(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.abort()
+            raise
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ContextError("the channel is closed, here or by an earlier error: connect again")
+
+    def _step(self, in_token: bytes | None) -> bytes:
+        self._rounds += 1
+        if self._rounds > MAX_ROUNDS:
+            raise ProtocolError("the handshake does not end: the peer keeps sending tokens", expected=MAX_ROUNDS)
+        token = self.context.step(in_token)
+        if self.context.established:
+            missing = CHANNEL_FLAGS & ~self.context.flags
+            if missing:
+                raise PolicyError(
+                    f"the context lacks {missing!r}, which a channel needs: let the client ask for mutual "
+                    "authentication, sequence, integrity and confidentiality"
+                )
+            self._reader.max_frame = self._max_frame
+            self._max_message = self.context.wrap_size_limit(self._max_frame)
+            self.established = True
+            log.debug("channel established: %s -> %s", self.context.initiator, self.context.acceptor)
+        return encode_frame(token) if token else b""
