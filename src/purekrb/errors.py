@@ -6,6 +6,8 @@ what was expected and what to do next. No message, attribute or repr holds a pas
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "KerberosError",
     "DecodeError",
@@ -39,6 +41,16 @@ __all__ = [
 
 class KerberosError(Exception):
     """Base of every error that a public call raises (besides TypeError and ValueError for misuse)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Process pools pickle errors; the default would call __init__ without the arguments that subclasses demand.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[KerberosError], args: tuple[Any, ...], state: dict[str, Any]) -> KerberosError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class DecodeError(KerberosError, ValueError):
@@ -176,7 +188,14 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
 
 class DirectoryError(KerberosError):
-    """The directory refused or failed an operation."""
+    """The directory refused or failed an operation, or holds what cannot be used.
+
+    `code` is the Windows error number of the same failure (8333 ERROR_DS_OBJ_NOT_FOUND ...), 0 where there is none.
+    """
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SpnError(KerberosError, ValueError):

@@ -10,7 +10,8 @@ from purekrb.errors import DecodeError
 __all__ = ["PrincipalName", "Principal"]
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b"}
-_UNESCAPES = {"n": "\n", "t": "\t", "b": "\b"}
+_UNESCAPES = {"n": "\n", "t": "\t", "b": "\b", "0": "\0"}
+_SPECIAL = "\\/@"
 #: More than any directory allows; keeps hostile input bounded.
 MAX_TEXT = 8192
 
@@ -27,7 +28,7 @@ class PrincipalName:
     name_type: int = field(default=NameType.PRINCIPAL, compare=False)
 
     def __str__(self) -> str:
-        return "/".join(_quote(c, "\\/@") for c in self.components)
+        return "/".join(_quote(c, _SPECIAL) for c in self.components)
 
     def principal(self, realm: str) -> Principal:
         """Return this name in `realm`."""
@@ -55,7 +56,8 @@ class Principal:
         r"""Return the principal that `text` spells: `comp/comp@REALM`, with `\` quoting `/`, `@`, `\`, n, t and b.
 
         `realm` is taken where the text names none. One component makes a name of type PRINCIPAL, more make
-        SRV_INST. Raises DecodeError for NUL, empty names, a second `@`, or a trailing backslash.
+        SRV_INST. Raises DecodeError for NUL (also as `\0`), empty names, a second `@`, a `/` in the realm that is not
+        quoted, or a trailing backslash.
         """
         if len(text) > MAX_TEXT:
             raise DecodeError(f"a principal of {len(text)} characters is longer than {MAX_TEXT}")
@@ -74,7 +76,9 @@ class Principal:
                     raise DecodeError(f"principal {text!r} has two '@': quote the first as '\\@'")
                 realm_at = len(parts)
                 parts.append([])
-            elif c == "/" and realm_at is None:
+            elif c == "/":
+                if realm_at is not None:
+                    raise DecodeError(f"the realm of principal {text!r} has a '/': quote it as '\\/'")
                 parts.append([])
             else:
                 parts[-1].append(c)
@@ -109,4 +113,4 @@ class Principal:
 
     def __str__(self) -> str:
         text = str(self.name)
-        return f"{text}@{_quote(self.realm, chr(92) + '@')}" if self.realm else text
+        return f"{text}@{_quote(self.realm, _SPECIAL)}" if self.realm else text
