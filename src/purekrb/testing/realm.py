@@ -347,6 +347,7 @@ class _TcpConnection(asyncio.Protocol):
         self._kdc = kdc
         self._connections = connections
         self._received = bytearray()
+        self._unread_replies = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -358,26 +359,34 @@ class _TcpConnection(asyncio.Protocol):
         self._connections.discard(self._transport)
 
     def pause_writing(self) -> None:
-        self._transport.pause_reading()
+        self._unread_replies = True
 
     def resume_writing(self) -> None:
-        self._transport.resume_reading()
+        self._unread_replies = False
+        self._answer_next()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        while len(self._received) >= 4 and not self._transport.is_closing():
-            size = int.from_bytes(self._received[:4], "big")
-            if size > _MAX_REQUEST:
-                self._send(self._kdc.error(ErrorCode.KRB_ERR_FIELD_TOOLONG, "the request is too long"))
-                self._transport.close()
-                return
-            if len(self._received) < 4 + size:
-                return
+        self._transport.pause_reading()  # until all that came is answered
+        self._answer_next()
+
+    def _answer_next(self) -> None:
+        """Answer one request and come back for the next, so that others get their turn in between."""
+        if self._unread_replies or self._transport.is_closing():
+            return
+        size = int.from_bytes(self._received[:4], "big")
+        if len(self._received) >= 4 and size > _MAX_REQUEST:
+            self._send(self._kdc.error(ErrorCode.KRB_ERR_FIELD_TOOLONG, "the request is too long"))
+            self._transport.close()
+        elif len(self._received) < 4 + size:
+            self._transport.resume_reading()
+        else:
             request = bytes(self._received[4 : 4 + size])
             del self._received[: 4 + size]
             self._send(self._kdc.handle(request))
             self._timer.cancel()
             self._restart_timer()
+            asyncio.get_running_loop().call_soon(self._answer_next)
 
     def _send(self, reply: bytes) -> None:
         self._transport.write(len(reply).to_bytes(4, "big") + reply)
