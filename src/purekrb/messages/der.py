@@ -1,9 +1,9 @@
 """A small declarative codec for the strict DER that RFC 4120 messages use.
 
 A message is a frozen dataclass with a schema: `Application(14, Sequence(ApReq, Field(0, "pvno", INT32), ...))`.
-Decoding refuses everything that is not DER: indefinite or non-minimal lengths, wrong order, missing, repeated or unknown
-fields, trailing bytes, non-minimal integers. Nesting is bounded, because a schema is finite; counts are bounded by
-`SequenceOf`. All failures are DecodeError. Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
+Decoding refuses everything that is not DER: indefinite or non-minimal lengths, wrong order, missing, repeated or
+unknown fields, trailing bytes, non-minimal integers. Nesting is bounded, because a schema is finite; counts are bounded
+by `SequenceOf`. All failures are DecodeError. Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
 
 How it works: a type knows its tag and turns contents (the bytes between `start` and `stop` of a buffer) into a value
 and back. `Sequence` reads the explicit context tag and the inner tag of each field in one go; that keeps an AP-REQ
@@ -44,6 +44,9 @@ __all__ = [
 
 MAX_STRING = 8192
 MAX_DEPTH = 24
+#: BOOLEAN, INTEGER, BIT STRING, OCTET STRING, GeneralizedTime, GeneralString, SEQUENCE: what RFC 4120 is made of, each
+#: in the form (primitive or constructed) that DER demands.
+_UNIVERSAL = frozenset({0x01, 0x02, 0x03, 0x04, 0x18, 0x1B, 0x30})
 UTC = timezone.utc
 
 
@@ -88,9 +91,10 @@ def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
 
 
 def check_strict(buf: bytes, *, max_depth: int = MAX_DEPTH, max_items: int = 20_000) -> None:
-    """Raise DecodeError unless `buf` is exactly one DER TLV with definite minimal lengths, bounded depth and count.
+    """Raise DecodeError unless `buf` is exactly one DER TLV of RFC 4120's types with definite minimal lengths.
 
-    For messages that another decoder reads next, so that it sees nothing but plain DER. Linear time, no recursion.
+    Depth and count are bounded. For messages that another decoder reads next, so that it sees nothing but plain DER: no
+    constructed strings, no OIDs and REALs (whose decoders have had their accidents). Linear time, no recursion.
     """
     stack = [len(buf)]
     at = items = 0
@@ -99,6 +103,8 @@ def check_strict(buf: bytes, *, max_depth: int = MAX_DEPTH, max_items: int = 20_
         items += 1
         if items > max_items:
             raise DecodeError(f"more than {max_items} DER elements in one message")
+        if tag < 0x40 and tag not in _UNIVERSAL:
+            raise DecodeError(f"a DER element with tag 0x{tag:02x} occurs nowhere in Kerberos")
         if tag & 0x20 and start < end:
             if len(stack) >= max_depth:
                 raise DecodeError(f"DER nested deeper than {max_depth} levels")
@@ -121,6 +127,8 @@ def _check_integer(buf: bytes, start: int, stop: int) -> None:
         (buf[start] == 0 and buf[start + 1] < 0x80) or (buf[start] == 0xFF and buf[start + 1] >= 0x80)
     )):
         raise DecodeError("an INTEGER is not encoded in its shortest form")
+    if stop - start > 9:
+        raise DecodeError("an INTEGER is larger than any in Kerberos")
 
 
 class DerType(Protocol):
@@ -150,8 +158,6 @@ class Integer:
                 value -= 0x100
         else:
             _check_integer(buf, start, stop)
-            if stop - start > 9:
-                raise DecodeError("an INTEGER is too large for its field")
             value = int.from_bytes(buf[start:stop], "big", signed=True)
         if not self.low <= value <= self.high:
             raise DecodeError(f"an INTEGER is outside {self.low}..{self.high}")
@@ -199,7 +205,10 @@ class GeneralString:
             raise DecodeError("a KerberosString is not UTF-8") from None
 
     def encode(self, value: str) -> bytes:
-        return value.encode()
+        raw = value.encode()
+        if 0 in raw or len(raw) > MAX_STRING:
+            raise ValueError(f"a KerberosString contains NUL or is longer than {MAX_STRING} bytes")
+        return raw
 
 
 class KerberosTime:
@@ -413,9 +422,13 @@ class Message:
             raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
         try:
             value: M = cls.schema.decode(data, start, end)
+            return value
         except IndexError:  # a header cut off by the end of the buffer
-            raise DecodeError(f"the {cls.__name__} ends inside a field") from None
-        return value
+            failure = DecodeError(f"the {cls.__name__} ends inside a field")
+        except DecodeError as error:
+            failure = error.with_traceback(None)
+        del data  # the frames below and this one hold what may be a decrypted message with its keys
+        raise failure
 
     def encode(self) -> bytes:
         """Return the DER bytes."""
