@@ -27,7 +27,7 @@ def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except UnicodeEncodeError:
             failure = ValueError("a password, a salt or a name is no valid Unicode text")
-        except KerberosError as error:
+        except (KerberosError, ValueError) as error:
             failure = error.with_traceback(None)
             for reason in (error.__cause__, error.__context__):
                 if reason is not None:
