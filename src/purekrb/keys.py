@@ -45,7 +45,7 @@ class EncryptionKey:
     when `contents` has the wrong length for a known etype. Equality takes constant time. Source: RFC 4120 5.2.9.
     """
 
-    __slots__ = ("_contents", "_derived", "etype")
+    __slots__ = ("_contents", "_derived", "_schedule", "etype")
 
     def __init__(self, etype: int, contents: bytes) -> None:
         size = KEY_SIZES.get(etype)
@@ -55,7 +55,8 @@ class EncryptionKey:
             raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
         self.etype: int = EncryptionType(etype) if size is not None else int(etype)
         self._contents: bytearray | None = bytearray(contents)
-        self._derived: dict[int, Any] = {}  # filled and bounded by purekrb.crypto
+        self._schedule: Any = None  # both filled by purekrb.crypto, which also bounds the second
+        self._derived: dict[int, Any] = {}
 
     @property
     def contents(self) -> bytes:
@@ -72,6 +73,7 @@ class EncryptionKey:
         for derived in list(self._derived.values()):
             derived.wipe()
         self._derived.clear()
+        self._schedule = None
 
     def __repr__(self) -> str:
         return f"EncryptionKey({etype_name(self.etype)}, contents=<redacted>)"

@@ -10,7 +10,7 @@ import pytest
 from purekrb import crypto
 from purekrb.constants import ChecksumType, EncryptionType
 from purekrb.crypto.aes_cts import AesCts
-from purekrb.crypto.derivation import dk, kdf_hmac_sha2, usage_constant
+from purekrb.crypto.derivation import ENCRYPT, dk, kdf_hmac_sha2, usage_constant
 from purekrb.crypto.profile import MAX_ITERATIONS, iterations
 from purekrb.errors import CredentialError, DecodeError, IntegrityError, KerberosError, PolicyError, UnsupportedError
 from purekrb.keys import KEY_SIZES, EncryptionKey
@@ -69,7 +69,7 @@ def confounder_of(vector: Vector) -> bytes:
         salt = {3: 8, 23: 13}.get(usage, usage).to_bytes(4, "little")
         stream_key = hmac_md5(hmac_md5(vector["key"], salt), ciphertext[:16])
         return ARC4.new(stream_key).decrypt(ciphertext[16:])[:8]
-    constant = usage_constant(usage, "encrypt")
+    constant = usage_constant(usage, ENCRYPT)
     if etype in (17, 18):
         return cts_decrypt(dk(vector["key"], constant), ciphertext[:-12])[:16]
     name, size, mac = {19: ("sha256", 16, 16), 20: ("sha384", 32, 24)}[etype]

@@ -63,7 +63,10 @@ def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
     if cipher is None:
         if not 0 <= usage < 1 << 32:
             raise ValueError(f"a key usage is a 32-bit number, got {usage}")
-        cipher = profile_of(key.etype).usage_cipher(key.contents, usage)
+        profile = profile_of(key.etype)
+        if key._schedule is None:
+            key._schedule = profile.schedule(key.contents)
+        cipher = profile.usage_cipher(key._schedule, usage)
         if len(derived) >= _MAX_DERIVED:
             for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
                 derived.pop(oldest, None)

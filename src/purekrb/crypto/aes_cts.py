@@ -20,13 +20,12 @@ _ZERO_BLOCK = bytes(BLOCK)
 class AesCts:
     """Encrypts and decrypts whole messages under one key. Not thread-safe: its owner holds a lock around each call."""
 
-    __slots__ = ("_block_decryptor", "_decryptor", "_encryptor", "_key", "_received", "_sent")
+    __slots__ = ("_decryptor", "_encryptor", "_key", "_received", "_sent")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._encryptor: CipherContext | None = None
         self._decryptor: CipherContext | None = None
-        self._block_decryptor: CipherContext | None = None
         self._sent = 0  # last ciphertext block that went through the encryptor, as an integer
         self._received = 0  # the same for the decryptor
 
@@ -55,22 +54,21 @@ class AesCts:
             self._received = 0
         self._decryptor = None
         size = len(ciphertext)
+        tail = size % BLOCK or BLOCK
         if size == BLOCK:
             last = bytes(ciphertext)
             out = decryptor.update(last)
+        elif tail == BLOCK:
+            last = bytes(ciphertext[-2 * BLOCK : -BLOCK])
+            out = decryptor.update(b"".join((ciphertext[: -2 * BLOCK], ciphertext[-BLOCK:], last)))
         else:
-            tail = size % BLOCK or BLOCK
             last = bytes(ciphertext[-tail - BLOCK : -tail])
-            stolen = b"" if tail == BLOCK else self._decrypt_block(last)[tail:]
+            # The end of the block before the last was stolen from what `last` decrypts to, its plaintext being zeros.
+            chained = int.from_bytes(decryptor.update(last), "big") ^ self._received
+            self._received = int.from_bytes(last, "big")
+            stolen = chained.to_bytes(BLOCK, "big")[tail:]
             out = decryptor.update(b"".join((ciphertext[: -tail - BLOCK], ciphertext[-tail:], stolen, last)))
         confounder = (int.from_bytes(out[:BLOCK], "big") ^ self._received).to_bytes(BLOCK, "big")
         self._received = int.from_bytes(last, "big")
         self._decryptor = decryptor
         return confounder, out[BLOCK:size]
-
-    def _decrypt_block(self, block: bytes) -> bytes:
-        decryptor = self._block_decryptor
-        if decryptor is None:
-            decryptor = Cipher(algorithms.AES(self._key), modes.ECB()).decryptor()  # noqa: S305 - a single block
-            self._block_decryptor = decryptor
-        return decryptor.update(block)

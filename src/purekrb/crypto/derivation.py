@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 from functools import lru_cache
 from math import lcm
+from threading import Lock
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-__all__ = ["n_fold", "dk", "kdf_hmac_sha2", "usage_constant"]
+__all__ = ["n_fold", "Dk", "dk", "kdf_hmac_sha2", "usage_constant", "ENCRYPT", "CHECKSUM", "INTEGRITY"]
 
 BLOCK = 16
-_ENCRYPT, _CHECKSUM, _INTEGRITY = 0xAA, 0x99, 0x55
+ENCRYPT, CHECKSUM, INTEGRITY = 0xAA, 0x99, 0x55
 
 
 @lru_cache(maxsize=256)
@@ -37,15 +38,33 @@ def n_fold(data: bytes, nbytes: int) -> bytes:
     return folded.to_bytes(nbytes, "big")
 
 
+class Dk:
+    """DK(key, constant) of an AES key, as a function of the constant. Source: RFC 3961 5.1, RFC 3962 6.
+
+    random-to-key is the identity. Thread-safe; keeps the cipher object, which costs more than the blocks it encrypts.
+    """
+
+    __slots__ = ("_encryptor", "_lock", "_size")
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305 - single blocks, as DR has it
+        self._lock = Lock()
+        self._size = len(key)
+
+    def __call__(self, constant: bytes) -> bytes:
+        """Return the derived key, as long as the base key."""
+        block = constant if len(constant) == BLOCK else n_fold(constant, BLOCK)
+        out = b""
+        with self._lock:
+            while len(out) < self._size:
+                block = self._encryptor.update(block)
+                out += block
+        return out
+
+
 def dk(key: bytes, constant: bytes) -> bytes:
-    """Return DK(key, constant) of an AES key; random-to-key is the identity. Source: RFC 3961 5.1, RFC 3962 6."""
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305 - one block at a time, as DR demands
-    block = constant if len(constant) == BLOCK else n_fold(constant, BLOCK)
-    out = b""
-    while len(out) < len(key):
-        block = encryptor.update(block)
-        out += block
-    return out[: len(key)]
+    """Return DK(key, constant) for a key that is used once."""
+    return Dk(key)(constant)
 
 
 def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b"") -> bytes:
@@ -54,7 +73,6 @@ def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context
     return hmac.digest(key, message, hash_name)[:nbytes]
 
 
-def usage_constant(usage: int, kind: str) -> bytes:
-    """Return the constant of key `usage` for kind "encrypt", "checksum" or "integrity". Source: RFC 3961 5.3."""
-    suffix = {"encrypt": _ENCRYPT, "checksum": _CHECKSUM, "integrity": _INTEGRITY}[kind]
-    return usage.to_bytes(4, "big") + bytes([suffix])
+def usage_constant(usage: int, kind: int) -> bytes:
+    """Return the constant that derives the key of `kind` (ENCRYPT, CHECKSUM, INTEGRITY). Source: RFC 3961 5.3."""
+    return usage.to_bytes(4, "big") + kind.to_bytes(1, "big")

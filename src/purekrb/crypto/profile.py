@@ -13,7 +13,7 @@ MAX_ITERATIONS = 0x1000000
 
 
 class UsageCipher(Protocol):
-    """One key for one key usage: the specific keys Ke, Ki, Kc of RFC 3961 5.3, ready to use. Thread-safe."""
+    """One key for one key usage: the specific keys Ke, Ki, Kc of RFC 3961 5.3, derived when first used. Thread-safe."""
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         """Return the ciphertext with its checksum. `confounder` has `Profile.confounder_size` bytes."""
@@ -51,8 +51,11 @@ class Profile(Protocol):
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
         """Return the key of a password (UTF-8). Raises DecodeError or PolicyError for bad `params`."""
 
-    def usage_cipher(self, key: bytes, usage: int) -> UsageCipher:
-        """Derive the specific keys of `usage` (0 .. 2^32-1)."""
+    def schedule(self, key: bytes) -> Any:
+        """Return what all usages of `key` derive from, made once for each key."""
+
+    def usage_cipher(self, schedule: Any, usage: int) -> UsageCipher:
+        """Return the cipher of `usage` (0 .. 2^32-1) under what `schedule` returned."""
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Return the pseudo-random function of the protocol key."""

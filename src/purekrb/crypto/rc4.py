@@ -73,8 +73,11 @@ class Rc4Hmac:
 
         return MD4.new(password.decode("utf-8").encode("utf-16-le")).digest()  # noqa: S303 - RFC 4757 2
 
-    def usage_cipher(self, key: bytes, usage: int) -> _UsageCipher:
-        return _UsageCipher(key, usage)
+    def schedule(self, key: bytes) -> bytes:
+        return key
+
+    def usage_cipher(self, schedule: bytes, usage: int) -> _UsageCipher:
+        return _UsageCipher(schedule, usage)
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Return HMAC-SHA1(key, data). Source: RFC 6113 A."""
