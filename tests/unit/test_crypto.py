@@ -10,7 +10,7 @@ import pytest
 from purekrb import crypto
 from purekrb.constants import ChecksumType, EncryptionType
 from purekrb.crypto.aes_cts import AesCts
-from purekrb.crypto.derivation import ENCRYPT, dk, kdf_hmac_sha2, usage_constant
+from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, dk, kdf_hmac_sha2, usage_constant
 from purekrb.crypto.profile import MAX_ITERATIONS, iterations
 from purekrb.errors import CredentialError, DecodeError, IntegrityError, KerberosError, PolicyError, UnsupportedError
 from purekrb.keys import KEY_SIZES, EncryptionKey
@@ -41,7 +41,8 @@ def test_string_to_key_gives_the_published_key(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", params("derive_key.json", "etype{etype}-{kind}"))
 def test_specific_keys_have_the_published_values(vector: Vector) -> None:
-    constant = usage_constant(vector["usage"], vector["kind"])
+    kinds = {"encrypt": ENCRYPT, "checksum": CHECKSUM, "integrity": INTEGRITY}
+    constant = usage_constant(vector["usage"], kinds[vector["kind"]])
     if vector["etype"] in (17, 18):
         assert dk(vector["key"], constant) == vector["derived"]
     else:

@@ -306,12 +306,13 @@ class Sequence:
         self.make = make
         self.fields = fields
         self.extensible = extensible
-        self._plan = [(0xA0 | f.number, f.type.tag, f.type.decode, f.optional, f.name) for f in fields]
+        self._decoders = [(0xA0 | f.number, f.type.tag, f.type.decode, f.optional, f.name) for f in fields]
+        self._encoders = [(0xA0 | f.number, f.type.tag, f.type.encode, f.optional, f.name) for f in fields]
 
     def decode(self, buf: bytes, start: int, stop: int) -> Any:
         values: list[Any] = []
         at = start
-        for outer, inner, decode, optional, name in self._plan:
+        for outer, inner, decode, optional, name in self._decoders:
             if at >= stop or buf[at] != outer:
                 if not optional:
                     raise DecodeError(f"field {name} is missing, repeated or out of order")
@@ -350,12 +351,18 @@ class Sequence:
 
     def encode(self, value: Any) -> bytes:
         parts = []
-        for field in self.fields:
-            item = getattr(value, field.name)
+        for outer, inner, encode, optional, name in self._encoders:
+            item = getattr(value, name)
             if item is not None:
-                parts.append(tlv(0xA0 | field.number, tlv(field.type.tag, field.type.encode(item))))
-            elif not field.optional:
-                raise ValueError(f"field {field.name} is required")
+                contents = encode(item)
+                size = len(contents)
+                if size < 0x7E:  # both lengths are short
+                    parts.append(bytes((outer, size + 2, inner, size)))
+                    parts.append(contents)
+                else:
+                    parts.append(tlv(outer, tlv(inner, contents)))
+            elif not optional:
+                raise ValueError(f"field {name} is required")
         return b"".join(parts)
 
 
