@@ -17,6 +17,7 @@ __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name"]
 #: Key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6, RFC 8009 5, RFC 4757 3.
 KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
 
+_KNOWN = {int(etype): etype for etype in EncryptionType}
 _NAMES = {
     1: "des-cbc-crc",
     2: "des-cbc-md4",
@@ -53,7 +54,7 @@ class EncryptionKey:
             got = len(contents)
             del contents  # it may be most of a key: a traceback that shows locals must not have it
             raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
-        self.etype: int = EncryptionType(etype) if size is not None else int(etype)
+        self.etype: int = _KNOWN.get(etype) or int(etype)
         self._contents: bytearray | None = bytearray(contents)
         self._schedule: Any = None  # both filled by purekrb.crypto, which also bounds the second
         self._derived: dict[int, Any] = {}

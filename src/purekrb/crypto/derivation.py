@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import lcm
 from threading import Lock
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 __all__ = ["n_fold", "Dk", "dk", "kdf_hmac_sha2", "usage_constant", "ENCRYPT", "CHECKSUM", "INTEGRITY"]
 
@@ -44,20 +44,24 @@ class Dk:
     random-to-key is the identity. Thread-safe; keeps the cipher object, which costs more than the blocks it encrypts.
     """
 
-    __slots__ = ("_encryptor", "_lock", "_size")
+    __slots__ = ("_encryptor", "_key", "_lock")
 
     def __init__(self, key: bytes) -> None:
-        self._encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305 - single blocks, as DR has it
+        self._key = key
+        self._encryptor: CipherContext | None = None
         self._lock = Lock()
-        self._size = len(key)
 
     def __call__(self, constant: bytes) -> bytes:
         """Return the derived key, as long as the base key."""
         block = constant if len(constant) == BLOCK else n_fold(constant, BLOCK)
         out = b""
         with self._lock:
-            while len(out) < self._size:
-                block = self._encryptor.update(block)
+            encryptor = self._encryptor
+            if encryptor is None:
+                algorithm = algorithms.AES(self._key)
+                encryptor = self._encryptor = Cipher(algorithm, modes.ECB()).encryptor()  # noqa: S305 - single blocks
+            while len(out) < len(self._key):
+                block = encryptor.update(block)
                 out += block
         return out
 

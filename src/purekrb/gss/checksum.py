@@ -18,16 +18,19 @@ __all__ = ["GssChecksum", "NO_BINDINGS"]
 NO_BINDINGS = bytes(16)
 _FIXED = struct.Struct("<I16sI")
 _DELEGATION = struct.Struct("<HH")
-_KNOWN_FLAGS = Flag(0)
-for _flag in Flag:
-    _KNOWN_FLAGS |= _flag
+_KNOWN_FLAGS = sum(Flag)
+_DELEG = int(Flag.DELEG)
 
 
 @dataclass(frozen=True, slots=True)
 class GssChecksum:
-    """The 0x8003 checksum taken apart. `bindings` is the MD5 digest or zeros; `delegation` a KRB-CRED or None."""
+    """The 0x8003 checksum taken apart.
 
-    flags: Flag
+    `flags` is an int of `Flag` bits (a handshake tests them often, and enum arithmetic is slow), `bindings` the MD5
+    digest or zeros, `delegation` a KRB-CRED or None.
+    """
+
+    flags: int
     bindings: bytes = NO_BINDINGS
     delegation: bytes | None = None
 
@@ -46,8 +49,8 @@ class GssChecksum:
         size, bindings, flags = _FIXED.unpack_from(data)
         if size != len(bindings):
             raise DecodeError(f"the channel bindings of a 0x8003 checksum have 16 bytes, not {size}")
-        known = Flag(flags & int(_KNOWN_FLAGS))
-        if not known & Flag.DELEG:
+        known = flags & _KNOWN_FLAGS
+        if not known & _DELEG:
             return cls(known, bindings)
         if len(data) < _FIXED.size + _DELEGATION.size:
             raise DecodeError("the 0x8003 checksum announces a delegation and ends before it")

@@ -48,7 +48,7 @@ class Rc4Protection:
         acceptor_subkey: bool,
         send_seq: int,
         receive_seq: int,
-        flags: Flag,
+        flags: int,
         random: RandomBytes,
     ) -> None:
         del acceptor_subkey  # RFC 4757 tokens have no bit for it

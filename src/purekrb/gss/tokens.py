@@ -34,6 +34,7 @@ _MIC_FILLER = b"\xff" * 5
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
 _MIC_HEADER = struct.Struct(">HB5sQ")
 _SEQ_MASK = (1 << 64) - 1
+_REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class CfxProtection:
         acceptor_subkey: bool,
         send_seq: int,
         receive_seq: int,
-        flags: Flag,
+        flags: int,
         random: RandomBytes,
     ) -> None:
         profile = crypto.profile_of(key.etype)
@@ -112,7 +113,7 @@ class CfxProtection:
         self._send_lock, self._receive_lock = Lock(), Lock()
         self._send_seq = send_seq
         self._window = SequenceWindow(
-            receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE)
+            receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE)
         )
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
