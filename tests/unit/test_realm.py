@@ -184,9 +184,7 @@ def test_a_timestamp_outside_the_skew_is_refused_with_the_kdcs_time(realm: Realm
         pytest.param("alice", {"etype": (23, 1, 3)}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-common-etype"),
         pytest.param("alice", {"etype": ()}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-etype"),
         pytest.param("alice", {"till": now() - timedelta(days=1)}, ErrorCode.KDC_ERR_NEVER_VALID, id="till-passed"),
-        pytest.param(
-            "alice", {"kdc_options": KdcOptions.POSTDATED}, ErrorCode.KDC_ERR_CANNOT_POSTDATE, id="postdated"
-        ),
+        pytest.param("alice", {"kdc_options": KdcOptions.POSTDATED}, ErrorCode.KDC_ERR_CANNOT_POSTDATE, id="postdated"),
         pytest.param(
             "alice", {"from_": now() + timedelta(hours=2)}, ErrorCode.KDC_ERR_CANNOT_POSTDATE, id="from-later"
         ),
@@ -245,6 +243,15 @@ def test_enc_pa_rep_proves_the_request_and_sets_the_flag(realm: Realm) -> None:
     assert checksum.cksumtype == 16
     crypto.verify_checksum(user_key(), KeyUsage.AS_REQ_ENC_PA_REP, request, checksum.checksum)
     assert tgt_of(realm).part.encrypted_pa_data is None
+
+
+def test_an_expired_password_still_gets_a_ticket_to_change_it(realm: Realm) -> None:
+    realm.add_user("alice", "pw", password_expired=True)
+    realm.add_service("kadmin/changepw")
+    padata = [enc_timestamp(user_key())]
+    assert code_of(realm.handle(as_req(R, "alice", padata=padata))) == ErrorCode.KDC_ERR_KEY_EXPIRED
+    reply = realm.handle(as_req(R, "alice", service="kadmin/changepw", padata=padata))
+    assert opened(reply, user_key(), KeyUsage.AS_REP_ENC_PART).part.sname == name("kadmin/changepw")
 
 
 def test_aliases_and_enterprise_names_become_the_real_name_only_with_canonicalize(realm: Realm) -> None:
@@ -445,6 +452,7 @@ def test_tickets_expire_and_are_not_valid_before_their_time(realm: Realm) -> Non
         return realm.handle(tgs_req(tgt, R, WEB, authenticator=lambda a: replace(a, ctime=a.ctime + shift), till=EPOCH))
 
     assert opened(asked(0), tgt.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY)
+    assert code_of(asked(700)) == ErrorCode.KDC_ERR_NEVER_VALID  # expired, though not by more than the skew
     assert code_of(asked(1200)) == ErrorCode.KRB_AP_ERR_TKT_EXPIRED
     assert code_of(asked(-1200)) == ErrorCode.KRB_AP_ERR_TKT_NYV
 

@@ -66,6 +66,8 @@ _AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
 #: No realm between. The encoding is DOMAIN-X500-COMPRESS, without compression. Source: RFC 4120 3.3.3.2.
 _NOT_TRANSITED = TransitedEncoding(1, b"")
 
+#: The one service that a client with an expired password gets a ticket for. Source: RFC 3244 2.
+_CHANGEPW = PrincipalName(("kadmin", "changepw"), NameType.SRV_INST)
 #: Options that this KDC does not have, whatever the ticket allows.
 _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
 #: Flags that a ticket has when the client asks for them by the option of the same bit, and its TGT (if any) has them.
@@ -238,7 +240,7 @@ class Kdc:
         service, sname = self._service(body)
         if client.disabled:
             raise _RefusedError(ErrorCode.KDC_ERR_CLIENT_REVOKED, "the client is disabled")
-        if client.password_expired:
+        if client.password_expired and service.name != _CHANGEPW:
             raise _RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
         etype = next((e for e in body.etype if e in client.etypes), None)
         if etype is None:
@@ -481,8 +483,6 @@ class Kdc:
         if tgt is not None:
             endtime = min(endtime, tgt.endtime)
         till = body.till if body.till.timestamp() > 0 else None  # the epoch stands for "as long as possible"
-        if till is not None and till < now and not options & KdcOptions.RENEW:
-            raise _RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the requested end time has passed")
         renewable = options & KdcOptions.RENEWABLE
         rtime = body.rtime
         if options & KdcOptions.RENEWABLE_OK and not renewable and (till is None or till > endtime):
@@ -515,6 +515,8 @@ class Kdc:
         encrypted_padata: tuple[PaData, ...] | None = None,
     ) -> tuple[bytes, EncKdcRepPart]:
         """Return the ticket and the part of the reply that goes with it, with a fresh session key."""
+        if grant.endtime <= grant.starttime:
+            raise _RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts")
         session_etype = next((e for e in body.etype if e in service.etypes), None)
         if session_etype is None:
             raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request")
@@ -622,8 +624,6 @@ def _authorization_data(
         try:
             plain = crypto.decrypt(key, usage, body.enc_authorization_data.cipher)
         except IntegrityError:
-            raise _RefusedError(
-                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt"
-            ) from None
+            raise _RefusedError(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt") from None
         added = AuthorizationData.decode(plain).entries
     return (*added, *(tgt.authorization_data or ())) or None

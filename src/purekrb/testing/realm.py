@@ -108,7 +108,8 @@ class Realm:
         """Add a user, or replace the one of that name; return its credential.
 
         With `preauth` the KDC wants PA-ENC-TIMESTAMP first. `salt` and PBKDF2 `iterations` other than the default are
-        what ETYPE-INFO2 then says; `lifetime` is the most that this user's tickets get, in seconds.
+        what ETYPE-INFO2 then says (MIT's clients refuse fewer than the default); `lifetime` is the most that this
+        user's tickets get, in seconds.
         """
         principal = self._principal(name)
         self._kdc.accounts[principal.name] = Account(
