@@ -1,0 +1,370 @@
+"""KdcClient and initiate: tickets and contexts from KDCs, blocking and (the Async twins) with asyncio.
+
+Each call is an exchange, a generator that both twins run; they differ in how they wait for a reply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+from purekrb.constants import DEFAULT_FLAGS, Flag, TicketFlags
+from purekrb.credentials.ccache import CCache
+from purekrb.credentials.credential import Credential
+from purekrb.credentials.files import FilePath
+from purekrb.credentials.keytab import Keytab
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError, UnsupportedError
+from purekrb.exchanges.as_exchange import AsOptions, as_exchange
+from purekrb.exchanges.runner import Exchange, KdcRequest, run, run_async
+from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.context import Acceptor, Initiator
+from purekrb.kdc import transport
+from purekrb.kdc.attempts import Steps, ask
+from purekrb.kdc.config import Config, KdcAddress
+from purekrb.kdc.locate import Locator
+from purekrb.messages.ap import HostAddress
+from purekrb.names import Principal
+from purekrb.replay import MemoryReplayCache
+from purekrb.spn import ServicePrincipalName, target_principal
+
+__all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_credentials"]
+
+T = TypeVar("T")
+
+#: What a ticket can be asked for: "HTTP/web.ad.test" (an SPN, split at "/"), or its parts.
+Target = str | Principal | ServicePrincipalName
+
+DEFAULT_TIMEOUT = 10.0
+#: Seconds that a TGT is asked to last where neither the caller nor the configuration says.
+DEFAULT_LIFETIME = 86400.0
+#: Principals of a keytab that `verify_credentials` tries.
+MAX_SERVICES = 8
+
+
+class _Call:
+    """One call of a client: its deadline, and which KDC answered last."""
+
+    def __init__(self, locator: Locator, deadline: float) -> None:
+        self._locator = locator
+        self._deadline = deadline
+        self._realm = ""
+        self._answered: KdcAddress | None = None
+        self._primary_of: str | None = None
+
+    def ask(self, request: KdcRequest) -> Steps[bytes]:
+        """Return the reply to one request."""
+        primary = request.realm == self._primary_of
+        answer = yield from ask(
+            self._locator, request.realm, request.message, self._deadline, clock=time.monotonic, primary=primary
+        )
+        self._realm, self._answered = request.realm, answer.kdc
+        return answer.reply
+
+    def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
+        """Return the result of the exchange; if a replica refuses the password, ask a primary KDC once.
+
+        A replica may not know a new password yet. An answer of a primary, or one more failure, is final: each counts
+        against the account.
+        """
+        try:
+            return (yield from make())
+        except PreauthFailedError as error:
+            primaries = self._locator.configured(self._realm, primary=True)
+            if not primaries or self._answered is None or _is_among(self._answered, primaries):
+                raise
+            self._primary_of = self._realm
+            refused = error
+        try:
+            return (yield from make())
+        except TransportError:
+            raise refused from None
+
+
+def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
+    return any((kdc.host, kdc.port) == (other.host, other.port) for other in others)
+
+
+class _Exchanges:
+    """What both clients do, as exchanges."""
+
+    def __init__(
+        self, config: Config | None = None, *, timeout: float = DEFAULT_TIMEOUT, locator: Locator | None = None
+    ) -> None:
+        if config is None:
+            config = Config.from_file() if locator is None else locator.config
+        self.config = config
+        self.timeout = timeout
+        self._locator = locator or Locator(config)
+        self._offsets: dict[str, timedelta] = {}  # by realm: the KDC's clock minus ours
+
+    def _new_call(self) -> _Call:
+        limit = self.config.request_timeout
+        timeout = self.timeout if limit is None else min(self.timeout, limit)
+        return _Call(self._locator, time.monotonic() + timeout)
+
+    def _as_options(
+        self,
+        lifetime: float | None = None,
+        renewable: float | None = None,
+        forwardable: bool | None = None,
+        canonicalize: bool | None = None,
+        pac_request: bool | None = None,
+    ) -> AsOptions:
+        config = self.config
+        return AsOptions(
+            lifetime=lifetime or config.ticket_lifetime or DEFAULT_LIFETIME,
+            renewable_lifetime=(config.renew_lifetime if renewable is None else renewable) or None,
+            forwardable=config.forwardable if forwardable is None else forwardable,
+            proxiable=config.proxiable,
+            canonicalize=config.canonicalize if canonicalize is None else canonicalize,
+            pac_request=pac_request,
+            etypes=config.tkt_etypes,
+            clock_skew=config.clockskew,
+            timesync=config.kdc_timesync,
+        )
+
+    @property
+    def _tgs_options(self) -> TgsOptions:
+        return TgsOptions(etypes=self.config.tgs_etypes, clock_skew=self.config.clockskew)
+
+    def _service(self, target: Target) -> Principal:
+        """Return the service with its realm: the one named, else that of [domain_realm], else "": as the KDC refers."""
+        principal = target_principal(target)
+        if principal.realm or len(principal.components) < 2:
+            return principal
+        host = principal.components[1].partition(":")[0]
+        return replace(principal, realm=self.config.realm_of(host) or "")
+
+    def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
+        tgt = yield from as_exchange(credential, options, offsets=self._offsets)
+        credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
+        credential.ccache.store(tgt)
+        return tgt
+
+    def _get_ticket(
+        self, credential: Credential, target: Target, *, forwardable: bool | None = None
+    ) -> Exchange[ServiceTicket]:
+        return get_service_ticket(
+            credential,
+            self._service(target),
+            store=credential.ccache,
+            as_options=self._as_options(forwardable=forwardable),
+            tgs_options=self._tgs_options,
+            capath=self.config.capath,
+            offsets=self._offsets,
+        )
+
+    def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
+        tgt = _stored_tgt(credential)
+        if tgt is None:
+            raise CredentialError(
+                f"there is no valid TGT of {credential.principal} to renew: get a new one with a password or a keytab"
+            )
+        renewed = yield from renew(tgt, self._tgs_options)
+        credential.ccache.store(renewed)
+        return renewed
+
+    def _forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> Exchange[ServiceTicket]:
+        tgt = _stored_tgt(credential)
+        if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
+            tgt = yield from self._get_tgt(credential, self._as_options(forwardable=True))
+        if tgt is None:
+            raise CredentialError(f"there is no valid TGT of {credential.principal} to forward: get one with kinit -f")
+        return (yield from forward_tgt(tgt, addresses, self._tgs_options))
+
+    def _initiate(
+        self, target: Target, credential: Credential, flags: Flag, channel_bindings: ChannelBindings | None
+    ) -> Exchange[Initiator]:
+        delegate = bool(flags & Flag.DELEG)
+        ticket = yield from self._get_ticket(credential, target, forwardable=delegate or None)
+        forwarded = None
+        if delegate and ticket.flags & TicketFlags.OK_AS_DELEGATE:
+            forwarded = yield from self._forward_tgt(credential)
+        return Initiator(
+            ticket,
+            flags=flags,
+            channel_bindings=channel_bindings,
+            forwarded_tgt=forwarded,
+            permitted_etypes=self.config.permitted_etypes,
+        )
+
+
+def _stored_tgt(credential: Credential) -> ServiceTicket | None:
+    realm = credential.ccache.principal.realm
+    return credential.ccache.find(Principal(("krbtgt", realm), realm))
+
+
+class KdcClient(_Exchanges):
+    """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
+
+    `config` is by default that of krb5.conf. `timeout` is in seconds and covers everything that one call asks of KDCs,
+    whatever they do. Tickets go to the credential's ccache. Holds no socket between calls; safe for several threads.
+    Every method raises TransportError (TransportTimeoutError at the deadline) where no KDC answers, ConfigError where
+    none is known, KdcError for what a KDC refuses, ProtocolError or DecodeError for a reply that does not fit.
+    """
+
+    def get_tgt(
+        self,
+        credential: Credential,
+        *,
+        lifetime: float | None = None,
+        renewable: float | None = None,
+        forwardable: bool | None = None,
+        canonicalize: bool | None = None,
+        pac_request: bool | None = None,
+    ) -> ServiceTicket:
+        """Return a new TGT. What is None is as configured; `lifetime` and `renewable` (lifetime) are in seconds.
+
+        Raises PreauthFailedError for a wrong password or key, ClientUnknownError and so on for the account's state.
+        """
+        options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
+        return self._run(lambda: self._get_tgt(credential, options))
+
+    def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
+        """Return a ticket for `target`, from the credential's ccache or from the KDCs, with a TGT where one is missing.
+
+        The service's realm is the one that `target` names, else that of [domain_realm], else where the KDC of the
+        client's realm refers. Raises ServiceUnknownError where no KDC knows it, SpnError for text that is no SPN.
+        """
+        return self._run(lambda: self._get_ticket(credential, target))
+
+    def renew(self, credential: Credential) -> ServiceTicket:
+        """Return the credential's TGT, renewed. Raises CredentialError for one that is not renewable."""
+        return self._run(lambda: self._renew(credential))
+
+    def forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> ServiceTicket:
+        """Return a forwarded TGT, to delegate it to a service; none: `addresses` from which it can be used are all.
+
+        Raises CredentialError for a TGT that is not forwardable.
+        """
+        return self._run(lambda: self._forward_tgt(credential, addresses))
+
+    def _run(self, make: Callable[[], Exchange[T]]) -> T:
+        call = self._new_call()
+        return run(call.exchange(make), lambda request: transport.drive(call.ask(request)))
+
+
+class AsyncKdcClient(_Exchanges):
+    """`KdcClient` for asyncio, method for method. Cancelling a call leaves no socket behind."""
+
+    async def get_tgt(
+        self,
+        credential: Credential,
+        *,
+        lifetime: float | None = None,
+        renewable: float | None = None,
+        forwardable: bool | None = None,
+        canonicalize: bool | None = None,
+        pac_request: bool | None = None,
+    ) -> ServiceTicket:
+        """As `KdcClient.get_tgt`."""
+        options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
+        return await self._run(lambda: self._get_tgt(credential, options))
+
+    async def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
+        """As `KdcClient.get_ticket`."""
+        return await self._run(lambda: self._get_ticket(credential, target))
+
+    async def renew(self, credential: Credential) -> ServiceTicket:
+        """As `KdcClient.renew`."""
+        return await self._run(lambda: self._renew(credential))
+
+    async def forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> ServiceTicket:
+        """As `KdcClient.forward_tgt`."""
+        return await self._run(lambda: self._forward_tgt(credential, addresses))
+
+    async def _run(self, make: Callable[[], Exchange[T]]) -> T:
+        from purekrb.kdc import aio_transport  # imports asyncio, which who blocks does not need
+
+        call = self._new_call()
+        return await run_async(call.exchange(make), lambda request: aio_transport.drive(call.ask(request)))
+
+
+def initiate(
+    target: Target,
+    credential: Credential,
+    config: Config | None = None,
+    *,
+    flags: Flag = DEFAULT_FLAGS,
+    mechanism: str = "kerberos",
+    channel_bindings: ChannelBindings | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Initiator:
+    """Return the initiator of a context with the service `target`; gets the tickets that it needs first.
+
+    With DELEG it fetches a forwarded TGT where the KDC marks the service OK-AS-DELEGATE. `timeout` (seconds) covers
+    the KDCs. Raises what KdcClient.get_ticket raises; CredentialError where DELEG needs a TGT that is not forwardable.
+    """
+    _check_mechanism(mechanism)
+    client = KdcClient(config, timeout=timeout)
+    return client._run(lambda: client._initiate(target, credential, flags, channel_bindings))
+
+
+async def initiate_async(
+    target: Target,
+    credential: Credential,
+    config: Config | None = None,
+    *,
+    flags: Flag = DEFAULT_FLAGS,
+    mechanism: str = "kerberos",
+    channel_bindings: ChannelBindings | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Initiator:
+    """As `initiate`, for asyncio."""
+    _check_mechanism(mechanism)
+    client = AsyncKdcClient(config, timeout=timeout)
+    return await client._run(lambda: client._initiate(target, credential, flags, channel_bindings))
+
+
+def _check_mechanism(mechanism: str) -> None:
+    if mechanism != "kerberos":
+        raise UnsupportedError(f'initiate has no mechanism {mechanism!r}: pass "kerberos"')
+
+
+def verify_credentials(
+    credential: Credential,
+    keytab: Keytab | FilePath | None = None,
+    *,
+    service: Target | None = None,
+    config: Config | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Principal:
+    """Return the client's principal once a KDC that knows a key of `keytab` has vouched for its password or key.
+
+    `keytab` is a Keytab, a file, or None: see `Keytab.load`.
+    A TGT alone proves nothing to others than its owner: who can answer in the KDC's place can answer with any password.
+    So a new TGT is taken to get a ticket for a service of this machine, `service` or those in `keytab`, and the ticket
+    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, else what stood
+    in the way. Source: RFC 4120 3.1.5, 10.
+    """
+    keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
+    services: list[Target] = list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
+    if not services:
+        raise CredentialError(
+            "the keytab is empty, so that nothing can prove the KDC genuine: export a host key into it"
+        )
+    client = KdcClient(config, timeout=timeout)
+    fresh = client._run(lambda: client._get_tgt(credential, client._as_options()))
+    refused: KerberosError | None = None
+    for candidate in services[:MAX_SERVICES]:
+        proof = Credential(fresh.client, ccache=CCache(fresh.client, [fresh]))
+        try:
+            ticket = client.get_ticket(proof, candidate)
+            permitted = client.config.permitted_etypes
+            acceptor = Acceptor(keytab, replay_cache=MemoryReplayCache(), permitted_etypes=permitted)
+            acceptor.step(Initiator(ticket, permitted_etypes=permitted).step())
+        except KerberosError as error:
+            refused = refused or error
+            continue
+        if acceptor.initiator != fresh.client:
+            raise CredentialError(
+                f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, not to {fresh.client}: "
+                "do not trust this login"
+            )
+        return fresh.client
+    raise refused or CredentialError("no service was tried")
