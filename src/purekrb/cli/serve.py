@@ -1,0 +1,57 @@
+"""Run an echo service over sealed channels: every message comes back. Ends with Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from typing import TYPE_CHECKING
+
+from purekrb.cli import options
+from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.channel.blocking import Channel
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "address", type=options.host_port, metavar="HOST:PORT", help="where to listen, as in 0.0.0.0:2000"
+    )
+    parser.add_argument("-t", "--keytab", metavar="FILE", help="the service's keys (default: KRB5_KTNAME)")
+    parser.add_argument("--service", metavar="PRINCIPAL", help="accept tickets for this name only")
+    parser.add_argument("--once", action="store_true", help="end after the first client")
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Run the command."""
+    import purekrb
+    from purekrb.credentials.keytab import Keytab
+
+    keytab = Keytab.load(args.keytab)
+    with purekrb.listen(args.address, keytab, service=args.service) as server:
+        host, port = server.address[:2]
+        output.result({"listening": [host, port]}, f"listening on {host}:{port} for {keytab.summary()}")
+        for channel in server:
+            worker = threading.Thread(target=_echo, args=(channel, output), daemon=True)
+            worker.start()
+            if args.once:
+                worker.join()
+                break
+    return 0
+
+
+def _echo(channel: Channel, output: Output) -> None:
+    from purekrb.errors import KerberosError
+
+    client, messages = str(channel.context.initiator), 0
+    try:
+        with channel:
+            while (message := channel.recv()) is not None:
+                channel.send(message)
+                messages += 1
+        output.result({"client": client, "messages": messages}, f"{client}: {messages} messages echoed")
+    except KerberosError as error:
+        output.error(f"{client}: {error}", type(error).__name__)
