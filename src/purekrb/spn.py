@@ -107,7 +107,7 @@ class ServicePrincipalName:
         parts = text.split("/")
         if len(parts) not in (2, 3):
             raise SpnError(
-                f"SPN {text!r} has {len(parts) - 1} slashes, expected class/host[:port] or class/host[:port]/servicename; "
+                f"SPN {text!r} has {len(parts) - 1} slashes, expected class/host[:port][/servicename]; "
                 "where the service name is a DN that contains '/', use the objectGUID of the object in its place"
             )
         host, colon, suffix = parts[1].partition(":")
