@@ -13,6 +13,9 @@ from support.heimdal import HeimdalRealm, start_heimdal_peer
 from support.java import start_java_peer
 from support.mit import MitRealm
 
+# Failures in shared checks are to tell as much as those in the test files themselves.
+pytest.register_assert_rewrite("support.context_checks")
+
 
 @pytest.fixture(scope="session")
 def mit_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:

@@ -13,7 +13,8 @@ before it, as 32-bit big-endian numbers. A request is a command, then a context'
     verify    data, token
     limit     size, "1" to seal                 -> the largest message whose token fits into `size` bytes
     info                                        -> flags, initiator, acceptor ("" where it cannot say)
-    delegated ccache                            -> the principal whose ticket was delegated, now in `ccache`
+    delegated ccache                            -> the principal whose ticket was delegated, now in `ccache`; Java
+                                                   takes a host-based name instead and gets a ticket for it
     close
 
 Numbers are decimal text, `bindings` the application data of the channel bindings ("" for none). An answer begins with
@@ -156,9 +157,9 @@ class PeerContext:
     def acceptor(self) -> str:
         return self.peer.call("info", self._number)[2].decode()
 
-    def save_delegated(self, ccache: Path) -> str:
-        """Write the delegated ticket into `ccache` and return whose it is."""
-        return self.peer.call("delegated", self._number, str(ccache))[0].decode()
+    def use_delegated(self, where: str) -> str:
+        """Write the delegated ticket into the ccache `where` (Java: get a ticket for `where`); return whose it is."""
+        return self.peer.call("delegated", self._number, where)[0].decode()
 
     def close(self) -> None:
         self.peer.call("close", self._number)

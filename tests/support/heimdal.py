@@ -36,13 +36,12 @@ def start_heimdal_peer(directory: Path, krb5_conf: Path) -> GssPeer:
 
 
 class HeimdalRealm:
-    """HEIM.TEST served by Heimdal's kdc, with the users `user` and `pre` and the service gsvc/localhost.
+    """HEIM.TEST served by Heimdal's kdc, with `user` (password "userpw"), `pre` ("prepw") and gsvc/localhost.
 
     `pre` must pre-authenticate. `krb5_conf` suits Heimdal and MIT; `service_keytab` holds gsvc/localhost's keys.
     """
 
     realm = "HEIM.TEST"
-    passwords = {"user": "userpw", "pre": "prepw"}
 
     def __init__(self, directory: Path) -> None:
         kdc = _UNPACKED / "lib" / "heimdal-servers" / "kdc"

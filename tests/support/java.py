@@ -24,4 +24,5 @@ def start_java_peer(directory: Path, krb5_conf: Path) -> GssPeer:
         f"-Djava.security.krb5.conf={krb5_conf}",
         f"-Djava.io.tmpdir={directory}",  # where Java keeps its replay cache
     ]
-    return GssPeer("Java", [java, *options, "-cp", str(directory), "GssPeer"], env=os.environ, log=directory / "java.log")
+    argv = [java, *options, "-cp", str(directory), "GssPeer"]
+    return GssPeer("Java", argv, env=os.environ, log=directory / "java.log")

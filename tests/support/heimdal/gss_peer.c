@@ -73,7 +73,7 @@ static void answer_error(OM_uint32 major, OM_uint32 minor, gss_buffer_t token)
     gss_display_status(&ignored, major, GSS_C_GSS_CODE, GSS_C_NO_OID, &more, &why);
     more = 0;
     gss_display_status(&ignored, minor, GSS_C_MECH_CODE, GSS_KRB5_MECHANISM, &more, &detail);
-    snprintf(text, sizeof text, "%.*s: %.*s", (int)why.length, (char *)why.value, (int)detail.length, (char *)detail.value);
+    snprintf(text, sizeof text, "%.*s: %.*s (%#x, %u)", (int)why.length, (char *)why.value, (int)detail.length, (char *)detail.value, major, minor);
     write_number(3);
     write_text("error");
     write_text(text);

@@ -123,8 +123,12 @@ public final class GssPeer {
                 return new byte[][] {bytes(context.getWrapSizeLimit(0, isSet(request[3]), Integer.parseInt(new String(request[2]))))};
             case "info":
                 return new byte[][] {bytes(flags(context)), bytes(context.getSrcName()), bytes(context.getTargName())};
-            case "delegated": // Java cannot write a ccache: only the name.
-                return new byte[][] {bytes(context.getDelegCred().getName())};
+            case "delegated": { // Java cannot write a ccache: it gets a ticket for the service named instead of the file.
+                GSSName target = MANAGER.createName(new String(request[2]), GSSName.NT_HOSTBASED_SERVICE);
+                GSSContext onward = MANAGER.createContext(target, krb5(), context.getDelegCred(), GSSContext.DEFAULT_LIFETIME);
+                onward.initSecContext(new byte[0], 0, 0);
+                return new byte[][] {bytes(onward.getSrcName())};
+            }
             case "close":
                 context.dispose();
                 PEERS.remove(number);
