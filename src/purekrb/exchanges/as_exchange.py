@@ -34,7 +34,7 @@ from purekrb.errors import (
     ProtocolError,
     UnsupportedError,
 )
-from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce
+from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum, EncryptedData, HostAddress, KrbError
@@ -360,14 +360,13 @@ class _AsExchange:
             self.info = _etype_info2(reply.padata) or self.info
             self.key = self.client_key(etype)
         try:
-            plaintext = crypto.decrypt(self.key, KeyUsage.AS_REP_ENC_PART, reply.enc_part.cipher)
+            part = open_reply(self.key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
         except IntegrityError:
             raise PreauthFailedError(
                 f"{about}: the reply does not decrypt with the client's key of {etype_name(etype)}: the password is "
                 "wrong, or the keytab is out of date",
                 code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
             ) from None
-        part = EncKdcRepPart.decode(plaintext)
         verified = self.verify_request_checksum(part, request)
         if etype == EncryptionType.RC4_HMAC and not (proven or verified or self.etypes == (etype,)):
             # Whoever strips AES from the request, which nothing protects but the checksum, gets just this reply.

@@ -6,7 +6,9 @@ import logging
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from purekrb import crypto
 from purekrb.constants import ErrorCode, KdcOptions
+from purekrb.credentials.secrecy import forget_frames
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ClientRevokedError,
@@ -19,12 +21,12 @@ from purekrb.errors import (
     ProtocolError,
     ServiceUnknownError,
 )
-from purekrb.keys import etype_name
-from purekrb.messages.ap import HostAddress, KrbError, Ticket
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
 from purekrb.system import RandomBytes
 
-__all__ = ["KDC_ERRORS", "kdc_error", "check_reply", "check_clock", "new_nonce"]
+__all__ = ["KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
 
 log = logging.getLogger("purekrb.kdc")
 
@@ -127,6 +129,18 @@ def new_nonce(random: RandomBytes) -> int:
     return int.from_bytes(random(4), "big") & 0x7FFFFFFF
 
 
+@forget_frames
+def open_reply(key: EncryptionKey, usage: int, enc_part: EncryptedData, nonce: int) -> EncKdcRepPart:
+    """Return the encrypted part of the reply to the request with `nonce`.
+
+    Raises IntegrityError for another key, DecodeError for bad contents, ProtocolError for another nonce.
+    """
+    part = EncKdcRepPart.decode(crypto.decrypt(key, usage, enc_part.cipher))
+    if part.nonce != nonce:
+        raise ProtocolError("the reply answers another request: its nonce differs (a replayed reply?)")
+    return part
+
+
 def check_reply(
     body: KdcReqBody,
     reply: AsRep | TgsRep,
@@ -136,15 +150,13 @@ def check_reply(
     inherited: bool = False,
     offset: timedelta,
 ) -> ServiceTicket:
-    """Return the ticket of a KDC's reply to the request `body`, if nonce, names, key, times and addresses are right.
+    """Return the ticket of a KDC's reply to the request `body`, if names, key, times and addresses are right.
 
     Whether client and service are those asked for is left to the exchange, since AS and TGS allow for different
     deviations. `addresses` are what the ticket must be bound to; the reply need not name them where they are
     `inherited` from the TGT (RFC 4120 5.4.2). `offset` is the KDC's clock minus ours. Raises ProtocolError, and
     DecodeError for a malformed ticket. Source: RFC 4120 3.1.5, 3.3.4.
     """
-    if part.nonce != body.nonce:
-        raise ProtocolError("the reply answers another request: its nonce differs (a replayed reply?)")
     ticket = Ticket.decode(reply.ticket)
     named = part.sname.principal(part.srealm)
     if ticket.sname.principal(ticket.realm) != named:

@@ -25,7 +25,7 @@ from purekrb.constants import (
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, IntegrityError, KerberosError, ProtocolError
 from purekrb.exchanges.as_exchange import AsOptions, ClientCredential, as_exchange
-from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce
+from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.keys import EncryptionKey, etype_name
@@ -69,12 +69,12 @@ class TgsOptions:
 
 
 class TicketStore(Protocol):
-    """Where tickets are kept for later; a credential cache is one."""
+    """Where the tickets of one client are kept for later; a CCache is one."""
 
-    def find(
-        self, service: Principal, *, client: Principal | None = None, now: datetime, margin: float
-    ) -> ServiceTicket | None:
-        """Return a ticket for `service` that is valid for `margin` more seconds, or None."""
+    principal: Principal
+
+    def find(self, service: Principal, *, now: datetime, margin: float) -> ServiceTicket | None:
+        """Return a ticket of `principal` for `service` that is valid for `margin` more seconds, or None."""
 
     def store(self, ticket: ServiceTicket) -> None:
         """Keep `ticket`."""
@@ -175,16 +175,18 @@ def get_service_ticket(
 ) -> Exchange[ServiceTicket]:
     """Return a ticket for `service` from `store`, or get what is missing from the KDCs and keep it there.
 
-    A stored ticket is used if it is valid for `margin` more seconds.
+    A stored ticket is used if it is valid for `margin` more seconds. A service without a realm is looked up in the
+    client's, so that a ticket to which KDCs referred is asked for each time.
     """
-    client = credential.principal
-    ticket = store.find(service, client=client, now=clock(), margin=margin)
+    realm = store.principal.realm
+    ticket = store.find(replace(service, realm=service.realm or realm), now=clock(), margin=margin)
     if ticket is not None:
-        log.debug("ticket for %s from the store, until %s", service, ticket.endtime)
+        log.debug("ticket for %s from the store, until %s", ticket.service, ticket.endtime)
         return ticket
-    tgt = store.find(_tgs(client.realm, client.realm), client=client, now=clock(), margin=margin)
+    tgt = store.find(_tgs(realm, realm), now=clock(), margin=margin)
     if tgt is None:
         tgt = yield from as_exchange(credential, as_options, clock=clock, random=random, offsets=offsets)
+        store.principal = tgt.client  # the canonical name, under which the store finds the tickets again
         store.store(tgt)
     ticket = yield from tgs_exchange(tgt, service, tgs_options, capath=capath, clock=clock, random=random)
     store.store(ticket)
@@ -280,7 +282,7 @@ class _Asker:
         try:
             if isinstance(reply, AsRep):
                 raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
-            part = EncKdcRepPart.decode(_decrypt(reply.enc_part, subkey, tgt.session_key, about))
+            part = _open(reply.enc_part, subkey, tgt.session_key, body.nonce, about)
             forwarded = purpose == KdcOptions.FORWARDED
             ticket = check_reply(
                 body,
@@ -350,8 +352,10 @@ class _Asker:
             raise ProtocolError("the ticket is for another service than was asked for", expected=wanted, got=named)
 
 
-def _decrypt(enc_part: EncryptedData, subkey: EncryptionKey, session_key: EncryptionKey, about: str) -> bytes:
-    """Return the plaintext of a TGS-REP.
+def _open(
+    enc_part: EncryptedData, subkey: EncryptionKey, session_key: EncryptionKey, nonce: int, about: str
+) -> EncKdcRepPart:
+    """Return the encrypted part of a TGS-REP.
 
     RFC 4120 5.4.2: with the subkey, usage 9. Old Heimdal KDCs use the session key, usage 8, although there is a
     subkey; RFC 4757 as printed has 8 for both, before its erratum. A wrong guess fails the integrity check.
@@ -367,7 +371,7 @@ def _decrypt(enc_part: EncryptedData, subkey: EncryptionKey, session_key: Encryp
         )
     for key, usage in attempts:
         try:
-            return crypto.decrypt(key, usage, enc_part.cipher)
+            return open_reply(key, usage, enc_part, nonce)
         except IntegrityError:
             continue
     raise IntegrityError

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from impacket.krb5 import asn1
+from pyasn1.codec.ber.encoder import AbstractItemEncoder
 from pyasn1.codec.der import decoder, encoder
 from pyasn1.error import PyAsn1Error
-from pyasn1.type import tag
+from pyasn1.type import tag, univ
 
 from purekrb.constants import MessageType
 from purekrb.errors import DecodeError
@@ -49,6 +50,17 @@ PVNO = 5
 
 _STRING = der.GeneralString()
 _TIME = der.KerberosTime()
+
+
+class _IntegerEncoder(AbstractItemEncoder):  # type: ignore[misc]  # pyasn1 has no types
+    """INTEGER in its shortest form, also for -128, -32768 ..., to which pyasn1 gives a byte too many."""
+
+    def encodeValue(self, value: Any, asn1Spec: Any, encodeFun: Any, **options: Any) -> tuple[bytes, bool, bool]:  # noqa: N802, N803
+        return _ANY_INTEGER.encode(int(value)), False, True
+
+
+_ANY_INTEGER = der.Integer(-(1 << 63), (1 << 63) - 1)
+_to_der = encoder.Encoder(typeMap={**encoder.TYPE_MAP, univ.Integer.typeId: _IntegerEncoder()})
 
 
 class _Type(NamedTuple):
@@ -179,7 +191,7 @@ _ADDRESSES = _list(_Struct(HostAddress, {"addr-type": _INT32, "address": _BYTES}
 
 def _read_element(component: Any) -> bytes:
     """Return the bytes of `component` without its context tag: those that came, or `_read` refuses the message."""
-    data: bytes = encoder.encode(component)
+    data: bytes = _to_der(component)
     context, start, _ = der.read_header(data, 0, len(data))
     return data[start:] if context & 0xC0 == 0x80 else data
 
@@ -205,20 +217,22 @@ def _read(data: bytes, spec: Any, struct: _Struct | _Type, name: str) -> Any:
     der.check_strict(data, max_items=MAX_ITEMS)
     try:
         component, rest = decoder.decode(data, asn1Spec=spec)
-        one_form = not rest and encoder.encode(component) == data
+        one_form = not rest and _to_der(component) == data
         value = struct.read(component)
     except DecodeError:
         raise
     except Exception as error:  # pyasn1 lets more than its own exceptions out; whichever it is, the bytes are at fault
-        raise DecodeError(f"this is not a well-formed {name} ({type(error).__name__})") from None
-    if not one_form:
-        raise DecodeError(f"this {name} can be read in more than one way: it is not DER")
-    return value
+        failure = f"this is not a well-formed {name} ({type(error).__name__})"
+    else:
+        if one_form:
+            return value
+        failure = f"this {name} can be read in more than one way: it is not DER"
+    raise DecodeError(failure)  # out here, so that pyasn1's error, which may quote the data, is not its context
 
 
 def _encode(component: Any, name: str) -> bytes:
     try:
-        data: bytes = encoder.encode(component)
+        data: bytes = _to_der(component)
     except PyAsn1Error:
         raise ValueError(f"this {name} has a value that its ASN.1 does not allow") from None
     return data
