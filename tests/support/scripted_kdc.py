@@ -1,7 +1,7 @@
 """A KDC in memory that gives genuine replies, each part of which a test can alter before it is encrypted or sent.
 
-It checks what it is sent as strictly as a real KDC (PA-ENC-TIMESTAMP, the AP-REQ of a TGS-REQ, its checksum and subkey),
-so that a positive control proves the request as well as the reply. One object serves all realms.
+It checks what it is sent as strictly as a real KDC (PA-ENC-TIMESTAMP, the AP-REQ of a TGS-REQ, its checksum and
+subkey), so that a positive control proves the request as well as the reply. One object serves all realms.
 """
 
 from __future__ import annotations
@@ -129,11 +129,8 @@ class ScriptedKdc:
     realms: list[str] = field(default_factory=list)
 
     def __call__(self, request: KdcRequest) -> bytes:
-        decoded: AsReq | TgsReq
-        if request.message[:1] == b"\x6a":
-            decoded = AsReq.decode(request.message)
-        else:
-            decoded = TgsReq.decode(request.message)
+        kind = AsReq if request.message[:1] == b"\x6a" else TgsReq
+        decoded: AsReq | TgsReq = kind.decode(request.message)
         self.seen.append(decoded)
         self.realms.append(request.realm)
         scripted = self.answer(decoded, request.realm)
@@ -180,7 +177,9 @@ class ScriptedKdc:
 
     def _as(self, request: AsReq, sent: KdcRequest) -> bytes:
         body = request.req_body
-        assert body.cname is not None and body.sname is not None and body.realm == sent.realm
+        assert body.cname is not None
+        assert body.sname is not None
+        assert body.realm == sent.realm
         client = body.cname.principal(body.realm)
         offered = [e for e in body.etype if e in self.etypes]
         if not offered:
@@ -219,7 +218,8 @@ class ScriptedKdc:
 
     def _tgs(self, request: TgsReq, realm: str) -> bytes:
         body = request.req_body
-        assert body.sname is not None and body.realm == realm
+        assert body.sname is not None
+        assert body.realm == realm
         (pa,) = [p for p in request.padata if p.padata_type == PaDataType.TGS_REQ]
         ap_req = ApReq.decode(pa.padata_value)
         tgt = Ticket.decode(ap_req.ticket)

@@ -166,6 +166,8 @@ def check_reply(
             expected=named,
             got=ticket.sname.principal(ticket.realm),
         )
+    if not named.components:
+        raise ProtocolError("the ticket is for a service without a name")
     if part.key.etype not in body.etype:
         raise ProtocolError(
             f"the session key is of the encryption type {etype_name(part.key.etype)}, which was not offered",
