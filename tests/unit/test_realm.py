@@ -324,6 +324,18 @@ def test_renewing_asks_for_a_renewable_ticket_and_the_same_service(realm: Realm)
     assert ask_tgs(realm.handle, tgt, R, krbtgt, **renew).part.flags & TicketFlags.RENEWABLE
 
 
+def test_a_service_ticket_too_is_renewed_but_serves_for_nothing_else(realm: Realm) -> None:
+    realm.add_service("other/x")
+    tgt = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE)
+    ticket = ask_tgs(realm.handle, tgt, R, WEB, kdc_options=KdcOptions.RENEWABLE)
+    renewed = ask_tgs(realm.handle, ticket, R, WEB, kdc_options=KdcOptions.RENEW)
+    assert inside_of(renewed, realm, WEB).key == renewed.key
+    for service in (WEB, "other/x"):
+        assert code_of(realm.handle(tgs_req(ticket, R, service))) == ErrorCode.KRB_AP_ERR_NOT_US
+    refused = realm.handle(tgs_req(ticket, R, "other/x", kdc_options=KdcOptions.RENEW))
+    assert code_of(refused) == ErrorCode.KDC_ERR_SERVER_NOMATCH
+
+
 def test_renewable_ok_makes_a_ticket_renewable_only_where_it_would_be_too_short(realm: Realm) -> None:
     short = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE_OK, till=now() + timedelta(hours=1))
     assert not short.part.flags & TicketFlags.RENEWABLE

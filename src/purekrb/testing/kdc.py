@@ -369,7 +369,7 @@ class Kdc:
             raise _RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
         if ap_req.msg_type != MessageType.AP_REQ:
             raise _RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "PA-TGS-REQ holds no AP-REQ")
-        key = self._tgs_key(header)
+        key = self._header_key(header, body.kdc_options)
         try:
             tgt = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, header.enc_part.cipher))
             authenticator = Authenticator.decode(
@@ -401,11 +401,15 @@ class Kdc:
             raise _RefusedError(ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified") from None
         return header, tgt, authenticator
 
-    def _tgs_key(self, header: Ticket) -> EncryptionKey:
-        """Return the key that a ticket-granting ticket, ours or of a trusted realm, is encrypted with."""
+    def _header_key(self, header: Ticket, options: int) -> EncryptionKey:
+        """Return the key that the ticket of a TGS-REQ is encrypted with.
+
+        That ticket is a ticket-granting ticket, ours or of a trusted realm, or any of ours that is to be renewed.
+        """
         issuer = self if header.realm == self.realm else self.trusted.get(header.realm)
-        account = issuer.accounts.get(self.tgs) if issuer else None
-        if account is None or header.sname != self.tgs:
+        account = issuer.accounts.get(header.sname) if issuer else None
+        to_renew = issuer is self and options & KdcOptions.RENEW
+        if account is None or (header.sname != self.tgs and not to_renew):
             raise _RefusedError(ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service")
         key = account.key(header.enc_part.etype, header.enc_part.kvno)
         if key is None:
