@@ -109,7 +109,6 @@ MALFORMED = [
     pytest.param(W.file() + b"\0", id="K219-one-byte-too-many"),
     pytest.param(W.file(W.credential(contents=bytes(15))), id="K219-key-of-15-bytes"),
     pytest.param(W.file(W.credential(contents=b"")), id="K219-key-of-no-bytes"),
-    pytest.param(W.file(W.credential(is_skey=2)), id="K219-is-skey-2"),
     pytest.param(CCacheWriter(1).file(principal=bytes(8)), id="K219-version-1-principal-without-realm"),
     pytest.param(W.file(principal=W.principal(b"alice", realm=b"")), id="K219-default-principal-without-realm"),
     pytest.param(W.file(principal=W.principal(b"a\0b")), id="K219-NUL-in-a-name"),

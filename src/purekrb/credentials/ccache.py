@@ -182,9 +182,7 @@ class CCache:
             raise DecodeError("the credential cache is damaged: a key has two encryption types")
         contents = reader.counted(4)
         authtime, starttime, endtime, renew_till = (reader.unsigned(4) for _ in range(4))
-        is_skey = reader.unsigned(1)
-        if is_skey > 1:
-            raise DecodeError(f"the credential cache is damaged: is-skey is {is_skey}, expected 0 or 1")
+        is_skey = reader.unsigned(1) != 0  # MIT writes 8 for true
         flags = reader.unsigned(4)
         addresses = [(reader.unsigned(2), reader.counted(4)) for _ in range(reader.count(4, 6))]
         authorization_data = [(reader.signed(2), reader.counted(4)) for _ in range(reader.count(4, 6))]
@@ -211,7 +209,7 @@ class CCache:
                 authorization_data=tuple(AuthorizationDataEntry(*entry) for entry in authorization_data),
                 time_offset=offset,
                 second_ticket=second_ticket,
-                is_skey=bool(is_skey),
+                is_skey=is_skey,
             )
         )
 
