@@ -373,7 +373,7 @@ class Initiator(SecurityContext):
             subkey=self._subkey,
             seq_number=self._seq_number,
             mutual=mutual,
-            etypes=self._permitted_etypes,
+            etypes=self._offered_etypes(),
             now=moment,
             random=self._random,
         )
@@ -382,6 +382,12 @@ class Initiator(SecurityContext):
         else:
             self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
         return frame(TOK_AP_REQ, self._sent.message)
+
+    def _offered_etypes(self) -> tuple[int, ...]:
+        """Return what the acceptor may choose its subkey from: the session key's etype first, but RC4 last. RFC 4537 3."""
+        own = self._ticket.session_key.etype
+        others = tuple(etype for etype in self._permitted_etypes if etype != own)
+        return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
 
     def _take_reply(self, token: bytes) -> None:
         tok_id, message = unframe(token)
