@@ -384,7 +384,7 @@ class Initiator(SecurityContext):
         return frame(TOK_AP_REQ, self._sent.message)
 
     def _offered_etypes(self) -> tuple[int, ...]:
-        """Return what the acceptor may choose its subkey from: the session key's etype first, but RC4 last. RFC 4537 3."""
+        """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
         own = self._ticket.session_key.etype
         others = tuple(etype for etype in self._permitted_etypes if etype != own)
         return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
