@@ -5,6 +5,7 @@ Each call is an exchange, a generator that both twins run; they differ in how th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -32,6 +33,8 @@ from purekrb.names import Principal
 from purekrb.replay import MemoryReplayCache
 from purekrb.spn import ServicePrincipalName, target_principal
 
+_log = logging.getLogger("purekrb.kdc")
+
 __all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_credentials"]
 
 T = TypeVar("T")
@@ -54,14 +57,20 @@ class _Call:
         self._deadline = deadline
         self._realm = ""
         self._answered: KdcAddress | None = None
-        self._primary_of: str | None = None
+        self._primary_of: str | None = None  # from now on, only primary KDCs of this realm are asked
+        self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
         """Return the reply to one request."""
         primary = request.realm == self._primary_of
-        answer = yield from ask(
-            self._locator, request.realm, request.message, self._deadline, clock=time.monotonic, primary=primary
-        )
+        try:
+            answer = yield from ask(
+                self._locator, request.realm, request.message, self._deadline, clock=time.monotonic, primary=primary
+            )
+        except TransportError:
+            if primary and self._refused_by_replica is not None:
+                raise self._refused_by_replica from None
+            raise
         self._realm, self._answered = request.realm, answer.kdc
         return answer.reply
 
@@ -77,12 +86,10 @@ class _Call:
             primaries = self._locator.configured(self._realm, primary=True)
             if not primaries or self._answered is None or _is_among(self._answered, primaries):
                 raise
+            _log.debug("%s refused the password, now a primary KDC of %s is asked", self._answered, self._realm)
             self._primary_of = self._realm
-            refused = error
-        try:
-            return (yield from make())
-        except TransportError:
-            raise refused from None
+            self._refused_by_replica = error
+        return (yield from make())
 
 
 def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
