@@ -275,6 +275,25 @@ def test_merge_into_adds_to_what_is_there(tmp_path: Path, kind: str) -> None:
     CCache.destroy(name)
 
 
+def test_merge_into_keeps_a_ticket_that_lasts_longer(tmp_path: Path) -> None:
+    path = tmp_path / "cc"
+    renewed, old = ticket(TGS, endtime=NOW + 9 * HOUR), ticket(TGS)
+    for first, second in ((renewed, old), (old, renewed)):
+        CCache(ALICE, [first]).save(path)
+        CCache(ALICE, [second]).merge_into(path)
+        assert [found.endtime for found in CCache.load(path)] == [renewed.endtime]
+
+
+def test_a_path_with_a_colon_is_a_file_where_it_is_given_as_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (Path("KCM:1"), "FILE:KCM:1"):
+        good_ccache().merge_into(name)
+        assert len(CCache.load(name)) == 2
+    assert os.listdir(tmp_path) == ["KCM:1"]
+
+
 def test_threads_store_and_find_at_once() -> None:
     ccache = CCache(ALICE)
     failures = []

@@ -83,8 +83,7 @@ class CCache:
         """
         with self._lock:
             same = self._tickets.setdefault((ticket.client, ticket.service), [])
-            kind = (ticket.is_skey, ticket.second_ticket)
-            same[:] = [*(old for old in same if (old.is_skey, old.second_ticket) != kind), ticket]
+            same[:] = [*(old for old in same if _kind(old) != _kind(ticket)), ticket]
             if ticket.is_tgt and ticket.service.components[1] == ticket.service.realm:
                 self._time_offsets[ticket.service.realm] = ticket.time_offset
 
@@ -273,8 +272,8 @@ class CCache:
     def merge_into(self, name: files.FilePath | None = None) -> None:
         """Add the tickets and configuration of this ccache to those that `name` holds; made where it does not exist.
 
-        Several processes and threads that do so at once lose nothing to each other. Raises CredentialError, also where
-        `name` holds the tickets of another principal.
+        A ticket that is there and lasts longer stays. Several processes and threads that merge at once lose nothing to
+        each other. Raises CredentialError, also where `name` holds the tickets of another principal.
         """
         kind, residual = _resolve(name)
         if kind == "MEMORY":
@@ -282,23 +281,24 @@ class CCache:
                 self._merge_into(_memory.setdefault(residual, self))
             return
         with files.locked(residual, what=_WHAT):
-            if files.exists(residual):
-                ccache = self.load(residual)
-                self._merge_into(ccache)
-            else:
-                ccache = self
-            ccache.save(residual)
+            file = f"FILE:{residual}"
+            ccache = self.load(file) if files.exists(residual) else self
+            self._merge_into(ccache)
+            ccache.save(file)
 
     def _merge_into(self, other: CCache) -> None:
         if other.principal != self.principal:
             raise CredentialError(
                 f"the credential cache is that of {other.principal}, expected {self.principal}: choose another name"
             )
-        for ticket in self:
-            other.store(ticket)
+        tickets = list(self)
         with self._lock:
             config = dict(self._config)
         with other._lock:
+            for ticket in tickets:
+                there = other._tickets.get((ticket.client, ticket.service), ())
+                if all(old.endtime <= ticket.endtime for old in there if _kind(old) == _kind(ticket)):
+                    other.store(ticket)
             other._config.update(config)
 
     @staticmethod
@@ -340,6 +340,11 @@ def _primary(directory: str) -> str:
     if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
         raise DecodeError(f"{pointer} names {name!r}, expected a file name that begins with tkt")
     return os.path.join(directory, name)
+
+
+def _kind(ticket: ServiceTicket) -> tuple[bool, bytes]:
+    """Return what tells apart the tickets that one client may have for one service at the same time."""
+    return ticket.is_skey, ticket.second_ticket
 
 
 def _config_name(key: str, principal: Principal | None) -> tuple[str, ...]:
