@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from impacket.krb5 import asn1
 from pyasn1.codec.ber.encoder import AbstractItemEncoder
+from pyasn1.codec.cer.encoder import SequenceEncoder
 from pyasn1.codec.der import decoder, encoder
 from pyasn1.error import PyAsn1Error
 from pyasn1.type import tag, univ
@@ -59,8 +60,20 @@ class _IntegerEncoder(AbstractItemEncoder):  # type: ignore[misc]  # pyasn1 has 
         return _ANY_INTEGER.encode(int(value)), False, True
 
 
+class _SequenceEncoder(SequenceEncoder):  # type: ignore[misc]  # pyasn1 has no types
+    """SEQUENCE with its empty lists, which pyasn1 leaves out: a message that came with one has to encode to itself."""
+
+    omitEmptyOptionals = False  # noqa: N815
+
+
 _ANY_INTEGER = der.Integer(-(1 << 63), (1 << 63) - 1)
-_to_der = encoder.Encoder(typeMap={**encoder.TYPE_MAP, univ.Integer.typeId: _IntegerEncoder()})
+_to_der = encoder.Encoder(
+    typeMap={
+        **encoder.TYPE_MAP,
+        univ.Integer.typeId: _IntegerEncoder(),
+        univ.Sequence.typeId: _SequenceEncoder(),
+    }
+)
 
 
 class _Type(NamedTuple):
@@ -111,6 +124,12 @@ def _read_time(component: Any) -> datetime:
 def _read_flags(component: Any) -> int:
     size, value = len(component), int(component.asInteger())
     return value << 32 - size if size <= 32 else value >> size - 32
+
+
+def _flags_as_hex(value: int) -> str:
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"{value} are not 32 flags")
+    return f"0x{int(value):08x}"
 
 
 def _list(item: _Type, absent: object = None) -> _Type:
@@ -177,7 +196,7 @@ _BYTES = _simple(_octets, bytes)
 _TEXT = _simple(_read_string, str)
 _SALT = _simple(lambda component: _read_string(component).encode(), lambda value: value.decode())
 _KERBEROS_TIME = _simple(_read_time, lambda value: _TIME.encode(value).decode())
-_FLAGS = _simple(_read_flags, lambda value: f"0x{int(value):08x}")
+_FLAGS = _simple(_read_flags, _flags_as_hex)
 _BOOLEAN = _simple(bool, bool)
 _NAME = _Struct(
     PrincipalName, {"name-type": _INT32, "name-string": _list(_TEXT)}, rename={"name-string": "components"}
