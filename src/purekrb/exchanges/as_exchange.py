@@ -367,7 +367,7 @@ class _AsExchange:
                 "wrong, or the keytab is out of date",
                 code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
             ) from None
-        verified = self.verify_request_checksum(part, request)
+        verified = self.vouches_for_request(part, request)
         if etype == EncryptionType.RC4_HMAC and not (proven or verified or self.etypes == (etype,)):
             # Whoever strips AES from the request, which nothing protects but the checksum, gets just this reply.
             raise PolicyError(
@@ -397,7 +397,7 @@ class _AsExchange:
         )
         return ticket
 
-    def verify_request_checksum(self, part: EncKdcRepPart, request: bytes) -> bool:
+    def vouches_for_request(self, part: EncKdcRepPart, request: bytes) -> bool:
         """Return whether the KDC vouches for the request as it got it. Source: RFC 6806 11."""
         if not part.flags & TicketFlags.ENC_PA_REP or self.key is None:
             return False

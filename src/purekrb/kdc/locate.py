@@ -7,10 +7,10 @@ looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
 from __future__ import annotations
 
 import logging
-import random
 import socket
 from collections.abc import Callable, Iterable
 from itertools import islice
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError
@@ -30,7 +30,7 @@ MAX_ADDRESSES = 16
 #: Seconds that one SRV query may take.
 SRV_TIMEOUT = 3.0
 
-_randrange = random.SystemRandom().randrange
+_randrange = SystemRandom().randrange
 
 
 class SocketAddress(NamedTuple):
