@@ -8,12 +8,13 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
 from purekrb.channel.establish import (
     READ_SIZE,
     AcceptorOptions,
+    accept,
     broken,
     context_factory,
     dial,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from purekrb.credentials.credential import Credential
+    from purekrb.kdc.client import Target
     from purekrb.kdc.config import Config
-    from purekrb.names import Principal
 
 __all__ = ["Channel", "Server", "connect", "start_server"]
 
@@ -131,15 +132,15 @@ class Channel:
 
 async def connect(
     address: tuple[str, int],
-    target: str | Principal,
+    target: Target,
     credential: Credential,
     config: Config | None = None,
     *,
     flags: Flag = DEFAULT_FLAGS,
+    mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-    **options: Any,
 ) -> Channel:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
@@ -152,13 +153,19 @@ async def connect(
     check_max_frame(max_frame)
     deadline = time.monotonic() + timeout
     context = await initiate_async(
-        target, credential, config, flags=flags, channel_bindings=channel_bindings, timeout=timeout, **options
+        target,
+        credential,
+        config,
+        flags=flags,
+        mechanism=mechanism,
+        channel_bindings=channel_bindings,
+        timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)
-    return await _channel(await drive(dial(address, stream, deadline)), stream)
+    return await open_channel(await drive(dial(address, stream, deadline)), stream)
 
 
-async def _channel(sock: socket.socket, stream: SealedStream) -> Channel:
+async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel:
     """Return the channel over a socket on which `stream` is established."""
     try:
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -235,7 +242,8 @@ class Server:
         while True:
             await self._slots.acquire()
             try:
-                sock, peer = await loop.sock_accept(self._listener)
+                # Not loop.sock_accept(), which loses a connection that arrives together with a cancellation.
+                sock, peer = await drive(accept(self._listener))
             except OSError as error:
                 log.warning("no connection can be accepted now: %s", error)
                 self._slots.release()
@@ -271,7 +279,7 @@ class Server:
         try:
             stream = SealedStream(self._new_context(), max_frame=self._max_frame)
             await drive(handshake(sock, stream, deadline))
-            return await _channel(sock, stream)
+            return await open_channel(sock, stream)
         except BaseException:
             sock.close()
             raise

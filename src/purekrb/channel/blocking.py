@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purekrb.channel.establish import (
     READ_SIZE,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from purekrb.credentials.credential import Credential
+    from purekrb.kdc.client import Target
     from purekrb.kdc.config import Config
-    from purekrb.names import Principal
 
 __all__ = ["Channel", "Server", "connect", "listen"]
 
@@ -142,21 +142,21 @@ class Channel:
 
 def connect(
     address: tuple[str, int],
-    target: str | Principal,
+    target: Target,
     credential: Credential,
     config: Config | None = None,
     *,
     flags: Flag = DEFAULT_FLAGS,
+    mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-    **options: Any,
 ) -> Channel:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
     Gets the tickets it needs from the KDC first. `timeout` covers all of it: tickets, connection and handshake.
-    `max_frame` is the longest frame in bytes that is sent or accepted; the service's must be the same. Further
-    `options` are those of `purekrb.initiate`.
+    `max_frame` is the longest frame in bytes that is sent or accepted; the service's must be the same. Raises
+    ValueError for `flags` that leave out what a channel needs, what `purekrb.initiate` raises, and TransportError.
     """
     # Imported here: a service needs neither a KDC client nor what it depends on.
     from purekrb.kdc.client import initiate
@@ -165,7 +165,13 @@ def connect(
     check_max_frame(max_frame)
     deadline = time.monotonic() + timeout
     context = initiate(
-        target, credential, config, flags=flags, channel_bindings=channel_bindings, timeout=timeout, **options
+        target,
+        credential,
+        config,
+        flags=flags,
+        mechanism=mechanism,
+        channel_bindings=channel_bindings,
+        timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)
     return Channel(drive(dial(address, stream, deadline)), stream)

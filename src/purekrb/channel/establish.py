@@ -7,6 +7,7 @@ kdc/aio_transport.py; the blocking server runs many handshakes at once by itself
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "READ_SIZE",
     "AcceptorOptions",
+    "accept",
     "broken",
     "context_factory",
     "dial",
@@ -62,6 +64,15 @@ def dial(address: tuple[str, int], stream: SealedStream, deadline: float) -> Ste
         stream.abort()
         raise
     return sock
+
+
+def accept(listener: socket.socket) -> Steps[tuple[socket.socket, Any]]:
+    """Return the next connection and the peer's address."""
+    while True:
+        try:
+            return listener.accept()
+        except BlockingIOError:
+            yield from _readable(listener, math.inf)
 
 
 def handshake(sock: socket.socket, stream: SealedStream, deadline: float) -> Steps[None]:
