@@ -70,7 +70,8 @@ class Daemon:
     """
 
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], log: Path, port: int | None = None) -> None:
-        guard = 'trap "" TERM INT; "$@" </dev/null & child=$!; read -r _; kill $child 2>/dev/null; wait $child'
+        # The traps come second, so that the daemon does not inherit them.
+        guard = '"$@" </dev/null & child=$!; trap "" TERM INT; read -r _; kill $child 2>/dev/null; wait $child'
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", guard, "guard", *argv],

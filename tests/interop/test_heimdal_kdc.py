@@ -1,0 +1,59 @@
+"""purekrb's client with Heimdal's KDC."""
+
+from __future__ import annotations
+
+import pytest
+
+from purekrb import (
+    Acceptor,
+    ClientUnknownError,
+    Config,
+    Credential,
+    Initiator,
+    KdcClient,
+    Keytab,
+    PreauthFailedError,
+    ServiceUnknownError,
+)
+from support.heimdal import HeimdalRealm
+
+
+@pytest.fixture(scope="module")
+def client(heimdal_realm: HeimdalRealm) -> KdcClient:
+    return KdcClient(Config.from_file(heimdal_realm.krb5_conf))
+
+
+@pytest.mark.parametrize(("user", "password"), [("user", "userpw"), ("pre", "prepw")])
+def test_a_password_leads_to_a_context(
+    heimdal_realm: HeimdalRealm, client: KdcClient, user: str, password: str
+) -> None:
+    credential = Credential.from_password(f"{user}@HEIM.TEST", password)
+    ticket = client.get_ticket(credential, "gsvc/localhost")
+    initiator, acceptor = Initiator(ticket), Acceptor(Keytab.load(heimdal_realm.service_keytab))
+    initiator.step(acceptor.step(initiator.step()))
+    assert initiator.mutual
+    assert str(acceptor.initiator) == f"{user}@HEIM.TEST"
+    assert acceptor.unwrap(initiator.wrap(b"sealed")) == b"sealed"
+
+
+def test_a_wrong_password_is_told_from_a_right_one(client: KdcClient) -> None:
+    with pytest.raises(PreauthFailedError):
+        client.get_tgt(Credential.from_password("pre@HEIM.TEST", "wrong"))
+    assert client.get_tgt(Credential.from_password("pre@HEIM.TEST", "prepw")).is_tgt
+
+
+def test_unknown_names_have_their_own_errors(client: KdcClient) -> None:
+    with pytest.raises(ClientUnknownError):
+        client.get_tgt(Credential.from_password("nobody@HEIM.TEST", "x"))
+    with pytest.raises(ServiceUnknownError):
+        client.get_ticket(Credential.from_password("user@HEIM.TEST", "userpw"), "nothing/localhost")
+
+
+def test_a_service_authenticates_with_its_keytab(heimdal_realm: HeimdalRealm, client: KdcClient) -> None:
+    credential = Credential.from_keytab("gsvc/localhost@HEIM.TEST", Keytab.load(heimdal_realm.service_keytab))
+    assert str(client.get_tgt(credential).client) == "gsvc/localhost@HEIM.TEST"
+
+
+def test_a_tgt_is_forwarded(client: KdcClient) -> None:
+    forwarded = client.forward_tgt(Credential.from_password("user@HEIM.TEST", "userpw"))
+    assert forwarded.is_tgt
