@@ -104,13 +104,14 @@ class ScriptedKdc:
 
     part, ticket, reply alter the EncKdcRepPart, the Ticket and the whole reply; plaintext and message their bytes.
     answer sees each request first and may return a KrbError or bytes of its own. refer maps a service's name in a realm
-    to the realm to refer to. `seen` holds all requests, `errors` counts the answers that were KRB-ERRORs.
+    to the realm to refer to. `canonical` is the client's real name. `seen` holds all requests, `errors` counts the answers that were KRB-ERRORs.
     """
 
     preauth: bool = True
     etypes: tuple[int, ...] = (18, 17, 20, 19)
     salt: bytes | None = f"{REALM}alice".encode()
     s2kparams: bytes | None = None
+    canonical: Principal | None = None
     enc_pa_rep: bool = True
     clock: Callable[[], datetime] = clock
     session_etype: int | None = None
@@ -203,6 +204,7 @@ class ScriptedKdc:
             mac = crypto.checksum(key, KeyUsage.AS_REQ_ENC_PA_REP, sent.message)
             checksum = Checksum(crypto.profile_of(etype).checksum_type, mac)
             padata = (PaData(PaDataType.ENC_PA_REP, checksum.encode()),)
+        client = self.canonical or client
         service = body.sname.principal(body.realm)
         session_key = crypto.random_key(self.session_etype or offered[0])
         part, ticket = self._issue(request, client, service, session_key, flags, padata)

@@ -1,0 +1,313 @@
+"""The AS exchange step by step: what is asked for, how the KDC's answers are used, what its errors become."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from purekrb import errors
+from purekrb.constants import ErrorCode, KdcOptions, NameType, PaDataType, TicketFlags
+from purekrb.errors import (
+    ClientUnknownError,
+    CredentialError,
+    KdcError,
+    PolicyError,
+    PreauthFailedError,
+    ProtocolError,
+)
+from purekrb.exchanges.as_exchange import AsOptions, as_exchange
+from purekrb.exchanges.kdc_reply import KDC_ERRORS
+from purekrb.exchanges.runner import KdcRequest, run, run_async
+from purekrb.keys import EncryptionKey
+from purekrb.messages.kdc import AsReq, PaData, PaPacRequest
+from purekrb.names import Principal
+from support.scripted_kdc import ALICE, NOW, PASSWORD, REALM, WEB, Password, ScriptedKdc, clock, string_to_key
+
+TGS = Principal.parse(f"krbtgt/{REALM}@{REALM}")
+
+
+def get(kdc: ScriptedKdc, options: AsOptions | None = None, credential: Any = None, **more: Any) -> Any:
+    return run(as_exchange(credential or Password(), options, clock=clock, **more), kdc)
+
+
+def first_body(options: AsOptions | None = None, credential: Any = None) -> Any:
+    kdc = ScriptedKdc(preauth=False)
+    get(kdc, options, credential)
+    return kdc.seen[0].req_body
+
+
+def test_by_default_an_addressless_tgt_for_a_day_is_asked_for() -> None:
+    body = first_body()
+    assert (body.realm, body.cname, body.sname) == (REALM, ALICE.name, TGS.name)
+    assert (body.kdc_options, body.from_, body.rtime, body.addresses) == (0, None, None, None)
+    assert body.till == NOW + timedelta(days=1)
+    assert body.etype == (18, 17, 20, 19)
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (AsOptions(forwardable=True), KdcOptions.FORWARDABLE),
+        (AsOptions(proxiable=True), KdcOptions.PROXIABLE),
+        (AsOptions(canonicalize=True), KdcOptions.CANONICALIZE),
+        (AsOptions(renewable_lifetime=86400.0), KdcOptions.RENEWABLE),
+        (AsOptions(starttime=NOW), KdcOptions.ALLOW_POSTDATE | KdcOptions.POSTDATED),
+    ],
+)
+def test_an_option_sets_its_bits_and_no_other(options: AsOptions, option: int) -> None:
+    assert first_body(options).kdc_options == option
+
+
+def test_lifetimes_count_from_the_start() -> None:
+    start = NOW + timedelta(hours=2, microseconds=5)
+    body = first_body(AsOptions(starttime=start, lifetime=600.0, renewable_lifetime=1200.0))
+    whole = start.replace(microsecond=0)
+    assert (body.from_, body.till, body.rtime) == (
+        whole,
+        whole + timedelta(seconds=600),
+        whole + timedelta(seconds=1200),
+    )
+
+
+def test_a_service_can_be_asked_for_directly() -> None:
+    kdc = ScriptedKdc()
+    assert get(kdc, AsOptions(service=WEB)).service == WEB
+
+
+def test_an_enterprise_name_implies_canonicalization() -> None:
+    upn = Principal(("alice@corp.test",), REALM, NameType.ENTERPRISE)
+    kdc = ScriptedKdc(salt=b"salt", canonical=ALICE)
+    got = get(kdc, credential=Password(upn))
+    body = kdc.seen[0].req_body
+    assert body.kdc_options & KdcOptions.CANONICALIZE
+    assert body.cname is not None
+    assert body.cname.name_type == NameType.ENTERPRISE
+    assert got.client == ALICE
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_a_pac_is_asked_for_or_not_or_left_to_the_kdc(wanted: bool | None) -> None:
+    kdc = ScriptedKdc()
+    get(kdc, AsOptions(pac_request=wanted))
+    for request in kdc.seen:
+        values = [p.padata_value for p in request.padata if p.padata_type == PaDataType.PAC_REQUEST]
+        assert values == ([] if wanted is None else [PaPacRequest(wanted).encode()])
+
+
+@pytest.mark.parametrize("etype", [17, 18, 19, 20, 23])
+@pytest.mark.parametrize("preauth", [True, False])
+def test_every_etype_works(etype: int, preauth: bool) -> None:
+    kdc = ScriptedKdc(preauth=preauth, etypes=(etype,))
+    got = get(kdc, AsOptions(etypes=(etype,)))
+    assert got.session_key.etype == etype
+    assert bool(got.flags & TicketFlags.PRE_AUTHENT) == preauth
+
+
+def test_the_first_request_proves_nothing_and_the_second_carries_the_timestamp() -> None:
+    kdc = ScriptedKdc()
+    get(kdc)
+    kinds = [[p.padata_type for p in request.padata] for request in kdc.seen]
+    assert kinds == [[PaDataType.ENC_PA_REP], [PaDataType.ENC_TIMESTAMP, PaDataType.ENC_PA_REP]]
+    assert kdc.seen[0].req_body.nonce != kdc.seen[1].req_body.nonce
+
+
+def test_the_cookie_of_the_kdc_is_returned_as_it_came() -> None:
+    kdc = ScriptedKdc()
+    cookie = PaData(PaDataType.FX_COOKIE, b"stateless")
+    kdc.answer = lambda request, realm: (
+        kdc.preauth_required(kdc.etype_info2(), PaData(PaDataType.ENC_TIMESTAMP, b""), cookie)
+        if len(kdc.seen) == 1
+        else None
+    )
+    get(kdc)
+    assert kdc.seen[1].padata[0] == cookie
+
+
+def test_salt_and_iterations_are_those_that_the_kdc_names() -> None:
+    credential = Password()
+    get(ScriptedKdc(salt=b"NaCl", s2kparams=b"\0\0\x20\0", etypes=(17,)), credential=credential)
+    assert credential.asked == [(17, b"NaCl", b"\0\0\x20\0")]
+
+
+def test_rc4_has_no_iterations_to_check() -> None:
+    kdc = ScriptedKdc(etypes=(23,), s2kparams=b"\0\0\0\1")
+    assert get(kdc, AsOptions(etypes=(23,))).session_key.etype == 23
+
+
+def test_the_reply_may_be_in_another_etype_than_the_timestamp() -> None:
+    credential = Password()
+
+    def reply(genuine: Any) -> Any:
+        return replace(genuine, enc_part=replace(genuine.enc_part, etype=17))
+
+    class Switches(ScriptedKdc):
+        def _finish(self, genuine: Any, part: Any, key: Any, usage: int, application: Any) -> bytes:
+            aes128 = string_to_key(17, PASSWORD, self.salt or b"", None)
+            return super()._finish(reply(genuine), part, aes128, usage, application)
+
+    kdc = Switches(etypes=(18, 17), enc_pa_rep=False)
+    assert get(kdc, credential=credential).client == ALICE
+    assert [etype for etype, _, _ in credential.asked] == [18, 17]
+
+
+def test_a_wrong_password_is_told_apart_whether_the_kdc_or_the_client_finds_it() -> None:
+    wrong = Password(password="guess")
+
+    def refuse(kdc: ScriptedKdc) -> Callable[[Any, str], Any]:
+        return lambda request, realm: kdc.error(24) if len(kdc.seen) == 2 else None
+
+    kdc = ScriptedKdc()
+    kdc.answer = refuse(kdc)
+    with pytest.raises(PreauthFailedError, match="check the password"):
+        get(kdc, credential=wrong)
+    with pytest.raises(PreauthFailedError, match="the password is wrong") as caught:
+        get(ScriptedKdc(preauth=False), credential=wrong)
+    assert caught.value.code == ErrorCode.KDC_ERR_PREAUTH_FAILED
+    get(ScriptedKdc(preauth=False))
+
+
+def test_a_client_without_a_realm_or_keys_is_told_so() -> None:
+    with pytest.raises(CredentialError, match="no realm"):
+        get(ScriptedKdc(), credential=Password(Principal(("alice",), "")))
+    with pytest.raises(CredentialError, match="kinit"):
+        get(ScriptedKdc(), credential=Password(etypes=()))
+    with pytest.raises(PolicyError, match="permit"):
+        get(ScriptedKdc(), credential=Password(etypes=(23,)))
+
+    class NoKey(Password):
+        def key_for(self, etype: int, salt: bytes, params: bytes | None) -> None:
+            return None
+
+    with pytest.raises(CredentialError, match="export the keytab"):
+        get(ScriptedKdc(), credential=NoKey())
+
+
+def test_only_etypes_that_the_client_has_keys_of_are_offered() -> None:
+    assert first_body(credential=Password(etypes=(17, 20, 23))).etype == (17, 20)
+
+
+def test_a_tgs_rep_is_no_answer() -> None:
+    kdc = ScriptedKdc(preauth=False, message=lambda b: b"\x6d" + b[1:].replace(b"\xa1\3\2\1\x0b", b"\xa1\3\2\1\x0d", 1))
+    with pytest.raises(ProtocolError, match="TGS-REP"):
+        get(kdc)
+
+
+@pytest.mark.parametrize("code", [c for c in KDC_ERRORS if c not in (37, 68)])
+def test_each_error_of_the_kdc_is_an_exception_that_says_what_to_do(code: int) -> None:
+    kdc = ScriptedKdc()
+    kdc.answer = lambda request, realm: kdc.error(code, e_text="see\x1b[31m here" + "." * 1000)
+    with pytest.raises(KdcError) as caught:
+        get(kdc)
+    cls, what, advice = KDC_ERRORS[code]
+    message = str(caught.value)
+    assert type(caught.value) is cls
+    assert caught.value.code == code
+    assert caught.value.krb_error is not None
+    assert what in message
+    assert advice in message
+    assert str(ALICE) in message
+    assert ErrorCode(code).name in message
+    assert "\x1b" not in message  # text of the KDC is quoted
+    assert len(message) < 700
+    assert len(kdc.seen) == 1
+
+
+@pytest.mark.parametrize("code", [29, 60, 4711, -1])
+def test_other_errors_are_kdc_errors_too(code: int) -> None:
+    kdc = ScriptedKdc()
+    kdc.answer = lambda request, realm: kdc.error(code)
+    with pytest.raises(KdcError) as caught:
+        get(kdc)
+    assert (type(caught.value), caught.value.code) == (KdcError, code)
+
+
+def test_the_table_of_errors_leads_to_every_class_that_exists_for_it() -> None:
+    classes = {cls for cls, _, _ in KDC_ERRORS.values()}
+    assert classes == {KdcError, *KdcError.__subclasses__()}
+    assert KDC_ERRORS[6][0] is ClientUnknownError
+    assert KDC_ERRORS[23][0] is errors.PasswordExpiredError
+
+
+def test_blocking_and_asyncio_run_the_same_exchange() -> None:
+    import asyncio
+
+    kdc = ScriptedKdc()
+
+    async def send(request: KdcRequest) -> bytes:
+        await asyncio.sleep(0)
+        return kdc(request)
+
+    assert asyncio.run(run_async(as_exchange(Password(), clock=clock), send)).client == ALICE
+
+
+def test_the_same_random_bytes_and_time_make_the_same_requests() -> None:
+    def requests() -> list[bytes]:
+        sent: list[bytes] = []
+        kdc = ScriptedKdc()
+
+        def send(request: KdcRequest) -> bytes:
+            sent.append(request.message)
+            return kdc(request)
+
+        counter = iter(range(256))
+        run(as_exchange(Password(), clock=clock, random=lambda n: bytes(next(counter) for _ in range(n))), send)
+        return sent
+
+    assert requests() == requests()
+    assert len(requests()) == 2
+
+
+def test_an_exchange_can_be_stepped_by_hand() -> None:
+    kdc = ScriptedKdc(preauth=False)
+    exchange = as_exchange(Password(), clock=clock)
+    request = next(exchange)
+    assert request.realm == REALM
+    assert AsReq.decode(request.message).req_body.cname == ALICE.name
+    with pytest.raises(StopIteration) as done:
+        exchange.send(kdc(request))
+    assert done.value.value.service == TGS
+
+
+def test_the_offset_of_a_kdc_is_measured_each_time_and_kept_by_realm() -> None:
+    offsets = {REALM: timedelta(hours=3)}
+    kdc = ScriptedKdc()
+    get(kdc, AsOptions(timesync=True), offsets=offsets)  # the stored offset was wrong: corrected on the way
+    assert len(kdc.seen) == 3
+    assert offsets == {REALM: timedelta(0)}
+
+
+@pytest.mark.parametrize(("seconds", "corrected"), [(0, False), (29, False), (31, True), (-31, True), (600, True)])
+def test_a_small_difference_of_clocks_is_left_alone(seconds: int, corrected: bool) -> None:
+    apart = timedelta(seconds=seconds)
+    got = get(ScriptedKdc(clock=lambda: NOW + apart))
+    assert got.time_offset == (apart if corrected else timedelta(0))
+
+
+def test_the_log_tells_each_step_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    canary = "canary-password-7391"
+
+    class Canary(Password):
+        def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey:
+            return string_to_key(etype, PASSWORD, salt, params)
+
+    caplog.set_level(logging.DEBUG, "purekrb")
+    got = get(ScriptedKdc(), credential=Canary(password=canary), options=AsOptions(canonicalize=True))
+    unknown = ScriptedKdc()
+    unknown.answer = lambda request, realm: unknown.error(6)
+    with pytest.raises(KdcError):
+        get(unknown)
+    with pytest.raises(ProtocolError):
+        get(ScriptedKdc(part=lambda p: replace(p, nonce=1)))
+    told = caplog.text
+    for word in ("AS-REQ to EXAMPLE.TEST", "PA-ENC-TIMESTAMP", "aes256-cts-hmac-sha1-96", "kvno 1", "AS-REP", "nonce"):
+        assert word in told
+    assert "KDC_ERR_C_PRINCIPAL_UNKNOWN" in told
+    key = got.session_key.contents
+    assert canary not in told
+    assert key.hex() not in told
+    assert repr(key) not in told
