@@ -60,6 +60,7 @@ FORBIDDEN_IN_CORE = {
 #: What the core may use of them all the same: locks, and where a user's files are (not the files).
 HARMLESS = {
     "threading": {"Lock", "RLock"},
+    "io": {"BytesIO"},
     "os": {"environ", "fspath", "fsdecode", "getuid", "curdir", "path.join", "path.basename"},
 }
 NAMES_OF_FILES = {"credentials/ccache.py", "credentials/keytab.py"}

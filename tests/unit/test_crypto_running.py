@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from purekrb import crypto
-from purekrb.crypto.aes_cts import AesCts
+from purekrb.crypto.aes_cipher import AesUsageCipher
+from purekrb.crypto.aes_cts import CHUNK, LARGE, AesCts
 from purekrb.errors import IntegrityError
 from purekrb.keys import EncryptionKey
 from support.reference_cts import cts_decrypt, cts_encrypt
@@ -31,7 +32,7 @@ def test_interleaved_messages_equal_the_block_by_block_reference(size: int) -> N
     for _ in range(600):
         data = os.urandom(order.choice(SIZES))
         if order.random() < 0.5:
-            assert cts.encrypt(data[:16], data[16:]) == cts_encrypt(key, data)
+            assert b"".join(cts.encrypt(data[:16], data[16:])) == cts_encrypt(key, data)
         else:
             confounder, plaintext = cts.decrypt(data)
             assert confounder + plaintext == cts_decrypt(key, data)
@@ -91,7 +92,7 @@ def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
         setattr(cts, direction, Interrupted(getattr(cts, direction)))
         with pytest.raises(KeyboardInterrupt):
             _ = cts.encrypt(data[:16], data[16:]) if direction == "_encryptor" else cts.decrypt(data)
-        assert cts.encrypt(data[:16], data[16:]) == cts_encrypt(key, data)
+        assert b"".join(cts.encrypt(data[:16], data[16:])) == cts_encrypt(key, data)
         assert b"".join(cts.decrypt(data)) == cts_decrypt(key, data)
 
 
@@ -140,3 +141,52 @@ def test_a_forked_child_and_its_parent_go_on_with_one_key(etype: int) -> None:
     assert crypto.decrypt(key, 9, random_one) == b"x" * 40
     assert ours != random_one, "the child drew the confounder of its parent"
     assert fixed_one == crypto.encrypt(key, 9, b"y" * 33, bytes(size))
+
+
+LARGE_SIZES = (LARGE - 1, LARGE, LARGE + 1, CHUNK, CHUNK + 14, CHUNK + 15, CHUNK + 16, CHUNK + 17, 3 * CHUNK + 5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100, *LARGE_SIZES])
+@pytest.mark.parametrize("etype", AES)
+def test_seal_is_encrypt_with_the_trailer_first_and_open_undoes_it(etype: int, size: int) -> None:
+    key = crypto.random_key(etype)
+    cipher = crypto.usage_cipher(key, 24)
+    assert isinstance(cipher, AesUsageCipher)
+    trailer = 16 + crypto.profile_of(etype).checksum_size
+    for _ in range(2):  # the second time on running cipher objects
+        data, suffix, confounder = os.urandom(size), os.urandom(16), os.urandom(16)
+        expected = crypto.encrypt(fresh(key), 24, data + suffix, confounder)
+        sealed = cipher.seal(b"header", data, suffix, confounder)
+        assert type(sealed) is bytes
+        assert sealed == b"header" + expected[-trailer:] + expected[:-trailer]
+        body, last, mac = sealed[6 + trailer :], sealed[6:22], sealed[22 : 6 + trailer]
+        assert cipher.open(body, last, mac) == (data, suffix)
+
+
+@pytest.mark.parametrize("size", [100, LARGE + 7, 2 * CHUNK + 3])
+@pytest.mark.parametrize("etype", AES)
+def test_open_refuses_every_kind_of_forgery_and_takes_the_next_genuine_message(etype: int, size: int) -> None:
+    key = crypto.random_key(etype)
+    cipher = crypto.usage_cipher(key, 24)
+    assert isinstance(cipher, AesUsageCipher)
+    trailer = 16 + crypto.profile_of(etype).checksum_size
+    data = os.urandom(size)
+    sealed = crypto.encrypt(fresh(key), 24, data + bytes(16))
+    body, last, mac = sealed[:-trailer], sealed[-trailer : 16 - trailer], sealed[16 - trailer :]
+    forgeries = [
+        *((flipped(body, at), last, mac) for at in (0, 15, 16, len(body) // 2, len(body) - 17, len(body) - 1)),
+        *((body, flipped(last, at), mac) for at in (0, 15)),
+        *((body, last, flipped(mac, at)) for at in (0, len(mac) - 1)),
+        (body[:-1], last, mac),
+        (body[1:], last, mac),
+        (body, last, mac[:-1]),
+        (body, last, b""),
+    ]
+    for forgery in forgeries:
+        with pytest.raises(IntegrityError):
+            cipher.open(*forgery)
+        assert cipher.open(body, last, mac) == (data, bytes(16))
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]

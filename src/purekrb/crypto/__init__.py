@@ -74,9 +74,7 @@ def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
     return cipher
 
 
-def string_to_key(
-    etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None
-) -> EncryptionKey:
+def string_to_key(etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None) -> EncryptionKey:
     """Return the key that a password has. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
 
     Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises

@@ -15,24 +15,27 @@ from __future__ import annotations
 import hmac
 import struct
 from dataclasses import dataclass
+from itertools import count
 from threading import Lock
 from typing import ClassVar
 
 from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
-from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError
+from purekrb.crypto.aes_cipher import AesUsageCipher
+from purekrb.crypto.aes_cts import BLOCK
+from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
-from purekrb.keys import EncryptionKey
+from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes
 
 __all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE"]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
-_WRAP, _MIC, _FILLER = b"\x05\x04", b"\x04\x04", 0xFF
+_WRAP, _MIC, _FILLER = 0x0504, b"\x04\x04", 0xFF
 _MIC_FILLER = b"\xff" * 5
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
-_MIC_HEADER = struct.Struct(">HB5sQ")
+_WRAP_START = struct.Struct(">HBBHH")  # what comes before SND_SEQ
 _SEQ_MASK = (1 << 64) - 1
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
@@ -50,14 +53,12 @@ class WrapToken:
     @classmethod
     def decode(cls, token: bytes) -> WrapToken:
         """Return the token's fields. Raises DecodeError unless the header is a Wrap header."""
-        if len(token) < HEADER_SIZE or token[:2] != _WRAP or token[3] != _FILLER:
+        if len(token) <= HEADER_SIZE:
+            raise DecodeError("this is not an RFC 4121 Wrap token, or it is cut off")
+        tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
+        if tok_id != _WRAP or filler != _FILLER:
             raise DecodeError("this is not an RFC 4121 Wrap token")
-        _, flags, _, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
-        turn = rrc % (len(token) - HEADER_SIZE) if len(token) > HEADER_SIZE else 0
-        body = (
-            token[HEADER_SIZE:] if not turn else token[HEADER_SIZE + turn :] + token[HEADER_SIZE : HEADER_SIZE + turn]
-        )
-        return cls(flags, ec, rrc, snd_seq, body)
+        return cls(flags, ec, rrc, snd_seq, _rotate(token[HEADER_SIZE:], -rrc))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,51 +102,56 @@ class CfxProtection:
         #: Bytes by which a sealed body is rotated: the trailer (last block and MAC) comes first.
         self._sealed_rrc = HEADER_SIZE + self._mac_size
         subkey = ACCEPTOR_SUBKEY if acceptor_subkey else 0
-        self._send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
+        send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
         self._receive_flags = subkey | (SENT_BY_ACCEPTOR if initiator else 0)
         ours = (KeyUsage.INITIATOR_SEAL, KeyUsage.INITIATOR_SIGN)
         theirs = (KeyUsage.ACCEPTOR_SEAL, KeyUsage.ACCEPTOR_SIGN)
         if not initiator:
             ours, theirs = theirs, ours
-        self._seal, self._sign = (crypto.usage_cipher(key, usage) for usage in ours)
-        self._unseal, self._unsign = (crypto.usage_cipher(key, usage) for usage in theirs)
+        self._seal, self._sign = _cipher(key, ours[0]), _cipher(key, ours[1])
+        self._unseal, self._unsign = _cipher(key, theirs[0]), _cipher(key, theirs[1])
         self._random = random
-        self._send_lock, self._receive_lock = Lock(), Lock()
-        self._send_seq = send_seq
-        self._window = SequenceWindow(
-            receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE)
-        )
+        self._receive_lock = Lock()
+        self._send_seq = count(send_seq)  # its next() is atomic
+        flags_sealed, size = send_flags | SEALED, self._mac_size
+        self._sealed_start = _WRAP_START.pack(_WRAP, flags_sealed, _FILLER, 0, self._sealed_rrc)
+        self._sealed_copy = _WRAP_START.pack(_WRAP, flags_sealed, _FILLER, 0, 0)
+        self._signed_start = _WRAP_START.pack(_WRAP, send_flags, _FILLER, size, size)
+        self._signed_copy = _WRAP_START.pack(_WRAP, send_flags, _FILLER, 0, 0)
+        self._mic_start = _MIC + bytes((send_flags,)) + _MIC_FILLER
+        self._window = SequenceWindow(receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE))
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return a Wrap token over `data`. Source: RFC 4121 4.2.4."""
-        seq = self._next_seq()
-        if not sealed:
-            header = _WRAP_HEADER.pack(0x0504, self._send_flags, _FILLER, 0, 0, seq)
-            mac = self._seal.checksum(data + header)
-            size = self._mac_size
-            return b"".join((_WRAP_HEADER.pack(0x0504, self._send_flags, _FILLER, size, size, seq), mac, data))
-        flags, rrc = self._send_flags | SEALED, self._sealed_rrc
-        header = _WRAP_HEADER.pack(0x0504, flags, _FILLER, 0, 0, seq)
-        body = self._seal.encrypt(data + header, self._random(self._confounder_size))
-        return b"".join((_WRAP_HEADER.pack(0x0504, flags, _FILLER, 0, rrc, seq), body[-rrc:], body[:-rrc]))
+        snd_seq = self._next_seq()
+        if sealed:
+            header, copy = self._sealed_start + snd_seq, self._sealed_copy + snd_seq
+            return self._seal.seal(header, data, copy, self._random(self._confounder_size))
+        mac = self._seal.checksum(data, self._signed_copy + snd_seq)
+        return b"".join((self._signed_start, snd_seq, mac, data))
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
-        parsed = WrapToken.decode(token)
-        self._check_flags(parsed.flags)
-        if not parsed.flags & SEALED:
-            if sealed:
-                raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
-            data = self._open_signed(parsed)
+        if len(token) < HEADER_SIZE:
+            raise DecodeError("this is not an RFC 4121 Wrap token")
+        tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
+        if tok_id != _WRAP or filler != _FILLER:
+            raise DecodeError("this is not an RFC 4121 Wrap token")
+        self._check_flags(flags)
+        if flags & SEALED:
+            data = self._open_sealed(token, ec, rrc)
+        elif sealed:
+            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
         else:
-            data = self._open_sealed(parsed, token[:4])
-        self._check_sequence(parsed.snd_seq)
+            data = self._open_signed(token, ec, rrc)
+        with self._receive_lock:
+            self._window.check(snd_seq)
         return data
 
     def get_mic(self, data: bytes) -> bytes:
         """Return a MIC token over `data`. Source: RFC 4121 4.2.6.1."""
-        header = _MIC_HEADER.pack(0x0404, self._send_flags, _MIC_FILLER, self._next_seq())
-        return header + self._sign.checksum(data + header)
+        header = self._mic_start + self._next_seq()
+        return header + self._sign.checksum(data, header)
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
@@ -153,31 +159,42 @@ class CfxProtection:
         self._check_flags(parsed.flags)
         if parsed.flags & SEALED:
             raise ProtocolError("a MIC token is marked as sealed")
-        if not hmac.compare_digest(self._unsign.checksum(data + mic[:HEADER_SIZE]), parsed.data):
+        if not hmac.compare_digest(self._unsign.checksum(data, mic[:HEADER_SIZE]), parsed.data):
             raise IntegrityError
-        self._check_sequence(parsed.snd_seq)
+        with self._receive_lock:
+            self._window.check(parsed.snd_seq)
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
         overhead = HEADER_SIZE + self._mac_size + (self._confounder_size + HEADER_SIZE if sealed else 0)
         return max(0, output_size - overhead)
 
-    def _open_sealed(self, token: WrapToken, start: bytes) -> bytes:
-        plaintext = self._unseal.decrypt(token.data)
-        end = len(plaintext) - HEADER_SIZE - token.ec
+    def _open_sealed(self, token: bytes, ec: int, rrc: int) -> bytes:
+        trailer = self._sealed_rrc
+        if len(token) < HEADER_SIZE + self._confounder_size + trailer:
+            raise DecodeError("the sealed message is cut off")
+        if rrc != trailer:  # another rotation than ours: turn the body so that it is
+            token = token[:HEADER_SIZE] + _rotate(token[HEADER_SIZE:], trailer - rrc)
+        data, suffix = self._unseal.open(
+            token[HEADER_SIZE + trailer :],
+            token[HEADER_SIZE : HEADER_SIZE + BLOCK],
+            token[HEADER_SIZE + BLOCK : HEADER_SIZE + trailer],
+        )
         # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
-        copy = start + token.ec.to_bytes(2, "big") + b"\0\0" + token.snd_seq.to_bytes(8, "big")
-        if end < 0 or not hmac.compare_digest(plaintext[-HEADER_SIZE:], copy):
+        copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
+        if ec > len(data) or not hmac.compare_digest(suffix, copy):
             raise IntegrityError
-        return plaintext[:end]
+        return data[: len(data) - ec] if ec else data
 
-    def _open_signed(self, token: WrapToken) -> bytes:
+    def _open_signed(self, token: bytes, ec: int, rrc: int) -> bytes:
         size = self._mac_size
-        if token.ec != size or len(token.data) < size:
+        if ec != size or len(token) < HEADER_SIZE + size:
             raise DecodeError(f"the checksum of a signed message has {size} bytes")
-        data = token.data[:-size]
-        header = _WRAP_HEADER.pack(0x0504, token.flags, _FILLER, 0, 0, token.snd_seq)
-        if not hmac.compare_digest(self._unseal.checksum(data + header), token.data[-size:]):
+        if rrc != size:
+            token = token[:HEADER_SIZE] + _rotate(token[HEADER_SIZE:], size - rrc)
+        data = token[HEADER_SIZE + size :]
+        copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
+        if not hmac.compare_digest(self._unseal.checksum(data, copy), token[HEADER_SIZE : HEADER_SIZE + size]):
             raise IntegrityError
         return data
 
@@ -188,12 +205,18 @@ class CfxProtection:
         if (flags ^ self._receive_flags) & ACCEPTOR_SUBKEY:
             raise ProtocolError("the token is not protected with the key that this context agreed on")
 
-    def _check_sequence(self, snd_seq: int) -> None:
-        with self._receive_lock:
-            self._window.check(snd_seq)
+    def _next_seq(self) -> bytes:
+        return (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
 
-    def _next_seq(self) -> int:
-        with self._send_lock:
-            seq = self._send_seq
-            self._send_seq = seq + 1 & _SEQ_MASK
-        return seq
+
+def _rotate(body: bytes, turn: int) -> bytes:
+    """Return `body` rotated right by `turn` bytes (left where negative)."""
+    cut = -turn % len(body)
+    return body[cut:] + body[:cut]
+
+
+def _cipher(key: EncryptionKey, usage: int) -> AesUsageCipher:
+    cipher = crypto.usage_cipher(key, usage)
+    if not isinstance(cipher, AesUsageCipher):
+        raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(key.etype)}")
+    return cipher

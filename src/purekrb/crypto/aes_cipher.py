@@ -1,0 +1,168 @@
+"""The specific keys of one AES key usage at work: CTS and an HMAC, in the order that the etype demands."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from io import BytesIO
+from threading import Lock
+
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
+from purekrb.crypto.profile import WIPED
+from purekrb.errors import IntegrityError
+
+__all__ = ["AesUsageCipher"]
+
+
+class AesUsageCipher:
+    """The cipher of one key usage. Derives each specific key when it is first needed. Thread-safe.
+
+    `encrypt_then_mac` is the order of RFC 8009, where the MAC covers the ciphertext; else it covers confounder and
+    plaintext (RFC 3962). `seal` and `open` are `encrypt` and `decrypt` in the layout of RFC 4121 tokens.
+    """
+
+    __slots__ = (
+        "_checksum",
+        "_cts",
+        "_encrypt_then_mac",
+        "_encryption_key",
+        "_integrity",
+        "_lock",
+        "_mac_size",
+        "_make_checksum",
+        "_make_integrity",
+    )
+
+    def __init__(
+        self,
+        *,
+        encryption_key: Callable[[], bytes],
+        integrity: Callable[[], HMAC],
+        checksum: Callable[[], HMAC],
+        mac_size: int,
+        encrypt_then_mac: bool,
+    ) -> None:
+        self._encryption_key = encryption_key
+        self._make_integrity = integrity
+        self._make_checksum = checksum
+        self._mac_size = mac_size
+        self._encrypt_then_mac = encrypt_then_mac
+        self._lock = Lock()
+        self._cts: AesCts | None = None
+        self._integrity: HMAC | None = None
+        self._checksum: HMAC | None = None
+
+    def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
+        """Return the ciphertext and its MAC."""
+        return b"".join(self._encrypt(plaintext, confounder))
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Return the plaintext. Raises IntegrityError."""
+        return self._decrypt(ciphertext[: -self._mac_size], ciphertext[-self._mac_size :])
+
+    def checksum(self, data: bytes, suffix: bytes = b"") -> bytes:
+        """Return the checksum over data | suffix."""
+        checksum = self._checksum
+        if checksum is None:
+            checksum = self._checksum = self._make_checksum()
+        mac = checksum.copy()
+        mac.update(data)
+        if suffix:
+            mac.update(suffix)
+        return mac.finalize()[: self._mac_size]
+
+    def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
+        """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
+
+        `suffix` has 16 bytes. This is a ciphertext rotated right by its trailer, made without moving it.
+        """
+        if len(data) < LARGE:
+            body, last, mac = self._encrypt(b"".join((data, suffix)), confounder)
+            return b"".join((header, last, mac, body))
+        cts, integrity = self._ready()
+        start = len(header) + BLOCK + self._mac_size
+        # BytesIO gives a buffer to write into and then the very same memory as bytes.
+        buffer = BytesIO(bytes(start + BLOCK + len(data)))
+        with buffer.getbuffer() as token, memoryview(data).cast("B") as view, self._lock:
+            state = integrity.copy()
+            plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
+            last = cts.encrypt_into(token[start:], confounder, view, suffix, plain, cipher)
+            token[:start] = b"".join((header, last, state.finalize()[: self._mac_size]))
+        return buffer.getvalue()
+
+    def open(self, body: bytes, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
+        """Return (data, suffix) of what `seal` made, given in the order of the ciphertext. Raises IntegrityError."""
+        if len(body) < LARGE + BLOCK:
+            plaintext = self._decrypt(b"".join((body, last)), mac)
+            return plaintext[:-BLOCK], plaintext[-BLOCK:]
+        cts, integrity = self._ready()
+        buffer = BytesIO(bytes(len(body) - BLOCK))
+        with buffer.getbuffer() as data, memoryview(body) as view:
+            state = integrity.copy()
+            plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
+            with self._lock:
+                suffix = cts.decrypt_into(data, view, last, plain, cipher)
+            genuine = hmac.compare_digest(state.finalize()[: self._mac_size], mac)
+            if not genuine:
+                data[:] = bytes(len(data))
+        if not genuine:
+            raise IntegrityError
+        return buffer.getvalue(), suffix
+
+    def wipe(self) -> None:
+        """Drop the derived keys; every later call raises CredentialError."""
+        self._cts = self._integrity = self._checksum = WIPED
+        self._encryption_key = self._make_integrity = self._make_checksum = WIPED
+
+    def _ready(self) -> tuple[AesCts, HMAC]:
+        cts, integrity = self._cts, self._integrity
+        if cts is not None and integrity is not None:
+            return cts, integrity
+        with self._lock:  # two threads must not end up with two running ciphers
+            if self._cts is None or self._integrity is None:
+                self._integrity = self._make_integrity()
+                self._cts = AesCts(self._encryption_key())
+            return self._cts, self._integrity
+
+    def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return (ciphertext but for its last 16 bytes, these, MAC)."""
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        state = integrity.copy()
+        if self._encrypt_then_mac:
+            with self._lock:
+                body, last = cts.encrypt(confounder, plaintext)
+            state.update(body)
+            state.update(last)
+        else:
+            state.update(confounder)
+            state.update(plaintext)
+            with self._lock:
+                body, last = cts.encrypt(confounder, plaintext)
+        return body, last, state.finalize()[: self._mac_size]
+
+    def _decrypt(self, ciphertext: bytes, mac: bytes) -> bytes:
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        size = self._mac_size
+        if len(ciphertext) < BLOCK or len(mac) != size:
+            raise IntegrityError
+        state = integrity.copy()
+        if self._encrypt_then_mac:
+            state.update(ciphertext)
+            if not hmac.compare_digest(state.finalize()[:size], mac):
+                raise IntegrityError
+            with self._lock:
+                return cts.decrypt(ciphertext)[1]
+        with self._lock:
+            confounder, plaintext = cts.decrypt(ciphertext)
+        state.update(confounder)
+        state.update(plaintext)
+        if not hmac.compare_digest(state.finalize()[:size], mac):
+            del confounder, plaintext  # they may be all but genuine: a traceback that shows locals must not have them
+            raise IntegrityError
+        return plaintext
