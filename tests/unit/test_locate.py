@@ -21,9 +21,13 @@ def kdc(name: str) -> KdcAddress:
 
 
 def test_records_of_both_transports_are_ordered_by_priority() -> None:
-    with DnsStub({UDP: ["20 0 88 c.test.", "0 0 88 a.test."], TCP: ["10 0 750 b.test."]}) as dns:
+    with DnsStub({UDP: ["20 0 88 c.kdc.example.", "0 0 88 a.kdc.example."], TCP: ["10 0 750 b.kdc.example."]}) as dns:
         found = Locator(Config(), resolver=dns.resolver).by_dns("R.TEST")
-    assert found == [KdcAddress("a.test", 88, "udp"), KdcAddress("b.test", 750, "tcp"), KdcAddress("c.test", 88, "udp")]
+    assert found == [
+        KdcAddress("a.kdc.example", 88, "udp"),
+        KdcAddress("b.kdc.example", 750, "tcp"),
+        KdcAddress("c.kdc.example", 88, "udp"),
+    ]
 
 
 def test_a_realm_without_records_says_what_to_configure() -> None:

@@ -90,6 +90,7 @@ class Config:
     """Realms and their KDCs, hosts and their realms, and the defaults for tickets; names as in krb5.conf.
 
     `realms` maps a realm to the KDCs that `KdcAddress.parse` reads, or to a `RealmConfig`. Durations are seconds.
+    `dns_lookup_realm` and `noaddresses` are only kept: no realm is looked up in DNS, no ticket bound to addresses.
     `kdc_timeout` bounds one attempt to reach one KDC, `request_timeout` everything that one call asks of KDCs; None
     leaves that to the call. `max_retries` is how often a UDP datagram is sent at most. The etype lists hold numbers in
     order of preference; None means the default. RC4 counts only with `allow_rc4`.
