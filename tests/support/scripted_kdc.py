@@ -104,7 +104,8 @@ class ScriptedKdc:
 
     part, ticket, reply alter the EncKdcRepPart, the Ticket and the whole reply; plaintext and message their bytes.
     answer sees each request first and may return a KrbError or bytes of its own. refer maps a service's name in a realm
-    to the realm to refer to. `canonical` is the client's real name. `seen` holds all requests, `errors` counts the answers that were KRB-ERRORs.
+    to the realm to refer to. canonical is the client's real name. `seen` holds all requests, `realms` where they went,
+    `authenticators` those of the TGS-REQs.
     """
 
     preauth: bool = True
