@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 
 __all__ = ["Clock", "RandomBytes", "now", "random_bytes", "local_fqdn"]
 
@@ -18,10 +19,8 @@ Clock = Callable[[], datetime]
 RandomBytes = Callable[[int], bytes]
 
 
-def now() -> datetime:
-    """Return the system time: aware, UTC, with microseconds."""
-    return datetime.now(timezone.utc)
-
+#: Returns the system time: aware, UTC, with microseconds.
+now: Clock = partial(datetime.now, timezone.utc)
 
 random_bytes: RandomBytes = os.urandom
 

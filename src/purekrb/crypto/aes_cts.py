@@ -19,10 +19,11 @@ __all__ = ["AesCts", "BLOCK", "LARGE"]
 
 BLOCK = 16
 #: Bytes in a chunk of a large message, and the size from which a message is large.
-CHUNK = 64 * 1024
-LARGE = 24 * 1024
+CHUNK = 16 * 1024
+LARGE = 16 * 1024
 _ZEROS = tuple(bytes(n) for n in range(BLOCK))
 _ZERO_BLOCK = bytes(BLOCK)
+_number = int.from_bytes
 #: What update_into demands of room beyond its output.
 _SLACK = BLOCK - 1
 
@@ -44,9 +45,10 @@ class AesCts:
 
     def encrypt(self, confounder: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
         """Return CTS(confounder | plaintext) with a zero IV, as (all but the last 16 bytes, the last 16 bytes)."""
-        encryptor = self._begin_encryption()
-        pad = -len(plaintext) % BLOCK
-        first = (int.from_bytes(confounder, "big") ^ self._sent).to_bytes(BLOCK, "big")
+        encryptor = self._encryptor or self._new_encryptor()
+        self._encryptor = None
+        pad = -len(plaintext) & 15
+        first = (_number(confounder, "big") ^ self._sent).to_bytes(BLOCK, "big")
         out = encryptor.update(b"".join((first, plaintext, _ZEROS[pad])))
         return self._end_encryption(encryptor, out, pad)
 
@@ -64,8 +66,9 @@ class AesCts:
         `out` is as long as data and suffix together, `data` at least LARGE; `suffix` has 16 bytes. `plain` and `cipher`
         hash the plaintext and the ciphertext, where given.
         """
-        encryptor = self._begin_encryption()
-        first = (int.from_bytes(confounder, "big") ^ self._sent).to_bytes(BLOCK, "big")
+        encryptor = self._encryptor or self._new_encryptor()
+        self._encryptor = None
+        first = (_number(confounder, "big") ^ self._sent).to_bytes(BLOCK, "big")
         out[:BLOCK] = encryptor.update(first)
         if plain is not None:
             plain(confounder)
@@ -93,7 +96,8 @@ class AesCts:
 
     def decrypt(self, ciphertext: bytes) -> tuple[bytes, bytes]:
         """Return (confounder, plaintext) of `ciphertext`, which has at least 16 bytes; the inverse of `encrypt`."""
-        decryptor = self._begin_decryption()
+        decryptor = self._decryptor or self._new_decryptor()
+        self._decryptor = None
         size = len(ciphertext)
         tail = size % BLOCK or BLOCK
         if size == BLOCK:
@@ -106,8 +110,8 @@ class AesCts:
             last = bytes(ciphertext[-tail - BLOCK : -tail])
             stolen = self._decrypt_block(decryptor, last)[tail:]
             out = decryptor.update(b"".join((ciphertext[: -tail - BLOCK], ciphertext[-tail:], stolen, last)))
-        confounder = (int.from_bytes(out[:BLOCK], "big") ^ self._received).to_bytes(BLOCK, "big")
-        self._received = int.from_bytes(last, "big")
+        confounder = (_number(out[:BLOCK], "big") ^ self._received).to_bytes(BLOCK, "big")
+        self._received = _number(last, "big")
         self._decryptor = decryptor
         return confounder, out[BLOCK:size]
 
@@ -119,7 +123,8 @@ class AesCts:
         `out` is 16 bytes shorter than `body`, which is longer than LARGE. `plain` and `cipher` hash as in encrypting.
         What is in `out` is not to be used before its MAC is verified.
         """
-        decryptor = self._begin_decryption()
+        decryptor = self._decryptor or self._new_decryptor()
+        self._decryptor = None
         # The last two ciphertext blocks stand in each other's place; to know the end of the block before the last, the
         # last is decrypted first.
         tail = len(body) % BLOCK or BLOCK
@@ -128,7 +133,7 @@ class AesCts:
         before, final = swapped[BLOCK:], swapped[:BLOCK]
         stolen = self._decrypt_block(decryptor, final)[tail:]
         confounder = decryptor.update(body[:BLOCK])
-        confounder = (int.from_bytes(confounder, "big") ^ self._received).to_bytes(BLOCK, "big")
+        confounder = (_number(confounder, "big") ^ self._received).to_bytes(BLOCK, "big")
         if plain is not None:
             plain(confounder)
         if cipher is not None:
@@ -148,7 +153,7 @@ class AesCts:
         rest = decryptor.update(b"".join((body[at:end], before, stolen, final)))[: len(out) - at + 2 * BLOCK]
         if plain is not None:
             plain(rest)
-        self._received = int.from_bytes(final, "big")
+        self._received = _number(final, "big")
         self._decryptor = decryptor
         out[at - BLOCK :] = rest[:-BLOCK]
         return rest[-BLOCK:]
@@ -156,35 +161,26 @@ class AesCts:
     # A method takes its cipher object away and puts it back when all went well: after an exception in between, whose
     # state nobody knows, the next message starts with a new object.
 
-    def _begin_encryption(self) -> CipherContext:
-        encryptor = self._encryptor
-        if encryptor is None:
-            encryptor = Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).encryptor()
-            self._sent = 0
-        self._encryptor = None
-        return encryptor
+    def _new_encryptor(self) -> CipherContext:
+        self._sent = 0
+        return Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).encryptor()
+
+    def _new_decryptor(self) -> CipherContext:
+        self._received = 0
+        return Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).decryptor()
 
     def _end_encryption(self, encryptor: CipherContext, out: bytes, pad: int) -> tuple[bytes, bytes]:
         """Swap the last two blocks of `out` and cut off what was stolen; return (all but the last 16 bytes, these)."""
         last = out[-BLOCK:]
-        self._sent = int.from_bytes(last, "big")
+        self._sent = _number(last, "big")
         self._encryptor = encryptor
-        if len(out) == BLOCK:
-            return b"", out
-        swapped = last + out[-2 * BLOCK : -BLOCK - pad]
+        if not pad:
+            return (out[: -2 * BLOCK] + last, out[-2 * BLOCK : -BLOCK]) if len(out) > BLOCK else (b"", out)
         cut = BLOCK - pad
-        return out[: -2 * BLOCK] + swapped[:cut], swapped[cut:]
-
-    def _begin_decryption(self) -> CipherContext:
-        decryptor = self._decryptor
-        if decryptor is None:
-            decryptor = Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).decryptor()
-            self._received = 0
-        self._decryptor = None
-        return decryptor
+        return out[: -2 * BLOCK] + last[:cut], last[cut:] + out[-2 * BLOCK : -BLOCK - pad]
 
     def _decrypt_block(self, decryptor: CipherContext, block: bytes) -> bytes:
         """Return what `block` decrypts to alone, by undoing the chaining of the running object."""
-        chained = int.from_bytes(decryptor.update(block), "big") ^ self._received
-        self._received = int.from_bytes(block, "big")
+        chained = _number(decryptor.update(block), "big") ^ self._received
+        self._received = _number(block, "big")
         return chained.to_bytes(BLOCK, "big")

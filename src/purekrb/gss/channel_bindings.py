@@ -35,7 +35,7 @@ class ChannelBindings:
 
         try:
             certificate = x509.load_der_x509_certificate(der_certificate)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
         try:
             algorithm = certificate.signature_hash_algorithm

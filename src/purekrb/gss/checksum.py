@@ -11,13 +11,14 @@ import struct
 from dataclasses import dataclass
 
 from purekrb.constants import Flag
-from purekrb.errors import DecodeError
+from purekrb.errors import DecodeError, UnsupportedError
 
 __all__ = ["GssChecksum", "NO_BINDINGS"]
 
 NO_BINDINGS = bytes(16)
 _FIXED = struct.Struct("<I16sI")
 _DELEGATION = struct.Struct("<HH")
+_MAX_DELEGATION = 0xFFFF  # Dlgth has two bytes
 _KNOWN_FLAGS = sum(Flag)
 _DELEG = int(Flag.DELEG)
 
@@ -35,10 +36,15 @@ class GssChecksum:
     delegation: bytes | None = None
 
     def encode(self) -> bytes:
-        """Return the bytes of the checksum."""
+        """Return the bytes of the checksum. Raises UnsupportedError for a delegation that its format cannot hold."""
         fixed = _FIXED.pack(16, self.bindings, self.flags)
         if self.delegation is None:
             return fixed
+        if len(self.delegation) > _MAX_DELEGATION:
+            raise UnsupportedError(
+                f"the delegated ticket is too large: a KRB-CRED of {len(self.delegation)} bytes, at most "
+                f"{_MAX_DELEGATION} fit; connect without DELEG, or have the client in fewer groups"
+            )
         return fixed + _DELEGATION.pack(1, len(self.delegation)) + self.delegation
 
     @classmethod

@@ -14,6 +14,7 @@ import enum
 import hmac
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import NoReturn, Protocol, TypeVar
@@ -127,6 +128,7 @@ class SecurityContext:
         self._permitted_etypes = tuple(permitted_etypes)
         self._enforce_expiry = enforce_expiry
         self._clock = clock
+        self._expires: datetime | None = None  # endtime by our clock, where it is enforced
         self._random = random
         self._flags = 0
         self._protection: _Protection | None = None
@@ -148,7 +150,7 @@ class SecurityContext:
             try:
                 if in_token is not None and len(in_token) > MAX_TOKEN:
                     raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
-                return self._step(None if in_token is None else bytes(in_token))
+                return self._step(None if in_token is None else _bytes(in_token))
             except BaseException:
                 self._state = _State.FAILED
                 raise
@@ -206,7 +208,7 @@ class SecurityContext:
 
         Raises ContextExpiredError after `endtime`, ContextError before the context is established.
         """
-        return self._sender().wrap(bytes(data), sealed)
+        return self._sender().wrap(data if type(data) is bytes else _bytes(data), sealed)
 
     def unwrap(self, token: bytes, sealed: bool = True) -> bytes:
         """Return the data of the peer's `token`; `sealed` refuses one that is only signed (PolicyError).
@@ -214,15 +216,15 @@ class SecurityContext:
         Raises DecodeError, ProtocolError or IntegrityError for a token that is not genuine, which changes nothing;
         SequenceError for a genuine one that came twice or out of order.
         """
-        return self._established().unwrap(bytes(token), sealed)
+        return self._established().unwrap(token if type(token) is bytes else _bytes(token), sealed)
 
     def get_mic(self, data: bytes) -> bytes:
         """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""
-        return self._sender().get_mic(bytes(data))
+        return self._sender().get_mic(data if type(data) is bytes else _bytes(data))
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
-        self._established().verify_mic(bytes(data), bytes(mic))
+        self._established().verify_mic(_bytes(data), _bytes(mic))
 
     def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
@@ -255,10 +257,12 @@ class SecurityContext:
         return protection
 
     def _sender(self) -> _Protection:
-        protection = self._established()
-        if self._enforce_expiry and self._endtime is not None and self._clock() > self._endtime:
+        protection = self._protection
+        if protection is None:
+            return self._established()
+        if self._expires is not None and self._clock() > self._expires:
             raise ContextExpiredError(
-                f"the ticket of {self._initiator_name} expired at {self._endtime:%Y-%m-%d %H:%M:%SZ}: "
+                f"the ticket of {self._initiator_name} expired at {self.endtime:%Y-%m-%d %H:%M:%SZ}: "
                 "authenticate again"
             )
         return protection
@@ -277,6 +281,7 @@ class SecurityContext:
             flags=self._flags,
             random=self._random,
         )
+        self._expires = self._endtime if self._enforce_expiry else None
         self._state = _State.ESTABLISHED
         log.debug(
             "context established: %s -> %s, %s, %r",
@@ -285,6 +290,11 @@ class SecurityContext:
             etype_name(key.etype),
             Flag(self._flags),
         )
+
+
+def _bytes(data: bytes) -> bytes:
+    """Return any bytes-like object as bytes; TypeError for all else (bytes(5) would be five zeros)."""
+    return data if type(data) is bytes else memoryview(data).tobytes()
 
 
 class Initiator(SecurityContext):
@@ -312,10 +322,9 @@ class Initiator(SecurityContext):
             channel_bindings=channel_bindings,
             permitted_etypes=permitted_etypes,
             enforce_expiry=enforce_expiry,
-            clock=lambda: clock() + service_ticket.time_offset,
+            clock=clock,
             random=random,
         )
-        self._local_clock = clock
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._sent: SentApReq | None = None
@@ -354,14 +363,14 @@ class Initiator(SecurityContext):
     def _first_token(self) -> bytes:
         ticket = self._ticket
         self._permit(ticket.session_key.etype)
-        if self._enforce_expiry and self._clock() > ticket.endtime:
+        if self._enforce_expiry and self._clock() + ticket.time_offset > ticket.endtime:
             raise ContextExpiredError(
                 f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
             )
         mutual = bool(self._flags & _MUTUAL)
         self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
         self._seq_number = int.from_bytes(self._random(4), "big")
-        moment = unique_now(self._local_clock) + ticket.time_offset
+        moment = unique_now(self._clock) + ticket.time_offset
         delegation = None
         if self._flags & _DELEG and self._forwarded_tgt is not None:
             delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
@@ -408,6 +417,9 @@ class Initiator(SecurityContext):
             send_seq=self._seq_number,
             receive_seq=receive_seq,
         )
+        if self._expires is not None:
+            with suppress(OverflowError):  # the year 9999 may mean "never"
+                self._expires -= self._ticket.time_offset
 
     def _permit(self, etype: int) -> None:
         if etype not in self._permitted_etypes:
