@@ -247,7 +247,7 @@ class KerberosFlags:
         unused = buf[start]
         if unused and buf[stop - 1] & ((1 << unused) - 1):
             raise DecodeError("unused bits of KerberosFlags are not zero")
-        return int.from_bytes(buf[start + 1 : start + 5].ljust(4, b"\0"), "big")
+        return int.from_bytes(buf[start + 1 : min(start + 5, stop)].ljust(4, b"\0"), "big")
 
     def encode(self, value: int) -> bytes:
         return b"\0" + int(value).to_bytes(4, "big")
