@@ -507,15 +507,15 @@ def trickle(raw: RawClient, data: bytes) -> None:
 
 @pytest.mark.parametrize("manner", ["silent", "trickling"])
 def test_a_slow_client_loses_its_place_and_delays_nobody(server: Side, manner: str) -> None:
-    with server.serve(KEYS, handshake_timeout=0.6) as running, RawClient(running.address, TICKET) as slow:
+    with server.serve(KEYS, handshake_timeout=1.0) as running, RawClient(running.address, TICKET) as slow:
         began = time.monotonic()
         token = encode_frame(slow.context.step() or b"")
         sending = threading.Thread(target=trickle, args=(slow, token if manner == "trickling" else b""))
         sending.start()
         assert_echoes(server, running.address)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1  # while the slow one still had its place
         assert slow.ended()
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 5
         sending.join()
         assert_echoes(server, running.address)
 
@@ -533,7 +533,7 @@ def test_a_slow_server_is_given_up_at_the_deadline(client: Side) -> None:
         assert 0.25 < time.monotonic() - began < 2
 
 
-def test_idle_connections_beyond_the_limit_wait_and_the_honest_client_gets_its_turn(server: Side) -> None:
+def test_k287_idle_connections_beyond_the_limit_wait_and_the_honest_client_gets_its_turn(server: Side) -> None:
     with server.serve(KEYS, max_handshakes=2, handshake_timeout=0.3) as running:
         idle = [RawClient(running.address) for _ in range(6)]
         began = time.monotonic()
@@ -703,6 +703,17 @@ def test_a_signal_handler_may_close_the_server_it_interrupts() -> None:
         assert list(server) == []
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_may_close_the_channel_it_interrupts() -> None:
+    with Side("blocking").serve(KEYS) as running, connect_blocking(running.address, TICKET) as channel:
+        before = signal.signal(signal.SIGALRM, lambda *_: channel.close())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(ContextError):
+                channel.recv()
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_a_refusal_is_logged_for_the_service_and_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -47,7 +47,8 @@ log = logging.getLogger("purekrb.channel")
 
 #: Seconds that a closing channel waits for a peer that does not read.
 CLOSE_TIMEOUT = 5.0
-#: Seconds that a closing server waits for the thread that iterates over it.
+#: Seconds that closing waits for other threads to leave. Not for ever: a signal handler that closes may have
+#: interrupted the very thread that it waits for, which then has to close by itself.
 HANDOVER_TIMEOUT = 1.0
 #: The selector that needs no descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -106,13 +107,12 @@ class Channel:
 
     def close(self) -> None:
         """Tell the peer that this is the end, and close. Safe to repeat, and to call from another thread."""
-        if self._sending.acquire(timeout=CLOSE_TIMEOUT):  # otherwise a stuck send: there is no saying goodbye
-            try:
-                _write(self._socket, self._stream.seal_close(), _deadline(CLOSE_TIMEOUT))
-            except TransportError as error:
-                log.debug("the peer did not take the close notice: %s", error)
-            finally:
-                self._sending.release()
+        with _held(self._sending, CLOSE_TIMEOUT) as held:
+            if held:  # otherwise a send is stuck, and a notice would be as well
+                try:
+                    _write(self._socket, self._stream.seal_close(), _deadline(CLOSE_TIMEOUT))
+                except TransportError as error:
+                    log.debug("the peer did not take the close notice: %s", error)
         self.abort()
 
     def abort(self) -> None:
@@ -120,8 +120,9 @@ class Channel:
         self._cut()
         # The shutdown wakes threads that wait in send() or recv(). The descriptor is given back when they have left,
         # so that none of them ever touches the next socket of the same number.
-        with self._sending, self._receiving:
-            self._socket.close()
+        with _held(self._sending, HANDOVER_TIMEOUT) as sending, _held(self._receiving, HANDOVER_TIMEOUT) as receiving:
+            if sending and receiving:
+                self._socket.close()
 
     def _cut(self) -> None:
         self._stream.abort()
@@ -234,12 +235,9 @@ class Server:
         self._closed = True
         with suppress(OSError):  # closed before
             self._waker.send(b"\0")  # never read: it wakes one iterating thread after the other
-        # A signal handler may have interrupted the very thread that has the lock: so no waiting for ever.
-        if self._lock.acquire(timeout=HANDOVER_TIMEOUT):
-            try:
+        with _held(self._lock, HANDOVER_TIMEOUT) as held:
+            if held:
                 self._clean_up()
-            finally:
-                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -361,6 +359,17 @@ def report_refusal(peer: object, error: Exception) -> None:
         log.debug("%s was refused: %s", peer, error)
     else:
         log.error("%s was refused because of an unexpected error", peer, exc_info=error)
+
+
+@contextmanager
+def _held(lock: Lock, seconds: float) -> Iterator[bool]:
+    """Hold `lock`, if it can be had within so many seconds; the value tells."""
+    held = lock.acquire(timeout=seconds)
+    try:
+        yield held
+    finally:
+        if held:
+            lock.release()
 
 
 def _deadline(timeout: float | None) -> float | None:

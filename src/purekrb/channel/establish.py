@@ -7,6 +7,7 @@ kdc/aio_transport.py; the blocking server runs many handshakes at once by itself
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import socket
@@ -38,6 +39,8 @@ __all__ = [
     "handshake_deadline",
     "open_listener",
 ]
+
+log = logging.getLogger("purekrb.channel")
 
 READ_SIZE = 65_536
 #: Connections that the kernel holds while all places for handshakes are taken.
@@ -172,7 +175,9 @@ def _connect(address: tuple[str, int], deadline: float) -> Steps[socket.socket]:
         now = time.monotonic()
         until = now + (deadline - now) / (len(infos) - number)
         try:
-            return (yield from _connect_one(socket.socket(family, kind, protocol), where, until))
+            sock = yield from _connect_one(socket.socket(family, kind, protocol), where, until)
+            log.debug("connected to %s port %s (%s)", host, port, where[0])
+            return sock
         except OSError as error:
             failures.append(f"{where[0]}: {error.strerror or error}")
     late = time.monotonic() >= deadline
