@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test test-pythons soak bench lint wheel peers clean
+.PHONY: demo test test-pythons soak record bench lint wheel peers clean
 .NOTPARALLEL:
 
 demo: $(VENV)/demo-$(VERSION)
@@ -30,6 +30,10 @@ test-pythons:
 # The tests at their full counts: a thousand kills, a million records.
 soak: peers $(VENV)/interop-$(VERSION)
 	PUREKRB_SOAK=1 $(BIN)/python -m pytest
+
+# vectors/recorded anew, with MIT. Only needed when purekrb's own messages change.
+record: peers $(VENV)/interop-$(VERSION)
+	PYTHONPATH=tests $(BIN)/python -m record
 
 bench: peers $(VENV)/interop-$(VERSION)
 	$(BIN)/python -m bench

@@ -1,0 +1,219 @@
+"""Exchanges recorded with MIT Kerberos, replayed offline: the same time and random bytes make the very same messages.
+
+tests/record says how they came about, vectors/README.md what is in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from purekrb import Acceptor, ApError, Initiator, KerberosError, Principal, ServiceTicket
+from purekrb.constants import ErrorCode
+from purekrb.exchanges.runner import KdcRequest
+from support import recordings
+from support.recordings import Entry, Tape
+
+RECORDED = recordings.load()
+KDC, CONTEXT = ("AS", "TGS"), ("initiator", "acceptor")
+
+
+def each(*kinds: str) -> pytest.MarkDecorator:
+    entries = [entry for entry in RECORDED if entry["kind"] in kinds]
+    return pytest.mark.parametrize("entry", entries, ids=[f"{entry['kind']}-{entry['etype']}" for entry in entries])
+
+
+class Replay:
+    """Our side of a recorded exchange; `sent` holds what it has sent so far, and stays when a check fails."""
+
+    def __init__(self, entry: Entry, tape: Tape | None = None) -> None:
+        self.entry = entry
+        self.tape = tape or Tape(entry["time"], entry["random"])
+        self.sent: list[bytes] = []
+
+    def run(self) -> ServiceTicket | Initiator | Acceptor:
+        """Return the ticket or the context that the exchange comes to."""
+        kind = self.entry["kind"]
+        if kind == "AS":
+            return recordings.get_tgt(self.entry, self.tape, self._kdc())
+        if kind == "TGS":
+            return recordings.get_service_ticket(self.entry, self.tape, self._kdc())
+        context = (recordings.initiate if kind == "initiator" else recordings.accept)(self.entry, self.tape)
+        self._shake_hands(context)
+        for message in self.entry["messages"]:
+            if message["by"] == kind:
+                self.sent.append(recordings.send_message(context, message))
+            else:
+                recordings.read_message(context, message)
+        return context
+
+    def _kdc(self) -> recordings.Send:
+        replies: Iterator[bytes] = iter(self.entry["received"])
+
+        def send(request: KdcRequest) -> bytes:
+            self.sent.append(request.message)
+            return next(replies)
+
+        return send
+
+    def _shake_hands(self, context: Initiator | Acceptor) -> None:
+        token = context.step() if isinstance(context, Initiator) else None
+        if token is not None:
+            self.sent.append(token)
+        reply = context.step(self.entry["received"][0])
+        if reply is not None:
+            self.sent.append(reply)
+
+
+def recorded_sent(entry: Entry) -> list[bytes]:
+    """Return all that our side sent when `entry` was recorded, in order."""
+    handshake: list[bytes] = entry["sent"]
+    return handshake + [m["token"] for m in entry.get("messages", ()) if m["by"] == entry["kind"]]
+
+
+def test_every_etype_is_recorded_with_its_provenance() -> None:
+    assert {(entry["kind"], entry["etype"]) for entry in RECORDED} == {
+        (kind, etype) for kind in (*KDC, *CONTEXT) for etype in (17, 18, 19, 20, 23)
+    }
+    for entry in RECORDED:
+        assert re.fullmatch(r"recorded from MIT krb5 1\.\d+.* on 20\d\d-\d\d-\d\d", entry["source"])
+
+
+@each(*KDC, *CONTEXT)
+def test_the_replay_sends_the_very_bytes_of_the_recording(entry: Entry) -> None:
+    replay = Replay(entry)
+    replay.run()
+    assert replay.sent == recorded_sent(entry)
+    assert replay.tape.left == [], "fewer random bytes are drawn than were recorded"
+
+
+@each(*KDC)
+def test_the_kdcs_reply_comes_to_the_recorded_ticket(entry: Entry) -> None:
+    assert Replay(entry).run() == recordings.ticket_of(entry["ticket"], entry["etype"])
+
+
+@each(*CONTEXT)
+def test_the_handshake_comes_to_the_recorded_keys_and_names(entry: Entry) -> None:
+    context = Replay(entry).run()
+    assert isinstance(context, Initiator | Acceptor)
+    assert context.mutual
+    assert context.session_key.contents == (entry["acceptor_subkey"] or entry["initiator_subkey"])
+    names = entry.get("ticket", entry)
+    assert (context.initiator, context.acceptor) == (
+        Principal.parse(names["client"]),
+        Principal.parse(names["service"]),
+    )
+
+
+@each("AS")
+def test_the_recording_has_the_demand_for_preauthentication_and_what_followed(entry: Entry) -> None:
+    assert [reply[:1] for reply in entry["received"]] == [b"\x7e", b"\x6b"]  # KRB-ERROR, AS-REP
+    assert len(set(entry["nonces"])) == 2
+
+
+@each(*CONTEXT)
+def test_the_recording_has_tokens_of_every_kind_both_ways(entry: Entry) -> None:
+    kinds = {"sealed", "signed"} if entry["etype"] == 23 else {"sealed", "signed", "mic"}
+    found = {(message["by"], message["protection"]) for message in entry["messages"]}
+    assert found == {(by, kind) for by in CONTEXT for kind in kinds}
+
+
+@each(*KDC, *CONTEXT)
+def test_the_recorded_keys_open_the_recorded_messages(entry: Entry) -> None:
+    inside = recordings.opened(entry)
+    assert inside == {name: entry[name] for name in inside}
+
+
+# -- the replay is driven by nothing but the recording
+
+
+def sends_something_else(entry: Entry, tape: Tape | None = None) -> bool:
+    """Whether a message differs from the recorded one in its place; that MIT's replies then do not fit is no matter."""
+    replay = Replay(entry, tape)
+    with suppress(KerberosError):
+        replay.run()
+    assert replay.sent
+    return replay.sent != recorded_sent(entry)[: len(replay.sent)]
+
+
+@each(*KDC, *CONTEXT)
+def test_any_other_random_byte_changes_what_is_sent(entry: Entry) -> None:
+    for number, drawn in enumerate(entry["random"]):
+        for position in range(len(drawn)):
+            random = list(entry["random"])
+            random[number] = drawn[:position] + bytes([drawn[position] ^ 1]) + drawn[position + 1 :]
+            assert sends_something_else(entry, Tape(entry["time"], random)), f"byte {position} of draw {number}"
+
+
+@each(*KDC, "initiator")
+def test_another_microsecond_changes_what_is_sent(entry: Entry) -> None:
+    assert sends_something_else(entry, Tape(entry["time"] + timedelta(microseconds=1), entry["random"]))
+
+
+@each("acceptor")
+def test_an_acceptor_takes_the_recorded_ap_req_at_its_time_only(entry: Entry) -> None:
+    def at(seconds: int) -> Replay:
+        return Replay(entry, Tape(entry["time"] + timedelta(seconds=seconds), entry["random"]))
+
+    for seconds in (-290, 0, 290):
+        replay = at(seconds)
+        replay.run()
+        assert replay.sent == recorded_sent(entry)
+    for seconds, code in ((-310, ErrorCode.KRB_AP_ERR_TKT_NYV), (310, ErrorCode.KRB_AP_ERR_SKEW)):
+        replay = at(seconds)
+        with pytest.raises(ApError) as caught:
+            replay.run()
+        assert caught.value.code == code
+        assert replay.sent == []
+
+
+def alterations(entry: Entry) -> Iterator[Entry]:
+    """Yield the entry with one message altered of those that are authenticated: MIT's last, and each of its tokens."""
+    received = entry["received"]
+    yield entry | {"received": [*received[:-1], _altered(received[-1])]}
+    messages = entry.get("messages", [])
+    for number, message in enumerate(messages):
+        if message["by"] != entry["kind"]:
+            changed = message | {"token": _altered(message["token"])}
+            yield entry | {"messages": [*messages[:number], changed, *messages[number + 1 :]]}
+
+
+def _altered(message: bytes) -> bytes:
+    return message[:-1] + bytes([message[-1] ^ 1])
+
+
+@each(*KDC, *CONTEXT)
+def test_an_altered_message_of_mit_is_refused(entry: Entry) -> None:
+    Replay(entry).run()
+    for changed in alterations(entry):
+        with pytest.raises(KerberosError):
+            Replay(changed).run()
+
+
+@each("TGS", "initiator")
+def test_another_session_key_changes_what_is_sent(entry: Entry) -> None:
+    field = "tgt" if entry["kind"] == "TGS" else "ticket"
+    changed = entry | {field: entry[field] | {"session_key": _altered(entry[field]["session_key"])}}
+    assert sends_something_else(changed)
+
+
+@each("acceptor")
+def test_another_service_key_does_not_open_the_recorded_ap_req(entry: Entry) -> None:
+    changed = entry | {"service_key": entry["service_key"] | {"key": _altered(entry["service_key"]["key"])}}
+    with pytest.raises(ApError) as caught:
+        Replay(changed).run()
+    assert caught.value.code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
+
+
+def test_a_tape_refuses_to_give_other_random_bytes_than_it_has() -> None:
+    time = RECORDED[0]["time"]
+    with pytest.raises(AssertionError, match="make record"):
+        Tape(time, [b"four"]).random(3)
+    tape = Tape(time, [b"four"])
+    assert tape.random(4) == b"four"
+    with pytest.raises(AssertionError, match="make record"):
+        tape.random(4)

@@ -1,0 +1,169 @@
+"""Record exchanges between purekrb and MIT Kerberos into vectors/recorded/.
+
+    make record                                   installs what is needed, then runs this
+    PYTHONPATH=tests python -m record             the same, where everything is installed
+
+For each encryption type: an AS exchange with pre-authentication, a TGS exchange, a context that purekrb initiates and
+one that MIT initiates, each with sealed, signed and MIC tokens both ways. MIT's KDC and its GSS-API are started for it
+on loopback, with new keys. Needed anew only when purekrb's own messages change, for instance the order in which it
+draws random bytes: tests/exchange/test_recorded.py, which replays the files without MIT, then says so.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from purekrb import Acceptor, Credential, Initiator, Keytab, ServiceTicket
+from purekrb.exchanges.runner import KdcRequest
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.transport import send
+from support import mit, recordings
+from support.gss_peer import GssPeer, PeerContext
+from support.mit import MitRealm
+from support.peers import find_program, run
+from support.recordings import RECORDED, Entry, LiveTape
+
+CLIENT = "pre"  # has to pre-authenticate
+#: A message without data, one of a single block that is not full, one of several blocks.
+DATA = (b"", b"fifteen bytes..", bytes(range(100)))
+RC4 = 23
+_SUPPORT = Path(mit.__file__).parent
+
+
+class Recorder:
+    """Takes part in exchanges with one MIT realm and keeps what was said."""
+
+    def __init__(self, realm: MitRealm, gss: GssPeer) -> None:
+        self.realm = realm
+        self.gss = gss
+        self.locator = Locator(realm.config)
+        self.tgs_keytab = Keytab.load(realm.keytab(f"krbtgt/{realm.realm}"))
+        self.service_keytab = Keytab.load(realm.service_keytab)
+        release = run([find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env).split()[-1]
+        self.kdc_name = f"MIT krb5 {release} krb5kdc"
+        self.gss_name = f"MIT krb5 {release} GSS-API (python-gssapi {version('gssapi')})"
+
+    def record(self, etype: int) -> list[Entry]:
+        """Return the entries of one encryption type."""
+        service = f"svc-{etype}/localhost@{self.realm.realm}"
+        client = f"{CLIENT}@{self.realm.realm}"
+        password = self.realm.passwords[CLIENT]
+
+        tgt_entry, tape = self._begin("AS", self.kdc_name, etype)
+        tgt_entry |= {"client": client, "password": password}
+        tgt = recordings.get_tgt(tgt_entry, tape, self._keep(tgt_entry))
+        reply_key = Credential.from_password(client, password).key_for(etype, f"{self.realm.realm}{CLIENT}".encode())
+        assert reply_key is not None
+        tgt_entry |= {"reply_key": reply_key.contents, "ticket": self._ticket(tgt, self.tgs_keytab)}
+        self._end(tgt_entry, tape)
+
+        ticket_entry, tape = self._begin("TGS", self.kdc_name, etype)
+        ticket_entry |= {"tgt": tgt_entry["ticket"], "service": service}
+        ticket = recordings.get_service_ticket(ticket_entry, tape, self._keep(ticket_entry))
+        ticket_entry |= {"ticket": self._ticket(ticket, self.service_keytab)}
+        self._end(ticket_entry, tape)
+
+        ours, tape = self._begin("initiator", self.gss_name, etype)
+        ours |= {"ticket": ticket_entry["ticket"]}
+        initiator = recordings.initiate(ours, tape)
+        peer = self.gss.accept(self.realm.service_keytab)
+        ours["sent"].append(initiator.step())
+        ours["received"].append(peer.step(ours["sent"][0]))
+        initiator.step(ours["received"][0])
+        self._converse(ours, initiator, peer)
+        self._end(ours, tape)
+
+        peer = self.gss.initiate(f"svc-{etype}@localhost", self.realm.kinit(CLIENT))
+        theirs, tape = self._begin("acceptor", self.gss_name, etype)
+        theirs |= {"client": client, "service": service, "service_key": self._service_key(ticket, self.service_keytab)}
+        acceptor = recordings.accept(theirs, tape)
+        theirs["received"].append(peer.step())
+        theirs["sent"].append(acceptor.step(theirs["received"][0]))
+        peer.step(theirs["sent"][0])
+        self._converse(theirs, acceptor, peer)
+        self._end(theirs, tape)
+        return [tgt_entry, ticket_entry, ours, theirs]
+
+    def _begin(self, kind: str, peer: str, etype: int) -> tuple[Entry, LiveTape]:
+        now = datetime.now(timezone.utc)
+        entry: Entry = {
+            "source": f"recorded from {peer} on {now:%Y-%m-%d}",
+            "kind": kind,
+            "etype": etype,
+            "time": now,
+            "sent": [],
+            "received": [],
+        }
+        return entry, LiveTape(now)
+
+    @staticmethod
+    def _end(entry: Entry, tape: LiveTape) -> None:
+        entry["random"] = tape.drawn
+        entry |= recordings.opened(entry)
+
+    def _keep(self, entry: Entry) -> recordings.Send:
+        """Return what sends requests to MIT's KDC and keeps both sides' messages in `entry`."""
+
+        def keep(request: KdcRequest) -> bytes:
+            entry["sent"].append(request.message)
+            entry["received"].append(send(self.locator, request.realm, request.message, time.monotonic() + 10))
+            return entry["received"][-1]  # type: ignore[no-any-return]
+
+        return keep
+
+    def _service_key(self, ticket: ServiceTicket, keytab: Keytab) -> Entry:
+        key = keytab.find(ticket.service)
+        etype, kvno = recordings.encrypted_with(ticket.ticket)
+        found = next(entry for entry in key if (entry.key.etype, entry.kvno) == (etype, kvno))
+        return {"etype": etype, "kvno": kvno, "key": found.key.contents}
+
+    def _ticket(self, ticket: ServiceTicket, keytab: Keytab) -> Entry:
+        return recordings.ticket_to_entry(ticket, self._service_key(ticket, keytab))
+
+    @staticmethod
+    def _converse(entry: Entry, ours: Initiator | Acceptor, theirs: PeerContext) -> None:
+        """Exchange tokens of every kind both ways; both sides check what they get."""
+        messages: list[Entry] = []
+        peer_kind = "acceptor" if entry["kind"] == "initiator" else "initiator"
+        for protection in ("sealed", "signed") if entry["etype"] == RC4 else ("sealed", "signed", "mic"):
+            sealed = protection == "sealed"
+            for data in DATA:
+                mine: Entry = {"by": entry["kind"], "protection": protection, "data": data}
+                mine["token"] = recordings.send_message(ours, mine)
+                if protection == "mic":
+                    theirs.verify_mic(data, mine["token"])
+                elif theirs.unwrap(mine["token"]) != (data, sealed):
+                    raise RuntimeError("MIT reads something else than was sent")
+                yours: Entry = {"by": peer_kind, "protection": protection, "data": data}
+                yours["token"] = theirs.get_mic(data) if protection == "mic" else theirs.wrap(data, sealed=sealed)
+                recordings.read_message(ours, yours)
+                messages += [mine, yours]
+        entry["messages"] = messages
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="purekrb-record-") as name:
+        directory = Path(name)
+        realm = MitRealm(directory)
+        peer_argv = [sys.executable, str(_SUPPORT / "gssapi_peer.py")]
+        gss = GssPeer("MIT", peer_argv, env=realm.env, log=directory / "gssapi.log")
+        try:
+            recorder = Recorder(realm, gss)
+            RECORDED.mkdir(parents=True, exist_ok=True)
+            for etype, etype_name in realm.etypes.items():
+                file = RECORDED / f"mit-etype-{etype}.json"
+                about = f"Exchanges with MIT Kerberos, {etype_name}; vectors/README.md says what the fields mean."
+                recordings.save(file, about, recorder.record(etype))
+                print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+        finally:
+            gss.stop()
+            realm.stop()
+
+
+if __name__ == "__main__":
+    main()
