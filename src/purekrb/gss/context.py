@@ -133,6 +133,7 @@ class SecurityContext:
         self._flags = 0
         self._protection: _Protection | None = None
         self._key: EncryptionKey | None = None
+        self._secrets: list[EncryptionKey] = []  # what ends with this context
         self._initiator_name: Principal | None = None
         self._acceptor_name: Principal | None = None
         self._endtime: datetime | None = None
@@ -152,7 +153,7 @@ class SecurityContext:
                     raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
                 return self._step(None if in_token is None else _bytes(in_token))
             except BaseException:
-                self._state = _State.FAILED
+                self._end(_State.FAILED)
                 raise
 
     def _step(self, in_token: bytes | None) -> bytes | None:
@@ -232,11 +233,17 @@ class SecurityContext:
 
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
-        self._state = _State.CLOSED
-        self._protection = None
-        if self._key is not None:
-            self._key.wipe()
-            self._key = None
+        self._end(_State.CLOSED)
+
+    def _end(self, state: _State) -> None:
+        self._state = state
+        self._protection = self._key = None
+        for key in self._secrets:
+            key.wipe()
+        self._secrets.clear()
+
+    def _keep_until_end(self, *keys: EncryptionKey | None) -> None:
+        self._secrets += [key for key in keys if key is not None]
 
     def __repr__(self) -> str:
         names = f", {self._initiator_name} -> {self._acceptor_name}" if self.established else ""
@@ -272,6 +279,7 @@ class SecurityContext:
     ) -> None:
         # The context has a copy of its own, so that close() wipes it without taking the ticket's key away.
         self._key = EncryptionKey(key.etype, key.contents)
+        self._keep_until_end(self._key)
         self._protection = _PROTECTIONS[self._key.etype](
             self._key,
             initiator=initiator,
@@ -369,6 +377,7 @@ class Initiator(SecurityContext):
             )
         mutual = bool(self._flags & _MUTUAL)
         self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
+        self._keep_until_end(self._subkey)
         self._seq_number = int.from_bytes(self._random(4), "big")
         moment = unique_now(self._clock) + ticket.time_offset
         delegation = None
@@ -407,6 +416,7 @@ class Initiator(SecurityContext):
         if self._sent is None:
             raise ContextError("no AP-REQ was sent")
         part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
+        self._keep_until_end(part.subkey)
         self._finish(part.subkey, 0 if part.seq_number is None else part.seq_number)
 
     def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> None:
@@ -523,6 +533,7 @@ class Acceptor(SecurityContext):
             now=moment,
             peer_address=self._peer_address,
         )
+        self._keep_until_end(accepted.ticket.key, accepted.authenticator.subkey)
         checksum = self._checksum(accepted)
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
@@ -548,6 +559,7 @@ class Acceptor(SecurityContext):
         # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
         plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
         subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
+        self._keep_until_end(subkey)
         seq_number = int.from_bytes(self._random(4), "big")
         reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
         self._establish(
