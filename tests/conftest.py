@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.gss_peer import GssPeer
 from support.heimdal import HeimdalRealm, start_heimdal_peer
 from support.java import start_java_peer
 from support.mit import MitRealm
+from support.peers import missing_peer
 
 # Failures in shared checks are to tell as much as those in the test files themselves.
 pytest.register_assert_rewrite("support.context_checks")
@@ -36,6 +38,8 @@ def heimdal_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeimdalR
 @pytest.fixture(scope="session")
 def mit_gss(mit_realm: MitRealm) -> Iterator[GssPeer]:
     """MIT's GSS-API in the realms of `mit_realm`."""
+    if importlib.util.find_spec("gssapi") is None:
+        missing_peer("PyPI's gssapi", "libkrb5-dev")
     program = Path(__file__).parent / "support" / "gssapi_peer.py"
     peer = GssPeer("MIT", [sys.executable, str(program)], env=mit_realm.env, log=mit_realm.directory / "gssapi.log")
     yield peer

@@ -152,7 +152,7 @@ class SampleService:
     error: BaseException | None = None
 
     def start(self) -> threading.Thread:
-        thread = threading.Thread(target=self._run)
+        thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         return thread
 
@@ -184,10 +184,11 @@ class SampleService:
 
 def run_gss_client(realm: MitRealm, service: SampleService, *options: str) -> str:
     """Run gss-client against `service` and return what it says."""
+    program = find_program("gss-client", "krb5-gss-samples")
     thread = service.start()
     port = service.listener.getsockname()[1]
     done = subprocess.run(
-        [find_program("gss-client", "krb5-gss-samples"), "-port", str(port), *options],
+        [program, "-port", str(port), *options],
         env={**realm.env, "KRB5CCNAME": f"FILE:{realm.kinit('user')}"},
         capture_output=True,
         text=True,
