@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from purekrb import (
     ChannelBindings,
     Config,
     ContextError,
+    ContextExpiredError,
     Credential,
     DecodeError,
     Flag,
@@ -258,9 +261,42 @@ def test_a_forged_close_notice_is_refused(server: Side) -> None:
 
 def test_a_reset_connection_is_a_transport_error(server: Side) -> None:
     with server.serve(KEYS) as running:
-        with RawClient(running.address, TICKET).establish() as raw:
-            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset(RawClient(running.address, TICKET).establish().socket)
         assert isinstance(running.error(), TransportError)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_a_peer_that_resets_the_connection_ends_a_send(client: Side) -> None:
+    def vanish(connection: socket.socket) -> None:
+        connection.sendall(encode_frame(Acceptor(KEYS).step(read_frame(connection)) or b""))
+        connection.recv(1000)
+        reset(connection)
+
+    with raw_server(vanish) as (address, _), client.connect(address, TICKET) as channel:
+        with pytest.raises(TransportError, match="the connection broke"):
+            channel.send(bytes(16_000_000))
+        with pytest.raises(ContextError):
+            channel.send(b"more")
+
+
+def test_an_expired_context_sends_nothing_more_not_even_a_close_notice() -> None:
+    times = [datetime.now(timezone.utc)]
+    stream = SealedStream(Initiator(TICKET, clock=lambda: times[-1]), max_frame=2048)
+    acceptor = SealedStream(Acceptor(KEYS), max_frame=2048)
+    stream.handshake(acceptor.handshake(stream.begin()))
+    acceptor.feed(stream.seal(b"in time"))
+    assert acceptor.next_message() == b"in time"
+    times.append(TICKET.endtime + timedelta(seconds=1))
+    with pytest.raises(ContextExpiredError):
+        stream.seal(b"too late")
+    stream.feed(acceptor.seal(b"the other clock is behind"))
+    assert stream.next_message() == b"the other clock is behind"
+    assert stream.seal_close() == b""
 
 
 # -- frames and tokens that are refused; after each, the next client is served
@@ -293,6 +329,37 @@ def test_a_client_that_leaves_during_the_handshake_disturbs_nobody(server: Side,
             raw.socket.sendall(encode_frame(raw.context.step() or b"")[:size])
             raw.socket.shutdown(socket.SHUT_WR)
             assert raw.ended()
+        assert_echoes(server, running.address)
+
+
+def test_a_client_that_resets_the_connection_during_the_handshake_disturbs_nobody(server: Side) -> None:
+    with server.serve(KEYS) as running:
+        raw = RawClient(running.address)
+        raw.socket.sendall(b"\x80\0\0\0")
+        time.sleep(0.05)
+        reset(raw.socket)
+        assert_echoes(server, running.address)
+
+
+def test_a_server_without_free_descriptors_waits_for_some(server: Side, caplog: pytest.LogCaptureFixture) -> None:
+    with server.serve(KEYS) as running, socket.socket() as waiting:
+        assert_echoes(server, running.address)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hoard: list[int] = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() + 10, limits[1]))
+            with suppress(OSError):
+                while True:
+                    hoard.append(os.dup(0))
+            waiting.connect(running.address)
+            deadline = time.monotonic() + PATIENCE
+            while "no connection can be accepted now" not in caplog.text:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in hoard:
+                os.close(descriptor)
         assert_echoes(server, running.address)
 
 
@@ -878,7 +945,7 @@ def test_k284_a_connect_cancelled_at_any_await_leaves_nothing_behind() -> None:
             tasks, descriptors = len(asyncio.all_tasks()), open_descriptors()
             steps = 0
             while await _cancel_after(steps, connect_asyncio(server.address, TICKET)):
-                steps += 1
+                steps += 1 + steps // 10
             assert steps > 5
             await _until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors)
             async with await connect_asyncio(server.address, TICKET) as channel:
@@ -961,6 +1028,11 @@ def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_read(monkeypatc
             began = time.monotonic()
             await channel.close()
             assert time.monotonic() - began < 2
+            channel = await connect_asyncio(server.address, TICKET)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(channel.send(bytes(16_000_000)), 0.2)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(channel.close(), 0.05)
 
     asyncio.run(main())
 
@@ -1038,7 +1110,7 @@ def test_k284_aio_connect_cancelled_at_any_await_leaves_nothing_behind(realm: Re
             tasks, descriptors = len(asyncio.all_tasks()), open_descriptors()
             steps = 0
             while await _cancel_after(steps, connecting()):
-                steps += 1
+                steps += 1 + steps // 10
             assert steps > 10
             await _until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors)
             async with await connecting() as channel:
