@@ -21,12 +21,12 @@ from datetime import datetime, timedelta, timezone
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
 from purekrb.credentials.binary import ByteOrder, Reader, counted, integer
-from purekrb.credentials.secrecy import forget_frames
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.system import now as system_now
 
 __all__ = ["CCache", "default_name"]

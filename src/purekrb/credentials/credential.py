@@ -11,10 +11,10 @@ from purekrb.constants import DEFAULT_ETYPES, EncryptionType
 from purekrb.credentials import files
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.keytab import Keytab
-from purekrb.credentials.secrecy import forget_frames
 from purekrb.errors import CredentialError
 from purekrb.keys import KEY_SIZES, EncryptionKey
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 
 __all__ = ["Credential"]
 

@@ -14,8 +14,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from purekrb.credentials.secrecy import forget_frames
 from purekrb.errors import CredentialError
+from purekrb.secrecy import forget_frames
 from purekrb.system import random_bytes
 
 try:

@@ -21,10 +21,10 @@ from purekrb import crypto
 from purekrb.constants import NameType
 from purekrb.credentials import files
 from purekrb.credentials.binary import Reader, counted, integer
-from purekrb.credentials.secrecy import forget_frames
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.system import now
 
 __all__ = ["Keytab", "KeytabEntry"]

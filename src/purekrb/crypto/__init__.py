@@ -13,8 +13,9 @@ from purekrb.crypto.aes_sha2 import AesSha2
 from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.crypto.rc4 import Rc4Hmac
-from purekrb.errors import IntegrityError, KerberosError, UnsupportedError
+from purekrb.errors import IntegrityError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes, random_bytes
 
 __all__ = [
@@ -74,23 +75,16 @@ def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
     return cipher
 
 
+@forget_frames
 def string_to_key(etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None) -> EncryptionKey:
     """Return the key that a password has. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
 
     Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises
     UnsupportedError for an unknown etype, DecodeError or PolicyError for bad params.
     """
-    failure: Exception
-    try:
-        secret = password.encode() if isinstance(password, str) else password
-        salt = salt.encode() if isinstance(salt, str) else salt
-        return EncryptionKey(etype, profile_of(etype).string_to_key(secret, salt, params))
-    except UnicodeError:  # it carries the password
-        failure = ValueError("the password or the salt is no valid Unicode text")
-    except KerberosError as error:  # its traceback leads through frames with the password
-        failure = error.with_traceback(None)
-    password = secret = b""
-    raise failure
+    password = password.encode() if isinstance(password, str) else password
+    salt = salt.encode() if isinstance(salt, str) else salt
+    return EncryptionKey(etype, profile_of(etype).string_to_key(password, salt, params))
 
 
 def random_key(etype: int, random: RandomBytes = random_bytes) -> EncryptionKey:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from purekrb import crypto
 from purekrb.constants import ErrorCode, KdcOptions
-from purekrb.credentials.secrecy import forget_frames
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ClientRevokedError,
@@ -24,6 +23,7 @@ from purekrb.errors import (
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
+from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
 __all__ = ["KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]

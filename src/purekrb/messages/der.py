@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
@@ -211,22 +212,26 @@ class GeneralString:
         return raw
 
 
+@lru_cache(maxsize=64)  # the times of one ticket come again in many messages
+def _parse_time(raw: bytes) -> datetime:
+    if len(raw) != 15 or raw[14] != 0x5A or not raw[:14].isdigit():
+        raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
+    n = int(raw[:14])
+    try:
+        return datetime(
+            n // 10**10, n // 10**8 % 100, n // 10**6 % 100, n // 10**4 % 100, n // 100 % 100, n % 100, 0, UTC
+        )
+    except ValueError:
+        raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
+
+
 class KerberosTime:
     """KerberosTime as an aware UTC datetime in whole seconds: exactly YYYYMMDDHHMMSSZ. Source: RFC 4120 5.2.3."""
 
     tag = 0x18
 
     def decode(self, buf: bytes, start: int, stop: int) -> datetime:
-        raw = buf[start:stop]
-        if len(raw) != 15 or raw[14] != 0x5A or not raw[:14].isdigit():
-            raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
-        n = int(raw[:14])
-        try:
-            return datetime(
-                n // 10**10, n // 10**8 % 100, n // 10**6 % 100, n // 10**4 % 100, n // 100 % 100, n % 100, 0, UTC
-            )
-        except ValueError:
-            raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
+        return _parse_time(buf[start:stop])
 
     def encode(self, value: datetime) -> bytes:
         t = value if value.tzinfo is UTC else value.astimezone(UTC)
@@ -376,16 +381,21 @@ class SequenceOf:
         self.limit = limit
 
     def decode(self, buf: bytes, start: int, stop: int) -> tuple[Any, ...]:
-        values = []
-        item = self.item
+        values: list[Any] = []
+        decode, expected = self.item.decode, self.item.tag
         at = start
         while at < stop:
-            tag, begin, at = read_header(buf, at, stop)
-            if tag != item.tag:
+            if buf[at] != expected:
                 raise DecodeError("an element of a SEQUENCE OF has another type")
-            values.append(item.decode(buf, begin, at))
-            if len(values) > self.limit:
+            begin, length = at + 2, buf[at + 1]
+            if length >= 0x80:
+                begin, length = _long_length(buf, at + 1)
+            at = begin + length
+            if at > stop:
+                raise DecodeError("an element reaches past the end of its SEQUENCE OF")
+            if len(values) == self.limit:
                 raise DecodeError(f"a SEQUENCE OF has more than {self.limit} elements")
+            values.append(decode(buf, begin, at))
         return tuple(values)
 
     def encode(self, value: tuple[Any, ...]) -> bytes:
@@ -400,10 +410,12 @@ class Application:
         self.inner = inner
 
     def decode(self, buf: bytes, start: int, stop: int) -> Any:
-        tag, begin, end = read_header(buf, start, stop)
-        if tag != self.inner.tag or end != stop:
+        begin, length = start + 2, buf[start + 1]
+        if length >= 0x80:
+            begin, length = _long_length(buf, start + 1)
+        if buf[start] != self.inner.tag or begin + length != stop:
             raise DecodeError("an APPLICATION tag holds another type, or more than one")
-        return self.inner.decode(buf, begin, end)
+        return self.inner.decode(buf, begin, stop)
 
     def encode(self, value: Any) -> bytes:
         return tlv(self.inner.tag, self.inner.encode(value))
@@ -422,19 +434,20 @@ class Message:
     def decode(cls: type[M], data: bytes) -> M:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
         data = bytes(data)
-        tag, start, end = read_header(data, 0, len(data))
-        if tag != cls.schema.tag:
-            raise DecodeError(f"this is not a {cls.__name__}: tag 0x{tag:02x} instead of 0x{cls.schema.tag:02x}")
-        if end != len(data):
-            raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
         try:
+            tag, start, end = read_header(data, 0, len(data))
+            if tag != cls.schema.tag:
+                raise DecodeError(f"this is not a {cls.__name__}: tag 0x{tag:02x} instead of 0x{cls.schema.tag:02x}")
+            if end != len(data):
+                raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
             value: M = cls.schema.decode(data, start, end)
             return value
         except IndexError:  # a header cut off by the end of the buffer
             failure = DecodeError(f"the {cls.__name__} ends inside a field")
         except DecodeError as error:
             failure = error.with_traceback(None)
-        del data  # the frames below and this one hold what may be a decrypted message with its keys
+        # What `secrecy.forget_frames` does, without the cost of a wrapper: the data may be a decrypted message.
+        del data
         raise failure
 
     def encode(self) -> bytes:

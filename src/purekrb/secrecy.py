@@ -17,7 +17,7 @@ T = TypeVar("T")
 def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
     """Return `function`, but its errors carry no frames of it: their locals hold secrets, and some tools print locals.
 
-    Text that is no Unicode becomes a ValueError, since the UnicodeEncodeError itself would hold the text.
+    Text that is no Unicode becomes a ValueError, since the UnicodeError itself would hold the text.
     """
 
     @wraps(function)
@@ -25,7 +25,7 @@ def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
         failure: Exception
         try:
             return function(*args, **kwargs)
-        except UnicodeEncodeError:
+        except UnicodeError:
             failure = ValueError("a password, a salt or a name is no valid Unicode text")
         except (KerberosError, ValueError) as error:
             failure = error.with_traceback(None)
