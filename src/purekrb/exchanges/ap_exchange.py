@@ -168,8 +168,7 @@ def accept_ap_req(
         raise _refuse(
             ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
         )
-    entry, plaintext = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
-    enc_ticket = EncTicketPart.decode(plaintext)
+    entry, enc_ticket = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
     _permit(session_key.etype, permitted_etypes, "the session key")
@@ -200,8 +199,9 @@ def accept_ap_req(
         etype_name(entry.key.etype),
         etype_name(session_key.etype),
     )
-    # The tag covers the ciphertext and who we are, not the cleartext names, which anybody can rewrite.
-    tag = hashlib.sha256(str(entry.principal).encode() + b"\0" + request.authenticator.cipher).digest()[:16]
+    # The tag is that of the ciphertext alone. No name: where several share a key, as those of one account do, the
+    # ticket's cleartext name, which anybody can rewrite, decides whose entry is tried first.
+    tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
         client, entry.principal, enc_ticket, authenticator, request.ap_options, etype_list(relevant), relevant, tag
     )
@@ -209,7 +209,8 @@ def accept_ap_req(
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
     """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
-    cache.remember(accepted.replay_tag, accepted.authenticator.ctime, now)
+    made = accepted.authenticator.ctime + timedelta(microseconds=accepted.authenticator.cusec)
+    cache.remember(accepted.replay_tag, made, now)
 
 
 def build_ap_rep(
@@ -300,8 +301,8 @@ def _same_kvno(wanted: int, held: int) -> bool:
 
 def _decrypt_ticket(
     ticket: Ticket, keys: list[ServiceKey], service: Principal | None, permitted: tuple[int, ...]
-) -> tuple[ServiceKey, bytes]:
-    """Return the service key that decrypts the ticket, and the plaintext.
+) -> tuple[ServiceKey, EncTicketPart]:
+    """Return the service key that decrypts the ticket, and the ticket's encrypted part.
 
     Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
     accounts with several names) the other keys that this acceptor answers for.
@@ -316,7 +317,8 @@ def _decrypt_ticket(
 
     for entry in sorted((entry for entry in ours if entry.key.etype == etype), key=rank):
         try:
-            return entry, crypto.decrypt(entry.key, KeyUsage.TICKET, ticket.enc_part.cipher)
+            # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
+            return entry, EncTicketPart.decode(crypto.decrypt(entry.key, KeyUsage.TICKET, ticket.enc_part.cipher))
         except IntegrityError:
             continue
     raise _why_no_key(ticket, name, keys, ours, service)
@@ -326,13 +328,12 @@ def _why_no_key(
     ticket: Ticket, name: Principal, keys: list[ServiceKey], ours: list[ServiceKey], service: Principal | None
 ) -> ApError:
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
-    if service is not None and not _matches(service, name) and any(e.principal == name for e in keys):
-        return _refuse(ErrorCode.KRB_AP_ERR_NOT_US, f"the ticket is for {name}, this acceptor is {service}")
     named = [entry for entry in ours if entry.principal == name]
     if not named:
+        if service is not None and (ours or any(entry.principal == name for entry in keys)):
+            return _refuse(ErrorCode.KRB_AP_ERR_NOT_US, f"the ticket is for {name}, this acceptor is {service}")
         what = f"for {service}" if service is not None else f"that decrypts a ticket for {name}"
-        code = ErrorCode.KRB_AP_ERR_NOT_US if service is not None and ours else ErrorCode.KRB_AP_ERR_NOKEY
-        return _refuse(code, f"the keytab has no key {what}: export one with that name")
+        return _refuse(ErrorCode.KRB_AP_ERR_NOKEY, f"the keytab has no key {what}: export one with that name")
     held = sorted({entry.kvno for entry in named})
     if kvno is not None and not any(_same_kvno(kvno, number) for number in held):
         stale = "the keytab is older: export it again" if kvno > max(held) else "the client's ticket is older: renew it"
@@ -384,10 +385,11 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
     if enc_part.etype != session_key.etype:
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
     try:
-        plaintext = crypto.decrypt(session_key, KeyUsage.AP_REQ_AUTHENTICATOR, enc_part.cipher)
+        authenticator = Authenticator.decode(
+            crypto.decrypt(session_key, KeyUsage.AP_REQ_AUTHENTICATOR, enc_part.cipher)
+        )
     except IntegrityError:
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None
-    authenticator = Authenticator.decode(plaintext)
     if authenticator.authenticator_vno != PVNO:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_BADVERSION, f"the authenticator has version {authenticator.authenticator_vno}, not 5"
