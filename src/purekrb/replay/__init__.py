@@ -54,6 +54,16 @@ def replayed() -> ReplayError:
     )
 
 
+def check_age(bucket: int, now: datetime) -> None:
+    """Raise ReplayError for a bucket that may be forgotten already: a large clock_skew lets its authenticators in."""
+    if bucket < oldest_bucket(now):
+        raise ReplayError(
+            f"this authenticator is older than what the replay cache remembers ({KEEP} s): set both clocks (NTP), or "
+            "use a smaller clock_skew",
+            code=ErrorCode.KRB_AP_ERR_SKEW,
+        )
+
+
 class MemoryReplayCache:
     """A replay cache in the memory of this process, of at most `max_entries` authenticators (about 100 bytes each).
 
@@ -71,6 +81,7 @@ class MemoryReplayCache:
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
         """Store `tag`; raise ReplayError where it was stored before or the cache is full."""
         bucket = bucket_of(ctime)
+        check_age(bucket, now)
         with self._lock:
             seen = self._buckets.get(bucket)
             if seen is None:

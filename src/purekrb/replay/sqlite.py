@@ -8,12 +8,15 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from weakref import WeakSet
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import CredentialError, ReplayError
-from purekrb.replay import KEEP, bucket_of, oldest_bucket, replayed
+from purekrb.replay import KEEP, bucket_of, check_age, oldest_bucket, replayed
+from purekrb.system import now as system_now
 
 __all__ = ["SqliteReplayCache"]
 
@@ -40,10 +43,11 @@ class SqliteReplayCache:
         self._path = Path(path)
         self._timeout = timeout
         self._lock = Lock()
-        self._pid = 0
         self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
         self._created_at = 0.0
         self._newest_bucket = 0
+        _caches.add(self)
         with self._lock:
             try:
                 self._open()
@@ -57,10 +61,9 @@ class SqliteReplayCache:
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
         """Store `tag` durably against the death of this process; raise ReplayError where it was stored before."""
         bucket = bucket_of(ctime)
+        check_age(bucket, now)
         with self._lock, self._failing_closed():
-            if self._pid != os.getpid() or self._connection is None:
-                self._drop()
-                self._open()
+            connection = self._connection or self._open()
             self._check_file_is_ours()
             if ctime.timestamp() < self._created_at:
                 raise ReplayError(
@@ -68,9 +71,6 @@ class SqliteReplayCache:
                     "presented before: let the client try again",
                     code=ErrorCode.KRB_AP_ERR_REPEAT,
                 )
-            connection = self._connection
-            if connection is None:
-                raise sqlite3.OperationalError("not open")
             if bucket > self._newest_bucket:
                 connection.execute("DELETE FROM seen WHERE bucket < ?", (oldest_bucket(now),))
                 self._newest_bucket = bucket
@@ -85,10 +85,8 @@ class SqliteReplayCache:
 
     def __len__(self) -> int:
         with self._lock, self._failing_closed():
-            if self._connection is None:
-                self._open()
-            row = self._connection.execute("SELECT count(*) FROM seen").fetchone()  # type: ignore[union-attr]
-            return int(row[0])
+            connection = self._connection or self._open()
+            return int(connection.execute("SELECT count(*) FROM seen").fetchone()[0])
 
     @contextlib.contextmanager
     def _failing_closed(self) -> Iterator[None]:
@@ -103,28 +101,28 @@ class SqliteReplayCache:
             ) from None
 
     def _drop(self) -> None:
-        if self._connection is not None and self._pid == os.getpid():
+        if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = None  # after fork the parent's connection is left alone: closing it would break its locks
+        self._connection = None
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
-        self._check_file_is_ours(identity=False)
+        self._inode = None
+        self._inode = self._check_file_is_ours()
         connection = sqlite3.connect(
             self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=8
         )
-        self._connection, self._pid = connection, os.getpid()
-        connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL loses nothing when a process dies; only a power failure may take the last entries.
+        self._connection = connection
+        # NORMAL loses nothing when a process dies; only a power failure may take the last entries.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
         try:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 for statement in filter(None, map(str.strip, _SCHEMA.split(";"))):
                     connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES ('created_at', (julianday('now') - 2440587.5) * 86400.0)")
+                connection.execute("INSERT INTO meta VALUES ('created_at', ?)", (system_now().timestamp(),))
             connection.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
@@ -136,14 +134,16 @@ class SqliteReplayCache:
         )
         if identity != (_APPLICATION_ID, _VERSION):
             raise OSError("it is the database of another program or version")
+        with contextlib.suppress(sqlite3.OperationalError):  # locked: another process opens the file and sees to it
+            connection.execute("PRAGMA journal_mode = WAL")
         row = connection.execute("SELECT value FROM meta WHERE name = 'created_at'").fetchone()
         if row is None:
             raise OSError("its creation time is missing")
         self._created_at = float(row[0])
-        info = os.lstat(self._path)
-        self._inode = (info.st_dev, info.st_ino)
+        self._check_file_is_ours()
+        return connection
 
-    def _check_file_is_ours(self, *, identity: bool = True) -> None:
+    def _check_file_is_ours(self) -> tuple[int, int]:
         info = os.lstat(self._path)
         if not stat.S_ISREG(info.st_mode):
             raise OSError("it is not a regular file")
@@ -151,5 +151,37 @@ class SqliteReplayCache:
             raise OSError(f"it belongs to user {info.st_uid}")
         if hasattr(os, "getuid") and info.st_mode & 0o022:
             raise OSError("others can write to it")
-        if identity and (info.st_dev, info.st_ino) != self._inode:
+        found = (info.st_dev, info.st_ino)
+        if self._inode not in (None, found):
             raise OSError("it was replaced while in use")
+        return found
+
+
+# Around fork(): while the locks of all caches are held, no thread is inside SQLite, whose own locks a child would
+# inherit locked for ever. The child opens the file anew.
+_caches: WeakSet[SqliteReplayCache] = WeakSet()
+_held: list[SqliteReplayCache] = []
+#: Kept for ever: a child process must not close a connection of its parent, which may still be using the files.
+_inherited: list[sqlite3.Connection] = []
+
+
+def _before_fork() -> None:
+    for cache in list(_caches):
+        cache._lock.acquire()
+        _held.append(cache)
+
+
+def _after_fork(child: bool) -> None:
+    caches = list(_held)
+    _held.clear()  # before the first release, which lets another thread's fork() in
+    for cache in caches:
+        if child and cache._connection is not None:
+            _inherited.append(cache._connection)
+            cache._connection = None
+        cache._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=partial(_after_fork, False), after_in_child=partial(_after_fork, True)
+    )

@@ -1,0 +1,339 @@
+"""Replay caches by themselves: what they remember, for how long, and in which file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+import purekrb.replay
+from purekrb import CredentialError, ReplayError
+from purekrb.constants import ErrorCode
+from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache, default_replay_cache
+from support.processes import Child, in_children
+
+#: A little ahead of the clock, so that a cache file that is made now is older than its authenticators.
+NOW = datetime.now(timezone.utc) + timedelta(seconds=60)
+SECOND = timedelta(seconds=1)
+
+
+def tag(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplayCache]:
+    if request.param == "memory":
+        yield MemoryReplayCache()
+    else:
+        on_disk = SqliteReplayCache(tmp_path / "replay")
+        yield on_disk
+        on_disk.close()
+
+
+def refuses(cache: ReplayCache, number: int, ctime: datetime, now: datetime) -> ReplayError:
+    with pytest.raises(ReplayError) as caught:
+        cache.remember(tag(number), ctime, now)
+    return caught.value
+
+
+# --- both
+
+
+def test_an_authenticator_passes_once(cache: ReplayCache) -> None:
+    cache.remember(tag(1), NOW, NOW)
+    error = refuses(cache, 1, NOW, NOW)
+    assert error.code == ErrorCode.KRB_AP_ERR_REPEAT
+    assert "already presented" in str(error)
+    cache.remember(tag(2), NOW, NOW)
+
+
+@pytest.mark.parametrize("later", [0, 1, BUCKET - 1, BUCKET, BUCKET + 1, KEEP - BUCKET, KEEP - 1])
+def test_an_authenticator_is_remembered_for_the_whole_time(cache: ReplayCache, later: int) -> None:
+    cache.remember(tag(1), NOW, NOW)
+    moment = NOW + timedelta(seconds=later)
+    cache.remember(tag(2), moment, moment)  # opens a new bucket, which drops old ones
+    assert refuses(cache, 1, NOW, moment).code == ErrorCode.KRB_AP_ERR_REPEAT
+
+
+@pytest.mark.parametrize("ahead", [-299, -1, 0, 1, 299])
+def test_the_clients_clock_does_not_matter_to_what_is_found(cache: ReplayCache, ahead: int) -> None:
+    ctime = NOW + timedelta(seconds=301 + ahead)
+    cache.remember(tag(1), ctime, NOW)
+    for later in (0, 60, 600):
+        refuses(cache, 1, ctime, NOW + timedelta(seconds=later))
+
+
+def test_what_is_too_old_to_be_remembered_is_refused(cache: ReplayCache) -> None:
+    moment = NOW + timedelta(seconds=KEEP + BUCKET + 1)
+    cache.remember(tag(1), NOW, NOW)
+    cache.remember(tag(2), moment, moment)
+    for number in (1, 3):
+        error = refuses(cache, number, NOW, moment)
+        assert error.code == ErrorCode.KRB_AP_ERR_SKEW
+        assert "clock_skew" in str(error)
+
+
+def test_old_entries_are_dropped_and_live_ones_kept(cache: ReplayCache) -> None:
+    for number in range(50):
+        cache.remember(tag(number), NOW, NOW)
+    middle = NOW + timedelta(seconds=KEEP // 2)
+    for number in range(50, 70):
+        cache.remember(tag(number), middle, middle)
+    late = NOW + timedelta(seconds=KEEP + BUCKET)
+    cache.remember(tag(99), late, late)
+    assert len(cache) == 21  # type: ignore[arg-type]
+    for number in range(50, 70):
+        refuses(cache, number, middle, late)
+
+
+def test_one_authenticator_from_many_threads_passes_once(cache: ReplayCache) -> None:
+    barrier = threading.Barrier(8)
+    passed: list[int] = []
+
+    def present() -> None:
+        for number in range(40):
+            barrier.wait()
+            try:
+                cache.remember(tag(number), NOW, NOW)
+            except ReplayError:
+                continue
+            passed.append(number)
+
+    threads = [threading.Thread(target=present) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(passed) == list(range(40))
+
+
+# --- memory
+
+
+def test_a_full_memory_cache_refuses_rather_than_forgets() -> None:
+    cache = MemoryReplayCache(max_entries=3)
+    for number in range(3):
+        cache.remember(tag(number), NOW, NOW)
+    error = refuses(cache, 4, NOW, NOW)
+    assert error.code == ErrorCode.KRB_ERR_GENERIC
+    assert "full" in str(error)
+    assert refuses(cache, 1, NOW, NOW).code == ErrorCode.KRB_AP_ERR_REPEAT
+    late = NOW + timedelta(seconds=KEEP + BUCKET)
+    cache.remember(tag(4), late, late)
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_memory_cache_has_room_for_one_at_least(size: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        MemoryReplayCache(size)
+    MemoryReplayCache(1).remember(tag(1), NOW, NOW)
+
+
+def test_the_default_cache_is_one_for_the_process() -> None:
+    assert default_replay_cache() is default_replay_cache()
+    assert isinstance(default_replay_cache(), MemoryReplayCache)
+
+
+def test_the_package_has_no_other_lazy_names() -> None:
+    assert purekrb.replay.SqliteReplayCache is SqliteReplayCache
+    with pytest.raises(AttributeError):
+        purekrb.replay.RedisReplayCache  # noqa: B018
+
+
+# --- SQLite
+
+
+def test_the_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "replay"
+    old = os.umask(0)
+    try:
+        cache = SqliteReplayCache(path)
+        cache.remember(tag(1), NOW, NOW)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+        cache.close()
+    finally:
+        os.umask(old)
+
+
+def test_what_was_stored_is_known_after_a_restart(tmp_path: Path) -> None:
+    for number in range(5):
+        cache = SqliteReplayCache(str(tmp_path / "replay"))
+        cache.remember(tag(number), NOW, NOW)
+        for known in range(number + 1):
+            refuses(cache, known, NOW, NOW)
+        assert len(cache) == number + 1
+        cache.close()
+
+
+def test_a_closed_cache_opens_again(tmp_path: Path) -> None:
+    cache = SqliteReplayCache(tmp_path / "replay")
+    cache.remember(tag(1), NOW, NOW)
+    cache.close()
+    cache.close()
+    assert len(cache) == 1
+    cache.close()
+    refuses(cache, 1, NOW, NOW)
+    cache.close()
+
+
+def test_two_caches_on_one_file_know_the_same(tmp_path: Path) -> None:
+    one, two = (SqliteReplayCache(tmp_path / "replay") for _ in range(2))
+    one.remember(tag(1), NOW, NOW)
+    refuses(two, 1, NOW, NOW)
+    two.remember(tag(2), NOW, NOW)
+    refuses(one, 2, NOW, NOW)
+    one.close()
+    refuses(two, 1, NOW, NOW)
+    two.close()
+
+
+def test_a_new_file_refuses_what_is_older_and_takes_the_clients_of_now(tmp_path: Path) -> None:
+    before = datetime.now(timezone.utc)
+    cache = SqliteReplayCache(tmp_path / "replay")
+    after = datetime.now(timezone.utc)
+    for ctime in (before, before - SECOND, before - timedelta(seconds=299)):
+        error = refuses(cache, 1, ctime, after)
+        assert error.code == ErrorCode.KRB_AP_ERR_REPEAT
+        assert "older than the replay cache" in str(error)
+    cache.remember(tag(1), after, after)
+    cache.close()
+
+
+def test_a_service_can_accept_in_the_second_in_which_its_file_was_made(tmp_path: Path) -> None:
+    from purekrb import Initiator
+    from support.contexts import acceptor
+    from support.tickets import issue
+
+    ticket, keys = issue()
+    for number in range(5):
+        cache = SqliteReplayCache(tmp_path / str(number))
+        assert acceptor(keys, replay_cache=cache).step(Initiator(ticket).step())
+        cache.close()
+
+
+def test_processes_may_create_the_file_at_the_same_time(tmp_path: Path) -> None:
+    for attempt in range(10):
+        path = tmp_path / str(attempt)
+
+        def job(number: int, path: Path = path) -> bytes:
+            SqliteReplayCache(path).remember(tag(number), NOW, NOW)
+            return b"stored"
+
+        assert in_children(8, job) == [b"stored"] * 8
+        cache = SqliteReplayCache(path)
+        assert len(cache) == 8
+        cache.close()
+
+
+def test_a_cache_works_on_in_a_child_and_its_parent(tmp_path: Path) -> None:
+    cache = SqliteReplayCache(tmp_path / "replay")
+    cache.remember(tag(1), NOW, NOW)
+
+    def job(writer: int) -> None:
+        refuses(cache, 1, NOW, NOW)
+        cache.remember(tag(2), NOW, NOW)
+        cache.close()
+
+    child = Child(job)
+    child.output()
+    assert child.ended_well
+    refuses(cache, 2, NOW, NOW)
+    cache.remember(tag(3), NOW, NOW)
+    assert len(cache) == 3
+    cache.close()
+
+
+def test_a_fork_in_the_middle_of_anothers_store_leaves_a_usable_cache(tmp_path: Path) -> None:
+    cache = SqliteReplayCache(tmp_path / "replay")
+    done = threading.Event()
+
+    def hammer() -> None:
+        number = 1000
+        while not done.is_set():
+            cache.remember(tag(number), NOW, NOW)
+            number += 1
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    try:
+        for number in range(30):
+            child = Child(lambda _, number=number: cache.remember(tag(number), NOW, NOW))  # type: ignore[misc]
+            child.output()
+            assert child.ended_well
+    finally:
+        done.set()
+        thread.join()
+    for number in range(30):
+        refuses(cache, number, NOW, NOW)
+    cache.close()
+
+
+Spoil = Callable[[Path], object]
+
+
+def as_link(path: Path) -> None:
+    target = path.with_name("target")
+    SqliteReplayCache(target).close()
+    path.symlink_to(target)
+
+
+def as_other_program(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE seen (bucket, tag)")
+    other.close()
+    path.chmod(0o600)
+
+
+def as_other_version(path: Path) -> None:
+    SqliteReplayCache(path).close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 2")
+    other.close()
+
+
+def as_noise(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 40)
+    path.chmod(0o600)
+
+
+def writable_by_group(path: Path) -> None:
+    SqliteReplayCache(path).close()
+    path.chmod(0o620)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        pytest.param(as_link, "not a regular file", id="a-symbolic-link"),
+        pytest.param(Path.mkdir, "not a regular file", id="a-directory"),
+        pytest.param(os.mkfifo, "not a regular file", id="a-fifo"),
+        pytest.param(writable_by_group, "others can write", id="writable-by-others"),
+        pytest.param(as_other_program, "another program", id="another-programs-database"),
+        pytest.param(as_other_version, "another program or version", id="another-version"),
+        pytest.param(as_noise, "not a database", id="noise"),
+    ],
+)
+def test_a_file_that_is_not_a_private_replay_cache_is_refused(tmp_path: Path, spoil: Spoil, why: str) -> None:
+    path = tmp_path / "replay"
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(CredentialError, match=why) as caught:
+        SqliteReplayCache(path)
+    assert str(path) in str(caught.value)
+    assert before is None or path.read_bytes() == before
+    good = SqliteReplayCache(tmp_path / "good")
+    good.remember(tag(1), NOW, NOW)
+    good.close()
+
+
+def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CredentialError, match="No such file"):
+        SqliteReplayCache(tmp_path / "missing" / "replay")
