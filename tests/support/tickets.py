@@ -40,6 +40,7 @@ def issue(
     flags: int = TicketFlags.INITIAL | TicketFlags.PRE_AUTHENT,
     now: datetime | None = None,
     key: EncryptionKey | None = None,
+    session_key: EncryptionKey | None = None,
     cleartext: dict[str, Any] | None = None,
     **changes: Any,
 ) -> tuple[ServiceTicket, list[Entry]]:
@@ -49,7 +50,7 @@ def issue(
     """
     now = whole_seconds(now or datetime.now(timezone.utc))
     key = key or crypto.random_key(etype)
-    session_key = crypto.random_key(session_etype or etype)
+    session_key = session_key or crypto.random_key(session_etype or etype)
     part = EncTicketPart(
         flags=int(flags),
         key=session_key,
