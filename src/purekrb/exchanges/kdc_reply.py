@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from purekrb import crypto
-from purekrb.constants import ErrorCode, KdcOptions
+from purekrb.constants import ErrorCode
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ClientRevokedError,
@@ -195,13 +195,10 @@ def check_reply(
 def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
     if part.endtime > body.till:
         raise ProtocolError("the ticket lasts longer than was asked for", expected=body.till, got=part.endtime)
-    limit = None
-    if body.kdc_options & KdcOptions.RENEWABLE:
-        limit = body.rtime
-    elif body.kdc_options & KdcOptions.RENEWABLE_OK:
-        limit = body.till  # RENEWABLE-OK asks to reach `till` by renewals at most
-    if limit is not None and part.renew_till is not None and part.renew_till > limit:
-        raise ProtocolError("the ticket is renewable longer than was asked for", expected=limit, got=part.renew_till)
+    if body.rtime is not None and part.renew_till is not None and part.renew_till > body.rtime:
+        raise ProtocolError(
+            "the ticket is renewable longer than was asked for", expected=body.rtime, got=part.renew_till
+        )
     if body.from_ is not None and part.starttime != body.from_:
         raise ProtocolError("the ticket does not start when it was asked to", expected=body.from_, got=part.starttime)
 
