@@ -63,7 +63,10 @@ EVERY_DECODER = pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODER
 
 @contextmanager
 def within(seconds: float, megabytes: float = 2) -> Iterator[None]:
-    """Fail where the block takes longer or more memory. Generous, as machines differ: attacks take 100 times more."""
+    """Fail where the block takes much longer or more memory.
+
+    Five times `seconds`, as a busy machine may stand still for a while; an attack that works takes 100 times more.
+    """
     tracemalloc.start()
     start = time.perf_counter()
     try:
@@ -72,7 +75,7 @@ def within(seconds: float, megabytes: float = 2) -> Iterator[None]:
         taken = time.perf_counter() - start
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert taken < seconds, f"{taken:.3f} s"
+    assert taken < 5 * seconds, f"{taken:.3f} s"
     assert peak < megabytes * 1e6, f"{peak / 1e6:.1f} MB"
 
 
@@ -177,7 +180,7 @@ ACCIDENTS = [
 @EVERY_DECODER
 @pytest.mark.parametrize("element", ACCIDENTS)
 def test_foreign_types_are_refused_undecoded(decode: Callable[[bytes], Any], element: bytes) -> None:
-    with within(0.1, 5):
+    with within(0.1, 10):
         refused(decode, element)
         for tag in (0x30, 0x61, 0x6B, 0x7E):
             refused(decode, tlv(tag, tlv(0x30, tlv(0xA0, element))))
