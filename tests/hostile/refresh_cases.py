@@ -1,0 +1,100 @@
+"""Keeps cases.toml in step with the tests: `python tests/hostile/refresh_cases.py` after adding or renaming some.
+
+A test of this directory says which cases it covers: `test_k113_...` in its name, or an id such as "K113-second-accept"
+of one of its parameters. This script writes the names of these tests into cases.toml, and keeps all else there:
+
+    case              what an attacker (or a broken peer) does
+    tests             the tests of this directory, written by this script
+    also              tests elsewhere, as file::function, written by hand
+    later             the capability that the case belongs to and that purekrb does not have yet
+    not_applicable    why the case cannot arise
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under its older name
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+HERE = "tests/hostile"
+CASES = Path(__file__).with_name("cases.toml")
+FIRST, LAST = 1, 310
+FIELDS = ("class", "case", "tests", "also", "later", "not_applicable")
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """Return what cases.toml holds: case id -> its fields."""
+    return tomllib.loads(CASES.read_text())
+
+
+def collect(*paths: str) -> list[str]:
+    """Return the ids of all tests in `paths`, as pytest names them: file::function[parameters]."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *paths],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the tests cannot be collected:\n{done.stdout}{done.stderr}")
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def covered(test: str) -> dict[str, str]:
+    """Return which cases a test covers, each with the pattern that stands for the test in cases.toml."""
+    function, _, parameters = test.partition("[")
+    ids = {f"K{n}": function for n in re.findall(r"(?<=_)k(\d{3})(?=_|$)", function.rpartition("::")[2])}
+    for number in re.findall(r"(?<![A-Za-z0-9])K(\d{3})(?!\d)", parameters):
+        ids.setdefault(f"K{number}", f"{function}[K{number}*]")
+    return ids
+
+
+def group_by_case(tests: Iterable[str]) -> dict[str, list[str]]:
+    """Return case id -> patterns of its tests, without the directory, in the order of the files."""
+    found: dict[str, dict[str, None]] = {}
+    for test in tests:
+        for case, pattern in covered(test).items():
+            found.setdefault(case, {})[pattern.removeprefix(f"{HERE}/")] = None
+    return {case: list(patterns) for case, patterns in found.items()}
+
+
+def render(cases: dict[str, dict[str, Any]]) -> str:
+    """Return the text of cases.toml."""
+    lines = [
+        "# Which test refuses, or survives, which hostile case. Refreshed by refresh_cases.py, which explains the",
+        "# fields; test_cases_map.py fails where this file and the tests differ.",
+    ]
+    for case in sorted(cases):
+        lines += ["", f"[{case}]"]
+        for field in FIELDS:
+            value = cases[case].get(field)
+            if isinstance(value, list) and len(value) > 1:
+                lines += [f"{field} = [", *(f"  {json.dumps(item, ensure_ascii=False)}," for item in value), "]"]
+            elif value:
+                lines.append(f"{field} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Rewrite cases.toml."""
+    cases = load()
+    found = group_by_case(collect(HERE))
+    for case, fields in cases.items():
+        fields["tests"] = found.pop(case, [])
+    for case, tests in found.items():  # an id that nobody has heard of: test_cases_map.py will say so
+        cases[case] = {"tests": tests}
+    CASES.write_text(render(cases))
+
+
+if __name__ == "__main__":
+    main()
