@@ -1,11 +1,11 @@
 """Keeps cases.toml in step with the tests: `python tests/hostile/refresh_cases.py` after adding or renaming some.
 
-A test of this directory says which cases it covers: `test_k113_...` in its name, or an id such as "K113-second-accept"
+A test says which cases it covers: `test_k113_...` in its name, or an id such as "K113-second-accept"
 of one of its parameters. This script writes the names of these tests into cases.toml, and keeps all else there:
 
     case              what an attacker (or a broken peer) does
-    tests             the tests of this directory, written by this script
-    also              tests elsewhere, as file::function, written by hand
+    tests             the tests that say so, below tests/, written by this script
+    also              tests that do not say so, below tests/, written by hand
     later             the capability that the case belongs to and that purekrb does not have yet
     not_applicable    why the case cannot arise
 """
@@ -26,7 +26,8 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under i
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-HERE = "tests/hostile"
+#: Where tests of cases are. The tests with real peers show what is accepted, not what is refused.
+FOLDERS = ("tests/hostile", "tests/unit", "tests/exchange", "tests/property")
 CASES = Path(__file__).with_name("cases.toml")
 FIRST, LAST = 1, 310
 FIELDS = ("class", "case", "tests", "also", "later", "not_applicable")
@@ -37,17 +38,17 @@ def load() -> dict[str, dict[str, Any]]:
     return tomllib.loads(CASES.read_text())
 
 
-def collect(*paths: str) -> list[str]:
-    """Return the ids of all tests in `paths`, as pytest names them: file::function[parameters]."""
+def collect() -> list[str]:
+    """Return the ids of all tests as pytest names them, but below tests/: file::function[parameters]."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *paths],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *FOLDERS],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise RuntimeError(f"the tests cannot be collected:\n{done.stdout}{done.stderr}")
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    return [line.removeprefix("tests/") for line in done.stdout.splitlines() if "::" in line]
 
 
 def covered(test: str) -> dict[str, str]:
@@ -60,11 +61,11 @@ def covered(test: str) -> dict[str, str]:
 
 
 def group_by_case(tests: Iterable[str]) -> dict[str, list[str]]:
-    """Return case id -> patterns of its tests, without the directory, in the order of the files."""
+    """Return case id -> patterns of its tests, in the order of the files."""
     found: dict[str, dict[str, None]] = {}
     for test in tests:
         for case, pattern in covered(test).items():
-            found.setdefault(case, {})[pattern.removeprefix(f"{HERE}/")] = None
+            found.setdefault(case, {})[pattern] = None
     return {case: list(patterns) for case, patterns in found.items()}
 
 
@@ -88,7 +89,7 @@ def render(cases: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Rewrite cases.toml."""
     cases = load()
-    found = group_by_case(collect(HERE))
+    found = group_by_case(collect())
     for case, fields in cases.items():
         fields["tests"] = found.pop(case, [])
     for case, tests in found.items():  # an id that nobody has heard of: test_cases_map.py will say so

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from hostile.refresh_cases import FIELDS, FIRST, HERE, LAST, collect, covered, group_by_case, load
+from hostile.refresh_cases import FIELDS, FIRST, LAST, collect, covered, group_by_case, load
 
 CASES = load()
 ADVICE = "run python tests/hostile/refresh_cases.py"
@@ -13,9 +13,7 @@ ADVICE = "run python tests/hostile/refresh_cases.py"
 
 @lru_cache(maxsize=1)
 def existing() -> list[str]:
-    """The tests of this directory and of the files that the map names besides."""
-    files = {test.partition("::")[0] for case in CASES.values() for test in case.get("also", [])}
-    return collect(HERE, *sorted(files))
+    return collect()
 
 
 def exists(pattern: str) -> bool:
@@ -47,14 +45,14 @@ def test_every_test_that_the_map_names_exists() -> None:
     missing = [
         f"{case}: {pattern}"
         for case, fields in CASES.items()
-        for pattern in (*(f"{HERE}/{test}" for test in fields.get("tests", [])), *fields.get("also", []))
+        for pattern in (*fields.get("tests", []), *fields.get("also", []))
         if not exists(pattern)
     ]
     assert not missing, f"{ADVICE}: {missing}"
 
 
-def test_every_hostile_test_is_in_the_map_under_each_of_its_cases() -> None:
-    found = group_by_case(test for test in existing() if test.startswith(f"{HERE}/"))
+def test_every_test_of_a_case_is_in_the_map_under_each_of_its_cases() -> None:
+    found = group_by_case(existing())
     unmapped = {
         case: [test for test in tests if test not in CASES.get(case, {}).get("tests", [])]
         for case, tests in found.items()
@@ -63,9 +61,9 @@ def test_every_hostile_test_is_in_the_map_under_each_of_its_cases() -> None:
 
 
 def test_the_cases_of_a_test_are_read_from_its_name_and_its_parameters() -> None:
-    assert covered("tests/hostile/test_x.py::test_k001_k002_twice[a-b]") == {
-        "K001": "tests/hostile/test_x.py::test_k001_k002_twice",
-        "K002": "tests/hostile/test_x.py::test_k001_k002_twice",
+    assert covered("hostile/test_x.py::test_k001_k002_twice[a-b]") == {
+        "K001": "hostile/test_x.py::test_k001_k002_twice",
+        "K002": "hostile/test_x.py::test_k001_k002_twice",
     }
-    assert covered("tests/x.py::test_it[17-K123-long-name]") == {"K123": "tests/x.py::test_it[K123*]"}
-    assert covered("tests/hostile/test_x.py::test_K9_and_ak123_are_no_cases[K12]") == {}
+    assert covered("hostile/x.py::test_it[17-K123-long-name]") == {"K123": "hostile/x.py::test_it[K123*]"}
+    assert covered("hostile/test_x.py::test_K9_and_ak123_are_no_cases[K12]") == {}
