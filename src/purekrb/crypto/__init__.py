@@ -14,7 +14,7 @@ from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.crypto.rc4 import Rc4Hmac
 from purekrb.errors import IntegrityError, UnsupportedError
-from purekrb.keys import EncryptionKey, etype_name
+from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes, random_bytes
 
@@ -52,7 +52,7 @@ def profile_of(etype: int) -> Profile:
     """Return the profile of an encryption type. Raises UnsupportedError for one that purekrb does not have."""
     profile = _PROFILES.get(etype)
     if profile is None:
-        known = ", ".join(etype_name(e) for e in EncryptionType)
+        known = etype_names(EncryptionType)
         raise UnsupportedError(f"encryption type {etype_name(etype)} is not supported; supported: {known}")
     return profile
 

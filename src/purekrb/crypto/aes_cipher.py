@@ -92,7 +92,7 @@ class AesUsageCipher:
             token[:start] = b"".join((header, last, state.finalize()[: self._mac_size]))
         return buffer.getvalue()
 
-    def open(self, body: bytes, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
+    def open(self, body: bytes | memoryview, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
         """Return (data, suffix) of what `seal` made, given in the order of the ciphertext. Raises IntegrityError."""
         if len(body) < LARGE + BLOCK:
             plaintext = self._decrypt(b"".join((body, last)), mac)

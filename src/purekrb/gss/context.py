@@ -269,8 +269,7 @@ class SecurityContext:
             return self._established()
         if self._expires is not None and self._clock() > self._expires:
             raise ContextExpiredError(
-                f"the ticket of {self._initiator_name} expired at {self.endtime:%Y-%m-%d %H:%M:%SZ}: "
-                "authenticate again"
+                f"the ticket of {self._initiator_name} expired at {self.endtime:%Y-%m-%d %H:%M:%SZ}: authenticate again"
             )
         return protection
 

@@ -32,11 +32,15 @@ class SequenceWindow:
         if not (self._replay or self._sequence):
             return
         relative = (number - self._base) & self._mask
+        if relative == self._next:
+            self._seen = (self._seen << 1 | 1) & _MAP
+            self._next = (relative + 1) & self._mask
+            return
         ahead = (relative - self._next) & self._mask
         if ahead <= self._mask >> 1:
             self._seen = (self._seen << (ahead + 1) | 1) & _MAP if ahead < _WIDTH else 1
             self._next = (relative + 1) & self._mask
-            if ahead and self._sequence:
+            if self._sequence:
                 raise SequenceError(f"{ahead} messages are missing before this one", reason="gap")
             return
         behind = (self._next - 1 - relative) & self._mask

@@ -15,23 +15,26 @@ from __future__ import annotations
 import hmac
 import struct
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
-from purekrb.crypto.aes_cts import BLOCK
+from purekrb.crypto.aes_cts import BLOCK, LARGE
 from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.system import RandomBytes
+from purekrb.system import RandomBytes, random_block, random_bytes
 
 __all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE"]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
+#: The flags that are the same in every token of a direction.
+_CHECKED = SENT_BY_ACCEPTOR | ACCEPTOR_SUBKEY
 _WRAP, _MIC, _FILLER = 0x0504, b"\x04\x04", 0xFF
 _MIC_FILLER = b"\xff" * 5
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
@@ -110,7 +113,7 @@ class CfxProtection:
             ours, theirs = theirs, ours
         self._seal, self._sign = _cipher(key, ours[0]), _cipher(key, ours[1])
         self._unseal, self._unsign = _cipher(key, theirs[0]), _cipher(key, theirs[1])
-        self._random = random
+        self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
         self._receive_lock = Lock()
         self._send_seq = count(send_seq)  # its next() is atomic
         flags_sealed, size = send_flags | SEALED, self._mac_size
@@ -126,7 +129,7 @@ class CfxProtection:
         snd_seq = self._next_seq()
         if sealed:
             header, copy = self._sealed_start + snd_seq, self._sealed_copy + snd_seq
-            return self._seal.seal(header, data, copy, self._random(self._confounder_size))
+            return self._seal.seal(header, data, copy, self._confounder())
         mac = self._seal.checksum(data, self._signed_copy + snd_seq)
         return b"".join((self._signed_start, snd_seq, mac, data))
 
@@ -137,7 +140,8 @@ class CfxProtection:
         tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
         if tok_id != _WRAP or filler != _FILLER:
             raise DecodeError("this is not an RFC 4121 Wrap token")
-        self._check_flags(flags)
+        if (flags ^ self._receive_flags) & _CHECKED:
+            self._refuse(flags)
         if flags & SEALED:
             data = self._open_sealed(token, ec, rrc)
         elif sealed:
@@ -155,14 +159,18 @@ class CfxProtection:
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
-        parsed = MicToken.decode(mic)
-        self._check_flags(parsed.flags)
-        if parsed.flags & SEALED:
+        header = mic[:HEADER_SIZE]
+        if len(header) < HEADER_SIZE or header[:2] != _MIC or header[3:8] != _MIC_FILLER:
+            raise DecodeError("this is not an RFC 4121 MIC token")
+        flags = header[2]
+        if (flags ^ self._receive_flags) & _CHECKED:
+            self._refuse(flags)
+        if flags & SEALED:
             raise ProtocolError("a MIC token is marked as sealed")
-        if not hmac.compare_digest(self._unsign.checksum(data, mic[:HEADER_SIZE]), parsed.data):
+        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[HEADER_SIZE:]):
             raise IntegrityError
         with self._receive_lock:
-            self._window.check(parsed.snd_seq)
+            self._window.check(int.from_bytes(header[8:], "big"))
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
@@ -175,8 +183,9 @@ class CfxProtection:
             raise DecodeError("the sealed message is cut off")
         if rrc != trailer:  # another rotation than ours: turn the body so that it is
             token = token[:HEADER_SIZE] + _rotate(token[HEADER_SIZE:], trailer - rrc)
+        body = memoryview(token) if len(token) > LARGE else token  # no copy of what is large
         data, suffix = self._unseal.open(
-            token[HEADER_SIZE + trailer :],
+            body[HEADER_SIZE + trailer :],
             token[HEADER_SIZE : HEADER_SIZE + BLOCK],
             token[HEADER_SIZE + BLOCK : HEADER_SIZE + trailer],
         )
@@ -198,12 +207,11 @@ class CfxProtection:
             raise IntegrityError
         return data
 
-    def _check_flags(self, flags: int) -> None:
+    def _refuse(self, flags: int) -> NoReturn:
         # Unknown bits are ignored, as RFC 4121 4.2.2 demands, but the checksum covers them.
         if (flags ^ self._receive_flags) & SENT_BY_ACCEPTOR:
             raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
-        if (flags ^ self._receive_flags) & ACCEPTOR_SUBKEY:
-            raise ProtocolError("the token is not protected with the key that this context agreed on")
+        raise ProtocolError("the token is not protected with the key that this context agreed on")
 
     def _next_seq(self) -> bytes:
         return (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
