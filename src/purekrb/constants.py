@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_ETYPES",
     "DEFAULT_FLAGS",
     "KRB5_MECH_OID",
+    "error_name",
 ]
 
 
@@ -165,6 +166,14 @@ class ErrorCode(IntEnum):
     KDC_ERR_PREAUTH_EXPIRED = 90
     KDC_ERR_MORE_PREAUTH_DATA_REQUIRED = 91
     KDC_ERR_UNKNOWN_CRITICAL_FAST_OPTIONS = 93
+
+
+def error_name(code: int) -> str:
+    """Return the name and the number of a KRB-ERROR code."""
+    try:
+        return f"{ErrorCode(code).name} {int(code)}"
+    except ValueError:
+        return f"error {code}"
 
 
 class PaDataType(IntEnum):

@@ -7,12 +7,13 @@ key is in `purekrb.crypto`, which also keeps here what it derived from the key.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from purekrb.constants import EncryptionType
 from purekrb.errors import CredentialError, DecodeError
 
-__all__ = ["EncryptionKey", "KEY_SIZES", "etype_name"]
+__all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 
 #: Key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6, RFC 8009 5, RFC 4757 3.
 KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
@@ -37,6 +38,11 @@ _NAMES = {
 def etype_name(etype: int) -> str:
     """Return the registered name of an encryption type, or its number as text."""
     return _NAMES.get(etype, f"etype {int(etype)}")
+
+
+def etype_names(etypes: Iterable[int]) -> str:
+    """Return the names of encryption types as a list in text."""
+    return ", ".join(map(etype_name, etypes))
 
 
 class EncryptionKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 from typing import NoReturn
@@ -12,11 +13,13 @@ from purekrb.credentials import files
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError
-from purekrb.keys import KEY_SIZES, EncryptionKey
+from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
 
 __all__ = ["Credential"]
+
+log = logging.getLogger("purekrb.credentials")
 
 #: Every encryption type that purekrb has, the preferred ones first.
 _PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not in DEFAULT_ETYPES))
@@ -72,6 +75,12 @@ class Credential:
                 f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
                 " name one of these principals, or export its keys again"
             )
+        log.debug(
+            "keys of %s from the keytab: kvno %d, %s",
+            principal,
+            found[0].kvno,
+            etype_names(entry.key.etype for entry in usable),
+        )
         return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
 
     @classmethod

@@ -18,7 +18,7 @@ from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, Mess
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
 from purekrb.exchanges.authorization_data import check_critical, etype_list, relevant_entries, wrap_if_relevant
-from purekrb.keys import EncryptionKey, etype_name
+from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import (
     ApRep,
     ApReq,
@@ -135,11 +135,11 @@ def build_ap_req(
         authenticator=EncryptedData(etype=ticket.session_key.etype, kvno=None, cipher=cipher),
     ).encode()
     log.debug(
-        "AP-REQ for %s from %s: session key %s, mutual %s",
-        ticket.service,
+        "AP-REQ: %s presents a ticket for %s, session key %s, %s",
         ticket.client,
+        ticket.service,
         etype_name(ticket.session_key.etype),
-        mutual,
+        "mutual authentication required" if mutual else "no mutual authentication",
     )
     return SentApReq(message, ctime, now.microsecond)
 
@@ -192,7 +192,7 @@ def accept_ap_req(
     relevant = tuple(relevant_entries(authenticator.authorization_data))
     client = enc_ticket.cname.principal(enc_ticket.crealm)
     log.debug(
-        "AP-REQ accepted: client %s, service key %s kvno %d %s, session key %s",
+        "AP-REQ verified: client %s, ticket for %s kvno %d %s, session key %s",
         client,
         entry.principal,
         entry.kvno,
@@ -211,6 +211,7 @@ def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: dat
     """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
     made = accepted.authenticator.ctime + timedelta(microseconds=accepted.authenticator.cusec)
     cache.remember(accepted.replay_tag, made, now)
+    log.debug("the authenticator is new to the replay cache")
 
 
 def build_ap_rep(
@@ -225,6 +226,11 @@ def build_ap_rep(
     )
     key = accepted.ticket.key
     cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    log.debug(
+        "AP-REP for %s: ctime and cusec of its authenticator, acceptor subkey %s",
+        accepted.client,
+        etype_name(subkey.etype) if subkey else "none",
+    )
     return ApRep(
         pvno=PVNO, msg_type=MessageType.AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
     ).encode()
@@ -249,7 +255,6 @@ def verify_ap_rep(
         )
     part = EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
     if part.ctime != sent.ctime or part.cusec != sent.cusec:
-        log.debug("AP-REP refused: ctime/cusec are not those of our authenticator")
         raise MutualAuthenticationError(
             "the service did not return the time of our authenticator: an impostor, or a replayed AP-REP"
         )
@@ -257,7 +262,7 @@ def verify_ap_rep(
         raise PolicyError(
             f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, which is not permitted here"
         )
-    log.debug("AP-REP verified: the service proved its key")
+    log.debug("AP-REP verified: its ctime and cusec are those of our authenticator, so the service has its key")
     return part
 
 
@@ -266,7 +271,6 @@ def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomByt
 
 
 def _refuse(code: ErrorCode, message: str) -> ApError:
-    log.debug("AP-REQ refused: %s: %s", code.name, message)
     return ApError(message, code=code)
 
 
@@ -275,7 +279,7 @@ def _permit(etype: int, permitted: tuple[int, ...], what: str) -> None:
         raise _refuse(
             ErrorCode.KDC_ERR_ETYPE_NOSUPP,
             f"{what} is of {etype_name(etype)}, which is not permitted here: "
-            f"permitted are {', '.join(etype_name(e) for e in permitted)}",
+            f"permitted are {etype_names(permitted)}",
         )
 
 
@@ -310,6 +314,7 @@ def _decrypt_ticket(
     name = ticket.sname.principal(ticket.realm)
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
     ours = [entry for entry in keys if service is None or _matches(service, entry.principal)]
+    log.debug("ticket for %s, %s kvno %s; keys to choose from: %d", name, etype_name(etype), kvno, len(ours))
     _permit(etype, permitted, "the ticket")
 
     def rank(entry: ServiceKey) -> tuple[bool, bool, int]:
@@ -320,7 +325,7 @@ def _decrypt_ticket(
             # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
             return entry, EncTicketPart.decode(crypto.decrypt(entry.key, KeyUsage.TICKET, ticket.enc_part.cipher))
         except IntegrityError:
-            continue
+            log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
     raise _why_no_key(ticket, name, keys, ours, service)
 
 

@@ -21,6 +21,7 @@ from purekrb.constants import (
     NameType,
     PaDataType,
     TicketFlags,
+    error_name,
 )
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
@@ -36,7 +37,7 @@ from purekrb.errors import (
 )
 from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
-from purekrb.keys import EncryptionKey, etype_name
+from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import Checksum, EncryptedData, HostAddress, KrbError
 from purekrb.messages.kdc import (
     AsRep,
@@ -188,23 +189,25 @@ class _AsExchange:
             body = self.body()
             request = AsReq(self.padata(), body).encode()
             log.debug(
-                "AS-REQ to %s: %s asks for %s, etypes %s, %s",
+                "AS-REQ to %s: %s asks for %s, %s, etypes %s",
                 self.realm,
                 self.client,
                 self.service,
-                [etype_name(e) for e in body.etype],
                 f"PA-ENC-TIMESTAMP with {etype_name(self.key.etype)}" if self.key else "no pre-authentication",
+                etype_names(body.etype),
             )
-            reply = decode_kdc_reply((yield KdcRequest(self.realm, request)))
-            if isinstance(reply, KrbError):
-                self.learn(reply, about)
-                continue
+            answer = yield KdcRequest(self.realm, request)
             try:
+                reply = decode_kdc_reply(answer)
+                if isinstance(reply, KrbError):
+                    log.debug("KRB-ERROR from %s: %s", self.realm, error_name(reply.error_code))
+                    self.learn(reply, about)
+                    continue
                 if isinstance(reply, TgsRep):
                     raise ProtocolError("the KDC answered an AS-REQ with a TGS-REP")
                 return self.accept(reply, request, body, about)
             except KerberosError as error:
-                log.debug("AS-REP from %s refused: %s", self.realm, error)
+                log.debug("AS exchange failed: %s", error)
                 raise
         raise ProtocolError(f"{about}: the KDC still asks for more after {MAX_REQUESTS} requests")
 
@@ -294,11 +297,17 @@ class _AsExchange:
         etype = next((e for e in self.etypes if e in offered), None) if self.info else self.etypes[0]
         if etype is None:
             raise KdcEtypeError(
-                f"{about}: the KDC has keys of {sorted(map(etype_name, offered))} only, offered were "
-                f"{[etype_name(e) for e in self.etypes]}; set the account's password anew so that it gets AES keys",
+                f"{about}: the KDC has keys of {etype_names(sorted(offered))} only, offered were "
+                f"{etype_names(self.etypes)}; set the account's password anew so that it gets AES keys",
                 code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
                 krb_error=error,
             )
+        log.debug(
+            "%s takes pre-authentication of the types %s: PA-ENC-TIMESTAMP with %s is chosen",
+            self.realm,
+            ", ".join(map(str, types)),
+            etype_name(etype),
+        )
         self.key = self.client_key(etype)
 
     def correct_clock(self, error: KrbError, about: str) -> None:
@@ -347,7 +356,7 @@ class _AsExchange:
         if etype not in body.etype:
             raise ProtocolError(
                 f"{about}: the reply is encrypted with {etype_name(etype)}, which was not offered",
-                expected=[etype_name(e) for e in body.etype],
+                expected=etype_names(body.etype),
                 got=etype_name(etype),
             )
         proven = self.key is not None
@@ -387,7 +396,9 @@ class _AsExchange:
             check_clock(part.starttime, self.clock() + offset, self.options.clock_skew, about)
         self.offsets[self.realm] = offset
         log.debug(
-            "AS-REP: ticket for %s until %s, session key %s, reply key %s kvno %s, clock offset %+.0f s",
+            "AS-REP from %s: ticket for %s until %s, session key %s, encrypted with the client's key %s kvno %s; "
+            "clock offset %+.0f s",
+            self.realm,
             ticket.service,
             ticket.endtime,
             etype_name(ticket.session_key.etype),
@@ -459,8 +470,8 @@ def _offered_etypes(credential: ClientCredential, options: AsOptions) -> tuple[i
         if not credential.etypes:
             raise CredentialError(f"{credential.principal} has neither a valid ticket nor a key: run kinit first")
         raise PolicyError(
-            f"{credential.principal} has keys of {[etype_name(e) for e in credential.etypes]} only; permitted are "
-            f"{[etype_name(e) for e in options.etypes]}: export AES keys, or permit those"
+            f"{credential.principal} has keys of {etype_names(credential.etypes)} only; permitted are "
+            f"{etype_names(options.etypes)}: export AES keys, or permit those"
         )
     return tuple(sorted(etypes, key=lambda e: e == EncryptionType.RC4_HMAC))
 

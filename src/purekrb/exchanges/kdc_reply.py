@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from purekrb import crypto
-from purekrb.constants import ErrorCode
+from purekrb.constants import ErrorCode, error_name
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ClientRevokedError,
@@ -20,15 +19,13 @@ from purekrb.errors import (
     ProtocolError,
     ServiceUnknownError,
 )
-from purekrb.keys import EncryptionKey, etype_name
+from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
 __all__ = ["KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
-
-log = logging.getLogger("purekrb.kdc")
 
 #: What each error-code means for the caller: the class, what happened, what to do next. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
@@ -115,13 +112,9 @@ def kdc_error(error: KrbError, about: str) -> KdcError:
     A KRB-ERROR is not authenticated: anyone on the path can forge one, so nothing but the error follows from it.
     """
     cls, what, advice = KDC_ERRORS.get(error.error_code, _NO_ADVICE)
-    try:
-        name = ErrorCode(error.error_code).name
-    except ValueError:
-        name = "error"
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
-    log.debug("%s: KRB-ERROR %s (%d)", about, name, error.error_code)
-    return cls(f"{about}: {what} ({name} {error.error_code}{e_text}); {advice}", code=error.error_code, krb_error=error)
+    name = error_name(error.error_code)
+    return cls(f"{about}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error)
 
 
 def new_nonce(random: RandomBytes) -> int:
@@ -171,7 +164,7 @@ def check_reply(
     if part.key.etype not in body.etype:
         raise ProtocolError(
             f"the session key is of the encryption type {etype_name(part.key.etype)}, which was not offered",
-            expected=[etype_name(e) for e in body.etype],
+            expected=etype_names(body.etype),
             got=etype_name(part.key.etype),
         )
     _check_times(body, part)

@@ -21,6 +21,7 @@ from purekrb.constants import (
     NameType,
     PaDataType,
     TicketFlags,
+    error_name,
 )
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, IntegrityError, KerberosError, ProtocolError
@@ -28,8 +29,8 @@ from purekrb.exchanges.as_exchange import AsOptions, ClientCredential, as_exchan
 from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.exchanges.timestamps import unique_now
-from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages.ap import ApReq, Authenticator, Checksum, EncryptedData, HostAddress, KrbError
+from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.messages.ap import ApReq, Authenticator, Checksum, EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, PaData, TgsReq, decode_kdc_reply
 from purekrb.names import Principal
 from purekrb.system import Clock, RandomBytes, now, random_bytes
@@ -188,6 +189,8 @@ def get_service_ticket(
         tgt = yield from as_exchange(credential, as_options, clock=clock, random=random, offsets=offsets)
         store.principal = tgt.client  # the canonical name, under which the store finds the tickets again
         store.store(tgt)
+    else:
+        log.debug("ticket for %s from the store, until %s", tgt.service, tgt.endtime)
     ticket = yield from tgs_exchange(tgt, service, tgs_options, capath=capath, clock=clock, random=random)
     store.store(ticket)
     return ticket
@@ -274,12 +277,14 @@ class _Asker:
             tgt.client,
             wanted,
             f" ({purpose.name})" if purpose else "",
-            [etype_name(e) for e in body.etype],
+            etype_names(body.etype),
         )
-        reply = decode_kdc_reply((yield KdcRequest(realm, request)))
-        if isinstance(reply, KrbError):
-            raise kdc_error(reply, about)
+        answer = yield KdcRequest(realm, request)
         try:
+            reply = decode_kdc_reply(answer)
+            if isinstance(reply, KrbError):
+                log.debug("KRB-ERROR from %s: %s", realm, error_name(reply.error_code))
+                raise kdc_error(reply, about)
             if isinstance(reply, AsRep):
                 raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
             part = _open(reply.enc_part, subkey, tgt.session_key, body.nonce, about)
@@ -296,13 +301,17 @@ class _Asker:
             if part.starttime is not None:
                 check_clock(part.starttime, self.clock() + tgt.time_offset, self.options.clock_skew, about)
         except KerberosError as error:
-            log.debug("TGS-REP from %s refused: %s", realm, error)
+            log.debug("TGS exchange failed: %s", error)
             raise
+        service_key = Ticket.decode(ticket.ticket).enc_part
         log.debug(
-            "TGS-REP: ticket for %s until %s, session key %s",
+            "TGS-REP from %s: ticket for %s until %s, session key %s, encrypted with the service's key %s kvno %s",
+            realm,
             ticket.service,
             ticket.endtime,
             etype_name(ticket.session_key.etype),
+            etype_name(service_key.etype),
+            service_key.kvno,
         )
         if realm != tgt.client.realm and not tgt.flags & TicketFlags.OK_AS_DELEGATE:
             # Only a trust that our own realm marks may vouch for the services of another. Source: RFC 4120 2.8.

@@ -29,6 +29,7 @@ from purekrb.constants import (
     ErrorCode,
     Flag,
     TicketFlags,
+    error_name,
 )
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
@@ -152,8 +153,10 @@ class SecurityContext:
                 if in_token is not None and len(in_token) > MAX_TOKEN:
                     raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
                 return self._step(None if in_token is None else _bytes(in_token))
-            except BaseException:
+            except BaseException as error:
                 self._end(_State.FAILED)
+                code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
+                log.debug("%s: no context: %s%s", type(self).__name__, code, error)
                 raise
 
     def _step(self, in_token: bytes | None) -> bytes | None:
@@ -382,6 +385,7 @@ class Initiator(SecurityContext):
         delegation = None
         if self._flags & _DELEG and self._forwarded_tgt is not None:
             delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
+            log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
         bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
         checksum = GssChecksum(self._flags, bindings, delegation).encode()
         self._sent = build_ap_req(
@@ -520,6 +524,7 @@ class Acceptor(SecurityContext):
         except ApError as error:
             if error.response is None:
                 error.response = self._krb_error(error.code, moment)
+                log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
 
     def _accept(self, message: bytes, moment: datetime) -> bytes | None:
@@ -540,6 +545,7 @@ class Acceptor(SecurityContext):
             keys = (accepted.ticket.key, accepted.authenticator.subkey)
             tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
             self._delegated = Credential.from_ccache(CCache(tickets[0].client, tickets))
+            log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
@@ -617,6 +623,7 @@ class Acceptor(SecurityContext):
                 code=ErrorCode.KRB_AP_ERR_MODIFIED,
             )
         self._bound = True
+        log.debug("channel bindings: the initiator's are equal to ours")
 
     @staticmethod
     def _client_is_bindings_aware(accepted: AcceptedApReq) -> bool:
@@ -663,10 +670,6 @@ _ADVICE = {
 
 
 def _peer_refused(error: KrbError) -> ApError:
-    try:
-        name = ErrorCode(error.error_code).name
-    except ValueError:
-        name = f"error {error.error_code}"
+    name = error_name(error.error_code)
     advice = _ADVICE.get(error.error_code, "see its log")  # type: ignore[call-overload]
-    log.debug("KRB-ERROR from the service: %s", name)
     return ApError(f"the service refused us ({name}): {advice}", code=error.error_code)
