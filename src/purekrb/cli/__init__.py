@@ -1,24 +1,22 @@
-"""The `purekrb` command. Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`.
-
-Exit codes, for scripts: see `EXIT_CODES`; 0 is success, 2 a usage error, 130 an interruption.
-"""
+"""The `purekrb` command. Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from purekrb import __version__, errors
+from purekrb.cli import options
 from purekrb.cli.output import Output
 
 __all__ = ["main", "COMMANDS", "EXIT_CODES"]
 
 COMMANDS = {
     "demo": "show the whole job in one process: realm, directory, service, client, impostor",
-    "kinit": "get a ticket-granting ticket",
+    "kinit": "get or renew a ticket-granting ticket",
     "klist": "list the tickets of a credential cache, or the keys of a keytab",
     "kdestroy": "destroy a credential cache",
     "kvno": "get service tickets and show their key version numbers",
@@ -30,37 +28,41 @@ COMMANDS = {
     "realm": "run an embedded realm (KDC) for tests",
 }
 
-#: The first class that an error belongs to gives the exit code.
-EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (errors.PreauthFailedError, 3),
-    (errors.MutualAuthenticationError, 4),
-    (errors.IntegrityError, 4),
-    (errors.ApError, 4),
-    (errors.TransportError, 5),
-    (errors.KdcError, 6),
-    (errors.CredentialError, 7),
-    (errors.DecodeError, 8),
-    (errors.ConfigError, 9),
-    (errors.KerberosError, 1),
-)
+#: Exit codes of errors: the first that an error belongs to counts, 1 where there is none. docs/cli.md explains them.
+EXIT_CODES: dict[int, tuple[type[errors.KerberosError], ...]] = {
+    3: (errors.PreauthFailedError,),
+    4: (errors.ProtocolError, errors.IntegrityError, errors.ApError, errors.SequenceError),
+    5: (errors.TransportError,),
+    6: (errors.KdcError,),
+    7: (errors.CredentialError,),
+    8: (errors.DecodeError, errors.SpnError),
+    9: (errors.ConfigError,),
+}
+USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; only commands that `argv` may mean are imported."""
     parser = argparse.ArgumentParser(
-        prog="purekrb", description="Kerberos mutual authentication in pure Python.", allow_abbrev=False
+        prog="purekrb",
+        description="Kerberos mutual authentication in pure Python.",
+        epilog="`purekrb COMMAND --help` explains a command.",
+        parents=[options.common()],
+        allow_abbrev=False,
     )
+    parser.set_defaults(json=False, trace=False)
     parser.add_argument("--version", action="version", version=f"purekrb {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print the result as JSON")
-    common.add_argument("--trace", action="store_true", help="print each protocol step to standard error; no secrets")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, summary in COMMANDS.items():
+        if name not in argv:
+            commands.add_parser(name, help=summary)
+            continue
         module = importlib.import_module(f"purekrb.cli.{name}")
         command = commands.add_parser(
             name,
             help=summary,
             description=module.__doc__,
-            parents=[common],
+            parents=[options.common()],
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -70,25 +72,36 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code. Errors are one line on standard error."""
-    args = _parser().parse_args(argv)
-    if args.trace:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(relativeCreated)7.1f ms  %(name)s  %(message)s"))
-        logger = logging.getLogger("purekrb")
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    output = Output(as_json=args.json)
+    """Run the command line (sys.argv by default) and return the exit code. Errors are one line on standard error."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        return int(args.run(args, output) or 0)
+        parser = _parser(argv)
+        args = parser.parse_args(argv)
+        if "run" not in args:
+            parser.print_help(sys.stderr)
+            return USAGE
+        output = Output(as_json=args.json, trace=args.trace)
+        with output.log():
+            return _run(args, output)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it flushes
+        return BROKEN_PIPE
+
+
+def _run(args: argparse.Namespace, output: Output) -> int:
+    try:
+        return int(args.run(args, output))
     except errors.KerberosError as error:
         output.error(str(error), type(error).__name__)
-        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        return 1
-    except (OSError, ValueError) as error:
+        return next((code for code, kinds in EXIT_CODES.items() if isinstance(error, kinds)), 1)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.error(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), type(error).__name__)
+    except UnicodeError as error:  # its own text may quote a password
+        output.error("a text is not UTF-8: check the encoding of the terminal or the file", type(error).__name__)
+    except ValueError as error:
         output.error(str(error), type(error).__name__)
-        return 1
+    return 1

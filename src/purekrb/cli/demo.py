@@ -1,20 +1,21 @@
-"""Show the whole job in one process, on loopback: an embedded realm and directory, a service, a client, an impostor."""
+"""Show the whole job in one process, on loopback: an embedded realm and directory, a service, a client, impostors."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from purekrb.cli.output import Output
 from purekrb.constants import DEFAULT_ETYPES, Flag
-from purekrb.errors import ApError
+from purekrb.errors import ApError, KerberosError
 from purekrb.keys import etype_name
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = ["add_arguments", "run"]
 
 DOMAIN, REALM, HOST = "example.test", "EXAMPLE.TEST", "files.example.test"
 SERVICE_CLASS, PRODUCT = "ADSockAuth", "a762885a-aa44-11d2-81f1-00c04fb9624e"
+_PROOF = "green"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,17 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--etype",
         choices=[etype_name(etype) for etype in DEFAULT_ETYPES],
         default=etype_name(DEFAULT_ETYPES[0]),
-        help="encryption type of all keys",
+        help="encryption type of all keys (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command. The exit code is 0 only if the service was proved and the impostor refused."""
+    """Run the command. The exit code is 0 only if the service was proved and every impostor refused."""
     etype = next(etype for etype in DEFAULT_ETYPES if etype_name(etype) == args.etype)
     story = _Story(output)
     started = time.perf_counter()
     refused = _tell(story, etype)
-    story.end(time.perf_counter() - started)
+    story.end(refused, time.perf_counter() - started)
     return 0 if refused else 1
 
 
@@ -56,52 +58,67 @@ class _Story:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._steps: list[dict[str, Any]] = []
-        if not output.as_json:
-            from rich.console import Console
-
-            self._console = Console(highlight=False)
 
     def chapter(self, title: str) -> None:
         self._steps.append({"step": title, "lines": []})
         if not self._output.as_json:
-            self._console.print(f"\n[bold]{len(self._steps)}. {title}[/bold]")
+            self._output.styled()
+            for line in _wrap(f"{len(self._steps)}. {title}", self._output.width):
+                self._output.styled((line, "bold"))
 
     def line(self, who: str, what: str, *, style: str = "") -> None:
         self._steps[-1]["lines"].append({"who": who, "what": what})
         if not self._output.as_json:
-            from rich.table import Table
-            from rich.text import Text
-
-            row = Table.grid(padding=(0, 1, 0, 2))  # a grid keeps wrapped lines in their column
-            row.add_column(width=19, style="cyan")
-            row.add_column(style=style)
-            row.add_row(Text(who), Text(what, overflow="fold"))
-            self._console.print(row)
+            for line in _wrap(what, self._output.width - 22):
+                self._output.styled((f"  {who:<20}", "cyan"), (line, style))
+                who = ""
 
     @contextmanager
-    def trace(self, logger: str, who: str) -> Iterator[None]:
-        """Tell what `logger` says while the block runs: the steps of the protocol, without secrets."""
+    def exchanges(self) -> Iterator[None]:
+        """Tell what the KDC client logs while the block runs: the steps of the protocol, without secrets."""
         handler = logging.Handler()
-        handler.emit = lambda record: self.line(who, record.getMessage())  # type: ignore[method-assign]
-        source = logging.getLogger(logger)
-        level = source.level
-        source.addHandler(handler)
-        source.setLevel(logging.DEBUG)
+        handler.emit = lambda record: self.line(*_spoken(record.getMessage()))  # type: ignore[method-assign]
+        logger = logging.getLogger("purekrb.kdc")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
         try:
             yield
         finally:
-            source.setLevel(level)
-            source.removeHandler(handler)
+            logger.setLevel(level)
+            logger.removeHandler(handler)
 
-    def end(self, seconds: float) -> None:
+    def end(self, refused: bool, seconds: float) -> None:
         if self._output.as_json:
-            self._output.result({"steps": self._steps, "seconds": round(seconds, 3)}, "")
+            result = {"steps": self._steps, "impostors_refused": refused, "seconds": round(seconds, 3)}
+            self._output.result(result, "")
         else:
-            self._console.print(f"\nDone in {seconds * 1000:.0f} ms. No secret was printed.")
+            outcome = "every impostor was refused" if refused else "AN IMPOSTOR WAS BELIEVED"
+            self._output.styled()
+            self._output.styled((f"The service proved itself, {outcome}. Done in {seconds * 1000:.0f} ms.", "bold"))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Return `text` in lines of `width`, broken behind blanks, slashes and commas: names have few blanks."""
+    lines = [""]
+    for piece in re.findall(r"[^ /,]*[ /,]*", text):
+        if len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
+def _spoken(message: str) -> tuple[str, str]:
+    """Return who says what in a line of the KDC client's log."""
+    if message.startswith(("AS-REP", "TGS-REP", "KRB-ERROR")) or ": answered with" in message:
+        return "KDC -> client", message
+    if message.startswith(("AS-REQ", "TGS-REQ")) or ": sent " in message:
+        return "client -> KDC", message
+    return "client", message
 
 
 def _tell(story: _Story, etype: int) -> bool:
-    """Tell the story; return whether the impostor was refused."""
+    """Tell the story; return whether the impostors were refused."""
     import purekrb
     from purekrb.directory import Directory
     from purekrb.testing import Realm
@@ -112,10 +129,10 @@ def _tell(story: _Story, etype: int) -> bool:
         story.line("directory", f"{DOMAIN}: LDAP entries in memory, behind the interface of a real directory")
         alice = realm.add_user("alice", secrets.token_urlsafe(16))
 
-        story.chapter("The service is installed: it gets an SCP and an SPN; it starts and updates its SCP")
+        story.chapter("The service is installed with an SCP and an SPN; it starts and updates its SCP")
         scp, keytab = _install(story, realm, directory)
         with purekrb.listen(("127.0.0.1", 0), keytab) as server:
-            threading.Thread(target=_serve, args=(story, server), daemon=True).start()
+            threading.Thread(target=_serve, args=(server,), daemon=True).start()
             scp = replace(scp, bindings=(str(server.address[1]),))
             changed = directory.update_scp(scp)
             story.line("service", f"listens on port {server.address[1]}, writes {', '.join(changed)} to its SCP")
@@ -133,12 +150,12 @@ def _tell(story: _Story, etype: int) -> bool:
             story.chapter("Client and service prove themselves to each other")
             context = _handshake(story, ticket, keytab)
 
-            story.chapter("They exchange signed and sealed messages, on one context and over TCP")
+            story.chapter("They exchange signed and sealed messages, on this context and over TCP")
             _exchange(story, *context)
             _talk(story, realm, alice, target, ("127.0.0.1", found.port))
 
-        story.chapter("An impostor takes the service's place: same name, same port, another key")
-        return _meet_impostor(story, realm, ticket, keytab)
+        story.chapter("Impostors take the service's place: they have its name, but not its key")
+        return _meet_impostors(story, ticket, keytab)
 
 
 def _install(story: _Story, realm: Realm, directory: EmbeddedDirectory) -> tuple[ServiceConnectionPoint, Keytab]:
@@ -165,13 +182,20 @@ def _install(story: _Story, realm: Realm, directory: EmbeddedDirectory) -> tuple
     return scp, keytab
 
 
+def _serve(server: Server) -> None:
+    for channel in server:
+        with suppress(KerberosError), channel:
+            while (message := channel.recv()) is not None:
+                channel.send(message)
+
+
 def _get_ticket(story: _Story, realm: Realm, alice: Credential, target: str) -> ServiceTicket:
     from purekrb import KdcClient
 
-    with story.trace("purekrb.kdc", "client and KDC"):
+    with story.exchanges():
         ticket = KdcClient(realm.config).get_ticket(alice, target)
     hours = (ticket.endtime - (ticket.starttime or ticket.authtime)).total_seconds() / 3600
-    story.line("client", f"ticket of {ticket.client}: {len(ticket.ticket)} bytes, valid {hours:g} h")
+    story.line("client", f"has a ticket of {len(ticket.ticket)} bytes for {ticket.client}, valid {hours:g} h")
     return ticket
 
 
@@ -180,13 +204,16 @@ def _handshake(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> tuple[In
 
     initiator, acceptor = Initiator(ticket), Acceptor(keytab)
     request = initiator.step() or b""
-    story.line("client -> service", f"AP-REQ, {len(request)} bytes: ticket, authenticator, subkey; asks for mutual")
+    story.line(
+        "client -> service", f"AP-REQ, {len(request)} bytes: ticket, authenticator, subkey; asks the service for proof"
+    )
     reply = acceptor.step(request) or b""
-    story.line("service", f"the client is {acceptor.initiator}; the ticket decrypts with my key")
-    story.line("service -> client", f"AP-REP, {len(reply)} bytes: the client's time, a subkey of my own")
+    story.line("service", f"my key decrypts the ticket: the client is {acceptor.initiator}", style=_PROOF)
+    story.line("service -> client", f"AP-REP, {len(reply)} bytes: the authenticator's time, a subkey of my own")
     initiator.step(reply)
-    story.line("client", f"the time is what I sent: the service is {initiator.acceptor}", style="green")
+    story.line("client", f"it is the time that I sent: the service is {initiator.acceptor}", style=_PROOF)
     story.line("both", f"{', '.join(str(flag.name) for flag in Flag if flag & initiator.flags)}")
+    story.line("both", f"key of {etype_name(initiator.etype)}, until {initiator.endtime:%Y-%m-%d %H:%M:%SZ}")
     return initiator, acceptor
 
 
@@ -210,46 +237,41 @@ def _talk(story: _Story, realm: Realm, alice: Credential, target: str, address: 
         story.line("client -> service", f"over TCP: {len(message)} bytes sealed; {len(answer)} bytes came back sealed")
 
 
-def _serve(story: _Story, server: Server) -> None:
-    for channel in server:
-        with channel:
-            while (message := channel.recv()) is not None:
-                channel.send(message)
-
-
-def _meet_impostor(story: _Story, realm: Realm, ticket: ServiceTicket, keytab: Keytab) -> bool:
-    """Return whether the client refuses each way in which a service without the key can answer."""
+def _meet_impostors(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> bool:
+    """Return whether the client refuses each answer that a service without the key can give."""
     from purekrb import Acceptor, Initiator, Keytab, KeytabEntry, crypto
-    from purekrb.errors import KerberosError
 
-    stolen_name = [
-        KeytabEntry(entry.principal, entry.kvno, crypto.random_key(entry.key.etype), entry.timestamp)
-        for entry in keytab
-    ]
-    initiator = Initiator(ticket)
-    request = initiator.step() or b""
-    answer = b""
+    own_keys = [KeytabEntry(e.principal, e.kvno, crypto.random_key(e.key.etype), e.timestamp) for e in keytab]
+    answers = {}
     try:
-        Acceptor(Keytab(stolen_name)).step(request)
+        Acceptor(Keytab(own_keys)).step(Initiator(ticket).step())
     except ApError as error:
         story.line("impostor", f"cannot read the AP-REQ: {error}")
-        answer = error.response or b""
-    attempts = {"its KRB-ERROR": (initiator, answer), "an AP-REP of another client": _recorded(ticket, keytab)}
-    refusals = 0
-    for what, (context, reply) in attempts.items():
+        answers["a KRB-ERROR"] = error.response or b""
+    answers["an AP-REP recorded from the real service"] = Acceptor(keytab).step(Initiator(ticket).step()) or b""
+    answers["an AP-REP made with a key of its own"] = _made_up(ticket)
+    for what, answer in answers.items():
+        story.line("impostor -> client", f"{what}, {len(answer)} bytes")
+        context = Initiator(ticket)
+        context.step()
         try:
-            context.step(reply)
+            context.step(answer)
         except KerberosError as error:
-            refusals += not context.established
-            story.line("client", f"refuses {what}: {error}", style="green")
-    return refusals == len(attempts)
+            story.line("client", f"refuses it: {error}", style=_PROOF)
+        if context.established:
+            return False
+    return len(answers) == 3
 
 
-def _recorded(ticket: ServiceTicket, keytab: Keytab) -> tuple[Initiator, bytes]:
-    """Return a fresh context and the genuine AP-REP of an earlier one, as an impostor may have recorded it."""
-    from purekrb import Acceptor, Initiator
+def _made_up(ticket: ServiceTicket) -> bytes:
+    """Return an AP-REP as who lacks the session key can make it: well-formed, with a guess at the time."""
+    from purekrb import crypto
+    from purekrb.constants import KeyUsage, MessageType
+    from purekrb.gss.framing import TOK_AP_REP, frame
+    from purekrb.messages.ap import ApRep, EncApRepPart, EncryptedData
+    from purekrb.system import now
 
-    earlier, fresh = Initiator(ticket), Initiator(ticket)
-    recorded = Acceptor(keytab).step(earlier.step()) or b""
-    fresh.step()
-    return fresh, recorded
+    key, guess = crypto.random_key(ticket.session_key.etype), now()
+    part = EncApRepPart(ctime=guess.replace(microsecond=0), cusec=guess.microsecond, subkey=None, seq_number=1)
+    cipher = crypto.encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode())
+    return frame(TOK_AP_REP, ApRep(5, MessageType.AP_REP, EncryptedData(key.etype, None, cipher)).encode())

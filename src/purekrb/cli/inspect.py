@@ -1,60 +1,104 @@
 """Decode a token, message, ticket, keytab or credential cache into a tree.
 
 The input is a file, or hexadecimal or base64 text, as an argument or from standard input (-). With --keytab (the keys
-of a service) or --key (a file with lines `etype:hex`, such as a session key) what is encrypted is shown too, where a
-key fits. Keys are redacted unless --show-keys.
+of a service or client) or --key (a file with lines ETYPE:HEX, such as a session key) what is encrypted is shown too,
+where a key fits. Keys are redacted unless --show-keys.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import dataclasses
-import enum
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from purekrb import crypto
 from purekrb.cli.klist import flag_names
-from purekrb.cli.output import Output
-from purekrb.constants import ApOptions, ChecksumType, ErrorCode, Flag, KdcOptions, KeyUsage
+from purekrb.cli.output import Output, visible
+from purekrb.constants import (
+    AddressType,
+    ApOptions,
+    AuthDataType,
+    ChecksumType,
+    ErrorCode,
+    Flag,
+    KdcOptions,
+    KeyUsage,
+    NameType,
+    PaDataType,
+    TicketFlags,
+)
+from purekrb.credentials.ccache import CCache
+from purekrb.credentials.files import read_private
+from purekrb.credentials.keytab import Keytab
 from purekrb.errors import DecodeError, IntegrityError, KerberosError
+from purekrb.gss.checksum import GssChecksum
+from purekrb.gss.framing import unframe
+from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACCEPTOR, MicToken, WrapToken
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages import ap, kdc
+from purekrb.names import Principal, PrincipalName
 
 __all__ = ["add_arguments", "run", "describe"]
 
 MAX_INPUT = 16 << 20
-#: What an EncryptedData in each message may be encrypted for, and what is then inside.
-_USAGES: dict[str, tuple[tuple[int, ...], str]] = {
-    "Ticket": ((KeyUsage.TICKET,), "EncTicketPart"),
-    "ApReq": ((KeyUsage.AP_REQ_AUTHENTICATOR, KeyUsage.TGS_REQ_AUTHENTICATOR), "Authenticator"),
-    "ApRep": ((KeyUsage.AP_REP_ENC_PART,), "EncApRepPart"),
-    "KrbCred": ((KeyUsage.KRB_CRED_ENC_PART,), "EncKrbCredPart"),
-    "AsRep": ((KeyUsage.AS_REP_ENC_PART,), "EncKdcRepPart"),
-    "TgsRep": ((KeyUsage.TGS_REP_ENC_PART_SUBKEY, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY), "EncKdcRepPart"),
+#: Bytes of what has no structure that are shown.
+MAX_SHOWN = 64
+#: Levels of AD-IF-RELEVANT that are opened.
+MAX_DEPTH = 8
+
+_MESSAGES: dict[int, Any] = {
+    0x61: ap.Ticket,
+    0x62: ap.Authenticator,
+    0x63: ap.EncTicketPart,
+    0x6A: kdc.AsReq,
+    0x6B: kdc.AsRep,
+    0x6C: kdc.TgsReq,
+    0x6D: kdc.TgsRep,
+    0x6E: ap.ApReq,
+    0x6F: ap.ApRep,
+    0x76: ap.KrbCred,
+    0x79: kdc.EncKdcRepPart,
+    0x7A: kdc.EncKdcRepPart,
+    0x7B: ap.EncApRepPart,
+    0x7D: ap.EncKrbCredPart,
+    0x7E: ap.KrbError,
 }
-_SEALS = (KeyUsage.INITIATOR_SEAL, KeyUsage.ACCEPTOR_SEAL)
+#: The EncryptedData in each message: its field, the key usages that may apply, and what is inside.
+_ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
+    ap.Ticket: ("enc_part", (KeyUsage.TICKET,), ap.EncTicketPart),
+    ap.ApReq: ("authenticator", (KeyUsage.AP_REQ_AUTHENTICATOR, KeyUsage.TGS_REQ_AUTHENTICATOR), ap.Authenticator),
+    ap.ApRep: ("enc_part", (KeyUsage.AP_REP_ENC_PART,), ap.EncApRepPart),
+    ap.KrbCred: ("enc_part", (KeyUsage.KRB_CRED_ENC_PART,), ap.EncKrbCredPart),
+    kdc.AsRep: ("enc_part", (KeyUsage.AS_REP_ENC_PART,), kdc.EncKdcRepPart),
+    kdc.TgsRep: (
+        "enc_part",
+        (KeyUsage.TGS_REP_ENC_PART_SUBKEY, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY),
+        kdc.EncKdcRepPart,
+    ),
+}
+#: The token ids of RFC 4757 7.
+_RC4_TOKENS = {b"\x01\x01": "MIC token (RFC 4757)", b"\x02\x01": "Wrap token (RFC 4757)"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("input", nargs="?", default="-", help="file, hex, base64, or - for standard input")
-    parser.add_argument("-k", "--keytab", metavar="FILE", help="decrypt with these service keys")
+    parser.add_argument("input", nargs="?", default="-", help="file, hex, base64, or - for standard input (default)")
+    parser.add_argument("-k", "--keytab", metavar="FILE", help="decrypt with the keys in this keytab")
     parser.add_argument("--key", metavar="FILE", help="decrypt with the keys in this file: lines of ETYPE:HEX")
     parser.add_argument("--show-keys", action="store_true", help="print keys instead of redacting them")
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    keys = []
-    if args.keytab:
-        from purekrb.credentials.keytab import Keytab
-
-        keys += [entry.key for entry in Keytab.load(args.keytab)]
+    keys = [entry.key for entry in Keytab.load(args.keytab)] if args.keytab else []
     if args.key:
         keys += _load_keys(args.key)
     tree = describe(_read(args.input), keys, show_keys=args.show_keys)
@@ -68,164 +112,188 @@ def describe(data: bytes, keys: Iterable[EncryptionKey] = (), *, show_keys: bool
 
 
 class _Inspector:
-    """Turns messages into trees; a session key found inside is tried on what comes after it."""
+    """Turns messages into trees. A session key that is found inside is tried on what comes after it."""
 
     def __init__(self, keys: list[EncryptionKey], show_keys: bool) -> None:
         self._keys = keys
         self._show_keys = show_keys
+        self._depth = 0
 
     def anything(self, data: bytes) -> dict[str, Any]:
         if data[:2] == b"\x05\x04" and data[3:4] == b"\xff":
-            return self._wrap(data)
+            return {"Wrap token (RFC 4121)": self._wrap_token(data)}
         if data[:2] == b"\x04\x04":
-            return self._mic(data)
+            return {"MIC token (RFC 4121)": self._mic_token(data)}
         if data[:1] == b"\x60":
-            return self._framed(data)
+            return self._framed_token(data)
         if data[:1] == b"\x05":
             return self._file(data)
         return self._message(data)
 
-    def _message(self, data: bytes) -> dict[str, Any]:
-        from purekrb.messages import ap, kdc
+    # -- tokens
 
-        classes: dict[int, Any] = {
-            0x61: ap.Ticket,
-            0x62: ap.Authenticator,
-            0x63: ap.EncTicketPart,
-            0x6A: kdc.AsReq,
-            0x6B: kdc.AsRep,
-            0x6C: kdc.TgsReq,
-            0x6D: kdc.TgsRep,
-            0x6E: ap.ApReq,
-            0x6F: ap.ApRep,
-            0x76: ap.KrbCred,
-            0x79: kdc.EncKdcRepPart,
-            0x7A: kdc.EncKdcRepPart,
-            0x7B: ap.EncApRepPart,
-            0x7D: ap.EncKrbCredPart,
-            0x7E: ap.KrbError,
-        }
-        message = classes.get(data[0] if data else 0)
-        if message is None:
-            raise DecodeError(
-                "this is no Kerberos message, token, keytab or credential cache: it begins with "
-                f"{data[:4].hex() or 'nothing'}"
-            )
-        return {message.__name__: self._value(message.decode(data))}
-
-    def _framed(self, data: bytes) -> dict[str, Any]:
-        from purekrb.gss.framing import unframe
-
-        tok_id, inner = unframe(data)
-        if inner[:1] and inner[0] & 0xE0 == 0x60:
-            return {"GSS-API token": {"mechanism": "Kerberos V5", "TOK_ID": tok_id.hex(), **self._message(inner)}}
-        return {"RFC 4757 token": {"TOK_ID": tok_id.hex(), "body": _bytes(inner)}}
-
-    def _wrap(self, data: bytes) -> dict[str, Any]:
-        from purekrb.gss.tokens import SEALED, WrapToken
-
+    def _wrap_token(self, data: bytes) -> dict[str, Any]:
         token = WrapToken.decode(data)
-        tree = {**self._token(token.flags, token.snd_seq), "EC": token.ec, "RRC": token.rrc}
-        if not token.flags & SEALED:
-            tree["data"] = _bytes(token.data[: len(token.data) - token.ec])
+        plaintext = None
+        if token.flags & SEALED:
+            usage = KeyUsage.ACCEPTOR_SEAL if token.flags & SENT_BY_ACCEPTOR else KeyUsage.INITIATOR_SEAL
+            plaintext = self._decrypt((usage,), None, token.data)
+            trailer = token.ec + HEADER_SIZE
         else:
-            plaintext = self._decrypt(_SEALS, None, token.data)
-            tree["data"] = "<sealed>" if plaintext is None else _bytes(plaintext[: -16 - token.ec])
-        return {"Wrap token (RFC 4121)": tree}
+            plaintext, trailer = token.data, token.ec
+        return {
+            **_token_header(token),
+            "EC": token.ec,
+            "RRC": token.rrc,
+            "data": "<sealed>" if plaintext is None else _bytes(plaintext[: max(0, len(plaintext) - trailer)]),
+        }
 
-    def _mic(self, data: bytes) -> dict[str, Any]:
-        from purekrb.gss.tokens import MicToken
-
+    def _mic_token(self, data: bytes) -> dict[str, Any]:
         token = MicToken.decode(data)
-        return {"MIC token (RFC 4121)": {**self._token(token.flags, token.snd_seq), "checksum": _bytes(token.data)}}
+        return {**_token_header(token), "checksum": _bytes(token.data)}
 
-    @staticmethod
-    def _token(flags: int, snd_seq: int) -> dict[str, Any]:
-        names = {1: "sent by acceptor", 2: "sealed", 4: "acceptor subkey"}
-        return {"flags": [name for bit, name in names.items() if flags & bit], "SND_SEQ": snd_seq}
+    def _framed_token(self, data: bytes) -> dict[str, Any]:
+        tok_id, inner = unframe(data)
+        if tok_id in _RC4_TOKENS:
+            seal_alg = {"SEAL_ALG": inner[2:4].hex()} if tok_id == b"\x02\x01" else {}
+            return {
+                _RC4_TOKENS[tok_id]: {
+                    "SGN_ALG": inner[:2].hex(),
+                    **seal_alg,
+                    "encrypted SND_SEQ": inner[6:14].hex(),
+                    "SGN_CKSUM": inner[14:22].hex(),
+                    **({"confounder and data": _bytes(inner[22:])} if seal_alg else {}),
+                }
+            }
+        return {"GSS-API token": {"mechanism": "Kerberos V5", "TOK_ID": tok_id.hex(), **self._message(inner)}}
+
+    # -- files and messages
 
     def _file(self, data: bytes) -> dict[str, Any]:
-        from purekrb.credentials.ccache import CCache
-        from purekrb.credentials.keytab import Keytab
-
         try:
             return {"keytab": [self._value(entry) for entry in Keytab.decode(data)]}
-        except DecodeError:
+        except DecodeError as error:
+            no_keytab = error
+        try:
             ccache = CCache.decode(data)
+        except DecodeError as error:
+            raise DecodeError(f"neither a keytab ({no_keytab}) nor a credential cache ({error})") from None
         tickets = [self._value(ticket) for ticket in ccache]
         return {"credential cache": {"principal": str(ccache.principal), "tickets": tickets}}
 
+    def _message(self, data: bytes) -> dict[str, Any]:
+        message = _MESSAGES.get(data[0]) if data else None
+        if message is None:
+            raise DecodeError(
+                "this is no Kerberos message, token, keytab or credential cache: it "
+                + (f"begins with 0x{data[0]:02x}" if data else "is empty")
+            )
+        return {message.__name__: self._value(message.decode(data))}
+
     def _value(self, value: Any, name: str = "") -> Any:
+        """Return the tree of a field's value; `name` is the field's."""
         if isinstance(value, EncryptionKey):
-            return {
-                "etype": etype_name(value.etype),
-                "contents": value.contents.hex() if self._show_keys else "<redacted>",
-            }
-        if dataclasses.is_dataclass(value) and not isinstance(value, type) and not hasattr(value, "components"):
-            return self._dataclass(value)
-        if isinstance(value, (tuple, list)):
+            contents = value.contents.hex() if self._show_keys else "<redacted>"
+            return {"etype": etype_name(value.etype), "contents": contents}
+        if isinstance(value, tuple):
             return [self._value(item, name) for item in value]
         if isinstance(value, bytes):
-            return self._nested(name, value)
-        formatter = _FORMATS.get(name)
-        if formatter is not None and value is not None:
-            return formatter(value)
-        return value if value is None or isinstance(value, (bool, int, str, datetime)) else str(value)
+            if name == "salt":
+                return value.decode(errors="backslashreplace")
+            return self._ticket(value) if name in ("ticket", "tickets", "additional_tickets") else _bytes(value)
+        if isinstance(value, Principal | PrincipalName):
+            kind = _enum_name(NameType, value.name_type)
+            return f"{value} ({kind})" if isinstance(value, PrincipalName) else str(value)
+        if dataclasses.is_dataclass(value):
+            return self._dataclass(value)
+        if value is not None and name in _FORMATS:
+            return _FORMATS[name](value)
+        return value if isinstance(value, int | str | datetime | None) else str(value)
 
     def _dataclass(self, value: Any) -> dict[str, Any]:
-        kind = type(value).__name__
         tree = {
             field.name.rstrip("_"): self._value(getattr(value, field.name), field.name)
             for field in dataclasses.fields(value)
-            if getattr(value, field.name) not in (None, (), timedelta(0)) and field.repr
+            if not field.name.startswith("_") and getattr(value, field.name) not in (None, (), b"", timedelta(0))
         }
-        for field in ("enc_part", "authenticator"):
-            encrypted = getattr(value, field, None)
-            if encrypted is not None and kind in _USAGES:
-                inside = self._open(kind, encrypted.etype, encrypted.cipher)
-                if inside is not None:
-                    tree[field] = inside
-        if kind == "Checksum" and value.cksumtype == ChecksumType.GSSAPI:
-            tree["checksum"] = self._gss_checksum(value.checksum)
+        if type(value) in _ENCRYPTED:
+            field, usages, part = _ENCRYPTED[type(value)]
+            self._open(tree[field], getattr(value, field), usages, part)
+        elif isinstance(value, ap.Checksum) and value.cksumtype == ChecksumType.GSSAPI:
+            tree["checksum"] = self._inside(self._gss_checksum, value.checksum)
+        elif isinstance(value, kdc.PaData):
+            tree["padata_value"] = self._inside(self._padata, value.padata_type, value.padata_value)
+        elif isinstance(value, ap.AuthorizationDataEntry):
+            tree["ad_data"] = self._inside(self._authorization_data, value.ad_type, value.ad_data)
+        elif isinstance(value, ap.KrbError) and value.e_data:
+            tree["e_data"] = self._inside(self._error_data, value.error_code, value.e_data)
         return tree
 
-    def _gss_checksum(self, data: bytes) -> Any:
-        from purekrb.gss.checksum import GssChecksum
+    # -- messages that others hold as bytes
 
+    def _inside(self, read: Callable[..., Any], *args: Any) -> Any:
+        """Return what `read` makes of bytes inside a message, or the bytes where they are not what they should be."""
         try:
-            checksum = GssChecksum.decode(data)
-        except DecodeError:
-            return _bytes(data)
-        return {
-            "flags": [flag.name for flag in Flag if checksum.flags & flag],
-            "bindings": checksum.bindings.hex(),
-            "delegation": None if checksum.delegation is None else self._message(checksum.delegation),
-        }
+            return read(*args)
+        except KerberosError:
+            return _bytes(args[-1])
 
-    def _nested(self, name: str, data: bytes) -> Any:
-        """Return the tree of a message that another one holds as bytes, or the bytes."""
-        if name in ("ticket", "tickets", "additional_tickets", "padata_value") and data[:1] in (b"\x61", b"\x6e"):
-            try:
-                return self._message(data)
-            except KerberosError:
-                pass
+    def _ticket(self, data: bytes) -> Any:
+        return self._inside(lambda data: self._value(ap.Ticket.decode(data)), data)
+
+    def _gss_checksum(self, data: bytes) -> Any:
+        checksum = GssChecksum.decode(data)
+        tree = {"flags": [flag.name for flag in Flag if checksum.flags & flag], "bindings": checksum.bindings.hex()}
+        if checksum.delegation is not None:
+            tree["delegation"] = self._value(ap.KrbCred.decode(checksum.delegation))
+        return tree
+
+    def _padata(self, kind: int, data: bytes) -> Any:
+        if kind == PaDataType.TGS_REQ:
+            return self._value(ap.ApReq.decode(data))
+        if kind == PaDataType.ETYPE_INFO2:
+            return self._value(kdc.decode_etype_info2(data))
+        if kind == PaDataType.PAC_REQUEST:
+            return self._value(kdc.PaPacRequest.decode(data))
+        if kind == PaDataType.ENC_TIMESTAMP:
+            encrypted = ap.EncryptedData.decode(data)
+            tree = self._value(encrypted)
+            self._open(tree, encrypted, (KeyUsage.AS_REQ_PA_ENC_TIMESTAMP,), kdc.PaEncTsEnc)
+            return tree
         return _bytes(data)
 
-    def _open(self, kind: str, etype: int, cipher: bytes) -> Any:
-        from purekrb.messages import ap, kdc
+    def _authorization_data(self, kind: int, data: bytes) -> Any:
+        if kind == AuthDataType.ETYPE_NEGOTIATION:
+            return [etype_name(etype) for etype in ap.EtypeList.decode(data).entries]
+        if kind != AuthDataType.IF_RELEVANT or self._depth == MAX_DEPTH:
+            return _bytes(data)
+        self._depth += 1
+        try:
+            return self._value(ap.AuthorizationData.decode(data).entries)
+        finally:
+            self._depth -= 1
 
-        usages, part = _USAGES[kind]
-        plaintext = self._decrypt(usages, etype, cipher)
+    def _error_data(self, code: int, data: bytes) -> Any:
+        if code == ErrorCode.KDC_ERR_PREAUTH_REQUIRED:
+            return self._value(kdc.decode_method_data(data))
+        return _bytes(data)
+
+    # -- what is encrypted
+
+    def _open(self, tree: dict[str, Any], encrypted: ap.EncryptedData, usages: Iterable[int], part: Any) -> None:
+        """Add to the tree of `encrypted` what is inside, where a key fits."""
+        plaintext = self._decrypt(usages, encrypted.etype, encrypted.cipher)
         if plaintext is None:
-            return None
-        message = getattr(ap, part, None) or getattr(kdc, part)
-        decoded = message.decode(plaintext)
-        self._keys += [key for key in (getattr(decoded, "key", None), getattr(decoded, "subkey", None)) if key]
-        return {"decrypted": {part: self._value(decoded)}}
+            return
+        try:
+            message = part.decode(plaintext)
+        except DecodeError as error:
+            tree["decrypted"] = f"<no {part.__name__}: {error}>"
+            return
+        self._keys += [key for key in (getattr(message, "key", None), getattr(message, "subkey", None)) if key]
+        tree["decrypted"] = {part.__name__: self._value(message)}
 
     def _decrypt(self, usages: Iterable[int], etype: int | None, cipher: bytes) -> bytes | None:
-        from purekrb import crypto
-
         for key in self._keys:
             for usage in usages if etype in (None, key.etype) else ():
                 try:
@@ -237,81 +305,86 @@ class _Inspector:
         return None
 
 
-def _flags(kind: type[enum.IntFlag]) -> Callable[[int], list[str]]:
-    return lambda value: [str(flag.name).lower().replace("_", "-") for flag in kind if value & flag]
+def _token_header(token: WrapToken | MicToken) -> dict[str, Any]:
+    names = {SENT_BY_ACCEPTOR: "sent-by-acceptor", SEALED: "sealed", ACCEPTOR_SUBKEY: "acceptor-subkey"}
+    return {"flags": [name for bit, name in names.items() if token.flags & bit], "SND_SEQ": token.snd_seq}
 
 
-def _error_code(value: int) -> str:
+def _enum_name(kind: type[IntEnum], value: int) -> str:
     try:
-        return f"{ErrorCode(value).name} ({int(value)})"
+        return f"{kind(value).name} {int(value)}"
     except ValueError:
         return str(value)
 
 
-_FORMATS: dict[str, Callable[[Any], Any]] = {
-    "etype": lambda value: value if isinstance(value, list) else etype_name(value),
-    "flags": flag_names,
-    "ap_options": _flags(ApOptions),
-    "kdc_options": _flags(KdcOptions),
-    "error_code": _error_code,
+#: How the values of fields of these names are shown.
+_FORMATS: dict[str, Callable[[int], Any]] = {
+    "etype": etype_name,
+    "flags": lambda value: flag_names(TicketFlags, value),
+    "ap_options": lambda value: flag_names(ApOptions, value),
+    "kdc_options": lambda value: flag_names(KdcOptions, value),
+    "error_code": lambda value: _enum_name(ErrorCode, value),
+    "padata_type": lambda value: _enum_name(PaDataType, value),
+    "ad_type": lambda value: _enum_name(AuthDataType, value),
+    "addr_type": lambda value: _enum_name(AddressType, value),
+    "cksumtype": lambda value: _enum_name(ChecksumType, value),
 }
 
 
 def _bytes(data: bytes) -> str:
-    return data.hex() if len(data) <= 64 else f"{data[:32].hex()}... ({len(data)} bytes)"
+    return data.hex() if len(data) <= MAX_SHOWN else f"{data[: MAX_SHOWN // 2].hex()}... ({len(data)} bytes)"
 
 
 def _read(text: str) -> bytes:
+    """Return the bytes that the argument names or spells. Raises DecodeError, which does not quote them."""
     if text == "-":
-        data = sys.stdin.buffer.read(MAX_INPUT + 1)
+        data = sys.stdin.buffer.read(MAX_INPUT + 1) if sys.stdin else b""
     elif os.path.lexists(text):
         with Path(text).open("rb") as file:
             data = file.read(MAX_INPUT + 1)
     else:
-        data = text.encode()
+        data = _from_text(text.encode())
+        if data is None:
+            raise DecodeError("the input is neither a file that exists nor hexadecimal nor base64")
+        return data
     if len(data) > MAX_INPUT:
-        raise DecodeError(f"the input is larger than {MAX_INPUT} bytes")
+        raise DecodeError(f"the input is larger than {MAX_INPUT} bytes, more than any ticket, keytab or cache has")
+    decoded = _from_text(data)
+    return data if decoded is None else decoded
+
+
+def _from_text(data: bytes) -> bytes | None:
+    """Return the bytes that `data` spells in hexadecimal or base64 (also of URLs, unpadded), or None."""
     compact = b"".join(data.split())
-    for decode in (bytes.fromhex, _base64):
-        try:
-            return decode(compact.decode("ascii"))
-        except (ValueError, binascii.Error):
-            continue
-    if text != "-" and not os.path.lexists(text):
-        raise DecodeError(f"{text[:60]!r} is neither a file nor hexadecimal nor base64")
-    return data
-
-
-def _base64(text: str) -> bytes:
-    return base64.b64decode(text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4), validate=True)
+    with suppress(ValueError):
+        return bytes.fromhex(compact.decode("ascii"))
+    digits = compact.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    with suppress(ValueError):
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    return None
 
 
 def _load_keys(path: str) -> Iterator[EncryptionKey]:
-    from purekrb.credentials.files import read_private
-
-    for number, line in enumerate(
-        read_private(path, what="key file", shared=True).decode("ascii", "replace").split(), 1
-    ):
-        etype, _, contents = line.partition(":")
-        failed = not (etype.isdigit() and contents)
+    """Yield the keys in a file with lines ETYPE:HEX. Raises DecodeError, which does not quote them."""
+    for number, line in enumerate(read_private(path, what="key file", shared=True).split(b"\n"), 1):
+        if not line.strip():
+            continue
         try:
-            key = None if failed else EncryptionKey(int(etype), bytes.fromhex(contents))
-        except ValueError:
-            key = None
-        if key is None:
-            raise DecodeError(f"{path}:{number}: this is no key: write the etype's number, a colon and the key in hex")
-        yield key
+            etype, contents = line.decode("ascii").split(":")
+            yield EncryptionKey(int(etype), bytes.fromhex(contents))
+        except ValueError:  # DecodeError is one
+            raise DecodeError(
+                f"{path}:{number}: this is no key: write the etype's number, a colon and the key in hexadecimal"
+            ) from None
 
 
-def _lines(tree: Any, depth: int = 0) -> Iterator[str]:
+def _lines(tree: dict[str, Any] | list[Any], depth: int = 0) -> Iterator[str]:
     indent = "  " * depth
-    for name, value in tree.items() if isinstance(tree, dict) else ((f"[{i}]", item) for i, item in enumerate(tree)):
-        if (
-            isinstance(value, (dict, list)) and value and not all(isinstance(item, (str, int)) for item in value)
-        ) or isinstance(value, dict):
+    for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+            value = ", ".join(map(str, value)) or "-"
+        if isinstance(value, dict | list):
             yield f"{indent}{name}"
             yield from _lines(value, depth + 1)
-        elif isinstance(value, list):
-            yield f"{indent}{name}: {', '.join(map(str, value)) or '-'}"
         else:
-            yield f"{indent}{name}: {value}"
+            yield f"{indent}{name}: {visible(str(value))}"

@@ -1,107 +1,109 @@
 """List, add, delete and merge the keys in a keytab, or write the keys that a password has.
 
-purekrb keytab list FILE
-purekrb keytab from-password FILE PRINCIPAL [--kvno N] [--etype NAME]... [--salt TEXT]   (password: stdin)
-purekrb keytab add FILE PRINCIPAL --kvno N --etype NAME                (key in hex: stdin)
-purekrb keytab delete FILE PRINCIPAL [--kvno N] [--etype NAME]
-purekrb keytab merge FILE OTHER...
+A keytab is replaced as a whole or left as it is. Passwords and keys come from the terminal or standard input.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from purekrb.cli import options
 from purekrb.cli.klist import show_keytab
 from purekrb.cli.output import Output
 from purekrb.constants import EncryptionType
-from purekrb.keys import etype_name
+from purekrb.credentials import files
+from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.errors import DecodeError
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.names import Principal
+from purekrb.system import now
 
-if TYPE_CHECKING:
-    from purekrb.credentials.keytab import Keytab
-
-__all__ = ["add_arguments", "run", "etype"]
+__all__ = ["add_arguments", "run"]
 
 _ETYPES = {etype_name(number): int(number) for number in EncryptionType}
-
-
-def etype(text: str) -> int:
-    """Return the number of an etype given by name or number; an argparse type."""
-    number = _ETYPES.get(text) or (int(text) if text.isdigit() else 0)
-    if number not in _ETYPES.values():
-        raise argparse.ArgumentTypeError(f"unknown etype {text!r}: one of {', '.join(_ETYPES)}")
-    return number
+_ACTIONS = {
+    "list": "list the entries, without the keys",
+    "add": "add a key, which is read in hexadecimal from the terminal or standard input",
+    "from-password": "add the keys of a password, which is read from the terminal or standard input",
+    "merge": "add the entries of other keytabs; where both have the same principal, kvno and etype, theirs count",
+    "delete": "delete the entries of a principal",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name in ("list", "add", "delete", "merge", "from-password"):
-        action = actions.add_parser(name)
-        action.add_argument("file")
+    for name, summary in _ACTIONS.items():
+        action = actions.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
+        )
+        action.add_argument("file", help="the keytab; made where it does not exist")
         if name == "merge":
-            action.add_argument("others", nargs="+", metavar="other")
+            action.add_argument("others", nargs="+", metavar="other", help="keytabs whose entries are added")
         elif name != "list":
-            action.add_argument("principal")
-            action.add_argument("--kvno", type=int, default=None if name == "delete" else 1)
+            action.add_argument("principal", help="as in HTTP/web.example.test@EXAMPLE.TEST")
+        if name in ("add", "from-password"):
+            action.add_argument("--kvno", type=int, default=1, help="key version number at the KDC (default: 1)")
+        if name == "add":
+            action.add_argument("--etype", type=_etype, required=True, help="encryption type, name or number")
         if name == "from-password":
             action.add_argument(
-                "--etype", type=etype, action="append", dest="etypes", help="default: both AES-SHA1 ones"
+                "--etype",
+                type=_etype,
+                action="append",
+                dest="etypes",
+                help="encryption type, name or number; may be repeated (default: both AES-SHA1 ones)",
             )
             action.add_argument("--salt", help="where the KDC uses another than realm and name")
-        elif name in ("add", "delete"):
-            action.add_argument("--etype", type=etype, required=name == "add")
+        if name == "delete":
+            action.add_argument("--kvno", type=int, help="delete this version only")
+            action.add_argument("--etype", type=_etype, help="delete this encryption type only")
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    from purekrb.credentials.keytab import Keytab
-
     if args.action == "list":
-        return show_keytab(Keytab.load(args.file), output)
-    keytab = Keytab.load(args.file) if args.action == "delete" or os.path.lexists(args.file) else Keytab()
-    changed = _ACTIONS[args.action](keytab, args)
-    changed.save(args.file)
-    return show_keytab(changed, output)
+        show_keytab(Keytab.load(args.file), output)
+        return 0
+    change = _change(args)
+    _, path = files.split_type(args.file)
+    with files.locked(path, what="keytab"):
+        there = Keytab.load(args.file) if args.action == "delete" or files.exists(path) else Keytab()
+        keytab = change(there)
+        keytab.save(args.file)
+    show_keytab(keytab, output)
+    return 0
 
 
-def _from_password(keytab: Keytab, args: argparse.Namespace) -> Keytab:
-    from purekrb.credentials.keytab import Keytab
+def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
+    """Return what is to be done to the keytab, after all has been asked for and read that it needs."""
+    if args.action == "delete":
+        return lambda keytab: keytab.remove(Principal.of(args.principal), args.kvno, args.etype)
+    if args.action == "merge":
+        new = Keytab()
+        for other in args.others:
+            new = new.merge(Keytab.load(other))
+    elif args.action == "from-password":
+        password = options.read_secret(f"Password of {args.principal}", confirm=True)
+        new = Keytab.from_password(
+            args.principal, password, kvno=args.kvno, etypes=args.etypes or (18, 17), salt=args.salt
+        )
+    else:
+        key = EncryptionKey(args.etype, _from_hex(options.read_secret("Key in hexadecimal")))
+        new = Keytab([KeytabEntry(Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0))])
+    return lambda keytab: keytab.merge(new)
 
-    password = options.read_password(f"Password of {args.principal}", confirm=True)
-    return keytab.merge(
-        Keytab.from_password(args.principal, password, kvno=args.kvno, etypes=args.etypes or (18, 17), salt=args.salt)
-    )
+
+def _etype(text: str) -> int:
+    number = _ETYPES.get(text) or (int(text) if text.isascii() and text.isdigit() else 0)
+    if number not in _ETYPES.values():
+        raise argparse.ArgumentTypeError(f"unknown encryption type {text!r}: one of {', '.join(_ETYPES)}")
+    return number
 
 
-def _add(keytab: Keytab, args: argparse.Namespace) -> Keytab:
-    from purekrb.credentials.keytab import KeytabEntry
-    from purekrb.errors import DecodeError
-    from purekrb.keys import EncryptionKey
-    from purekrb.names import Principal
-    from purekrb.system import now
-
-    text = options.read_password("Key in hexadecimal")
+def _from_hex(text: bytes) -> bytes:
     try:
-        contents = bytes.fromhex(text)
+        return bytes.fromhex(text.decode("ascii"))
     except ValueError:
-        raise DecodeError("the key is not in hexadecimal") from None
-    key = EncryptionKey(args.etype, contents)
-    return keytab.add(KeytabEntry(Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0)))
-
-
-def _delete(keytab: Keytab, args: argparse.Namespace) -> Keytab:
-    return keytab.remove(args.principal, args.kvno, args.etype)
-
-
-def _merge(keytab: Keytab, args: argparse.Namespace) -> Keytab:
-    from purekrb.credentials.keytab import Keytab
-
-    for other in args.others:
-        keytab = keytab.merge(Keytab.load(other))
-    return keytab
-
-
-_ACTIONS = {"from-password": _from_password, "add": _add, "delete": _delete, "merge": _merge}
+        raise DecodeError("the key is not in hexadecimal: write two digits for each byte") from None

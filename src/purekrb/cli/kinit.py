@@ -12,6 +12,8 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
+    from purekrb.credentials.credential import Credential
+    from purekrb.kdc.config import Config
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
@@ -19,12 +21,16 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("principal", nargs="?", help="user@REALM (default: the one in the cache or keytab)")
+    parser.add_argument("principal", nargs="?", help="user@REALM (default: that of the cache, or the keytab's first)")
     options.add_ccache(parser)
-    parser.add_argument("-k", "--use-keytab", action="store_true", help="take the key from a keytab")
-    parser.add_argument("-t", "--keytab", metavar="FILE", help="the keytab (default: KRB5_KTNAME or /etc/krb5.keytab)")
-    parser.add_argument("-l", "--lifetime", metavar="TIME", help='ticket lifetime, as in "8h" or "1d 2h"')
-    parser.add_argument("-r", "--renewable", metavar="TIME", help="renewable lifetime")
+    parser.add_argument("-k", "--use-keytab", action="store_true", help="take the key from the default keytab")
+    parser.add_argument("-t", "--keytab", metavar="FILE", help="take the key from this keytab")
+    parser.add_argument(
+        "-l", "--lifetime", type=options.duration, metavar="TIME", help='ticket lifetime, as in 8h or "1d 2h"'
+    )
+    parser.add_argument(
+        "-r", "--renewable", type=options.duration, metavar="TIME", help="how long the ticket may be renewed, as in 7d"
+    )
     parser.add_argument("-f", "--forwardable", action="store_true", default=None, help="ask for a forwardable ticket")
     parser.add_argument("-R", "--renew", action="store_true", help="renew the ticket in the cache")
     options.add_network(parser)
@@ -32,37 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    from purekrb.credentials.credential import Credential
-    from purekrb.credentials.keytab import Keytab
-    from purekrb.errors import CredentialError
     from purekrb.kdc.client import KdcClient
-    from purekrb.kdc.config import parse_duration
 
     config = options.config(args)
-    if args.renew:
-        credential = options.credential(args)
-    elif args.use_keytab or args.keytab:
-        keytab = Keytab.load(args.keytab)
-        if not args.principal and not len(keytab):
-            raise CredentialError("the keytab is empty: export a key into it")
-        name = args.principal or keytab.principals[0]
-        credential = Credential.from_keytab(_with_realm(name, config.default_realm), keytab)
-    else:
-        name = args.principal or options.credential(args).principal
-        principal = _with_realm(name, config.default_realm)
-        credential = Credential.from_password(principal, options.read_password(f"Password for {principal}"))
+    client = KdcClient(config, timeout=args.timeout)
+    credential = _credential(args, config)
     with output.waiting(f"asking the KDC of {credential.principal.realm}"):
-        client = KdcClient(config, timeout=args.timeout)
         if args.renew:
             ticket = client.renew(credential)
         else:
             ticket = client.get_tgt(
-                credential,
-                lifetime=None if args.lifetime is None else parse_duration(args.lifetime),
-                renewable=None if args.renewable is None else parse_duration(args.renewable),
-                forwardable=args.forwardable,
+                credential, lifetime=args.lifetime, renewable=args.renewable, forwardable=args.forwardable
             )
     credential.save(args.ccache)
+    renewable = "" if ticket.renew_till is None else f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
     output.result(
         {
             "client": ticket.client,
@@ -70,12 +59,38 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "endtime": ticket.endtime,
             "renew_till": ticket.renew_till,
         },
-        f"{ticket.client}: ticket until {ticket.endtime:%Y-%m-%d %H:%M:%SZ}",
+        f"{ticket.client}: ticket until {ticket.endtime:%Y-%m-%d %H:%M:%SZ}{renewable}",
     )
     return 0
 
 
-def _with_realm(name: str | Principal, realm: str | None) -> Principal:
+def _credential(args: argparse.Namespace, config: Config) -> Credential:
+    """Return what proves who asks: tickets, a keytab or a password."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.errors import CredentialError
+
+    if args.renew:
+        return options.credential(args)
+    if args.use_keytab or args.keytab:
+        keytab = Keytab.load(args.keytab)
+        if not args.principal and not len(keytab):
+            raise CredentialError("the keytab is empty: export a key into it")
+        return Credential.from_keytab(_with_realm(args.principal or keytab.principals[0], config), keytab)
+    principal = _with_realm(args.principal or _cached_principal(args), config)
+    return Credential.from_password(principal, options.read_secret(f"Password for {principal}"))
+
+
+def _cached_principal(args: argparse.Namespace) -> Principal:
+    from purekrb.errors import CredentialError
+
+    try:
+        return options.credential(args).principal
+    except CredentialError:
+        raise CredentialError("no cache says who you are: name the principal, as in kinit user@REALM") from None
+
+
+def _with_realm(name: str | Principal, config: Config) -> Principal:
     from purekrb.names import Principal
 
-    return Principal.parse(name, realm or "") if isinstance(name, str) else name
+    return Principal.of(Principal.parse(name, config.default_realm or "") if isinstance(name, str) else name)

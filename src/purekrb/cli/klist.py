@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
 from purekrb.constants import TicketFlags
+
+if TYPE_CHECKING:
+    from purekrb.credentials.keytab import Keytab
 
 __all__ = ["add_arguments", "run", "flag_names", "show_keytab"]
 
@@ -15,9 +19,11 @@ __all__ = ["add_arguments", "run", "flag_names", "show_keytab"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_ccache(parser)
-    parser.add_argument("-k", "--keytab", nargs="?", const="", metavar="FILE", help="list a keytab instead")
     parser.add_argument(
-        "-s", "--silent", action="store_true", help="print nothing; exit code 0 if a TGT is valid, else 1"
+        "-k", "--keytab", nargs="?", const="", metavar="FILE", help="list a keytab (default: KRB5_KTNAME) instead"
+    )
+    parser.add_argument(
+        "-s", "--silent", action="store_true", help="print nothing; the exit code is 0 if a TGT is valid, else 1"
     )
 
 
@@ -26,27 +32,23 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.keytab is not None:
         from purekrb.credentials.keytab import Keytab
 
-        return show_keytab(Keytab.load(args.keytab or None), output)
-    from purekrb.credentials.ccache import CCache
-    from purekrb.errors import KerberosError
-    from purekrb.keys import etype_name
-    from purekrb.system import now
-
+        show_keytab(Keytab.load(args.keytab or None), output)
+        return 0
     if args.silent:
-        try:
-            tickets = list(CCache.load(args.ccache))
-        except KerberosError:
-            return 1
-        return 0 if any(ticket.is_tgt and ticket.endtime > now() + ticket.time_offset for ticket in tickets) else 1
+        return 0 if _has_tgt(args.ccache) else 1
+
+    from purekrb.credentials.ccache import CCache
+    from purekrb.keys import etype_name
+
     ccache = CCache.load(args.ccache)
-    data: list[dict[str, Any]] = [
+    tickets: list[dict[str, Any]] = [
         {
-            "service": str(ticket.service),
-            "client": str(ticket.client),
+            "service": ticket.service,
+            "client": ticket.client,
             "starttime": ticket.starttime or ticket.authtime,
             "endtime": ticket.endtime,
             "renew_till": ticket.renew_till,
-            "flags": flag_names(ticket.flags),
+            "flags": flag_names(TicketFlags, ticket.flags),
             "session_key_etype": etype_name(ticket.session_key.etype),
         }
         for ticket in ccache
@@ -56,12 +58,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
             f"{row['starttime']:%Y-%m-%d %H:%M:%SZ}",
             f"{row['endtime']:%Y-%m-%d %H:%M:%SZ}",
             row["session_key_etype"],
-            row["service"],
+            str(row["service"]),
         )
-        for row in data
+        for row in tickets
     ]
     output.table(
-        {"principal": str(ccache.principal), "tickets": data},
+        {"principal": ccache.principal, "tickets": tickets},
         ("valid from", "until", "session key", "service"),
         rows,
         title=f"tickets of {ccache.principal}",
@@ -69,16 +71,29 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def flag_names(flags: int) -> list[str]:
-    """Return the names of the ticket flags that are set."""
-    return [flag.name.lower().replace("_", "-") for flag in TicketFlags if flags & flag and flag.name]
+def _has_tgt(name: str | None) -> bool:
+    from purekrb.credentials.ccache import CCache
+    from purekrb.errors import KerberosError
+    from purekrb.names import Principal
+
+    try:
+        ccache = CCache.load(name)
+    except KerberosError:
+        return False
+    realm = ccache.principal.realm
+    return ccache.find(Principal(("krbtgt", realm), realm)) is not None
 
 
-def show_keytab(keytab: Any, output: Output) -> int:
-    """Print the entries of a keytab."""
+def flag_names(kind: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags that are set in `value`."""
+    return [str(flag.name).lower().replace("_", "-") for flag in kind if value & flag]
+
+
+def show_keytab(keytab: Keytab, output: Output) -> None:
+    """Print the entries of a keytab, without their keys."""
     from purekrb.keys import etype_name
 
-    data = [
+    entries: list[dict[str, Any]] = [
         {
             "principal": str(entry.principal),
             "kvno": entry.kvno,
@@ -87,6 +102,5 @@ def show_keytab(keytab: Any, output: Output) -> int:
         }
         for entry in keytab
     ]
-    rows = [(str(r["kvno"]), str(r["etype"]), f"{r['timestamp']:%Y-%m-%d}", str(r["principal"])) for r in data]
-    output.table(data, ("kvno", "etype", "written", "principal"), rows)
-    return 0
+    rows = [(str(e["kvno"]), e["etype"], f"{e['timestamp']:%Y-%m-%d}", e["principal"]) for e in entries]
+    output.table({"entries": entries}, ("kvno", "etype", "written", "principal"), rows)

@@ -6,10 +6,15 @@ With --keytab, also check that the keytab holds the key of each ticket.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.messages.ap import EncryptedData
+    from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
 
@@ -23,11 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command."""
-    from purekrb import crypto
-    from purekrb.constants import KeyUsage
+    """Run the command. Stops at the first service that has no ticket; those before it are stored."""
     from purekrb.credentials.keytab import Keytab
-    from purekrb.errors import CredentialError, IntegrityError
     from purekrb.kdc.client import KdcClient
     from purekrb.keys import etype_name
     from purekrb.messages.ap import Ticket
@@ -35,28 +37,37 @@ def run(args: argparse.Namespace, output: Output) -> int:
     keytab = None if args.keytab is None else Keytab.load(args.keytab)
     credential = options.credential(args)
     client = KdcClient(options.config(args), timeout=args.timeout)
-    rows: list[dict[str, Any]] = []
     for service in args.service:
         with output.waiting(f"asking for {service}"):
             ticket = client.get_ticket(credential, service)
+        credential.ccache.merge_into(args.ccache)
         enc_part = Ticket.decode(ticket.ticket).enc_part
-        row = {"service": str(ticket.service), "kvno": enc_part.kvno, "etype": etype_name(enc_part.etype)}
         if keytab is not None:
-            found = keytab.find(ticket.service, enc_part.kvno, enc_part.etype)
-            try:
-                if not found:
-                    raise CredentialError(
-                        f"the keytab has no {row['etype']} key of {ticket.service} with kvno {enc_part.kvno}: "
-                        "export it again"
-                    )
-                crypto.decrypt(found[0].key, KeyUsage.TICKET, enc_part.cipher)
-            except IntegrityError:
-                raise CredentialError(
-                    f"the key of {ticket.service} in the keytab is not the KDC's, though its kvno is: export it again"
-                ) from None
-            row["keytab"] = "valid"
-        rows.append(row)
-    credential.save(args.ccache)
-    checked = ": keytab entry valid" if keytab is not None else ""
-    output.result(rows, "\n".join(f"{r['service']}: kvno = {r['kvno']} ({r['etype']}){checked}" for r in rows))
+            _check_key(keytab, ticket.service, enc_part)
+        etype = etype_name(enc_part.etype)
+        output.result(
+            {"service": ticket.service, "kvno": enc_part.kvno, "etype": etype, "keytab_checked": keytab is not None},
+            f"{ticket.service}: kvno = {enc_part.kvno} ({etype}){', keytab entry valid' if keytab is not None else ''}",
+        )
     return 0
+
+
+def _check_key(keytab: Keytab, service: Principal, enc_part: EncryptedData) -> None:
+    """Raise CredentialError unless the keytab has the key that decrypts a ticket for `service`."""
+    from purekrb import crypto
+    from purekrb.constants import KeyUsage
+    from purekrb.errors import CredentialError, IntegrityError
+    from purekrb.keys import etype_name
+
+    found = keytab.find(service, enc_part.kvno, enc_part.etype)
+    if not found:
+        raise CredentialError(
+            f"the keytab has no {etype_name(enc_part.etype)} key of {service} with kvno {enc_part.kvno}, it has "
+            f"{keytab.summary()}: export it again"
+        )
+    try:
+        crypto.decrypt(found[0].key, KeyUsage.TICKET, enc_part.cipher)
+    except IntegrityError:
+        raise CredentialError(
+            f"the key of {service} in the keytab is not the KDC's, though its kvno is: export it again"
+        ) from None

@@ -1,32 +1,57 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and what is read from standard input: secrets never come as arguments."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
+import math
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from purekrb.errors import CredentialError
+from purekrb.cli.output import visible
+from purekrb.errors import ConfigError, CredentialError
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.config import Config
 
-__all__ = ["add_network", "add_ccache", "config", "credential", "read_password", "host_port", "DEFAULT_TIMEOUT"]
+__all__ = [
+    "add_ccache",
+    "add_network",
+    "common",
+    "config",
+    "credential",
+    "duration",
+    "host_port",
+    "lines",
+    "on_terminal",
+    "read_secret",
+]
 
 DEFAULT_TIMEOUT = 10.0
+
+
+def common() -> argparse.ArgumentParser:
+    """Return the parent of every parser: --json and --trace, which may stand before and after the command."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+    parser.add_argument("--trace", action="store_true", help="tell each protocol step on standard error; no secrets")
+    return parser
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add --config and --timeout."""
     parser.add_argument("--config", metavar="FILE", help="krb5.conf (default: KRB5_CONFIG or /etc/krb5.conf)")
-    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, metavar="S", help="overall, in seconds")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=DEFAULT_TIMEOUT, metavar="S", help="give up after S seconds (default: 10)"
+    )
 
 
 def add_ccache(parser: argparse.ArgumentParser) -> None:
     """Add -c/--ccache."""
-    parser.add_argument("-c", "--ccache", metavar="NAME", help="credential cache (default: KRB5CCNAME)")
+    parser.add_argument(
+        "-c", "--ccache", metavar="NAME", help="credential cache (default: KRB5CCNAME or /tmp/krb5cc_UID)"
+    )
 
 
 def config(args: argparse.Namespace) -> Config:
@@ -43,25 +68,63 @@ def credential(args: argparse.Namespace) -> Credential:
     return Credential.from_ccache(args.ccache)
 
 
-def read_password(prompt: str, *, confirm: bool = False) -> str:
-    """Return a password from the terminal, or the first line of standard input where that is no terminal.
+def _seconds(text: str) -> float:
+    seconds = float(text)  # argparse tells of the ValueError
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
 
-    Raises CredentialError for an empty one or where the two entries differ. Never from the command line.
-    """
-    if sys.stdin.isatty():
-        password = getpass.getpass(f"{prompt}: ")
-        if confirm and getpass.getpass(f"{prompt} again: ") != password:
-            raise CredentialError("the two passwords differ: try again")
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
-    if not password:
-        raise CredentialError("no password was given: type one, or pipe it into standard input")
-    return password
+
+def duration(text: str) -> float:
+    """Return the seconds that krb5.conf's notation spells, as in `8h` or `1d 2h`; an argparse type."""
+    from purekrb.kdc.config import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def host_port(text: str) -> tuple[str, int]:
     """Return (host, port) of `host:port` or `[v6]:port`; an argparse type."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def lines() -> Iterator[bytes]:
+    """Yield the lines of standard input without their ends."""
+    if sys.stdin:
+        for line in sys.stdin.buffer:
+            yield line.rstrip(b"\r\n")
+
+
+def on_terminal() -> bool:
+    """Return whether standard input is a terminal."""
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
+def read_secret(prompt: str, *, confirm: bool = False) -> bytes:
+    """Return a password (UTF-8) or key: typed on the terminal, or the next line of standard input where that is none.
+
+    Raises CredentialError for an empty one, or where two entries differ.
+    """
+    typed = on_terminal()
+    secret = _typed(f"{prompt}: ") if typed else next(lines(), b"")
+    if not secret:
+        raise CredentialError("nothing was entered: type it at the prompt, or pipe it into standard input")
+    if typed and confirm and _typed(f"{prompt} again: ") != secret:
+        raise CredentialError("the two entries differ: try again")
+    return secret
+
+
+def _typed(prompt: str) -> bytes:
+    import getpass
+
+    try:
+        return getpass.getpass(visible(prompt)).encode()
+    except EOFError:
+        return b""
+    except UnicodeError:
+        raise CredentialError("what was typed is no UTF-8 text: check the terminal's encoding") from None
