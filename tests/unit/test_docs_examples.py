@@ -150,7 +150,7 @@ def test_the_layout_in_the_page_on_architecture_names_every_module() -> None:
         assert module in (named[f"{package}/"] if package else named), path
 
 
-#: purekrb's own initiator never says that it knows channel bindings and sends none.
+#: The row left out, of a client that says so, is in tests/hostile/test_channel_bindings.py.
 BINDINGS = [row for row in table("security.md", "client sends") if "KERB_AP_OPTIONS_CBT" not in row[0]]
 
 
