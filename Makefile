@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test test-pythons soak record bench lint wheel peers clean
+.PHONY: demo test test-pythons soak record bench bench-quick bench-peers lint wheel peers clean
 .NOTPARALLEL:
 
 demo: $(VENV)/demo-$(VERSION)
@@ -35,8 +35,21 @@ soak: peers $(VENV)/interop-$(VERSION)
 record: peers $(VENV)/interop-$(VERSION)
 	PYTHONPATH=tests $(BIN)/python -m record
 
-bench: peers $(VENV)/interop-$(VERSION)
-	$(BIN)/python -m bench
+# Every row of bench/README.md against the other implementations; rewrites its tables and its plot.
+bench: bench-peers
+	$(BIN)/python -m bench --update-readme
+
+# The same in less than a minute, for every day; changes no file but bench/results/.
+bench-quick: bench-peers
+	$(BIN)/python -m bench --quick
+
+# Each peer in a virtual environment of its own, since their dependencies clash.
+bench-peers: peers $(VENV)/interop-$(VERSION) $(patsubst bench/peers/%.txt,.venv-bench-%/installed,$(wildcard bench/peers/*.txt))
+
+.venv-bench-%/installed: bench/peers/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
 
 lint: $(VENV)/dev-$(VERSION)
 	$(BIN)/ruff check

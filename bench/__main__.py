@@ -1,87 +1,85 @@
-"""Run the benchmarks: `python -m bench [--quick] [--only TEXT] [--json FILE]`. Set up by `make bench`."""
+"""Runs the benchmarks. `make bench` sets everything up; README.md tells how to read the result."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench import rows
-from bench.lab import lab
-from bench.timing import Row
+from bench import compare, crowd, memory
+from bench.lab import Lab, lab
+from bench.report import facts, figures, line, markdown, update_readme
+from bench.timing import Row, measure
+from bench.worker import ROOT, peer_python
+from bench.works import GROUPS
 
-GROUPS = (rows.messages, rows.contexts, rows.tickets, rows.imports)
+HERE = Path(__file__).parent
+#: Seconds that a row takes at least, and how many rounds.
+FULL, QUICK = (1.5, 15), (0.1, 3)
 
 
 def main() -> int:
-    """Measure, print the table and write the JSON."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute, with larger spreads")
-    parser.add_argument("--only", default="", help="run only the groups whose name contains this")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose 'group: work' contains this")
+    parser.add_argument("--json", type=Path, help="where the figures go; bench/results/ by default")
+    parser.add_argument("--update-readme", action="store_true", help="put the tables and the plot into bench/")
+    commands = parser.add_subparsers(dest="command")
+    report = commands.add_parser("report", help="the tables of results measured before")
+    report.add_argument("results", type=Path)
+    two = commands.add_parser("compare", help="two commits, measured in turns; or two files of results")
+    two.add_argument("one")
+    two.add_argument("two")
     args = parser.parse_args()
-    seconds = 0.15 if args.quick else 1.5
-    measured: list[Row] = []
-    with lab() as peers:
-        for group in GROUPS:
-            if args.only in group.__name__:
-                for row in group(peers, seconds):
-                    print(_line(row), flush=True)
-                    measured.append(row)
-    facts = _facts()
-    print("\n" + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"facts": facts, "rows": [_figures(row) for row in measured]}, indent=1))
+    seconds, rounds = QUICK if args.quick else FULL
+    if args.command == "compare":
+        if args.one.endswith(".json"):
+            compare.files(Path(args.one), Path(args.two))
+        else:
+            compare.commits(args.one, args.two, seconds, rounds, args.only)
+        return 0
+    results = args.results if args.command == "report" else _run(args.quick, args.only, args.json)
+    print("\n" + markdown(json.loads(results.read_text())))
+    if args.update_readme:
+        update_readme(HERE / "README.md", json.loads(results.read_text()))
+        python = peer_python("plot")
+        if python:
+            subprocess.run([python, HERE / "plot.py", results, HERE / "plot.png"], check=True)
     return 0
 
 
-def _line(row: Row) -> str:
-    if row.group == "import":
-        base = row.seconds("pass")
-        return "\n".join(
-            f"| import | `{name}` | {(row.seconds(name) - base) * 1e3:.0f} ms |" for name in row.samples if name != "pass"
-        )
-    ours = row.seconds(rows.OURS)
-    cells = [row.group, row.work, _time(ours)]
-    for other in (rows.MIT, rows.LIMIT):
-        if other in row.samples:
-            theirs = row.seconds(other)
-            ratio = f"{theirs / ours:.2f}x" if other == rows.MIT else f"{ours / theirs:.2f}"
-            cells += [_time(theirs), ratio]
-    return f"| {' | '.join(cells)} | spread {row.spread(rows.OURS):.0%} |"
+def _run(quick: bool, only: str, target: Path | None) -> Path:
+    """Measure, and return the file with the figures."""
+    load = os.getloadavg()[0]
+    if load > 1:
+        print(f"The machine is busy (load {load:.1f}): the figures will be worse than they are.", file=sys.stderr)
+    rows = []
+    with lab() as peers:
+        for row in _rows(peers, *(QUICK if quick else FULL), only):
+            rows.append(figures(row))
+            print(line(rows[-1]), flush=True)
+        results = {"facts": facts(peers.versions, load, quick), "rows": rows}
+    path = target or HERE / "results" / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1))
+    print(f"figures: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    return path
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.2f} us" if seconds < 0.001 else f"{seconds * 1e3:.2f} ms"
-
-
-def _figures(row: Row) -> dict[str, object]:
-    return {
-        "group": row.group,
-        "work": row.work,
-        "seconds": {name: row.seconds(name) for name in row.samples},
-        "spread": {name: row.spread(name) for name in row.samples},
-        "samples": {name: len(samples) for name, samples in row.samples.items()},
-    }
-
-
-def _facts() -> dict[str, str]:
-    mit = subprocess.run(["krb5-config", "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("cryptography", "pyasn1", "impacket", "gssapi")
-    return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()} {os.cpu_count()} cores",
-        "Python": platform.python_version(),
-        "MIT": mit,
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
+def _rows(peers: Lab, seconds: float, rounds: int, only: str) -> Iterator[Row]:
+    for group in GROUPS:
+        for work in group(peers):
+            if only in f"{work.group}: {work.name}":
+                yield measure(Row(work.group, work.name), work.contenders(), seconds, rounds)
+    for special in (memory, crowd):
+        if not only or only in special.__name__:
+            yield from special.rows(peers, rounds)
 
 
 if __name__ == "__main__":

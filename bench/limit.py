@@ -19,8 +19,8 @@ class Limit:
         if library is None:
             raise RuntimeError("libcrypto is not installed: apt-get install libssl3")
         self._lib = lib = ctypes.CDLL(library)
-        lib.EVP_CIPHER_CTX_new.restype = lib.EVP_aes_256_cbc.restype = lib.EVP_get_digestbyname.restype = ctypes.c_void_p
-        lib.HMAC_CTX_new.restype = ctypes.c_void_p
+        for make in (lib.EVP_CIPHER_CTX_new, lib.EVP_aes_256_cbc, lib.EVP_get_digestbyname, lib.HMAC_CTX_new):
+            make.restype = ctypes.c_void_p
         digest, key_size = _DIGESTS[etype]
         self._size = (size + 15) // 16 * 16
         self._source = ctypes.create_string_buffer(os.urandom(self._size), self._size)
@@ -31,7 +31,8 @@ class Limit:
         self._ciphers = []
         for encrypting in (1, 0):
             context = ctypes.c_void_p(lib.EVP_CIPHER_CTX_new())
-            if lib.EVP_CipherInit_ex(context, ctypes.c_void_p(lib.EVP_aes_256_cbc()), None, key, bytes(16), encrypting) != 1:
+            cipher = ctypes.c_void_p(lib.EVP_aes_256_cbc())
+            if lib.EVP_CipherInit_ex(context, cipher, None, key, bytes(16), encrypting) != 1:
                 raise RuntimeError("libcrypto refused the cipher")
             lib.EVP_CIPHER_CTX_set_padding(context, 0)
             self._ciphers.append(context)

@@ -8,71 +8,101 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Contender", "Row", "measure"]
+__all__ = ["Batch", "Contender", "Row", "measure", "repeat", "each"]
 
-#: Length of a batch. This kind of machine may run 1.5 ms and then stand still for 8 ms, so a batch is shorter.
+#: Length of a batch in seconds. This kind of machine may run 1.5 ms and then stand still for 8 ms, so it is shorter.
 BATCH = 0.001
-MIN_ROUNDS = 15
+#: Below this a row takes 10th percentiles, from it on medians: a longer operation has its share of every standstill.
+SHORT = 0.001
+
+#: Does n operations and returns the seconds that they took together.
+Batch = Callable[[int], float]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`make(n)` prepares n operations and returns a function that does them all; only that function is timed."""
+    """A name and what to measure; `batch_seconds` is about how long a batch of it may take."""
 
     name: str
-    make: Callable[[int], Callable[[], object]]
-    batched: bool = True
+    batch: Batch
+    batch_seconds: float = BATCH
 
 
 @dataclass
 class Row:
-    """One measured line: seconds per operation of each contender, as all samples."""
+    """One line of the table: what each contender needs for one operation, as all samples. `unit` is s or B."""
 
     group: str
     work: str
     samples: dict[str, list[float]] = field(default_factory=dict)
+    unit: str = "s"
+    statistic: str = ""  # what `value` is, "p10" or "median": one for the row, so that ratios compare like with like
+    note: str = ""
 
-    def seconds(self, name: str) -> float:
-        """Return the 10th percentile under a millisecond, else the median."""
-        ordered = sorted(self.samples[name])
-        low = ordered[len(ordered) // 10]
-        return low if low < 0.001 else statistics.median(ordered)
+    def value(self, name: str) -> float:
+        """Return the contender's 10th percentile or median."""
+        samples = self.samples[name]
+        return _p10(samples) if self.statistic == "p10" else statistics.median(samples)
 
     def spread(self, name: str) -> float:
         """Return (median - 10th percentile) / 10th percentile."""
-        ordered = sorted(self.samples[name])
-        low = ordered[len(ordered) // 10]
-        return (statistics.median(ordered) - low) / low
+        low = _p10(self.samples[name])
+        return (statistics.median(self.samples[name]) - low) / low
 
 
-def measure(group: str, work: str, contenders: Sequence[Contender], seconds: float) -> Row:
-    """Run the contenders in turn for about `seconds` and return what was measured."""
-    row = Row(group, work, {contender.name: [] for contender in contenders})
-    sizes = {contender.name: _batch_size(contender) for contender in contenders}
-    deadline = time.perf_counter() + seconds
-    rounds = 0
+def repeat(call: Callable[..., object], *arguments: object) -> Batch:
+    """Return the batch that calls again and again."""
+
+    def batch(n: int) -> float:
+        turns = range(n)
+        start = time.perf_counter()
+        for _ in turns:
+            call(*arguments)
+        return time.perf_counter() - start
+
+    return batch
+
+
+def each(produce: Callable[[], object], consume: Callable[..., object]) -> Batch:
+    """Return the batch that times `consume` over what `produce` made beforehand."""
+
+    def batch(n: int) -> float:
+        made = [produce() for _ in range(n)]
+        start = time.perf_counter()
+        for item in made:
+            consume(item)
+        return time.perf_counter() - start
+
+    return batch
+
+
+def measure(row: Row, contenders: Sequence[Contender], seconds: float, rounds: int) -> Row:
+    """Let the contenders take turns for about `seconds`, but at least `rounds` times, and fill the row."""
+    sizes = [_batch_size(contender) for contender in contenders]
+    turns = list(zip(contenders, sizes, strict=True))
+    row.samples = {contender.name: [] for contender in contenders}
+    gc.collect()
     gc.disable()
     try:
-        while time.perf_counter() < deadline or rounds < MIN_ROUNDS:
-            shift = rounds % len(contenders)
-            for contender in (*contenders[shift:], *contenders[:shift]):
-                row.samples[contender.name].append(_once(contender, sizes[contender.name]))
-            rounds += 1
+        deadline = time.perf_counter() + seconds
+        done = 0
+        while time.perf_counter() < deadline or done < rounds:
+            for contender, size in turns:
+                row.samples[contender.name].append(contender.batch(size) / size)
+            turns.append(turns.pop(0))  # nobody is always behind the same neighbour
+            done += 1
     finally:
         gc.enable()
+    row.statistic = "p10" if min(map(_p10, row.samples.values())) < SHORT else "median"
     return row
 
 
-def _once(contender: Contender, size: int) -> float:
-    run = contender.make(size)
-    start = time.perf_counter()
-    run()
-    return (time.perf_counter() - start) / size
+def _p10(samples: Sequence[float]) -> float:
+    return sorted(samples)[len(samples) // 10]
 
 
 def _batch_size(contender: Contender) -> int:
-    if not contender.batched:
-        _once(contender, 1)
-        return 1
-    best = min(_once(contender, 1) for _ in range(5))
-    return max(1, min(400, int(BATCH / best)))
+    best = contender.batch(1)
+    if best < contender.batch_seconds:
+        best = min(best, *(contender.batch(1) for _ in range(4)))
+    return max(1, min(400, int(contender.batch_seconds / best)))

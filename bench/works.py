@@ -1,0 +1,353 @@
+"""What is measured: each function of GROUPS yields the works of one group, to be done by purekrb and by others."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+from bench.goals import CIPHERS, KINIT, LIMIT, MIT, MIT_FILE, MIT_MEMORY, ONE, OURS, PBKDF2, PYASN1
+from bench.lab import ETYPES, PASSWORD, REALM, USER, Lab
+from bench.limit import Limit
+from bench.timing import BATCH, Batch, Contender, each, repeat
+from bench.worker import peer_python
+from purekrb import Acceptor, Credential, Initiator, KdcClient, crypto
+from purekrb.constants import KeyUsage
+from purekrb.gss.framing import unframe
+from purekrb.messages.ap import ApRep, ApReq, Authenticator, EncApRepPart, EncTicketPart, Ticket
+
+__all__ = ["GROUPS", "HUGE", "Work"]
+
+SIZES = {"64 B": 64, "1 KiB": 1 << 10, "16 KiB": 16 << 10, "64 KiB": 64 << 10, "1 MiB": 1 << 20}
+HUGE = 16 << 20
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row: what purekrb does, and what the others do. Both are set up only when the row is measured."""
+
+    group: str
+    name: str
+    ours: Callable[[], Batch]
+    others: Callable[[], Sequence[Contender]]
+    batch_seconds: float = BATCH
+
+    def contenders(self) -> list[Contender]:
+        """Return everyone, ready to run."""
+        return [Contender(OURS, self.ours(), self.batch_seconds), *self.others()]
+
+
+def messages(lab: Lab) -> Iterator[Work]:
+    """Per-message calls of established contexts, in C, and at the limit."""
+    for etype, (label, size) in itertools.product(ETYPES, SIZES.items()):
+        make = partial(_message, lab, etype, label, os.urandom(size))
+        yield make("wrap sealed", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal)
+        yield make("unwrap sealed", _our_unwrap(True), _mit_unwrap(True), Limit.open)
+        yield make("wrap signed", lambda we, _, data: repeat(we.wrap, data, False), _mit_wrap(False), Limit.sign)
+        yield make("unwrap signed", _our_unwrap(False), _mit_unwrap(False), Limit.sign)
+        yield make("get_mic", lambda we, _, data: repeat(we.get_mic, data), _mit_get_mic, Limit.sign)
+        yield make("verify_mic", _our_verify, _mit_verify, Limit.sign)
+    for etype in ETYPES:
+        make = partial(_message, lab, etype, "16 MiB", os.urandom(HUGE))
+        yield make("wrap sealed", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal)
+        yield make("unwrap sealed", _our_unwrap(True), _mit_unwrap(True), Limit.open)
+        if hasattr(Initiator, "unwrap_into"):
+            yield make("unwrap_into", _our_unwrap_into, None, Limit.open)
+
+
+#: Returns the batch of one kind of call on (context, its peer, data). A receiver wants every sequence number once, so
+#: the peer makes new tokens for each batch, and that is not timed.
+Call = Callable[[Any, Any, bytes], Batch]
+
+
+def _message(
+    lab: Lab,
+    etype: int,
+    label: str,
+    data: bytes,
+    name: str,
+    ours: Call,
+    mit: Call | None,
+    limit: Callable[[Limit], None],
+) -> Work:
+    def others() -> list[Contender]:
+        known = [Contender(LIMIT, repeat(limit, Limit(etype, len(data))))]
+        return known if mit is None else [Contender(MIT, mit(*lab.mit.pair(etype), data)), *known]
+
+    return Work(f"etype {etype}", f"{name} {label}", lambda: ours(*lab.our_pair(etype), data), others)
+
+
+def _our_unwrap(sealed: bool) -> Call:
+    return lambda we, peer, data: each(lambda: peer.wrap(data, sealed), lambda token: we.unwrap(token, sealed))
+
+
+def _our_unwrap_into(we: Any, peer: Any, data: bytes) -> Batch:
+    buffer = bytearray(len(data) + 64)
+    return each(lambda: peer.wrap(data), lambda token: we.unwrap_into(token, buffer))
+
+
+def _our_verify(we: Any, peer: Any, data: bytes) -> Batch:
+    return each(lambda: peer.get_mic(data), lambda mic: we.verify_mic(data, mic))
+
+
+def _mit_wrap(sealed: bool) -> Call:
+    return lambda they, _peer, data: repeat(they.wrap, data, sealed)
+
+
+def _mit_unwrap(sealed: bool) -> Call:
+    return lambda they, peer, data: each(lambda: peer.wrap(data, sealed).message, they.unwrap)
+
+
+def _mit_get_mic(they: Any, _peer: Any, data: bytes) -> Batch:
+    return repeat(they.get_signature, data)
+
+
+def _mit_verify(they: Any, peer: Any, data: bytes) -> Batch:
+    return each(lambda: peer.get_signature(data), lambda mic: they.verify_signature(data, mic))
+
+
+def threads(lab: Lab) -> Iterator[Work]:
+    """The same work on two contexts by two threads, and by one; for each message."""
+    data = os.urandom(256 << 10)
+    enough = 0.004  # a thread needs some 0.1 ms to begin
+
+    def wraps(context: Initiator, n: int) -> None:
+        for _ in range(n):
+            context.wrap(data)
+
+    def on_two() -> Batch:
+        pool = ThreadPoolExecutor(2)
+        contexts = [lab.our_pair(18)[0] for _ in range(2)]
+
+        def batch(n: int) -> float:
+            start = time.perf_counter()
+            for done in [pool.submit(wraps, context, n) for context in contexts]:
+                done.result()
+            return (time.perf_counter() - start) / 2
+
+        return batch
+
+    def on_one() -> list[Contender]:
+        return [Contender(ONE, repeat(lab.our_pair(18)[0].wrap, data), enough)]
+
+    yield Work("threads", "wrap sealed 256 KiB, two threads on two contexts", on_two, on_one, enough)
+
+
+def contexts(lab: Lab) -> Iterator[Work]:
+    """Initiator step, acceptor step and the check of the AP-REP, the service ticket being at hand."""
+    for etype in ETYPES:
+
+        def first(etype: int = etype) -> Batch:
+            def batch(n: int) -> float:
+                tickets = lab.new_tickets(etype, n)
+                start = time.perf_counter()
+                for ticket in tickets:
+                    lab.connect(ticket)
+                return time.perf_counter() - start
+
+            return batch
+
+        def mit(etype: int = etype) -> list[Contender]:
+            lab.mit.pair(etype)  # permits the etype, and makes sure that it is used
+            return [
+                Contender(MIT_MEMORY, repeat(lab.mit.connect, etype, "MEMORY")),
+                Contender(MIT_FILE, repeat(lab.mit.connect, etype, "FILE")),
+            ]
+
+        def all_others(etype: int = etype) -> list[Contender]:
+            found = mit(etype)
+            if etype == 18:
+                for peer in ("minikerberos", "impacket", "spnego"):
+                    found += lab.peer(peer, "context pair")
+            return found
+
+        yield Work("contexts", f"etype {etype}, first use of a ticket", first, all_others)
+        yield Work("contexts", f"etype {etype}, ticket seen before", partial(repeat, lab.our_pair, etype), mit)
+
+
+def decode(lab: Lab) -> Iterator[Work]:
+    """One message into our dataclasses, and into impacket's pyasn1 specs, which fill more slowly still when read."""
+    ticket = lab.ticket(18)
+    initiator, acceptor = Initiator(ticket), Acceptor(lab.keytab, replay_cache=lab.replay_cache)
+    token = initiator.step() or b""
+    request = unframe(token)[1]
+    reply = unframe(acceptor.step(token) or b"")[1]
+    parsed = ApReq.decode(request)
+    enc_ticket = Ticket.decode(parsed.ticket).enc_part
+    samples = {
+        "AP-REQ": (ApReq, "AP_REQ", request),
+        "EncTicketPart": (
+            EncTicketPart,
+            "EncTicketPart",
+            crypto.decrypt(lab.service_key(18), KeyUsage.TICKET, enc_ticket.cipher),
+        ),
+        "Authenticator": (
+            Authenticator,
+            "Authenticator",
+            crypto.decrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, parsed.authenticator.cipher),
+        ),
+        "EncAPRepPart": (
+            EncApRepPart,
+            "EncAPRepPart",
+            crypto.decrypt(ticket.session_key, KeyUsage.AP_REP_ENC_PART, ApRep.decode(reply).enc_part.cipher),
+        ),
+    }
+    for name, (ours, spec, data) in samples.items():
+        yield Work("decode", name, partial(repeat, ours.decode, data), partial(_pyasn1, spec, data))
+
+
+def _pyasn1(spec: str, data: bytes) -> list[Contender]:
+    from impacket.krb5 import asn1
+    from pyasn1.codec.der import decoder
+
+    make = getattr(asn1, spec)
+    return [Contender(PYASN1, repeat(lambda: decoder.decode(data, asn1Spec=make())))]
+
+
+def tickets(lab: Lab) -> Iterator[Work]:
+    """TGT with pre-authentication and a service ticket, etype 18, from the same MIT KDC over TCP."""
+    user, service = f"{USER}@{REALM}", lab.service(18)
+
+    def ours(credential: Callable[[], Credential]) -> Batch:
+        return repeat(lambda: KdcClient(lab.config).get_ticket(credential(), service))
+
+    def mit_password() -> None:
+        gssapi = lab.mit.gssapi
+        name = gssapi.Name(user, gssapi.NameType.kerberos_principal)
+        acquired = gssapi.raw.acquire_cred_with_password(name, PASSWORD.encode(), usage="initiate")
+        gssapi.SecurityContext(name=lab.mit.name(18), creds=acquired.creds, usage="initiate").step()
+
+    numbers = itertools.count()
+
+    def mit_keytab() -> None:
+        gssapi = lab.mit.gssapi
+        store = {"client_keytab": str(lab.directory / "user.keytab"), "ccache": f"MEMORY:new{next(numbers)}"}
+        credentials = gssapi.Credentials(usage="initiate", store=store)
+        gssapi.SecurityContext(name=lab.mit.name(18), creds=credentials, usage="initiate").step()
+
+    def programs(*kinit: str) -> None:
+        env = {**os.environ, "KRB5CCNAME": f"FILE:{lab.directory / 'bench-programs'}"}
+        for argv in (["kinit", *kinit, user], ["kvno", service]):
+            subprocess.run(argv, input=f"{PASSWORD}\n", text=True, env=env, check=True, capture_output=True)
+
+    def others(call: Callable[[], None], work: str, *kinit: str) -> list[Contender]:
+        lab.mit.use(18)
+        return [
+            Contender(MIT, repeat(call)),
+            *lab.peer("impacket", work),
+            Contender(KINIT, repeat(programs, *kinit)),
+        ]
+
+    yield Work(
+        "tickets",
+        "TGT and service ticket, password",
+        lambda: ours(lambda: Credential.from_password(user, PASSWORD)),
+        lambda: others(mit_password, "tickets by password"),
+    )
+    yield Work(
+        "tickets",
+        "TGT and service ticket, key",
+        lambda: ours(lambda: Credential.from_keytab(user, lab.user_keytab)),
+        lambda: others(mit_keytab, "tickets by key", "-k", "-t", str(lab.directory / "user.keytab")),
+    )
+
+
+def keys(lab: Lab) -> Iterator[Work]:
+    """A password's key with 4096 iterations."""
+    password, salt = b"password", b"EXAMPLE.TESTalice"
+
+    def bare() -> bytes:
+        return PBKDF2HMAC(algorithm=SHA1(), length=32, salt=salt, iterations=4096).derive(password)
+
+    def others() -> list[Contender]:
+        peers = [*lab.peer("minikerberos", "string-to-key"), *lab.peer("impacket", "string-to-key")]
+        return [Contender(PBKDF2, repeat(bare)), Contender(MIT, repeat(_mit_string_to_key(password, salt))), *peers]
+
+    yield Work("keys", "string-to-key etype 18", lambda: repeat(crypto.string_to_key, 18, password, salt), others)
+
+
+def _mit_string_to_key(password: bytes, salt: bytes) -> Callable[[], None]:
+    """Return a call of MIT's krb5_c_string_to_key, which python-gssapi does not offer."""
+    krb5, crypto5 = ctypes.CDLL("libkrb5.so.3"), ctypes.CDLL("libk5crypto.so.3")
+
+    class Block(ctypes.Structure):  # krb5_data; krb5_keyblock has one number more
+        _fields_ = (("magic", ctypes.c_int), ("length", ctypes.c_uint), ("data", ctypes.c_char_p))
+
+    class Keyblock(ctypes.Structure):
+        _fields_ = (
+            ("magic", ctypes.c_int),
+            ("enctype", ctypes.c_int),
+            ("length", ctypes.c_uint),
+            ("contents", ctypes.c_void_p),
+        )
+
+    context = ctypes.c_void_p()
+    if krb5.krb5_init_context(ctypes.byref(context)) != 0:
+        raise RuntimeError("libkrb5 does not start")
+    secret, salted = Block(0, len(password), password), Block(0, len(salt), salt)
+
+    def call() -> None:
+        key = Keyblock()
+        if crypto5.krb5_c_string_to_key(context, 18, *map(ctypes.byref, (secret, salted, key))) != 0:
+            raise RuntimeError("krb5_c_string_to_key failed")
+        krb5.krb5_free_keyblock_contents(context, ctypes.byref(key))
+
+    return call
+
+
+def imports(_lab: Lab) -> Iterator[Work]:
+    """An import in a new interpreter, timed from inside."""
+    here = Path(sys.executable)
+
+    def load(python: Path, statement: str) -> Batch:
+        program = f"import time; start = time.perf_counter()\n{statement}\nprint(time.perf_counter() - start)"
+
+        def batch(_n: int) -> float:
+            done = subprocess.run([python, "-c", program], check=True, capture_output=True, text=True)
+            return float(done.stdout)
+
+        return batch
+
+    def others(**statements: str) -> Callable[[], list[Contender]]:
+        def found() -> list[Contender]:
+            pythons = {name: peer_python(name.partition(" ")[0]) or here for name in statements}
+            return [Contender(name, load(pythons[name], statement), 0) for name, statement in statements.items()]
+
+        return found
+
+    contexts = "from purekrb import Initiator, Acceptor"
+    yield Work(
+        "import",
+        "Initiator, Acceptor and their messages",
+        lambda: load(here, contexts),
+        others(**{CIPHERS: "import cryptography.hazmat.primitives.ciphers", "python-gssapi": "import gssapi"}),
+        0,
+    )
+    yield Work(
+        "import",
+        "with the KDC client",
+        lambda: load(here, f"{contexts}, KdcClient"),
+        others(
+            **{
+                "impacket.krb5.kerberosv5": "import impacket.krb5.kerberosv5",
+                "spnego": "import spnego",
+                "minikerberos": "import minikerberos.client",
+            }
+        ),
+        0,
+    )
+
+
+GROUPS = (messages, threads, contexts, decode, tickets, keys, imports)
