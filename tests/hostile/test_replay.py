@@ -23,8 +23,8 @@ from support.contexts import FixedClock, acceptor, ap_req, authenticator, error_
 from support.processes import Child, in_children, soak
 from support.tickets import ALICE, SERVICE, Entry, issue
 
-#: A little ahead of the clock, so that a cache file that is made now is older than its authenticators.
-NOW = datetime.now(timezone.utc) + timedelta(seconds=60)
+#: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
+NOW = datetime.now(timezone.utc) + timedelta(days=1)
 HOST = Principal.parse("host/web.example.test@EXAMPLE.TEST")
 
 
