@@ -24,7 +24,7 @@ from support.processes import Child, in_children, soak
 from support.tickets import ALICE, SERVICE, Entry, issue
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
-NOW = datetime.now(timezone.utc) + timedelta(days=1)
+NOW = datetime.now(timezone.utc) + timedelta(hours=2)
 HOST = Principal.parse("host/web.example.test@EXAMPLE.TEST")
 
 

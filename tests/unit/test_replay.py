@@ -19,7 +19,7 @@ from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteR
 from support.processes import Child, in_children
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
-NOW = datetime.now(timezone.utc) + timedelta(days=1)
+NOW = datetime.now(timezone.utc) + timedelta(hours=2)
 SECOND = timedelta(seconds=1)
 
 
