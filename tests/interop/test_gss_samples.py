@@ -195,6 +195,7 @@ def run_gss_client(realm: MitRealm, service: SampleService, *options: str) -> st
         timeout=60,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     thread.join(timeout=30)
     if service.error is not None:
         raise service.error
@@ -212,7 +213,7 @@ def test_gss_client_is_answered_by_our_acceptor(
     service = SampleService(Keytab.load(mit_realm.service_keytab), etype)
     mics = etype != RC4
     options = (*option, *(() if mics else ("-nm",)), "-seq", "-mcount", str(MESSAGES))
-    output = run_gss_client(mit_realm, service, *options, "localhost", f"svc-{etype}@localhost", "from gss-client")
+    output = run_gss_client(mit_realm, service, *options, "127.0.0.1", f"svc-{etype}@localhost", "from gss-client")
     assert service.received == [b"from gss-client"] * MESSAGES
     assert service.kinds == {DATA | kind | (SEND_MIC if mics else 0)}
     assert service.acceptor is not None
@@ -232,14 +233,14 @@ def test_gss_client_sends_every_size(mit_realm: MitRealm, size: int) -> None:
     message = mit_realm.path("message")
     message.write_bytes(b"x" * size)
     service = SampleService(Keytab.load(mit_realm.service_keytab), 18)
-    output = run_gss_client(mit_realm, service, "-f", "localhost", "svc-18@localhost", str(message))
+    output = run_gss_client(mit_realm, service, "-f", "127.0.0.1", "svc-18@localhost", str(message))
     assert service.received == [b"x" * size]
     assert output.count("Signature verified.") == 1
 
 
 def test_gss_client_without_mutual_authentication_gets_a_context(mit_realm: MitRealm) -> None:
     service = SampleService(Keytab.load(mit_realm.service_keytab), 18)
-    output = run_gss_client(mit_realm, service, "-nomutual", "-seq", "localhost", "svc-18@localhost", "one way")
+    output = run_gss_client(mit_realm, service, "-nomutual", "-seq", "127.0.0.1", "svc-18@localhost", "one way")
     assert service.received == [b"one way"]
     assert service.acceptor is not None
     assert not service.acceptor.flags & Flag.MUTUAL
