@@ -5,6 +5,9 @@
 SEAL_ALG is 10 00 (confounder and data under RC4) or FF FF (both in clear). SND_SEQ, under RC4, holds a 32-bit
 big-endian number and four direction bytes (00 from the initiator, FF from the acceptor). Every Wrap carries one byte
 of padding, 01.
+
+SGN_CKSUM does not cover SND_SEQ. Sealed, a token with another number does not decrypt; signed only, it can be repeated
+under the next number by whoever can alter it on its way. Seal what must not be repeated.
 """
 
 from __future__ import annotations
