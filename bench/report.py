@@ -171,7 +171,7 @@ def _goal(goal: dict[str, Any], unit: str) -> str:
         return f"<= {_amount(goal['bound'], unit)}"
     if goal["kind"] == "ahead":
         return f">= {goal['bound']:g}x {goal['other']}" + ("" if reached is None else f" ({reached:.2f})")
-    return f"<= {goal['bound']:g} of {goal['other']}" + ("" if reached is None else f" ({reached:.2f})")
+    return f"<= {goal['bound']:g} of {goal['other']}" + ("" if reached is None else f" ({reached:.3f})")
 
 
 def _others(row: dict[str, Any]) -> str:
