@@ -68,6 +68,10 @@ class Output:
         line = " ".join(message.split())
         _print(json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}", sys.stderr)
 
+    def warning(self, message: str) -> None:
+        """Print a warning as one line on standard error: text, or JSON with the key `warning`."""
+        _print(json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}", sys.stderr)
+
     @contextmanager
     def log(self) -> Iterator[None]:
         """Print what the logger `purekrb` says meanwhile: warnings, or with `trace` each step of the protocol."""
@@ -106,7 +110,7 @@ class _LogPrinter(logging.Handler):
             if self._output.trace:
                 _print(f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}", sys.stderr)
             else:
-                self._output.error(record.getMessage(), record.levelname)
+                self._output.warning(record.getMessage())
 
 
 def _print(text: str, file: TextIO) -> None:
