@@ -98,7 +98,7 @@ def test_k232_the_same_ap_req_in_several_processes(path: Path) -> None:
 
 def test_k232_the_same_ap_req_after_a_restart_of_the_service(path: Path) -> None:
     ticket, keys = issue()
-    token = ap_req(ticket, authenticator(ticket, now=NOW))
+    token = ap_req(ticket, authenticator(ticket, now=soon()))
     service = Child(lambda _: accepts(keys, token, SqliteReplayCache(path)) or os.abort())
     service.output()
     assert service.ended_well
