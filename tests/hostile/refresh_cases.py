@@ -6,7 +6,7 @@ of one of its parameters. This script writes the names of these tests into cases
     case              what an attacker (or a broken peer) does
     tests             the tests that say so, below tests/, written by this script
     also              tests that do not say so, below tests/, written by hand
-    later             the capability that the case belongs to and that purekrb does not have yet
+    later             the capability that the case, or what it has no tests for, belongs to: not there yet
     not_applicable    why the case cannot arise
 """
 

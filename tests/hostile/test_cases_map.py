@@ -28,15 +28,13 @@ def test_the_map_has_every_case_and_no_other() -> None:
     assert list(CASES) == [f"K{n:03}" for n in range(FIRST, LAST + 1)]
 
 
-def test_every_case_has_tests_or_a_reason_why_not_but_not_both() -> None:
+def test_every_case_has_tests_or_a_reason_why_not() -> None:
+    """Tests may come before the whole capability is there; what cannot arise has none."""
     wrong = []
     for case, fields in CASES.items():
-        answers = [
-            bool(fields.get("tests") or fields.get("also")),
-            bool(fields.get("later")),
-            bool(fields.get("not_applicable")),
-        ]
-        if sum(answers) != 1 or not set(fields) <= set(FIELDS) or not fields.get("class") or not fields.get("case"):
+        tested = bool(fields.get("tests") or fields.get("also"))
+        answered = tested + bool(fields.get("not_applicable")) == 1 or (not tested and fields.get("later"))
+        if not answered or not set(fields) <= set(FIELDS) or not fields.get("class") or not fields.get("case"):
             wrong.append(f"{case} ({fields.get('case')})")
     assert not wrong, f"{ADVICE}, or say why there is no test: {wrong}"
 
