@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-_WORDS = {"source", "kind", "message", "name"}
+_WORDS = {"source", "kind", "message", "name", "error"}
 
 
 def load(file: str) -> list[dict[str, Any]]:
