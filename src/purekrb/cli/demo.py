@@ -102,7 +102,7 @@ def _wrap(text: str, width: int) -> list[str]:
     """Return `text` in lines of `width`, broken behind blanks, slashes and commas: names have few blanks."""
     lines = [""]
     for piece in re.findall(r"[^ /,]*[ /,]*", text):
-        if len((lines[-1] + piece).rstrip()) > width:
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
             lines.append("")
         lines[-1] += piece
     return [line.rstrip() for line in lines]
