@@ -2,11 +2,504 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
-from purekrb import Acceptor, ApError, CredentialError, Initiator, PolicyError
-from support.contexts import acceptor, pair
-from support.tickets import issue
+from purekrb import (
+    DEFAULT_FLAGS,
+    Acceptor,
+    ApError,
+    ContextError,
+    ContextExpiredError,
+    CredentialError,
+    Flag,
+    Initiator,
+    Keytab,
+    KeytabEntry,
+    PolicyError,
+    Principal,
+    ReplayError,
+    SequenceError,
+    UnsupportedError,
+    crypto,
+)
+from purekrb.constants import TicketFlags
+from purekrb.messages.ap import AuthorizationDataEntry
+from purekrb.system import now
+from support.contexts import AES, ALL, FixedClock, acceptor, authenticator_of, pair
+from support.processes import Child, soak
+from support.tickets import ALICE, SERVICE, issue
+
+TGS = Principal.parse("krbtgt/EXAMPLE.TEST@EXAMPLE.TEST")
+#: Overhead of MIC, sealed and signed tokens.
+SIZES = {17: (28, 60, 28), 18: (28, 60, 28), 19: (32, 64, 32), 20: (40, 72, 40)}
+
+
+def exchange(ours: Initiator, theirs: Acceptor, data: bytes = b"data") -> None:
+    """Send `data` both ways in every form that the context has."""
+    for sender, receiver in ((ours, theirs), (theirs, ours)):
+        for sealed in (True, False):
+            assert receiver.unwrap(sender.wrap(data, sealed), sealed) == data
+        if sender.etype != 23:
+            receiver.verify_mic(data, sender.get_mic(data))
+
+
+# --- establishment
+
+
+@pytest.mark.parametrize("etype", ALL)
+def test_both_ends_agree_on_who_they_are_and_talk(etype: int) -> None:
+    ours, theirs = pair(etype)
+    for context in (ours, theirs):
+        assert context.established
+        assert context.mutual
+        assert (context.initiator, context.acceptor) == (ALICE, SERVICE)
+        assert context.etype == etype
+        assert context.flags == DEFAULT_FLAGS
+        assert context.endtime == ours.endtime
+    assert ours.session_key == theirs.session_key
+    for length in (0, 1, 15, 16, 17, 1024, 65_536):
+        exchange(ours, theirs, bytes(length))
+
+
+@pytest.mark.parametrize("session_etype", AES)
+@pytest.mark.parametrize("etype", AES)
+def test_the_tickets_etype_and_the_session_keys_may_differ(etype: int, session_etype: int) -> None:
+    ours, theirs = pair(etype, session_etype=session_etype)
+    assert ours.etype == theirs.etype == session_etype
+    exchange(ours, theirs)
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_sizes_are_those_of_the_etype(etype: int) -> None:
+    for context in pair(etype):
+        mic, sealed, signed = SIZES[etype]
+        assert len(context.get_mic(b"data")) == mic
+        assert len(context.wrap(b"data")) == sealed + 4
+        assert len(context.wrap(b"data", sealed=False)) == signed + 4
+        assert context.wrap_size_limit(1000) == 1000 - sealed
+        assert context.wrap_size_limit(1000, sealed=False) == 1000 - signed
+        assert context.wrap_size_limit(sealed - 1) == context.wrap_size_limit(0) == 0
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_sealed_tokens_have_the_layout_that_windows_sends(etype: int) -> None:
+    ours, _ = pair(etype)
+    token = ours.wrap(b"data")
+    overhead = SIZES[etype][1]
+    assert token[:2] == b"\5\4"
+    assert int.from_bytes(token[6:8], "big") == overhead - 32  # RRC 28 for AES-SHA1
+    assert len(token[overhead:]) == 4
+    signed = ours.wrap(b"data", sealed=False)
+    assert signed[-4:] == b"data"
+
+
+@pytest.mark.parametrize("etype", ALL)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        Flag(0),
+        Flag.INTEG,
+        Flag.CONF | Flag.INTEG,
+        Flag.MUTUAL,
+        Flag.MUTUAL | Flag.REPLAY | Flag.INTEG,
+        Flag.MUTUAL | Flag.SEQUENCE | Flag.INTEG,
+        DEFAULT_FLAGS | Flag.IDENTIFY,
+        DEFAULT_FLAGS | Flag.EXTENDED_ERROR,
+    ],
+    ids=repr,
+)
+def test_both_ends_have_the_flags_that_were_asked_for(etype: int, flags: Flag) -> None:
+    ours, theirs = pair(etype, flags=flags)
+    assert ours.flags == theirs.flags == flags
+    assert ours.mutual == theirs.mutual == bool(flags & Flag.MUTUAL)
+    exchange(ours, theirs)
+
+
+@pytest.mark.parametrize("asked", [Flag.REPLAY, Flag.SEQUENCE, Flag.CONF], ids=str)
+def test_what_needs_integrity_brings_it_along(asked: Flag) -> None:
+    ours, theirs = pair(flags=Flag.MUTUAL | asked)
+    assert ours.flags == theirs.flags == Flag.MUTUAL | asked | Flag.INTEG
+
+
+@pytest.mark.parametrize("etype", ALL)
+def test_without_mutual_the_initiator_is_established_at_once_and_gets_no_reply(etype: int) -> None:
+    ticket, keys = issue(etype)
+    permitted = {"permitted_etypes": (etype,)}
+    ours = Initiator(ticket, flags=Flag.CONF | Flag.INTEG | Flag.SEQUENCE | Flag.REPLAY, **permitted)
+    token = ours.step()
+    assert ours.established
+    assert not ours.mutual
+    early = ours.wrap(b"sent along with the token")
+    theirs = acceptor(keys, require=Flag(0), **permitted)
+    assert theirs.step(token) is None
+    assert not theirs.mutual
+    assert theirs.unwrap(early) == b"sent along with the token"
+    exchange(ours, theirs)
+
+
+def test_a_step_takes_any_bytes() -> None:
+    ticket, keys = issue()
+    ours, theirs = Initiator(ticket), acceptor(keys)
+    reply = theirs.step(bytearray(ours.step() or b""))
+    assert ours.step(memoryview(reply or b"")) is None
+    exchange(ours, theirs)
+    for wrong in (5, "text", [96]):
+        with pytest.raises(TypeError):
+            acceptor(keys).step(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_the_first_subkey_is_fresh_and_of_the_session_keys_etype(etype: int) -> None:
+    ticket, _ = issue(etype)
+    sent = [authenticator_of(Initiator(ticket).step() or b"", ticket) for _ in range(50)]
+    assert {a.subkey.etype for a in sent if a.subkey} == {etype}
+    assert len({a.subkey.contents for a in sent if a.subkey}) == 50
+    assert len({a.seq_number for a in sent}) == 50
+    assert len({(a.ctime, a.cusec) for a in sent}) == 50
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreed"),
+    [
+        ((18, 17), (18, 17), 18),
+        ((18, 17), (17, 18), 18),
+        ((18, 20), (18, 19, 20), 18),
+        ((18, 17, 20, 19), (18,), 18),
+    ],
+)
+def test_the_session_keys_own_etype_comes_first(
+    ours: tuple[int, ...], theirs: tuple[int, ...], agreed: int
+) -> None:
+    ends = pair(18, initiator={"permitted_etypes": ours}, accept={"permitted_etypes": theirs})
+    assert [end.etype for end in ends] == [agreed, agreed]
+    exchange(*ends)
+
+
+def test_an_rc4_session_key_gives_way_to_aes_where_both_permit_it() -> None:
+    """RFC 4537: the ticket's session key may be of RC4, and the context of AES all the same."""
+    ticket, keys = issue(18, session_etype=23)
+    both = {"permitted_etypes": (18, 17, 23)}
+    ours, theirs = Initiator(ticket, **both), acceptor(keys, **both)
+    ours.step(theirs.step(ours.step()))
+    assert ours.etype == theirs.etype == 18
+    exchange(ours, theirs)
+    theirs = acceptor(keys, permitted_etypes=(18, 23))
+    ours = Initiator(ticket, permitted_etypes=(23,))
+    ours.step(theirs.step(ours.step()))
+    assert ours.etype == theirs.etype == 23
+    exchange(ours, theirs)
+
+
+def test_a_keytab_or_any_iterable_of_its_entries_will_do() -> None:
+    ticket, keys = issue()
+    entries = [KeytabEntry(key.principal, key.kvno, key.key) for key in keys]
+    for table in (Keytab(entries), entries, tuple(entries), iter(entries), (entry for entry in entries)):
+        assert acceptor(table).step(Initiator(ticket).step())  # type: ignore[arg-type]
+
+
+def test_mechanisms_that_do_not_exist_are_told() -> None:
+    with pytest.raises(UnsupportedError, match="spnego"):
+        Acceptor([], mechanism="spnego")
+    Acceptor([], mechanism="kerberos")
+
+
+def test_the_tickets_authorization_data_are_at_the_acceptors_disposal() -> None:
+    pac = (AuthorizationDataEntry(1, b"0\0"), AuthorizationDataEntry(128, b"pac"))
+    assert pair(authorization_data=pac)[1].authorization_data == pac
+    assert pair()[1].authorization_data == ()
+
+
+# --- wrong order
+
+
+def test_messages_before_the_proof_are_refused() -> None:
+    ticket, keys = issue()
+    ours = Initiator(ticket)
+    token = ours.step()
+    for call in (lambda: ours.wrap(b"data"), lambda: ours.unwrap(bytes(60)), lambda: ours.flags):
+        with pytest.raises(ContextError, match="waits for the service's proof"):
+            call()
+    ours.step(acceptor(keys).step(token))
+    assert ours.wrap(b"data")
+
+
+@pytest.mark.parametrize("etype", ALL)
+def test_messages_out_of_order_are_told_and_later_ones_pass(etype: int) -> None:
+    ours, theirs = pair(etype)
+    first, second, third = (ours.wrap(data) for data in (b"1", b"2", b"3"))
+    for token, reason in ((second, "gap"), (first, "unsequenced"), (second, "duplicate")):
+        with pytest.raises(SequenceError) as caught:
+            theirs.unwrap(token)
+        assert caught.value.reason == reason
+    assert theirs.unwrap(third) == b"3"
+
+
+def test_a_presented_token_does_not_open_a_second_context() -> None:
+    ticket, keys = issue()
+    ours = Initiator(ticket)
+    token = ours.step()
+    first, second = Acceptor(keys), Acceptor(keys)
+    reply = first.step(token)
+    with pytest.raises(ReplayError):
+        second.step(token)
+    ours.step(reply)
+    exchange(ours, first)
+
+
+# --- expiry
+
+
+def test_an_expired_context_seals_nothing_more_but_still_reads() -> None:
+    clocks = FixedClock(now()), FixedClock(now())
+    ours, theirs = pair(initiator={"clock": clocks[0]}, accept={"clock": clocks[1]}, now=now() - timedelta(hours=9))
+    late = ours.wrap(b"sent in time")
+    exact = FixedClock(ours.endtime)
+    for context, clock in ((ours, clocks[0]), (theirs, clocks[1])):
+        clock.moment = exact.moment
+        assert context.get_mic(b"at the last moment")
+        clock.moment = exact.moment + timedelta(microseconds=1)
+        for call in (lambda c=context: c.wrap(b"data"), lambda c=context: c.get_mic(b"data")):
+            with pytest.raises(ContextExpiredError, match="authenticate again"):
+                call()
+        assert context.established
+        assert context.initiator == ALICE
+    assert theirs.unwrap(late) == b"sent in time"
+
+
+def test_expiry_need_not_be_enforced() -> None:
+    clock = FixedClock(now())
+    lax: dict[str, Any] = {"clock": clock, "enforce_expiry": False}
+    ours, theirs = pair(initiator=lax, accept=lax)
+    clock.moment += timedelta(days=1)
+    exchange(ours, theirs)
+
+
+@pytest.mark.parametrize("offset", [-7200, 0, 7200])
+def test_the_kdcs_clock_counts_where_it_differs_from_ours(offset: int) -> None:
+    """Two hours off, the client corrects itself by what the KDC's reply told it."""
+    real = now()
+    ticket, keys = issue(now=real - timedelta(hours=9))
+    clock = FixedClock(real - timedelta(seconds=offset))
+    ours = Initiator(replace(ticket, time_offset=timedelta(seconds=offset)), clock=clock)
+    theirs = acceptor(keys, clock=FixedClock(real))
+    ours.step(theirs.step(ours.step()))
+    exchange(ours, theirs)
+    clock.moment += timedelta(minutes=59)
+    assert ours.wrap(b"data")
+    clock.moment += timedelta(minutes=2)
+    with pytest.raises(ContextExpiredError):
+        ours.wrap(b"data")
+
+
+# --- delegation
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_a_forwarded_tgt_arrives_where_the_service_may_have_it(etype: int) -> None:
+    ticket, keys = issue(etype, flags=TicketFlags.OK_AS_DELEGATE)
+    tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
+    ours, theirs = Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt), acceptor(keys)
+    ours.step(theirs.step(ours.step()))
+    assert ours.flags & theirs.flags & Flag.DELEG
+    delegated = theirs.delegated_credential
+    assert delegated is not None
+    assert delegated.principal == ALICE
+    assert [kept.ticket for kept in delegated.ccache] == [tgt.ticket]
+    exchange(ours, theirs)
+
+
+def test_without_delegation_there_is_no_delegated_credential() -> None:
+    assert pair()[1].delegated_credential is None
+
+
+# --- threads
+
+
+def test_one_thread_may_seal_while_another_unseals() -> None:
+    """Full duplex on both ends: four threads, two contexts, every message in order."""
+    for etype in ALL:
+        ours, theirs = pair(etype)
+        count = soak(300, 20_000)
+        lanes: dict[str, list[bytes]] = {"there": [], "back": []}
+        failures: list[BaseException] = []
+        arrived = {lane: threading.Semaphore(0) for lane in lanes}
+
+        def guarded(
+            job: Callable[[Any, str, int], None], context: Any, lane: str, count: int = count, failures: Any = failures
+        ) -> None:
+            try:
+                job(context, lane, count)
+            except BaseException as error:
+                failures.append(error)
+
+        def seal(context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived) -> None:
+            for number in range(count):
+                lanes[lane].append(context.wrap(b"%d" % number * 20))
+                arrived[lane].release()
+
+        def unseal(context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived) -> None:
+            for number in range(count):
+                assert arrived[lane].acquire(timeout=20)
+                assert context.unwrap(lanes[lane][number]) == b"%d" % number * 20
+
+        jobs = [(seal, ours, "there"), (unseal, theirs, "there"), (seal, theirs, "back"), (unseal, ours, "back")]
+        threads = [threading.Thread(target=guarded, args=job) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_many_threads_may_use_one_context(etype: int) -> None:
+    """Each token has a number of its own and opens, in whatever order they come."""
+    ours, theirs = pair(etype, flags=DEFAULT_FLAGS & ~Flag.SEQUENCE & ~Flag.REPLAY)
+    tokens: list[tuple[bytes, bytes]] = []
+    opened: list[bytes] = []
+
+    def work(name: int) -> None:
+        for number in range(soak(60, 5000)):
+            data = b"%d/%d" % (name, number) * (1 + number % 3 * 5000)
+            token = ours.wrap(data, sealed=number % 2 == 0)
+            tokens.append((data, token))
+            opened.append(theirs.unwrap(token, sealed=False))
+            theirs.verify_mic(data, ours.get_mic(data))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(opened) == sorted(data for data, _ in tokens)
+    assert len(opened) == 6 * soak(60, 5000)
+    numbers = [token[8:16] for _, token in tokens]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_many_handshakes_at_once_mix_nobody_up() -> None:
+    """One keytab and one replay cache for all, a client for each thread."""
+    key = crypto.random_key(18)
+    failures: list[BaseException] = []
+
+    def connect(name: int) -> None:
+        client = Principal.parse(f"user{name}@EXAMPLE.TEST")
+        try:
+            for _ in range(20):
+                ticket, keys = issue(client=client, key=key)
+                ours, theirs = Initiator(ticket), Acceptor(keys)
+                ours.step(theirs.step(ours.step()))
+                assert theirs.initiator == ours.initiator == client
+                assert theirs.unwrap(ours.wrap(b"%d" % name)) == b"%d" % name
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=connect, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+# --- fork
+
+
+def test_a_fork_repeats_no_confounder() -> None:
+    """Parent and children seal the same message with the same number, and no two tokens are alike."""
+    for etype in ALL:
+        ours, _ = pair(etype)
+        for _ in range(3):
+            ours.wrap(b"so that blocks are drawn ahead")
+        # Children write to a pipe that holds all they say.
+        children = [Child(lambda writer, c=ours: os.write(writer, c.wrap(bytes(100)))) for _ in range(3)]  # type: ignore[misc]
+        tokens = [ours.wrap(bytes(100)), *(child.output() for child in children)]
+        assert all(child.ended_well for child in children)
+        if etype == 23:
+            assert len({token[-109:] for token in tokens}) == 4
+        else:
+            assert len({token[8:16] for token in tokens}) == 1
+            assert len({token[16:] for token in tokens}) == 4
+            assert not set.intersection(*({token[at : at + 16] for at in range(16, 160, 16)} for token in tokens))
+
+
+def test_a_fork_repeats_no_subkey_and_no_sequence_number() -> None:
+    ticket, keys = issue()
+    Initiator(ticket).step()
+
+    def tokens(writer: int) -> None:
+        for _ in range(3):
+            token = Initiator(ticket).step()
+            assert token is not None
+            os.write(writer, len(token).to_bytes(4, "big") + token)
+
+    children = [Child(tokens) for _ in range(3)]
+    sent = []
+    for child in children:
+        data = child.output()
+        assert child.ended_well
+        while data:
+            size = int.from_bytes(data[:4], "big")
+            sent.append(authenticator_of(data[4 : 4 + size], ticket))
+            assert acceptor(keys).step(data[4 : 4 + size])
+            data = data[4 + size :]
+    assert len(sent) == 9
+    assert len({a.subkey.contents for a in sent if a.subkey}) == 9
+    assert len({a.seq_number for a in sent}) == 9
+
+
+def test_a_fork_repeats_no_acceptors_subkey() -> None:
+    ticket, keys = issue()
+    pair()
+
+    def accept(writer: int) -> None:
+        theirs = acceptor(keys)
+        theirs.step(Initiator(ticket).step())
+        os.write(writer, theirs.session_key.contents)
+
+    children = [Child(accept) for _ in range(4)]
+    subkeys = [child.output() for child in children]
+    assert all(child.ended_well for child in children)
+    assert len(set(subkeys)) == 4
+
+
+# --- what is shown
+
+
+def test_a_context_tells_its_state_and_names_and_no_key() -> None:
+    ticket, _ = issue()
+    assert repr(Initiator(ticket)) == "<Initiator new>"
+    ours, theirs = pair()
+    secrets = [key.contents for key in (ours.session_key, *keys_of(ours), *keys_of(theirs))]  # type: ignore[attr-defined]
+    for context in (ours, theirs):
+        assert repr(context) == f"<{type(context).__name__} established, {ALICE} -> {SERVICE}>"
+        shown = repr(context) + str(context) + repr(vars(context))
+        assert not any(secret.hex() in shown or repr(secret)[2:-1] in shown for secret in secrets)
+        context.close()
+        assert repr(context) == f"<{type(context).__name__} closed>"
+
+
+def test_the_trace_tells_the_steps_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    with caplog.at_level(logging.DEBUG, logger="purekrb"):
+        ours, theirs = pair()
+        exchange(ours, theirs)
+        with pytest.raises(ApError):
+            acceptor([]).step(Initiator(issue()[0]).step())
+    for words in ("AP-REQ", "HTTP/web.example.test@EXAMPLE.TEST", "AP-REP verified", "context established"):
+        assert words in caplog.text
+    assert "KRB_AP_ERR_NOKEY" in caplog.text
+    for key in (*keys_of(ours), *keys_of(theirs)):
+        assert key.contents.hex() not in caplog.text  # type: ignore[attr-defined]
+
 
 # --- ends
 
