@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_FLAGS",
     "KRB5_MECH_OID",
     "error_name",
+    "flag_names",
 ]
 
 
@@ -281,6 +282,11 @@ class Flag(IntFlag):
     DCE_STYLE = 0x1000
     IDENTIFY = 0x2000
     EXTENDED_ERROR = 0x4000
+
+
+def flag_names(kind: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags that are set in `value`, in the order of `kind`."""
+    return [str(flag.name) for flag in kind if value & flag]
 
 
 #: What a context asks for unless told otherwise.

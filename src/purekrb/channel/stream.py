@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from purekrb.channel.framing import FrameReader, check_max_frame, encode_frame
-from purekrb.constants import Flag
+from purekrb.constants import Flag, flag_names
 from purekrb.errors import ApError, ContextError, KerberosError, PolicyError, ProtocolError, TransportError
 from purekrb.gss.context import MAX_TOKEN, Initiator, SecurityContext
 
@@ -41,7 +41,7 @@ def check_flags(flags: Flag) -> None:
     """Raise ValueError if a channel cannot be made of a context with `flags`."""
     missing = CHANNEL_FLAGS & ~flags
     if missing:
-        raise ValueError(f"a channel cannot do without {missing!r}: add it to flags")
+        raise ValueError(f"a channel cannot do without {', '.join(flag_names(Flag, missing))}: add it to flags")
 
 
 def last_words(error: BaseException) -> bytes:
@@ -163,8 +163,8 @@ class SealedStream:
             missing = CHANNEL_FLAGS & ~self.context.flags
             if missing:
                 raise PolicyError(
-                    f"the context lacks {missing!r}, which a channel needs: let the client ask for mutual "
-                    "authentication, sequence, integrity and confidentiality"
+                    f"the context lacks {', '.join(flag_names(Flag, missing))}, which a channel needs: let the client "
+                    "ask for mutual authentication, sequence, integrity and confidentiality"
                 )
             self._reader.max_frame = self._max_frame
             self._max_message = self.context.wrap_size_limit(self._max_frame)

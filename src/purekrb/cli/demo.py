@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from purekrb.cli.output import Output
-from purekrb.constants import DEFAULT_ETYPES, Flag
+from purekrb.constants import DEFAULT_ETYPES, Flag, flag_names
 from purekrb.errors import ApError, KerberosError
 from purekrb.keys import etype_name
 
@@ -212,7 +212,7 @@ def _handshake(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> tuple[In
     story.line("service -> client", f"AP-REP, {len(reply)} bytes: the authenticator's time, a subkey of my own")
     initiator.step(reply)
     story.line("client", f"it is the time that I sent: the service is {initiator.acceptor}", style=_PROOF)
-    story.line("both", f"{', '.join(str(flag.name) for flag in Flag if flag & initiator.flags)}")
+    story.line("both", ", ".join(flag_names(Flag, initiator.flags)))
     story.line("both", f"key of {etype_name(initiator.etype)}, until {initiator.endtime:%Y-%m-%d %H:%M:%SZ}")
     return initiator, acceptor
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from purekrb import crypto
-from purekrb.cli.klist import flag_names
+from purekrb.cli.klist import asn1_flags
 from purekrb.cli.output import Output, visible
 from purekrb.constants import (
     AddressType,
@@ -34,6 +34,7 @@ from purekrb.constants import (
     NameType,
     PaDataType,
     TicketFlags,
+    flag_names,
 )
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.files import read_private
@@ -243,7 +244,7 @@ class _Inspector:
 
     def _gss_checksum(self, data: bytes) -> Any:
         checksum = GssChecksum.decode(data)
-        tree = {"flags": [flag.name for flag in Flag if checksum.flags & flag], "bindings": checksum.bindings.hex()}
+        tree = {"flags": flag_names(Flag, checksum.flags), "bindings": checksum.bindings.hex()}
         if checksum.delegation is not None:
             tree["delegation"] = self._value(ap.KrbCred.decode(checksum.delegation))
         return tree
@@ -320,9 +321,9 @@ def _enum_name(kind: type[IntEnum], value: int) -> str:
 #: How the values of fields of these names are shown.
 _FORMATS: dict[str, Callable[[int], Any]] = {
     "etype": etype_name,
-    "flags": lambda value: flag_names(TicketFlags, value),
-    "ap_options": lambda value: flag_names(ApOptions, value),
-    "kdc_options": lambda value: flag_names(KdcOptions, value),
+    "flags": lambda value: asn1_flags(TicketFlags, value),
+    "ap_options": lambda value: asn1_flags(ApOptions, value),
+    "kdc_options": lambda value: asn1_flags(KdcOptions, value),
     "error_code": lambda value: _enum_name(ErrorCode, value),
     "padata_type": lambda value: _enum_name(PaDataType, value),
     "ad_type": lambda value: _enum_name(AuthDataType, value),

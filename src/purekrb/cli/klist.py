@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
-from purekrb.constants import TicketFlags
+from purekrb.constants import TicketFlags, flag_names
 
 if TYPE_CHECKING:
     from purekrb.credentials.keytab import Keytab
 
-__all__ = ["add_arguments", "run", "flag_names", "show_keytab"]
+__all__ = ["add_arguments", "run", "asn1_flags", "show_keytab"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "starttime": ticket.starttime or ticket.authtime,
             "endtime": ticket.endtime,
             "renew_till": ticket.renew_till,
-            "flags": flag_names(TicketFlags, ticket.flags),
+            "flags": asn1_flags(TicketFlags, ticket.flags),
             "session_key_etype": etype_name(ticket.session_key.etype),
         }
         for ticket in ccache
@@ -84,9 +84,9 @@ def _has_tgt(name: str | None) -> bool:
     return ccache.find(Principal(("krbtgt", realm), realm)) is not None
 
 
-def flag_names(kind: type[IntFlag], value: int) -> list[str]:
-    """Return the names of the flags that are set in `value`."""
-    return [str(flag.name).lower().replace("_", "-") for flag in kind if value & flag]
+def asn1_flags(kind: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags that are set, as the ASN.1 of RFC 4120 spells them."""
+    return [name.lower().replace("_", "-") for name in flag_names(kind, value)]
 
 
 def show_keytab(keytab: Keytab, output: Output) -> None:

@@ -30,6 +30,7 @@ from purekrb.constants import (
     Flag,
     TicketFlags,
     error_name,
+    flag_names,
 )
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
@@ -293,13 +294,14 @@ class SecurityContext:
         )
         self._expires = self._endtime if self._enforce_expiry else None
         self._state = _State.ESTABLISHED
-        log.debug(
-            "context established: %s -> %s, %s, %r",
-            self._initiator_name,
-            self._acceptor_name,
-            etype_name(key.etype),
-            Flag(self._flags),
-        )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "context established: %s -> %s, %s, %s",
+                self._initiator_name,
+                self._acceptor_name,
+                etype_name(key.etype),
+                ", ".join(flag_names(Flag, self._flags)),
+            )
 
 
 def _bytes(data: bytes) -> bytes:
@@ -600,7 +602,7 @@ class Acceptor(SecurityContext):
         missing = self._require & ~flags
         if missing:
             raise ApError(
-                f"the initiator did not ask for {Flag(missing)!r}, which this acceptor requires",
+                f"the initiator did not ask for {', '.join(flag_names(Flag, missing))}, which this acceptor requires",
                 code=ErrorCode.KRB_AP_ERR_MUT_FAIL if missing & _MUTUAL else ErrorCode.KDC_ERR_POLICY,
             )
         return flags if self._accept_delegation else flags & ~_DELEG
