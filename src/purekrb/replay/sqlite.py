@@ -36,7 +36,8 @@ class SqliteReplayCache:
     The file is created with mode 0600; one that is a symbolic link, belongs to another user, can be written by others
     or is no replay cache is refused with CredentialError. A file that fails later (deleted, corrupt, read-only, disk
     full) makes `remember` raise ReplayError: it fails closed. A cache that had to be created cannot know what was
-    presented before, so it refuses authenticators that are older than itself. Safe for threads and after fork().
+    presented before, so it refuses authenticators that are older than itself. What remains is a client whose clock is
+    ahead of ours: after a loss, wait as long as the clock skew. Safe for threads and after fork().
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
