@@ -23,7 +23,7 @@ demo: $(VENV)/demo-$(VERSION)
 test: peers $(VENV)/interop-$(VERSION) lint test-pythons
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The tests that need no real peer, on every other Python version that is installed.
+# The tests of units and exchanges, on every other Python version that is installed.
 test-pythons:
 	@tools/test-pythons $$(tools/pythons $(VERSION))
 

@@ -32,7 +32,6 @@ __all__ = [
     "Initiator",
     "Acceptor",
     "Flag",
-    "DEFAULT_FLAGS",
     "ChannelBindings",
     # streams
     "connect",
@@ -76,7 +75,7 @@ __all__ = [
 if TYPE_CHECKING:
     from purekrb import aio, crypto, replay, spn, testing
     from purekrb.channel.blocking import connect, listen
-    from purekrb.constants import DEFAULT_FLAGS, EncryptionType, Flag
+    from purekrb.constants import EncryptionType, Flag
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab, KeytabEntry
@@ -123,7 +122,6 @@ _HOMES = {
     "EncryptionKey": "keys",
     "EncryptionType": "constants",
     "Flag": "constants",
-    "DEFAULT_FLAGS": "constants",
     "Credential": "credentials.credential",
     "Keytab": "credentials.keytab",
     "KeytabEntry": "credentials.keytab",

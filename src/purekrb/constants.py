@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from typing import ClassVar
 
 __all__ = [
     "EncryptionType",
@@ -19,7 +20,6 @@ __all__ = [
     "ApOptions",
     "Flag",
     "DEFAULT_ETYPES",
-    "DEFAULT_FLAGS",
     "KRB5_MECH_OID",
     "error_name",
     "flag_names",
@@ -283,14 +283,16 @@ class Flag(IntFlag):
     IDENTIFY = 0x2000
     EXTENDED_ERROR = 0x4000
 
+    #: What a context asks for unless told otherwise: several flags, so no member of the enum. Set below.
+    DEFAULT: ClassVar[Flag]
+
 
 def flag_names(kind: type[IntFlag], value: int) -> list[str]:
     """Return the names of the flags that are set in `value`, in the order of `kind`."""
     return [str(flag.name) for flag in kind if value & flag]
 
 
-#: What a context asks for unless told otherwise.
-DEFAULT_FLAGS = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG
+Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG
 
 #: DER contents of 1.2.840.113554.1.2.2, the Kerberos V5 mechanism. Source: RFC 4121 4.1.
 KRB5_MECH_OID = bytes.fromhex("2a864886f712010202")

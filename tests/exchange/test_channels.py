@@ -48,7 +48,7 @@ from purekrb.channel.aio import Channel as AioChannel
 from purekrb.channel.establish import handshake_deadline
 from purekrb.channel.framing import encode_frame
 from purekrb.channel.stream import CHANNEL_FLAGS, MAX_ROUNDS, SealedStream, check_flags
-from purekrb.constants import DEFAULT_FLAGS, ErrorCode
+from purekrb.constants import ErrorCode
 from purekrb.testing import Realm
 from support.channels import (
     LOCALHOST,
@@ -114,7 +114,7 @@ def test_messages_of_all_sizes_go_both_ways(client: Side, server: Side, etype: i
             channel.send(message)
             assert channel.recv() == message
         assert channel.context.mutual
-        assert channel.context.flags & DEFAULT_FLAGS == DEFAULT_FLAGS
+        assert channel.context.flags & Flag.DEFAULT == Flag.DEFAULT
 
 
 def test_both_sides_know_each_other_and_the_flags(client: Side, server: Side) -> None:
@@ -127,7 +127,7 @@ def test_both_sides_know_each_other_and_the_flags(client: Side, server: Side) ->
     with server.serve(KEYS, service) as running, client.connect(running.address, TICKET) as channel:
         assert channel.recv() == b"done"
         assert [channel.context.initiator, channel.context.acceptor] == [ALICE, SERVICE]
-    assert seen == [ALICE, SERVICE, DEFAULT_FLAGS]
+    assert seen == [ALICE, SERVICE, Flag.DEFAULT]
 
 
 def test_what_the_server_says_first_arrives_with_its_proof(client: Side, server: Side) -> None:
@@ -513,7 +513,7 @@ def test_a_wrong_answer_leaves_a_dead_context() -> None:
 @pytest.mark.parametrize("lacking", [Flag.MUTUAL, Flag.CONF, Flag.INTEG, Flag.SEQUENCE])
 def test_a_server_refuses_a_context_without_a_flag_that_channels_need(server: Side, lacking: Flag) -> None:
     with server.serve(KEYS) as running:
-        flags = Flag(0) if lacking is Flag.INTEG else DEFAULT_FLAGS & ~lacking  # the others imply INTEG
+        flags = Flag(0) if lacking is Flag.INTEG else Flag.DEFAULT & ~lacking  # the others imply INTEG
         with RawClient(running.address, TICKET, flags=flags) as raw:
             raw.send_frame(raw.context.step() or b"")
             assert raw.recv_frame()[-1:] != b""  # a KRB-ERROR
@@ -1091,7 +1091,7 @@ def test_flags_that_a_channel_cannot_do_without_are_checked_before_anyone_is_ask
     with pytest.raises(TransportError):  # the control: it does ask
         connect(("127.0.0.1", 1), TARGET, alice, nowhere)
     with pytest.raises(ValueError, match="MUTUAL"):
-        connect(("127.0.0.1", 1), TARGET, alice, nowhere, flags=DEFAULT_FLAGS & ~Flag.MUTUAL)
+        connect(("127.0.0.1", 1), TARGET, alice, nowhere, flags=Flag.DEFAULT & ~Flag.MUTUAL)
     with pytest.raises(ValueError, match="max_frame"):
         connect(("127.0.0.1", 1), TARGET, alice, nowhere, max_frame=0)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     DecodeError,
     Flag,
@@ -634,7 +633,7 @@ def test_k156_the_size_limit_is_monotone_and_exact(ends: tuple[Context, Context]
 
 @pytest.mark.parametrize("kind", ["sealed", "signed", "mic"])
 def test_messages_of_one_context_do_not_pass_in_another(etype: int, kind: str) -> None:
-    (ours, theirs), (others, _) = pair(etype, flags=DEFAULT_FLAGS), pair(etype)
+    (ours, theirs), (others, _) = pair(etype, flags=Flag.DEFAULT), pair(etype)
     with pytest.raises(IntegrityError):
         take(theirs, b"data", send(others, b"data", kind), kind)
     take(theirs, b"data", send(ours, b"data", kind), kind)

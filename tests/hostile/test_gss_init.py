@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     ApError,
     ContextError,
@@ -39,7 +38,7 @@ from support.contexts import acceptor, ap_req, authenticator, error_of, gss_chec
 from support.tickets import ALICE, Entry, issue
 
 TGS = Principal.parse("krbtgt/EXAMPLE.TEST@EXAMPLE.TEST")
-DELEGATING = int(DEFAULT_FLAGS | Flag.DELEG)
+DELEGATING = int(Flag.DEFAULT | Flag.DELEG)
 
 
 def take(keys: Any, token: bytes | None, **options: Any) -> Acceptor:
@@ -154,8 +153,8 @@ def test_k103_an_ap_req_without_its_frame() -> None:
 def test_dce_style_is_refused_by_both_sides() -> None:
     ticket, keys = issue()
     with pytest.raises(UnsupportedError, match="three-leg"):
-        Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DCE_STYLE)
-    made = authenticator(ticket, cksum=gss_checksum(int(DEFAULT_FLAGS | Flag.DCE_STYLE)))
+        Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
+    made = authenticator(ticket, cksum=gss_checksum(int(Flag.DEFAULT | Flag.DCE_STYLE)))
     refuse(keys, ap_req(ticket, made), UnsupportedError, "three-leg")
 
 
@@ -166,7 +165,7 @@ def with_checksum(ticket: ServiceTicket, contents: bytes, cksumtype: int = Check
     return ap_req(ticket, authenticator(ticket, cksum=Checksum(cksumtype, contents)))
 
 
-FIXED = struct.pack("<I16sI", 16, bytes(16), int(DEFAULT_FLAGS))
+FIXED = struct.pack("<I16sI", 16, bytes(16), int(Flag.DEFAULT))
 
 
 @pytest.mark.parametrize("length", range(24))
@@ -374,7 +373,7 @@ def test_k111_a_krb_cred_under_the_subkey_is_read_and_under_another_key_not() ->
 
 def test_k112_an_acceptor_that_does_not_want_a_delegation_neither_reads_nor_reports_it() -> None:
     ticket, keys, tgt = delegable()
-    ours = Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt)
+    ours = Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt)
     theirs = acceptor(keys, accept_delegation=False)
     ours.step(theirs.step(ours.step()))
     assert theirs.delegated_credential is None
@@ -382,7 +381,7 @@ def test_k112_an_acceptor_that_does_not_want_a_delegation_neither_reads_nor_repo
     garbage = with_delegation(ticket, dlg(b"this is no KRB-CRED"))
     assert take(keys, garbage, accept_delegation=False).delegated_credential is None
     refuse(keys, garbage, DecodeError)
-    wanting = take(keys, Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt).step())
+    wanting = take(keys, Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step())
     assert wanting.flags & Flag.DELEG
     assert wanting.delegated_credential is not None
 
@@ -393,7 +392,7 @@ def test_k112_nothing_is_delegated_that_was_not_asked_for() -> None:
     assert context.delegated_credential is None
     assert not context.flags & Flag.DELEG
     unmarked, keys = issue()
-    context = take(keys, Initiator(unmarked, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt).step())
+    context = take(keys, Initiator(unmarked, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step())
     assert context.delegated_credential is None
     assert not context.flags & Flag.DELEG
 
@@ -403,17 +402,17 @@ def test_k112_a_delegation_needs_a_proof_of_the_service_and_a_tgt() -> None:
     with pytest.raises(PolicyError, match="MUTUAL"):
         Initiator(ticket, flags=Flag.DELEG, forwarded_tgt=tgt)
     with pytest.raises(CredentialError, match="forwarded_tgt"):
-        Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG)
-    Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt)
+        Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG)
+    Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt)
 
 
 def test_a_ticket_that_is_too_large_to_delegate_is_refused_before_anything_is_sent() -> None:
     ticket, _, tgt = delegable()
     huge = replace(tgt, ticket=tlv(0x61, bytes(65_536)))
     with pytest.raises(UnsupportedError, match="too large"):
-        Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=huge).step()
+        Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=huge).step()
     large = replace(tgt, ticket=tlv(0x61, bytes(65_000)))
-    assert len(Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=large).step() or b"") > 65_000
+    assert len(Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=large).step() or b"") > 65_000
 
 
 # --- K113, K114: calls out of order

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     ApError,
     DecodeError,
@@ -61,7 +60,7 @@ def receiver_of(vector: dict[str, Any]) -> Rc4Protection:
     """Return the protection of the end that receives the vector's token next."""
     seq, direction = seq_of(vector["key"], vector["token"])
     assert direction in (bytes(4), b"\xff" * 4)
-    return protection(vector["key"], initiator=direction != bytes(4), seq=seq, flags=int(DEFAULT_FLAGS))
+    return protection(vector["key"], initiator=direction != bytes(4), seq=seq, flags=int(Flag.DEFAULT))
 
 
 # --- the controls: what others made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from purekrb import DEFAULT_FLAGS, Flag, ProtocolError
+from purekrb import Flag, ProtocolError
 from support.context_checks import ContextInterop, Lab
 from support.gss_peer import GssPeer
 from support.mit import MitRealm
@@ -22,7 +22,7 @@ class TestHeimdal(ContextInterop):
 
     def test_their_delegated_ticket_works_in_our_hands(self, lab: Lab) -> None:
         # Heimdal leaves the encryption of the KRB-CRED to that of the authenticator around it; RFC 4121 4.1.1 does not.
-        token = lab.peer.initiate("deleg@localhost", lab.ccache, flags=DEFAULT_FLAGS | Flag.DELEG).step()
+        token = lab.peer.initiate("deleg@localhost", lab.ccache, flags=Flag.DEFAULT | Flag.DELEG).step()
         with pytest.raises(ProtocolError, match="KRB-CRED"):
             lab.acceptor(None).step(token)
         ours = lab.acceptor(None, accept_delegation=False)

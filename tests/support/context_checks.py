@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     ApError,
     ChannelBindings,
@@ -95,7 +94,7 @@ class Lab:
         )
 
     def we_initiate(
-        self, service: str, etype: int | None, *, flags: Flag = DEFAULT_FLAGS, bindings: _Bindings = (b"", b"")
+        self, service: str, etype: int | None, *, flags: Flag = Flag.DEFAULT, bindings: _Bindings = (b"", b"")
     ) -> Pair:
         """`bindings`: the application data of the initiator's and of the acceptor's channel bindings."""
         ours = self.initiator(service, etype, flags=flags, channel_bindings=self._bindings(bindings[0]))
@@ -109,7 +108,7 @@ class Lab:
         return Pair(ours, theirs)
 
     def they_initiate(
-        self, service: str, etype: int | None, *, flags: Flag = DEFAULT_FLAGS, bindings: _Bindings = (b"", b"")
+        self, service: str, etype: int | None, *, flags: Flag = Flag.DEFAULT, bindings: _Bindings = (b"", b"")
     ) -> Pair:
         theirs = self.peer.initiate(f"{service}@localhost", self.ccache, flags=flags, bindings=bindings[0])
         ours = self.acceptor(etype, channel_bindings=self._bindings(bindings[1]), require=flags & Flag.MUTUAL)
@@ -176,7 +175,7 @@ class ContextInterop:
         assert theirs.acceptor.replace("/", "@").startswith(f"svc-{etype}@localhost")
         assert ours.etype == etype
         assert ours.endtime > datetime.now(timezone.utc)
-        assert ours.flags & DEFAULT_FLAGS == DEFAULT_FLAGS
+        assert ours.flags & Flag.DEFAULT == Flag.DEFAULT
         assert int(ours.flags) & 0x3F == theirs.flags
 
     @pytest.mark.parametrize(
@@ -418,7 +417,7 @@ class ContextInterop:
     # --- delegation
 
     def test_their_delegated_ticket_works_in_our_hands(self, lab: Lab) -> None:
-        pair = lab.they_initiate("deleg", None, flags=DEFAULT_FLAGS | Flag.DELEG)
+        pair = lab.they_initiate("deleg", None, flags=Flag.DEFAULT | Flag.DELEG)
         assert isinstance(pair.ours, Acceptor)
         assert pair.ours.flags & Flag.DELEG
         delegated = pair.ours.delegated_credential
@@ -428,7 +427,7 @@ class ContextInterop:
 
     def test_our_delegated_ticket_works_in_their_hands(self, lab: Lab) -> None:
         forwarded = lab.client.forward_tgt(lab.credential)
-        ours = Initiator(lab.ticket("deleg/localhost"), flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=forwarded)
+        ours = Initiator(lab.ticket("deleg/localhost"), flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=forwarded)
         theirs = lab.peer.accept(lab.realm.service_keytab)
         ours.step(theirs.step(ours.step()))
         assert ours.flags & Flag.DELEG
@@ -442,7 +441,7 @@ class ContextInterop:
         assert "host/localhost@MIT.TEST: kvno" in lab.realm.kvno(ccache, "host/localhost@MIT.TEST")
 
     def test_nothing_is_delegated_to_a_service_without_ok_as_delegate(self, lab: Lab) -> None:
-        pair = lab.we_initiate("gsvc", None, flags=DEFAULT_FLAGS | Flag.DELEG)
+        pair = lab.we_initiate("gsvc", None, flags=Flag.DEFAULT | Flag.DELEG)
         assert not pair.ours.flags & Flag.DELEG
         assert not pair.theirs.flags & Flag.DELEG
 

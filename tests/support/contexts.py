@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from purekrb import DEFAULT_FLAGS, Acceptor, EncryptionKey, Flag, Initiator, ServiceTicket, crypto
+from purekrb import Acceptor, EncryptionKey, Flag, Initiator, ServiceTicket, crypto
 from purekrb.constants import ChecksumType, KeyUsage, MessageType
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, frame, unframe
@@ -48,7 +48,7 @@ def acceptor(keys: Iterable[Entry], **options: Any) -> Acceptor:
 def pair(
     etype: int = 18,
     *,
-    flags: Flag = DEFAULT_FLAGS,
+    flags: Flag = Flag.DEFAULT,
     initiator: dict[str, Any] | None = None,
     accept: dict[str, Any] | None = None,
     **ticket: Any,
@@ -83,7 +83,7 @@ def authenticator(ticket: ServiceTicket, **changes: Any) -> Authenticator:
     return replace(genuine, **changes)
 
 
-def gss_checksum(flags: int = int(DEFAULT_FLAGS), bindings: bytes = bytes(16), tail: bytes = b"") -> Checksum:
+def gss_checksum(flags: int = int(Flag.DEFAULT), bindings: bytes = bytes(16), tail: bytes = b"") -> Checksum:
     """Return a 0x8003 checksum; `tail` is what follows the flags."""
     return Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings).encode() + tail)
 

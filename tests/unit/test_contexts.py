@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     ApError,
     ContextError,
@@ -61,7 +60,7 @@ def test_both_ends_agree_on_who_they_are_and_talk(etype: int) -> None:
         assert context.mutual
         assert (context.initiator, context.acceptor) == (ALICE, SERVICE)
         assert context.etype == etype
-        assert context.flags == DEFAULT_FLAGS
+        assert context.flags == Flag.DEFAULT
         assert context.endtime == ours.endtime
     assert ours.session_key == theirs.session_key
     for length in (0, 1, 15, 16, 17, 1024, 65_536):
@@ -110,8 +109,8 @@ def test_sealed_tokens_have_the_layout_that_windows_sends(etype: int) -> None:
         Flag.MUTUAL,
         Flag.MUTUAL | Flag.REPLAY | Flag.INTEG,
         Flag.MUTUAL | Flag.SEQUENCE | Flag.INTEG,
-        DEFAULT_FLAGS | Flag.IDENTIFY,
-        DEFAULT_FLAGS | Flag.EXTENDED_ERROR,
+        Flag.DEFAULT | Flag.IDENTIFY,
+        Flag.DEFAULT | Flag.EXTENDED_ERROR,
     ],
     ids=repr,
 )
@@ -305,7 +304,7 @@ def test_the_kdcs_clock_counts_where_it_differs_from_ours(offset: int) -> None:
 def test_a_forwarded_tgt_arrives_where_the_service_may_have_it(etype: int) -> None:
     ticket, keys = issue(etype, flags=TicketFlags.OK_AS_DELEGATE)
     tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
-    ours, theirs = Initiator(ticket, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=tgt), acceptor(keys)
+    ours, theirs = Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt), acceptor(keys)
     ours.step(theirs.step(ours.step()))
     assert ours.flags & theirs.flags & Flag.DELEG
     delegated = theirs.delegated_credential
@@ -361,7 +360,7 @@ def test_one_thread_may_seal_while_another_unseals() -> None:
 @pytest.mark.parametrize("etype", AES)
 def test_many_threads_may_use_one_context(etype: int) -> None:
     """Each token has a number of its own and opens, in whatever order they come."""
-    ours, theirs = pair(etype, flags=DEFAULT_FLAGS & ~Flag.SEQUENCE & ~Flag.REPLAY)
+    ours, theirs = pair(etype, flags=Flag.DEFAULT & ~Flag.SEQUENCE & ~Flag.REPLAY)
     tokens: list[tuple[bytes, bytes]] = []
     opened: list[bytes] = []
 

@@ -122,7 +122,7 @@ def test_the_flags_are_those_of_the_table() -> None:
     named = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert set(named) == {flag.name for flag in Flag}
     defaults = {name for name, default in named.items() if default == "yes"}
-    assert defaults == {flag.name for flag in Flag if flag in purekrb.DEFAULT_FLAGS}
+    assert defaults == {flag.name for flag in Flag if flag in purekrb.Flag.DEFAULT}
 
 
 def test_limits_named_in_the_pages_are_those_of_the_code() -> None:

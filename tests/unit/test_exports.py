@@ -37,7 +37,6 @@ PUBLIC = {
     "connect": types.FunctionType,
     "listen": types.FunctionType,
     "verify_credentials": types.FunctionType,
-    "DEFAULT_FLAGS": int,
     "aio": types.ModuleType,
     "crypto": types.ModuleType,
     "replay": types.ModuleType,

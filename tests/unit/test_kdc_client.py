@@ -16,7 +16,6 @@ import pytest
 
 import purekrb
 from purekrb import (
-    DEFAULT_FLAGS,
     Acceptor,
     ClientUnknownError,
     Config,
@@ -442,7 +441,7 @@ def test_initiate_delegates_only_where_the_kdc_marks_the_service(
     start: Callable[..., purekrb.Initiator], realm: Realm, alice: Credential
 ) -> None:
     trusted = realm.add_service("cifs/files.r.test", ok_as_delegate=True)
-    flags = DEFAULT_FLAGS | Flag.DELEG
+    flags = Flag.DEFAULT | Flag.DELEG
     acceptor = handshake(start("cifs/files.r.test", alice, realm.config, flags=flags), trusted)
     delegated = acceptor.delegated_credential
     assert delegated is not None

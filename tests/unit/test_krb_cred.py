@@ -70,12 +70,12 @@ def tgt_like(message: bytes, key: object) -> ServiceTicket:
 
 def test_a_delegated_ticket_keeps_its_key_when_the_contexts_end() -> None:
     """The keys of a context are wiped with it; those that it handed over are not."""
-    from purekrb import DEFAULT_FLAGS, Flag, Initiator
+    from purekrb import Flag, Initiator
     from support.contexts import acceptor
 
     service, keys = issue(flags=TicketFlags.OK_AS_DELEGATE)
     delegated = replace(issue(service=TGS)[0])
-    ours = Initiator(service, flags=DEFAULT_FLAGS | Flag.DELEG, forwarded_tgt=delegated)
+    ours = Initiator(service, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=delegated)
     theirs = acceptor(keys)
     ours.step(theirs.step(ours.step()))
     credential = theirs.delegated_credential

@@ -24,7 +24,7 @@ from purekrb.channel.establish import (
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
-from purekrb.constants import DEFAULT_FLAGS, Flag
+from purekrb.constants import Flag
 from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.channel_bindings import ChannelBindings
@@ -136,7 +136,7 @@ async def connect(
     credential: Credential,
     config: Config | None = None,
     *,
-    flags: Flag = DEFAULT_FLAGS,
+    flags: Flag = Flag.DEFAULT,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,

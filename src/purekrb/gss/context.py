@@ -22,7 +22,6 @@ from typing import NoReturn, Protocol, TypeVar
 from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
-    DEFAULT_FLAGS,
     AuthDataType,
     ChecksumType,
     EncryptionType,
@@ -322,7 +321,7 @@ class Initiator(SecurityContext):
         self,
         service_ticket: ServiceTicket,
         *,
-        flags: Flag = DEFAULT_FLAGS,
+        flags: Flag = Flag.DEFAULT,
         channel_bindings: ChannelBindings | None = None,
         forwarded_tgt: ServiceTicket | None = None,
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
-from purekrb.constants import DEFAULT_FLAGS, Flag, TicketFlags
+from purekrb.constants import Flag, TicketFlags
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
@@ -297,7 +297,7 @@ def initiate(
     credential: Credential,
     config: Config | None = None,
     *,
-    flags: Flag = DEFAULT_FLAGS,
+    flags: Flag = Flag.DEFAULT,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -317,7 +317,7 @@ async def initiate_async(
     credential: Credential,
     config: Config | None = None,
     *,
-    flags: Flag = DEFAULT_FLAGS,
+    flags: Flag = Flag.DEFAULT,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
     timeout: float = DEFAULT_TIMEOUT,
