@@ -306,6 +306,27 @@ def test_k241_a_cache_that_is_lost_or_damaged_while_in_use_lets_no_replay_throug
     cache.close()
 
 
+@pytest.mark.parametrize("damage", [remove, remove_the_main_file, put_another_in_its_place])
+def test_k241_two_processes_never_end_up_with_two_files(path: Path, damage: Callable[[Path], None]) -> None:
+    """One goes on with the file that was there, the other opens the new one: no token may pass at both."""
+    ticket, keys = issue()
+    old = SqliteReplayCache(path)
+    assert accepts(keys, Initiator(ticket).step(), old)
+    damage(path)
+    new = SqliteReplayCache(path)
+    token = Initiator(ticket).step()
+    with pytest.raises(ReplayError) as caught:
+        acceptor(keys, replay_cache=old).step(token)
+    assert caught.value.code == ErrorCode.KRB_ERR_GENERIC
+    assert accepts(keys, token, new)
+    assert not accepts(keys, token, old)
+    both = Initiator(ticket).step()
+    assert accepts(keys, both, old), "it has found the new file"
+    assert not accepts(keys, both, new)
+    old.close()
+    new.close()
+
+
 @pytest.mark.parametrize("damage", [remove, truncate])
 def test_k241_a_service_that_starts_without_its_cache_refuses_what_may_be_a_replay(
     path: Path, damage: Callable[[Path], None]
@@ -444,6 +465,19 @@ def test_k244_a_replay_is_found_when_the_clock_steps(cache: ReplayCache, step: i
         assert caught.value.code == ErrorCode.KRB_AP_ERR_SKEW
     # The clock is set right again.
     assert not accepts(keys, token, cache, clock=clock)
+
+
+@pytest.mark.parametrize("ahead", [-299, 0, 299])
+def test_k244_a_replay_is_found_when_the_clock_is_set_back_by_ten_minutes(cache: ReplayCache, ahead: int) -> None:
+    """The clock goes on until the token is too old, others come, and then it goes back to where the token would do."""
+    ticket, keys = issue(now=NOW - timedelta(hours=1))
+    clock = FixedClock(NOW + timedelta(seconds=300))
+    token = Initiator(ticket, clock=FixedClock(clock.moment + timedelta(seconds=ahead))).step()
+    assert accepts(keys, token, cache, clock=clock)
+    last = clock.moment + timedelta(seconds=ahead + 300)  # when it would pass for the last time
+    late = FixedClock(last + timedelta(seconds=600))
+    assert accepts(keys, Initiator(ticket, clock=late).step(), cache, clock=late)
+    assert not accepts(keys, token, cache, clock=FixedClock(last))
 
 
 def test_k244_a_large_skew_does_not_outlast_the_memory(cache: ReplayCache) -> None:
