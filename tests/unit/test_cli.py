@@ -442,20 +442,26 @@ def test_a_closed_pipe_ends_the_command_quietly(run: Commands) -> None:
     assert process.returncode == 141
 
 
-def test_closed_streams_do_no_harm(run: Commands) -> None:
-    shell = f'exec {" ".join(ARGV)} "$@"'
-    for redirection in ("<&-", ">&-", "2>&-"):
-        for argv in (("keytab", "list", "keytab"), ("inspect",), ("kinit", "alice")):
-            done = subprocess.run(
-                ["sh", "-c", f"{shell} {redirection}", "sh", *argv],
-                cwd=run.directory,
-                input="",
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert done.returncode == (0 if argv[0] == "keytab" else 8 if argv[0] == "inspect" else 7)
-            assert "Traceback" not in done.stdout + done.stderr
+@pytest.mark.parametrize(
+    ("closed", "argv", "code"),
+    [
+        ("<&-", ("inspect",), 8),
+        ("<&-", ("kinit", "alice"), 7),
+        (">&-", ("keytab", "list", "keytab"), 0),
+        ("2>&-", ("kinit", "alice"), 7),
+    ],
+)
+def test_a_closed_stream_does_no_harm(run: Commands, closed: str, argv: tuple[str, ...], code: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec {" ".join(ARGV)} "$@" {closed}', "sh", *argv],
+        input="",
+        capture_output=True,
+        text=True,
+        cwd=run.directory,
+        timeout=60,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
         )
-        action.add_argument("file", help="the keytab; made where it does not exist")
+        must_exist = name in ("list", "delete")
+        action.add_argument("file", help="the keytab" if must_exist else "the keytab; made where it does not exist")
         if name == "merge":
             action.add_argument("others", nargs="+", metavar="other", help="keytabs whose entries are added")
         elif name != "list":

@@ -1,6 +1,6 @@
 """Run an echo service over sealed channels: every message comes back. Ends with Ctrl-C.
 
-It holds nothing of its clients but one connection each. Clients that are refused show with --trace.
+Clients that are refused show with --trace.
 """
 
 from __future__ import annotations
