@@ -53,7 +53,7 @@ STORY = [
     "client -> KDC TGS-REQ",
     "KDC -> client TGS-REP",
     "encrypted with the service's key {etype} kvno 1",
-    "valid 10 h",
+    "valid 10.0 h",
     "5. Client and service prove themselves",
     "client -> service AP-REQ",
     "service -> client AP-REP",

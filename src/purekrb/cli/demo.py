@@ -195,7 +195,7 @@ def _get_ticket(story: _Story, realm: Realm, alice: Credential, target: str) -> 
     with story.exchanges():
         ticket = KdcClient(realm.config).get_ticket(alice, target)
     hours = (ticket.endtime - (ticket.starttime or ticket.authtime)).total_seconds() / 3600
-    story.line("client", f"has a ticket of {len(ticket.ticket)} bytes for {ticket.client}, valid {hours:g} h")
+    story.line("client", f"has a ticket of {len(ticket.ticket)} bytes for {ticket.client}, valid {hours:.1f} h")
     return ticket
 
 
