@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purekrb.directory import Directory, ServiceConnectionPoint, SpnOperation
-from purekrb.directory.ldap import EmbeddedDirectory
+from purekrb.directory import Account, Directory, EmbeddedDirectory, ServiceConnectionPoint, SpnOperation
+from purekrb.directory.accounts import find_account
+from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope
 from purekrb.directory.scp import escape_rdn_value
 from purekrb.errors import DirectoryError, KerberosError, SpnError
 from purekrb.spn import SpnType, get_spn
@@ -36,8 +37,17 @@ def directory() -> Iterator[EmbeddedDirectory]:
         yield directory
 
 
-def spns(directory: EmbeddedDirectory, account: str) -> tuple[str, ...]:
-    return directory._find_account(account).spns
+def spns(directory: Directory, account: str) -> tuple[str, ...]:
+    return account_of(directory, account).spns
+
+
+def account_of(directory: Directory, account: str) -> Account:
+    return find_account(directory._session, account)
+
+
+def store(directory: Directory, dn: str, attribute: str, values: list[str]) -> None:
+    """Write past all that our own writers check, as another program or a replication conflict does."""
+    LdapSession.modify(directory._session, dn, [Change(ChangeOperation.REPLACE, attribute, values)])
 
 
 def code_of(error: pytest.ExceptionInfo[KerberosError]) -> int:
@@ -262,12 +272,12 @@ def test_k269_all_owners_of_a_duplicate_spn_are_found(directory: EmbeddedDirecto
     assert directory.find_spn("cls/x") == []
     directory.write_account_spn(ADD, "WEB$", ["cls/x"])
     # What a replication conflict leaves behind; no call of ours writes it.
-    directory._modify(directory._find_account("DB$").dn, {"servicePrincipalName": ["cls/x"]})
+    store(directory, account_of(directory, "DB$").dn, "servicePrincipalName", ["cls/x"])
     assert [account.name for account in directory.find_spn("CLS/X")] == ["DB$", "WEB$"]
 
 
 def test_an_odd_spn_that_somebody_stored_can_be_deleted(directory: EmbeddedDirectory) -> None:
-    directory._modify(directory._find_account("WEB$").dn, {"servicePrincipalName": ["cls//x", "cls/a"]})
+    store(directory, account_of(directory, "WEB$").dn, "servicePrincipalName", ["cls//x", "cls/a"])
     with pytest.raises(SpnError):
         directory.write_account_spn(ADD, "DB$", ["cls//x"])
     directory.write_account_spn(DELETE, "WEB$", ["cls//x"])
@@ -371,15 +381,15 @@ def test_publishing_again_brings_up_to_date_what_is_ours_and_leaves_alone_what_i
 
 
 def test_an_object_of_another_kind_is_not_taken_for_an_scp(directory: EmbeddedDirectory) -> None:
-    dn = f"CN=SockAuthAD,{directory._find_account('WEB$').dn}"
-    directory._add(dn, "container", {})
+    dn = f"CN=SockAuthAD,{account_of(directory, 'WEB$').dn}"
+    directory._session.add(dn, "container", {})
     with pytest.raises(DirectoryError) as error:
         directory.publish_scp(SCP)
     assert error.value.code == 8305
     directory.remove_scp(replace(SCP, dn=dn))
-    directory.remove_scp(replace(SCP, dn=directory._find_account("WEB$").dn))
-    assert directory._find_account("WEB$")
-    assert directory._search("(objectClass=container)", (), at=dn)
+    directory.remove_scp(replace(SCP, dn=account_of(directory, "WEB$").dn))
+    assert account_of(directory, "WEB$")
+    assert directory._session.search(dn, "(objectClass=container)", scope=Scope.BASE)
 
 
 def test_an_scp_without_a_place_or_without_keywords_is_not_published(directory: EmbeddedDirectory) -> None:
@@ -395,13 +405,13 @@ def test_an_scp_without_a_place_or_without_keywords_is_not_published(directory: 
 def test_an_update_writes_only_what_has_changed(directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     scp = directory.publish_scp(replace(SCP, bindings=("2000", "2001")))
     written: list[dict[str, Any]] = []
-    modify = directory._modify
+    modify = directory._session.modify
 
-    def watched(dn: str, values: Any) -> None:
-        written.append(dict(values))
-        modify(dn, values)
+    def watched(dn: str, changes: list[Change]) -> None:
+        written.append({change.attribute: change.values for change in changes})
+        modify(dn, changes)
 
-    monkeypatch.setattr(directory, "_modify", watched)
+    monkeypatch.setattr(directory._session, "modify", watched)
     assert directory.update_scp(scp) == ()
     assert directory.update_scp(replace(scp, dns_name=HOST.upper(), bindings=("2001", "2000"))) == ()
     assert written == []
@@ -413,7 +423,7 @@ def test_an_update_writes_only_what_has_changed(directory: EmbeddedDirectory, mo
 
 def test_an_scp_is_found_again_by_its_guid_after_its_dn_has_changed(directory: EmbeddedDirectory) -> None:
     scp = directory.publish_scp(SCP)
-    directory._request("renaming", "modify_dn", scp.dn, "CN=renamed")
+    directory._session.rename(scp.dn, "CN=renamed")
     assert directory.update_scp(replace(scp, bindings=("2002",))) == ("serviceBindingInformation",)
     (found,) = directory.find_scps([PRODUCT])
     assert found.dn != scp.dn
@@ -422,8 +432,8 @@ def test_an_scp_is_found_again_by_its_guid_after_its_dn_has_changed(directory: E
 
 def test_an_scp_is_found_by_a_guid_whose_bytes_look_like_an_escape(directory: EmbeddedDirectory) -> None:
     guid = UUID(bytes_le=b"\\8eKp.\xbcF\x9b\\-f\xe3*(Q")
-    dn = f"CN=SockAuthAD,{directory._find_account('WEB$').dn}"
-    Directory._add(directory, dn, "serviceConnectionPoint", {**raw(SCP), "objectGUID": [guid.bytes_le]})
+    dn = f"CN=SockAuthAD,{account_of(directory, 'WEB$').dn}"
+    LdapSession.add(directory._session, dn, "serviceConnectionPoint", {**raw(SCP), "objectGUID": [guid.bytes_le]})
     (scp,) = directory.find_scps()
     assert scp.object_guid == guid
     assert directory.update_scp(replace(scp, bindings=("1",))) == ("serviceBindingInformation",)
@@ -447,7 +457,7 @@ def test_k275_an_unusable_scp_hides_no_usable_one_but_is_an_error_alone(
     directory: EmbeddedDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = directory.publish_scp(replace(SCP, name="bad"))
-    directory._modify(bad.dn, {"serviceDNSName": ["10.0.0.1"]})
+    store(directory, bad.dn, "serviceDNSName", ["10.0.0.1"])
     with pytest.raises(DirectoryError, match="DNS name"):
         directory.find_scps([PRODUCT])
     good = directory.publish_scp(SCP)
@@ -459,7 +469,7 @@ def test_k275_an_unusable_scp_hides_no_usable_one_but_is_an_error_alone(
 def test_k275_an_object_without_a_guid_of_its_own_is_refused(directory: EmbeddedDirectory) -> None:
     scp = directory.publish_scp(SCP)
     assert directory.find_scps() == [scp]
-    Directory._modify(directory, scp.dn, {"objectGUID": ["short"]})
+    store(directory, scp.dn, "objectGUID", ["short"])
     with pytest.raises(DirectoryError, match="objectGUID"):
         directory.find_scps()
 

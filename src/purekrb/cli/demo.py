@@ -21,8 +21,7 @@ from purekrb.keys import etype_name
 if TYPE_CHECKING:
     from purekrb import Acceptor, Credential, Initiator, Keytab, ServiceTicket
     from purekrb.channel.blocking import Server
-    from purekrb.directory import ServiceConnectionPoint
-    from purekrb.directory.ldap import EmbeddedDirectory
+    from purekrb.directory import EmbeddedDirectory, ServiceConnectionPoint
     from purekrb.testing import Realm
 
 __all__ = ["add_arguments", "run"]

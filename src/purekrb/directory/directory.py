@@ -1,0 +1,130 @@
+"""The directory of a domain as its users see it: service principal names, service connection points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from purekrb.directory import scps
+from purekrb.directory import spns as account_spns
+from purekrb.directory.accounts import Account, find_account
+from purekrb.directory.embedded import EmbeddedSession
+from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
+from purekrb.directory.scp import ServiceConnectionPoint, escape_rdn_value
+from purekrb.directory.spns import SpnOperation
+from purekrb.errors import DirectoryError
+
+__all__ = ["Directory", "EmbeddedDirectory"]
+
+_Self = TypeVar("_Self", bound="Directory")
+
+
+class Directory:
+    """A directory: `with Directory.embedded() as directory: ...`. Safe to use from several threads.
+
+    An account is named by its DN, its sAMAccountName (`WEB$`, `alice`) or its user principal name
+    (`alice@example.test`). Everything raises DirectoryError, whose `code` is the Windows error number of the failure,
+    and SpnError for a service principal name that is none.
+    """
+
+    def __init__(self, session: LdapSession) -> None:
+        self._session = session
+
+    @staticmethod
+    def embedded(domain: str = "example.test") -> EmbeddedDirectory:
+        """Return a new directory of `domain` that lives in this process; see EmbeddedDirectory for its limits."""
+        return EmbeddedDirectory(domain)
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection. What was written stays where the directory is."""
+        self._session.close()
+
+    # Service principal names ------------------------------------------------------------------------------------
+
+    def write_account_spn(self, operation: SpnOperation | int, account: str, spns: Sequence[str]) -> None:
+        """Change the service principal names of `account`: DsWriteAccountSpn.
+
+        ADD leaves names alone that are there already, DELETE ignores names that are not; REPLACE sets exactly `spns`,
+        and with none clears them. Case does not count. Raises DirectoryError: code 1 for an unknown operation, 87 for
+        an empty account or nothing to add or delete, 8333 where there is no such account, 8647 where another account
+        has the name.
+        """
+        account_spns.write(self._session, operation, account, spns)
+
+    def find_spn(self, spn: str) -> list[Account]:
+        """Return the accounts that have `spn`, ordered by DN. More than one is a fault: the KDC then knows none.
+
+        Case does not count; wildcards have no meaning.
+        """
+        return account_spns.find(self._session, spn)
+
+    # Service connection points ----------------------------------------------------------------------------------
+
+    def publish_scp(self, scp: ServiceConnectionPoint, *, host: str = "") -> ServiceConnectionPoint:
+        """Create `scp` below the computer object of `host` and return it with its DN and objectGUID.
+
+        `host` is a DNS name or a computer's sAMAccountName; by default the SCP's DNS name. Where an SCP of this name
+        and this product (class and GUID keywords) is there already, it is brought up to date instead.
+        """
+        return scps.publish(self._session, scp, host)
+
+    def find_scps(self, keywords: Sequence[str] = ()) -> list[ServiceConnectionPoint]:
+        """Return the service connection points that have all `keywords`, ordered by DN; case does not count.
+
+        An SCP whose values no client could use is left out, and logged; if only such are found, that is an error.
+        """
+        return scps.find(self._session, keywords)
+
+    def update_scp(self, scp: ServiceConnectionPoint) -> tuple[str, ...]:
+        """Bring the directory's copy of `scp` up to date and return the LDAP names of what had changed.
+
+        `scp` comes from `publish_scp` or `find_scps`, changed by `dataclasses.replace`. It is found by its objectGUID.
+        Nothing is written where nothing differs, so a service may call this at each start.
+        """
+        return scps.update(self._session, scp)
+
+    def remove_scp(self, scp: ServiceConnectionPoint) -> None:
+        """Delete `scp` (as returned by `publish_scp` or `find_scps`); it is no error if it is gone already."""
+        scps.remove(self._session, scp)
+
+
+class EmbeddedDirectory(Directory):
+    """A directory in this process, for demonstrations and tests. It needs no network and keeps nothing.
+
+    The store is ldap3's mock strategy with the schema of Active Directory 2012 R2. What that store lacks and a domain
+    controller has, the session does itself: the objectGUID of a new object, the idempotent writing of SPNs (permissive
+    modify), the refusal of an SPN that another account has. What it does not do: there is no authentication and no
+    access control, so everybody may write everything; no alias of a service class (sPNMappings) is looked at when
+    SPNs are compared; objects cannot be searched by an `objectCategory`, a matching rule or a `<GUID=...>` DN; an
+    object can be deleted while others are below it; mandatory attributes are not enforced.
+    """
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(EmbeddedSession(domain))
+        self._domain = domain
+
+    def add_computer(self, dns_name: str) -> Account:
+        """Create the account of the computer `dns_name` in CN=Computers and return it: web.example.test is `WEB$`."""
+        name = dns_name.partition(".")[0].upper()[:15]
+        return self._add_account("computer", "Computers", name, {"sAMAccountName": f"{name}$", "dNSHostName": dns_name})
+
+    def add_user(self, name: str) -> Account:
+        """Create the account of the user `name` in CN=Users and return it."""
+        names = {"sAMAccountName": name, "userPrincipalName": f"{name}@{self._domain}"}
+        return self._add_account("user", "Users", name, names)
+
+    def _add_account(self, object_class: str, container: str, name: str, attributes: Mapping[str, str]) -> Account:
+        if not name.strip() or any(CONTROL_CHARACTERS.search(value) for value in attributes.values()):
+            raise DirectoryError(f"account name {name!r} is empty or has control characters", code=INVALID_PARAMETER)
+        dn = f"CN={escape_rdn_value(name)},CN={container},{self._session.base_dn}"
+        self._session.add(dn, object_class, {"cn": [name], **{key: [value] for key, value in attributes.items()}})
+        return find_account(self._session, attributes["sAMAccountName"])

@@ -1,0 +1,87 @@
+"""The session of a directory that lives in this process: ldap3's mock strategy, and what that lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import uuid4
+
+from purekrb.directory.ldap import (
+    Change,
+    ChangeOperation,
+    Control,
+    LdapSession,
+    Scope,
+    equals,
+    mock_connection,
+    single,
+)
+from purekrb.errors import DirectoryError
+
+__all__ = ["EmbeddedSession"]
+
+_SPN_NOT_UNIQUE = 8647
+_DOMAIN = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+
+
+class EmbeddedSession(LdapSession):
+    """A session with a new directory of `domain` that has the containers Computers and Users."""
+
+    def __init__(self, domain: str) -> None:
+        if not _DOMAIN.fullmatch(domain):
+            raise DirectoryError(f"domain {domain!r} is no DNS name: give one such as 'example.test'")
+        base_dn = ",".join(f"DC={label}" for label in domain.split("."))
+        super().__init__(mock_connection(), base_dn)
+        self.add(base_dn, "domainDNS", {})
+        for container in ("Computers", "Users"):
+            self.add(f"CN={container},{base_dn}", "container", {})
+
+    def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
+        """Create the object `dn` with an objectGUID."""
+        super().add(dn, object_class, {**attributes, "objectGUID": [uuid4().bytes_le]})
+
+    def modify(
+        self, dn: str, changes: Iterable[Change], *, permissive: bool = False, controls: Sequence[Control] = ()
+    ) -> None:
+        """Make all `changes` as a permissive modify does, and refuse an SPN that another object has."""
+        # The mock has no permissive modify, and stores a value twice if told so. All writers of this directory hold
+        # its lock, so what was read is still true when it is written back.
+        changes = list(changes)
+        with self._lock:
+            names = list(dict.fromkeys(change.attribute for change in changes))
+            before = single(self.search(dn, "(objectClass=*)", names, scope=Scope.BASE), f"object {dn!r}").attributes
+            after = {name: list(values) for name, values in before.items()}
+            for change in changes:
+                after[change.attribute] = _changed(after[change.attribute], change)
+            for spn in after.get("servicePrincipalName", ()):
+                if spn not in before["servicePrincipalName"]:
+                    self._check_unique(dn, spn.decode())
+            different = {name: values for name, values in after.items() if values != list(before[name])}
+            if different:
+                super().modify(
+                    dn, [Change(ChangeOperation.REPLACE, name, values) for name, values in different.items()]
+                )
+
+    def _check_unique(self, dn: str, spn: str) -> None:
+        for owner in self.search(self.base_dn, equals("servicePrincipalName", spn)):
+            if owner.dn.casefold() != dn.casefold():
+                raise DirectoryError(
+                    f"SPN {spn!r} belongs to {owner.dn!r} already, and must be unique: delete it there first",
+                    code=_SPN_NOT_UNIQUE,
+                )
+
+
+def _changed(values: Iterable[bytes], change: Change) -> list[bytes]:
+    """Return `values` after a permissive `change`. Values that differ in case alone are one."""
+    after = {} if change.operation is ChangeOperation.REPLACE else {_folded(value): value for value in values}
+    for value in change.values:
+        raw = value.encode() if isinstance(value, str) else value
+        if change.operation is ChangeOperation.DELETE:
+            after.pop(_folded(raw), None)
+        else:
+            after.setdefault(_folded(raw), raw)
+    return [] if change.operation is ChangeOperation.DELETE and not change.values else list(after.values())
+
+
+def _folded(value: bytes) -> str:
+    return value.decode(errors="surrogateescape").casefold()
