@@ -69,6 +69,7 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "DirectoryError",
+    "RegistrationError",
     "SpnError",
 ]
 
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
         PolicyError,
         PreauthFailedError,
         ProtocolError,
+        RegistrationError,
         ReplayError,
         SequenceError,
         ServiceUnknownError,

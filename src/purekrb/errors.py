@@ -35,6 +35,7 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "DirectoryError",
+    "RegistrationError",
     "SpnError",
 ]
 
@@ -196,6 +197,19 @@ class DirectoryError(KerberosError):
     def __init__(self, message: str, *, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class RegistrationError(DirectoryError):
+    """A service must not start: what it has in the directory, or on this machine, does not fit. An administrator acts.
+
+    `reason` is "NOT_REGISTERED" (an SPN or the SCP is missing), "WRONG_ACCOUNT" (an SPN belongs to another account),
+    "DUPLICATE" (to several), "STALE_DN" (the SCP was moved or renamed, so clients compose another SPN), "NO_STATE"
+    (there is no usable state file), or "DIRECTORY_UNREACHABLE" (nothing could be verified).
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SpnError(KerberosError, ValueError):

@@ -721,7 +721,7 @@ def test_a_keytab_that_everyone_can_read_is_warned_of(run: Commands) -> None:
     (run.directory / "keytab").chmod(0o644)
     result = run("klist", "-k")
     assert result.code == 0
-    warning = f"the keytab {run.directory}/keytab has mode 0644: every user can read its keys"
+    warning = f"the keytab {run.directory}/keytab has mode 0644: every user can read it"
     assert result.err == f"purekrb: warning: {warning}\n"
     assert json.loads(run("klist", "-k", "--json").err) == {"warning": warning}
 

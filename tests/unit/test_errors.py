@@ -18,6 +18,7 @@ MORE: dict[type, dict[str, object]] = {
     errors.KdcError: {"code": 24},
     errors.ApError: {"code": 34, "response": b"reply"},
     errors.SequenceError: {"reason": "gap"},
+    errors.RegistrationError: {"reason": "DUPLICATE"},
     errors.ProtocolError: {"expected": 1, "got": 2},
     errors.SpnError: {"code": 1722},
 }

@@ -66,7 +66,7 @@ def test_a_shared_file_that_everybody_can_read_is_read_with_a_warning(
     with caplog.at_level(logging.WARNING, "purekrb"):
         assert files.read_private(secret, what="keytab", shared=True) == b"data"
     assert [record.getMessage() for record in caplog.records] == [
-        f"the keytab {secret} has mode 0644: every user can read its keys"
+        f"the keytab {secret} has mode 0644: every user can read it"
     ]
 
 

@@ -336,7 +336,7 @@ def test_a_program_that_does_not_ask_hears_nothing(tmp_path: Path) -> None:
     quiet = run(QUIET)
     assert (quiet.stdout, quiet.stderr) == ("done\n", "")
     asked = run("import logging; logging.basicConfig()\n" + QUIET)
-    assert "every user can read its keys" in asked.stderr
+    assert "every user can read it" in asked.stderr
 
 
 def test_the_library_sets_no_level_and_no_handler_but_the_one_that_does_nothing() -> None:

@@ -23,7 +23,17 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FilePath", "MAX_SIZE", "read_private", "write_private", "remove_private", "exists", "locked", "split_type"]
+__all__ = [
+    "FilePath",
+    "MAX_SIZE",
+    "read_private",
+    "write_private",
+    "remove_private",
+    "make_directories",
+    "exists",
+    "locked",
+    "split_type",
+]
 
 FilePath = str | os.PathLike[str]
 
@@ -92,7 +102,7 @@ def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> Non
                 " run chmod go-w on it and check its contents"
             )
         if mode & 0o004:
-            _log.warning("the %s %s has mode %04o: every user can read its keys", what, path, mode)
+            _log.warning("the %s %s has mode %04o: every user can read it", what, path, mode)
         return
     if mode & 0o077:
         raise CredentialError(
@@ -202,6 +212,15 @@ def remove_private(path: FilePath, *, what: str) -> None:
         os.fsync(fd)
         os.unlink(path)
     _log.debug("removed the %s %s", what, path)
+
+
+def make_directories(path: FilePath, *, what: str) -> None:
+    """Make the directories that a file of this path needs, where they are missing. Raises CredentialError."""
+    path = os.fspath(path)
+    try:
+        os.makedirs(os.path.dirname(path) or os.curdir, 0o755, exist_ok=True)
+    except OSError as error:
+        raise _failed("make the directory of", what, path, error) from error
 
 
 def exists(path: FilePath) -> bool:

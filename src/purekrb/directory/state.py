@@ -1,0 +1,168 @@
+"""What an installed service remembers of its registration: the state file.
+
+The SCP is remembered by its objectGUID, since its DN changes when it, or anything above it, is moved or renamed.
+Source: the installer of Microsoft's Windows Sockets sample, which keeps `LDAP://<GUID=...>` in the registry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from purekrb.credentials import files
+from purekrb.errors import CredentialError, DecodeError, RegistrationError
+from purekrb.sid import Sid
+from purekrb.spn import ServicePrincipalName
+
+__all__ = ["ServiceState", "StateAccount", "default_path"]
+
+_FORMAT_VERSION = 1
+_MAX_SIZE = 1 << 20
+_MAX_TEXT = 4096
+_WHAT = "state file"
+_BINDING = re.compile(r"LDAP://<GUID=(.*)>")
+#: The bytes of an objectGUID as they are stored, or its text.
+_BYTES, _DASHED = re.compile(r"[0-9A-Fa-f]{32}"), re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_PATH = re.compile(r"[^A-Za-z0-9.-]")
+
+
+@dataclass(frozen=True, slots=True)
+class StateAccount:
+    """The account that a service was installed for, as the directory knew it then; the objectGUID never changes."""
+
+    dn: str
+    name: str
+    object_guid: UUID
+    sid: Sid
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What a service needs to find its SCP and its SPNs again.
+
+    `scp_dn` is the DN at the time of the installation. `account` is None, and `spns` empty, where the service runs
+    under a local account that no domain knows. No secret is in it, but who can change it misleads the service.
+    """
+
+    object_guid: UUID
+    scp_dn: str
+    domain: str
+    spns: tuple[str, ...]
+    account: StateAccount | None
+
+    @property
+    def guid_binding_string(self) -> str:
+        """How Windows writes down an object: `LDAP://<GUID=`, the bytes of its objectGUID in hexadecimal, `>`."""
+        return f"LDAP://<GUID={self.object_guid.bytes_le.hex()}>"
+
+    @classmethod
+    def load(cls, path: files.FilePath) -> ServiceState:
+        """Return the state in the file, which must be ours (or root's), writable by nobody else, and no link.
+
+        Raises RegistrationError with the reason NO_STATE for a file that is missing, damaged or somebody else's.
+        """
+        try:
+            return cls.decode(files.read_private(path, what=_WHAT, shared=True, max_size=_MAX_SIZE))
+        except (CredentialError, DecodeError) as error:
+            raise RegistrationError(
+                f"{error}. Without its state file a service does not know its registration: have an administrator "
+                "install it again, or name the right file",
+                reason="NO_STATE",
+            ) from error
+
+    def save(self, path: files.FilePath) -> None:
+        """Replace the file at once, with mode 0600; make directories that are missing. Raises CredentialError."""
+        files.make_directories(path, what=_WHAT)
+        files.write_private(path, self.encode(), what=_WHAT)
+
+    @classmethod
+    def decode(cls, data: bytes) -> ServiceState:
+        """Return the state that `encode` made into `data`. Raises DecodeError for anything else."""
+        try:
+            fields = json.loads(data.decode())
+            version = fields["format_version"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise DecodeError("the state file is damaged: it is no JSON object with a format_version") from None
+        if type(version) is not int or version != _FORMAT_VERSION:
+            raise DecodeError(
+                f"the state file has format version {str(version)[:20]}, this purekrb reads {_FORMAT_VERSION}"
+            )
+        try:
+            return cls._from_fields(fields)
+        except KeyError as error:
+            raise DecodeError(f"the state file is damaged: {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise DecodeError(f"the state file is damaged: {error}") from None
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> ServiceState:
+        spns = fields["spns"]
+        if not isinstance(spns, list):
+            raise ValueError("spns is no list")
+        for spn in spns:
+            ServicePrincipalName.parse(_text(spn))
+        account = fields["account"]
+        return cls(
+            object_guid=_guid(_BINDING.sub(r"\1", _text(fields["guid_binding_string"]))),
+            scp_dn=_text(fields["scp_dn"]),
+            domain=_text(fields["domain"]),
+            spns=tuple(spns),
+            account=None if account is None else _account(account),
+        )
+
+    def encode(self) -> bytes:
+        """Return the state as JSON."""
+        fields: dict[str, Any] = {
+            "format_version": _FORMAT_VERSION,
+            "guid_binding_string": self.guid_binding_string,
+            "scp_dn": self.scp_dn,
+            "domain": self.domain,
+            "spns": list(self.spns),
+            "account": self.account
+            and {
+                "dn": self.account.dn,
+                "name": self.account.name,
+                "object_guid": str(self.account.object_guid),
+                "sid": str(self.account.sid),
+            },
+        }
+        return json.dumps(fields, indent=1).encode() + b"\n"
+
+
+def default_path(service_class_name: str, name: str) -> str:
+    """Return where the state of the SCP `name` is kept: below /var/lib/purekrb for root, else ~/.local/state/purekrb.
+
+    XDG_STATE_HOME takes the place of ~/.local/state. What is no letter, digit, "." or "-" becomes "_".
+    """
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    home = "/var/lib" if root else os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    directory, file = (_NO_PATH.sub("_", part).lstrip(".") or "_" for part in (service_class_name, name))
+    return os.path.join(home, "purekrb", directory, f"{file}.json")
+
+
+def _account(fields: dict[str, Any]) -> StateAccount:
+    return StateAccount(
+        dn=_text(fields["dn"]),
+        name=_text(fields["name"]),
+        object_guid=_guid(_text(fields["object_guid"])),
+        sid=Sid.parse(_text(fields["sid"])),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or _CONTROL.search(value):
+        raise ValueError(f"{str(value)[:50]!r} stands where text of 1 to {_MAX_TEXT} characters belongs")
+    return value
+
+
+def _guid(text: str) -> UUID:
+    if _BYTES.fullmatch(text):
+        return UUID(bytes_le=bytes.fromhex(text))
+    if _DASHED.fullmatch(text):
+        return UUID(text)
+    raise ValueError(f"{text[:50]!r} stands where an objectGUID belongs")
