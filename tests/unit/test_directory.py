@@ -547,3 +547,10 @@ def test_the_package_has_no_other_names() -> None:
 
     with pytest.raises(AttributeError):
         _ = purekrb.directory.Nothing
+
+
+def test_accounts_have_identities_of_their_own(directory: EmbeddedDirectory) -> None:
+    accounts = [directory.add_user("alice"), directory.add_user("bob"), directory.add_computer("mail.example.test")]
+    assert len({account.sid for account in accounts}) == len({account.object_guid for account in accounts}) == 3
+    assert len({account.sid.sub_authorities[:-1] for account in accounts}) == 1
+    assert Directory.embedded().add_user("alice").sid != accounts[0].sid

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
-from purekrb.directory.ldap import Entry, LdapSession, Scope, equals, single
+from purekrb.directory.ldap import Entry, LdapSession, Scope, equals, object_guid, single
+from purekrb.sid import Sid
 
 __all__ = ["ACCOUNT_ATTRIBUTES", "Account", "account_of", "find_account", "find_computer"]
 
 #: What `account_of` needs of an entry.
-ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName")
+ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName", "objectGUID", "objectSid")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user or computer account: its DN, its sAMAccountName and its service principal names."""
+    """A user or computer account: its DN, its sAMAccountName and its service principal names.
+
+    `object_guid` stays the same when the account is moved or renamed; `sid` is how access control names it.
+    """
 
     dn: str
     name: str
     spns: tuple[str, ...]
+    object_guid: UUID
+    sid: Sid
 
 
 def account_of(entry: Entry) -> Account:
-    """Return the account that `entry` describes."""
-    return Account(entry.dn, entry.text("sAMAccountName"), entry.texts("servicePrincipalName"))
+    """Return the account that `entry` describes. Raises DirectoryError or DecodeError for what is none."""
+    return Account(
+        dn=entry.dn,
+        name=entry.text("sAMAccountName"),
+        spns=entry.texts("servicePrincipalName"),
+        object_guid=object_guid(entry),
+        sid=Sid.decode(b"".join(entry.attributes["objectSid"])),
+    )
 
 
 def find_account(session: LdapSession, account: str) -> Account:

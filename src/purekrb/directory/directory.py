@@ -101,9 +101,10 @@ class EmbeddedDirectory(Directory):
     """A directory in this process, for demonstrations and tests. It needs no network and keeps nothing.
 
     The store is ldap3's mock strategy with the schema of Active Directory 2012 R2. What that store lacks and a domain
-    controller has, the session does itself: the objectGUID of a new object, the idempotent writing of SPNs (permissive
-    modify), the refusal of an SPN that another account has. What it does not do: there is no authentication and no
-    access control, so everybody may write everything; no alias of a service class (sPNMappings) is looked at when
+    controller has, the session does itself: the objectGUID, objectSid and security descriptor of a new object, the
+    idempotent writing of SPNs (permissive modify), the refusal of an SPN that another account has. What it does not do:
+    there is no authentication and no access control, so everybody may write everything, whatever the security
+    descriptors say; no alias of a service class (sPNMappings) is looked at when
     SPNs are compared; objects cannot be searched by an `objectCategory`, a matching rule or a `<GUID=...>` DN; an
     object can be deleted while others are below it; mandatory attributes are not enforced.
     """

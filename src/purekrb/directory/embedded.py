@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from uuid import uuid4
 
 from purekrb.directory.ldap import (
     Change,
     ChangeOperation,
     Control,
+    Entry,
     LdapSession,
     Scope,
     equals,
     mock_connection,
     single,
 )
+from purekrb.directory.security_descriptor import Ace, Acl, SecurityDescriptor
 from purekrb.errors import DirectoryError
+from purekrb.sid import Sid
+from purekrb.system import random_bytes
 
 __all__ = ["EmbeddedSession"]
 
 _SPN_NOT_UNIQUE = 8647
+_ACCOUNTS = ("user", "computer")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
@@ -32,13 +38,31 @@ class EmbeddedSession(LdapSession):
             raise DirectoryError(f"domain {domain!r} is no DNS name: give one such as 'example.test'")
         base_dn = ",".join(f"DC={label}" for label in domain.split("."))
         super().__init__(mock_connection(), base_dn)
+        #: The domain's SID; Domain Admins are 512 in it, and new accounts are counted from 1000.
+        self._sid = Sid(5, (21, *(int.from_bytes(random_bytes(4), "little") for _ in range(3))))
+        self._rids = count(1000)
         self.add(base_dn, "domainDNS", {})
         for container in ("Computers", "Users"):
             self.add(f"CN={container},{base_dn}", "container", {})
 
     def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Create the object `dn` with an objectGUID."""
-        super().add(dn, object_class, {**attributes, "objectGUID": [uuid4().bytes_le]})
+        """Create the object `dn` with an objectGUID and a security descriptor, and accounts with a SID."""
+        own = {"objectGUID": uuid4().bytes_le, "nTSecurityDescriptor": self._descriptor}
+        if object_class in _ACCOUNTS:
+            own["objectSid"] = self._child(next(self._rids)).encode()
+        super().add(dn, object_class, {**attributes, **{name: [value] for name, value in own.items()}})
+
+    def search(
+        self,
+        base: str,
+        search_filter: str,
+        attributes: Sequence[str] = (),
+        *,
+        scope: Scope = Scope.SUBTREE,
+        controls: Sequence[Control] = (),
+    ) -> list[Entry]:
+        """Return all that match. Of `controls`, none is known here."""
+        return super().search(base, search_filter, attributes, scope=scope)
 
     def modify(
         self, dn: str, changes: Iterable[Change], *, permissive: bool = False, controls: Sequence[Control] = ()
@@ -61,6 +85,17 @@ class EmbeddedSession(LdapSession):
                 super().modify(
                     dn, [Change(ChangeOperation.REPLACE, name, values) for name, values in different.items()]
                 )
+
+    @property
+    def _descriptor(self) -> bytes:
+        """Full control for Domain Admins, reading for Authenticated Users: what a new SCP of a real directory has."""
+        admins, users = self._child(512), Sid.parse("S-1-5-11")
+        allowed = ((0xF01FF, admins), (0x20094, users))
+        aces = tuple(Ace(0, 0, mask.to_bytes(4, "little") + sid.encode()) for mask, sid in allowed)
+        return SecurityDescriptor(0x8004, admins, admins, dacl=Acl(2, aces)).encode()
+
+    def _child(self, rid: int) -> Sid:
+        return Sid(5, (*self._sid.sub_authorities, rid))
 
     def _check_unique(self, dn: str, spn: str) -> None:
         for owner in self.search(self.base_dn, equals("servicePrincipalName", spn)):

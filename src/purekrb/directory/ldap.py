@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from purekrb.errors import DirectoryError
 
@@ -37,6 +38,7 @@ __all__ = [
     "Scope",
     "equals",
     "mock_connection",
+    "object_guid",
     "sd_flags",
     "single",
 ]
@@ -256,6 +258,16 @@ def single(found: Sequence[Entry], what: str) -> Entry:
     if not found:
         raise DirectoryError(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
     raise DirectoryError(f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others")
+
+
+def object_guid(entry: Entry) -> UUID:
+    """Return the objectGUID of `entry`. Raises DirectoryError where it has none that can be."""
+    guid = b"".join(entry.attributes["objectGUID"])
+    if len(guid) != 16:
+        raise DirectoryError(
+            f"the object {entry.dn!r} is not usable: its objectGUID has {len(guid)} bytes, expected 16"
+        )
+    return UUID(bytes_le=guid)
 
 
 def _by_ldap_name(values: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> dict[str, Sequence[bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from uuid import UUID
 
 from purekrb.directory.accounts import find_computer
 from purekrb.directory.ldap import (
@@ -18,6 +17,7 @@ from purekrb.directory.ldap import (
     LdapSession,
     Scope,
     equals,
+    object_guid,
     single,
 )
 from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint, escape_rdn_value
@@ -112,10 +112,7 @@ def _published(session: LdapSession, scp: ServiceConnectionPoint) -> Entry:
 
 
 def _scp(entry: Entry) -> ServiceConnectionPoint:
-    guid = b"".join(entry.attributes["objectGUID"])
-    if len(guid) != 16:
-        raise DirectoryError(f"the SCP {entry.dn!r} is not usable: its objectGUID has {len(guid)} bytes, expected 16")
-    return ServiceConnectionPoint.from_attributes(entry.dn, entry.attributes, UUID(bytes_le=guid))
+    return ServiceConnectionPoint.from_attributes(entry.dn, entry.attributes, object_guid(entry))
 
 
 def _comparable(name: str, values: Iterable[bytes]) -> list[bytes]:
