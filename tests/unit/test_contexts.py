@@ -28,10 +28,11 @@ from purekrb import (
     UnsupportedError,
     crypto,
 )
-from purekrb.constants import TicketFlags
+from purekrb.constants import AuthDataType, TicketFlags
+from purekrb.exchanges.authorization_data import wrap_if_relevant
 from purekrb.messages.ap import AuthorizationDataEntry
 from purekrb.system import now
-from support.contexts import AES, ALL, FixedClock, acceptor, authenticator_of, pair
+from support.contexts import AES, ALL, FixedClock, acceptor, ap_req, authenticator, authenticator_of, pair
 from support.processes import Child, soak
 from support.tickets import ALICE, SERVICE, issue
 
@@ -216,6 +217,24 @@ def test_the_tickets_authorization_data_are_at_the_acceptors_disposal() -> None:
 
 
 # --- wrong order
+
+
+@pytest.mark.parametrize("starttime", [None, now().replace(microsecond=0) - timedelta(minutes=3)])
+def test_both_ends_know_when_the_ticket_became_valid(starttime: Any) -> None:
+    authtime = now().replace(microsecond=0) - timedelta(minutes=5)
+    for context in pair(authtime=authtime, starttime=starttime):
+        assert context.starttime == (starttime or authtime)
+        assert context.endtime > context.starttime
+
+
+@pytest.mark.parametrize("said", [None, "HTTP/web.example.test", "OrderSvc/web/CN=Größe,DC=example,DC=test"])
+def test_the_target_that_the_client_names_is_at_the_acceptors_disposal(said: str | None) -> None:
+    ticket, keys = issue()
+    target = AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, (said or "").encode("utf-16-le"))
+    made = authenticator(ticket, authorization_data=(wrap_if_relevant(target),) if said else None)
+    theirs = acceptor(keys)
+    theirs.step(ap_req(ticket, made))
+    assert theirs.client_target == said
 
 
 def test_messages_before_the_proof_are_refused() -> None:

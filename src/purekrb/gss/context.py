@@ -137,6 +137,7 @@ class SecurityContext:
         self._secrets: list[EncryptionKey] = []  # what ends with this context
         self._initiator_name: Principal | None = None
         self._acceptor_name: Principal | None = None
+        self._starttime: datetime | None = None
         self._endtime: datetime | None = None
         self._step_lock = Lock()
 
@@ -189,6 +190,12 @@ class SecurityContext:
         """The service's principal: at the acceptor, that of the key which decrypted the ticket."""
         self._established()
         return self._known(self._acceptor_name)
+
+    @property
+    def starttime(self) -> datetime:
+        """When the ticket behind the context became valid; aware, UTC."""
+        self._established()
+        return self._known(self._starttime)
 
     @property
     def endtime(self) -> datetime:
@@ -343,6 +350,7 @@ class Initiator(SecurityContext):
         self._seq_number = 0
         self._initiator_name = service_ticket.client
         self._acceptor_name = service_ticket.service
+        self._starttime = service_ticket.starttime or service_ticket.authtime
         self._endtime = service_ticket.endtime
         self._flags = self._agreed_flags(int(flags))
 
@@ -508,6 +516,14 @@ class Acceptor(SecurityContext):
         return self._bound
 
     @property
+    def client_target(self) -> str | None:
+        """The SPN that a Windows client says it asked for (AD-type 144), or None; the client's word, not the KDC's."""
+        self._established()
+        relevant = self._known(self._accepted).relevant
+        names = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
+        return names[0].decode("utf-16-le", "replace") if names else None
+
+    @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
         """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
         self._established()
@@ -550,6 +566,7 @@ class Acceptor(SecurityContext):
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
+        self._starttime = accepted.ticket.starttime or accepted.ticket.authtime
         self._endtime = accepted.ticket.endtime
         return self._reply(accepted)
 
