@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from purekrb import system
 from purekrb.constants import NameType
+from purekrb.dn import dn_key
 from purekrb.errors import SpnError
 from purekrb.names import MAX_TEXT, Principal
 
@@ -35,9 +36,6 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _REALM = re.compile(r"[A-Z0-9][A-Z0-9._-]*")
-#: One attribute of a DN with the separator behind it; the value still escaped.
-_AVA = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)\s*=((?:[^\\,+]|\\.)*)(,|\+|\Z)", re.DOTALL)
-_ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 #: How a marshalled CREDENTIAL_TARGET_INFORMATION begins when it is appended to a host name: its magic and its size.
 _MARSHALLED = "1UWhRCA"
 
@@ -135,7 +133,7 @@ class ServicePrincipalName:
             self.service_class.casefold(),
             self.host.casefold().removesuffix("."),
             None if self._suffix is None else self._suffix.casefold(),
-            None if name is None else _dn_key(name) or name.casefold(),
+            None if name is None else dn_key(name) or name.casefold(),
         )
 
     @property
@@ -333,33 +331,3 @@ def _local_host(spn_type: SpnType) -> str:
         )
     # A NetBIOS name has 16 bytes, the last of which is its type.
     return fqdn.partition(".")[0].upper()[:15] if spn_type in (SpnType.NB_HOST, SpnType.NB_DOMAIN) else fqdn
-
-
-def _dn_key(text: str) -> tuple[object, ...] | None:
-    """Return what all spellings of the DN `text` have in common, None where it is no DN. Source: RFC 4514 2 and 3."""
-    dn: list[tuple[tuple[str, str], ...]] = []
-    rdn: list[tuple[str, str]] = []
-    position, separator = 0, ","
-    while separator:
-        ava = _AVA.match(text, position)
-        if ava is None:
-            return None
-        attribute, value, separator = ava.groups()
-        rdn.append((attribute.casefold(), _unescape(value).casefold()))
-        if separator != "+":
-            dn.append(tuple(sorted(rdn)))
-            rdn = []
-        position = ava.end()
-    return tuple(dn)
-
-
-def _unescape(value: str) -> str:
-    stripped = value.strip(" ")
-    backslashes = len(stripped) - len(stripped.rstrip("\\"))
-    if backslashes % 2:  # the blank behind it is escaped, and so part of the value
-        stripped += " "
-    return _ESCAPE.sub(_unescaped_bytes, stripped.encode()).decode(errors="surrogateescape")
-
-
-def _unescaped_bytes(escape: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(escape[1].decode()) if len(escape[1]) == 2 else escape[1]

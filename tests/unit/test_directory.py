@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from purekrb.directory import Account, Directory, EmbeddedDirectory, ServiceConnectionPoint, SpnOperation
 from purekrb.directory.accounts import find_account
 from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope
-from purekrb.directory.scp import escape_rdn_value
+from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError, KerberosError, SpnError
 from purekrb.spn import SpnType, get_spn
 

@@ -11,8 +11,9 @@ from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account
 from purekrb.directory.embedded import EmbeddedSession
 from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
-from purekrb.directory.scp import ServiceConnectionPoint, escape_rdn_value
+from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.spns import SpnOperation
+from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 
 __all__ = ["Directory", "EmbeddedDirectory"]

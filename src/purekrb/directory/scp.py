@@ -13,7 +13,7 @@ from uuid import UUID
 from purekrb.errors import DirectoryError
 from purekrb.spn import make_spn
 
-__all__ = ["ServiceConnectionPoint", "SCP_ATTRIBUTES", "escape_rdn_value"]
+__all__ = ["ServiceConnectionPoint", "SCP_ATTRIBUTES"]
 
 #: What is read and written, besides cn and objectGUID.
 SCP_ATTRIBUTES = (
@@ -159,19 +159,3 @@ class ServiceConnectionPoint:
 
     def _unusable(self, why: str) -> DirectoryError:
         return DirectoryError(f"the SCP {self.dn or self.name!r} is not usable: {why}")
-
-
-def escape_rdn_value(value: str) -> str:
-    r"""Return `value` as it stands in an RDN: `CN=` and this. Source: RFC 4514 2.4.
-
-    Special characters get a backslash; NUL, the backslash itself and blanks at the ends become `\XX`, a form that
-    leaves nothing for a careless parser to split.
-    """
-    escaped = "".join(f"\\{ord(c):02x}" if c in "\0\\" else f"\\{c}" if c in ',+"<>;=' else c for c in value)
-    if escaped.startswith("#"):
-        escaped = "\\" + escaped
-    if escaped.startswith(" "):
-        escaped = r"\20" + escaped[1:]
-    if escaped.endswith(" "):
-        escaped = escaped[:-1] + r"\20"
-    return escaped

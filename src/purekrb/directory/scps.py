@@ -20,7 +20,8 @@ from purekrb.directory.ldap import (
     object_guid,
     single,
 )
-from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint, escape_rdn_value
+from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint
+from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 
 __all__ = ["find", "publish", "remove", "update"]
