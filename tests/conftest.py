@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.heimdal import HeimdalRealm, start_heimdal_peer
 from support.java import start_java_peer
 from support.mit import MitRealm
 from support.peers import missing_peer
+from support.samba import SambaDc, shared_dc
 
 # Failures in shared checks are to tell as much as those in the test files themselves.
 pytest.register_assert_rewrite("support.context_checks")
@@ -60,3 +62,18 @@ def java_gss(mit_realm: MitRealm, tmp_path_factory: pytest.TempPathFactory) -> I
     peer = start_java_peer(tmp_path_factory.mktemp("java-gss"), mit_realm.krb5_conf)
     yield peer
     peer.stop()
+
+
+@pytest.fixture(scope="session")
+def samba_dc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDc]:
+    """Samba's domain controller of AD.TEST; one for all workers, or the one in the directory PUREKRB_SAMBA."""
+    if "PUREKRB_SAMBA" in os.environ:
+        dc = SambaDc(Path(os.environ["PUREKRB_SAMBA"]))
+        if not dc.running:
+            pytest.fail(f"PUREKRB_SAMBA: no Samba runs in {dc.directory}", pytrace=False)
+        yield dc
+        return
+    # pytest-xdist's workers have directories of their own below that of the run.
+    run = tmp_path_factory.getbasetemp()
+    with shared_dc((run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "samba") as dc:
+        yield dc
