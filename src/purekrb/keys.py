@@ -1,7 +1,8 @@
 """EncryptionKey: an encryption type and its key bytes, as RFC 4120 5.2.9 names them.
 
 A container that keeps its secret: redacted repr, no pickling, no copying, best-effort wiping. What is done with a
-key is in `purekrb.crypto`, which also keeps here what it derived from the key.
+key is in `purekrb.crypto`, which also keeps here what it derived from the key, as an acceptor keeps the tickets that it
+opened with it.
 """
 
 from __future__ import annotations
@@ -52,18 +53,20 @@ class EncryptionKey:
     when `contents` has the wrong length for a known etype. Equality takes constant time. Source: RFC 4120 5.2.9.
     """
 
-    __slots__ = ("_contents", "_derived", "_schedule", "etype")
+    __slots__ = ("_contents", "_derived", "_opened", "_schedule", "etype")
 
     def __init__(self, etype: int, contents: bytes) -> None:
+        self._contents: bytearray | None = None
         size = KEY_SIZES.get(etype)
         if size is not None and len(contents) != size:
             got = len(contents)
             del contents  # it may be most of a key: a traceback that shows locals must not have it
             raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
         self.etype: int = _KNOWN.get(etype) or int(etype)
-        self._contents: bytearray | None = bytearray(contents)
-        self._schedule: Any = None  # both filled by purekrb.crypto, which also bounds the second
+        self._contents = bytearray(contents)
+        self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
         self._derived: dict[int, Any] = {}
+        self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.ap_exchange
 
     @property
     def contents(self) -> bytes:
@@ -74,13 +77,19 @@ class EncryptionKey:
 
     def wipe(self) -> None:
         """Overwrite the key bytes and drop all that was derived from them. Best effort: Python may hold copies."""
-        if self._contents is not None:
-            self._contents[:] = bytes(len(self._contents))
-            self._contents = None
+        self.__del__()
+        self._contents = None
         for derived in list(self._derived.values()):
             derived.wipe()
+        for ticket in list(self._opened.values()):
+            ticket.key.wipe()
         self._derived.clear()
+        self._opened.clear()
         self._schedule = None
+
+    def __del__(self) -> None:
+        if self._contents is not None:
+            self._contents[:] = bytes(len(self._contents))
 
     def __repr__(self) -> str:
         return f"EncryptionKey({etype_name(self.etype)}, contents=<redacted>)"

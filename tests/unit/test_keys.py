@@ -60,3 +60,10 @@ def test_wiping_zeroes_the_bytes_that_the_key_owns() -> None:
         _ = key.contents
     key.wipe()  # twice is fine
     assert "redacted" in repr(key)
+
+
+def test_a_key_that_nobody_holds_any_more_wipes_itself() -> None:
+    key = EncryptionKey(17, b"0123456789abcdef")
+    owned = key._contents
+    del key
+    assert owned == bytes(16)

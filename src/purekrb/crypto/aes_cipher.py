@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from io import BytesIO
 from threading import Lock
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.hmac import HMAC
 
@@ -13,42 +13,50 @@ from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
 
-__all__ = ["AesUsageCipher"]
+__all__ = ["AesUsageCipher", "SpecificKeys"]
+
+
+class SpecificKeys(Protocol):
+    """What an AES profile says of its specific keys. `derive` is what its `schedule` returns."""
+
+    checksum_size: int
+    #: The order of RFC 8009, where the MAC covers the ciphertext; else it covers confounder and plaintext (RFC 3962).
+    encrypt_then_mac: bool
+
+    def encryption_key(self, derive: Any, usage: int) -> bytes:
+        """Return Ke."""
+
+    def integrity(self, derive: Any, usage: int) -> HMAC:
+        """Return the HMAC keyed with Ki."""
+
+    def checksum(self, derive: Any, usage: int) -> HMAC:
+        """Return the HMAC keyed with Kc."""
 
 
 class AesUsageCipher:
     """The cipher of one key usage. Derives each specific key when it is first needed. Thread-safe.
 
-    `encrypt_then_mac` is the order of RFC 8009, where the MAC covers the ciphertext; else it covers confounder and
-    plaintext (RFC 3962). `seal` and `open` are `encrypt` and `decrypt` in the layout of RFC 4121 tokens.
+    `seal` and `open` are `encrypt` and `decrypt` in the layout of RFC 4121 tokens.
     """
 
     __slots__ = (
         "_checksum",
         "_cts",
+        "_derive",
         "_encrypt_then_mac",
-        "_encryption_key",
         "_integrity",
+        "_keys",
         "_lock",
         "_mac_size",
-        "_make_checksum",
-        "_make_integrity",
+        "_usage",
     )
 
-    def __init__(
-        self,
-        *,
-        encryption_key: Callable[[], bytes],
-        integrity: Callable[[], HMAC],
-        checksum: Callable[[], HMAC],
-        mac_size: int,
-        encrypt_then_mac: bool,
-    ) -> None:
-        self._encryption_key = encryption_key
-        self._make_integrity = integrity
-        self._make_checksum = checksum
-        self._mac_size = mac_size
-        self._encrypt_then_mac = encrypt_then_mac
+    def __init__(self, keys: SpecificKeys, derive: Any, usage: int) -> None:
+        self._keys = keys
+        self._derive = derive
+        self._usage = usage
+        self._mac_size = keys.checksum_size
+        self._encrypt_then_mac = keys.encrypt_then_mac
         self._lock = Lock()
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
@@ -66,7 +74,7 @@ class AesUsageCipher:
         """Return the checksum over data | suffix."""
         checksum = self._checksum
         if checksum is None:
-            checksum = self._checksum = self._make_checksum()
+            checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
         mac = checksum.copy()
         mac.update(data)
         if suffix:
@@ -113,8 +121,7 @@ class AesUsageCipher:
 
     def wipe(self) -> None:
         """Drop the derived keys; every later call raises CredentialError."""
-        self._cts = self._integrity = self._checksum = WIPED
-        self._encryption_key = self._make_integrity = self._make_checksum = WIPED
+        self._cts = self._integrity = self._checksum = self._derive = WIPED
 
     def _ready(self) -> tuple[AesCts, HMAC]:
         cts, integrity = self._cts, self._integrity
@@ -122,8 +129,8 @@ class AesUsageCipher:
             return cts, integrity
         with self._lock:  # two threads must not end up with two running ciphers
             if self._cts is None or self._integrity is None:
-                self._integrity = self._make_integrity()
-                self._cts = AesCts(self._encryption_key())
+                self._integrity = self._keys.integrity(self._derive, self._usage)
+                self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
             return self._cts, self._integrity
 
     def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA1
@@ -21,15 +20,12 @@ MAC = 12  # HMAC-SHA1-96
 _SHA1 = SHA1()  # noqa: S303 - RFC 3962
 
 
-def _hmac(derive: Dk, constant: bytes) -> HMAC:
-    return HMAC(derive(constant), _SHA1)
-
-
 class AesSha1:
     """The profile of etype 17 (key_size 16) or 18 (key_size 32)."""
 
     confounder_size = BLOCK
     checksum_size = MAC
+    encrypt_then_mac = False
 
     def __init__(self, etype: int, key_size: int, checksum_type: int) -> None:
         self.etype = etype
@@ -45,13 +41,16 @@ class AesSha1:
         return Dk(key)
 
     def usage_cipher(self, schedule: Dk, usage: int) -> AesUsageCipher:
-        return AesUsageCipher(
-            encryption_key=partial(schedule, usage_constant(usage, ENCRYPT)),
-            integrity=partial(_hmac, schedule, usage_constant(usage, INTEGRITY)),
-            checksum=partial(_hmac, schedule, usage_constant(usage, CHECKSUM)),
-            mac_size=MAC,
-            encrypt_then_mac=False,
-        )
+        return AesUsageCipher(self, schedule, usage)
+
+    def encryption_key(self, derive: Dk, usage: int) -> bytes:
+        return derive(usage_constant(usage, ENCRYPT))
+
+    def integrity(self, derive: Dk, usage: int) -> HMAC:
+        return HMAC(derive(usage_constant(usage, INTEGRITY)), _SHA1)
+
+    def checksum(self, derive: Dk, usage: int) -> HMAC:
+        return HMAC(derive(usage_constant(usage, CHECKSUM)), _SHA1)
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Source: RFC 3962 6 with RFC 3961 5.3: E(DK(key, "prf"), SHA-1(data) cut to one block), no confounder."""

@@ -26,6 +26,7 @@ class AesSha2:
     """The profile of etype 19 (SHA-256, 128-bit MAC) or 20 (SHA-384, 192-bit MAC)."""
 
     confounder_size = BLOCK
+    encrypt_then_mac = True
 
     def __init__(
         self, etype: int, name: bytes, key_size: int, hash_name: str, checksum_size: int, checksum_type: int
@@ -48,19 +49,22 @@ class AesSha2:
         return partial(kdf_hmac_sha2, self.hash_name, key)
 
     def usage_cipher(self, schedule: Derive, usage: int) -> AesUsageCipher:
-        return AesUsageCipher(
-            encryption_key=partial(schedule, usage_constant(usage, ENCRYPT), self.key_size),
-            # The cipher state (IV) is zero for every message, so its block goes into the keyed state once.
-            integrity=partial(self._hmac, schedule, usage_constant(usage, INTEGRITY), _ZERO_IV),
-            checksum=partial(self._hmac, schedule, usage_constant(usage, CHECKSUM)),
-            mac_size=self.checksum_size,
-            encrypt_then_mac=True,
-        )
+        return AesUsageCipher(self, schedule, usage)
 
-    def _hmac(self, derive: Derive, constant: bytes, prefix: bytes = b"") -> HMAC:
-        state = HMAC(derive(constant, self.checksum_size), _HASHES[self.hash_name]())
-        state.update(prefix)
+    def encryption_key(self, derive: Derive, usage: int) -> bytes:
+        return derive(usage_constant(usage, ENCRYPT), self.key_size)
+
+    def integrity(self, derive: Derive, usage: int) -> HMAC:
+        # The cipher state (IV) is zero for every message, so its block goes into the keyed state once.
+        state = self._hmac(derive, usage, INTEGRITY)
+        state.update(_ZERO_IV)
         return state
+
+    def checksum(self, derive: Derive, usage: int) -> HMAC:
+        return self._hmac(derive, usage, CHECKSUM)
+
+    def _hmac(self, derive: Derive, usage: int, kind: int) -> HMAC:
+        return HMAC(derive(usage_constant(usage, kind), self.checksum_size), _HASHES[self.hash_name]())
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Source: RFC 8009 5: KDF-HMAC-SHA2(key, "prf", data) as long as the hash."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from purekrb import crypto
@@ -50,6 +51,8 @@ __all__ = [
 
 log = logging.getLogger("purekrb.ap")
 PVNO = 5
+#: Opened tickets that one service key keeps; the oldest leaves.
+_MAX_OPENED = 256
 #: As plain numbers: enum arithmetic costs a microsecond each time.
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
 _INVALID, _TRANSITED_CHECKED = int(TicketFlags.INVALID), int(TicketFlags.TRANSITED_POLICY_CHECKED)
@@ -114,7 +117,6 @@ def build_ap_req(
     etypes that the acceptor may choose its subkey from.
     """
     ctime = now.replace(microsecond=0)
-    offer = AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
     authenticator = Authenticator(
         authenticator_vno=PVNO,
         crealm=ticket.client.realm,
@@ -124,7 +126,7 @@ def build_ap_req(
         ctime=ctime,
         subkey=subkey,
         seq_number=seq_number,
-        authorization_data=(wrap_if_relevant(offer),) if mutual else None,
+        authorization_data=_offer(etypes) if mutual else None,
     )
     cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
     message = ApReq(
@@ -266,6 +268,12 @@ def verify_ap_rep(
     return part
 
 
+@lru_cache(maxsize=16)
+def _offer(etypes: tuple[int, ...]) -> tuple[AuthorizationDataEntry, ...]:
+    offer = AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
+    return (wrap_if_relevant(offer),)
+
+
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
     return crypto.encrypt(key, usage, plaintext, random(crypto.profile_of(key.etype).confounder_size))
 
@@ -322,11 +330,27 @@ def _decrypt_ticket(
 
     for entry in sorted((entry for entry in ours if entry.key.etype == etype), key=rank):
         try:
-            # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
-            return entry, EncTicketPart.decode(crypto.decrypt(entry.key, KeyUsage.TICKET, ticket.enc_part.cipher))
+            return entry, _open_ticket(entry.key, ticket.enc_part.cipher)
         except IntegrityError:
             log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
     raise _why_no_key(ticket, name, keys, ours, service)
+
+
+def _open_ticket(key: EncryptionKey, cipher: bytes) -> EncTicketPart:
+    """Return the encrypted part of a ticket, kept with the service's key: a client presents its ticket many times.
+
+    Whoever has the service's key can open the ticket, so it keeps no secret that was not there before. Nothing but the
+    decryption is remembered: what depends on the time or on the request is checked each time.
+    """
+    part: EncTicketPart | None = key._opened.get(cipher)
+    if part is None:
+        # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
+        part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+        if len(key._opened) >= _MAX_OPENED:
+            for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
+                key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself
+        key._opened[cipher] = part
+    return part
 
 
 def _why_no_key(

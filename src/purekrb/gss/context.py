@@ -554,7 +554,7 @@ class Acceptor(SecurityContext):
             now=moment,
             peer_address=self._peer_address,
         )
-        self._keep_until_end(accepted.ticket.key, accepted.authenticator.subkey)
+        self._keep_until_end(accepted.authenticator.subkey)  # the ticket's key is kept with the service's
         checksum = self._checksum(accepted)
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)

@@ -23,6 +23,7 @@ from purekrb.messages.der import (
     Key,
     Message,
     OctetString,
+    Remembered,
     Sequence,
     SequenceOf,
 )
@@ -64,7 +65,9 @@ def _name(name_type: int, components: tuple[str, ...]) -> PrincipalName:
     return PrincipalName(components, name_type)
 
 
-_NAME = Sequence(_name, Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES)))
+_NAME = Remembered(
+    Sequence(_name, Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +295,7 @@ Authenticator.schema = Application(
         Field(5, "ctime", _TIME),
         Field(6, "subkey", _KEY, optional=True),
         Field(7, "seq_number", SEQ_NUMBER, optional=True),
-        Field(8, "authorization_data", _AUTHORIZATION_DATA, optional=True),
+        Field(8, "authorization_data", Remembered(_AUTHORIZATION_DATA), optional=True),
     ),
 )
 
