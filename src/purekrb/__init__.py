@@ -33,6 +33,7 @@ __all__ = [
     "Acceptor",
     "Flag",
     "ChannelBindings",
+    "ClientIdentity",
     # streams
     "connect",
     "listen",
@@ -61,6 +62,7 @@ __all__ = [
     "ApError",
     "ReplayError",
     "ChannelBindingsError",
+    "PacError",
     "SequenceError",
     "ContextError",
     "ContextExpiredError",
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
         KdcEtypeError,
         KerberosError,
         MutualAuthenticationError,
+        PacError,
         PasswordExpiredError,
         PolicyError,
         PreauthFailedError,
@@ -111,6 +114,7 @@ if TYPE_CHECKING:
         TransportTimeoutError,
         UnsupportedError,
     )
+    from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.channel_bindings import ChannelBindings
     from purekrb.gss.context import Acceptor, Initiator
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
@@ -136,6 +140,7 @@ _HOMES = {
     "Initiator": "gss.context",
     "Acceptor": "gss.context",
     "ChannelBindings": "gss.channel_bindings",
+    "ClientIdentity": "exchanges.identity",
     "connect": "channel.blocking",
     "listen": "channel.blocking",
 }

@@ -27,6 +27,7 @@ __all__ = [
     "ApError",
     "ReplayError",
     "ChannelBindingsError",
+    "PacError",
     "SequenceError",
     "ContextError",
     "ContextExpiredError",
@@ -151,6 +152,13 @@ class ReplayError(ApError):
 
 class ChannelBindingsError(ApError):
     """The peer's channel bindings are missing or those of another channel."""
+
+
+class PacError(ApError):
+    """The ticket's PAC is malformed, or not signed for this service, or about another client: nothing in it counts."""
+
+    def __init__(self, message: str, *, code: int = 41, response: bytes | None = None) -> None:
+        super().__init__(message, code=code, response=response)
 
 
 class SequenceError(KerberosError):

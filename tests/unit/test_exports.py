@@ -33,6 +33,7 @@ PUBLIC = {
     "Acceptor": type,
     "Flag": type,
     "ChannelBindings": type,
+    "ClientIdentity": type,
     "initiate": types.FunctionType,
     "connect": types.FunctionType,
     "listen": types.FunctionType,

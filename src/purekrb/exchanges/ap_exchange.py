@@ -86,12 +86,13 @@ class SentApReq:
 class AcceptedApReq:
     """A verified AP-REQ: whose it is, for which service, and what it agreed on.
 
-    `service` is the principal of the key that decrypted the ticket, never the ticket's cleartext name. `etypes` is the
+    `service` is the principal of `key`, which decrypted the ticket, never the ticket's cleartext name. `etypes` is the
     initiator's EtypeList (RFC 4537), () where it sent none. `relevant` holds the authenticator's authorization data.
     """
 
     client: Principal
     service: Principal
+    key: EncryptionKey
     ticket: EncTicketPart
     authenticator: Authenticator
     ap_options: int
@@ -205,7 +206,15 @@ def accept_ap_req(
     # ticket's cleartext name, which anybody can rewrite, decides whose entry is tried first.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
-        client, entry.principal, enc_ticket, authenticator, request.ap_options, etype_list(relevant), relevant, tag
+        client,
+        entry.principal,
+        entry.key,
+        enc_ticket,
+        authenticator,
+        request.ap_options,
+        etype_list(relevant),
+        relevant,
+        tag,
     )
 
 

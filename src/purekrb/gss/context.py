@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from threading import Lock
-from typing import NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from purekrb import crypto
 from purekrb.constants import (
@@ -68,6 +68,9 @@ from purekrb.messages.ap import AuthorizationDataEntry, Checksum, HostAddress, K
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+
+if TYPE_CHECKING:
+    from purekrb.exchanges.identity import ClientIdentity
 
 __all__ = ["SecurityContext", "Initiator", "Acceptor", "MAX_TOKEN"]
 
@@ -310,6 +313,12 @@ class SecurityContext:
             )
 
 
+def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
+    from purekrb.exchanges.identity import client_identity  # only who asks for the PAC pays for its decoder
+
+    return client_identity(accepted, required=required)
+
+
 def _bytes(data: bytes) -> bytes:
     """Return any bytes-like object as bytes; TypeError for all else (bytes(5) would be five zeros)."""
     return data if type(data) is bytes else memoryview(data).tobytes()
@@ -458,7 +467,8 @@ class Acceptor(SecurityContext):
     identity is that of the key which decrypted the ticket. `require` names the flags without which no context comes
     about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
     `channel_bindings` are compared when the client sends some; with `require_channel_bindings` it must.
-    `peer_address` is checked against a ticket's addresses. With `accept_delegation` false a delegated credential is
+    `peer_address` is checked against a ticket's addresses. `require_pac` refuses clients without a PAC that both the
+    service's key and the KDC have signed. With `accept_delegation` false a delegated credential is
     neither read nor reported. Only mechanism "kerberos" exists.
     """
 
@@ -475,6 +485,7 @@ class Acceptor(SecurityContext):
         require: Flag = Flag.MUTUAL,
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
         peer_address: HostAddress | None = None,
+        require_pac: bool = False,
         accept_delegation: bool = True,
         enforce_expiry: bool = True,
         clock: Clock = now,
@@ -498,10 +509,24 @@ class Acceptor(SecurityContext):
         self._clock_skew = timedelta(seconds=clock_skew)
         self._require = int(require)
         self._peer_address = peer_address
+        self._require_pac = require_pac
         self._accept_delegation = accept_delegation
         self._delegated: Credential | None = None
         self._bound = False
         self._accepted: AcceptedApReq | None = None
+        self._identity: ClientIdentity | None = None
+
+    @property
+    def identity(self) -> ClientIdentity:
+        """Who the client is: its principal, and from the ticket's PAC its SIDs and names. Verified at the first call.
+
+        Without a PAC only the principal is known (`has_pac` is false). Raises PacError where the PAC is not signed with
+        the service's key, is malformed or about another client. Source: MS-PAC 2, MS-KILE 3.4.5.3.
+        """
+        self._established()
+        if self._identity is None:
+            self._identity = _identify(self._known(self._accepted), required=False)
+        return self._identity
 
     @property
     def delegated_credential(self) -> Credential | None:
@@ -555,6 +580,8 @@ class Acceptor(SecurityContext):
             peer_address=self._peer_address,
         )
         self._keep_until_end(accepted.authenticator.subkey)  # the ticket's key is kept with the service's
+        if self._require_pac:
+            self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)

@@ -1,0 +1,155 @@
+"""Who the client of a ticket is: the principal that the KDC vouches for, and what its PAC says of the account.
+
+Only what the KDC signed with the service's own key counts, so the order is: find the PAC, verify its server signature,
+and only then decode what is in it. Source: MS-PAC 2.8, MS-KILE 3.4.5.3.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from purekrb import crypto
+from purekrb.constants import AuthDataType, ErrorCode, KeyUsage
+from purekrb.errors import IntegrityError, PacError
+from purekrb.exchanges.ap_exchange import AcceptedApReq
+from purekrb.exchanges.authorization_data import relevant_entries
+from purekrb.keys import etype_name
+from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry
+from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
+from purekrb.names import Principal
+from purekrb.sid import Sid
+
+__all__ = ["ClientIdentity", "client_identity", "verified_pac"]
+
+log = logging.getLogger("purekrb.ap")
+#: SE_GROUP_USE_FOR_DENY_ONLY: a membership that takes rights away and never gives any. Source: MS-PAC 2.2.1.
+_DENY_ONLY = 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """Who the client is. `principal` is always known; the rest is the PAC's, and None or () where that is silent.
+
+    has_pac     whether the ticket holds a PAC; it is then verified. Tickets of KDCs without a directory have none
+    user_sid    the account's SID as text, S-1-5-21-...: what rights should be tied to, since names can be taken over
+    group_sids  the SIDs of its groups, the primary one first, without those that only deny
+    domain, name  NetBIOS name of its domain and name of the account, as in DOMAIN\\name; a computer's ends in `$`
+    full_name   the display name
+    upn         the user principal name, alice@example.test; the KDC makes one up for an account that has none
+    dns_domain  the DNS name of its domain
+    """
+
+    principal: Principal
+    has_pac: bool = False
+    user_sid: str | None = None
+    group_sids: tuple[str, ...] = ()
+    domain: str | None = None
+    name: str | None = None
+    full_name: str | None = None
+    upn: str | None = None
+    dns_domain: str | None = None
+
+    def __str__(self) -> str:
+        """DOMAIN\\name where the PAC tells both, else the principal."""
+        return f"{self.domain}\\{self.name}" if self.domain and self.name else str(self.principal)
+
+
+def client_identity(accepted: AcceptedApReq, *, required: bool = False) -> ClientIdentity:
+    """Return who the client of a verified AP-REQ is; `required` as in `verified_pac`. Raises PacError."""
+    pac = verified_pac(accepted, required=required)
+    if pac is None:
+        log.debug("the ticket of %s holds no PAC: its SIDs are unknown", accepted.client)
+        return ClientIdentity(accepted.client)
+    logon_info, upn_info = pac.buffer(PacBuffer.LOGON_INFO), pac.buffer(PacBuffer.UPN_DNS_INFO)
+    requester = pac.buffer(PacBuffer.REQUESTER_SID)
+    logon = None if logon_info is None else LogonInfo.decode(logon_info)
+    names = None if upn_info is None else UpnDnsInfo.decode(upn_info)
+    if logon is not None:
+        # Three places name the account; a KDC that was made to mix up two accounts lets them differ (CVE-2020-25719).
+        _check_same(logon.user_sid, None if requester is None else requester == logon.user_sid.encode())
+        _check_same(logon.user_sid, None if names is None or names.sid is None else names.sid == logon.user_sid)
+    return ClientIdentity(
+        principal=accepted.client,
+        has_pac=True,
+        user_sid=None if logon is None else str(logon.user_sid),
+        group_sids=() if logon is None else _group_sids(logon),
+        domain=None if logon is None else logon.domain,
+        name=None if logon is None else logon.effective_name,
+        full_name=None if logon is None else logon.full_name,
+        upn=None if names is None else names.upn,
+        dns_domain=None if names is None else names.dns_domain,
+    )
+
+
+def verified_pac(accepted: AcceptedApReq, *, required: bool = False) -> Pac | None:
+    """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
+
+    Genuine: signed with the key that decrypted the ticket, by the checksum type of that key; about the ticket's client
+    and authtime. `required` refuses a ticket without a PAC, and one whose KDC does not sign ticket and PAC as a whole
+    (CVE-2020-17049, CVE-2022-37967); these signatures are for KDCs, which alone can verify them.
+    """
+    data = _find_pac(accepted.ticket.authorization_data)
+    if data is None:
+        if required:
+            raise _not_acceptable("the ticket holds no PAC")
+        return None
+    pac = Pac.decode(data)
+    server, kdc = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
+    if server is None or kdc is None:
+        raise PacError("the PAC is not signed: it needs the signatures of the service's key and of the KDC's")
+    if server.cksumtype != crypto.profile_of(accepted.key.etype).checksum_type:
+        raise PacError(
+            f"the PAC is signed with checksum type {server.cksumtype}, which is not that of the service's "
+            f"{etype_name(accepted.key.etype)} key"
+        )
+    try:
+        crypto.verify_checksum(accepted.key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature)
+    except IntegrityError:
+        raise PacError("the PAC's server signature is wrong: it was altered, or made for another service") from None
+    client_info = pac.buffer(PacBuffer.CLIENT_INFO)
+    if client_info is None:
+        raise PacError("the PAC does not say which client it is about")
+    about = ClientInfo.decode(client_info)
+    if about.name != "/".join(accepted.client.components) or about.authtime != accepted.ticket.authtime:
+        raise PacError("the PAC is about another client, or of another time, than its ticket")
+    if required:
+        for kind in (PacBuffer.TICKET_CHECKSUM, PacBuffer.FULL_CHECKSUM):
+            if pac.signature(kind) is None:
+                raise _not_acceptable(f"the KDC made no {kind.name}")
+    log.debug("the PAC of %s is verified with the key of %s", accepted.client, accepted.service)
+    return pac
+
+
+def _not_acceptable(why: str) -> PacError:
+    return PacError(
+        f"{why}, and this acceptor requires a PAC: update the domain controllers, or allow tickets without PAC",
+        code=ErrorCode.KDC_ERR_POLICY,
+    )
+
+
+def _find_pac(entries: tuple[AuthorizationDataEntry, ...] | None) -> bytes | None:
+    """Return the one PAC, which stands in a top-level AD-IF-RELEVANT. Source: MS-PAC 3.1.1."""
+    found = [entry.ad_data for entry in relevant_entries(entries) if entry.ad_type == AuthDataType.WIN2K_PAC]
+    if not found:
+        return None
+    proper = [
+        entry.ad_data
+        for outer in entries or ()
+        if outer.ad_type == AuthDataType.IF_RELEVANT
+        for entry in AuthorizationData.decode(outer.ad_data).entries
+        if entry.ad_type == AuthDataType.WIN2K_PAC
+    ]
+    if len(found) > 1 or proper != found:
+        raise PacError("the ticket holds several PACs, or one in a place where no KDC puts it")
+    return proper[0]
+
+
+def _check_same(account: Sid, same: bool | None) -> None:
+    if same is False:
+        raise PacError(f"the PAC names two accounts: its logon information that of {account}, another part another one")
+
+
+def _group_sids(logon: LogonInfo) -> tuple[str, ...]:
+    granted = (group.sid for group in logon.groups if not group.attributes & _DENY_ONLY)
+    return tuple(dict.fromkeys(map(str, (logon.primary_group, *granted))))
