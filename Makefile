@@ -32,9 +32,10 @@ test-pythons:
 soak: peers $(VENV)/interop-$(VERSION)
 	PUREKRB_SOAK=1 $(BIN)/python -m pytest
 
-# vectors/recorded anew, with MIT. Only needed when purekrb's own messages change.
+# vectors/recorded and vectors/pac.json anew, with MIT and Samba. Only needed when purekrb's own messages change.
 record: peers $(VENV)/interop-$(VERSION)
 	PYTHONPATH=tests $(BIN)/python -m record
+	PYTHONPATH=tests $(BIN)/python -m record.pac
 
 # Every row of bench/README.md against the other implementations; rewrites its tables and its plot.
 bench: bench-peers

@@ -241,9 +241,11 @@ class SambaDc:
         with contextlib.suppress(RuntimeError):
             self._ldb("ldbdel", "-r", dn)
 
-    def search(self, filter: str, *attributes: str, base: str | None = None) -> list[dict[str, list[str | bytes]]]:
+    def search(
+        self, filter: str, *attributes: str, base: str | None = None, scope: str = "sub"
+    ) -> list[dict[str, list[str | bytes]]]:
         """Return what the database itself has; values that are no plain ASCII as bytes. "dn" is always among them."""
-        output = self._ldb("ldbsearch", "-b", base or self.base, "-s", "sub", filter, *attributes)
+        output = self._ldb("ldbsearch", "-b", base or self.base, "-s", scope, filter, *attributes)
         entries: list[dict[str, list[str | bytes]]] = []
         for line in output.replace("\n ", "").splitlines():
             name, separator, value = line.partition(":")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from purekrb import ClientIdentity, ContextError, Principal, crypto
-from purekrb.constants import EncryptionType
+from purekrb import ClientIdentity, ContextError, EncryptionKey, Principal, crypto
+from purekrb.constants import EncryptionType, KeyUsage
+from purekrb.exchanges.identity import client_identity
+from purekrb.messages.ap import EncTicketPart, Ticket
 from purekrb.messages.pac import PacBuffer
 from purekrb.sid import Sid
 from support.contexts import pair
 from support.pac import DOMAIN, RESOURCES, USER_SID, assemble, buffers, client_info, element, established, now, sign
+from support.vectors import params
 
 AES = (17, 18, 19, 20)
 
@@ -31,6 +36,16 @@ def test_identity_holds_what_the_pac_says(etype: int) -> None:
     )
     assert str(context.identity) == "EXAMPLE\\alice"
     assert context.identity is context.identity
+
+
+@pytest.mark.parametrize("vector", params("pac.json", "{etype}"))
+def test_recorded_pacs_are_verified_and_read(vector: dict[str, Any]) -> None:
+    key = EncryptionKey(vector["etype"], vector["service_key"])
+    cipher = Ticket.decode(vector["ticket"]).enc_part.cipher
+    ticket = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+    expected = vector["identity"]
+    known = {"principal": Principal.parse(expected["principal"]), "group_sids": tuple(expected["group_sids"])}
+    assert client_identity(ticket, key) == ClientIdentity(**{**expected, **known})
 
 
 def test_identity_under_an_rc4_key_is_signed_with_hmac_md5() -> None:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from purekrb import crypto
 from purekrb.constants import AuthDataType, ErrorCode, KeyUsage
 from purekrb.errors import IntegrityError, PacError
-from purekrb.exchanges.ap_exchange import AcceptedApReq
 from purekrb.exchanges.authorization_data import relevant_entries
-from purekrb.keys import etype_name
-from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EncTicketPart
 from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.names import Principal
 from purekrb.sid import Sid
@@ -55,12 +54,14 @@ class ClientIdentity:
         return f"{self.domain}\\{self.name}" if self.domain and self.name else str(self.principal)
 
 
-def client_identity(accepted: AcceptedApReq, *, required: bool = False) -> ClientIdentity:
-    """Return who the client of a verified AP-REQ is; `required` as in `verified_pac`. Raises PacError."""
-    pac = verified_pac(accepted, required=required)
+def client_identity(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> ClientIdentity:
+    """Return who the client of a ticket is; the arguments are those of `verified_pac`. Raises PacError."""
+    client = ticket.cname.principal(ticket.crealm)
+    pac = verified_pac(ticket, service_key, required=required)
     if pac is None:
-        log.debug("the ticket of %s holds no PAC: its SIDs are unknown", accepted.client)
-        return ClientIdentity(accepted.client)
+        log.debug("the ticket of %s holds no PAC: its SIDs are unknown", client)
+        return ClientIdentity(client)
+    log.debug("the PAC of %s is verified", client)
     logon_info, upn_info = pac.buffer(PacBuffer.LOGON_INFO), pac.buffer(PacBuffer.UPN_DNS_INFO)
     requester = pac.buffer(PacBuffer.REQUESTER_SID)
     logon = None if logon_info is None else LogonInfo.decode(logon_info)
@@ -70,7 +71,7 @@ def client_identity(accepted: AcceptedApReq, *, required: bool = False) -> Clien
         _check_same(logon.user_sid, None if requester is None else requester == logon.user_sid.encode())
         _check_same(logon.user_sid, None if names is None or names.sid is None else names.sid == logon.user_sid)
     return ClientIdentity(
-        principal=accepted.client,
+        principal=client,
         has_pac=True,
         user_sid=None if logon is None else str(logon.user_sid),
         group_sids=() if logon is None else _group_sids(logon),
@@ -82,14 +83,14 @@ def client_identity(accepted: AcceptedApReq, *, required: bool = False) -> Clien
     )
 
 
-def verified_pac(accepted: AcceptedApReq, *, required: bool = False) -> Pac | None:
+def verified_pac(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> Pac | None:
     """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
 
-    Genuine: signed with the key that decrypted the ticket, by the checksum type of that key; about the ticket's client
-    and authtime. `required` refuses a ticket without a PAC, and one whose KDC does not sign ticket and PAC as a whole
-    (CVE-2020-17049, CVE-2022-37967); these signatures are for KDCs, which alone can verify them.
+    Genuine: signed with `service_key`, which decrypted the ticket, by the checksum type of that key; about the ticket's
+    client and authtime. `required` refuses a ticket without a PAC, and one whose KDC does not sign ticket and PAC as a
+    whole (CVE-2020-17049, CVE-2022-37967); these signatures are for KDCs, which alone can verify them.
     """
-    data = _find_pac(accepted.ticket.authorization_data)
+    data = _find_pac(ticket.authorization_data)
     if data is None:
         if required:
             raise _not_acceptable("the ticket holds no PAC")
@@ -98,26 +99,25 @@ def verified_pac(accepted: AcceptedApReq, *, required: bool = False) -> Pac | No
     server, kdc = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
     if server is None or kdc is None:
         raise PacError("the PAC is not signed: it needs the signatures of the service's key and of the KDC's")
-    if server.cksumtype != crypto.profile_of(accepted.key.etype).checksum_type:
+    if server.cksumtype != crypto.profile_of(service_key.etype).checksum_type:
         raise PacError(
             f"the PAC is signed with checksum type {server.cksumtype}, which is not that of the service's "
-            f"{etype_name(accepted.key.etype)} key"
+            f"{etype_name(service_key.etype)} key"
         )
     try:
-        crypto.verify_checksum(accepted.key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature)
+        crypto.verify_checksum(service_key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature)
     except IntegrityError:
         raise PacError("the PAC's server signature is wrong: it was altered, or made for another service") from None
     client_info = pac.buffer(PacBuffer.CLIENT_INFO)
     if client_info is None:
         raise PacError("the PAC does not say which client it is about")
     about = ClientInfo.decode(client_info)
-    if about.name != "/".join(accepted.client.components) or about.authtime != accepted.ticket.authtime:
+    if about.name != "/".join(ticket.cname.components) or about.authtime != ticket.authtime:
         raise PacError("the PAC is about another client, or of another time, than its ticket")
     if required:
         for kind in (PacBuffer.TICKET_CHECKSUM, PacBuffer.FULL_CHECKSUM):
             if pac.signature(kind) is None:
                 raise _not_acceptable(f"the KDC made no {kind.name}")
-    log.debug("the PAC of %s is verified with the key of %s", accepted.client, accepted.service)
     return pac
 
 

@@ -316,7 +316,7 @@ class SecurityContext:
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
     from purekrb.exchanges.identity import client_identity  # only who asks for the PAC pays for its decoder
 
-    return client_identity(accepted, required=required)
+    return client_identity(accepted.ticket, accepted.key, required=required)
 
 
 def _bytes(data: bytes) -> bytes:

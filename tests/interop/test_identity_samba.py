@@ -1,0 +1,80 @@
+"""Who the client is, by the PACs that Samba's domain controller and MIT's KDC put into tickets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from purekrb import Acceptor, Credential, Initiator, KdcClient, Keytab
+from purekrb.replay import MemoryReplayCache
+from purekrb.sid import Sid
+from support.samba import SambaDc
+
+
+@pytest.fixture(scope="module")
+def web(samba_dc: SambaDc) -> Keytab:
+    """The keys of a computer's HTTP service."""
+    samba_dc.add_computer("PACWEB", servicePrincipalName=["HTTP/pacweb.ad.test"])
+    return Keytab.load(samba_dc.keytab("HTTP/pacweb.ad.test"))
+
+
+def accepted(dc: SambaDc, user: str, keytab: Keytab, **options: bool) -> Acceptor:
+    credential = Credential.from_password(f"{user}@{dc.realm}", dc.password)
+    ticket = KdcClient(dc.config).get_ticket(credential, "HTTP/pacweb.ad.test")
+    initiator = Initiator(ticket)
+    acceptor = Acceptor(keytab, replay_cache=MemoryReplayCache(), **options)
+    reply = acceptor.step(initiator.step())
+    initiator.step(reply)
+    return acceptor
+
+
+def attribute(dc: SambaDc, account: str, name: str) -> list[str | bytes]:
+    [entry] = dc.search(f"(sAMAccountName={account})", name)
+    return entry[name]
+
+
+@pytest.fixture(scope="module")
+def anna(samba_dc: SambaDc) -> Iterator[str]:
+    """A user in a group that is in a group, and in a domain-local one."""
+    dn = samba_dc.add_user("pac-anna", displayName="Anna P\u00e4c")
+    groups = [f"CN=pac-{kind},CN=Users,{samba_dc.base}" for kind in ("inner", "outer", "local")]
+    for group in groups:
+        samba_dc.delete(group)
+    for group, kind, member in zip(groups, (-2147483646, -2147483646, -2147483644), (dn, groups[0], dn), strict=True):
+        samba_dc.modify(
+            f"dn: {group}\nchangetype: add\nobjectClass: group\n"
+            f"sAMAccountName: {group[3:].partition(',')[0]}\ngroupType: {kind}\nmember: {member}\n"
+        )
+    yield dn
+    for group in groups:
+        samba_dc.delete(group)
+
+
+def test_chk_43_sids_are_those_that_the_directory_computes(samba_dc: SambaDc, web: Keytab, anna: str) -> None:
+    identity = accepted(samba_dc, "pac-anna", web, require_pac=True).identity
+    [entry] = samba_dc.search("(objectClass=user)", "tokenGroups", base=anna, scope="base")
+    directory = {_sid(value) for value in entry["tokenGroups"]}
+    [sid] = attribute(samba_dc, "pac-anna", "objectSid")
+    assert identity.user_sid == _sid(sid)
+    domain = identity.user_sid.rpartition("-")[0]
+    ours = set(identity.group_sids)
+    for group in ("pac-inner", "pac-outer", "pac-local"):
+        assert _sid(attribute(samba_dc, group, "objectSid")[0]) in ours
+    # The directory adds what is local to the DC (S-1-5-32-...), the PAC how the client authenticated (S-1-18-...).
+    assert {sid for sid in ours if sid.startswith(domain)} == {sid for sid in directory if sid.startswith(domain)}
+    assert (identity.domain, identity.name) == (samba_dc.netbios_domain, "pac-anna")
+    assert identity.full_name == "Anna P\u00e4c"
+    assert (identity.upn, identity.dns_domain) == ("pac-anna@ad.test", "AD.TEST")
+    assert str(identity.principal) == "pac-anna@AD.TEST"
+
+
+def test_the_identity_of_a_computer_keeps_its_dollar(samba_dc: SambaDc, web: Keytab) -> None:
+    samba_dc.add_computer("PACHOST")
+    identity = accepted(samba_dc, "PACHOST$", web, require_pac=True).identity
+    assert str(identity) == f"{samba_dc.netbios_domain}\\PACHOST$"
+    assert identity.user_sid == _sid(attribute(samba_dc, "PACHOST$", "objectSid")[0])
+
+
+def _sid(value: str | bytes) -> str:
+    return value if isinstance(value, str) else str(Sid.decode(value))
