@@ -42,7 +42,13 @@ __all__ = [
 
 
 class KerberosError(Exception):
-    """Base of every error that a public call raises (besides TypeError and ValueError for misuse)."""
+    """Base of every error that a public call raises (besides TypeError and ValueError for misuse).
+
+    `response` holds what the peer of a context must hear, to be sent before closing: a KRB-ERROR, or the rejection of a
+    negotiation. None where it must hear nothing.
+    """
+
+    response: bytes | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Process pools pickle errors; the default would call __init__ without the arguments that subclasses demand.
@@ -134,11 +140,7 @@ class ClockSkewError(KdcError):
 
 
 class ApError(KerberosError):
-    """An AP exchange failed.
-
-    `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9). `response` holds the bytes to send to the peer
-    before closing, or None where it must hear nothing.
-    """
+    """An AP exchange failed. `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9)."""
 
     def __init__(self, message: str, *, code: int, response: bytes | None = None) -> None:
         super().__init__(message)

@@ -48,7 +48,8 @@ from purekrb.channel.aio import Channel as AioChannel
 from purekrb.channel.establish import handshake_deadline
 from purekrb.channel.framing import encode_frame
 from purekrb.channel.stream import CHANNEL_FLAGS, MAX_ROUNDS, SealedStream, check_flags
-from purekrb.constants import ErrorCode
+from purekrb.constants import ErrorCode, NegState
+from purekrb.messages.spnego import NegTokenResp
 from purekrb.testing import Realm
 from support.channels import (
     LOCALHOST,
@@ -311,7 +312,6 @@ HOSTILE_BEGINNINGS = {
     "http-request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "junk-token": encode_frame(b"x" * 48_000),
     "one-byte-token": encode_frame(b"\x60"),
-    "spnego-token": encode_frame(bytes.fromhex("600a06062b06010505020000")),
 }
 
 
@@ -320,6 +320,15 @@ def test_a_hostile_beginning_ends_that_connection_only(server: Side, beginning: 
     with server.serve(KEYS) as running:
         with RawClient(running.address) as raw:
             raw.socket.sendall(beginning)
+            assert raw.ended()
+        assert_echoes(server, running.address)
+
+
+def test_a_negotiation_that_is_refused_is_rejected_before_the_end(server: Side) -> None:
+    with server.serve(KEYS) as running:
+        with RawClient(running.address) as raw:
+            raw.socket.sendall(encode_frame(bytes.fromhex("600a06062b06010505020000")))
+            assert NegTokenResp.decode(raw.recv_frame()) == NegTokenResp(NegState.REJECT)
             assert raw.ended()
         assert_echoes(server, running.address)
 
@@ -547,8 +556,9 @@ def test_channel_bindings_must_be_equal(client: Side, server: Side) -> None:
 class _Endless(Initiator):
     """A mechanism that never comes to an end."""
 
-    def _step(self, in_token: bytes | None) -> bytes:
-        return b"once more"
+    def _begin(self, _in_token: bytes | None) -> Iterator[bytes]:  # type: ignore[override]
+        while True:
+            yield b"once more"
 
 
 def test_a_handshake_has_at_most_ten_rounds() -> None:

@@ -187,7 +187,7 @@ def test_k125_an_ap_rep_with_another_token_id(tok_id: str) -> None:
 def test_k126_no_ap_rep_means_no_context(reply: bytes | None) -> None:
     handshake = Handshake()
     assert not handshake.initiator.established
-    with pytest.raises(ContextError, match="waits for the service's proof"):
+    with pytest.raises(ContextError, match="waits for the peer's next token"):
         handshake.initiator.wrap(b"secret")
     handshake.refuses(reply)
     control = Handshake()

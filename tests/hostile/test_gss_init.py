@@ -73,7 +73,7 @@ CUT_OFF = ("", "60", "6084", "604006", "60400609", "6002", "600006", "60820000",
 )
 def test_k099_a_frame_that_is_cut_off(token: bytes) -> None:
     ticket, keys = issue()
-    refuse(keys, token, DecodeError)
+    refuse(keys, token, DecodeError, mechanism="kerberos")
     take(keys, ap_req(ticket))
 
 
@@ -83,7 +83,6 @@ OTHER_OIDS = [
     pytest.param(tlv(6, KRB5_MECH_OID + b"\0"), id="K100-longer"),
     pytest.param(tlv(6, KRB5_MECH_OID[:-1] + b"\3"), id="K100-user-to-user"),
     pytest.param(tlv(6, bytes.fromhex("2b0601050502")), id="K100-spnego"),
-    pytest.param(tlv(6, bytes.fromhex("2a864882f712010202")), id="K100-microsofts"),
     pytest.param(tlv(6, b"\x80" * 40_000), id="K100-40-kB"),
 ]
 
@@ -92,7 +91,7 @@ OTHER_OIDS = [
 def test_k100_another_mechanism(oid: bytes) -> None:
     ticket, keys = issue()
     inner = b"\x01\x00" + unframe(ap_req(ticket))[1]
-    error = refuse(keys, tlv(0x60, oid + inner), UnsupportedError)
+    error = refuse(keys, tlv(0x60, oid + inner), UnsupportedError, mechanism="kerberos")
     assert len(str(error)) < 200
     take(keys, tlv(0x60, OID + inner))
 
@@ -429,7 +428,7 @@ def test_k113_an_established_context_takes_no_other_token_and_stays_what_it_is()
     assert theirs.unwrap(ours.wrap(b"still")) == b"still"
 
 
-@pytest.mark.parametrize("bad", [b"", b"\x60", None, b"\x60\x02\x06\x00"])
+@pytest.mark.parametrize("bad", [b"token", b"\x60", None, b"\x60\x02\x06\x00"])
 def test_k113_a_failed_acceptor_stays_failed(bad: bytes | None) -> None:
     ticket, keys = issue()
     context = acceptor(keys)
@@ -462,7 +461,7 @@ def test_k113_steps_that_do_not_fit_the_role() -> None:
         Initiator(ticket).step(b"\x60\x00")
     waiting = Initiator(ticket)
     waiting.step()
-    with pytest.raises(ContextError, match="AP-REP"):
+    with pytest.raises(ContextError, match="pass it to step"):
         waiting.step()
     with pytest.raises(ContextError, match="needs the initiator's token"):
         acceptor(keys).step()
@@ -512,7 +511,7 @@ def test_k114_a_half_open_context_gives_nothing(name: str) -> None:
         failed.step(b"token")
     fresh, refused = acceptor(keys), acceptor(keys)
     with pytest.raises(DecodeError):
-        refused.step(b"")
+        refused.step(b"token")
     contexts: tuple[Initiator | Acceptor, ...] = (fresh, refused)
     if name in CALLS:
         contexts += (new, waiting, failed)
