@@ -34,6 +34,8 @@ __all__ = [
     "Flag",
     "ChannelBindings",
     "ClientIdentity",
+    "IovBuffer",
+    "IovType",
     # streams
     "connect",
     "listen",
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.channel_bindings import ChannelBindings
     from purekrb.gss.context import Acceptor, Initiator
+    from purekrb.gss.iov import IovBuffer, IovType
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
     from purekrb.kdc.config import Config
     from purekrb.keys import EncryptionKey
@@ -141,6 +144,8 @@ _HOMES = {
     "Acceptor": "gss.context",
     "ChannelBindings": "gss.channel_bindings",
     "ClientIdentity": "exchanges.identity",
+    "IovBuffer": "gss.iov",
+    "IovType": "gss.iov",
     "connect": "channel.blocking",
     "listen": "channel.blocking",
 }

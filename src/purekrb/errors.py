@@ -80,7 +80,7 @@ class ProtocolError(KerberosError):
 
 
 class MutualAuthenticationError(ProtocolError):
-    """The service did not prove that it holds its key. Treat the peer as an impostor."""
+    """The service (in DCE style: or the client) did not prove that it holds its key. Treat the peer as an impostor."""
 
 
 class IntegrityError(KerberosError):

@@ -31,7 +31,7 @@ from purekrb import (
 from purekrb.constants import KRB5_MECH_OID, ChecksumType, ErrorCode, KeyUsage, TicketFlags
 from purekrb.exchanges.krb_cred import build_krb_cred
 from purekrb.gss.framing import frame, unframe
-from purekrb.messages.ap import Checksum, EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo
+from purekrb.messages.ap import Checksum, EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo, KrbError
 from purekrb.messages.der import tlv
 from purekrb.system import now, random_bytes
 from support.contexts import acceptor, ap_req, authenticator, error_of, gss_checksum, pair
@@ -149,12 +149,30 @@ def test_k103_an_ap_req_without_its_frame() -> None:
     take(keys, frame(b"\x01\x00", message))
 
 
-def test_dce_style_is_refused_by_both_sides() -> None:
+def test_k103_dce_style_with_a_frame() -> None:
     ticket, keys = issue()
-    with pytest.raises(UnsupportedError, match="three-leg"):
-        Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
-    made = authenticator(ticket, cksum=gss_checksum(int(Flag.DEFAULT | Flag.DCE_STYLE)))
-    refuse(keys, ap_req(ticket, made), UnsupportedError, "three-leg")
+    for flags in (Flag.DEFAULT | Flag.DCE_STYLE, Flag.DCE_STYLE):
+        made = ap_req(ticket, authenticator(ticket, cksum=gss_checksum(int(flags))))
+        refuse(keys, made, DecodeError, "frame")
+        theirs = acceptor(keys)
+        assert theirs.step(unframe(made)[1])
+        assert not theirs.established
+
+
+def test_k103_what_is_refused_in_dce_style_is_told_without_a_frame() -> None:
+    ticket, _ = issue()
+    _, keys = issue()
+    theirs = acceptor(keys)
+    with pytest.raises(ApError) as caught:
+        theirs.step(Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE).step())
+    assert caught.value.response is not None
+    assert KrbError.decode(caught.value.response).error_code == caught.value.code
+    for response in (caught.value.response, frame(b"\x03\x00", caught.value.response)):
+        ours = Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
+        ours.step()
+        with pytest.raises(ApError, match="the service refused us") as told:
+            ours.step(response)
+        assert told.value.code == caught.value.code
 
 
 # --- K104 to K109: the checksum field

@@ -4,9 +4,10 @@
     NEW --step()--------> AP-REQ --------------> NEW --step(AP-REQ)--> ESTABLISHED
     WAITING --step(AP-REP)--> ESTABLISHED <----- AP-REP
 
-Without MUTUAL the initiator is ESTABLISHED at once. Any failure leads to FAILED, `close` to CLOSED, both for good.
-The tokens of each side come from one generator, its handshake: `_kerberos`, or that of negotiate.py around it.
-Source: RFC 4121 4.1, RFC 2743 2.2.
+Without MUTUAL the initiator is ESTABLISHED at once. In DCE style the acceptor is WAITING after its AP-REP, and the
+initiator's last step returns an AP-REP of its own, which establishes the acceptor. Any failure leads to FAILED, `close`
+to CLOSED, both for good. The tokens of each side come from one generator, its handshake: `_kerberos`, or that of
+negotiate.py around it. Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import enum
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from threading import Lock
@@ -57,18 +58,20 @@ from purekrb.exchanges.ap_exchange import (
     accept_ap_req,
     build_ap_rep,
     build_ap_req,
+    build_third_leg,
     remember_authenticator,
     verify_ap_rep,
+    verify_third_leg,
 )
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe
+from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe, unframe_any
+from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
 from purekrb.gss.negotiate import Handshake, accept, initiate
 from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.gss.refusal import peer_refused
-from purekrb.gss.tokens import CfxProtection
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import AuthorizationDataEntry, Checksum, HostAddress, KrbError
 from purekrb.names import Principal
@@ -111,11 +114,17 @@ class _Protection(Protocol):
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int: ...
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
+    def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]: ...
 
 
-_PROTECTIONS: dict[int, Callable[..., _Protection]] = {
-    etype: protection for protection in (CfxProtection, Rc4Protection) for etype in protection.etypes
-}
+def _by_etype(*protections: type[IovProtection | Rc4Protection]) -> dict[int, Callable[..., _Protection]]:
+    return {etype: protection for protection in protections for etype in protection.etypes}
+
+
+_PROTECTIONS = _by_etype(IovProtection, Rc4Protection)
+_DCE_PROTECTIONS = _by_etype(DceProtection)
 
 
 class SecurityContext:
@@ -280,6 +289,27 @@ class SecurityContext:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
         return self._established().wrap_size_limit(output_size, sealed)
 
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
+        """Return `buffers` with a Wrap token in them: HEADER (and TRAILER) filled, DATA encrypted where `sealed`.
+
+        There are one HEADER, at most one TRAILER and one PADDING (which stays empty), and any number of DATA and
+        SIGN_ONLY. What is in SIGN_ONLY is signed in its place and stays as it is; without DATA nothing is sealed.
+        Raises ValueError for other sets of buffers, UnsupportedError in an RC4 context, and what `wrap` raises.
+        """
+        return self._sender().wrap_iov(buffers, sealed)
+
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[int]:
+        """Return the length that each buffer will have after `wrap_iov`."""
+        return self._established().wrap_iov_length(buffers, sealed)
+
+    def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
+        """Return the buffers of the peer's `wrap_iov` with the message in DATA; the others stay as they are.
+
+        A token in one piece is given as STREAM, with one empty DATA buffer, which receives the message. `sealed`
+        refuses DATA that is only signed. Errors as in `unwrap`; ValueError for other sets of buffers.
+        """
+        return self._established().unwrap_iov(buffers, sealed)
+
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
         self._end(_State.CLOSED)
@@ -330,7 +360,10 @@ class SecurityContext:
         self._key = EncryptionKey(key.etype, key.contents)
         self._keep_until_end(self._key)
         self._expires = self._endtime if self._enforce_expiry else None
-        return _PROTECTIONS[self._key.etype](
+        protections = _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
+        if key.etype not in protections:
+            raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
+        return protections[key.etype](
             self._key,
             initiator=initiator,
             acceptor_subkey=acceptor_subkey,
@@ -362,10 +395,10 @@ class Initiator(SecurityContext):
     """The client's side. `service_ticket` is all it needs: no KDC is asked.
 
     `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
-    was decrypted and its ctime and cusec equal what was sent. DELEG hands `forwarded_tgt` to the service, and only if
-    the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism` "negotiate" wraps Kerberos in
-    SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and `random` are for replaying
-    recordings; a clock given here must not return the same time twice.
+    was decrypted and its ctime and cusec equal what was sent; DCE_STYLE implies it. DELEG hands `forwarded_tgt` to the
+    service, and only if the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism`
+    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and
+    `random` are for replaying recordings; a clock given here must not return the same time twice.
     """
 
     def __init__(
@@ -402,7 +435,7 @@ class Initiator(SecurityContext):
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
-            raise UnsupportedError("DCE-style (three-leg) authentication is not available")
+            flags |= _MUTUAL
         if flags & (_REPLAY | _SEQUENCE | _CONF):
             flags |= _INTEG
         if flags & _DELEG:
@@ -423,11 +456,11 @@ class Initiator(SecurityContext):
         return self._kerberos()
 
     def _kerberos(self) -> Handshake[_Protection]:
-        """Yield the AP-REQ; with MUTUAL, take the AP-REP."""
+        """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
         token = self._first_token()
         if not self._flags & _MUTUAL:
             return token, self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
-        return None, self._take_reply((yield token))
+        return self._take_reply((yield token))
 
     def _first_token(self) -> bytes:
         ticket = self._ticket
@@ -456,7 +489,7 @@ class Initiator(SecurityContext):
             now=moment,
             random=self._random,
         )
-        return frame(TOK_AP_REQ, self._sent.message)
+        return self._sent.message if self._flags & _DCE_STYLE else frame(TOK_AP_REQ, self._sent.message)
 
     def _offered_etypes(self) -> tuple[int, ...]:
         """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
@@ -464,17 +497,25 @@ class Initiator(SecurityContext):
         others = tuple(etype for etype in self._permitted_etypes if etype != own)
         return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
 
-    def _take_reply(self, token: bytes) -> _Protection:
-        tok_id, message = unframe(token)
+    def _take_reply(self, token: bytes) -> tuple[bytes | None, _Protection]:
+        dce_style = bool(self._flags & _DCE_STYLE)
+        tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)
-        if tok_id != TOK_AP_REP:
+        if tok_id != TOK_AP_REP or dce_style != (message is token):
             raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
         if self._sent is None:
             raise ContextError("no AP-REQ was sent")
         part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
         self._keep_until_end(part.subkey)
-        return self._finish(part.subkey, 0 if part.seq_number is None else part.seq_number)
+        service_seq = 0 if part.seq_number is None else part.seq_number
+        protection = self._finish(part.subkey, service_seq)
+        third_leg = None
+        if dce_style:
+            third_leg = build_third_leg(
+                self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
+            )
+        return third_leg, protection
 
     def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> _Protection:
         protection = self._protect(
@@ -552,7 +593,8 @@ class Acceptor(SecurityContext):
         self._bound = False
         self._accepted: AcceptedApReq | None = None
         self._identity: ClientIdentity | None = None
-        self._mechanism = KRB5_MECH_OID
+        self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
+        self._seq_number = 0
 
     @property
     def identity(self) -> ClientIdentity:
@@ -600,24 +642,29 @@ class Acceptor(SecurityContext):
         return self._kerberos(in_token)
 
     def _kerberos(self, in_token: bytes) -> Handshake[_Protection]:
-        """Take the AP-REQ; with MUTUAL, return the AP-REP."""
-        yield from ()  # one token each is all: there is nothing to wait for
+        """Take the AP-REQ; with MUTUAL, return the AP-REP; in DCE style, yield it and take one."""
         moment = self._clock()
         # What calls Kerberos by Microsoft's name expects to hear it.
         ms_krb5 = is_framed_for(in_token, MS_KRB5_MECH_OID)
-        self._mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
-        tok_id, message = unframe(in_token, self._mechanism)
+        mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
+        tok_id, message = unframe_any(in_token, mechanism)
+        self._mechanism = None if message is in_token else mechanism
         try:
             if tok_id != TOK_AP_REQ:
                 raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
-            return self._accept(message, moment)
+            accepted = self._accept(message, moment)
+            reply, protection = self._reply(accepted)
         except ApError as error:
             if error.response is None:
                 error.response = self._krb_error(error.code, moment)
                 log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
+        if not self._flags & _DCE_STYLE or reply is None:
+            return reply, protection
+        verify_third_leg((yield reply), accepted.ticket.key, service_seq_number=self._seq_number)
+        return None, protection
 
-    def _accept(self, message: bytes, moment: datetime) -> tuple[bytes | None, _Protection]:
+    def _accept(self, message: bytes, moment: datetime) -> AcceptedApReq:
         accepted = accept_ap_req(
             message,
             self._keys,
@@ -631,6 +678,10 @@ class Acceptor(SecurityContext):
         if self._require_pac:
             self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
+        if (self._mechanism is None) != bool(checksum.flags & _DCE_STYLE):
+            raise DecodeError(
+                "an AP-REQ without GSS-API frame is only for DCE style, and DCE style is only without frame"
+            )
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
         if checksum.delegation is not None and self._accept_delegation:
@@ -643,7 +694,7 @@ class Acceptor(SecurityContext):
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
         self._starttime = accepted.ticket.starttime or accepted.ticket.authtime
         self._endtime = accepted.ticket.endtime
-        return self._reply(accepted)
+        return accepted
 
     def _reply(self, accepted: AcceptedApReq) -> tuple[bytes | None, _Protection]:
         initiator_seq = accepted.authenticator.seq_number or 0
@@ -657,15 +708,18 @@ class Acceptor(SecurityContext):
         plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
         subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
         self._keep_until_end(subkey)
-        seq_number = int.from_bytes(self._random(4), "big")
-        reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
-        return frame(TOK_AP_REP, reply, self._mechanism), self._protect(
+        self._seq_number = int.from_bytes(self._random(4), "big")
+        reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
+        return self._framed(TOK_AP_REP, reply), self._protect(
             subkey or initiator_key,
             initiator=False,
             acceptor_subkey=subkey is not None,
-            send_seq=seq_number,
+            send_seq=self._seq_number,
             receive_seq=initiator_seq,
         )
+
+    def _framed(self, tok_id: bytes, message: bytes) -> bytes:
+        return message if self._mechanism is None else frame(tok_id, message, self._mechanism)
 
     def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
         """Choose the initiator's first etype that is permitted here. Source: RFC 4537 3."""
@@ -685,9 +739,7 @@ class Acceptor(SecurityContext):
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
-            raise UnsupportedError(
-                "the initiator asks for DCE-style (three-leg) authentication, which is not available"
-            )
+            flags |= _MUTUAL
         missing = self._require & ~flags
         if missing:
             raise ApError(
@@ -726,7 +778,7 @@ class Acceptor(SecurityContext):
         return bool(int.from_bytes(options[0], "little") & _CLIENT_SENDS_BINDINGS)
 
     def _krb_error(self, code: int, moment: datetime) -> bytes:
-        """Return the framed KRB-ERROR for the peer: code, time and our name, nothing else. Source: RFC 4120 5.9.1."""
+        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""
         name = self._service or next((entry.principal for entry in self._keys), Principal((), ""))
         error = KrbError(
             pvno=5,
@@ -743,4 +795,4 @@ class Acceptor(SecurityContext):
             e_text=None,
             e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
         )
-        return frame(TOK_KRB_ERROR, error.encode(), self._mechanism)
+        return self._framed(TOK_KRB_ERROR, error.encode())

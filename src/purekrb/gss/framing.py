@@ -18,6 +18,7 @@ __all__ = [
     "TOK_KRB_ERROR",
     "frame",
     "unframe",
+    "unframe_any",
     "frame_mechanism",
     "unframe_mechanism",
     "is_framed_for",
@@ -28,6 +29,8 @@ TOK_AP_REQ = b"\x01\x00"
 TOK_AP_REP = b"\x02\x00"
 TOK_KRB_ERROR = b"\x03\x00"
 
+#: How messages begin that come without a frame, as in DCE style.
+_BARE = {b"\x6e": TOK_AP_REQ, b"\x6f": TOK_AP_REP, b"\x7e": TOK_KRB_ERROR}
 #: How NTLM's messages begin, which come without a frame.
 _NTLM = b"NTLMSSP\0"
 _LONGEST_HEADER = 6
@@ -84,6 +87,12 @@ def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, byte
     if len(inner) < 2:
         raise DecodeError("the GSS-API token ends before its token id")
     return inner[:2], inner[2:]
+
+
+def unframe_any(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
+    """Return what `unframe` does, and of a message without frame, as DCE style has them, its token id and itself."""
+    tok_id = _BARE.get(token[:1])
+    return (tok_id, token) if tok_id else unframe(token, mechanism)
 
 
 def is_framed_for(token: bytes, mechanism: bytes) -> bool:

@@ -34,7 +34,7 @@ from purekrb.errors import (
     SequenceError,
     UnsupportedError,
 )
-from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe, unframe_mechanism
+from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe_any, unframe_mechanism
 from purekrb.gss.refusal import peer_refused
 from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
 
@@ -210,7 +210,7 @@ def _read(token: bytes) -> NegTokenResp:
 def _rejected(message: NegTokenResp) -> ApError:
     if message.response_token:
         try:
-            tok_id, inner = unframe(message.response_token)
+            tok_id, inner = unframe_any(message.response_token)
             if tok_id == TOK_KRB_ERROR:
                 return peer_refused(inner)
         except KerberosError as error:
