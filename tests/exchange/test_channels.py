@@ -64,6 +64,7 @@ from support.channels import (
     raw_server,
     read_frame,
 )
+from support.spnego import PreferringNtlm
 from support.tickets import ALICE, SERVICE, issue
 
 TICKET, KEYS = issue()
@@ -322,6 +323,21 @@ def test_a_hostile_beginning_ends_that_connection_only(server: Side, beginning: 
             raw.socket.sendall(beginning)
             assert raw.ended()
         assert_echoes(server, running.address)
+
+
+def test_a_negotiation_of_five_tokens_makes_a_channel(server: Side) -> None:
+    with server.serve(KEYS) as running, RawClient(running.address) as raw:
+        client = PreferringNtlm(TICKET)
+        token = client.step(None)
+        for _ in range(2):
+            raw.send_frame(token or b"")
+            token = client.step(raw.recv_frame())
+        # The message follows the last token at once, before the server may have read it.
+        raw.send_frame(token or b"")
+        raw.send_frame(client.kerberos.wrap(b"hello"))
+        assert client.kerberos.unwrap(raw.recv_frame()) == b"hello"
+        raw.send_frame(client.kerberos.wrap(b""))
+        assert raw.ended()
 
 
 def test_a_negotiation_that_is_refused_is_rejected_before_the_end(server: Side) -> None:
@@ -1068,10 +1084,11 @@ def alice() -> Credential:
 TARGET = "ADSockAuth/web.example.test"
 
 
-def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Credential) -> None:
+@pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
+def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Credential, mechanism: str) -> None:
     with (
         Side("blocking").serve(realm.keytab(TARGET)) as running,
-        connect(running.address, TARGET, alice, realm.config) as channel,
+        connect(running.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
     ):
         channel.send(b"hello")
         assert channel.recv() == b"hello"
@@ -1079,7 +1096,10 @@ def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Crede
         assert str(channel.context.acceptor) == f"{TARGET}@EXAMPLE.TEST"
 
 
-def test_aio_connect_gets_its_tickets_and_talks_to_start_server(realm: Realm, alice: Credential) -> None:
+@pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
+def test_aio_connect_gets_its_tickets_and_talks_to_start_server(
+    realm: Realm, alice: Credential, mechanism: str
+) -> None:
     async def handler(channel: AioChannel) -> None:
         while (message := await channel.recv()) is not None:
             await channel.send(message.upper())
@@ -1087,7 +1107,7 @@ def test_aio_connect_gets_its_tickets_and_talks_to_start_server(realm: Realm, al
     async def main() -> None:
         async with (
             await aio.start_server(handler, LOCALHOST, realm.keytab(TARGET)) as server,
-            await aio.connect(server.address, TARGET, alice, realm.config) as channel,
+            await aio.connect(server.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
         ):
             await channel.send(b"hello")
             assert await channel.recv() == b"HELLO"

@@ -1,7 +1,7 @@
 """Services that do not prove themselves (K121 to K131).
 
-K126 with SPNEGO and K132 with HTTP belong to mechanisms that purekrb does not have yet; the first has its Kerberos side
-here: without an AP-REP there is no context.
+K126 with SPNEGO is in test_spnego.py; its Kerberos side is here: without an AP-REP there is no context. K132 belongs to
+HTTP, which purekrb does not speak.
 """
 
 from __future__ import annotations
