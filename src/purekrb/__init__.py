@@ -73,6 +73,10 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "DirectoryError",
+    "AccountNotFoundError",
+    "InsufficientRightsError",
+    "SpnValidatedWriteDeniedError",
+    "SpnNotUniqueError",
     "RegistrationError",
     "SpnError",
 ]
@@ -86,6 +90,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.errors import (
+        AccountNotFoundError,
         ApError,
         ChannelBindingsError,
         ClientRevokedError,
@@ -97,6 +102,7 @@ if TYPE_CHECKING:
         CredentialError,
         DecodeError,
         DirectoryError,
+        InsufficientRightsError,
         IntegrityError,
         KdcError,
         KdcEtypeError,
@@ -112,6 +118,8 @@ if TYPE_CHECKING:
         SequenceError,
         ServiceUnknownError,
         SpnError,
+        SpnNotUniqueError,
+        SpnValidatedWriteDeniedError,
         TransportError,
         TransportTimeoutError,
         UnsupportedError,

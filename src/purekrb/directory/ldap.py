@@ -9,13 +9,14 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from purekrb.errors import DirectoryError
+from purekrb.errors import DirectoryError, InsufficientRightsError
 
 with warnings.catch_warnings():
     # ldap3 2.9 uses names that pyasn1 0.6 has renamed; the warning about it is not for who imports purekrb.
@@ -30,13 +31,16 @@ __all__ = [
     "OBJECT_EXISTS",
     "OBJECT_NOT_FOUND",
     "PERMISSIVE_MODIFY",
+    "SPN_NOT_UNIQUE",
     "Change",
     "ChangeOperation",
     "Control",
     "Entry",
     "LdapSession",
     "Scope",
+    "any_equals",
     "equals",
+    "like",
     "mock_connection",
     "object_guid",
     "sd_flags",
@@ -47,13 +51,23 @@ __all__ = [
 INVALID_PARAMETER = 87
 OBJECT_EXISTS = 8305
 OBJECT_NOT_FOUND = 8333
+SPN_NOT_UNIQUE = 8647
 
 #: LDAP result codes (RFC 4511 4.1.9) that a caller can act upon: the Windows error number, and the advice.
 _RESULTS = {
+    8: (8232, "it demands a signed or encrypted connection: use sealing or TLS"),
+    10: (8235, "another server holds the object, and referrals are not followed: connect to a writable one there"),
     32: (OBJECT_NOT_FOUND, "the object does not exist: check the name, or create it first"),
+    34: (8242, "the DN is malformed: give it as the directory returns it"),
+    50: (8344, "the account you are bound as may not do this: ask an administrator for the right, or to do it"),
+    51: (8206, "the server is busy: try again later"),
+    52: (8207, "the server is not available: try again later, or another one"),
+    53: (8245, "the server is a global catalog or read-only: connect to a writable domain controller"),
     68: (OBJECT_EXISTS, "an object of this name exists already: choose another name, or remove it first"),
 }
-_NO_SUCH_OBJECT = 32
+_NO_SUCH_OBJECT, _INSUFFICIENT_ACCESS_RIGHTS = 32, 50
+#: How Windows and mostly also Samba begin their diagnostic message: with the Windows error number.
+_WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
 #: What a domain controller of default configuration returns at most in one page (MaxPageSize).
 _PAGE_SIZE = 1000
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
@@ -138,6 +152,12 @@ class LdapSession:
         """Where searches of everything begin."""
         return self.root_dse.text("defaultNamingContext") if self._base_dn is None else self._base_dn
 
+    @property
+    def domain(self) -> str:
+        """The DNS name of the domain whose naming context `base_dn` is."""
+        labels = (rdn.partition("=") for rdn in self.base_dn.split(","))
+        return ".".join(label for attribute, _, label in labels if attribute.upper() == "DC")
+
     def search(
         self,
         base: str,
@@ -202,8 +222,9 @@ class LdapSession:
         self._request(f"deleting {dn!r}", "delete", dn)
 
     def close(self) -> None:
-        """End the connection."""
-        self._request("closing the directory", "unbind")
+        """End the connection, whatever became of it."""
+        with self._lock, suppress(LDAPException):  # unlike all else, it has no answer, and the last one stays as it was
+            self._connection.unbind()
 
     def _request(
         self, what: str, operation: str, *arguments: object, accepted: Sequence[int] = (), **options: object
@@ -217,18 +238,30 @@ class LdapSession:
             result, response = self._connection.result, self._connection.response
         number = result["result"]
         if number != 0 and number not in accepted:
-            code, advice = _RESULTS.get(number, (0, result["message"] or "no reason given"))
-            raise DirectoryError(
-                f"{what} was refused: LDAP result {number} {result['description']}: {advice}", code=code
-            )
+            raise _refusal(what, number, result["description"], result["message"])
         return result, response or []
+
+
+def _refusal(what: str, number: int, description: str, diagnostic: str) -> DirectoryError:
+    """Return the error for the LDAP result `number`."""
+    windows_error = _WINDOWS_ERROR.match(diagnostic)
+    code, advice = _RESULTS.get(number, (int(windows_error[1], 16) if windows_error else 0, ""))
+    kind = InsufficientRightsError if number == _INSUFFICIENT_ACCESS_RIGHTS else DirectoryError
+    # The diagnostic is the server's own text, and may be anything.
+    said = f"the server says {diagnostic[:500]!r}" if diagnostic else "the server says no more"
+    return kind(
+        f"{what} was refused: LDAP result {number} {description}: {advice or said}",
+        code=code,
+        ldap_result=number,
+        diagnostic=diagnostic,
+    )
 
 
 def mock_connection() -> Any:
     """Return a bound connection to a new and empty store in this process: ldap3's mock strategy, AD's schema."""
     # ldap3 unescapes the objectGUID in a filter twice, and corrupts one whose bytes look like an escape, unless
-    # its validator of GUIDs is replaced.
-    validators = {"objectGUID": lambda value: True}
+    # its validator of GUIDs is replaced. The same with SIDs.
+    validators = {"objectGUID": lambda value: True, "objectSid": lambda value: True}
     server = ldap3.Server("embedded", get_info=ldap3.OFFLINE_AD_2012_R2, validator=validators)
     connection = ldap3.Connection(server, client_strategy=ldap3.MOCK_SYNC)
     connection.bind()
@@ -251,12 +284,29 @@ def equals(attribute: str, value: str | bytes) -> str:
     return f"({attribute}={escape_bytes(value)})"
 
 
-def single(found: Sequence[Entry], what: str) -> Entry:
-    """Return the one entry that was `found`. Raises DirectoryError where there is none, or several: never a guess."""
+def any_equals(attribute: str, values: Iterable[str | bytes]) -> str:
+    """Return the filter that holds where `attribute` has one of `values`."""
+    return f"(|{''.join(equals(attribute, value) for value in values)})"
+
+
+def like(attribute: str, pattern: str) -> str:
+    """Return the filter `(attribute=pattern)` in which "*" stands for anything, and all else for itself."""
+    if not pattern or CONTROL_CHARACTERS.search(pattern):
+        raise DirectoryError(
+            f"cannot search for {attribute} {pattern!r}: it is empty or has control characters", code=INVALID_PARAMETER
+        )
+    return f"({attribute}={re.sub('[^*]+', lambda part: escape_bytes(part[0].encode()), re.sub('[*]+', '*', pattern))})"
+
+
+def single(found: Sequence[Entry], what: str, missing: type[DirectoryError] = DirectoryError) -> Entry:
+    """Return the one entry that was `found`.
+
+    Raises `missing` where there is none and DirectoryError where there are several: never a guess.
+    """
     if len(found) == 1:
         return found[0]
     if not found:
-        raise DirectoryError(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
+        raise missing(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
     raise DirectoryError(f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others")
 
 
