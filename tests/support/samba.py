@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
-import ipaddress
 import itertools
 import os
 import random
@@ -22,15 +21,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from support.peers import find_program, missing_peer, run
+from support.tls import Authority
 
 if TYPE_CHECKING:
     from purekrb import Config
@@ -149,7 +144,7 @@ class SambaDc:
         (directory / "smb.conf").write_text(_SMB_CONF.format(**values))
         (directory / "krb5.conf").write_text(_KRB5_CONF.format(**values))
         (directory / "hosts").write_text(f"{address} {cls.host} {cls.dns_domain}\n")
-        _make_certificates(directory, [cls.host, cls.dns_domain], address)
+        Authority(directory, "AD.TEST CA").issue([cls.host, cls.dns_domain], [address], stem="dc")
         (directory / "address").write_text(address)
         dc = cls(directory)
         # Passwords may be changed at once, not only a day later.
@@ -383,54 +378,3 @@ def _free_address() -> str:
 def _ldif(name: str, value: str | bytes) -> str:
     data = value.encode() if isinstance(value, str) else value
     return f"{name}:: {base64.b64encode(data).decode()}\n"
-
-
-def _make_certificates(directory: Path, names: Sequence[str], address: str) -> None:
-    """Write ca.pem, and dc.pem with dc.key for `names`: those that Samba makes itself have no subjectAltName."""
-    now = datetime.now(timezone.utc)
-
-    def certificate(subject: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_common_name(subject))
-            .issuer_name(_common_name("AD.TEST CA"))
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=30))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-            .add_extension(x509.BasicConstraints(ca=subject == "AD.TEST CA", path_length=None), critical=True)
-        )
-
-    ca_key, dc_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    signing = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    ca = certificate("AD.TEST CA", ca_key.public_key()).add_extension(signing, critical=True)
-    alternatives = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address(address))]
-    dc = certificate(names[0], dc_key.public_key()).add_extension(
-        x509.SubjectAlternativeName(alternatives), critical=False
-    )
-    for file, builder in (("ca.pem", ca), ("dc.pem", dc)):
-        pem = builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        (directory / file).write_bytes(pem)
-    key_file = directory / "dc.key"
-    key_file.touch(mode=0o600)  # Samba refuses a key that others can read
-    key_file.write_bytes(
-        dc_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-
-
-def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])

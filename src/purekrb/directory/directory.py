@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
+from purekrb.credentials.credential import Credential
+from purekrb.credentials.files import FilePath
 from purekrb.directory import scps
 from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account
+from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
-from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
+from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.spns import SpnOperation
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
+from purekrb.kdc.client import Target
+from purekrb.kdc.config import Config
+from purekrb.kdc.locate import Locator
 
 __all__ = ["Directory", "EmbeddedDirectory"]
 
@@ -24,15 +31,46 @@ _Self = TypeVar("_Self", bound="Directory")
 class Directory:
     """A directory: `with Directory.embedded() as directory: ...`. Safe to use from several threads.
 
-    An account is named by its DN, its SID, its sAMAccountName (`WEB$`, `alice`), that with its domain
-    (`EXAMPLE\\alice`), or its user principal name (`alice@example.test`). Everything raises DirectoryError, whose
-    `code` is the Windows error number of the failure, and SpnError for a service principal name that is none.
+    An account is named by its DN, its sAMAccountName (`WEB$`, `alice`) or its user principal name
+    (`alice@example.test`). Everything raises DirectoryError, whose `code` is the Windows error number of the failure,
+    and SpnError for a service principal name that is none.
     """
 
-    def __init__(self, session: LdapSession, forest: LdapSession | None = None) -> None:
-        self._session = session
-        #: Where names are looked for that must be unique in the forest: a global catalog, if there is one.
-        self._forest = forest or session
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._session = sessions.main
+
+    @staticmethod
+    def connect(
+        url: str | None,
+        credential: Credential,
+        config: Config | None = None,
+        target: Target | None = None,
+        *,
+        domain: str = "",
+        site: str = "",
+        mechanism: str = "GSSAPI",
+        sealed: bool = True,
+        start_tls: bool = False,
+        ca_file: FilePath | None = None,
+        tls_context: ssl.SSLContext | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        locator: Locator | None = None,
+    ) -> Directory:
+        """Return the directory of the domain controller at `url`, authenticated mutually and sealed.
+
+        `url` is ldap://host, ldaps://host (TLS), each with :port; None finds a domain controller of `domain` (by
+        default that of the credential's realm), in `site` first where it is given. `target` is the SPN where the URL's
+        host is not the domain controller's DNS name. Without TLS the connection is `sealed`, or else signed; the SASL
+        `mechanism` is "GSSAPI" or "GSS-SPNEGO". With `start_tls` or ldaps:// TLS protects it, and channel bindings tie
+        the context to it; a CA of `ca_file` (by default the system's) must have issued the certificate for the host of
+        `target` or of the URL. `tls_context` replaces that. `timeout` (seconds) is for opening a connection and for
+        the answer to each request.
+        Raises DirectoryError for a URL that is none, PolicyError where the protection asked for cannot be had,
+        TransportError where nobody answers, and what KdcClient.get_ticket raises.
+        """
+        options = Options(mechanism, sealed, start_tls, ca_file, tls_context, site, timeout)
+        return Directory(connect(url, credential, config, target, domain, options, locator))
 
     @staticmethod
     def embedded(domain: str = "example.test") -> EmbeddedDirectory:
@@ -48,62 +86,27 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """End the connection. What was written stays where the directory is."""
-        self._session.close()
+        """End the connections. What was written stays where the directory is."""
+        self._sessions.close()
 
     # Service principal names ------------------------------------------------------------------------------------
 
-    def find_account(self, account: str) -> Account:
-        """Return the account that `account` names, with its service principal names: `setspn -L`."""
-        return find_account(self._session, account)
-
     def write_account_spn(self, operation: SpnOperation | int, account: str, spns: Sequence[str]) -> None:
-        """Change the service principal names of `account` in one step: DsWriteAccountSpn.
+        """Change the service principal names of `account`: DsWriteAccountSpn.
 
         ADD leaves names alone that are there already, DELETE ignores names that are not; REPLACE sets exactly `spns`,
-        and with none clears them. Case does not count. What is added must be unique in the forest: that is looked up
-        before, and named is who has it; the directory itself refuses it too, where it came in between.
-        Raises SpnNotUniqueError; AccountNotFoundError; InsufficientRightsError, for names that an account may not
-        give itself SpnValidatedWriteDeniedError; SpnError for a name that is none; and DirectoryError with code 1
-        for an unknown operation, 87 for an empty account or nothing to add or delete.
+        and with none clears them. Case does not count. Raises DirectoryError: code 1 for an unknown operation, 87 for
+        an empty account or nothing to add or delete, 8333 where there is no such account, 8647 where another account
+        has the name.
         """
-        account_spns.write(self._session, self._forest, operation, account, spns)
-
-    def change_account_spns(self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()) -> None:
-        """Delete and add service principal names of `account` in one step, as for a host that gets another name.
-
-        Either all of it is done or nothing. Otherwise as `write_account_spn` with DELETE and ADD.
-        """
-        account_spns.change(self._session, self._forest, account, delete=delete, add=add)
-
-    def server_register_spn(self, operation: SpnOperation | int, service_class: str, account: str = "") -> list[str]:
-        """Write and return `class/host` for the DNS name and the NetBIOS name of this machine: DsServerRegisterSpn.
-
-        Without `account`, they are written to the account that is bound. Raises what `write_account_spn` raises.
-        """
-        return account_spns.server_register(self._session, self._forest, operation, service_class, account)
+        account_spns.write(self._session, operation, account, spns)
 
     def find_spn(self, spn: str) -> list[Account]:
         """Return the accounts that have `spn`, ordered by DN. More than one is a fault: the KDC then knows none.
 
-        The whole forest is searched where there is a global catalog. Case does not count; wildcards have no meaning.
+        Case does not count; wildcards have no meaning.
         """
-        return account_spns.find(self._forest, spn)
-
-    def query_spns(self, pattern: str) -> list[Account]:
-        """Return the accounts that have a name like `pattern`, in which "*" stands for anything: `setspn -Q`."""
-        return account_spns.query(self._forest, pattern)
-
-    def duplicate_spns(self) -> dict[str, list[Account]]:
-        """Return the names that more than one account has, and those accounts: `setspn -X`."""
-        return account_spns.duplicates(self._forest)
-
-    def reset_host_spns(self, host: str) -> list[str]:
-        """Give the computer `host` (DNS name or sAMAccountName) its names of class HOST again: `setspn -R`.
-
-        Returns them: `HOST/` and its DNS name and NetBIOS name. Names that it has are left alone.
-        """
-        return account_spns.reset_host(self._session, self._forest, host)
+        return account_spns.find(self._session, spn)
 
     # Service connection points ----------------------------------------------------------------------------------
 
@@ -142,14 +145,13 @@ class EmbeddedDirectory(Directory):
     controller has, the session does itself: the objectGUID, objectSid and security descriptor of a new object, the
     idempotent writing of SPNs (permissive modify), the refusal of an SPN that another account has. What it does not do:
     there is no authentication and no access control, so everybody may write everything, whatever the security
-    descriptors say, and nobody is "the account that is bound"; an SPN is refused where another account has the same,
-    but not where it has one that stands for it (sPNMappings); objects cannot be searched by an `objectCategory`, a
-    matching rule or a `<GUID=...>` DN, nor by a pattern with parentheses; an object can be deleted while others are
-    below it; mandatory attributes are not enforced.
+    descriptors say; no alias of a service class (sPNMappings) is looked at when
+    SPNs are compared; objects cannot be searched by an `objectCategory`, a matching rule or a `<GUID=...>` DN; an
+    object can be deleted while others are below it; mandatory attributes are not enforced.
     """
 
     def __init__(self, domain: str) -> None:
-        super().__init__(EmbeddedSession(domain))
+        super().__init__(Sessions(EmbeddedSession(domain)))
         self._domain = domain
 
     def add_computer(self, dns_name: str) -> Account:

@@ -13,13 +13,13 @@ from itertools import islice
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purekrb.errors import ConfigError, TransportError
+from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
 from purekrb.kdc.config import Config, KdcAddress
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
-__all__ = ["Locator", "SocketAddress", "SrvRecord", "order_by_rfc2782"]
+__all__ = ["Locator", "SocketAddress", "SrvRecord", "lookup_srv", "order_by_rfc2782"]
 
 _log = logging.getLogger("purekrb.kdc")
 
@@ -74,28 +74,19 @@ class Locator:
 
         Raises ConfigError if there are none, TransportError if DNS does not say.
         """
-        import dns.exception
-        import dns.resolver
-
         records: list[SrvRecord] = []
         failures = []
         try:
-            resolver = self._system_resolver() if self._resolver is None else self._resolver
-        except dns.exception.DNSException as error:
-            raise TransportError(f"{_no_kdc(realm)}; DNS is not set up on this machine ({error})") from error
+            resolver = self.resolver()
+        except TransportError as error:
+            raise TransportError(f"{_no_kdc(realm)}; {error}") from error
         for transport in ("udp", "tcp"):
-            name = f"_kerberos._{transport}.{realm.rstrip('.')}."
             try:
-                answer = resolver.resolve(name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False)
-            except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-                _log.debug("DNS has no SRV records for %s", name)
-            except (dns.exception.DNSException, OSError, ValueError) as error:  # ValueError: not a DNS name at all
-                failures.append(f"{name}: {type(error).__name__}")
-                _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
-                if isinstance(error, dns.resolver.LifetimeTimeout):
+                records += lookup_srv(resolver, f"_kerberos._{transport}.{realm.rstrip('.')}.", transport)
+            except TransportError as error:
+                failures.append(str(error))
+                if isinstance(error, TransportTimeoutError):
                     break
-            else:
-                records += _usable(answer, transport)
         kdcs = order_by_rfc2782(records)[:MAX_KDCS]
         if kdcs:
             _log.debug("DNS names %d KDC addresses of %s", len(kdcs), realm)
@@ -118,13 +109,38 @@ class Locator:
         addresses = (SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found)
         return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
-    def _system_resolver(self) -> Resolver:
-        import dns.resolver
+    def resolver(self) -> Resolver:
+        """Return the resolver in use. Raises TransportError where the system has none."""
+        if self._resolver is None:
+            import dns.exception
+            import dns.resolver
 
-        resolver = dns.resolver.Resolver()
-        resolver.cache = dns.resolver.LRUCache(64)
-        self._resolver = resolver
-        return resolver
+            try:
+                self._resolver = dns.resolver.Resolver()
+            except dns.exception.DNSException as error:
+                raise TransportError(f"DNS is not set up on this machine ({error})") from error
+            self._resolver.cache = dns.resolver.LRUCache(64)
+        return self._resolver
+
+
+def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]:
+    """Return the usable SRV records of `name`, whose servers speak `transport`; none where there are none. Blocks.
+
+    Raises TransportError (TransportTimeoutError) if DNS does not say.
+    """
+    import dns.exception
+    import dns.resolver
+
+    try:
+        answer = resolver.resolve(name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        _log.debug("DNS has no SRV records for %s", name)
+        return []
+    except (dns.exception.DNSException, OSError, ValueError) as error:  # ValueError: not a DNS name at all
+        _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
+        late = isinstance(error, dns.resolver.LifetimeTimeout)
+        raise (TransportTimeoutError if late else TransportError)(f"{name}: {type(error).__name__}") from None
+    return _usable(answer, transport)
 
 
 def _no_kdc(realm: str) -> str:

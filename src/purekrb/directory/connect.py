@@ -1,0 +1,349 @@
+"""From a URL and a credential to a session with a directory: names, TLS, the bind; and the other sessions it takes.
+
+Every session is mutually authenticated by Kerberos, and sealed or signed, or inside of TLS with channel bindings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from purekrb.credentials.credential import Credential
+from purekrb.credentials.files import FilePath
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.directory.discovery import LDAP_PORT, dns_domain, domain_controllers, global_catalogs
+from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
+from purekrb.directory.sasl import MECHANISMS, Bind, Layer, context_flags
+from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError, UnsupportedError
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.context import Initiator
+from purekrb.kdc.attempts import aside
+from purekrb.kdc.client import KdcClient, Target
+from purekrb.kdc.config import Config, KdcAddress
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.transport import drive
+from purekrb.spn import target_principal
+
+__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect"]
+
+_log = logging.getLogger("purekrb.directory")
+
+#: Seconds for the opening of a connection, and for the answer to one request: a page of a search may take a while.
+DEFAULT_TIMEOUT = 30.0
+_LDAPS_PORT = 636
+#: The port of a domain controller's global catalog, by that of its directory: without and with TLS.
+_GC_PORTS = {LDAP_PORT: 3268, _LDAPS_PORT: 3269}
+_TLS_PORTS = {LDAP_PORT: _LDAPS_PORT, 3268: 3269}
+_DIRECTORY_PORTS = {gc: port for port, gc in _GC_PORTS.items()}
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+#: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID: a read-only domain controller. Source: MS-ADTS 3.1.1.3.4.3.
+_READ_ONLY = "1.2.840.113556.1.4.1920"
+#: The context's mechanism behind each SASL mechanism.
+_CONTEXTS = {"GSSAPI": "kerberos", "GSS-SPNEGO": "negotiate"}
+
+
+class Url(NamedTuple):
+    """What an LDAP URL names: a server, and whether TLS begins at once."""
+
+    host: str
+    port: int
+    ldaps: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Return what `ldap://host`, `ldap://host:port` or `ldaps://...` names. Raises DirectoryError for all else."""
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            host, port = "", None
+        else:
+            if parts.scheme not in ("ldap", "ldaps") or parts.path not in ("", "/") or parts.query or parts.fragment:
+                host = ""
+        if "@" in text or port == 0 or not (_HOST.fullmatch(host) or _is_address(host)):
+            raise DirectoryError(
+                f"{text!r} is no URL of a directory: write ldap://dc1.ad.test, or ldaps://dc1.ad.test:636",
+                code=INVALID_PARAMETER,
+            )
+        ldaps = text.startswith("ldaps:")
+        return cls(host.rstrip("."), port or (_LDAPS_PORT if ldaps else LDAP_PORT), ldaps)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How sessions are opened. `sealed` counts without TLS alone: inside of TLS there is no security layer."""
+
+    mechanism: str = "GSSAPI"
+    sealed: bool = True
+    start_tls: bool = False
+    ca_file: FilePath | None = None
+    tls_context: ssl.SSLContext | None = None
+    site: str = ""
+    timeout: float = DEFAULT_TIMEOUT
+
+
+def bind_starter(
+    client: KdcClient, credential: Credential, targets: Sequence[Target], *, mechanism: str, sealed: bool
+) -> StartBind:
+    """Return what begins a bind as `credential` with the first of `targets` that the KDC knows.
+
+    Raises UnsupportedError for a SASL mechanism that is not among MECHANISMS.
+    """
+    if mechanism not in MECHANISMS:
+        raise UnsupportedError(f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(MECHANISMS)}")
+
+    def start(tls: bool, bindings: ChannelBindings | None) -> tuple[str, Bind]:
+        layer = Layer.NONE if tls else Layer.CONFIDENTIALITY if sealed else Layer.INTEGRITY
+        ticket = _first_known(client, credential, targets)
+        context = Initiator(
+            ticket,
+            flags=context_flags(layer),
+            channel_bindings=bindings,
+            permitted_etypes=client.config.permitted_etypes,
+        )
+        _log.debug("bind as %s to %s: %s, %s", credential.principal, ticket.service, mechanism, layer.name)
+        return mechanism, MECHANISMS[mechanism](context, layer)
+
+    return start
+
+
+class Connector:
+    """Opens sessions for one credential, each with a context of its own. `ldaps`: those found by DNS begin with TLS."""
+
+    def __init__(
+        self,
+        credential: Credential,
+        config: Config | None,
+        options: Options,
+        *,
+        ldaps: bool = False,
+        locator: Locator | None = None,
+    ) -> None:
+        if ldaps and options.start_tls:
+            raise DirectoryError("ldaps:// is TLS from the first octet: leave out start_tls", code=INVALID_PARAMETER)
+        self.credential = credential
+        self._options = options
+        self._ldaps = ldaps
+        self._client = KdcClient(config, timeout=options.timeout, locator=locator)
+        self._locator = locator or Locator(self._client.config)
+
+    def to(self, url: Url, targets: Sequence[Target]) -> LdapSession:
+        """Return a session with the server at `url`, which proves to be the first of `targets` that a KDC knows."""
+        options = self._options
+        start_bind = bind_starter(
+            self._client, self.credential, targets, mechanism=options.mechanism, sealed=options.sealed
+        )
+        tls = self._tls(url, targets[0])
+
+        def connection() -> object:
+            return open_connection(self._addresses(url), url.port, start_bind, tls, options.timeout)
+
+        base_dn = "" if url.port in _DIRECTORY_PORTS else None  # a global catalog: the forest
+        return LdapSession(connection(), base_dn, reopen=connection, timeout=options.timeout)
+
+    def default_targets(self, host: str) -> list[str]:
+        """Return the names by which `host`, which the caller typed, may prove itself. Source: MS-ADTS 6.3.3.
+
+        First the one that only domain controllers may have. Raises DirectoryError for an address.
+        """
+        if _is_address(host):
+            raise DirectoryError(
+                f"{host} is an address, and Kerberos needs a name: pass target='ldap/' and the DNS name of the domain "
+                "controller",
+                code=INVALID_PARAMETER,
+            )
+        realm = self._client.config.realm_of(host) or self.credential.principal.realm
+        return [f"ldap/{host}/{realm.lower()}", f"ldap/{host}"]
+
+    def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
+        """Return a session with a domain controller of `domain`; `writable`: with none that is read-only."""
+        servers = domain_controllers(self._locator, domain, "" if writable else self._options.site)
+        return self._to_first(servers, f"ldap/{{}}/{domain}", writable)
+
+    def to_forest(self, forest: str) -> LdapSession:
+        """Return a session with a global catalog of the forest whose root domain is `forest`."""
+        return self._to_first(global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}")
+
+    def _to_first(self, servers: Sequence[KdcAddress], target: str, writable: bool = False) -> LdapSession:
+        refusals = []
+        for server in servers:
+            port = _TLS_PORTS.get(server.port, server.port) if self._ldaps else server.port
+            try:
+                # Whoever answers DNS chooses the host, so that only a name that domain controllers alone have will do.
+                session = self.to(Url(server.host, port, self._ldaps), [target.format(server.host)])
+                if not writable or not is_read_only(session):
+                    return session
+                session.close()
+                refusals.append(f"{server.host} is read-only")
+            except KerberosError as error:
+                refusals.append(f"{server.host}: {error}")
+                _log.debug("%s is passed over: %s", server.host, error)
+        raise TransportError(
+            f"no session with a {target.partition('/')[0]} server: {'; '.join(refusals) or 'none found'}"
+        )
+
+    def _addresses(self, url: Url) -> list[str]:
+        deadline = time.monotonic() + self._options.timeout
+        find = partial(self._locator.addresses, url.host, url.port)
+        found = drive(aside(find, deadline, time.monotonic, f"the addresses of {url.host}"))
+        return [address.sockaddr[0] for address in found]
+
+    def _tls(self, url: Url, target: Target) -> Tls | None:
+        options = self._options
+        if not url.ldaps and not options.start_tls:
+            return None
+        context = options.tls_context
+        if context is None:
+            try:
+                context = ssl.create_default_context(cafile=options.ca_file)
+            except OSError as error:
+                raise DirectoryError(f"the CA file {options.ca_file} cannot be used: {error}") from None
+        return Tls(context, target_principal(target).components[1], options.start_tls)
+
+
+def _first_known(client: KdcClient, credential: Credential, targets: Sequence[Target]) -> ServiceTicket:
+    for target in targets[:-1]:
+        with suppress(ServiceUnknownError):
+            return client.get_ticket(credential, target)
+    return client.get_ticket(credential, targets[-1])
+
+
+def is_read_only(session: LdapSession) -> bool:
+    """Return whether the domain controller of `session` takes no changes."""
+    return _READ_ONLY in session.root_dse.texts("supportedCapabilities")
+
+
+class Sessions:
+    """The sessions that one directory takes: here the same for everything."""
+
+    def __init__(self, main: LdapSession) -> None:
+        self.main = main
+
+    @property
+    def writer(self) -> LdapSession:
+        """The session for changes."""
+        return self.main
+
+    @property
+    def forest(self) -> LdapSession:
+        """The session for searches of the whole forest, from its `base_dn`: few attributes, no changes."""
+        return self.main
+
+    def domain_of(self, dn: str) -> LdapSession:
+        """Return the session for all attributes of the object `dn`, which `forest` found."""
+        return self.main
+
+    def close(self) -> None:
+        """End all sessions."""
+        self.main.close()
+
+
+class ConnectedSessions(Sessions):
+    """The sessions of a real directory, opened when first needed.
+
+    `main` is with the server at `url`, which is one of `targets`; None: with one that was found by DNS.
+    """
+
+    def __init__(self, main: LdapSession, connector: Connector, url: Url | None, targets: Sequence[Target]) -> None:
+        super().__init__(main)
+        self._connector = connector
+        self._url = url
+        self._targets = targets
+        self._others: dict[str, LdapSession] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def writer(self) -> LdapSession:
+        """The session for changes: not with a global catalog, not with a read-only domain controller."""
+        return self._once("writer", self._open_writer)
+
+    @property
+    def forest(self) -> LdapSession:
+        """The session for searches of the whole forest; where no global catalog answers, of the one domain."""
+        return self._once("forest", self._open_forest)
+
+    def domain_of(self, dn: str) -> LdapSession:
+        """Return the session with a domain controller of the domain of `dn`."""
+        domain = dns_domain(dn)
+        return self._once(domain, lambda: self._open_domain(domain))
+
+    def close(self) -> None:
+        """End all sessions."""
+        with self._lock:
+            for session in (self.main, *self._others.values()):
+                session.close()
+
+    def _once(self, name: str, open_session: Callable[[], LdapSession]) -> LdapSession:
+        with self._lock:
+            if name not in self._others:
+                self._others[name] = open_session()
+            return self._others[name]
+
+    def _open_writer(self) -> LdapSession:
+        session = self._at_other_port(_DIRECTORY_PORTS) or self.main
+        if not is_read_only(session):
+            return session
+        _log.debug("the domain controller is read-only: another one is looked for")
+        return self._connector.to_domain(dns_domain(session.root_dse.text("defaultNamingContext")), writable=True)
+
+    def _open_forest(self) -> LdapSession:
+        if self._url is not None and self._url.port in _DIRECTORY_PORTS:
+            return self.main
+        root = self.main.root_dse
+        try:
+            session = self._at_other_port(_GC_PORTS) if root.text("isGlobalCatalogReady") == "TRUE" else None
+            return session or self._connector.to_forest(dns_domain(root.text("rootDomainNamingContext")))
+        except KerberosError as error:
+            _log.warning("no global catalog answers, so that only %s is searched: %s", self.main.base_dn, error)
+            return self.main
+
+    def _at_other_port(self, ports: Mapping[int, int]) -> LdapSession | None:
+        """Return a session with the same server at the port that `ports` has for ours; None where it has none."""
+        if self._url is None or self._url.port not in ports:
+            return None
+        return self._connector.to(self._url._replace(port=ports[self._url.port]), self._targets)
+
+    def _open_domain(self, domain: str) -> LdapSession:
+        writer = self.writer
+        if dns_domain(writer.base_dn) == domain:
+            return writer
+        return self._connector.to_domain(domain)
+
+
+def connect(
+    url: str | None,
+    credential: Credential,
+    config: Config | None,
+    target: Target | None,
+    domain: str,
+    options: Options,
+    locator: Locator | None,
+) -> Sessions:
+    """Return the sessions that begin with one at `url`, or with a domain controller of `domain`."""
+    where = None if url is None else Url.parse(url)
+    connector = Connector(credential, config, options, ldaps=where is not None and where.ldaps, locator=locator)
+    targets: Sequence[Target] = ()
+    if where is None:
+        main = connector.to_domain(domain or credential.principal.realm.lower())
+    else:
+        targets = [target] if target is not None else connector.default_targets(where.host)
+        main = connector.to(where, targets)
+    return ConnectedSessions(main, connector, where, targets)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

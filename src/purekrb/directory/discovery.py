@@ -1,0 +1,73 @@
+"""Where the directories of a domain are: SRV records, those of the own site first, else what is configured.
+
+What DNS says is not vouched for by anybody. A server that was found here is only believed to be a domain controller if
+it has the key of a name that none but domain controllers may have: `ldap/host/domain`. Source: MS-ADTS 6.3.2, 6.3.6.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from purekrb.errors import DirectoryError, TransportError
+from purekrb.kdc.config import KdcAddress
+from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+
+__all__ = ["LDAP_PORT", "dns_domain", "domain_controllers", "global_catalogs"]
+
+_log = logging.getLogger("purekrb.directory")
+
+LDAP_PORT = 389
+#: Servers of one domain that are tried.
+MAX_SERVERS = 8
+_DOMAIN_DN = re.compile(r"(?:DC=[^,=+\\]+)(?:,DC=[^,=+\\]+)*$", re.IGNORECASE)
+
+
+def dns_domain(dn: str) -> str:
+    """Return the DNS name of the domain in which the object `dn` is: "ad.test" for CN=x,DC=ad,DC=test."""
+    match = _DOMAIN_DN.search(dn)
+    if match is None or dn[: match.start()].rstrip(" ")[-1:] not in ("", ","):
+        raise DirectoryError(f"{dn!r} is in no domain: expected a DN that ends in DC=...")
+    return ".".join(part.partition("=")[2] for part in match[0].split(",")).lower()
+
+
+def domain_controllers(locator: Locator, domain: str, site: str = "") -> list[KdcAddress]:
+    """Return the domain controllers of `domain` in the order to try them, those of `site` first. Blocks.
+
+    Raises TransportError where neither DNS nor the configuration (which may name KDCs, and in Active Directory
+    those are domain controllers) knows one.
+    """
+    found = _by_dns(locator, [f"_ldap._tcp.{scope}dc._msdcs.{domain}." for scope in _scopes(site)])
+    if not found:
+        hosts = dict.fromkeys(
+            kdc.host for kdc in locator.configured(domain.upper()) if kdc.transport in ("", "tcp", "udp")
+        )
+        found = [KdcAddress(host, LDAP_PORT, "tcp") for host in hosts]
+    if not found:
+        raise TransportError(
+            f"no domain controller of {domain} is known: DNS has no records _ldap._tcp.dc._msdcs.{domain}; name one by "
+            "its URL"
+        )
+    return found[:MAX_SERVERS]
+
+
+def global_catalogs(locator: Locator, forest: str, site: str = "") -> list[KdcAddress]:
+    """Return the global catalogs of the forest whose root domain is `forest`, those of `site` first. Blocks."""
+    return _by_dns(locator, [f"_gc._tcp.{scope}{forest}." for scope in _scopes(site)])[:MAX_SERVERS]
+
+
+def _scopes(site: str) -> list[str]:
+    return [f"{site}._sites.", ""] if site else [""]
+
+
+def _by_dns(locator: Locator, names: list[str]) -> list[KdcAddress]:
+    if not locator.config.dns_lookup_kdc:
+        return []
+    found: dict[KdcAddress, None] = {}
+    for name in names:
+        try:
+            found.update(dict.fromkeys(order_by_rfc2782(lookup_srv(locator.resolver(), name, "tcp"))))
+        except TransportError as error:
+            _log.debug("DNS does not say where the directory is: %s", error)
+            break
+    return list(found)

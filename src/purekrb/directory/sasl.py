@@ -1,0 +1,187 @@
+"""SASL over security contexts: mechanisms GSSAPI and GSS-SPNEGO and their security layers. Pure: bytes in, bytes out.
+
+A bind is a generator, `reply = yield response`, that whoever speaks LDAP drives; it returns the security layer.
+Source: RFC 4752 (GSSAPI); MS-ADTS 5.1.1.1.2 (GSS-SPNEGO, whose layer follows from the context's flags alone).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from enum import IntFlag
+from typing import NamedTuple
+
+from purekrb.channel.stream import MAX_ROUNDS
+from purekrb.constants import Flag, flag_names
+from purekrb.errors import DecodeError, PolicyError, ProtocolError
+from purekrb.gss.context import SecurityContext
+
+__all__ = ["MAX_BUFFER", "MECHANISMS", "Bind", "Layer", "Reply", "SecurityLayer", "context_flags"]
+
+_log = logging.getLogger("purekrb.directory")
+
+#: The largest buffer that the three octets of RFC 4752 can name: what we accept.
+MAX_BUFFER = 0xFF_FFFF
+#: The largest buffer that we send. Servers take at least this, also where the mechanism does not let them say so.
+_MAX_SENT = 0x1_0000
+#: The smallest buffer that is worth sending: a token has up to 72 bytes besides the data.
+_MIN_SENT = 256
+_LENGTH_SIZE = 4
+
+
+class Layer(IntFlag):
+    """The security layers, as the octets of the negotiation name them. Source: RFC 4752 3.3."""
+
+    NONE = 1
+    INTEGRITY = 2
+    CONFIDENTIALITY = 4
+
+
+class Reply(NamedTuple):
+    """A server's answer to one bind request: its token (b"": none), and whether the bind has succeeded with it."""
+
+    token: bytes
+    final: bool
+
+
+def context_flags(layer: Layer) -> Flag:
+    """Return the flags that a context needs to be asked for, so that `layer` can be had on it."""
+    if layer is Layer.NONE:
+        return Flag.MUTUAL  # a server that sees INTEG takes it for the wish for a layer, which TLS forbids
+    flags = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG
+    return flags | Flag.CONF if layer is Layer.CONFIDENTIALITY else flags
+
+
+class SecurityLayer:
+    """What protects a connection after the bind: buffers of 4 bytes of length, big-endian, and a Wrap token.
+
+    `max_send` and `max_receive` are the largest buffers (without the length) of either direction.
+    Source: RFC 4752 3.3, RFC 4422 3.7.
+    """
+
+    def __init__(self, context: SecurityContext, *, sealed: bool, max_send: int, max_receive: int = MAX_BUFFER) -> None:
+        self.context = context
+        self._sealed = sealed
+        self._max_data = context.wrap_size_limit(max_send, sealed)
+        self._max_receive = max_receive
+        self._received = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a buffer that has not arrived completely."""
+        return len(self._received)
+
+    def wrap(self, data: bytes) -> bytes:
+        """Return `data` in as many buffers as the peer's limit demands."""
+        tokens = (
+            self.context.wrap(data[start : start + self._max_data], self._sealed)
+            for start in range(0, len(data), self._max_data)
+        )
+        return b"".join(part for token in tokens for part in (len(token).to_bytes(_LENGTH_SIZE, "big"), token))
+
+    def unwrap(self, data: bytes) -> bytes:
+        """Take bytes from the connection, cut anywhere, and return the data of all buffers that are complete.
+
+        Raises DecodeError for a length that was not agreed on; IntegrityError, SequenceError and so on for a forged
+        token. After any error the connection must be closed.
+        """
+        self._received += data
+        found = bytearray()
+        start = 0
+        while len(self._received) - start >= _LENGTH_SIZE:
+            body = start + _LENGTH_SIZE
+            length = int.from_bytes(self._received[start:body], "big")
+            if not 0 < length <= self._max_receive:
+                raise DecodeError(
+                    f"a SASL buffer announces {length} bytes, expected 1 to {self._max_receive}: the server does not "
+                    "keep to the security layer that was agreed on"
+                )
+            if len(self._received) < body + length:
+                break
+            found += self.context.unwrap(bytes(self._received[body : body + length]), self._sealed)
+            start = body + length
+        del self._received[:start]
+        return bytes(found)
+
+
+#: One bind, as its driver sees it: yields what to send, is sent the server's replies, returns the security layer.
+Bind = Generator[bytes, Reply, SecurityLayer | None]
+
+
+def _gssapi(context: SecurityContext, layer: Layer) -> Bind:
+    """Source: RFC 4752 3.1."""
+    response = context.step() or b""
+    for _ in range(MAX_ROUNDS):
+        reply = yield response
+        if reply.final:
+            raise _too_early()
+        if context.established:
+            break
+        response = context.step(reply.token) or b""
+    else:
+        raise _endless()
+    answer, max_send = _choose(context.unwrap(reply.token, sealed=False), layer)
+    reply = yield context.wrap(answer, sealed=False)
+    if not reply.final or reply.token:
+        raise ProtocolError("the server goes on negotiating after the security layer was chosen")
+    if layer is Layer.NONE:
+        return None
+    return _layer(context, layer, max_send)
+
+
+def _gss_spnego(context: SecurityContext, layer: Layer) -> Bind:
+    response = context.step() or b""
+    for _ in range(MAX_ROUNDS):
+        reply = yield response
+        if context.established and reply.token:
+            raise ProtocolError("the server sent one more token after the context was complete")
+        response = b"" if context.established else context.step(reply.token) or b""
+        if reply.final:
+            break
+    else:
+        raise _endless()
+    if response or not context.established:
+        raise _too_early()
+    return None if layer is Layer.NONE else _layer(context, layer, _MAX_SENT)
+
+
+#: What a mechanism's name stands for. Source: RFC 4752 3, MS-ADTS 3.1.1.3.4.5.
+MECHANISMS: dict[str, Callable[[SecurityContext, Layer], Bind]] = {"GSSAPI": _gssapi, "GSS-SPNEGO": _gss_spnego}
+
+
+def _choose(offer: bytes, layer: Layer) -> tuple[bytes, int]:
+    """Return our answer to the server's offer of layers, and how large the buffers that we send may be.
+
+    Source: RFC 4752 3.1, 3.3.
+    """
+    if len(offer) != 4:
+        raise ProtocolError("the server's offer of security layers has 4 octets", got=len(offer))
+    offered, max_send = Layer(offer[0] & 7), int.from_bytes(offer[1:], "big")
+    _log.debug("the server offers %s, buffers of %d bytes", offered, max_send)
+    if not layer & offered:
+        raise PolicyError(
+            f"the server does not offer the security layer {layer.name} (its offer: 0x{offer[0]:02x}): what we ask "
+            "for is not weakened; configure the server, or connect with TLS"
+        )
+    if layer is Layer.NONE:
+        return bytes((layer, 0, 0, 0)), 0
+    if max_send < _MIN_SENT:
+        raise ProtocolError(
+            f"the server takes buffers of {max_send} bytes: nothing fits into them", expected=f"at least {_MIN_SENT}"
+        )
+    return bytes((layer, *MAX_BUFFER.to_bytes(3, "big"))), min(max_send, _MAX_SENT)
+
+
+def _layer(context: SecurityContext, layer: Layer, max_send: int) -> SecurityLayer:
+    missing = context_flags(layer) & ~context.flags
+    if missing:
+        raise PolicyError(f"the context lacks {', '.join(flag_names(Flag, missing))}, which the security layer needs")
+    return SecurityLayer(context, sealed=layer is Layer.CONFIDENTIALITY, max_send=max_send)
+
+
+def _too_early() -> ProtocolError:
+    return ProtocolError("the server reports success before it has proved itself: treat it as an impostor")
+
+
+def _endless() -> ProtocolError:
+    return ProtocolError("the bind does not end: the server keeps sending tokens", expected=MAX_ROUNDS)
