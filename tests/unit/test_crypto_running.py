@@ -87,11 +87,12 @@ def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
             self.inner.update(chunk)  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    for direction in ("_encryptor", "_decryptor"):
+    for direction in ("_encryptors", "_decryptors"):
         cts.decrypt(data)
-        setattr(cts, direction, Interrupted(getattr(cts, direction)))
+        ((running, before),) = getattr(cts, direction)
+        getattr(cts, direction)[:] = [(Interrupted(running), before)]
         with pytest.raises(KeyboardInterrupt):
-            _ = cts.encrypt(data[:16], data[16:]) if direction == "_encryptor" else cts.decrypt(data)
+            _ = cts.encrypt(data[:16], data[16:]) if direction == "_encryptors" else cts.decrypt(data)
         assert b"".join(cts.encrypt(data[:16], data[16:])) == cts_encrypt(key, data)
         assert b"".join(cts.decrypt(data)) == cts_decrypt(key, data)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from io import BytesIO
-from threading import Lock
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -12,6 +11,9 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
+
+#: Bytes below which it is cheaper to join two pieces than to call OpenSSL twice.
+SMALL = 2048
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
@@ -46,7 +48,6 @@ class AesUsageCipher:
         "_encrypt_then_mac",
         "_integrity",
         "_keys",
-        "_lock",
         "_mac_size",
         "_usage",
     )
@@ -57,7 +58,6 @@ class AesUsageCipher:
         self._usage = usage
         self._mac_size = keys.checksum_size
         self._encrypt_then_mac = keys.encrypt_then_mac
-        self._lock = Lock()
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
         self._checksum: HMAC | None = None
@@ -76,8 +76,10 @@ class AesUsageCipher:
         if checksum is None:
             checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
         mac = checksum.copy()
-        mac.update(data)
-        if suffix:
+        if len(data) < SMALL:
+            mac.update(b"".join((data, suffix)))
+        else:
+            mac.update(data)
             mac.update(suffix)
         return mac.finalize()[: self._mac_size]
 
@@ -93,7 +95,7 @@ class AesUsageCipher:
         start = len(header) + BLOCK + self._mac_size
         # BytesIO gives a buffer to write into and then the very same memory as bytes.
         buffer = BytesIO(bytes(start + BLOCK + len(data)))
-        with buffer.getbuffer() as token, memoryview(data).cast("B") as view, self._lock:
+        with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
             state = integrity.copy()
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
             last = cts.encrypt_into(token[start:], confounder, view, suffix, plain, cipher)
@@ -110,8 +112,7 @@ class AesUsageCipher:
         with buffer.getbuffer() as data, memoryview(body) as view:
             state = integrity.copy()
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
-            with self._lock:
-                suffix = cts.decrypt_into(data, view, last, plain, cipher)
+            suffix = cts.decrypt_into(data, view, last, plain, cipher)
             genuine = hmac.compare_digest(state.finalize()[: self._mac_size], mac)
             if not genuine:
                 data[:] = bytes(len(data))
@@ -125,13 +126,10 @@ class AesUsageCipher:
 
     def _ready(self) -> tuple[AesCts, HMAC]:
         cts, integrity = self._cts, self._integrity
-        if cts is not None and integrity is not None:
-            return cts, integrity
-        with self._lock:  # two threads must not end up with two running ciphers
-            if self._cts is None or self._integrity is None:
-                self._integrity = self._keys.integrity(self._derive, self._usage)
-                self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
-            return self._cts, self._integrity
+        if cts is None or integrity is None:
+            integrity = self._integrity = self._keys.integrity(self._derive, self._usage)
+            cts = self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
+        return cts, integrity
 
     def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
         """Return (ciphertext but for its last 16 bytes, these, MAC)."""
@@ -140,15 +138,13 @@ class AesUsageCipher:
             cts, integrity = self._ready()
         state = integrity.copy()
         if self._encrypt_then_mac:
-            with self._lock:
-                body, last = cts.encrypt(confounder, plaintext)
+            body, last = cts.encrypt(confounder, plaintext)
             state.update(body)
             state.update(last)
         else:
             state.update(confounder)
             state.update(plaintext)
-            with self._lock:
-                body, last = cts.encrypt(confounder, plaintext)
+            body, last = cts.encrypt(confounder, plaintext)
         return body, last, state.finalize()[: self._mac_size]
 
     def _decrypt(self, ciphertext: bytes, mac: bytes) -> bytes:
@@ -163,10 +159,8 @@ class AesUsageCipher:
             state.update(ciphertext)
             if not hmac.compare_digest(state.finalize()[:size], mac):
                 raise IntegrityError
-            with self._lock:
-                return cts.decrypt(ciphertext)[1]
-        with self._lock:
-            confounder, plaintext = cts.decrypt(ciphertext)
+            return cts.decrypt(ciphertext)[1]
+        confounder, plaintext = cts.decrypt(ciphertext)
         state.update(confounder)
         state.update(plaintext)
         if not hmac.compare_digest(state.finalize()[:size], mac):

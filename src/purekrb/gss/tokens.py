@@ -37,6 +37,7 @@ SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
 _CHECKED = SENT_BY_ACCEPTOR | ACCEPTOR_SUBKEY
 _WRAP, _MIC, _FILLER = 0x0504, b"\x04\x04", 0xFF
 _MIC_FILLER = b"\xff" * 5
+_MIC_HEADER = struct.Struct(">2sB5sQ")
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
 _WRAP_START = struct.Struct(">HBBHH")  # what comes before SND_SEQ
 _SEQ_MASK = (1 << 64) - 1
@@ -159,18 +160,19 @@ class CfxProtection:
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
-        header = mic[:HEADER_SIZE]
-        if len(header) < HEADER_SIZE or header[:2] != _MIC or header[3:8] != _MIC_FILLER:
+        if len(mic) < HEADER_SIZE:
             raise DecodeError("this is not an RFC 4121 MIC token")
-        flags = header[2]
+        tok_id, flags, filler, snd_seq = _MIC_HEADER.unpack_from(mic)
+        if tok_id != _MIC or filler != _MIC_FILLER:
+            raise DecodeError("this is not an RFC 4121 MIC token")
         if (flags ^ self._receive_flags) & _CHECKED:
             self._refuse(flags)
         if flags & SEALED:
             raise ProtocolError("a MIC token is marked as sealed")
-        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[HEADER_SIZE:]):
+        if not hmac.compare_digest(self._unsign.checksum(data, mic[:HEADER_SIZE]), mic[HEADER_SIZE:]):
             raise IntegrityError
         with self._receive_lock:
-            self._window.check(int.from_bytes(header[8:], "big"))
+            self._window.check(snd_seq)
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
