@@ -34,6 +34,8 @@ __all__ = [
     "Flag",
     "ChannelBindings",
     "ClientIdentity",
+    "IovBuffer",
+    "IovType",
     # streams
     "connect",
     "listen",
@@ -71,6 +73,10 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "DirectoryError",
+    "AccountNotFoundError",
+    "InsufficientRightsError",
+    "SpnValidatedWriteDeniedError",
+    "SpnNotUniqueError",
     "RegistrationError",
     "SpnError",
 ]
@@ -84,6 +90,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.errors import (
+        AccountNotFoundError,
         ApError,
         ChannelBindingsError,
         ClientRevokedError,
@@ -95,6 +102,7 @@ if TYPE_CHECKING:
         CredentialError,
         DecodeError,
         DirectoryError,
+        InsufficientRightsError,
         IntegrityError,
         KdcError,
         KdcEtypeError,
@@ -110,6 +118,8 @@ if TYPE_CHECKING:
         SequenceError,
         ServiceUnknownError,
         SpnError,
+        SpnNotUniqueError,
+        SpnValidatedWriteDeniedError,
         TransportError,
         TransportTimeoutError,
         UnsupportedError,
@@ -117,6 +127,7 @@ if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.channel_bindings import ChannelBindings
     from purekrb.gss.context import Acceptor, Initiator
+    from purekrb.gss.iov import IovBuffer, IovType
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
     from purekrb.kdc.config import Config
     from purekrb.keys import EncryptionKey
@@ -141,6 +152,8 @@ _HOMES = {
     "Acceptor": "gss.context",
     "ChannelBindings": "gss.channel_bindings",
     "ClientIdentity": "exchanges.identity",
+    "IovBuffer": "gss.iov",
+    "IovType": "gss.iov",
     "connect": "channel.blocking",
     "listen": "channel.blocking",
 }

@@ -19,8 +19,13 @@ __all__ = [
     "KdcOptions",
     "ApOptions",
     "Flag",
+    "NegState",
     "DEFAULT_ETYPES",
     "KRB5_MECH_OID",
+    "MS_KRB5_MECH_OID",
+    "SPNEGO_OID",
+    "NTLM_OID",
+    "NEGOEX_OID",
     "error_name",
     "flag_names",
 ]
@@ -294,5 +299,22 @@ def flag_names(kind: type[IntFlag], value: int) -> list[str]:
 
 Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG
 
+
+class NegState(IntEnum):
+    """What a NegTokenResp says of the negotiation. Source: RFC 4178 4.2.2."""
+
+    ACCEPT_COMPLETED = 0
+    ACCEPT_INCOMPLETE = 1
+    REJECT = 2
+    REQUEST_MIC = 3
+
+
 #: DER contents of 1.2.840.113554.1.2.2, the Kerberos V5 mechanism. Source: RFC 4121 4.1.
 KRB5_MECH_OID = bytes.fromhex("2a864886f712010202")
+#: 1.2.840.48018.1.2.2, the same under the name that Windows gives it first. Source: MS-KILE 3.1.5, MS-SPNG 1.9.
+MS_KRB5_MECH_OID = bytes.fromhex("2a864882f712010202")
+#: 1.3.6.1.5.5.2. Source: RFC 4178 4.
+SPNEGO_OID = bytes.fromhex("2b0601050502")
+#: 1.3.6.1.4.1.311.2.2.10 and .30, which are refused, but by their names. Source: MS-SPNG 1.9.
+NTLM_OID = bytes.fromhex("2b06010401823702020a")
+NEGOEX_OID = bytes.fromhex("2b06010401823702021e")

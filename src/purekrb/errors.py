@@ -36,13 +36,23 @@ __all__ = [
     "TransportError",
     "TransportTimeoutError",
     "DirectoryError",
+    "AccountNotFoundError",
+    "InsufficientRightsError",
+    "SpnValidatedWriteDeniedError",
+    "SpnNotUniqueError",
     "RegistrationError",
     "SpnError",
 ]
 
 
 class KerberosError(Exception):
-    """Base of every error that a public call raises (besides TypeError and ValueError for misuse)."""
+    """Base of every error that a public call raises (besides TypeError and ValueError for misuse).
+
+    `response` holds what the peer of a context must hear, to be sent before closing: a KRB-ERROR, or the rejection of a
+    negotiation. None where it must hear nothing.
+    """
+
+    response: bytes | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Process pools pickle errors; the default would call __init__ without the arguments that subclasses demand.
@@ -74,7 +84,7 @@ class ProtocolError(KerberosError):
 
 
 class MutualAuthenticationError(ProtocolError):
-    """The service did not prove that it holds its key. Treat the peer as an impostor."""
+    """The service (in DCE style: or the client) did not prove that it holds its key. Treat the peer as an impostor."""
 
 
 class IntegrityError(KerberosError):
@@ -134,11 +144,7 @@ class ClockSkewError(KdcError):
 
 
 class ApError(KerberosError):
-    """An AP exchange failed.
-
-    `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9). `response` holds the bytes to send to the peer
-    before closing, or None where it must hear nothing.
-    """
+    """An AP exchange failed. `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9)."""
 
     def __init__(self, message: str, *, code: int, response: bytes | None = None) -> None:
         super().__init__(message)
@@ -200,11 +206,39 @@ class DirectoryError(KerberosError):
     """The directory refused or failed an operation, or holds what cannot be used.
 
     `code` is the Windows error number of the same failure (8333 ERROR_DS_OBJ_NOT_FOUND ...), 0 where there is none.
+    Where a server refused a request, `ldap_result` is the result code (RFC 4511 4.1.9) and `diagnostic` the server's
+    own words, as they came.
     """
 
-    def __init__(self, message: str, *, code: int = 0) -> None:
+    def __init__(self, message: str, *, code: int = 0, ldap_result: int = 0, diagnostic: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.ldap_result = ldap_result
+        self.diagnostic = diagnostic
+
+
+class AccountNotFoundError(DirectoryError):
+    """There is no such account (ERROR_DS_OBJ_NOT_FOUND)."""
+
+
+class InsufficientRightsError(DirectoryError):
+    """The account that is bound may not do this (ERROR_DS_INSUFF_ACCESS_RIGHTS)."""
+
+
+class SpnValidatedWriteDeniedError(InsufficientRightsError):
+    """An account may register SPNs for its own host only, and this is none (ERROR_DS_INVALID_ATTRIBUTE_SYNTAX)."""
+
+
+class SpnNotUniqueError(DirectoryError):
+    """Another account of the forest has the SPN, or one that stands for it (ERROR_DS_SPN_VALUE_NOT_UNIQUE_IN_FOREST).
+
+    `spn` is the name that was to be written, `owners` the DNs of the accounts that have it, as far as can be seen.
+    """
+
+    def __init__(self, message: str, *, spn: str, owners: tuple[str, ...] = (), **details: Any) -> None:
+        super().__init__(message, **details)
+        self.spn = spn
+        self.owners = owners
 
 
 class RegistrationError(DirectoryError):

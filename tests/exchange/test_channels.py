@@ -48,7 +48,8 @@ from purekrb.channel.aio import Channel as AioChannel
 from purekrb.channel.establish import handshake_deadline
 from purekrb.channel.framing import encode_frame
 from purekrb.channel.stream import CHANNEL_FLAGS, MAX_ROUNDS, SealedStream, check_flags
-from purekrb.constants import ErrorCode
+from purekrb.constants import ErrorCode, NegState
+from purekrb.messages.spnego import NegTokenResp
 from purekrb.testing import Realm
 from support.channels import (
     LOCALHOST,
@@ -63,6 +64,7 @@ from support.channels import (
     raw_server,
     read_frame,
 )
+from support.spnego import PreferringNtlm
 from support.tickets import ALICE, SERVICE, issue
 
 TICKET, KEYS = issue()
@@ -311,7 +313,6 @@ HOSTILE_BEGINNINGS = {
     "http-request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "junk-token": encode_frame(b"x" * 48_000),
     "one-byte-token": encode_frame(b"\x60"),
-    "spnego-token": encode_frame(bytes.fromhex("600a06062b06010505020000")),
 }
 
 
@@ -320,6 +321,30 @@ def test_a_hostile_beginning_ends_that_connection_only(server: Side, beginning: 
     with server.serve(KEYS) as running:
         with RawClient(running.address) as raw:
             raw.socket.sendall(beginning)
+            assert raw.ended()
+        assert_echoes(server, running.address)
+
+
+def test_a_negotiation_of_five_tokens_makes_a_channel(server: Side) -> None:
+    with server.serve(KEYS) as running, RawClient(running.address) as raw:
+        client = PreferringNtlm(TICKET)
+        token = client.step(None)
+        for _ in range(2):
+            raw.send_frame(token or b"")
+            token = client.step(raw.recv_frame())
+        # The message follows the last token at once, before the server may have read it.
+        raw.send_frame(token or b"")
+        raw.send_frame(client.kerberos.wrap(b"hello"))
+        assert client.kerberos.unwrap(raw.recv_frame()) == b"hello"
+        raw.send_frame(client.kerberos.wrap(b""))
+        assert raw.ended()
+
+
+def test_a_negotiation_that_is_refused_is_rejected_before_the_end(server: Side) -> None:
+    with server.serve(KEYS) as running:
+        with RawClient(running.address) as raw:
+            raw.socket.sendall(encode_frame(bytes.fromhex("600a06062b06010505020000")))
+            assert NegTokenResp.decode(raw.recv_frame()) == NegTokenResp(NegState.REJECT)
             assert raw.ended()
         assert_echoes(server, running.address)
 
@@ -547,8 +572,9 @@ def test_channel_bindings_must_be_equal(client: Side, server: Side) -> None:
 class _Endless(Initiator):
     """A mechanism that never comes to an end."""
 
-    def _step(self, in_token: bytes | None) -> bytes:
-        return b"once more"
+    def _begin(self, _in_token: bytes | None) -> Iterator[bytes]:  # type: ignore[override]
+        while True:
+            yield b"once more"
 
 
 def test_a_handshake_has_at_most_ten_rounds() -> None:
@@ -1058,10 +1084,11 @@ def alice() -> Credential:
 TARGET = "ADSockAuth/web.example.test"
 
 
-def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Credential) -> None:
+@pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
+def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Credential, mechanism: str) -> None:
     with (
         Side("blocking").serve(realm.keytab(TARGET)) as running,
-        connect(running.address, TARGET, alice, realm.config) as channel,
+        connect(running.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
     ):
         channel.send(b"hello")
         assert channel.recv() == b"hello"
@@ -1069,7 +1096,10 @@ def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Crede
         assert str(channel.context.acceptor) == f"{TARGET}@EXAMPLE.TEST"
 
 
-def test_aio_connect_gets_its_tickets_and_talks_to_start_server(realm: Realm, alice: Credential) -> None:
+@pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
+def test_aio_connect_gets_its_tickets_and_talks_to_start_server(
+    realm: Realm, alice: Credential, mechanism: str
+) -> None:
     async def handler(channel: AioChannel) -> None:
         while (message := await channel.recv()) is not None:
             await channel.send(message.upper())
@@ -1077,7 +1107,7 @@ def test_aio_connect_gets_its_tickets_and_talks_to_start_server(realm: Realm, al
     async def main() -> None:
         async with (
             await aio.start_server(handler, LOCALHOST, realm.keytab(TARGET)) as server,
-            await aio.connect(server.address, TARGET, alice, realm.config) as channel,
+            await aio.connect(server.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
         ):
             await channel.send(b"hello")
             assert await channel.recv() == b"HELLO"

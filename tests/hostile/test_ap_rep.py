@@ -1,7 +1,7 @@
 """Services that do not prove themselves (K121 to K131).
 
-K126 with SPNEGO and K132 with HTTP belong to mechanisms that purekrb does not have yet; the first has its Kerberos side
-here: without an AP-REP there is no context.
+K126 with SPNEGO is in test_spnego.py; its Kerberos side is here: without an AP-REP there is no context. K132 belongs to
+HTTP, which purekrb does not speak.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ from purekrb import (
 )
 from purekrb.constants import ErrorCode, KeyUsage
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe
-from purekrb.messages.ap import ApRep, Authenticator, EncryptedData, KrbError
+from purekrb.messages.ap import ApRep, Authenticator, EncApRepPart, EncryptedData, KrbError
 from purekrb.messages.der import tlv
 from purekrb.names import PrincipalName
 from purekrb.system import now
@@ -187,7 +187,7 @@ def test_k125_an_ap_rep_with_another_token_id(tok_id: str) -> None:
 def test_k126_no_ap_rep_means_no_context(reply: bytes | None) -> None:
     handshake = Handshake()
     assert not handshake.initiator.established
-    with pytest.raises(ContextError, match="waits for the service's proof"):
+    with pytest.raises(ContextError, match="waits for the peer's next token"):
         handshake.initiator.wrap(b"secret")
     handshake.refuses(reply)
     control = Handshake()
@@ -296,8 +296,104 @@ def test_k129_a_krb_error_after_the_handshake_is_no_message() -> None:
     assert handshake.initiator.established
 
 
-def test_k130_there_is_no_third_leg() -> None:
-    """DCE style is not offered; an AP-REP without its frame, as its legs have, is no token."""
+class ThirdLeg:
+    """An acceptor of DCE style that waits for the client's AP-REP, and what the client knows."""
+
+    def __init__(self, etype: int = 18) -> None:
+        self.ticket, keys = issue(etype)
+        self.initiator = Initiator(self.ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
+        token = self.initiator.step()
+        assert token is not None
+        self.sent = authenticator_of(frame(TOK_AP_REQ, token), self.ticket)
+        self.acceptor = accepting(keys)
+        reply = self.acceptor.step(token)
+        assert reply is not None
+        self.reply: bytes = reply
+        cipher = ApRep.decode(reply).enc_part.cipher
+        part = EncApRepPart.decode(crypto.decrypt(self.ticket.session_key, KeyUsage.AP_REP_ENC_PART, cipher))
+        self.seq_number: int = part.seq_number or 0
+
+    def token(self, **changes: Any) -> bytes:
+        """Return the client's AP-REP, genuine but for `changes`."""
+        key = changes.pop("key", self.ticket.session_key)
+        return unframe(ap_rep(self.sent, key, **{"seq_number": self.seq_number, **changes}))[1]
+
+    def refuses(self, token: bytes | None, kind: type[KerberosError]) -> None:
+        assert not self.acceptor.established
+        for call in (self.acceptor.wrap, self.acceptor.unwrap, self.acceptor.get_mic):
+            with pytest.raises(ContextError):
+                call(b"")
+        with pytest.raises(kind):
+            self.acceptor.step(token)
+        assert not self.acceptor.established
+        with pytest.raises(ContextError, match="dead"):
+            self.acceptor.step(self.token())
+
+
+@pytest.mark.parametrize("etype", [17, 18, 19, 20])
+def test_k130_a_third_leg_with_the_services_number_establishes(etype: int) -> None:
+    leg = ThirdLeg(etype)
+    assert leg.acceptor.step(leg.token()) is None
+    assert leg.acceptor.established
+    assert leg.acceptor.mutual
+    leg = ThirdLeg(etype)
+    anytime = datetime(2000, 1, 1, tzinfo=timezone.utc)  # some clients put the current time there
+    assert leg.acceptor.step(leg.token(ctime=anytime, cusec=1)) is None
+    leg = ThirdLeg(etype)
+    ours = leg.initiator.step(leg.reply)
+    assert ours is not None
+    assert leg.initiator.established
+    assert leg.acceptor.step(ours) is None
+    assert leg.acceptor.unwrap(leg.initiator.wrap(b"data")) == b"data"
+
+
+@pytest.mark.parametrize(
+    ("alter", "kind"),
+    [
+        pytest.param(lambda leg: {"seq_number": leg.seq_number ^ 1}, MutualAuthenticationError, id="other-number"),
+        pytest.param(lambda _: {"seq_number": None}, MutualAuthenticationError, id="no-number"),
+        pytest.param(lambda leg: {"seq_number": leg.sent.seq_number}, MutualAuthenticationError, id="own-number"),
+        pytest.param(lambda leg: {"subkey": leg.ticket.session_key}, MutualAuthenticationError, id="a-subkey"),
+        pytest.param(lambda _: {"key": crypto.random_key(18)}, IntegrityError, id="other-key"),
+        pytest.param(lambda _: {"key": crypto.random_key(17)}, ProtocolError, id="other-etype"),
+        pytest.param(lambda leg: {"key": leg.sent.subkey}, IntegrityError, id="key-is-the-subkey"),
+        pytest.param(lambda _: {"usage": KeyUsage.AP_REQ_AUTHENTICATOR}, IntegrityError, id="other-usage"),
+    ],
+)
+def test_k130_a_third_leg_that_proves_nothing(
+    alter: Callable[[ThirdLeg], dict[str, Any]], kind: type[KerberosError]
+) -> None:
+    leg = ThirdLeg()
+    leg.refuses(leg.token(**alter(leg)), kind)
+
+
+def test_k130_another_token_than_a_third_leg() -> None:
+    request = ThirdLeg().initiator
+    assert not request.established
+    for make, kind in (
+        (lambda leg: leg.reply, MutualAuthenticationError),  # our own AP-REP, sent back
+        (lambda leg: frame(TOK_AP_REP, leg.token()), DecodeError),
+        (lambda leg: leg.token()[:-1], DecodeError),
+        (lambda leg: flipped(leg.token(), 8 * len(leg.token()) - 1), IntegrityError),
+        (lambda leg: Initiator(leg.ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE).step(), DecodeError),
+        (lambda _: unframe(krb_error(41))[1], DecodeError),
+        (lambda _: b"", DecodeError),
+        (lambda _: None, ContextError),
+        (lambda _: ThirdLeg().token(), IntegrityError),
+    ):
+        leg = ThirdLeg()
+        leg.refuses(make(leg), kind)
+
+
+def test_k130_an_initiator_of_dce_style_takes_no_framed_ap_rep() -> None:
+    leg = ThirdLeg()
+    with pytest.raises(MutualAuthenticationError):
+        leg.initiator.step(frame(TOK_AP_REP, leg.reply))
+    assert not leg.initiator.established
+
+
+def test_k130_there_is_no_third_leg_without_dce_style() -> None:
+    """An AP-REP without its frame, as the legs of DCE style have, is no token."""
     handshake = Handshake()
     _, message = unframe(handshake.reply())
     handshake.refuses(message, DecodeError)

@@ -25,7 +25,7 @@ from purekrb import (
     ServiceTicket,
     crypto,
 )
-from purekrb.constants import AuthDataType, ErrorCode, KeyUsage, TicketFlags
+from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, AuthDataType, ErrorCode, KeyUsage, TicketFlags
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
 from purekrb.messages.ap import (
     ApReq,
@@ -775,9 +775,10 @@ def layout(token: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
-#: What no MAC covers and nobody needs: the other AP options, and the ticket's cleartext, which says whose key to try
-#: first (K076, K092). Everything else is compared, decrypted or verified.
+#: What no MAC covers and nobody needs: the one bit between Kerberos' two OIDs, the other AP options, and the ticket's
+#: cleartext, which says whose key to try first (K076, K092). Everything else is compared, decrypted or verified.
 TOLERATED = {
+    "frame": "the mechanism's OID: the standard one or Microsoft's",
     "ap-req.2": "ap-options, but for use-session-key",
     "ap-req.3.1": "realm of the ticket",
     "ap-req.3.2.0": "name-type of the ticket's sname",
@@ -803,6 +804,7 @@ def test_every_flipped_bit_of_a_token_is_refused_but_for_the_reviewed_list(etype
         assert (context.initiator, context.acceptor) == (ALICE, SERVICE)
         accepted.setdefault(fields[bit // 8], []).append(bit)
     assert set(accepted) == set(TOLERATED)
+    assert [flipped(token, bit).find(MS_KRB5_MECH_OID) for bit in accepted["frame"]] == [token.find(KRB5_MECH_OID)]
     options = [bit - 8 * fields.index("ap-req.2") for bit in accepted["ap-req.2"]]
     # The first octet counts unused bits: to name some of the zeros at the end as such changes nothing.
     assert options == [5, 6, 7, *(8 + bit for bit in range(32) if bit != 1)]
@@ -824,7 +826,7 @@ def test_a_token_cut_off_anywhere_is_refused() -> None:
     assert token is not None
     for length in range(len(token)):
         with pytest.raises(KerberosError):
-            acceptor(keys).step(token[:length])
+            acceptor(keys, mechanism="kerberos").step(token[:length])
     with pytest.raises(KerberosError):
         acceptor(keys).step(token + b"\0")
     take(keys, token)

@@ -301,6 +301,18 @@ def test_k142_the_rotation_of_dce_style_is_refused_outside_of_it(receiver: Conte
     assert receiver.unwrap(peer.signed(b"data", rrc=12), sealed=False) == b"data"
 
 
+@pytest.mark.parametrize("etype", AES)
+def test_k142_dce_style_rotates_by_ec_and_rrc_where_it_is_sealed(etype: int) -> None:
+    for receiver in pair(etype, flags=(Flag.DEFAULT | Flag.DCE_STYLE) & ~Flag.SEQUENCE & ~Flag.REPLAY):
+        peer = forged_for(receiver)
+        for ec, rrc in ((16, 28), (16, 0), (0, 28), (0, 0), (3, 1000)):
+            assert receiver.unwrap(peer.sealed(b"data", ec=ec, rrc=rrc, turn=ec + rrc)) == b"data"
+            if ec:
+                refuses(receiver, peer.sealed(b"data", ec=ec, rrc=rrc, turn=rrc))
+        assert receiver.unwrap(peer.signed(b"data", rrc=12), sealed=False) == b"data"
+        refuses(receiver, peer.signed(b"data", rrc=12, turn=12 + peer.mac_size), sealed=False)
+
+
 # --- K143 to K148: flags
 
 

@@ -75,7 +75,7 @@ def everything(directory: Directory) -> list[str]:
 
 
 def session(directory: Directory) -> LdapSession:
-    return directory._session
+    return directory._sessions.main
 
 
 # K270 -------------------------------------------------------------------------------------------------------------
@@ -539,8 +539,8 @@ REFUSALS = [
     pytest.param(4, 8227, "more than the directory gives", id="K273-size-limit"),
     pytest.param(51, 8206, "busy", id="K273-busy-51"),
     pytest.param(52, 8207, "not available", id="K273-unavailable-52"),
-    pytest.param(53, 8245, "not willing", id="K273-unwilling-53"),
-    pytest.param(80, 0, "no reason given", id="K273-other-80"),
+    pytest.param(53, 8245, "read-only", id="K273-unwilling-53"),
+    pytest.param(80, 0, "says no more", id="K273-other-80"),
 ]
 
 

@@ -102,7 +102,11 @@ class Lab:
         reply = theirs.step(ours.step())
         if flags & Flag.MUTUAL:
             assert not ours.established, "established without the service's proof"
-            assert ours.step(reply) is None
+            third_leg = ours.step(reply)
+            assert (third_leg is not None) == bool(flags & Flag.DCE_STYLE)
+            if third_leg is not None:
+                assert not theirs.established
+                assert theirs.step(third_leg) is None
         else:
             assert reply is None
         return Pair(ours, theirs)
@@ -117,7 +121,10 @@ class Lab:
         reply = ours.step(token)
         assert theirs.established == (not flags & Flag.MUTUAL)
         if reply is not None:
-            assert theirs.step(reply) is None
+            third_leg = theirs.step(reply)
+            assert ours.established == (third_leg is None) == (not flags & Flag.DCE_STYLE)
+            if third_leg is not None:
+                assert ours.step(third_leg) is None
         return Pair(ours, theirs)
 
 

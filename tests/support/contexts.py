@@ -58,9 +58,9 @@ def pair(
     permitted = {"permitted_etypes": (etype,)} if etype == 23 else {}
     ours = Initiator(service_ticket, flags=flags, **permitted, **(initiator or {}))
     theirs = acceptor(keys, **{"require": flags & Flag.MUTUAL, **permitted, **(accept or {})})
-    reply = theirs.step(ours.step())
-    if reply is not None:
-        assert ours.step(reply) is None
+    sender, receiver, token = ours, theirs, ours.step()
+    while token is not None:
+        sender, receiver, token = receiver, sender, receiver.step(token)
     assert ours.established
     assert theirs.established
     return ours, theirs

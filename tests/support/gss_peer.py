@@ -12,6 +12,10 @@ before it, as 32-bit big-endian numbers. A request is a command, then a context'
     mic       data                              -> token
     verify    data, token
     limit     size, "1" to seal                 -> the largest message whose token fits into `size` bytes
+    wrap_iov   "1" to seal, then type and data of each buffer (MIT alone)  -> the data of each buffer
+    unwrap_iov type and data of each buffer     -> "1" if it was sealed, the data of each buffer
+    iov_length "1" to seal, then type and data of each buffer  -> the length of each buffer after wrap_iov
+    prf        key use, data, size              -> pseudo-random bytes
     info                                        -> flags, initiator, acceptor ("" where it cannot say)
     delegated ccache                            -> the principal whose ticket was delegated, now in `ccache`; Java
                                                    takes a host-based name instead and gets a ticket for it
@@ -30,6 +34,8 @@ import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from purekrb import IovBuffer
 
 __all__ = ["GssPeer", "PeerContext", "PeerError"]
 
@@ -144,6 +150,18 @@ class PeerContext:
     def wrap_size_limit(self, size: int, *, sealed: bool = True) -> int:
         return int(self.peer.call("limit", self._number, str(size), str(int(sealed)))[0])
 
+    def wrap_iov(self, buffers: Sequence[IovBuffer], *, sealed: bool = True) -> list[IovBuffer]:
+        return _filled(buffers, self.peer.call("wrap_iov", self._number, str(int(sealed)), *_fields(buffers)))
+
+    def unwrap_iov(self, buffers: Sequence[IovBuffer]) -> tuple[list[IovBuffer], bool]:
+        """Return the buffers and whether DATA was sealed."""
+        sealed, *filled = self.peer.call("unwrap_iov", self._number, *_fields(buffers))
+        return _filled(buffers, filled), sealed == b"1"
+
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], *, sealed: bool = True) -> list[int]:
+        answer = self.peer.call("iov_length", self._number, str(int(sealed)), *_fields(buffers))
+        return [int(length) for length in answer]
+
     @property
     def flags(self) -> int:
         """The GSS flags DELEG to INTEG (the low six bits) as the peer reports them."""
@@ -163,3 +181,11 @@ class PeerContext:
 
     def close(self) -> None:
         self.peer.call("close", self._number)
+
+
+def _fields(buffers: Sequence[IovBuffer]) -> list[bytes]:
+    return [field for kind, data in buffers for field in (str(int(kind)).encode(), data)]
+
+
+def _filled(buffers: Sequence[IovBuffer], contents: Sequence[bytes]) -> list[IovBuffer]:
+    return [IovBuffer(buffer.type, data) for buffer, data in zip(buffers, contents, strict=True)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import gssapi
-from gssapi.raw import ChannelBindings
+from gssapi.raw import IOV, ChannelBindings, IOVBufferType
 
 KRB5 = gssapi.MechType.kerberos
 # An error's token is to be seen together with the error, not at the next call.
@@ -69,6 +70,34 @@ def limit(number: bytes, size: bytes, sealed: bytes) -> list[bytes]:
     return [str(contexts[number].get_wrap_size_limit(int(size), sealed == b"1")).encode()]
 
 
+def wrap_iov(number: bytes, sealed: bytes, *fields: bytes) -> list[bytes]:
+    iov = buffers(fields, allocate=True)
+    gssapi.raw.wrap_iov(contexts[number], iov, sealed == b"1")
+    return [buffer.value or b"" for buffer in iov]
+
+
+def unwrap_iov(number: bytes, *fields: bytes) -> list[bytes]:
+    iov = buffers(fields, allocate=False)
+    result = gssapi.raw.unwrap_iov(contexts[number], iov)
+    return [b"1" if result.encrypted else b"0", *[buffer.value or b"" for buffer in iov]]
+
+
+def iov_length(number: bytes, sealed: bytes, *fields: bytes) -> list[bytes]:
+    iov = buffers(fields, allocate=False)
+    gssapi.raw.wrap_iov_length(contexts[number], iov, sealed == b"1")
+    return [str(len(buffer.value or b"")).encode() for buffer in iov]
+
+
+def buffers(fields: Sequence[bytes], allocate: bool) -> IOV:
+    """Return the buffers of pairs (type, data); MIT makes the memory of what receives data from it."""
+    pairs = [(IOVBufferType(int(kind)), data) for kind, data in zip(fields[::2], fields[1::2], strict=True)]
+    received = [IOVBufferType.header, IOVBufferType.trailer, IOVBufferType.padding] if allocate else []
+    if any(kind == IOVBufferType.stream for kind, _ in pairs):
+        received = [IOVBufferType.data]
+    items = [(kind, True, None) if kind in received else (kind, False, data) for kind, data in pairs]
+    return IOV(*items, std_layout=False)
+
+
 def info(number: bytes) -> list[bytes]:
     context = contexts[number]
     return [
@@ -91,7 +120,10 @@ def close(number: bytes) -> list[bytes]:
 
 COMMANDS: dict[bytes, Any] = {
     function.__name__.encode(): function
-    for function in (initiate, accept, step, wrap, unwrap, mic, verify, limit, info, delegated, close)
+    for function in (
+        *(initiate, accept, step, wrap, unwrap, mic, verify, limit, wrap_iov, unwrap_iov, iov_length),
+        *(info, delegated, close),
+    )
 }
 
 

@@ -755,6 +755,26 @@ def test_connect_sends_each_line_and_prints_each_answer(logged_in: Commands, ech
     assert [event["text"] for event in received] == ["one", "\N{REPLACEMENT CHARACTER}\x1b[2J", "last, without an end"]
 
 
+def test_connect_negotiates_when_told_to(logged_in: Commands, echo_port: int) -> None:
+    argv = ("connect", f"127.0.0.1:{echo_port}", WEB, "--mechanism", "negotiate", "--trace")
+    result = logged_in(*argv, stdin=b"one\n")
+    assert result.code == 0
+    assert result.out.splitlines()[1:] == ["one"]
+    assert "NegTokenResp received: ACCEPT_COMPLETED" in result.err
+
+
+def test_serve_takes_kerberos_alone_when_told_to(logged_in: Commands) -> None:
+    argv = ("serve", "127.0.0.1:0", "--mechanism", "kerberos", "--json", "--once")
+    with logged_in.spawn(*argv, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout
+        port = json.loads(process.stdout.readline())["port"]
+        refused = logged_in("connect", f"127.0.0.1:{port}", WEB, "--mechanism", "negotiate", stdin=b"one\n")
+        accepted = logged_in("connect", f"127.0.0.1:{port}", WEB, stdin=b"one\n")
+        process.communicate(timeout=30)
+    assert refused.code == 5
+    assert (accepted.code, accepted.out.splitlines()[1:]) == (0, ["one"])
+
+
 def test_connect_prints_no_control_characters(logged_in: Commands, echo_port: int) -> None:
     result = logged_in("connect", f"127.0.0.1:{echo_port}", WEB, stdin=b"\x1b[2J\n")
     assert result.out.splitlines()[1:] == [r"\x1b[2J"]

@@ -15,11 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from purekrb import system
 from purekrb.directory import Account, Directory, EmbeddedDirectory, ServiceConnectionPoint, SpnOperation
 from purekrb.directory.accounts import find_account
 from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope
 from purekrb.dn import escape_rdn_value
-from purekrb.errors import DirectoryError, KerberosError, SpnError
+from purekrb.errors import (
+    AccountNotFoundError,
+    DecodeError,
+    DirectoryError,
+    KerberosError,
+    SpnError,
+    SpnNotUniqueError,
+)
 from purekrb.spn import SpnType, get_spn
 
 ADD, REPLACE, DELETE = SpnOperation.ADD, SpnOperation.REPLACE, SpnOperation.DELETE
@@ -180,12 +188,43 @@ def test_k268_a_name_in_a_dn_is_escaped(value: str, escaped: str) -> None:
 # Service principal names ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("account", ["svc", "SVC", "svc@example.test", "CN=svc,CN=Users,DC=example,DC=test", "WEB$"])
+@pytest.mark.parametrize(
+    "account",
+    [
+        "svc",
+        "SVC",
+        "svc@example.test",
+        "CN=svc,CN=Users,DC=example,DC=test",
+        "EXAMPLE\\svc",
+        "example.test\\SVC",
+        "WEB$",
+        "WEB$@EXAMPLE.test",
+        "EXAMPLE\\WEB$",
+    ],
+)
 def test_an_account_is_found_by_dn_and_by_its_names(directory: EmbeddedDirectory, account: str) -> None:
     directory.write_account_spn(ADD, account, ["cls/web.example.test"])
-    assert [owner.name for owner in directory.find_spn("cls/web.example.test")] == [
-        account if "$" in account else "svc"
-    ]
+    assert [owner.name for owner in directory.find_spn("cls/web.example.test")] == ["WEB$" if "$" in account else "svc"]
+
+
+def test_an_account_is_found_by_its_sid(directory: EmbeddedDirectory) -> None:
+    svc = directory.find_account("svc")
+    assert directory.find_account(str(svc.sid)) == svc
+    assert directory.find_account(str(svc.sid).lower()) == svc
+    with pytest.raises(AccountNotFoundError):
+        directory.find_account(f"{svc.sid}1")
+    with pytest.raises(DecodeError):
+        directory.find_account("S-1-svc")
+
+
+@pytest.mark.parametrize("domain", ["OTHER", "other.test", ".", "EXAMPLE.TEST.", "*", "example)(cn"])
+def test_an_account_of_another_domain_is_not_taken_for_one_of_this(directory: EmbeddedDirectory, domain: str) -> None:
+    with pytest.raises(DirectoryError) as error:
+        directory.find_account(f"{domain}\\svc")
+    assert error.value.code == 1355
+    assert directory.find_account("example\\svc").name == "svc"
+    with pytest.raises(AccountNotFoundError):
+        directory.find_account("svc@other.test")
 
 
 def test_adding_twice_stores_once_and_keeps_the_spelling(directory: EmbeddedDirectory) -> None:
@@ -251,6 +290,94 @@ def test_one_string_of_spns_is_the_callers_mistake(directory: EmbeddedDirectory)
         directory.write_account_spn(ADD, "WEB$", "cls/a")
     with pytest.raises(TypeError):
         directory.find_scps("keyword")
+
+
+def test_deleting_and_adding_are_one_step(directory: EmbeddedDirectory) -> None:
+    directory.write_account_spn(ADD, "svc", ["cls/taken"])
+    directory.write_account_spn(ADD, "WEB$", ["cls/old", "cls/kept"])
+    directory.change_account_spns("WEB$", delete=["CLS/old", "cls/absent"], add=["cls/new", "cls/NEW", "CLS/kept"])
+    assert spns(directory, "WEB$") == ("cls/kept", "cls/new")
+    with pytest.raises(SpnNotUniqueError):
+        directory.change_account_spns("WEB$", delete=["cls/kept"], add=["cls/taken"])
+    with pytest.raises(SpnError):
+        directory.change_account_spns("WEB$", delete=["cls/kept"], add=["garbage"])
+    assert spns(directory, "WEB$") == ("cls/kept", "cls/new")
+    directory.change_account_spns("WEB$", delete=["cls/kept"], add=["CLS/Kept"])
+    assert spns(directory, "WEB$") == ("cls/new", "CLS/Kept")
+    directory.change_account_spns("WEB$")
+    with pytest.raises(AccountNotFoundError):
+        directory.change_account_spns("nobody")
+    with pytest.raises(TypeError):
+        directory.change_account_spns("WEB$", delete="cls/new")
+
+
+def test_names_to_add_come_first_for_samba_checks_only_the_first_change_unless_a_name_changes_its_case(
+    directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[list[Change]] = []
+    monkeypatch.setattr(directory._session, "modify", lambda dn, changes, permissive: sent.append(changes))
+    store(directory, account_of(directory, "WEB$").dn, "servicePrincipalName", ["cls/a", "CLS/A", "cls/b"])
+    attribute, add, delete = "servicePrincipalName", ChangeOperation.ADD, ChangeOperation.DELETE
+    directory.change_account_spns("WEB$", delete=["Cls/A"], add=["cls/c"])
+    directory.change_account_spns("WEB$", delete=["cls/b"], add=["CLS/B"])
+    directory.change_account_spns("WEB$", add=["CLS/B", "cls/b", "cls/d", "CLS/D"])
+    directory.change_account_spns("WEB$", add=["CLS/B"])
+    assert sent == [
+        [Change(add, attribute, ["cls/c"]), Change(delete, attribute, ["cls/a", "CLS/A"])],
+        [Change(delete, attribute, ["cls/b"]), Change(add, attribute, ["CLS/B"])],
+        [Change(add, attribute, ["cls/d"])],
+    ]
+
+
+def test_names_are_queried_with_wildcards(directory: EmbeddedDirectory) -> None:
+    directory.write_account_spn(ADD, "WEB$", ["http/web.example.test", "cls/(x)"])
+    directory.write_account_spn(ADD, "svc", ["http/svc.example.test"])
+    for pattern, expected in {
+        "http/*": ["WEB$", "svc"],
+        "HTTP/web*": ["WEB$"],
+        "*/**.example.test": ["WEB$", "svc"],
+        "*": ["WEB$", "svc"],
+        "http": [],
+        "http/svc.example.test": ["svc"],
+        "\\2a": [],
+    }.items():
+        assert [account.name for account in directory.query_spns(pattern)] == expected, pattern
+    for pattern in ("", "a\0*"):
+        with pytest.raises(DirectoryError, match="cannot search"):
+            directory.query_spns(pattern)
+
+
+def test_a_computer_gets_its_own_names_again(directory: EmbeddedDirectory) -> None:
+    for host in (HOST, "WEB$"):
+        assert directory.reset_host_spns(host) == ["HOST/web.example.test", "HOST/WEB"]
+        assert spns(directory, "WEB$") == ("HOST/web.example.test", "HOST/WEB")
+    with pytest.raises(DirectoryError) as error:
+        directory.reset_host_spns("svc")
+    assert error.value.code == 8333
+
+
+def test_a_server_registers_its_dns_name_and_its_netbios_name(
+    directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "local_fqdn", lambda: HOST)
+    assert directory.server_register_spn(ADD, "cls", "WEB$") == ["cls/web.example.test", "cls/WEB"]
+    assert directory.server_register_spn(ADD, "cls", "WEB$") == ["cls/web.example.test", "cls/WEB"]
+    assert spns(directory, "WEB$") == ("cls/web.example.test", "cls/WEB")
+    directory.server_register_spn(DELETE, "cls", "WEB$")
+    assert spns(directory, "WEB$") == ()
+    with pytest.raises(DirectoryError, match="name the account"):  # nobody is bound here
+        directory.server_register_spn(ADD, "cls")
+
+
+def test_who_takes_a_name_that_another_stood_for_is_told_so(
+    directory: EmbeddedDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory.write_account_spn(ADD, "WEB$", ["HOST/web.example.test"])
+    directory.write_account_spn(ADD, "svc", ["cls/web.example.test"])
+    assert not caplog.records
+    directory.write_account_spn(ADD, "svc", ["http/WEB.example.test"])
+    assert "CN=WEB,CN=Computers,DC=example,DC=test has HOST/web.example.test" in caplog.text
+    assert "http/WEB.example.test" in spns(directory, "svc")
 
 
 @pytest.mark.parametrize("operation", [ADD, REPLACE])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,10 @@ def run_examples(page: str) -> dict[str, Any]:
 
 def table(page: str, heading: str) -> list[list[str]]:
     """Return the rows of the table whose first column has that heading."""
-    rows = [line for line in text_of(page).splitlines() if line.startswith("|")]
-    start = next(n for n, line in enumerate(rows) if line.startswith(f"| {heading} |"))
-    width = rows[start].count("|")
-    found = []
-    for line in rows[start + 2 :]:
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != width - 1:
-            break
-        found.append(cells)
-    return found
+    lines = text_of(page).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
 
 
 @pytest.mark.parametrize("page", PAGES)

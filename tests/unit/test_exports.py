@@ -34,6 +34,8 @@ PUBLIC = {
     "Flag": type,
     "ChannelBindings": type,
     "ClientIdentity": type,
+    "IovBuffer": type,
+    "IovType": type,
     "initiate": types.FunctionType,
     "connect": types.FunctionType,
     "listen": types.FunctionType,
@@ -66,12 +68,14 @@ INSIDE = [
         for n in (
             *("step", "established", "flags", "mutual", "initiator", "acceptor", "endtime", "session_key", "etype"),
             *("wrap", "unwrap", "get_mic", "verify_mic", "wrap_size_limit"),
+            *("wrap_iov", "unwrap_iov", "wrap_iov_length"),
         )
     ),
     "Acceptor.delegated_credential",
     *(f"Flag.{n}" for n in ("DELEG", "MUTUAL", "REPLAY", "SEQUENCE", "CONF", "INTEG", "DCE_STYLE", "IDENTIFY")),
     "Flag.EXTENDED_ERROR",
     *(f"ChannelBindings.{n}" for n in ("tls_server_end_point", "tls_unique", "tls_exporter")),
+    *(f"IovType.{n}" for n in ("HEADER", "DATA", "SIGN_ONLY", "PADDING", "TRAILER", "STREAM")),
 ]
 HEAVY = ("impacket", "pyasn1", "ldap3", "flask", "dns", "rich", "cryptography", "Cryptodome", "OpenSSL", "sqlite3")
 

@@ -453,7 +453,7 @@ def test_initiate_delegates_only_where_the_kdc_marks_the_service(
     assert not unmarked.flags & Flag.DELEG
 
 
-def test_initiate_has_one_mechanism(start: Callable[..., purekrb.Initiator], alice: Credential) -> None:
+def test_initiate_refuses_an_unknown_mechanism(start: Callable[..., purekrb.Initiator], alice: Credential) -> None:
     with pytest.raises(UnsupportedError, match="'ntlm'"):
         start("HTTP/web.r.test", alice, Config(), mechanism="ntlm")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from purekrb.channel.framing import FrameReader, check_max_frame, encode_frame
 from purekrb.constants import Flag, flag_names
-from purekrb.errors import ApError, ContextError, KerberosError, PolicyError, ProtocolError, TransportError
+from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
 from purekrb.gss.context import MAX_TOKEN, Initiator, SecurityContext
 
 __all__ = [
@@ -46,7 +46,7 @@ def check_flags(flags: Flag) -> None:
 
 def last_words(error: BaseException) -> bytes:
     """Return the frame that tells the peer why the handshake failed; b"" where it must hear nothing."""
-    if isinstance(error, ApError) and error.response:
+    if isinstance(error, KerberosError) and error.response:
         return encode_frame(error.response)
     return b""
 

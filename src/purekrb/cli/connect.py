@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("address", type=options.host_port, metavar="HOST:PORT", help="where the service listens")
     parser.add_argument("target", help="the service's SPN, as in ADSockAuth/web.example.test")
+    options.add_mechanism(parser, "kerberos")
     options.add_ccache(parser)
     options.add_network(parser)
 
@@ -29,7 +30,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     credential, config = options.credential(args), options.config(args)
     with output.waiting(f"authenticating to {args.target}"):
-        channel = purekrb.connect(args.address, args.target, credential, config, timeout=args.timeout)
+        channel = purekrb.connect(
+            args.address, args.target, credential, config, mechanism=args.mechanism, timeout=args.timeout
+        )
     with channel:
         context = channel.context
         etype = etype_name(context.etype)

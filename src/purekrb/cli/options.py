@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_ccache",
+    "add_mechanism",
     "add_network",
     "common",
     "config",
@@ -51,6 +52,16 @@ def add_ccache(parser: argparse.ArgumentParser) -> None:
     """Add -c/--ccache."""
     parser.add_argument(
         "-c", "--ccache", metavar="NAME", help="credential cache (default: KRB5CCNAME or /tmp/krb5cc_UID)"
+    )
+
+
+def add_mechanism(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --mechanism."""
+    parser.add_argument(
+        "--mechanism",
+        choices=("kerberos", "negotiate"),
+        default=default,
+        help=f"Kerberos alone, or by SPNEGO (default: {default})",
     )
 
 

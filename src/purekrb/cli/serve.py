@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-t", "--keytab", metavar="FILE", help="the service's keys (default: KRB5_KTNAME or /etc/krb5.keytab)"
     )
     parser.add_argument("--service", metavar="PRINCIPAL", help="accept tickets for this name only")
+    options.add_mechanism(parser, "negotiate")  # which takes Kerberos alone as well
     parser.add_argument("--once", action="store_true", help="end after the first client")
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from purekrb.credentials.keytab import Keytab
 
     keytab = Keytab.load(args.keytab)
-    with purekrb.listen(args.address, keytab, service=args.service) as server:
+    with purekrb.listen(args.address, keytab, service=args.service, mechanism=args.mechanism) as server:
         host, port = server.address
         output.result(
             {"event": "listening", "host": host, "port": port}, f"listening on {host}:{port} for {keytab.summary()}"

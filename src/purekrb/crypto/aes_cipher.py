@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -120,6 +121,46 @@ class AesUsageCipher:
             raise IntegrityError
         return buffer.getvalue(), suffix
 
+    def encrypt_mixed(
+        self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]
+    ) -> tuple[bytes, bytes, bytes]:
+        """Return (ciphertext but for its last 16 bytes, these, MAC), where the MAC covers `signed` as well.
+
+        `signed` holds (offset in the plaintext, bytes that only the MAC sees there), in order, none in the last 16
+        bytes of the plaintext.
+        """
+        if not signed:
+            return self._encrypt(plaintext, confounder)
+        cts, integrity = self._ready()
+        state = integrity.copy()
+        with self._lock:
+            body, last = cts.encrypt(confounder, plaintext)
+        if self._encrypt_then_mac:
+            _update_mixed(state, body, signed, BLOCK)
+            state.update(last)
+        else:
+            state.update(confounder)
+            _update_mixed(state, plaintext, signed, 0)
+        return body, last, state.finalize()[: self._mac_size]
+
+    def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
+        """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
+        if not signed:
+            return self._decrypt(ciphertext, mac)
+        cts, integrity = self._ready()
+        state = integrity.copy()
+        with self._lock:
+            confounder, plaintext = cts.decrypt(ciphertext)
+        if self._encrypt_then_mac:
+            _update_mixed(state, ciphertext, signed, BLOCK)
+        else:
+            state.update(confounder)
+            _update_mixed(state, plaintext, signed, 0)
+        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+            del confounder, plaintext  # as in _decrypt
+            raise IntegrityError
+        return plaintext
+
     def wipe(self) -> None:
         """Drop the derived keys; every later call raises CredentialError."""
         self._cts = self._integrity = self._checksum = self._derive = WIPED
@@ -167,3 +208,14 @@ class AesUsageCipher:
             del confounder, plaintext  # they may be all but genuine: a traceback that shows locals must not have them
             raise IntegrityError
         return plaintext
+
+
+def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]], start: int) -> None:
+    """Take `data` into the MAC, with each of `signed` at its offset behind `start`."""
+    view = memoryview(data)
+    at = 0
+    for offset, contents in signed:
+        state.update(view[at : start + offset])
+        state.update(contents)
+        at = start + offset
+    state.update(view[at:])

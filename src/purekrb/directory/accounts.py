@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from purekrb.directory.ldap import Entry, LdapSession, Scope, equals, object_guid, single
+from purekrb.directory.ldap import (
+    CONTROL_CHARACTERS,
+    INVALID_PARAMETER,
+    Entry,
+    LdapSession,
+    Scope,
+    any_equals,
+    equals,
+    object_guid,
+    single,
+)
+from purekrb.errors import AccountNotFoundError, DirectoryError
 from purekrb.sid import Sid
 
-__all__ = ["ACCOUNT_ATTRIBUTES", "Account", "account_of", "find_account", "find_computer"]
+__all__ = ["ACCOUNT_ATTRIBUTES", "Account", "account_of", "check_name", "find_account", "find_caller", "find_computer"]
 
 #: What `account_of` needs of an entry.
 ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName", "objectGUID", "objectSid")
+_NO_SUCH_DOMAIN = 1355
+_IS_ACCOUNT = "(objectClass=user)"  # computers are users as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +52,90 @@ def account_of(entry: Entry) -> Account:
     )
 
 
-def find_account(session: LdapSession, account: str) -> Account:
-    """Return the account that a DN, a sAMAccountName (`WEB$`, `alice`) or a userPrincipalName names.
-
-    Raises DirectoryError, with code 8333 where there is none.
-    """
-    if "=" in account:
-        found = session.search(account, "(objectClass=user)", ACCOUNT_ATTRIBUTES, scope=Scope.BASE)
-    else:
-        attribute = "userPrincipalName" if "@" in account else "sAMAccountName"
-        found = session.search(
-            session.base_dn, f"(&(objectClass=user){equals(attribute, account)})", ACCOUNT_ATTRIBUTES
+def check_name(account: str) -> None:
+    """Raise DirectoryError (code 87) for text that can name no account."""
+    if not account or CONTROL_CHARACTERS.search(account):
+        raise DirectoryError(
+            f"account {account!r} is empty or has control characters: give its DN or its name",
+            code=INVALID_PARAMETER,
         )
-    return account_of(single(found, f"account {account!r}"))
+
+
+def find_account(session: LdapSession, account: str) -> Account:
+    r"""Return the account that `account` names.
+
+    That is a DN, a SID (`S-1-5-...`), a sAMAccountName (`WEB$`, `alice`), one with its domain (`EXAMPLE\alice`), or a
+    user principal name (`alice@example.test`). Raises AccountNotFoundError where there is none; DirectoryError with
+    code 87 for text that names nothing, and 1355 for the name of another domain.
+    """
+    check_name(account)
+    what = f"account {account!r}"
+    if "=" in account:
+        found = session.search(account, _IS_ACCOUNT, ACCOUNT_ATTRIBUTES, scope=Scope.BASE)
+        return account_of(single(found, what, AccountNotFoundError))
+    if account[:4].upper() == "S-1-":
+        return _search(session, equals("objectSid", Sid.parse(account).encode()), what)
+    domain, backslash, name = account.rpartition("\\")
+    if backslash:
+        _check_domain(session, domain, account)
+        return _search(session, equals("sAMAccountName", name), what)
+    if "@" in account:
+        return _find_user_principal(session, account, what)
+    return _search(session, equals("sAMAccountName", account), what)
+
+
+def find_caller(session: LdapSession) -> Account:
+    """Return the account that the session is bound as. Raises DirectoryError where the directory does not say."""
+    # Samba knows no "Who am I?" (RFC 4532). tokenGroups has the SIDs of the caller and of its groups, in no order
+    # that anyone promises; only one of them is an account's.
+    root = session.search("", "(objectClass=*)", ("tokenGroups",), scope=Scope.BASE)
+    sids = root[0].attributes["tokenGroups"] if root else ()
+    if not sids:
+        raise DirectoryError("the directory does not say which account is bound: name the account")
+    return _search(session, any_equals("objectSid", sids), "account that is bound")
 
 
 def find_computer(session: LdapSession, host: str) -> Entry:
-    """Return the computer object whose DNS name or sAMAccountName is `host`, without attributes.
+    """Return the computer object whose DNS name or sAMAccountName is `host`, with its dNSHostName and sAMAccountName.
 
     Raises DirectoryError, with code 8333 where there is none.
     """
     names = equals("dNSHostName", host) + equals("sAMAccountName", host)
-    return single(
-        session.search(session.base_dn, f"(&(objectClass=computer)(|{names}))"), f"computer object of {host!r}"
+    found = session.search(session.base_dn, f"(&(objectClass=computer)(|{names}))", ("dNSHostName", "sAMAccountName"))
+    return single(found, f"computer object of {host!r}")
+
+
+def _search(session: LdapSession, name: str, what: str) -> Account:
+    found = session.search(session.base_dn, f"(&{_IS_ACCOUNT}{name})", ACCOUNT_ATTRIBUTES)
+    return account_of(single(found, what, AccountNotFoundError))
+
+
+def _find_user_principal(session: LdapSession, account: str, what: str) -> Account:
+    try:
+        return _search(session, equals("userPrincipalName", account), what)
+    except AccountNotFoundError:
+        # Each account has besides the implicit name sAMAccountName@domain. Source: MS-ADTS 5.1.1.1.1.
+        name, _, domain = account.rpartition("@")
+        if domain.casefold() != session.domain.casefold():
+            raise
+        return _search(session, equals("sAMAccountName", name), what)
+
+
+def _check_domain(session: LdapSession, domain: str, account: str) -> None:
+    """Raise DirectoryError unless `domain` is a name of the domain of `session`: its NetBIOS name or its DNS name."""
+    if domain == ".":
+        raise DirectoryError(
+            f"account {account!r} is a local one, which no domain knows: mutual authentication needs a domain account",
+            code=_NO_SUCH_DOMAIN,
+        )
+    configuration = session.root_dse.text("configurationNamingContext")
+    names = f"(|{equals('nETBIOSName', domain)}{equals('dnsRoot', domain)})"
+    found = session.search(
+        f"CN=Partitions,{configuration}",
+        f"(&(objectClass=crossRef){equals('nCName', session.base_dn)}{names})",
     )
+    if not found:
+        raise DirectoryError(
+            f"account {account!r} is not of the domain {session.domain}: connect to a domain controller of its own",
+            code=_NO_SUCH_DOMAIN,
+        )

@@ -108,6 +108,7 @@ def bind_starter(
         context = Initiator(
             ticket,
             flags=context_flags(layer),
+            mechanism=_CONTEXTS[mechanism],
             channel_bindings=bindings,
             permitted_etypes=client.config.permitted_etypes,
         )
@@ -224,20 +225,21 @@ def is_read_only(session: LdapSession) -> bool:
 
 
 class Sessions:
-    """The sessions that one directory takes: here the same for everything."""
+    """The sessions that one directory takes: here `main` for everything, but `forest` for that where it is given."""
 
-    def __init__(self, main: LdapSession) -> None:
+    def __init__(self, main: LdapSession, forest: LdapSession | None = None) -> None:
         self.main = main
+        self._given_forest = forest
 
     @property
     def writer(self) -> LdapSession:
-        """The session for changes."""
+        """The session for changes, and for reading what they depend on."""
         return self.main
 
     @property
     def forest(self) -> LdapSession:
         """The session for searches of the whole forest, from its `base_dn`: few attributes, no changes."""
-        return self.main
+        return self._given_forest or self.main
 
     def domain_of(self, dn: str) -> LdapSession:
         """Return the session for all attributes of the object `dn`, which `forest` found."""
@@ -246,6 +248,7 @@ class Sessions:
     def close(self) -> None:
         """End all sessions."""
         self.main.close()
+        self.forest.close()
 
 
 class ConnectedSessions(Sessions):

@@ -14,7 +14,7 @@ from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
-from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER
+from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.spns import SpnOperation
 from purekrb.dn import escape_rdn_value
@@ -31,14 +31,22 @@ _Self = TypeVar("_Self", bound="Directory")
 class Directory:
     """A directory: `with Directory.embedded() as directory: ...`. Safe to use from several threads.
 
-    An account is named by its DN, its sAMAccountName (`WEB$`, `alice`) or its user principal name
-    (`alice@example.test`). Everything raises DirectoryError, whose `code` is the Windows error number of the failure,
-    and SpnError for a service principal name that is none.
+    An account is named by its DN, its SID, its sAMAccountName (`WEB$`, `alice`), that with its domain
+    (`EXAMPLE\\alice`), or its user principal name (`alice@example.test`). Everything raises DirectoryError, whose
+    `code` is the Windows error number of the failure, and SpnError for a service principal name that is none.
     """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._session = sessions.main
+
+    @property
+    def _session(self) -> LdapSession:
+        return self._sessions.writer
+
+    @property
+    def _forest(self) -> LdapSession:
+        """Where names are looked for that must be unique in the forest: a global catalog, if there is one."""
+        return self._sessions.forest
 
     @staticmethod
     def connect(
@@ -91,22 +99,57 @@ class Directory:
 
     # Service principal names ------------------------------------------------------------------------------------
 
+    def find_account(self, account: str) -> Account:
+        """Return the account that `account` names, with its service principal names: `setspn -L`."""
+        return find_account(self._session, account)
+
     def write_account_spn(self, operation: SpnOperation | int, account: str, spns: Sequence[str]) -> None:
-        """Change the service principal names of `account`: DsWriteAccountSpn.
+        """Change the service principal names of `account` in one step: DsWriteAccountSpn.
 
         ADD leaves names alone that are there already, DELETE ignores names that are not; REPLACE sets exactly `spns`,
-        and with none clears them. Case does not count. Raises DirectoryError: code 1 for an unknown operation, 87 for
-        an empty account or nothing to add or delete, 8333 where there is no such account, 8647 where another account
-        has the name.
+        and with none clears them. Case does not count. What is added must be unique in the forest: that is looked up
+        before, and named is who has it; the directory itself refuses it too, where it came in between.
+        Raises SpnNotUniqueError; AccountNotFoundError; InsufficientRightsError, for names that an account may not
+        give itself SpnValidatedWriteDeniedError; SpnError for a name that is none; and DirectoryError with code 1
+        for an unknown operation, 87 for an empty account or nothing to add or delete.
         """
-        account_spns.write(self._session, operation, account, spns)
+        account_spns.write(self._session, self._forest, operation, account, spns)
+
+    def change_account_spns(self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()) -> None:
+        """Delete and add service principal names of `account` in one step, as for a host that gets another name.
+
+        Either all of it is done or nothing. Otherwise as `write_account_spn` with DELETE and ADD.
+        """
+        account_spns.change(self._session, self._forest, account, delete=delete, add=add)
+
+    def server_register_spn(self, operation: SpnOperation | int, service_class: str, account: str = "") -> list[str]:
+        """Write and return `class/host` for the DNS name and the NetBIOS name of this machine: DsServerRegisterSpn.
+
+        Without `account`, they are written to the account that is bound. Raises what `write_account_spn` raises.
+        """
+        return account_spns.server_register(self._session, self._forest, operation, service_class, account)
 
     def find_spn(self, spn: str) -> list[Account]:
         """Return the accounts that have `spn`, ordered by DN. More than one is a fault: the KDC then knows none.
 
-        Case does not count; wildcards have no meaning.
+        The whole forest is searched where there is a global catalog. Case does not count; wildcards have no meaning.
         """
-        return account_spns.find(self._session, spn)
+        return account_spns.find(self._forest, spn)
+
+    def query_spns(self, pattern: str) -> list[Account]:
+        """Return the accounts that have a name like `pattern`, in which "*" stands for anything: `setspn -Q`."""
+        return account_spns.query(self._forest, pattern)
+
+    def duplicate_spns(self) -> dict[str, list[Account]]:
+        """Return the names that more than one account has, and those accounts: `setspn -X`."""
+        return account_spns.duplicates(self._forest)
+
+    def reset_host_spns(self, host: str) -> list[str]:
+        """Give the computer `host` (DNS name or sAMAccountName) its names of class HOST again: `setspn -R`.
+
+        Returns them: `HOST/` and its DNS name and NetBIOS name. Names that it has are left alone.
+        """
+        return account_spns.reset_host(self._session, self._forest, host)
 
     # Service connection points ----------------------------------------------------------------------------------
 
@@ -145,9 +188,10 @@ class EmbeddedDirectory(Directory):
     controller has, the session does itself: the objectGUID, objectSid and security descriptor of a new object, the
     idempotent writing of SPNs (permissive modify), the refusal of an SPN that another account has. What it does not do:
     there is no authentication and no access control, so everybody may write everything, whatever the security
-    descriptors say; no alias of a service class (sPNMappings) is looked at when
-    SPNs are compared; objects cannot be searched by an `objectCategory`, a matching rule or a `<GUID=...>` DN; an
-    object can be deleted while others are below it; mandatory attributes are not enforced.
+    descriptors say, and nobody is "the account that is bound"; an SPN is refused where another account has the same,
+    but not where it has one that stands for it (sPNMappings); objects cannot be searched by an `objectCategory`, a
+    matching rule or a `<GUID=...>` DN, nor by a pattern with parentheses; an object can be deleted while others are
+    below it; mandatory attributes are not enforced.
     """
 
     def __init__(self, domain: str) -> None:

@@ -8,6 +8,7 @@ from itertools import count
 from uuid import uuid4
 
 from purekrb.directory.ldap import (
+    SPN_NOT_UNIQUE,
     Change,
     ChangeOperation,
     Control,
@@ -25,7 +26,6 @@ from purekrb.system import random_bytes
 
 __all__ = ["EmbeddedSession"]
 
-_SPN_NOT_UNIQUE = 8647
 _ACCOUNTS = ("user", "computer")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
@@ -44,6 +44,20 @@ class EmbeddedSession(LdapSession):
         self.add(base_dn, "domainDNS", {})
         for container in ("Computers", "Users"):
             self.add(f"CN={container},{base_dn}", "container", {})
+        # What a real directory says of its forest, as far as it is asked for here.
+        configuration = f"CN=Configuration,{base_dn}"
+        naming = {"defaultNamingContext": base_dn, "configurationNamingContext": configuration}
+        self.root_dse = Entry("", {name: [value.encode()] for name, value in naming.items()})
+        self.add(
+            f"CN={domain},CN=Partitions,{configuration}",
+            "crossRef",
+            {"nCName": [base_dn], "dnsRoot": [domain], "nETBIOSName": [domain.partition(".")[0].upper()]},
+        )
+        self.add(
+            f"CN=Directory Service,CN=Windows NT,CN=Services,{configuration}",
+            "nTDSService",
+            {"sPNMappings": ["host=cifs,http,rpc,www"]},
+        )
 
     def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
         """Create the object `dn` with an objectGUID and a security descriptor, and accounts with a SID."""
@@ -62,6 +76,8 @@ class EmbeddedSession(LdapSession):
         controls: Sequence[Control] = (),
     ) -> list[Entry]:
         """Return all that match. Of `controls`, none is known here."""
+        if not base:  # the mock has no root DSE
+            return [Entry("", {name: self.root_dse.attributes.get(name, ()) for name in attributes})]
         return super().search(base, search_filter, attributes, scope=scope)
 
     def modify(
@@ -101,8 +117,7 @@ class EmbeddedSession(LdapSession):
         for owner in self.search(self.base_dn, equals("servicePrincipalName", spn)):
             if owner.dn.casefold() != dn.casefold():
                 raise DirectoryError(
-                    f"SPN {spn!r} belongs to {owner.dn!r} already, and must be unique: delete it there first",
-                    code=_SPN_NOT_UNIQUE,
+                    f"SPN {spn!r} belongs to {owner.dn!r} already", code=SPN_NOT_UNIQUE, ldap_result=19
                 )
 
 

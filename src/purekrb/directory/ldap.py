@@ -24,6 +24,7 @@ from purekrb.directory.stream import MessageSocket
 from purekrb.errors import (
     DecodeError,
     DirectoryError,
+    InsufficientRightsError,
     KerberosError,
     PolicyError,
     TransportError,
@@ -46,6 +47,7 @@ __all__ = [
     "OBJECT_EXISTS",
     "OBJECT_NOT_FOUND",
     "PERMISSIVE_MODIFY",
+    "SPN_NOT_UNIQUE",
     "Change",
     "ChangeOperation",
     "Control",
@@ -54,7 +56,9 @@ __all__ = [
     "Scope",
     "StartBind",
     "Tls",
+    "any_equals",
     "equals",
+    "like",
     "mock_connection",
     "object_guid",
     "open_connection",
@@ -69,6 +73,7 @@ _log = logging.getLogger("purekrb.directory")
 INVALID_PARAMETER = 87
 OBJECT_EXISTS = 8305
 OBJECT_NOT_FOUND = 8333
+SPN_NOT_UNIQUE = 8647
 
 #: LDAP result codes (RFC 4511 4.1.9) that a caller can act upon: the Windows error number, and the advice.
 _RESULTS = {
@@ -77,18 +82,22 @@ _RESULTS = {
     8: (8232, "it demands a signed or sealed connection: bind with a security layer, or connect with TLS"),
     10: (8235, "another directory holds this; referrals are never followed, for nobody vouches for where they lead"),
     49: (1326, "it does not accept our authentication: its clock, its key and its log may tell why"),
-    51: (8206, "it is busy: try again later"),
-    52: (8207, "it is not available: try again later, or ask another domain controller"),
-    53: (8245, "it is not willing to: a global catalog and a read-only domain controller take no changes"),
     32: (OBJECT_NOT_FOUND, "the object does not exist: check the name, or create it first"),
+    34: (8242, "the DN is malformed: give it as the directory returns it"),
+    50: (8344, "the account you are bound as may not do this: ask an administrator for the right, or to do it"),
+    51: (8206, "the server is busy: try again later"),
+    52: (8207, "the server is not available: try again later, or another one"),
+    53: (8245, "the server is a global catalog or read-only: connect to a writable domain controller"),
     68: (OBJECT_EXISTS, "an object of this name exists already: choose another name, or remove it first"),
 }
-_SUCCESS, _SASL_BIND_IN_PROGRESS, _NO_SUCH_OBJECT = 0, 14, 32
+_SUCCESS, _SASL_BIND_IN_PROGRESS, _NO_SUCH_OBJECT, _INSUFFICIENT_ACCESS_RIGHTS = 0, 14, 32, 50
 _START_TLS = "1.3.6.1.4.1.1466.20037"
 #: Entries that one search returns at most: a server that never comes to an end is left.
 MAX_ENTRIES = 1_000_000
 #: Pieces in which the values of one attribute may come.
 _MAX_RANGES = 1000
+#: How Windows and mostly also Samba begin their diagnostic message: with the Windows error number.
+_WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
 #: What a domain controller of default configuration returns at most in one page (MaxPageSize).
 _PAGE_SIZE = 1000
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
@@ -185,6 +194,12 @@ class LdapSession:
     def base_dn(self) -> str:
         """Where searches of everything begin."""
         return self.root_dse.text("defaultNamingContext") if self._base_dn is None else self._base_dn
+
+    @property
+    def domain(self) -> str:
+        """The DNS name of the domain whose naming context `base_dn` is."""
+        labels = (rdn.partition("=") for rdn in self.base_dn.split(","))
+        return ".".join(label for attribute, _, label in labels if attribute.upper() == "DC")
 
     def search(
         self,
@@ -350,9 +365,9 @@ def _ask(what: str, connection: Any, timeout: float | None, operation: str, *arg
         raise type(failure)(f"{what} failed: {failure}") from None
 
 
-def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosError:
+def _failure(error: LDAPException, stream: object) -> KerberosError:
     """Return what a caller is told in place of an exception of ldap3."""
-    if stream is not None and stream.failure is not None:
+    if isinstance(stream, MessageSocket) and stream.failure is not None:
         return stream.failure
     if isinstance(error, LDAPCommunicationError):
         return TransportError(f"the directory has closed the connection ({error})")
@@ -360,10 +375,20 @@ def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosErro
 
 
 def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
-    code, advice = _RESULTS.get(result["result"], (0, ""))
-    told = " ".join(filter(None, (result["message"], *(result["referrals"] or ()))))
-    text = f"{what} was refused: LDAP result {result['result']} {result['description']}"
-    return DirectoryError(": ".join(filter(None, (text, advice, told or "no reason given"))), code=code)
+    """Return the error for a result that is none we can go on with."""
+    number, diagnostic = result["result"], result["message"] or ""
+    windows_error = _WINDOWS_ERROR.match(diagnostic)
+    code, advice = _RESULTS.get(number, (int(windows_error[1], 16) if windows_error else 0, ""))
+    kind = InsufficientRightsError if number == _INSUFFICIENT_ACCESS_RIGHTS else DirectoryError
+    # What the server says is its own text, and may be anything.
+    said = f"the server says {diagnostic[:500]!r}" if diagnostic else "the server says no more"
+    elsewhere = f" ({' '.join(result['referrals'])[:500]})" if result["referrals"] else ""
+    return kind(
+        f"{what} was refused: LDAP result {number} {result['description']}{elsewhere}: {advice or said}",
+        code=code,
+        ldap_result=number,
+        diagnostic=diagnostic,
+    )
 
 
 def _is_dead(connection: Any) -> bool:
@@ -505,8 +530,8 @@ def _exchange(connection: Any, start_bind: StartBind, controls: Any) -> Mapping[
 def mock_connection() -> Any:
     """Return a bound connection to a new and empty store in this process: ldap3's mock strategy, AD's schema."""
     # ldap3 unescapes the objectGUID in a filter twice, and corrupts one whose bytes look like an escape, unless
-    # its validator of GUIDs is replaced.
-    validators = {"objectGUID": lambda value: True}
+    # its validator of GUIDs is replaced. The same with SIDs.
+    validators = {"objectGUID": lambda value: True, "objectSid": lambda value: True}
     server = ldap3.Server("embedded", get_info=ldap3.OFFLINE_AD_2012_R2, validator=validators)
     connection = ldap3.Connection(server, client_strategy=ldap3.MOCK_SYNC)
     connection.bind()
@@ -529,12 +554,29 @@ def equals(attribute: str, value: str | bytes) -> str:
     return f"({attribute}={escape_bytes(value)})"
 
 
-def single(found: Sequence[Entry], what: str) -> Entry:
-    """Return the one entry that was `found`. Raises DirectoryError where there is none, or several: never a guess."""
+def any_equals(attribute: str, values: Iterable[str | bytes]) -> str:
+    """Return the filter that holds where `attribute` has one of `values`."""
+    return f"(|{''.join(equals(attribute, value) for value in values)})"
+
+
+def like(attribute: str, pattern: str) -> str:
+    """Return the filter `(attribute=pattern)` in which "*" stands for anything, and all else for itself."""
+    if not pattern or CONTROL_CHARACTERS.search(pattern):
+        raise DirectoryError(
+            f"cannot search for {attribute} {pattern!r}: it is empty or has control characters", code=INVALID_PARAMETER
+        )
+    return f"({attribute}={re.sub('[^*]+', lambda part: escape_bytes(part[0].encode()), re.sub('[*]+', '*', pattern))})"
+
+
+def single(found: Sequence[Entry], what: str, missing: type[DirectoryError] = DirectoryError) -> Entry:
+    """Return the one entry that was `found`.
+
+    Raises `missing` where there is none and DirectoryError where there are several: never a guess.
+    """
     if len(found) == 1:
         return found[0]
     if not found:
-        raise DirectoryError(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
+        raise missing(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
     raise DirectoryError(f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others")
 
 

@@ -1,6 +1,7 @@
 """The AP exchange: the client proves itself with an AP-REQ, the service with an AP-REP. Source: RFC 4120 3.2, 5.5.
 
-Four functions in the order of the handshake: `build_ap_req`, `accept_ap_req`, `build_ap_rep`, `verify_ap_rep`.
+Four functions in the order of the handshake: `build_ap_req`, `accept_ap_req`, `build_ap_rep`, `verify_ap_rep`; in DCE
+style two more: `build_third_leg`, `verify_third_leg`.
 No clock and no randomness: both come in as arguments.
 """
 
@@ -47,6 +48,8 @@ __all__ = [
     "remember_authenticator",
     "build_ap_rep",
     "verify_ap_rep",
+    "build_third_leg",
+    "verify_third_leg",
 ]
 
 log = logging.getLogger("purekrb.ap")
@@ -229,22 +232,14 @@ def build_ap_rep(
     accepted: AcceptedApReq, *, subkey: EncryptionKey | None, seq_number: int, random: RandomBytes
 ) -> bytes:
     """Return the AP-REP that proves that the service could read the authenticator. Source: RFC 4120 3.2.4."""
-    part = EncApRepPart(
-        ctime=accepted.authenticator.ctime,
-        cusec=accepted.authenticator.cusec,
-        subkey=subkey,
-        seq_number=seq_number,
-    )
-    key = accepted.ticket.key
-    cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    authenticator = accepted.authenticator
+    part = EncApRepPart(authenticator.ctime, authenticator.cusec, subkey, seq_number)
     log.debug(
         "AP-REP for %s: ctime and cusec of its authenticator, acceptor subkey %s",
         accepted.client,
         etype_name(subkey.etype) if subkey else "none",
     )
-    return ApRep(
-        pvno=PVNO, msg_type=MessageType.AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
-    ).encode()
+    return _encode_ap_rep(part, accepted.ticket.key, random)
 
 
 def verify_ap_rep(
@@ -255,16 +250,7 @@ def verify_ap_rep(
     Only the holder of the service's key can read our authenticator and so return its ctime and cusec. Raises
     MutualAuthenticationError where they differ, IntegrityError where another key encrypted the reply.
     """
-    reply = ApRep.decode(message)
-    if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
-        raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
-    if reply.enc_part.etype != session_key.etype:
-        raise ProtocolError(
-            "the AP-REP is not encrypted with the session key's etype",
-            expected=etype_name(session_key.etype),
-            got=etype_name(reply.enc_part.etype),
-        )
-    part = EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
+    part = _decode_ap_rep(message, session_key)
     if part.ctime != sent.ctime or part.cusec != sent.cusec:
         raise MutualAuthenticationError(
             "the service did not return the time of our authenticator: an impostor, or a replayed AP-REP"
@@ -277,10 +263,52 @@ def verify_ap_rep(
     return part
 
 
+def build_third_leg(
+    sent: SentApReq, session_key: EncryptionKey, *, service_seq_number: int, random: RandomBytes
+) -> bytes:
+    """Return the client's AP-REP of DCE style, which returns the service's sequence number to it. MS-KILE 3.4.5.1."""
+    log.debug("AP-REP for the service: the sequence number of its AP-REP")
+    return _encode_ap_rep(EncApRepPart(sent.ctime, sent.cusec, None, service_seq_number), session_key, random)
+
+
+def verify_third_leg(message: bytes, session_key: EncryptionKey, *, service_seq_number: int) -> None:
+    """Raise unless the client's AP-REP proves that it could read ours. Source: MS-KILE 3.4.5.1.
+
+    Its ctime does not count (some clients send that of their authenticator, some the current time); a subkey would be
+    our own AP-REP sent back. Raises MutualAuthenticationError, or IntegrityError where another key encrypted it.
+    """
+    part = _decode_ap_rep(message, session_key)
+    if part.seq_number != service_seq_number or part.subkey is not None:
+        raise MutualAuthenticationError(
+            "the client did not return the sequence number of our AP-REP: an impostor, or a replayed AP-REP"
+        )
+    log.debug("the client's AP-REP verified: it returns our sequence number, so the client is there now")
+
+
 @lru_cache(maxsize=16)
 def _offer(etypes: tuple[int, ...]) -> tuple[AuthorizationDataEntry, ...]:
     offer = AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
     return (wrap_if_relevant(offer),)
+
+
+def _encode_ap_rep(part: EncApRepPart, key: EncryptionKey, random: RandomBytes) -> bytes:
+    cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    return ApRep(
+        pvno=PVNO, msg_type=MessageType.AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
+    ).encode()
+
+
+def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
+    reply = ApRep.decode(message)
+    if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
+        raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
+    if reply.enc_part.etype != session_key.etype:
+        raise ProtocolError(
+            "the AP-REP is not encrypted with the session key's etype",
+            expected=etype_name(session_key.etype),
+            got=etype_name(reply.enc_part.etype),
+        )
+    return EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
 
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:

@@ -22,6 +22,7 @@ from purekrb.errors import (
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
+from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
@@ -102,18 +103,22 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
 )  # fmt: skip
 _NO_ADVICE = (KdcError, "the KDC refused the request", "see the KDC's log for the reason")
 _MAX_E_TEXT = 200
+#: Samba's KDC puts a backslash before these and then looks for that text among the SPNs of the directory.
+_QUOTED_BY_SAMBA = frozenset(" \\@")
 #: One KerberosTime against microseconds: what rounding to whole seconds may cost.
 _ROUNDING = timedelta(seconds=1)
 
 
-def kdc_error(error: KrbError, about: str) -> KdcError:
-    """Return the exception for a KRB-ERROR; `about` says in a few words what was asked for.
+def kdc_error(error: KrbError, about: str, service: Principal | None = None) -> KdcError:
+    """Return the exception for a KRB-ERROR; `about` says in a few words what was asked for, `service` which service.
 
     A KRB-ERROR is not authenticated: anyone on the path can forge one, so nothing but the error follows from it.
     """
     cls, what, advice = KDC_ERRORS.get(error.error_code, _NO_ADVICE)
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
+    if cls is ServiceUnknownError and service and not _QUOTED_BY_SAMBA.isdisjoint("".join(service.components)):
+        advice += '; Samba finds no SPN that has a blank, "\\" or "@": use the objectGUID in place of a DN'
     return cls(f"{about}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error)
 
 

@@ -284,7 +284,7 @@ class _Asker:
             reply = decode_kdc_reply(answer)
             if isinstance(reply, KrbError):
                 log.debug("KRB-ERROR from %s: %s", realm, error_name(reply.error_code))
-                raise kdc_error(reply, about)
+                raise kdc_error(reply, about, wanted)
             if isinstance(reply, AsRep):
                 raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
             part = _open(reply.enc_part, subkey, tgt.session_key, body.nonce, about)

@@ -4,8 +4,10 @@
     NEW --step()--------> AP-REQ --------------> NEW --step(AP-REQ)--> ESTABLISHED
     WAITING --step(AP-REP)--> ESTABLISHED <----- AP-REP
 
-Without MUTUAL the initiator is ESTABLISHED at once. Any failure leads to FAILED, `close` to CLOSED, both for good.
-Source: RFC 4121 4.1, RFC 2743 2.2.
+Without MUTUAL the initiator is ESTABLISHED at once. In DCE style the acceptor is WAITING after its AP-REP, and the
+initiator's last step returns an AP-REP of its own, which establishes the acceptor. Any failure leads to FAILED, `close`
+to CLOSED, both for good. The tokens of each side come from one generator, its handshake: `_kerberos`, or that of
+negotiate.py around it. Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import enum
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from threading import Lock
@@ -22,6 +24,9 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    SPNEGO_OID,
     AuthDataType,
     ChecksumType,
     EncryptionType,
@@ -53,16 +58,20 @@ from purekrb.exchanges.ap_exchange import (
     accept_ap_req,
     build_ap_rep,
     build_ap_req,
+    build_third_leg,
     remember_authenticator,
     verify_ap_rep,
+    verify_third_leg,
 )
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe
+from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe, unframe_any
+from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
+from purekrb.gss.negotiate import Handshake, accept, initiate
 from purekrb.gss.rc4_tokens import Rc4Protection
-from purekrb.gss.tokens import CfxProtection
+from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import AuthorizationDataEntry, Checksum, HostAddress, KrbError
 from purekrb.names import Principal
@@ -72,7 +81,7 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes
 if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
 
-__all__ = ["SecurityContext", "Initiator", "Acceptor", "MAX_TOKEN"]
+__all__ = ["SecurityContext", "Initiator", "Acceptor", "MAX_TOKEN", "check_mechanism"]
 
 log = logging.getLogger("purekrb.gss")
 _T = TypeVar("_T")
@@ -93,7 +102,7 @@ _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 
 class _State(enum.Enum):
     NEW = "not established: call step() first"
-    WAITING = "not established: it waits for the service's proof"
+    WAITING = "not established: it waits for the peer's next token"
     ESTABLISHED = "established"
     FAILED = "dead: its establishment failed; start a new one"
     CLOSED = "closed: start a new one"
@@ -105,11 +114,17 @@ class _Protection(Protocol):
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int: ...
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
+    def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]: ...
 
 
-_PROTECTIONS: dict[int, Callable[..., _Protection]] = {
-    etype: protection for protection in (CfxProtection, Rc4Protection) for etype in protection.etypes
-}
+def _by_etype(*protections: type[IovProtection | Rc4Protection]) -> dict[int, Callable[..., _Protection]]:
+    return {etype: protection for protection in protections for etype in protection.etypes}
+
+
+_PROTECTIONS = _by_etype(IovProtection, Rc4Protection)
+_DCE_PROTECTIONS = _by_etype(DceProtection)
 
 
 class SecurityContext:
@@ -121,13 +136,17 @@ class SecurityContext:
     def __init__(
         self,
         *,
+        mechanism: str,
         channel_bindings: ChannelBindings | None,
         permitted_etypes: tuple[int, ...],
         enforce_expiry: bool,
         clock: Clock,
         random: RandomBytes,
     ) -> None:
+        check_mechanism(mechanism)
+        self._negotiate = mechanism == "negotiate"
         self._state = _State.NEW
+        self._handshake: Handshake[_Protection] | None = None
         self._channel_bindings = channel_bindings
         self._permitted_etypes = tuple(etype for etype in permitted_etypes if etype in _PROTECTIONS)
         self._enforce_expiry = enforce_expiry
@@ -147,8 +166,8 @@ class SecurityContext:
     def step(self, in_token: bytes | None = None) -> bytes | None:
         """Take the peer's token (None for an initiator's first step) and return the one to send, or None.
 
-        Call until `established`. Any error is final; an ApError's `response` is to be sent to the peer. Raises
-        ContextError when the context is established, failed or closed already.
+        Call until `established`. Any error is final; its `response`, if there is one, is to be sent to the peer.
+        Raises ContextError when the context is established, failed or closed already.
         """
         with self._step_lock:
             if self._state not in (_State.NEW, _State.WAITING):
@@ -156,14 +175,40 @@ class SecurityContext:
             try:
                 if in_token is not None and len(in_token) > MAX_TOKEN:
                     raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
-                return self._step(None if in_token is None else _bytes(in_token))
+                return self._advance(None if in_token is None else _bytes(in_token))
             except BaseException as error:
                 self._end(_State.FAILED)
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
                 log.debug("%s: no context: %s%s", type(self).__name__, code, error)
                 raise
 
-    def _step(self, in_token: bytes | None) -> bytes | None:
+    def _advance(self, in_token: bytes | None) -> bytes | None:
+        try:
+            if self._handshake is None:
+                self._handshake = self._begin(in_token)
+                token = next(self._handshake)
+            elif in_token is None:
+                raise ContextError("the context waits for the peer's answer: pass it to step()")
+            else:
+                token = self._handshake.send(in_token)
+        except StopIteration as end:
+            last: bytes | None
+            last, self._protection = end.value
+            self._handshake = None
+            self._state = _State.ESTABLISHED
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "context established: %s -> %s, %s, %s",
+                    self._initiator_name,
+                    self._acceptor_name,
+                    etype_name(self.etype),
+                    ", ".join(flag_names(Flag, self._flags)),
+                )
+            return last
+        self._state = _State.WAITING
+        return token
+
+    def _begin(self, in_token: bytes | None) -> Handshake[_Protection]:
         raise NotImplementedError
 
     @property
@@ -244,13 +289,34 @@ class SecurityContext:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
         return self._established().wrap_size_limit(output_size, sealed)
 
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
+        """Return `buffers` with a Wrap token in them: HEADER (and TRAILER) filled, DATA encrypted where `sealed`.
+
+        There are one HEADER, at most one TRAILER and one PADDING (which stays empty), and any number of DATA and
+        SIGN_ONLY. What is in SIGN_ONLY is signed in its place and stays as it is; without DATA nothing is sealed.
+        Raises ValueError for other sets of buffers, UnsupportedError in an RC4 context, and what `wrap` raises.
+        """
+        return self._sender().wrap_iov(buffers, sealed)
+
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[int]:
+        """Return the length that each buffer will have after `wrap_iov`."""
+        return self._established().wrap_iov_length(buffers, sealed)
+
+    def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
+        """Return the buffers of the peer's `wrap_iov` with the message in DATA; the others stay as they are.
+
+        A token in one piece is given as STREAM, with one empty DATA buffer, which receives the message. `sealed`
+        refuses DATA that is only signed. Errors as in `unwrap`; ValueError for other sets of buffers.
+        """
+        return self._established().unwrap_iov(buffers, sealed)
+
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
         self._end(_State.CLOSED)
 
     def _end(self, state: _State) -> None:
         self._state = state
-        self._protection = self._key = None
+        self._protection = self._key = self._handshake = None
         for key in self._secrets:
             key.wipe()
         self._secrets.clear()
@@ -286,13 +352,18 @@ class SecurityContext:
             )
         return protection
 
-    def _establish(
+    def _protect(
         self, key: EncryptionKey, *, initiator: bool, acceptor_subkey: bool, send_seq: int, receive_seq: int
-    ) -> None:
+    ) -> _Protection:
+        """Return what protects messages with `key`, on which both sides have agreed."""
         # The context has a copy of its own, so that close() wipes it without taking the ticket's key away.
         self._key = EncryptionKey(key.etype, key.contents)
         self._keep_until_end(self._key)
-        self._protection = _PROTECTIONS[self._key.etype](
+        self._expires = self._endtime if self._enforce_expiry else None
+        protections = _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
+        if key.etype not in protections:
+            raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
+        return protections[key.etype](
             self._key,
             initiator=initiator,
             acceptor_subkey=acceptor_subkey,
@@ -301,16 +372,12 @@ class SecurityContext:
             flags=self._flags,
             random=self._random,
         )
-        self._expires = self._endtime if self._enforce_expiry else None
-        self._state = _State.ESTABLISHED
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "context established: %s -> %s, %s, %s",
-                self._initiator_name,
-                self._acceptor_name,
-                etype_name(key.etype),
-                ", ".join(flag_names(Flag, self._flags)),
-            )
+
+
+def check_mechanism(mechanism: str) -> None:
+    """Raise UnsupportedError unless contexts have the mechanism of this name."""
+    if mechanism not in ("kerberos", "negotiate"):
+        raise UnsupportedError(f'there is no mechanism {mechanism!r}: pass "kerberos" or "negotiate"')
 
 
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
@@ -328,9 +395,10 @@ class Initiator(SecurityContext):
     """The client's side. `service_ticket` is all it needs: no KDC is asked.
 
     `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
-    was decrypted and its ctime and cusec equal what was sent. DELEG hands `forwarded_tgt` to the service, and only if
-    the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `clock` and `random` are for replaying
-    recordings; a clock given here must not return the same time twice.
+    was decrypted and its ctime and cusec equal what was sent; DCE_STYLE implies it. DELEG hands `forwarded_tgt` to the
+    service, and only if the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism`
+    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and
+    `random` are for replaying recordings; a clock given here must not return the same time twice.
     """
 
     def __init__(
@@ -338,6 +406,7 @@ class Initiator(SecurityContext):
         service_ticket: ServiceTicket,
         *,
         flags: Flag = Flag.DEFAULT,
+        mechanism: str = "kerberos",
         channel_bindings: ChannelBindings | None = None,
         forwarded_tgt: ServiceTicket | None = None,
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
@@ -346,6 +415,7 @@ class Initiator(SecurityContext):
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(
+            mechanism=mechanism,
             channel_bindings=channel_bindings,
             permitted_etypes=permitted_etypes,
             enforce_expiry=enforce_expiry,
@@ -365,7 +435,7 @@ class Initiator(SecurityContext):
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
-            raise UnsupportedError("DCE-style (three-leg) authentication is not available")
+            flags |= _MUTUAL
         if flags & (_REPLAY | _SEQUENCE | _CONF):
             flags |= _INTEG
         if flags & _DELEG:
@@ -378,15 +448,19 @@ class Initiator(SecurityContext):
                 raise CredentialError("DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)")
         return flags
 
-    def _step(self, in_token: bytes | None) -> bytes | None:
-        if self._state is _State.NEW:
-            if in_token is not None:
-                raise ContextError("an initiator's first step takes no token")
-            return self._first_token()
-        if in_token is None:
-            raise ContextError("the initiator waits for the service's AP-REP: pass it to step()")
-        self._take_reply(in_token)
-        return None
+    def _begin(self, in_token: bytes | None) -> Handshake[_Protection]:
+        if self._negotiate:
+            return initiate(self._kerberos, in_token)
+        if in_token is not None:
+            raise ContextError("an initiator's first step takes no token")
+        return self._kerberos()
+
+    def _kerberos(self) -> Handshake[_Protection]:
+        """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
+        token = self._first_token()
+        if not self._flags & _MUTUAL:
+            return token, self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+        return self._take_reply((yield token))
 
     def _first_token(self) -> bytes:
         ticket = self._ticket
@@ -395,7 +469,6 @@ class Initiator(SecurityContext):
             raise ContextExpiredError(
                 f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
             )
-        mutual = bool(self._flags & _MUTUAL)
         self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
         self._keep_until_end(self._subkey)
         self._seq_number = int.from_bytes(self._random(4), "big")
@@ -411,16 +484,12 @@ class Initiator(SecurityContext):
             cksum=Checksum(ChecksumType.GSSAPI, checksum),
             subkey=self._subkey,
             seq_number=self._seq_number,
-            mutual=mutual,
+            mutual=bool(self._flags & _MUTUAL),
             etypes=self._offered_etypes(),
             now=moment,
             random=self._random,
         )
-        if mutual:
-            self._state = _State.WAITING
-        else:
-            self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
-        return frame(TOK_AP_REQ, self._sent.message)
+        return self._sent.message if self._flags & _DCE_STYLE else frame(TOK_AP_REQ, self._sent.message)
 
     def _offered_etypes(self) -> tuple[int, ...]:
         """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
@@ -428,20 +497,28 @@ class Initiator(SecurityContext):
         others = tuple(etype for etype in self._permitted_etypes if etype != own)
         return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
 
-    def _take_reply(self, token: bytes) -> None:
-        tok_id, message = unframe(token)
+    def _take_reply(self, token: bytes) -> tuple[bytes | None, _Protection]:
+        dce_style = bool(self._flags & _DCE_STYLE)
+        tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
-            raise _peer_refused(KrbError.decode(message))
-        if tok_id != TOK_AP_REP:
+            raise peer_refused(message)
+        if tok_id != TOK_AP_REP or dce_style != (message is token):
             raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
         if self._sent is None:
             raise ContextError("no AP-REQ was sent")
         part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
         self._keep_until_end(part.subkey)
-        self._finish(part.subkey, 0 if part.seq_number is None else part.seq_number)
+        service_seq = 0 if part.seq_number is None else part.seq_number
+        protection = self._finish(part.subkey, service_seq)
+        third_leg = None
+        if dce_style:
+            third_leg = build_third_leg(
+                self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
+            )
+        return third_leg, protection
 
-    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> None:
-        self._establish(
+    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> _Protection:
+        protection = self._protect(
             acceptor_subkey or self._subkey or self._ticket.session_key,
             initiator=True,
             acceptor_subkey=acceptor_subkey is not None,
@@ -451,6 +528,7 @@ class Initiator(SecurityContext):
         if self._expires is not None:
             with suppress(OverflowError):  # the year 9999 may mean "never"
                 self._expires -= self._ticket.time_offset
+        return protection
 
     def _permit(self, etype: int) -> None:
         if etype not in self._permitted_etypes:
@@ -468,15 +546,16 @@ class Acceptor(SecurityContext):
     about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
     `channel_bindings` are compared when the client sends some; with `require_channel_bindings` it must.
     `peer_address` is checked against a ticket's addresses. `require_pac` refuses clients without a PAC that both the
-    service's key and the KDC have signed. With `accept_delegation` false a delegated credential is
-    neither read nor reported. Only mechanism "kerberos" exists.
+    service's key and the KDC have signed. With `accept_delegation` false a delegated credential is neither read nor
+    reported. `mechanism` "negotiate" takes SPNEGO and Kerberos tokens, "kerberos" the latter alone; with SPNEGO too,
+    Kerberos is what is agreed on, or nothing.
     """
 
     def __init__(
         self,
         keytab: ServiceKeys,
         *,
-        mechanism: str = "kerberos",
+        mechanism: str = "negotiate",
         replay_cache: ReplayCache | None = None,
         channel_bindings: ChannelBindings | None = None,
         require_channel_bindings: bool = False,
@@ -491,9 +570,8 @@ class Acceptor(SecurityContext):
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
-        if mechanism != "kerberos":
-            raise UnsupportedError(f"mechanism {mechanism!r} is not available: use 'kerberos'")
         super().__init__(
+            mechanism=mechanism,
             channel_bindings=channel_bindings,
             permitted_etypes=permitted_etypes,
             enforce_expiry=enforce_expiry,
@@ -515,6 +593,8 @@ class Acceptor(SecurityContext):
         self._bound = False
         self._accepted: AcceptedApReq | None = None
         self._identity: ClientIdentity | None = None
+        self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
+        self._seq_number = 0
 
     @property
     def identity(self) -> ClientIdentity:
@@ -554,22 +634,37 @@ class Acceptor(SecurityContext):
         self._established()
         return self._known(self._accepted).ticket.authorization_data or ()
 
-    def _step(self, in_token: bytes | None) -> bytes | None:
+    def _begin(self, in_token: bytes | None) -> Handshake[_Protection]:
         if in_token is None:
             raise ContextError("an acceptor needs the initiator's token: pass it to step()")
-        tok_id, message = unframe(in_token)
+        if self._negotiate and (not in_token or is_framed_for(in_token, SPNEGO_OID)):
+            return accept(self._kerberos, in_token)
+        return self._kerberos(in_token)
+
+    def _kerberos(self, in_token: bytes) -> Handshake[_Protection]:
+        """Take the AP-REQ; with MUTUAL, return the AP-REP; in DCE style, yield it and take one."""
         moment = self._clock()
+        # What calls Kerberos by Microsoft's name expects to hear it.
+        ms_krb5 = is_framed_for(in_token, MS_KRB5_MECH_OID)
+        mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
+        tok_id, message = unframe_any(in_token, mechanism)
+        self._mechanism = None if message is in_token else mechanism
         try:
             if tok_id != TOK_AP_REQ:
                 raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
-            return self._accept(message, moment)
+            accepted = self._accept(message, moment)
+            reply, protection = self._reply(accepted)
         except ApError as error:
             if error.response is None:
                 error.response = self._krb_error(error.code, moment)
                 log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
+        if not self._flags & _DCE_STYLE or reply is None:
+            return reply, protection
+        verify_third_leg((yield reply), accepted.ticket.key, service_seq_number=self._seq_number)
+        return None, protection
 
-    def _accept(self, message: bytes, moment: datetime) -> bytes | None:
+    def _accept(self, message: bytes, moment: datetime) -> AcceptedApReq:
         accepted = accept_ap_req(
             message,
             self._keys,
@@ -583,6 +678,10 @@ class Acceptor(SecurityContext):
         if self._require_pac:
             self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
+        if (self._mechanism is None) != bool(checksum.flags & _DCE_STYLE):
+            raise DecodeError(
+                "an AP-REQ without GSS-API frame is only for DCE style, and DCE style is only without frame"
+            )
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
         if checksum.delegation is not None and self._accept_delegation:
@@ -595,31 +694,32 @@ class Acceptor(SecurityContext):
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
         self._starttime = accepted.ticket.starttime or accepted.ticket.authtime
         self._endtime = accepted.ticket.endtime
-        return self._reply(accepted)
+        return accepted
 
-    def _reply(self, accepted: AcceptedApReq) -> bytes | None:
+    def _reply(self, accepted: AcceptedApReq) -> tuple[bytes | None, _Protection]:
         initiator_seq = accepted.authenticator.seq_number or 0
         initiator_key = accepted.authenticator.subkey or accepted.ticket.key
         if not self._flags & _MUTUAL:
-            self._establish(
+            return None, self._protect(
                 initiator_key, initiator=False, acceptor_subkey=False, send_seq=initiator_seq, receive_seq=initiator_seq
             )
-            return None
         etype = self._subkey_etype(accepted, initiator_key.etype)
         # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
         plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
         subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
         self._keep_until_end(subkey)
-        seq_number = int.from_bytes(self._random(4), "big")
-        reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
-        self._establish(
+        self._seq_number = int.from_bytes(self._random(4), "big")
+        reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
+        return self._framed(TOK_AP_REP, reply), self._protect(
             subkey or initiator_key,
             initiator=False,
             acceptor_subkey=subkey is not None,
-            send_seq=seq_number,
+            send_seq=self._seq_number,
             receive_seq=initiator_seq,
         )
-        return frame(TOK_AP_REP, reply)
+
+    def _framed(self, tok_id: bytes, message: bytes) -> bytes:
+        return message if self._mechanism is None else frame(tok_id, message, self._mechanism)
 
     def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
         """Choose the initiator's first etype that is permitted here. Source: RFC 4537 3."""
@@ -639,9 +739,7 @@ class Acceptor(SecurityContext):
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
-            raise UnsupportedError(
-                "the initiator asks for DCE-style (three-leg) authentication, which is not available"
-            )
+            flags |= _MUTUAL
         missing = self._require & ~flags
         if missing:
             raise ApError(
@@ -680,7 +778,7 @@ class Acceptor(SecurityContext):
         return bool(int.from_bytes(options[0], "little") & _CLIENT_SENDS_BINDINGS)
 
     def _krb_error(self, code: int, moment: datetime) -> bytes:
-        """Return the framed KRB-ERROR for the peer: code, time and our name, nothing else. Source: RFC 4120 5.9.1."""
+        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""
         name = self._service or next((entry.principal for entry in self._keys), Principal((), ""))
         error = KrbError(
             pvno=5,
@@ -697,24 +795,4 @@ class Acceptor(SecurityContext):
             e_text=None,
             e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
         )
-        return frame(TOK_KRB_ERROR, error.encode())
-
-
-#: What the service's refusal means to its client. The message is not authenticated, so it never changes what we do.
-_ADVICE = {
-    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: "it could not decrypt our ticket: it runs with another account's key",
-    ErrorCode.KRB_AP_ERR_MODIFIED: "it refused our ticket or channel bindings: it has another key or another channel",
-    ErrorCode.KRB_AP_ERR_BADKEYVER: "its keytab is out of date: export it again, or renew the ticket",
-    ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
-    ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for another service than it serves",
-    ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
-    ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",
-    ErrorCode.KRB_AP_ERR_TKT_NYV: "the ticket is not yet valid: check the clocks",
-    ErrorCode.KRB_AP_ERR_REPEAT: "it has seen this authenticator before: try again",
-}
-
-
-def _peer_refused(error: KrbError) -> ApError:
-    name = error_name(error.error_code)
-    advice = _ADVICE.get(error.error_code, "see its log")  # type: ignore[call-overload]
-    return ApError(f"the service refused us ({name}): {advice}", code=error.error_code)
+        return self._framed(TOK_KRB_ERROR, error.encode())

@@ -1,34 +1,67 @@
-"""The GSS-API frame around context tokens: [APPLICATION 0] { mechanism OID, token id, inner token }.
+"""The GSS-API frame around context tokens: [APPLICATION 0] { mechanism OID, inner token }.
 
-Source: RFC 2743 3.1, RFC 4121 4.1.
+A Kerberos token inside begins with a token id of two bytes. Source: RFC 2743 3.1, RFC 4121 4.1.
 """
 
 from __future__ import annotations
 
-from purekrb.constants import KRB5_MECH_OID
+from collections.abc import Iterable
+from typing import NoReturn
+
+from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.messages.der import read_header, tlv
 
-__all__ = ["TOK_AP_REQ", "TOK_AP_REP", "TOK_KRB_ERROR", "frame", "unframe"]
+__all__ = [
+    "TOK_AP_REQ",
+    "TOK_AP_REP",
+    "TOK_KRB_ERROR",
+    "frame",
+    "unframe",
+    "unframe_any",
+    "frame_mechanism",
+    "unframe_mechanism",
+    "is_framed_for",
+    "mechanism_names",
+]
 
 TOK_AP_REQ = b"\x01\x00"
 TOK_AP_REP = b"\x02\x00"
 TOK_KRB_ERROR = b"\x03\x00"
 
-_SPNEGO_OID = bytes.fromhex("2b0601050502")
-_MECHANISM = tlv(0x06, KRB5_MECH_OID)
+#: How messages begin that come without a frame, as in DCE style.
+_BARE = {b"\x6e": TOK_AP_REQ, b"\x6f": TOK_AP_REP, b"\x7e": TOK_KRB_ERROR}
+#: How NTLM's messages begin, which come without a frame.
+_NTLM = b"NTLMSSP\0"
+_LONGEST_HEADER = 6
+_NAMES = {
+    KRB5_MECH_OID: "Kerberos V5",
+    MS_KRB5_MECH_OID: "Microsoft's Kerberos V5",
+    SPNEGO_OID: "SPNEGO (Negotiate)",
+    NTLM_OID: "NTLM",
+    NEGOEX_OID: "NegoEx",
+    KRB5_MECH_OID + b"\x03": "Kerberos user-to-user",
+    bytes.fromhex("2b0601050205"): "IAKERB",
+}
 
 
-def frame(tok_id: bytes, inner: bytes) -> bytes:
-    """Return `inner` as a framed Kerberos token with the two bytes `tok_id`."""
-    return tlv(0x60, _MECHANISM + tok_id + inner)
+def mechanism_names(oids: Iterable[bytes]) -> str:
+    """Return the mechanisms as text for people, the outlandish ones as bytes in hex."""
+    return ", ".join(_NAMES.get(oid) or f"OID {oid[:32].hex()}" for oid in oids)
 
 
-def unframe(token: bytes) -> tuple[bytes, bytes]:
-    """Return (token id, inner token) of a framed Kerberos token.
+def frame_mechanism(mechanism: bytes, inner: bytes) -> bytes:
+    """Return `inner` as a framed token of the mechanism (the contents of its OID)."""
+    return tlv(0x60, tlv(0x06, mechanism) + inner)
+
+
+def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
+    """Return the inner token of a token that is framed for `mechanism`.
 
     Raises DecodeError where the frame is not exactly as long as the token, UnsupportedError for another mechanism.
     """
+    if token.startswith(_NTLM):
+        _refuse(NTLM_OID, mechanism)
     tag, start, end = read_header(token, 0, len(token))
     if tag != 0x60 or end != len(token):
         raise DecodeError(
@@ -38,11 +71,45 @@ def unframe(token: bytes) -> tuple[bytes, bytes]:
     if tag != 0x06:
         raise DecodeError("the GSS-API token names no mechanism")
     oid = token[oid_start:oid_end]
-    if oid != KRB5_MECH_OID:
-        name = "SPNEGO (Negotiate)" if oid == _SPNEGO_OID else f"OID {oid[:32].hex()}"
-        raise UnsupportedError(
-            f"the peer uses the mechanism {name}, this context Kerberos V5: configure it for Kerberos"
-        )
-    if end - oid_end < 2:
+    if oid != mechanism:
+        _refuse(oid, mechanism)
+    return token[oid_end:end]
+
+
+def frame(tok_id: bytes, inner: bytes, mechanism: bytes = KRB5_MECH_OID) -> bytes:
+    """Return `inner` as a framed Kerberos token with the two bytes `tok_id`."""
+    return frame_mechanism(mechanism, tok_id + inner)
+
+
+def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
+    """Return (token id, inner token) of a framed Kerberos token; errors as in `unframe_mechanism`."""
+    inner = unframe_mechanism(token, mechanism)
+    if len(inner) < 2:
         raise DecodeError("the GSS-API token ends before its token id")
-    return token[oid_end : oid_end + 2], token[oid_end + 2 : end]
+    return inner[:2], inner[2:]
+
+
+def unframe_any(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
+    """Return what `unframe` does, and of a message without frame, as DCE style has them, its token id and itself."""
+    tok_id = _BARE.get(token[:1])
+    return (tok_id, token) if tok_id else unframe(token, mechanism)
+
+
+def is_framed_for(token: bytes, mechanism: bytes) -> bool:
+    """Whether `mechanism` is what the token claims to be for: a quick look, which `unframe_mechanism` verifies."""
+    oid = tlv(0x06, mechanism)
+    return oid in token[: _LONGEST_HEADER + len(oid)]
+
+
+def _refuse(found: bytes, expected: bytes) -> NoReturn:
+    ours = mechanism_names([expected])
+    if found == NTLM_OID:
+        advice = (
+            "the client has no Kerberos ticket and falls back: let it call the service by the name of its SPN, not by "
+            "an IP address, and register that SPN"
+        )
+    elif found == SPNEGO_OID:
+        advice = 'give this side mechanism="negotiate", or configure the peer for Kerberos'
+    else:
+        advice = "configure it for Kerberos"
+    raise UnsupportedError(f"the peer uses the mechanism {mechanism_names([found])}, this context {ours}: {advice}")

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from threading import Lock
 from typing import ClassVar
 
 from purekrb.constants import KRB5_MECH_OID, Flag
 from purekrb.crypto.rc4 import hmac_md5, rc4
-from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError
+from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, UnsupportedError
 from purekrb.gss.framing import frame, unframe
+from purekrb.gss.iov import IovBuffer
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import tlv
@@ -118,6 +120,16 @@ class Rc4Protection:
             if size >= 0 and contents < (1 << 8 * octets if octets else 0x80):
                 return size
         return 0
+
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
+        """Refuse: only AES contexts have tokens in pieces here."""
+        raise UnsupportedError("tokens in pieces (wrap_iov) are for AES contexts: use wrap and unwrap, or AES keys")
+
+    unwrap_iov = wrap_iov
+
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
+        """Refuse, as `wrap_iov` does."""
+        return [len(buffer.data) for buffer in self.wrap_iov(buffers, sealed)]
 
     def _checksum(self, salt: bytes, data: bytes) -> bytes:
         return hmac_md5(self._sign_key, hashlib.md5(salt + data, usedforsecurity=False).digest())[:8]

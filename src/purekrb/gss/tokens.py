@@ -29,7 +29,7 @@ from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes, random_block, random_bytes
 
-__all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE"]
+__all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SEALED", "wrap_header", "rotated"]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
@@ -62,7 +62,7 @@ class WrapToken:
         tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
         if tok_id != _WRAP or filler != _FILLER:
             raise DecodeError("this is not an RFC 4121 Wrap token")
-        return cls(flags, ec, rrc, snd_seq, _rotate(token[HEADER_SIZE:], -rrc))
+        return cls(flags, ec, rrc, snd_seq, rotated(token[HEADER_SIZE:], -rrc))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class CfxProtection:
         #: Bytes by which a sealed body is rotated: the trailer (last block and MAC) comes first.
         self._sealed_rrc = HEADER_SIZE + self._mac_size
         subkey = ACCEPTOR_SUBKEY if acceptor_subkey else 0
-        send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
+        self._send_flags = send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
         self._receive_flags = subkey | (SENT_BY_ACCEPTOR if initiator else 0)
         ours = (KeyUsage.INITIATOR_SEAL, KeyUsage.INITIATOR_SIGN)
         theirs = (KeyUsage.ACCEPTOR_SEAL, KeyUsage.ACCEPTOR_SIGN)
@@ -118,10 +118,10 @@ class CfxProtection:
         self._receive_lock = Lock()
         self._send_seq = count(send_seq)  # its next() is atomic
         flags_sealed, size = send_flags | SEALED, self._mac_size
-        self._sealed_start = _WRAP_START.pack(_WRAP, flags_sealed, _FILLER, 0, self._sealed_rrc)
-        self._sealed_copy = _WRAP_START.pack(_WRAP, flags_sealed, _FILLER, 0, 0)
-        self._signed_start = _WRAP_START.pack(_WRAP, send_flags, _FILLER, size, size)
-        self._signed_copy = _WRAP_START.pack(_WRAP, send_flags, _FILLER, 0, 0)
+        self._sealed_start = wrap_header(flags_sealed, 0, self._sealed_rrc)
+        self._sealed_copy = wrap_header(flags_sealed, 0, 0)
+        self._signed_start = wrap_header(send_flags, size, size)
+        self._signed_copy = wrap_header(send_flags, 0, 0)
         self._mic_start = _MIC + bytes((send_flags,)) + _MIC_FILLER
         self._window = SequenceWindow(receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE))
 
@@ -184,7 +184,7 @@ class CfxProtection:
         if len(token) < HEADER_SIZE + self._confounder_size + trailer:
             raise DecodeError("the sealed message is cut off")
         if rrc != trailer:  # another rotation than ours: turn the body so that it is
-            token = token[:HEADER_SIZE] + _rotate(token[HEADER_SIZE:], trailer - rrc)
+            token = token[:HEADER_SIZE] + rotated(token[HEADER_SIZE:], trailer - rrc)
         body = memoryview(token) if len(token) > LARGE else token  # no copy of what is large
         data, suffix = self._unseal.open(
             body[HEADER_SIZE + trailer :],
@@ -202,12 +202,23 @@ class CfxProtection:
         if ec != size or len(token) < HEADER_SIZE + size:
             raise DecodeError(f"the checksum of a signed message has {size} bytes")
         if rrc != size:
-            token = token[:HEADER_SIZE] + _rotate(token[HEADER_SIZE:], size - rrc)
+            token = token[:HEADER_SIZE] + rotated(token[HEADER_SIZE:], size - rrc)
         data = token[HEADER_SIZE + size :]
         copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
         if not hmac.compare_digest(self._unseal.checksum(data, copy), token[HEADER_SIZE : HEADER_SIZE + size]):
             raise IntegrityError
         return data
+
+    def _read_header(self, token: bytes) -> tuple[int, int, int, int]:
+        """Return flags, EC, RRC and SND_SEQ of a Wrap token of the peer; `unwrap` has the same checks in line."""
+        if len(token) < HEADER_SIZE:
+            raise DecodeError("this is not an RFC 4121 Wrap token")
+        tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
+        if tok_id != _WRAP or filler != _FILLER:
+            raise DecodeError("this is not an RFC 4121 Wrap token")
+        if (flags ^ self._receive_flags) & _CHECKED:
+            self._refuse(flags)
+        return flags, ec, rrc, snd_seq
 
     def _refuse(self, flags: int) -> NoReturn:
         # Unknown bits are ignored, as RFC 4121 4.2.2 demands, but the checksum covers them.
@@ -219,7 +230,12 @@ class CfxProtection:
         return (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
 
 
-def _rotate(body: bytes, turn: int) -> bytes:
+def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
+    """Return the header of a Wrap token but for its last 8 bytes, SND_SEQ. Source: RFC 4121 4.2.6.2."""
+    return _WRAP_START.pack(_WRAP, flags, _FILLER, ec, rrc)
+
+
+def rotated(body: bytes, turn: int) -> bytes:
     """Return `body` rotated right by `turn` bytes (left where negative)."""
     cut = -turn % len(body)
     return body[cut:] + body[:cut]

@@ -18,12 +18,12 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError, UnsupportedError
+from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import Acceptor, Initiator
+from purekrb.gss.context import Acceptor, Initiator, check_mechanism
 from purekrb.kdc import transport
 from purekrb.kdc.attempts import Steps, ask
 from purekrb.kdc.config import Config, KdcAddress
@@ -185,7 +185,12 @@ class _Exchanges:
         return (yield from forward_tgt(tgt, addresses, self._tgs_options))
 
     def _initiate(
-        self, target: Target, credential: Credential, flags: Flag, channel_bindings: ChannelBindings | None
+        self,
+        target: Target,
+        credential: Credential,
+        flags: Flag,
+        mechanism: str,
+        channel_bindings: ChannelBindings | None,
     ) -> Exchange[Initiator]:
         delegate = bool(flags & Flag.DELEG)
         ticket = yield from self._get_ticket(credential, target, forwardable=delegate or None)
@@ -195,6 +200,7 @@ class _Exchanges:
         return Initiator(
             ticket,
             flags=flags,
+            mechanism=mechanism,
             channel_bindings=channel_bindings,
             forwarded_tgt=forwarded,
             permitted_etypes=self.config.permitted_etypes,
@@ -307,9 +313,9 @@ def initiate(
     With DELEG it fetches a forwarded TGT where the KDC marks the service OK-AS-DELEGATE. `timeout` (seconds) covers
     the KDCs. Raises what KdcClient.get_ticket raises; CredentialError where DELEG needs a TGT that is not forwardable.
     """
-    _check_mechanism(mechanism)
+    check_mechanism(mechanism)  # before a KDC is asked
     client = KdcClient(config, timeout=timeout)
-    return client._run(lambda: client._initiate(target, credential, flags, channel_bindings))
+    return client._run(lambda: client._initiate(target, credential, flags, mechanism, channel_bindings))
 
 
 async def initiate_async(
@@ -323,14 +329,9 @@ async def initiate_async(
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
     """As `initiate`, for asyncio."""
-    _check_mechanism(mechanism)
+    check_mechanism(mechanism)  # before a KDC is asked
     client = AsyncKdcClient(config, timeout=timeout)
-    return await client._run(lambda: client._initiate(target, credential, flags, channel_bindings))
-
-
-def _check_mechanism(mechanism: str) -> None:
-    if mechanism != "kerberos":
-        raise UnsupportedError(f'initiate has no mechanism {mechanism!r}: pass "kerberos"')
+    return await client._run(lambda: client._initiate(target, credential, flags, mechanism, channel_bindings))
 
 
 def verify_credentials(

@@ -25,6 +25,8 @@ from purekrb.keys import KEY_SIZES, EncryptionKey
 __all__ = [
     "DerType",
     "Integer",
+    "Enumerated",
+    "ObjectIdentifier",
     "OctetString",
     "GeneralString",
     "KerberosTime",
@@ -34,6 +36,7 @@ __all__ = [
     "SequenceOf",
     "Remembered",
     "Application",
+    "Context",
     "Field",
     "Message",
     "INT32",
@@ -46,6 +49,7 @@ __all__ = [
 ]
 
 MAX_STRING = 8192
+MAX_OID = 64
 MAX_DEPTH = 24
 #: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
 MAX_REMEMBERED = 256
@@ -185,6 +189,26 @@ UINT32 = Integer(0, (1 << 32) - 1)
 MICROSECONDS = Integer(0, 999_999)
 #: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
 SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
+
+
+class Enumerated(Integer):
+    """ENUMERATED between `low` and `high`."""
+
+    tag = 0x0A
+
+
+class ObjectIdentifier:
+    """OBJECT IDENTIFIER as the bytes of its contents, at most 64: it is compared, and decoded for people alone."""
+
+    tag = 0x06
+
+    def decode(self, buf: bytes, start: int, stop: int) -> bytes:
+        if not 0 < stop - start <= MAX_OID or buf[stop - 1] >= 0x80:
+            raise DecodeError(f"an OBJECT IDENTIFIER is empty, cut off, or longer than {MAX_OID} bytes")
+        return buf[start:stop]
+
+    def encode(self, value: bytes) -> bytes:
+        return bytes(value)
 
 
 class OctetString:
@@ -449,11 +473,13 @@ class Remembered:
         return self._decode(buf[start:stop])
 
 
-class Application:
-    """`inner` under [APPLICATION number], explicitly."""
+class _Explicit:
+    """`inner` under another tag, explicitly."""
+
+    tag_class: ClassVar[int]
 
     def __init__(self, number: int, inner: DerType) -> None:
-        self.tag = 0x60 | number
+        self.tag = self.tag_class | number
         self.inner = inner
 
     def decode(self, buf: bytes, start: int, stop: int) -> Any:
@@ -461,11 +487,23 @@ class Application:
         if length >= 0x80:
             begin, length = _long_length(buf, start + 1)
         if buf[start] != self.inner.tag or begin + length != stop:
-            raise DecodeError("an APPLICATION tag holds another type, or more than one")
+            raise DecodeError("an explicit tag holds another type, or more than one")
         return self.inner.decode(buf, begin, stop)
 
     def encode(self, value: Any) -> bytes:
         return tlv(self.inner.tag, self.inner.encode(value))
+
+
+class Application(_Explicit):
+    """`inner` under [APPLICATION number], explicitly."""
+
+    tag_class = 0x60
+
+
+class Context(_Explicit):
+    """`inner` under the context-specific tag [number], explicitly: one alternative of a CHOICE."""
+
+    tag_class = 0xA0
 
 
 M = TypeVar("M", bound="Message")

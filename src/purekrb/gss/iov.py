@@ -1,0 +1,252 @@
+"""Wrap tokens in pieces, as MIT's gss_wrap_iov makes them, and the layout that DCE style gives them (WrapEx).
+
+    with TRAILER       HEADER (token header | confounder) | DATA ... | TRAILER (filler | header copy | MAC)
+    without TRAILER    HEADER (token header | filler | header copy | MAC | confounder) | DATA ...
+
+A message that is only signed has neither confounder nor filler nor header copy. SIGN_ONLY buffers are signed where they
+stand among the DATA and are not part of the token. In DCE style the filler has 16 bytes instead of none, and RRC names
+16 bytes less than the rotation. Source: RFC 4121 4.2, MS-KILE 3.4.5.4.1.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from itertools import accumulate
+from typing import Any, ClassVar, NamedTuple
+
+from purekrb.crypto.aes_cts import BLOCK
+from purekrb.errors import DecodeError, IntegrityError, PolicyError
+from purekrb.gss.tokens import HEADER_SIZE, SEALED, CfxProtection, rotated, wrap_header
+
+__all__ = ["IovType", "IovBuffer", "IovProtection", "DceProtection"]
+
+
+class IovType(IntEnum):
+    """What a buffer of `wrap_iov` is; the numbers are those of gssapi_ext.h."""
+
+    DATA = 1
+    HEADER = 2
+    TRAILER = 7
+    PADDING = 9
+    STREAM = 10
+    SIGN_ONLY = 11
+
+
+class IovBuffer(NamedTuple):
+    """A buffer of `wrap_iov` and `unwrap_iov`; HEADER, TRAILER and PADDING are given without data to `wrap_iov`."""
+
+    type: IovType
+    data: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"IovBuffer({IovType(self.type).name}, {len(self.data)} bytes)"
+
+
+_DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
+_HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
+_FILLER = b"\xff"
+#: (number of DATA buffers before it, contents) of each SIGN_ONLY buffer.
+_Signed = list[tuple[int, bytes]]
+
+
+class IovProtection(CfxProtection):
+    """Per-message tokens in one piece or in several."""
+
+    #: Bytes of filler in a sealed token in pieces, and of rotation that its RRC does not name.
+    _ec: ClassVar[int] = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._tail = self._ec + HEADER_SIZE + self._mac_size
+        self._fill = _FILLER * self._ec
+
+    def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
+        """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
+        single, pieces, signed = _parse(buffers, _HEADER)
+        flags = self._send_flags | (SEALED if sealed and pieces else 0)
+        snd_seq = self._next_seq()
+        data = b"".join(pieces)
+        if flags & SEALED:
+            size, start = len(data), BLOCK
+            copy = wrap_header(flags, self._ec, 0) + snd_seq
+            body, last, mac = self._seal.encrypt_mixed(
+                b"".join((data, self._fill, copy)), self._confounder(), _offsets(signed, pieces)
+            )
+            front, data, tail = body[:start], body[start : start + size], b"".join((body[start + size :], last, mac))
+            ec = self._ec
+        else:
+            copy = wrap_header(flags, 0, 0) + snd_seq
+            front, tail = b"", self._seal.checksum(_mixed(pieces, signed), copy)
+            ec = len(tail)
+        if _TRAILER in single:
+            single[_HEADER] = b"".join((wrap_header(flags, ec, 0), snd_seq, front))
+            single[_TRAILER] = tail
+        else:
+            rrc = self._named_rotation(flags, ec, len(tail))
+            single[_HEADER] = b"".join((wrap_header(flags, ec, rrc), snd_seq, tail, front))
+        single[_PADDING] = b""
+        return _filled(buffers, single, pieces, data)
+
+    def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
+        """Return `buffers` with the message in DATA; with `sealed`, refuse DATA that is only signed."""
+        stream = any(buffer.type == _STREAM for buffer in buffers)
+        single, pieces, signed = _parse(buffers, _STREAM if stream else _HEADER)
+        token = single[_STREAM] if stream else single[_HEADER]
+        flags, ec, rrc, snd_seq = self._read_header(token)
+        if flags & SEALED:
+            front, tail = BLOCK, ec + HEADER_SIZE + self._mac_size
+        else:
+            if sealed and pieces:
+                raise PolicyError("the message is only signed, not sealed: pass sealed=False to accept such")
+            front, tail = 0, self._mac_size
+            if ec != tail:
+                raise DecodeError(f"the checksum of a signed message has {tail} bytes")
+        if stream:
+            if len(pieces) != 1 or len(single) != 1:
+                raise ValueError("beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY")
+            size = len(token) - HEADER_SIZE - front - tail
+            if size < 0:
+                raise DecodeError("the message is cut off")
+            body = rotated(token[HEADER_SIZE:], -self._rotation(flags, ec, rrc))
+            pieces = [body[front : front + size]]
+            first, last = body[:front], body[front + size :]
+        else:
+            first, last = self._ends(single, flags, ec, rrc, front, tail)
+        mac_size = self._mac_size
+        if flags & SEALED:
+            plaintext = self._unseal.decrypt_mixed(
+                b"".join((first, *pieces, last[:-mac_size])), last[-mac_size:], _offsets(signed, pieces)
+            )
+            # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
+            copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
+            if not hmac.compare_digest(plaintext[-HEADER_SIZE:], copy):
+                raise IntegrityError
+            data = plaintext[: len(plaintext) - ec - HEADER_SIZE]
+        else:
+            copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
+            if not hmac.compare_digest(self._unseal.checksum(_mixed(pieces, signed), copy), last):
+                raise IntegrityError
+            data = b"".join(pieces)
+        with self._receive_lock:
+            self._window.check(snd_seq)
+        return _filled(buffers, single, pieces, data)
+
+    def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
+        """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
+        single, pieces, _ = _parse(buffers, _HEADER)
+        front, tail = (BLOCK, self._tail) if sealed and pieces else (0, self._mac_size)
+        sizes = {_HEADER: HEADER_SIZE + front, _TRAILER: tail, _PADDING: 0}
+        if _TRAILER not in single:
+            sizes[_HEADER] += tail
+        return [sizes.get(kind, len(data)) for kind, data in buffers]
+
+    def _rotation(self, flags: int, ec: int, rrc: int) -> int:
+        """Return by how many bytes the body of a token is rotated whose header names `rrc`."""
+        return rrc
+
+    def _named_rotation(self, flags: int, ec: int, rotation: int) -> int:
+        """Return the RRC of a token whose body is rotated by `rotation` bytes."""
+        return rotation
+
+    def _ends(
+        self, single: dict[IovType, bytes], flags: int, ec: int, rrc: int, front: int, tail: int
+    ) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the data once the rotation is undone."""
+        header, trailer = single[_HEADER][HEADER_SIZE:], single.get(_TRAILER)
+        if trailer is None:
+            rotation, trailer, header = self._named_rotation(flags, ec, tail), header[:tail], header[tail:]
+        else:
+            rotation = 0
+        if rrc != rotation or len(header) != front or len(trailer) != tail or single.get(_PADDING):
+            raise DecodeError(
+                "the token is not split as wrap_iov does (HEADER, DATA, empty PADDING, TRAILER or none): "
+                "pass all of it as STREAM"
+            )
+        return header, trailer
+
+
+class DceProtection(IovProtection):
+    """Per-message tokens in DCE style: a token in one piece is that of `wrap_iov` without TRAILER."""
+
+    _ec = BLOCK
+
+    def wrap(self, data: bytes, sealed: bool) -> bytes:
+        """Return HEADER and DATA as one token."""
+        header, body = self.wrap_iov([IovBuffer(_HEADER), IovBuffer(_DATA, data)], sealed)
+        return header.data + body.data
+
+    def unwrap(self, token: bytes, sealed: bool) -> bytes:
+        """Return the data of a token; with `sealed`, refuse one that is only signed."""
+        return self.unwrap_iov([IovBuffer(_STREAM, token), IovBuffer(_DATA)], sealed)[1].data
+
+    def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
+        """Return the largest size of data whose token has at most `output_size` bytes (0 where none fits)."""
+        return super().wrap_size_limit(output_size - self._ec if sealed else output_size, sealed)
+
+    # The rotation is by EC + RRC: a fault of Windows that its peers share. Source: MS-KILE 3.4.5.4.1.
+
+    def _rotation(self, flags: int, ec: int, rrc: int) -> int:
+        return rrc + ec if flags & SEALED else rrc
+
+    def _named_rotation(self, flags: int, ec: int, rotation: int) -> int:
+        return rotation - ec if flags & SEALED else rotation
+
+
+def _parse(buffers: Sequence[IovBuffer], needed: IovType) -> tuple[dict[IovType, bytes], list[bytes], _Signed]:
+    """Return the buffers that occur once by type, the contents of DATA, and SIGN_ONLY with its place."""
+    single: dict[IovType, bytes] = {}
+    pieces: list[bytes] = []
+    signed: _Signed = []
+    for kind, contents in buffers:
+        data = contents if type(contents) is bytes else memoryview(contents).tobytes()
+        if kind == _DATA:
+            pieces.append(data)
+        elif kind == _SIGN_ONLY:
+            signed.append((len(pieces), data))
+        elif kind in single:
+            raise ValueError(f"there is more than one {IovType(kind).name} buffer")
+        else:
+            single[kind] = data
+    if needed not in single or (needed is _HEADER and _STREAM in single):
+        raise ValueError("the buffers need one HEADER, or for unwrap_iov one STREAM instead")
+    return single, pieces, signed
+
+
+def _offsets(signed: _Signed, pieces: list[bytes]) -> list[tuple[int, bytes]]:
+    """Return the SIGN_ONLY contents with their offsets in the joined DATA."""
+    if not signed:
+        return []
+    ends = [0, *accumulate(map(len, pieces))]
+    return [(ends[number], contents) for number, contents in signed]
+
+
+def _mixed(pieces: list[bytes], signed: _Signed) -> bytes:
+    """Return DATA and SIGN_ONLY joined in their order."""
+    mixed: list[bytes] = []
+    done = 0
+    for number, contents in signed:
+        mixed += (*pieces[done:number], contents)
+        done = number
+    return b"".join((*mixed, *pieces[done:]))
+
+
+def _filled(
+    buffers: Iterable[IovBuffer], single: dict[IovType, bytes], pieces: list[bytes], data: bytes
+) -> list[IovBuffer]:
+    """Return `buffers` with `data`, cut as `pieces` are, in DATA, and what is in `single`."""
+    filled = []
+    ends = accumulate(map(len, pieces))
+    at = 0
+    for buffer in buffers:
+        kind = buffer[0]
+        if kind == _DATA:
+            end = next(ends)
+            filled.append(IovBuffer(_DATA, data[at:end]))
+            at = end
+        elif kind == _SIGN_ONLY:
+            filled.append(buffer)
+        else:
+            filled.append(IovBuffer(kind, single[kind]))
+    return filled

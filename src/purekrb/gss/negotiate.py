@@ -1,0 +1,283 @@
+"""SPNEGO: both sides agree that it will be Kerberos, whatever else the peer offers. Source: RFC 4178, MS-SPNG.
+
+    initiator                                                             acceptor
+    NegTokenInit {mechTypes, mechToken: AP-REQ} ------------------------>
+        <------------------------ NegTokenResp {accept-completed, supportedMech, responseToken: AP-REP}
+
+This is all where Kerberos is the initiator's first choice. Where it is not, the first token was for another mechanism:
+
+    NegTokenInit {mechTypes, mechToken: NTLM} -------------------------->
+        <------------------------------------------------- NegTokenResp {request-mic, supportedMech}
+    NegTokenResp {responseToken: AP-REQ} ------------------------------->
+        <------------------------- NegTokenResp {accept-incomplete, responseToken: AP-REP, mechListMIC}
+    NegTokenResp {accept-completed, mechListMIC} ----------------------->
+
+The mechListMICs sign what the initiator offered, so that nobody between the two can make them choose what they did not
+mean to. Each side is one generator: it yields the token to send, is sent the peer's, and returns its last token with
+what protects messages from then on. The Kerberos context inside is such a generator too, of any number of legs.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
+
+from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
+from purekrb.errors import (
+    ApError,
+    KerberosError,
+    MutualAuthenticationError,
+    ProtocolError,
+    SequenceError,
+    UnsupportedError,
+)
+from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe_any, unframe_mechanism
+from purekrb.gss.refusal import peer_refused
+from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
+
+__all__ = ["Handshake", "initiate", "accept"]
+
+log = logging.getLogger("purekrb.gss")
+
+#: One mechanism by two names, in the order of Windows. Which of them the peer uses means nothing. Source: MS-SPNG 1.9.
+MECHANISMS = (MS_KRB5_MECH_OID, KRB5_MECH_OID)
+#: What says that the name of the acceptor is not in the hints. Source: MS-SPNG 2.2.1.
+_HINTS = NegHints("not_defined_in_RFC4178@please_ignore")
+
+_COMPLETED, _INCOMPLETE, _REJECT, _REQUEST_MIC = map(int, NegState)
+
+
+class Protection(Protocol):
+    """What the negotiation needs of an established context."""
+
+    def get_mic(self, data: bytes) -> bytes: ...
+    def verify_mic(self, data: bytes, mic: bytes) -> None: ...
+
+
+P = TypeVar("P", bound=Protection)
+#: A handshake yields tokens to send and is sent the peer's; it returns the last token, if any, and the protection.
+Handshake = Generator[bytes, bytes, tuple["bytes | None", P]]
+
+
+class _Kerberos(Generic[P]):
+    """The context that is negotiated about: its tokens, and once it is complete, its protection."""
+
+    def __init__(self, start: Callable[..., Handshake[P]]) -> None:
+        self._start = start
+        self._legs: Handshake[P] | None = None
+        self.protection: P | None = None
+
+    def step(self, in_token: bytes | None) -> bytes | None:
+        """Return the next token, None where there is none to send. An initiator's first step takes None."""
+        try:
+            if self._legs is None:
+                self._legs = self._start() if in_token is None else self._start(in_token)
+                return next(self._legs)
+            return self._legs.send(in_token or b"")
+        except StopIteration as end:
+            token: bytes | None
+            token, self.protection = end.value
+            return token
+
+
+def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> Handshake[P]:
+    """The initiator's side around the Kerberos context that `start()` begins.
+
+    `hints` is the NegTokenInit2 of an acceptor that spoke first.
+    """
+    reply: NegTokenResp | None = None
+    try:
+        if hints:
+            _check_hints(hints)
+        kerberos = _Kerberos(start)
+        first = NegTokenInit(MECHANISMS, mech_token=kerberos.step(None))
+        log.debug("NegTokenInit: offering Kerberos")
+        reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
+        required = _chosen(reply)
+        sent = received = False
+        if required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
+            # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
+            # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
+            kerberos = _Kerberos(start)
+            token, mic = kerberos.step(None), None
+            if kerberos.protection is not None:
+                mic, sent = kerberos.protection.get_mic(encode_mech_types(MECHANISMS)), True
+            reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
+        while True:
+            token = _next_leg(kerberos, reply)
+            received = _take_mic(kerberos, MECHANISMS, reply, received)
+            protection = kerberos.protection
+            if reply.neg_state == _COMPLETED or (reply.neg_state is None and not token and not reply.mech_list_mic):
+                if protection is None or token:
+                    raise MutualAuthenticationError(
+                        "the service says that authentication is complete, but it has not proved its identity"
+                    )
+                if required and not received:
+                    raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
+                return None, protection
+            mic = None
+            if protection is not None:
+                if not token and not received:
+                    raise ProtocolError("the service sent all of its tokens, but waits for something more of ours")
+                if sent:
+                    raise ProtocolError("the service waits for something more, after both mechListMICs")
+                if required or received:
+                    mic, sent = protection.get_mic(encode_mech_types(MECHANISMS)), True
+                if received:
+                    log.debug("NegTokenResp: our mechListMIC ends the negotiation")
+                    return NegTokenResp(_COMPLETED, None, token, mic).encode(), protection
+            reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
+    except KerberosError as error:
+        if reply is not None and reply.neg_state in (_INCOMPLETE, _REQUEST_MIC):
+            error.response = _rejection(None)
+        raise
+
+
+def accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P]:
+    """The acceptor's side; `start` begins the Kerberos context with the initiator's first Kerberos token.
+
+    An empty `token` asks for hints. Every error carries the rejection to send as its `response`.
+    """
+    try:
+        return (yield from _accept(start, token))
+    except KerberosError as error:
+        error.response = _rejection(error.response)
+        raise
+
+
+def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P]:
+    if not token:
+        log.debug("NegTokenInit2: the initiator asked what we have")
+        token = yield frame_mechanism(SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode())
+    first = NegTokenInit.decode(unframe_mechanism(token, SPNEGO_OID))
+    offered = first.mech_types
+    chosen = next((oid for oid in offered if oid in MECHANISMS), None)
+    if chosen is None:
+        raise UnsupportedError(f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}")
+    log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
+    supported: bytes | None = chosen  # named in our first answer only
+    request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
+    # The token that came with the list is for the first mechanism on it. Source: RFC 4178 4.2.1.
+    required = chosen != offered[0]
+    if required or not request.response_token:
+        state = _REQUEST_MIC if required else _INCOMPLETE
+        request, supported = _read((yield NegTokenResp(state, supported).encode())), None
+    kerberos = _Kerberos(start)
+    sent = received = False
+    while True:
+        answer = _next_leg(kerberos, request)
+        received = _take_mic(kerberos, offered, request, received)
+        protection = kerberos.protection
+        done = protection is not None and (received or not required)
+        if protection is not None and done and sent:
+            return None, protection
+        mic = None
+        if protection is not None and (required or received):
+            if not answer and not received:
+                raise ProtocolError("the initiator sent its last token without a mechListMIC", expected="mechListMIC")
+            mic, sent = protection.get_mic(encode_mech_types(offered)), True
+        state = _COMPLETED if done else _INCOMPLETE
+        token = NegTokenResp(state, supported, answer, mic).encode()
+        log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
+        if protection is not None and done:
+            return token, protection
+        request, supported = _read((yield token)), None
+
+
+#: What an administrator is told where the peer offers everything but Kerberos.
+_ONLY_KERBEROS = (
+    "Only Kerberos is accepted here: let the client call the service by the name of its SPN, not by an IP address, "
+    "register that SPN, and see that the client has a ticket (klist)"
+)
+
+
+def _read(token: bytes) -> NegTokenResp:
+    """Return the peer's NegTokenResp. Raises ApError where it rejects."""
+    message = NegTokenResp.decode(token)
+    if log.isEnabledFor(logging.DEBUG):
+        state = None if message.neg_state is None else NegState(message.neg_state).name
+        log.debug("NegTokenResp received: %s%s", state, " with mechListMIC" if message.mech_list_mic else "")
+    if message.neg_state == _REJECT:
+        raise _rejected(message)
+    if hmac.compare_digest(message.mech_list_mic or b"", message.response_token or b""):
+        return replace(message, mech_list_mic=None)  # Windows 2000 sends its token in both places; no MIC is meant
+    return message
+
+
+def _rejected(message: NegTokenResp) -> ApError:
+    if message.response_token:
+        try:
+            tok_id, inner = unframe_any(message.response_token)
+            if tok_id == TOK_KRB_ERROR:
+                return peer_refused(inner)
+        except KerberosError as error:
+            log.debug("the rejection holds something that says nothing: %s", error)
+    return ApError(
+        "the peer rejected the negotiation: it takes no Kerberos from us; its log may tell why",
+        code=ErrorCode.KRB_ERR_GENERIC,
+    )
+
+
+def _rejection(inner: bytes | None) -> bytes:
+    return NegTokenResp(_REJECT, None, inner).encode()
+
+
+def _check_hints(hints: bytes) -> None:
+    offered = NegTokenInit2.decode(unframe_mechanism(hints, SPNEGO_OID)).mech_types
+    if not set(offered) & set(MECHANISMS):
+        raise UnsupportedError(f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, and no Kerberos")
+
+
+def _chosen(reply: NegTokenResp) -> bool:
+    """Return whether the acceptor's first answer demands mechListMICs; raise unless it chose Kerberos."""
+    if reply.neg_state is None:
+        raise ProtocolError("the service's first answer has no negState", expected="negState")
+    # Java leaves supportedMech out; Samba names Kerberos as it likes. Both mean the mechanism of our token.
+    mechanism = reply.supported_mech
+    if mechanism is not None and mechanism not in MECHANISMS:
+        advice = {NTLM_OID: "give it a keytab and register its SPN", NEGOEX_OID: "configure it for Kerberos"}
+        raise UnsupportedError(
+            f"the service chose {mechanism_names([mechanism])}, which we do not offer: "
+            f"{advice.get(mechanism, 'it breaks RFC 4178')}"
+        )
+    return reply.neg_state == _REQUEST_MIC
+
+
+def _next_leg(kerberos: _Kerberos[P], message: NegTokenResp) -> bytes | None:
+    """Hand the Kerberos token of `message` to the context inside and return its answer."""
+    if kerberos.protection is not None:
+        if message.response_token:
+            raise ProtocolError("a Kerberos token came after the last one")
+        return None
+    if message.response_token:
+        return kerberos.step(message.response_token)
+    if message.neg_state == _COMPLETED:
+        raise MutualAuthenticationError(
+            "the service says that authentication is complete, but it has not proved its identity"
+        )
+    raise ProtocolError("the negotiation token holds no Kerberos token", expected="responseToken")
+
+
+def _take_mic(kerberos: _Kerberos[P], offered: tuple[bytes, ...], message: NegTokenResp, received: bool) -> bool:
+    """Verify the mechListMIC of `message`, if it has one; return whether one has been received by now."""
+    mic = message.mech_list_mic
+    if mic is None:
+        return received
+    if kerberos.protection is None:
+        raise ProtocolError("a mechListMIC came before the Kerberos context was complete")
+    if received:
+        raise ProtocolError("a second mechListMIC came")
+    try:
+        kerberos.protection.verify_mic(encode_mech_types(offered), mic)
+    except SequenceError as error:
+        # Windows numbers this token 0, and its messages from the initial number on. It is genuine, or else the
+        # error would be another, and there is no second one that it could be a copy of.
+        if error.reason == "gap":
+            raise
+        log.debug("mechListMIC: verified; its number is not the one expected")
+    else:
+        log.debug("mechListMIC: verified")
+    return True

@@ -1,0 +1,29 @@
+"""What a service's KRB-ERROR means to its client. Source: RFC 4120 5.9.1."""
+
+from __future__ import annotations
+
+from purekrb.constants import ErrorCode, error_name
+from purekrb.errors import ApError
+from purekrb.messages.ap import KrbError
+
+__all__ = ["peer_refused"]
+
+#: The message is not authenticated, so it never changes what we do.
+_ADVICE = {
+    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: "it could not decrypt our ticket: it runs with another account's key",
+    ErrorCode.KRB_AP_ERR_MODIFIED: "it refused our ticket or channel bindings: it has another key or another channel",
+    ErrorCode.KRB_AP_ERR_BADKEYVER: "its keytab is out of date: export it again, or renew the ticket",
+    ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
+    ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for another service than it serves",
+    ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
+    ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",
+    ErrorCode.KRB_AP_ERR_TKT_NYV: "the ticket is not yet valid: check the clocks",
+    ErrorCode.KRB_AP_ERR_REPEAT: "it has seen this authenticator before: try again",
+}
+
+
+def peer_refused(message: bytes) -> ApError:
+    """Return the error that the KRB-ERROR `message` of a service stands for."""
+    code = KrbError.decode(message).error_code
+    advice = _ADVICE.get(code, "see its log")  # type: ignore[call-overload]
+    return ApError(f"the service refused us ({error_name(code)}): {advice}", code=code)
