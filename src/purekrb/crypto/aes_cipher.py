@@ -133,8 +133,7 @@ class AesUsageCipher:
             return self._encrypt(plaintext, confounder)
         cts, integrity = self._ready()
         state = integrity.copy()
-        with self._lock:
-            body, last = cts.encrypt(confounder, plaintext)
+        body, last = cts.encrypt(confounder, plaintext)
         if self._encrypt_then_mac:
             _update_mixed(state, body, signed, BLOCK)
             state.update(last)
@@ -149,8 +148,7 @@ class AesUsageCipher:
             return self._decrypt(ciphertext, mac)
         cts, integrity = self._ready()
         state = integrity.copy()
-        with self._lock:
-            confounder, plaintext = cts.decrypt(ciphertext)
+        confounder, plaintext = cts.decrypt(ciphertext)
         if self._encrypt_then_mac:
             _update_mixed(state, ciphertext, signed, BLOCK)
         else:
