@@ -44,6 +44,7 @@ __all__ = [
     "crypto",
     "replay",
     "spn",
+    "sspi",
     "testing",
     # errors
     "KerberosError",
@@ -79,10 +80,11 @@ __all__ = [
     "SpnNotUniqueError",
     "RegistrationError",
     "SpnError",
+    "SspiError",
 ]
 
 if TYPE_CHECKING:
-    from purekrb import aio, crypto, replay, spn, testing
+    from purekrb import aio, crypto, replay, spn, sspi, testing
     from purekrb.channel.blocking import connect, listen
     from purekrb.constants import EncryptionType, Flag
     from purekrb.credentials.ccache import CCache
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
         SpnError,
         SpnNotUniqueError,
         SpnValidatedWriteDeniedError,
+        SspiError,
         TransportError,
         TransportTimeoutError,
         UnsupportedError,
@@ -157,7 +160,7 @@ _HOMES = {
     "connect": "channel.blocking",
     "listen": "channel.blocking",
 }
-_SUBMODULES = frozenset({"aio", "crypto", "replay", "spn", "testing"})
+_SUBMODULES = frozenset({"aio", "crypto", "replay", "spn", "sspi", "testing"})
 
 
 def __getattr__(name: str) -> Any:

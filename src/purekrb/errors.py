@@ -42,6 +42,7 @@ __all__ = [
     "SpnNotUniqueError",
     "RegistrationError",
     "SpnError",
+    "SspiError",
 ]
 
 
@@ -263,3 +264,25 @@ class SpnError(KerberosError, ValueError):
     def __init__(self, message: str, *, code: int = 87) -> None:
         super().__init__(message)
         self.code = code
+
+
+class SspiError(KerberosError):
+    """A function of `purekrb.sspi` failed; shaped like pywin32's error.
+
+    `winerror` is the status (SEC_E_..., below zero as in C), `funcname` the function, `strerror` what happened.
+    `krb_code` is the KRB-ERROR code behind it, None where there is none; `gss_major` the major status of the same
+    failure in GSS-API (RFC 2744 3.9.1), with the supplementary bits of a SequenceError. What failed is the `__cause__`.
+    """
+
+    def __init__(
+        self, message: str, *, winerror: int, funcname: str, krb_code: int | None = None, gss_major: int = 13 << 16
+    ) -> None:
+        super().__init__(winerror, funcname, message)
+        self.winerror = winerror
+        self.funcname = funcname
+        self.strerror = message
+        self.krb_code = krb_code
+        self.gss_major = gss_major
+
+    def __str__(self) -> str:
+        return f"{self.funcname}: {self.strerror}"

@@ -22,6 +22,7 @@ MORE: dict[type, dict[str, object]] = {
     errors.ProtocolError: {"expected": 1, "got": 2},
     errors.SpnError: {"code": 1722},
     errors.SpnNotUniqueError: {"spn": "cls/host", "owners": ("CN=a", "CN=b"), "code": 8647, "ldap_result": 19},
+    errors.SspiError: {"winerror": -2146893055, "funcname": "MakeSignature"},
 }
 
 

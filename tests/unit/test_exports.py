@@ -44,6 +44,7 @@ PUBLIC = {
     "crypto": types.ModuleType,
     "replay": types.ModuleType,
     "spn": types.ModuleType,
+    "sspi": types.ModuleType,
     "testing": types.ModuleType,
 }
 #: Names that live in a module: "module.name" or "module.Class.attribute", below purekrb.
@@ -53,6 +54,18 @@ INSIDE = [
     *(f"spn.{n}" for n in ("ServicePrincipalName", "SpnType", "make_spn", "get_spn", "crack_spn", "CrackedSpn")),
     *(f"aio.{n}" for n in ("KdcClient", "initiate", "connect", "start_server")),
     "testing.Realm",
+    *(f"sspi.{n}" for n in ("AcquireCredentialsHandle", "QueryCredentialsAttributes", "FreeCredentialsHandle")),
+    *(f"sspi.{n}" for n in ("InitializeSecurityContext", "AcceptSecurityContext", "CompleteAuthToken")),
+    *(f"sspi.{n}" for n in ("MakeSignature", "VerifySignature", "EncryptMessage", "DecryptMessage")),
+    *(f"sspi.{n}" for n in ("QueryContextAttributes", "QuerySecurityContextToken", "QuerySecurityPackageInfo")),
+    *(f"sspi.{n}" for n in ("ImpersonateSecurityContext", "RevertSecurityContext", "DeleteSecurityContext")),
+    *(f"sspi.{n}" for n in ("CredHandle", "CtxtHandle", "SecBuffer", "SecBufferDesc", "error")),
+    "sspi.set_default_credential",
+    *(
+        f"sspi.{side}Auth.{n}"
+        for side in ("Client", "Server")
+        for n in ("authorize", "encrypt", "decrypt", "sign", "verify", "wrap", "unwrap", "reset")
+    ),
     "replay.ReplayCache",
     "replay.MemoryReplayCache",
     "replay.SqliteReplayCache",
@@ -150,6 +163,10 @@ def test_importing_the_package_loads_no_dependency() -> None:
 
 def test_contexts_need_neither_pyasn1_nor_ldap3_nor_dns() -> None:
     assert loaded_after("import purekrb; purekrb.Initiator, purekrb.Acceptor, purekrb.Keytab") <= {"cryptography"}
+
+
+def test_a_service_with_the_names_of_windows_does_without_pyasn1_too() -> None:
+    assert loaded_after("import purekrb; purekrb.sspi.ServerAuth") <= {"cryptography"}
 
 
 def test_a_kdc_client_loads_impackets_asn1_and_nothing_else_of_it() -> None:

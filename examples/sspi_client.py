@@ -1,0 +1,117 @@
+"""The client of Microsoft's sockets sample with mutual authentication, by the functions of SSPI.
+
+    export KRB5CCNAME=alice.ccache
+    python sspi_client.py 127.0.0.1 2000 ADSockAuth web.example.test --scp "CN=SockAuthAD,CN=WEB,..."
+
+Service class, host and the DN of the service connection point come from the directory or from who types them, never
+from the service: it would name itself. With the DN the service is asked for as class/host/DN, without as class/host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+
+from purekrb import KerberosError, sspi
+from purekrb.spn import make_spn
+from sspi_frames import (
+    MAX_LEGS,
+    MAX_TOKEN,
+    Frames,
+    buffers,
+    receive_encrypted,
+    send_encrypted,
+    send_signed,
+)
+
+#: What is asked for. The signatures and the secrecy of what follows are among it.
+ASKED = (
+    sspi.ISC_REQ_MUTUAL_AUTH
+    | sspi.ISC_REQ_CONFIDENTIALITY
+    | sspi.ISC_REQ_INTEGRITY
+    | sspi.ISC_REQ_SEQUENCE_DETECT
+    | sspi.ISC_REQ_REPLAY_DETECT
+)
+#: What a complete context must have.
+NEEDED = (
+    sspi.ISC_RET_MUTUAL_AUTH
+    | sspi.ISC_RET_CONFIDENTIALITY
+    | sspi.ISC_RET_INTEGRITY
+    | sspi.ISC_RET_SEQUENCE_DETECT
+    | sspi.ISC_RET_REPLAY_DETECT
+)
+
+
+def authenticate(frames: Frames, credentials: sspi.CredHandle, spn: str) -> sspi.CtxtHandle:
+    """Return the context with the service `spn`, which has proved that it is this service."""
+    handle = sspi.CtxtHandle()
+    context = received = None
+    try:
+        for _ in range(MAX_LEGS):
+            token = buffers((sspi.SECBUFFER_TOKEN, MAX_TOKEN))
+            status, flags, _ = sspi.InitializeSecurityContext(
+                credentials, context, spn, ASKED, sspi.SECURITY_NATIVE_DREP, received, handle, token
+            )
+            context = handle
+            if status in (sspi.SEC_I_COMPLETE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
+                sspi.CompleteAuthToken(handle, token)
+            frames.send(token[0].Buffer)
+            if status not in (sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
+                # Flags mean something on the last return only, and each of them is a bit.
+                if flags & NEEDED != NEEDED:
+                    raise ConnectionError(f"the context lacks what was asked for: {NEEDED & ~flags:#x} is missing")
+                return handle
+            received = buffers((sspi.SECBUFFER_TOKEN, frames.receive(MAX_TOKEN)))
+        raise ConnectionError(f"the service has not proved itself in {MAX_LEGS} legs")
+    except BaseException:
+        if context is not None:
+            sspi.DeleteSecurityContext(handle)
+        raise
+
+
+def talk(address: tuple[str, int], spn: str, package: str, text: bytes) -> list[bytes]:
+    """Return the service's answers to `text`, first signed, then encrypted."""
+    info = sspi.QuerySecurityPackageInfo(package)
+    credentials, _ = sspi.AcquireCredentialsHandle(None, info["Name"], sspi.SECPKG_CRED_OUTBOUND, None, None)
+    try:
+        with socket.create_connection(address, timeout=10) as connection:
+            frames = Frames(connection)
+            context = authenticate(frames, credentials, spn)
+            try:
+                send_signed(frames, context, text)
+                answers = [receive_encrypted(frames, context)]
+                send_encrypted(frames, context, text)
+                return [*answers, receive_encrypted(frames, context)]
+            finally:
+                sspi.DeleteSecurityContext(context)
+    finally:
+        sspi.FreeCredentialsHandle(credentials)
+
+
+def main() -> None:
+    """Run the client."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="where the service listens")
+    parser.add_argument("port", type=int)
+    parser.add_argument("service_class", help="as in ADSockAuth")
+    parser.add_argument("host", help="the DNS name of the service's host")
+    parser.add_argument("--scp", metavar="DN", help="the DN of its service connection point")
+    parser.add_argument("--package", default="Negotiate", help="Negotiate or Kerberos")
+    parser.add_argument("--text", default="hello", help="what to say")
+    arguments = parser.parse_args()
+
+    if arguments.scp:
+        spn = make_spn(arguments.service_class, arguments.scp, arguments.host)
+    else:
+        spn = make_spn(arguments.service_class, arguments.host)
+    try:
+        answers = talk((arguments.address, arguments.port), spn, arguments.package, arguments.text.encode())
+    except (KerberosError, OSError) as error:
+        sys.exit(f"refused: {error}")
+    for answer in answers:
+        print(answer.decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""SecBuffer and SecBufferDesc, as pywin32 shapes them, and how the functions find what they need among the buffers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.sspi.constants import (
+    SEC_E_BAD_BINDINGS,
+    SEC_E_BUFFER_TOO_SMALL,
+    SEC_E_INVALID_TOKEN,
+    SECBUFFER_ATTRMASK,
+    SECBUFFER_CHANNEL_BINDINGS,
+    SECBUFFER_READONLY,
+    SECBUFFER_VERSION,
+)
+from purekrb.sspi.status import RefusedError
+
+__all__ = ["SecBuffer", "SecBufferDesc", "buffers_of", "channel_bindings", "fill", "the_only"]
+
+#: SEC_CHANNEL_BINDINGS: type, length and offset of both addresses, length and offset of the application data.
+_CHANNEL_BINDINGS = struct.Struct("<8L")
+
+
+class SecBuffer:
+    """A buffer: `BufferSize` bytes of type `BufferType` (SECBUFFER_..., perhaps with a READONLY attribute).
+
+    `Buffer` is its content as bytes. Setting it sets `BufferSize` too, which never exceeds `MaxBufferSize`.
+    """
+
+    __slots__ = ("BufferType", "_content", "_size")
+
+    def __init__(self, BufferSize: int, BufferType: int) -> None:
+        self.BufferType = BufferType & 0xFFFFFFFF  # pywin32's READONLY is negative
+        self._size = BufferSize
+        self._content = bytes(BufferSize)
+
+    @property
+    def Buffer(self) -> bytes:
+        """The content. ValueError for one that is larger than `MaxBufferSize`."""
+        return self._content
+
+    @Buffer.setter
+    def Buffer(self, content: bytes) -> None:
+        content = memoryview(content).tobytes()
+        if len(content) > self._size:
+            raise ValueError(f"{len(content)} bytes do not fit into a buffer of {self._size}")
+        self._content = content
+
+    @property
+    def BufferSize(self) -> int:
+        """How many bytes the content has. Setting it cuts the content, or adds zeros to it."""
+        return len(self._content)
+
+    @BufferSize.setter
+    def BufferSize(self, size: int) -> None:
+        self.Buffer = self._content[:size].ljust(size, b"\0")
+
+    @property
+    def MaxBufferSize(self) -> int:
+        """How many bytes the content may have."""
+        return self._size
+
+    def Clear(self) -> None:
+        """Fill the whole buffer with zeros."""
+        self._content = bytes(self._size)
+
+    def resize(self, content: bytes) -> None:
+        """Take `content` whatever its size: what a function does that allocates the buffer itself."""
+        self._size = max(self._size, len(content))
+        self._content = content
+
+    def __repr__(self) -> str:
+        return f"SecBuffer({self.BufferSize} of {self._size} bytes, type {self.BufferType:#x})"
+
+
+class SecBufferDesc:
+    """A sequence of `SecBuffer`, by default empty: `append` adds to it. `Version` is SECBUFFER_VERSION."""
+
+    __slots__ = ("Version", "_buffers")
+
+    def __init__(self, Version: int = SECBUFFER_VERSION, buffers: Iterable[SecBuffer] = ()) -> None:
+        self.Version = Version
+        self._buffers: list[SecBuffer] = []
+        for buffer in buffers:
+            self.append(buffer)
+
+    def append(self, buffer: SecBuffer) -> None:
+        """Add a buffer at the end."""
+        self._buffers.append(_checked(buffer))
+
+    def __getitem__(self, index: int) -> SecBuffer:
+        return self._buffers[index]
+
+    def __setitem__(self, index: int, buffer: SecBuffer) -> None:
+        self._buffers[index] = _checked(buffer)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def __iter__(self) -> Iterator[SecBuffer]:
+        return iter(self._buffers)
+
+    def __repr__(self) -> str:
+        return f"SecBufferDesc({self._buffers})"
+
+
+def _checked(buffer: SecBuffer) -> SecBuffer:
+    if not isinstance(buffer, SecBuffer):
+        raise TypeError(f"a SecBufferDesc holds SecBuffer objects, not {type(buffer).__name__}")
+    return buffer
+
+
+def buffers_of(message: SecBufferDesc | None, kind: int) -> list[SecBuffer]:
+    """Return the buffers of type `kind`, whatever their attributes, but for those that are READONLY."""
+    if message is None:
+        return []
+    if not isinstance(message, SecBufferDesc):
+        raise TypeError(f"buffers are passed in a SecBufferDesc, not as {type(message).__name__}")
+    if message.Version != SECBUFFER_VERSION:
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, f"the buffers have version {message.Version}, expected {SECBUFFER_VERSION}"
+        )
+    return [
+        buffer
+        for buffer in message
+        if buffer.BufferType & ~SECBUFFER_ATTRMASK & 0xFFFFFFFF == kind and not buffer.BufferType & SECBUFFER_READONLY
+    ]
+
+
+def the_only(message: SecBufferDesc | None, kind: int, name: str) -> SecBuffer:
+    """Return the one buffer of type `kind`. Refuses none and several."""
+    found = buffers_of(message, kind)
+    if len(found) != 1:
+        raise RefusedError(SEC_E_INVALID_TOKEN, f"one buffer of type {name} is needed, {len(found)} were passed")
+    return found[0]
+
+
+def fill(buffer: SecBuffer, content: bytes) -> None:
+    """Put `content` into `buffer`. Refuses one that is too small."""
+    if len(content) > buffer.MaxBufferSize:
+        raise RefusedError(
+            SEC_E_BUFFER_TOO_SMALL, f"{len(content)} bytes do not fit into a buffer of {buffer.MaxBufferSize}"
+        )
+    buffer.Buffer = content
+
+
+def channel_bindings(message: SecBufferDesc | None) -> ChannelBindings | None:
+    """Return what a buffer of type CHANNEL_BINDINGS holds, a SEC_CHANNEL_BINDINGS; None without one."""
+    found = buffers_of(message, SECBUFFER_CHANNEL_BINDINGS)
+    if not found:
+        return None
+    data = found[0].Buffer
+    if len(data) < _CHANNEL_BINDINGS.size:
+        raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings end before their header does")
+    from_type, from_size, from_at, to_type, to_size, to_at, size, at = _CHANNEL_BINDINGS.unpack_from(data)
+    if max(from_at + from_size, to_at + to_size, at + size) > len(data):
+        raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings name bytes behind their end")
+    return ChannelBindings(
+        application_data=data[at : at + size],
+        initiator_address=data[from_at : from_at + from_size],
+        acceptor_address=data[to_at : to_at + to_size],
+        initiator_addrtype=from_type,
+        acceptor_addrtype=to_type,
+    )

@@ -1,0 +1,369 @@
+"""Security packages and credential handles: with what a program authenticates itself, or its clients."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TypedDict
+
+from purekrb.constants import NameType
+from purekrb.credentials.credential import Credential
+from purekrb.credentials.keytab import Keytab
+from purekrb.errors import CredentialError
+from purekrb.gss.context import MAX_TOKEN
+from purekrb.kdc.config import Config
+from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
+from purekrb.spn import target_principal
+from purekrb.sspi.constants import (
+    RPC_C_AUTHN_GSS_KERBEROS,
+    RPC_C_AUTHN_GSS_NEGOTIATE,
+    SEC_E_INVALID_HANDLE,
+    SEC_E_NO_CREDENTIALS,
+    SEC_E_SECPKG_NOT_FOUND,
+    SEC_E_UNKNOWN_CREDENTIALS,
+    SEC_E_UNSUPPORTED_FUNCTION,
+    SECPKG_CRED_ATTR_NAMES,
+    SECPKG_CRED_BOTH,
+    SECPKG_CRED_INBOUND,
+    SECPKG_CRED_OUTBOUND,
+    SECPKG_FLAG_CONNECTION,
+    SECPKG_FLAG_DELEGATION,
+    SECPKG_FLAG_EXTENDED_ERROR,
+    SECPKG_FLAG_GSS_COMPATIBLE,
+    SECPKG_FLAG_IMPERSONATION,
+    SECPKG_FLAG_INTEGRITY,
+    SECPKG_FLAG_MUTUAL_AUTH,
+    SECPKG_FLAG_NEGOTIABLE,
+    SECPKG_FLAG_PRIVACY,
+)
+from purekrb.sspi.status import Phase, RefusedError, sspi_function
+
+__all__ = [
+    "AcquireCredentialsHandle",
+    "CredHandle",
+    "FreeCredentialsHandle",
+    "Impersonation",
+    "QueryCredentialsAttributes",
+    "QuerySecurityPackageInfo",
+    "SecPkgInfo",
+    "client_credential",
+    "impersonation",
+    "mechanism",
+    "package_info",
+    "service_keytab",
+    "set_default_credential",
+]
+
+#: When credentials expire of which nobody knows when.
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
+
+#: (user, domain, password), or what purekrb has in their place.
+AuthData = tuple[str, str | None, str] | Credential | Keytab
+
+
+class SecPkgInfo(TypedDict):
+    """What a security package is and can do."""
+
+    Capabilities: int
+    Version: int
+    RPCID: int
+    MaxToken: int
+    Name: str
+    Comment: str
+
+
+_CAPABILITIES = (
+    SECPKG_FLAG_INTEGRITY
+    | SECPKG_FLAG_PRIVACY
+    | SECPKG_FLAG_CONNECTION
+    | SECPKG_FLAG_EXTENDED_ERROR
+    | SECPKG_FLAG_IMPERSONATION
+    | SECPKG_FLAG_GSS_COMPATIBLE
+    | SECPKG_FLAG_MUTUAL_AUTH
+    | SECPKG_FLAG_DELEGATION
+)
+#: By their names in lower case, which are also those of the mechanisms of contexts.
+_PACKAGES = {
+    "kerberos": SecPkgInfo(
+        Capabilities=_CAPABILITIES | SECPKG_FLAG_NEGOTIABLE,
+        Version=1,
+        RPCID=RPC_C_AUTHN_GSS_KERBEROS,
+        MaxToken=MAX_TOKEN,
+        Name="Kerberos",
+        Comment="Kerberos V5: RFC 4120, RFC 4121",
+    ),
+    "negotiate": SecPkgInfo(
+        Capabilities=_CAPABILITIES,
+        Version=1,
+        RPCID=RPC_C_AUTHN_GSS_NEGOTIATE,
+        MaxToken=MAX_TOKEN,
+        Name="Negotiate",
+        Comment="SPNEGO, RFC 4178: Kerberos is all that it chooses",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What a program has that names nothing. None stands for what the environment names."""
+
+    credential: Credential | None = None
+    keytab: Keytab | None = None
+    config: Config | None = None
+
+
+@dataclass(frozen=True)
+class Impersonation:
+    """Whose work is being done: by which context handle the client is known, and what it delegated."""
+
+    handle: object
+    credential: Credential | None
+
+
+_defaults = _Defaults()
+#: Of the running thread or task.
+impersonation: ContextVar[Impersonation | None] = ContextVar("impersonation", default=None)
+
+
+def set_default_credential(
+    credential: Credential | None = None, *, keytab: Keytab | None = None, config: Config | None = None
+) -> None:
+    """Set what `AcquireCredentialsHandle` takes where it is given no credentials: this process's logon, so to say.
+
+    `credential` is for clients, `keytab` for services, `config` for both. What is None is, as for the command, what
+    KRB5CCNAME, KRB5_KTNAME and KRB5_CONFIG name. Without arguments, all is as it was at first.
+    """
+    global _defaults
+    _defaults = _Defaults(credential, keytab, config)
+
+
+class CredHandle:
+    """A handle to credentials; `AcquireCredentialsHandle` returns it. Serves any number of contexts."""
+
+    __slots__ = ("_credential", "_keytab", "_password_given", "config", "package", "service")
+
+    def __init__(
+        self,
+        package: str | None = None,
+        *,
+        credential: Credential | None = None,
+        keytab: Keytab | None = None,
+        service: Principal | None = None,
+        config: Config | None = None,
+        password_given: bool = False,
+    ) -> None:
+        self.package = package
+        self.service = service
+        self.config = config
+        self._credential = credential
+        self._keytab = keytab
+        self._password_given = password_given
+
+    @property
+    def expiry(self) -> datetime:
+        """When the credentials expire, as far as it is known: the end of the TGT, else year 9999."""
+        if self._credential is None or self._credential.can_get_tgt:
+            return _NEVER
+        return max((ticket.endtime for ticket in self._credential.ccache), default=_NEVER)
+
+    @sspi_function(Phase.CLIENT)
+    def QueryCredentialsAttributes(self, attribute: int) -> str:
+        """Return the name behind the credentials, for SECPKG_CRED_ATTR_NAMES; there are no other attributes.
+
+        It is the client's principal; for a service, the name that it limits itself to, or the first in its keytab.
+        """
+        mechanism(self)
+        if attribute != SECPKG_CRED_ATTR_NAMES:
+            raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, f"credentials have no attribute {attribute}")
+        if self._credential is not None:
+            return str(self._credential.principal)
+        return str(self.service or service_keytab(self).principals[0])
+
+    @sspi_function(Phase.CLIENT)
+    def FreeCredentialsHandle(self) -> None:
+        """Let go of the credentials, and wipe a password that was passed for them. Contexts live on."""
+        mechanism(self)
+        if self._credential is not None and self._password_given:
+            self._credential.wipe()
+        self.package = self._credential = self._keytab = None
+
+    def __repr__(self) -> str:
+        if self.package is None:
+            return "<CredHandle without credentials>"
+        names = [str(self._credential.principal)] if self._credential else []
+        names += [f"{len(self._keytab)} keys"] if self._keytab is not None else []
+        return f"<CredHandle {self.package}: {', '.join(names)}>"
+
+
+def client_credential(handle: CredHandle) -> Credential:
+    """Return the client's credential. Refuses a handle without one."""
+    mechanism(handle)
+    if handle._credential is None:
+        raise RefusedError(SEC_E_NO_CREDENTIALS, "these credentials are for services: acquire some for OUTBOUND use")
+    return handle._credential
+
+
+def service_keytab(handle: CredHandle) -> Keytab:
+    """Return the service's keys. Refuses a handle without any."""
+    mechanism(handle)
+    if handle._keytab is None:
+        raise RefusedError(SEC_E_NO_CREDENTIALS, "these credentials are for clients: acquire some for INBOUND use")
+    return handle._keytab
+
+
+def mechanism(handle: CredHandle) -> str:
+    """Return the mechanism of contexts for which the credentials were acquired: "kerberos" or "negotiate"."""
+    if not isinstance(handle, CredHandle) or handle.package is None:
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE, "there are no credentials behind this handle: never acquired, or freed"
+        )
+    return handle.package.lower()
+
+
+def package_info(name: str) -> SecPkgInfo:
+    """Return the package of that name, in whatever case."""
+    found = _PACKAGES.get(name.lower())
+    if found is None:
+        known = " and ".join(f'"{info["Name"]}"' for info in _PACKAGES.values())
+        raise RefusedError(SEC_E_SECPKG_NOT_FOUND, f"there is no security package {name!r}: purekrb has {known}")
+    return found
+
+
+@sspi_function(Phase.CLIENT)
+def QuerySecurityPackageInfo(package: str) -> SecPkgInfo:
+    """Return what a security package is and can do."""
+    return package_info(package).copy()
+
+
+@forget_frames
+@sspi_function(Phase.CLIENT)
+def AcquireCredentialsHandle(
+    principal: str | None,
+    package: str,
+    credential_use: int,
+    logon_id: None = None,
+    auth_data: AuthData | None = None,
+) -> tuple[CredHandle, datetime]:
+    """Return (handle, when the credentials expire).
+
+    OUTBOUND: `auth_data` is (user, domain, password) or a purekrb.Credential. Without, it is the delegated credential
+    of the client that is being impersonated, else the default one; `principal` demands that it be this client's, and
+    falls back on the client's keys in the default keytab.
+    INBOUND: `auth_data` is a purekrb.Keytab or (user, domain, password) of the service account; without, the default
+    keytab. `principal`, an SPN, limits the service to that name. BOTH takes what there is of either.
+    Nothing here asks a KDC: that a password is wrong shows when a context is initialized. SEC_E_NO_CREDENTIALS where
+    there are none, SEC_E_UNKNOWN_CREDENTIALS for arguments that are none.
+    """
+    name = package_info(package)["Name"]
+    if logon_id is not None:
+        raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, "there are no logon sessions here: pass None for the logon id")
+    if credential_use not in (SECPKG_CRED_INBOUND, SECPKG_CRED_OUTBOUND, SECPKG_CRED_BOTH):
+        raise RefusedError(
+            SEC_E_UNKNOWN_CREDENTIALS, f"the use of credentials is INBOUND, OUTBOUND or BOTH, not {credential_use}"
+        )
+    logon = _logon(auth_data) if isinstance(auth_data, tuple) else None
+    credential = keytab = service = problem = None
+    if credential_use & SECPKG_CRED_OUTBOUND:
+        try:
+            credential = _client(principal, auth_data, logon)
+        except CredentialError as error:
+            problem = error
+    if credential_use & SECPKG_CRED_INBOUND:
+        try:
+            keytab, service = _service(principal, auth_data, logon)
+        except CredentialError as error:
+            problem = error
+    if problem is not None and credential is None and keytab is None:
+        raise problem
+    handle = CredHandle(
+        name,
+        credential=credential,
+        keytab=keytab,
+        service=service,
+        config=_defaults.config,
+        password_given=logon is not None,
+    )
+    return handle, handle.expiry
+
+
+QueryCredentialsAttributes = CredHandle.QueryCredentialsAttributes
+FreeCredentialsHandle = CredHandle.FreeCredentialsHandle
+
+
+def _logon(auth_data: tuple[str, str | None, str]) -> tuple[Principal, str]:
+    """Return the principal and the password of (user, domain, password).
+
+    The domain is a DNS or NetBIOS name, or stands behind the user as in alice@example.test, or is the default realm.
+    """
+    try:
+        user, domain, password = auth_data
+    except ValueError:
+        raise RefusedError(SEC_E_UNKNOWN_CREDENTIALS, "authentication data are (user, domain, password)") from None
+    if not domain:
+        user, _, domain = user.rpartition("@") if "@" in user else (user, "", "")
+    realm = domain.upper()
+    if "." not in realm:
+        default = _config().default_realm or ""
+        realm = default if realm in ("", default.partition(".")[0]) else realm
+    if not user or not realm:
+        raise RefusedError(
+            SEC_E_UNKNOWN_CREDENTIALS, "the user or the domain is missing, and there is no default realm"
+        )
+    return Principal((user,), realm), password
+
+
+def _config() -> Config:
+    return _defaults.config or Config.from_file()
+
+
+def _client(principal: str | None, auth_data: AuthData | None, logon: tuple[Principal, str] | None) -> Credential:
+    if logon is not None:
+        return Credential.from_password(*logon)
+    if isinstance(auth_data, Credential):
+        return auth_data
+    current = impersonation.get()
+    if current is not None:
+        if current.credential is None:  # never the service's own in its place
+            raise CredentialError("the client that is impersonated has delegated no credential")
+        return current.credential
+    if principal is None:
+        return _defaults.credential or Credential.from_ccache()
+    wanted = Principal.parse(principal)
+    if not wanted.realm:
+        wanted = Principal.parse(principal, _config().default_realm or "")
+    try:
+        default = _defaults.credential or Credential.from_ccache()
+        if default.principal == wanted:
+            return default
+        problem = CredentialError(f"the default credential is that of {default.principal}, not of {wanted}")
+    except CredentialError as error:
+        problem = error
+    try:
+        return Credential.from_keytab(wanted, _defaults.keytab)
+    except CredentialError as error:
+        raise CredentialError(f"{problem}; and {error}") from None
+
+
+def _service(
+    principal: str | None, auth_data: AuthData | None, logon: tuple[Principal, str] | None
+) -> tuple[Keytab, Principal | None]:
+    name = None
+    if principal is not None:  # an SPN is not quoted, an account's name may be
+        name = target_principal(principal) if "/" in principal else Principal.parse(principal)
+    if logon is not None:
+        account, password = logon
+        owner = account if name is None else Principal(name.components, name.realm or account.realm, NameType.SRV_INST)
+        return Keytab.from_password(owner, password, salt=account.default_salt), name
+    keytab = auth_data if isinstance(auth_data, Keytab) else _defaults.keytab
+    if keytab is None:
+        keytab = Keytab.load()
+    wanted = [
+        known
+        for known in keytab.principals
+        if name is None or (known.components == name.components and name.realm in ("", known.realm))
+    ]
+    if not wanted:
+        raise CredentialError(f"the keytab has no key of {name or 'anybody'}; it has {keytab.summary()}")
+    return keytab, name
