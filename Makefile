@@ -13,16 +13,27 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test test-pythons soak record bench bench-quick bench-peers lint wheel peers clean
+# Hundreds of tests start `purekrb`: not to compile it each time takes minutes off.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: demo test ready test-pythons soak record bench bench-quick bench-peers lint wheel peers clean
 .NOTPARALLEL:
 
 demo: $(VENV)/demo-$(VERSION)
 	@$(BIN)/purekrb demo
 
-# Everything, on real peers. pytest comes last, so that its summary is the last line. What failed is run once more, alone:
-# a test with a deadline may lose the race for a core on a busy machine; a real failure fails again.
-test: peers $(VENV)/interop-$(VERSION) lint test-pythons
+# Everything, on real peers. The other Pythons' tests need none, and run while the peers are installed and compiled.
+# pytest comes last, so that its summary is the last line. What failed is run once more, alone: a test with a deadline
+# may lose the race for a core on a busy machine; a real failure fails again.
+test:
+	@$(MAKE) --no-print-directory test-pythons & pythons=$$!; \
+	$(MAKE) --no-print-directory ready || { kill $$pythons; exit 1; }; \
+	wait $$pythons
 	$(BIN)/python -m pytest -n auto --dist loadfile || $(BIN)/python -m pytest --last-failed
+
+# python3-venv is among what `peers` installs, so that the virtual environment comes second.
+ready: peers
+	@$(MAKE) --no-print-directory $(VENV)/interop-$(VERSION) lint
 
 # The tests of units and exchanges, on every other Python version that is installed.
 test-pythons:

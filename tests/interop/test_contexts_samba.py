@@ -71,16 +71,16 @@ class Lab:
     dc: SambaDc
     keytab: Keytab
     other_keytab: Keytab
+    #: The client's, with the tickets that it has got so far.
+    credential: Credential
 
-    @property
-    def credential(self) -> Credential:
-        return self.dc_credential("ctx-alice")
-
-    def dc_credential(self, name: str) -> Credential:
+    def fresh(self, name: str = "ctx-alice") -> Credential:
+        """Return a user's credential without tickets."""
         return Credential.from_password(f"{name}@{self.dc.realm}", self.dc.password)
 
-    def ticket(self, service: str, name: str = "ctx-alice") -> ServiceTicket:
-        return KdcClient(self.dc.config).get_ticket(self.dc_credential(name), service)
+    def ticket(self, service: str) -> ServiceTicket:
+        """Return the client's ticket for a service."""
+        return KdcClient(self.dc.config).get_ticket(self.credential, service)
 
     def keytab_of(self, *principals: str) -> Keytab:
         """Return the current keys of accounts or their SPNs, as Samba itself exports them."""
@@ -94,7 +94,8 @@ def lab(samba_dc: SambaDc) -> Lab:
     samba_dc.add_computer("CTXSVC", servicePrincipalName=spns)
     samba_dc.add_computer("CTXOTHER", servicePrincipalName=["HTTP/ctxother.ad.test"])
     keytab = Keytab.load(samba_dc.keytab("CTXSVC$", WEB))
-    return Lab(samba_dc, keytab, Keytab.load(samba_dc.keytab("CTXOTHER$")))
+    alice = Credential.from_password("ctx-alice@AD.TEST", samba_dc.password)
+    return Lab(samba_dc, keytab, Keytab.load(samba_dc.keytab("CTXOTHER$")), alice)
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +133,14 @@ def test_a_password_gives_tickets_over_both_transports(lab: Lab, transport: str)
         lab.dc.config, realms={lab.dc.realm: [f"{transport}://{lab.dc.address}:88"]}, udp_preference_limit=1465
     )
     client = KdcClient(config)
-    credential = lab.credential
+    credential = lab.fresh()
     tgt = client.get_tgt(credential)
     assert tgt.flags & TicketFlags.PRE_AUTHENT
     assert client.get_ticket(credential, WEB).session_key.etype == 18
 
 
 def test_asyncio_gets_the_same(lab: Lab) -> None:
-    initiator = asyncio.run(purekrb.aio.initiate(WEB, lab.credential, lab.dc.config))
+    initiator = asyncio.run(purekrb.aio.initiate(WEB, lab.fresh(), lab.dc.config))
     assert established(initiator, lab.keytab).initiator == Principal.parse("ctx-alice@AD.TEST")
 
 
@@ -174,12 +175,12 @@ def test_each_state_of_an_account_has_its_error(
     with pytest.raises(error):
         KdcClient(lab.dc.config).get_tgt(credential)
     lab.dc.add_user("ctx-state")
-    assert KdcClient(lab.dc.config).get_tgt(lab.dc_credential("ctx-state")).is_tgt
+    assert KdcClient(lab.dc.config).get_tgt(lab.fresh("ctx-state")).is_tgt
 
 
 def test_an_unknown_user_is_unknown(lab: Lab) -> None:
     with pytest.raises(ClientUnknownError):
-        KdcClient(lab.dc.config).get_tgt(lab.dc_credential("ctx-nobody"))
+        KdcClient(lab.dc.config).get_tgt(lab.fresh("ctx-nobody"))
 
 
 def test_a_computer_logs_on_with_its_keytab_and_with_its_password(lab: Lab) -> None:
@@ -203,7 +204,7 @@ def test_credentials_are_verified_against_the_host(lab: Lab) -> None:
 
 def test_a_tgt_is_renewed(lab: Lab) -> None:
     client = KdcClient(lab.dc.config)
-    credential = lab.credential
+    credential = lab.fresh()
     first = client.get_tgt(credential, lifetime=600, renewable=7200)
     renewed = client.renew(credential)
     assert (renewed.client, renewed.renew_till) == (first.client, first.renew_till)
@@ -280,7 +281,7 @@ def test_an_account_with_rc4_alone_is_refused_unless_rc4_is_allowed(lab: Lab) ->
     with pytest.raises(KdcEtypeError):
         lab.ticket("HTTP/ctxrc4.ad.test")
     config = dataclasses.replace(lab.dc.config, allow_rc4=True, permitted_enctypes=[18, 17, 23])
-    ticket = KdcClient(config).get_ticket(lab.credential, "HTTP/ctxrc4.ad.test")
+    ticket = KdcClient(config).get_ticket(lab.fresh(), "HTTP/ctxrc4.ad.test")
     assert Ticket.decode(ticket.ticket).enc_part.etype == 23
 
 
@@ -319,7 +320,7 @@ def test_old_tickets_work_until_the_old_key_is_dropped(lab: Lab) -> None:
     old_ticket = lab.ticket("HTTP/ctxaged.ad.test")
     lab.dc.set_password(dn, "Another.pw1")
     new = lab.keytab_of("HTTP/ctxaged.ad.test")
-    new_ticket = lab.ticket("HTTP/ctxaged.ad.test")
+    new_ticket = KdcClient(lab.dc.config).get_ticket(lab.fresh(), "HTTP/ctxaged.ad.test")
     kvnos = [Ticket.decode(ticket.ticket).enc_part.kvno for ticket in (old_ticket, new_ticket)]
     assert kvnos[1] == kvnos[0] + 1
     both = old.merge(new)
@@ -402,7 +403,7 @@ def test_a_trusted_service_acts_as_the_client(lab: Lab) -> None:
         servicePrincipalName=["HTTP/ctxtrust.ad.test"],
         userAccountControl=str(WORKSTATION | TRUSTED_FOR_DELEGATION),
     )
-    keytab, credential = lab.keytab_of("CTXTRUST$"), lab.credential
+    keytab, credential = lab.keytab_of("CTXTRUST$"), lab.fresh()
     KdcClient(lab.dc.config).get_tgt(credential, forwardable=True)
     initiator = purekrb.initiate("HTTP/ctxtrust.ad.test", credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
     service = established(initiator, keytab)
@@ -417,7 +418,7 @@ def test_a_trusted_service_acts_as_the_client(lab: Lab) -> None:
 
 def test_an_account_that_must_not_be_delegated_gets_no_forwardable_ticket(lab: Lab) -> None:
     lab.dc.add_user("ctx-sensitive", userAccountControl=str(USER | NOT_DELEGATED))
-    tgt = KdcClient(lab.dc.config).get_tgt(lab.dc_credential("ctx-sensitive"), forwardable=True)
+    tgt = KdcClient(lab.dc.config).get_tgt(lab.fresh("ctx-sensitive"), forwardable=True)
     assert not tgt.flags & TicketFlags.FORWARDABLE
-    ordinary = KdcClient(lab.dc.config).get_tgt(lab.credential, forwardable=True)
+    ordinary = KdcClient(lab.dc.config).get_tgt(lab.fresh(), forwardable=True)
     assert ordinary.flags & TicketFlags.FORWARDABLE
