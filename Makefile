@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 # Hundreds of tests start `purekrb`: not to compile it each time takes minutes off.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test ready test-pythons soak record bench bench-quick bench-peers lint wheel peers clean
+.PHONY: demo test ready test-pythons lab lab-stop soak record bench bench-quick bench-peers lint wheel peers clean
 .NOTPARALLEL:
 
 demo: $(VENV)/demo-$(VERSION)
@@ -38,6 +38,15 @@ ready: peers
 # The tests of units and exchanges, on every other Python version that is installed.
 test-pythons:
 	@tools/test-pythons $$(tools/pythons $(VERSION))
+
+# Samba's Active Directory to try the commands on, until `make lab-stop`.
+lab:
+	@tools/install-peers $(PYTHON) samba
+	@$(MAKE) --no-print-directory $(VENV)/dev-$(VERSION)
+	@PYTHONPATH=tests $(BIN)/python -m support.lab start .lab/samba
+
+lab-stop:
+	@PYTHONPATH=tests $(BIN)/python -m support.lab stop .lab/samba
 
 # The tests at their full counts: a thousand kills, a million records.
 soak: peers $(VENV)/interop-$(VERSION)
@@ -75,6 +84,7 @@ peers:
 	@tools/install-peers $(PYTHON)
 
 clean:
+	@[ ! -e .lab/samba ] || $(MAKE) --no-print-directory lab-stop
 	rm -rf .venv .venv-* .lab build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The virtual environment keeps a mark of what was installed into it, and for which Python.

@@ -1,0 +1,95 @@
+"""`make lab` and `make lab-stop`: the domain of tests/support/samba.py to try the commands on, until it is stopped.
+
+Usage: python -m support.lab start|stop DIRECTORY
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.samba import SambaDc
+
+__all__ = ["prepare"]
+
+#: Where the service of the example runs: this machine has that name while a command of the lab runs.
+HOST = "files.ad.test"
+
+#: `purekrb` in the lab: who and where everybody is, in no shell but its own.
+_LAUNCHER = """\
+#!/bin/sh
+# purekrb as it runs in the lab: on the host {host}, with the lab's krb5.conf and hosts file.
+export KRB5_CONFIG='{directory}/lab-krb5.conf' KRB5_KTNAME='{directory}/svc-files.keytab'
+export KRB5CCNAME="${{KRB5CCNAME:-{directory}/ccache}}"
+export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_HOSTS='{directory}/hosts' NSS_WRAPPER_HOSTNAME={host}
+exec '{python}' -m purekrb.cli "$@"
+"""
+
+_GUIDE = """\
+The domain {realm} is up: dc1.ad.test on {address}, everything in {directory}.
+Its accounts have the password {password}: {administrator}; svc-files, which the service on {host} runs under; alice.
+
+    export PATH={directory}/bin:$PATH          # a purekrb that knows the lab's hosts
+    echo {password} | purekrb kinit {administrator}@{realm}
+    purekrb kvno HOST/{host}
+
+make lab-stop ends it and removes the directory.
+"""
+
+
+def prepare(dc: SambaDc) -> str:
+    """Add the accounts and the files for the commands; return what to tell whoever tries them."""
+    dc.add_user("alice")
+    dc.add_user("svc-files")
+    dc.add_computer("FILES", servicePrincipalName=[f"HOST/{HOST}", "HOST/FILES"])
+    dc.keytab("svc-files").rename(dc.directory / "svc-files.keytab")
+    # By its name: whoever asks the directory there must know what the DC is called.
+    by_name = dc.krb5_conf.read_text().replace(f"= {dc.address}\n", f"= {dc.host}\n")
+    (dc.directory / "lab-krb5.conf").write_text(by_name)
+    if HOST not in dc.hosts.read_text():
+        with dc.hosts.open("a") as hosts:
+            hosts.write(f"127.0.0.1 {HOST}\n")
+    launcher = dc.directory / "bin" / "purekrb"
+    launcher.parent.mkdir(exist_ok=True)
+    launcher.write_text(_LAUNCHER.format(directory=dc.directory, host=HOST, python=sys.executable))
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    return guide(dc)
+
+
+def guide(dc: SambaDc) -> str:
+    """Return what to tell whoever tries the commands."""
+    return _GUIDE.format(
+        realm=dc.realm,
+        address=dc.address,
+        directory=dc.directory,
+        password=dc.password,
+        administrator=dc.administrator,
+        host=HOST,
+    )
+
+
+def _start(directory: Path) -> str:
+    if (directory / "address").exists() and (dc := SambaDc(directory)).running:
+        return guide(dc)
+    dc = SambaDc.provision(directory)
+    dc.start()
+    return prepare(dc)
+
+
+def _stop(directory: Path) -> str:
+    if not (directory / "address").exists():
+        return f"no lab in {directory}"
+    SambaDc(directory).stop()
+    shutil.rmtree(directory)
+    return f"stopped and removed {directory}"
+
+
+if __name__ == "__main__":
+    try:
+        print({"start": _start, "stop": _stop}[sys.argv[1]](Path(sys.argv[2]).resolve()))
+    except pytest.fail.Exception as error:  # a program is missing, or root
+        sys.exit(str(error))
