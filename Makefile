@@ -26,9 +26,7 @@ demo: $(VENV)/demo-$(VERSION)
 # pytest comes last, so that its summary is the last line. What failed is run once more, alone: a test with a deadline
 # may lose the race for a core on a busy machine; a real failure fails again.
 test:
-	@$(MAKE) --no-print-directory test-pythons & pythons=$$!; \
-	$(MAKE) --no-print-directory ready || { kill $$pythons; exit 1; }; \
-	wait $$pythons
+	@printf '%s\n' ready test-pythons | xargs -P 2 -n 1 $(MAKE) --no-print-directory
 	$(BIN)/python -m pytest -n auto --dist loadfile || $(BIN)/python -m pytest --last-failed
 
 # python3-venv is among what `peers` installs, so that the virtual environment comes second.

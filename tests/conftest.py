@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from support.java import start_java_peer
 from support.mit import MitRealm
 from support.peers import missing_peer
 from support.samba import SambaDc, shared_dc
+
+# In the background of a script SIGINT is ignored, which the commands under test would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Failures in shared checks are to tell as much as those in the test files themselves.
 pytest.register_assert_rewrite("support.context_checks")
