@@ -97,11 +97,16 @@ def connect(server: GssServer, context: Initiator) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize("kind", [WRAPPED | ENCRYPTED, WRAPPED, 0], ids=["sealed", "signed", "mic"])
+@pytest.mark.parametrize(
+    ("mechanism", "kind"),
+    [("kerberos", WRAPPED | ENCRYPTED), ("kerberos", WRAPPED), ("kerberos", 0), ("negotiate", WRAPPED | ENCRYPTED)],
+    ids=["sealed", "signed", "mic", "spnego"],
+)
 def test_gss_server_takes_our_messages_and_signs_them(
-    gss_server: GssServer, client: KdcClient, credential: Credential, etype: int, kind: int
+    gss_server: GssServer, client: KdcClient, credential: Credential, etype: int, mechanism: str, kind: int
 ) -> None:
-    context = Initiator(client.get_ticket(credential, f"svc-{etype}/localhost"), permitted_etypes=(etype,))
+    ticket = client.get_ticket(credential, f"svc-{etype}/localhost")
+    context = Initiator(ticket, mechanism=mechanism, permitted_etypes=(etype,))
     with connect(gss_server, context) as connection:
         assert context.mutual
         messages = [*(b"message %d" % number for number in range(MESSAGES)), *(b"x" * size for size in SIZES)]
@@ -204,8 +209,8 @@ def run_gss_client(realm: MitRealm, service: SampleService, *options: str) -> st
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [((), WRAPPED | ENCRYPTED), (("-nx",), WRAPPED), (("-nw",), 0)],
-    ids=["sealed", "signed", "mic"],
+    [((), WRAPPED | ENCRYPTED), (("-nx",), WRAPPED), (("-nw",), 0), (("-spnego",), WRAPPED | ENCRYPTED)],
+    ids=["sealed", "signed", "mic", "spnego"],
 )
 def test_gss_client_is_answered_by_our_acceptor(
     mit_realm: MitRealm, etype: int, option: tuple[str, ...], kind: int
@@ -238,9 +243,13 @@ def test_gss_client_sends_every_size(mit_realm: MitRealm, size: int) -> None:
     assert output.count("Signature verified.") == 1
 
 
-def test_gss_client_without_mutual_authentication_gets_a_context(mit_realm: MitRealm) -> None:
+@pytest.mark.parametrize("mechanism", [(), ("-spnego",)], ids=["kerberos", "spnego"])
+def test_gss_client_without_mutual_authentication_gets_a_context(
+    mit_realm: MitRealm, mechanism: tuple[str, ...]
+) -> None:
     service = SampleService(Keytab.load(mit_realm.service_keytab), 18)
-    output = run_gss_client(mit_realm, service, "-nomutual", "-seq", "127.0.0.1", "svc-18@localhost", "one way")
+    options = (*mechanism, "-nomutual", "-seq")
+    output = run_gss_client(mit_realm, service, *options, "127.0.0.1", "svc-18@localhost", "one way")
     assert service.received == [b"one way"]
     assert service.acceptor is not None
     assert not service.acceptor.flags & Flag.MUTUAL

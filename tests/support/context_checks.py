@@ -32,7 +32,7 @@ from purekrb import (
 from support.gss_peer import GssPeer, PeerContext, PeerError
 from support.mit import ETYPES, MitRealm
 
-__all__ = ["ContextInterop", "Lab", "Pair"]
+__all__ = ["ContextInterop", "Lab", "Pair", "exchange", "peer_refuses"]
 
 RC4 = 23
 SIZES = (0, 1, 15, 16, 17, 1024, 64 * 1024, 1024 * 1024)
@@ -128,6 +128,37 @@ class Lab:
         return Pair(ours, theirs)
 
 
+    def negotiate(
+        self,
+        we_initiate: bool,
+        *,
+        etype: int = 18,
+        flags: Flag = Flag.DEFAULT,
+        bindings: _Bindings = (b"", b""),
+        mechanism: str = "negotiate",
+    ) -> tuple[Pair, list[bytes]]:
+        """Return both ends of a context by SPNEGO and the tokens that made it; `mechanism` is the peer's."""
+        service = f"svc-{etype}"
+        ours: Initiator | Acceptor
+        if we_initiate:
+            bound = self._bindings(bindings[0])
+            ours = self.initiator(service, etype, mechanism="negotiate", flags=flags, channel_bindings=bound)
+            theirs = self.peer.accept(self.realm.service_keytab, bindings=bindings[1], mechanism=mechanism)
+        else:
+            bound = self._bindings(bindings[1])
+            ours = self.acceptor(etype, channel_bindings=bound, require=flags & Flag.MUTUAL)
+            theirs = self.peer.initiate(
+                f"{service}@localhost", self.ccache, flags=flags, bindings=bindings[0], mechanism=mechanism
+            )
+        ends = (ours, theirs) if we_initiate else (theirs, ours)
+        tokens: list[bytes] = []
+        token = ends[0].step()
+        while token is not None:
+            tokens.append(token)
+            token = ends[len(tokens) % 2].step(token)
+        return Pair(ours, theirs), tokens
+
+
 Connect = Callable[..., Pair]
 
 
@@ -213,12 +244,12 @@ class ContextInterop:
             peer_refuses(lambda: pair.theirs.unwrap(pair.ours.wrap(b"counted from the initiator's number", kinds[0])))
             assert pair.ours.unwrap(pair.theirs.wrap(b"one way works", sealed=kinds[0]), kinds[0]) == b"one way works"
         else:
-            _exchange(pair, b"after any handshake", kinds)
+            exchange(pair, b"after any handshake", kinds)
 
     def test_a_service_with_many_key_types_and_default_etypes_works(self, connect: Connect) -> None:
         pair = connect("gsvc", None)
         assert pair.ours.etype in (17, 18, 19, 20)
-        _exchange(pair, b"default")
+        exchange(pair, b"default")
 
     def test_an_acceptor_with_another_services_key_proves_nothing(self, lab: Lab, etype: int) -> None:
         ours = lab.initiator(f"svc-{etype}", etype)
@@ -246,11 +277,11 @@ class ContextInterop:
 
     def test_a_hundred_messages_of_each_kind_each_way(self, pair: Pair) -> None:
         for number in range(MESSAGES):
-            _exchange(pair, b"message %d" % number)
+            exchange(pair, b"message %d" % number)
 
     def test_every_size_passes_each_way(self, pair: Pair) -> None:
         for size in SIZES:
-            _exchange(pair, bytes(range(256)) * (size // 256) + bytes(range(size % 256)))
+            exchange(pair, bytes(range(256)) * (size // 256) + bytes(range(size % 256)))
 
     def test_a_message_of_the_limit_fits_and_one_more_byte_does_not(self, pair: Pair) -> None:
         for sealed in (True, False):
@@ -300,7 +331,7 @@ class ContextInterop:
     def test_they_refuse_our_tokens_when_altered(self, pair: Pair) -> None:
         # The genuine token comes first: some peers let a forged one move their window.
         ours, theirs = pair.ours, pair.theirs
-        _exchange(pair, ODD)
+        exchange(pair, ODD)
         if ours.etype != RC4:
             mic = ours.get_mic(ODD)
             peer_refuses(lambda: theirs.verify_mic(ODD + b"!", mic))
@@ -347,7 +378,7 @@ class ContextInterop:
 
     def test_a_token_of_another_context_is_refused_by_both(self, connect: Connect, etype: int) -> None:
         one, two = connect(f"svc-{etype}", etype), connect(f"svc-{etype}", etype)
-        _exchange(two, b"for two")
+        exchange(two, b"for two")
         refuses(lambda: two.ours.unwrap(one.theirs.wrap(b"for one")))
         peer_refuses(lambda: two.theirs.unwrap(one.ours.wrap(b"for one")))
 
@@ -405,7 +436,7 @@ class ContextInterop:
         assert pair.ours.established
         if isinstance(pair.ours, Acceptor):
             assert pair.ours.channel_bound
-        _exchange(pair, b"bound")
+        exchange(pair, b"bound")
 
     def test_unequal_channel_bindings_are_refused_by_our_acceptor(self, lab: Lab, etype: int) -> None:
         one, two = b"tls-unique:one", b"tls-unique:two"
@@ -419,7 +450,7 @@ class ContextInterop:
         assert lab.we_initiate(f"svc-{etype}", etype, bindings=(one, one)).ours.established
 
     def test_an_acceptor_without_channel_bindings_takes_an_initiator_with_them(self, connect: Connect) -> None:
-        _exchange(connect("svc-18", 18, bindings=(b"tls-unique:one", b"")), b"unbound")
+        exchange(connect("svc-18", 18, bindings=(b"tls-unique:one", b"")), b"unbound")
 
     # --- delegation
 
@@ -453,7 +484,7 @@ class ContextInterop:
         assert not pair.theirs.flags & Flag.DELEG
 
 
-def _exchange(pair: Pair, data: bytes, kinds: tuple[bool, ...] = (True, False)) -> None:
+def exchange(pair: Pair, data: bytes, kinds: tuple[bool, ...] = (True, False)) -> None:
     """Send `data` both ways, sealed, signed and beside a MIC (which purekrb's RC4 contexts do not offer)."""
     ours, theirs = pair.ours, pair.theirs
     for sealed in kinds:

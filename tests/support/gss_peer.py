@@ -4,8 +4,8 @@ The same small protocol runs over stdin and stdout of all of them (gssapi_peer.p
 heimdal/gss_peer.c). A request and its answer are lists of byte strings: a count and, for each string, its length
 before it, as 32-bit big-endian numbers. A request is a command, then a context's number, then what it needs:
 
-    initiate  target, ccache, flags, bindings   a new initiator for the host-based name `target`
-    accept    keytab, bindings                  a new acceptor for any key of the keytab
+    initiate  target, ccache, flags, bindings, mechanism   a new initiator for the host-based name `target`
+    accept    keytab, bindings, mechanism       a new acceptor for any key of the keytab
     step      token                             -> token, "1" once established
     wrap      data, "1" to seal                 -> token
     unwrap    token                             -> data, "1" if it was sealed
@@ -21,8 +21,9 @@ before it, as 32-bit big-endian numbers. A request is a command, then a context'
                                                    takes a host-based name instead and gets a ticket for it
     close
 
-Numbers are decimal text, `bindings` the application data of the channel bindings ("" for none). An answer begins with
-"ok", or is "error", its text, and the token to send to the other side, if there is one.
+Numbers are decimal text, `bindings` the application data of the channel bindings ("" for none). `mechanism` is
+"kerberos" or "negotiate", for an initiator of MIT's also "ntlm-first": SPNEGO that prefers NTLM.
+An answer begins with "ok", or is "error", its text, and the token to send to the other side, if there is one.
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ class GssPeer:
                 argv, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
             )
 
-    def initiate(self, target: str, ccache: Path, *, flags: int = 0x3E, bindings: bytes = b"") -> PeerContext:
+    def initiate(
+        self, target: str, ccache: Path, *, flags: int = 0x3E, bindings: bytes = b"", mechanism: str = "kerberos"
+    ) -> PeerContext:
         """Return a new initiator for a host-based name such as "gsvc@localhost" with the tickets of `ccache`."""
-        return self._context("initiate", target, str(ccache), str(flags), bindings)
+        return self._context("initiate", target, str(ccache), str(flags), bindings, mechanism)
 
-    def accept(self, keytab: Path, *, bindings: bytes = b"") -> PeerContext:
+    def accept(self, keytab: Path, *, bindings: bytes = b"", mechanism: str = "kerberos") -> PeerContext:
         """Return a new acceptor for any service with a key in `keytab`."""
-        return self._context("accept", str(keytab), bindings)
+        return self._context("accept", str(keytab), bindings, mechanism)
 
     def _context(self, command: str, *fields: bytes | str) -> PeerContext:
         number = str(next(self._numbers))

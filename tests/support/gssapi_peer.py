@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import gssapi
-from gssapi.raw import IOV, ChannelBindings, IOVBufferType
+from gssapi.raw import IOV, ChannelBindings, IOVBufferType, set_neg_mechs
 
 KRB5 = gssapi.MechType.kerberos
+SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
+NTLM = gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10")
 # An error's token is to be seen together with the error, not at the next call.
 gssapi.SecurityContext.__DEFER_STEP_ERRORS__ = False
 
@@ -21,11 +24,20 @@ def bindings_of(application_data: bytes) -> ChannelBindings | None:
     return ChannelBindings(application_data=application_data) if application_data else None
 
 
-def initiate(number: bytes, target: bytes, ccache: bytes, flags: bytes, bindings: bytes) -> list[bytes]:
+def initiate(
+    number: bytes, target: bytes, ccache: bytes, flags: bytes, bindings: bytes, mechanism: bytes
+) -> list[bytes]:
+    mech = KRB5 if mechanism == b"kerberos" else SPNEGO
+    if mechanism == b"ntlm-first":  # whose mechanism knows no ccaches
+        os.environ["KRB5CCNAME"] = ccache.decode()
+        creds = gssapi.Credentials(usage="initiate", mechs=[mech])
+        set_neg_mechs(creds, [NTLM, KRB5])
+    else:
+        creds = gssapi.Credentials(usage="initiate", mechs=[mech], store={b"ccache": b"FILE:" + ccache})
     contexts[number] = gssapi.SecurityContext(
         name=gssapi.Name(target.decode(), gssapi.NameType.hostbased_service),
-        creds=gssapi.Credentials(usage="initiate", mechs=[KRB5], store={b"ccache": b"FILE:" + ccache}),
-        mech=KRB5,
+        creds=creds,
+        mech=mech,
         flags=gssapi.IntEnumFlagSet(gssapi.RequirementFlag, int(flags)),
         channel_bindings=bindings_of(bindings),
         usage="initiate",
@@ -33,9 +45,10 @@ def initiate(number: bytes, target: bytes, ccache: bytes, flags: bytes, bindings
     return []
 
 
-def accept(number: bytes, keytab: bytes, bindings: bytes) -> list[bytes]:
+def accept(number: bytes, keytab: bytes, bindings: bytes, mechanism: bytes) -> list[bytes]:
+    mech = KRB5 if mechanism == b"kerberos" else SPNEGO
     contexts[number] = gssapi.SecurityContext(
-        creds=gssapi.Credentials(usage="accept", mechs=[KRB5], store={b"keytab": b"FILE:" + keytab}),
+        creds=gssapi.Credentials(usage="accept", mechs=[mech], store={b"keytab": b"FILE:" + keytab}),
         channel_bindings=bindings_of(bindings),
         usage="accept",
     )

@@ -68,7 +68,7 @@ class PreferringNtlm:
         self.signed = encode_mech_types(offered) if signed is None else signed
         self.received: list[NegTokenResp] = []
 
-    def step(self, token: bytes | None) -> bytes | None:
+    def step(self, token: bytes | None = None) -> bytes | None:
         """Return the next token of an exchange as RFC 4178 describes it."""
         if token is None:
             return init(self.offered, NTLM_TOKEN)

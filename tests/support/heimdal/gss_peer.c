@@ -2,6 +2,7 @@
 
 #include <gssapi/gssapi.h>
 #include <gssapi/gssapi_krb5.h>
+#include <gssapi/gssapi_spnego.h>
 #include <krb5.h>
 
 #include <arpa/inet.h>
@@ -19,6 +20,7 @@ struct peer {
     gss_ctx_id_t context;
     gss_cred_id_t credential, delegated;
     gss_name_t target;
+    gss_OID mechanism;
     OM_uint32 flags;
     gss_buffer_desc bindings;
 };
@@ -91,17 +93,22 @@ static gss_channel_bindings_t bindings_of(struct peer *peer, gss_channel_binding
     return peer->bindings.length ? storage : GSS_C_NO_CHANNEL_BINDINGS;
 }
 
+static int is_spnego(gss_buffer_t mechanism) { return strcmp(mechanism->value, "negotiate") == 0; }
+
 static void initiate(struct peer *peer, gss_buffer_t field)
 {
     OM_uint32 major, minor;
     krb5_ccache ccache;
     must(krb5_cc_resolve(krb5, field[3].value, &ccache) == 0, "krb5_cc_resolve");
     peer->initiator = 1;
+    peer->mechanism = is_spnego(&field[6]) ? GSS_SPNEGO_MECHANISM : GSS_KRB5_MECHANISM;
     peer->flags = (OM_uint32)atoi(field[4].value);
     peer->bindings = field[5];
     field[5].value = NULL; /* ours now */
     major = gss_import_name(&minor, &field[2], GSS_C_NT_HOSTBASED_SERVICE, &peer->target);
-    if (major == GSS_S_COMPLETE)
+    if (is_spnego(&field[6])) /* takes the default credential alone */
+        must(setenv("KRB5CCNAME", field[3].value, 1) == 0, "setenv");
+    else if (major == GSS_S_COMPLETE)
         major = gss_krb5_import_cred(&minor, ccache, NULL, NULL, &peer->credential);
     if (major == GSS_S_COMPLETE)
         begin_ok(0);
@@ -116,7 +123,10 @@ static void accept_(struct peer *peer, gss_buffer_t field)
     must(krb5_kt_resolve(krb5, field[2].value, &keytab) == 0, "krb5_kt_resolve");
     peer->bindings = field[3];
     field[3].value = NULL; /* ours now */
-    major = gss_krb5_import_cred(&minor, NULL, NULL, keytab, &peer->credential);
+    if (is_spnego(&field[4]))
+        major = gsskrb5_register_acceptor_identity(field[2].value);
+    else
+        major = gss_krb5_import_cred(&minor, NULL, NULL, keytab, &peer->credential);
     if (major == GSS_S_COMPLETE)
         begin_ok(0);
     else
@@ -130,7 +140,7 @@ static void step(struct peer *peer, gss_buffer_t field)
     struct gss_channel_bindings_struct storage;
     gss_channel_bindings_t bindings = bindings_of(peer, &storage);
     if (peer->initiator)
-        major = gss_init_sec_context(&minor, peer->credential, &peer->context, peer->target, GSS_KRB5_MECHANISM, peer->flags, 0,
+        major = gss_init_sec_context(&minor, peer->credential, &peer->context, peer->target, peer->mechanism, peer->flags, 0,
                                      bindings, field[2].length ? &field[2] : GSS_C_NO_BUFFER, NULL, &out, NULL, NULL);
     else
         major = gss_accept_sec_context(&minor, &peer->context, peer->credential, &field[2], bindings, NULL, NULL, &out, NULL, NULL,

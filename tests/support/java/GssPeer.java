@@ -89,11 +89,11 @@ public final class GssPeer {
         String number = new String(request[1]);
         String command = new String(request[0]);
         if (command.equals("initiate")) {
-            initiate(number, new String(request[2]), new String(request[3]), Integer.parseInt(new String(request[4])), request[5]);
+            initiate(number, new String(request[2]), new String(request[3]), Integer.parseInt(new String(request[4])), request[5], mechanism(request[6]));
             return new byte[0][];
         }
         if (command.equals("accept")) {
-            accept(number, new String(request[2]), request[3]);
+            accept(number, new String(request[2]), request[3], mechanism(request[4]));
             return new byte[0][];
         }
         Peer peer = PEERS.get(number);
@@ -125,7 +125,7 @@ public final class GssPeer {
                 return new byte[][] {bytes(flags(context)), bytes(context.getSrcName()), bytes(context.getTargName())};
             case "delegated": { // Java cannot write a ccache: it gets a ticket for the service named instead of the file.
                 GSSName target = MANAGER.createName(new String(request[2]), GSSName.NT_HOSTBASED_SERVICE);
-                GSSContext onward = MANAGER.createContext(target, krb5(), context.getDelegCred(), GSSContext.DEFAULT_LIFETIME);
+                GSSContext onward = MANAGER.createContext(target, mechanism("kerberos".getBytes()), context.getDelegCred(), GSSContext.DEFAULT_LIFETIME);
                 onward.initSecContext(new byte[0], 0, 0);
                 return new byte[][] {bytes(onward.getSrcName())};
             }
@@ -152,12 +152,12 @@ public final class GssPeer {
             | (context.getConfState() ? CONF : 0) | (context.getIntegState() ? INTEG : 0);
     }
 
-    private static void initiate(String number, String target, String ccache, int flags, byte[] bindings) throws Exception {
+    private static void initiate(String number, String target, String ccache, int flags, byte[] bindings, Oid mechanism) throws Exception {
         Subject subject = login(Map.of("useTicketCache", "true", "ticketCache", ccache, "doNotPrompt", "true"));
         as(subject, () -> {
-            GSSCredential credential = MANAGER.createCredential(null, GSSCredential.INDEFINITE_LIFETIME, krb5(), GSSCredential.INITIATE_ONLY);
+            GSSCredential credential = MANAGER.createCredential(null, GSSCredential.INDEFINITE_LIFETIME, mechanism, GSSCredential.INITIATE_ONLY);
             GSSName name = MANAGER.createName(target, GSSName.NT_HOSTBASED_SERVICE);
-            GSSContext context = MANAGER.createContext(name, krb5(), credential, GSSContext.DEFAULT_LIFETIME);
+            GSSContext context = MANAGER.createContext(name, mechanism, credential, GSSContext.DEFAULT_LIFETIME);
             context.requestCredDeleg((flags & DELEG) != 0);
             context.requestMutualAuth((flags & MUTUAL) != 0);
             context.requestReplayDet((flags & REPLAY) != 0);
@@ -169,11 +169,11 @@ public final class GssPeer {
         });
     }
 
-    private static void accept(String number, String keytab, byte[] bindings) throws Exception {
+    private static void accept(String number, String keytab, byte[] bindings, Oid mechanism) throws Exception {
         Subject subject = login(Map.of("useKeyTab", "true", "keyTab", keytab, "storeKey", "true", "principal", "*",
             "isInitiator", "false", "doNotPrompt", "true"));
         as(subject, () -> {
-            GSSCredential credential = MANAGER.createCredential(null, GSSCredential.INDEFINITE_LIFETIME, krb5(), GSSCredential.ACCEPT_ONLY);
+            GSSCredential credential = MANAGER.createCredential(null, GSSCredential.INDEFINITE_LIFETIME, mechanism, GSSCredential.ACCEPT_ONLY);
             GSSContext context = MANAGER.createContext(credential);
             if (bindings.length > 0) context.setChannelBinding(new ChannelBinding(bindings));
             return PEERS.put(number, new Peer(subject, context, false));
@@ -186,8 +186,8 @@ public final class GssPeer {
             : peer.context().acceptSecContext(token, 0, token.length));
     }
 
-    private static Oid krb5() throws GSSException {
-        return new Oid("1.2.840.113554.1.2.2");
+    private static Oid mechanism(byte[] name) throws GSSException {
+        return new Oid(new String(name).equals("negotiate") ? "1.3.6.1.5.5.2" : "1.2.840.113554.1.2.2");
     }
 
     private static <T> T as(Subject subject, PrivilegedExceptionAction<T> action) throws Exception {
