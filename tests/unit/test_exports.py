@@ -80,7 +80,7 @@ INSIDE = [
         for context in ("Initiator", "Acceptor")
         for n in (
             *("step", "established", "flags", "mutual", "initiator", "acceptor", "endtime", "session_key", "etype"),
-            *("wrap", "unwrap", "get_mic", "verify_mic", "wrap_size_limit"),
+            *("wrap", "unwrap", "unwrap_into", "get_mic", "verify_mic", "wrap_size_limit"),
             *("wrap_iov", "unwrap_iov", "wrap_iov_length"),
         )
     ),

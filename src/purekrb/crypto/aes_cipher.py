@@ -108,18 +108,33 @@ class AesUsageCipher:
         if len(body) < LARGE + BLOCK:
             plaintext = self._decrypt(b"".join((body, last)), mac)
             return plaintext[:-BLOCK], plaintext[-BLOCK:]
-        cts, integrity = self._ready()
         buffer = BytesIO(bytes(len(body) - BLOCK))
-        with buffer.getbuffer() as data, memoryview(body) as view:
-            state = integrity.copy()
-            plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
-            suffix = cts.decrypt_into(data, view, last, plain, cipher)
-            genuine = hmac.compare_digest(state.finalize()[: self._mac_size], mac)
-            if not genuine:
-                data[:] = bytes(len(data))
-        if not genuine:
-            raise IntegrityError
+        with buffer.getbuffer() as out:
+            suffix = self.open_into(out, body, last, mac)
         return buffer.getvalue(), suffix
+
+    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
+        """Write the data of what `seal` made into `out` (16 bytes shorter than `body`) and return its suffix.
+
+        Raises IntegrityError; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
+        """
+        if len(body) < LARGE + BLOCK:
+            out[:], suffix = self.open(body, last, mac)
+            return suffix
+        cts, integrity = self._ready()
+        state = integrity.copy()
+        with memoryview(body) as view:
+            if self._encrypt_then_mac:
+                state.update(view)
+                state.update(last)
+                if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+                    raise IntegrityError
+                return cts.decrypt_into(out, view, last, None)
+            suffix = cts.decrypt_into(out, view, last, state.update)
+        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+            out[:] = bytes(len(out))
+            raise IntegrityError
+        return suffix
 
     def encrypt_mixed(
         self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]

@@ -129,12 +129,10 @@ class AesCts:
         self._decryptors.append((decryptor, _number(last, "big")))
         return _unchained(out[:BLOCK], before), out[BLOCK:size]
 
-    def decrypt_into(
-        self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None, cipher: Hash | None
-    ) -> bytes:
+    def decrypt_into(self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None) -> bytes:
         """Decrypt body | last, the parts that `encrypt_into` makes, into `out`; return the 16 bytes of the suffix.
 
-        `out` is 16 bytes shorter than `body`, which is longer than LARGE. `plain` and `cipher` hash as in encrypting.
+        `out` is 16 bytes shorter than `body`, which is longer than LARGE. `plain` hashes the plaintext, where given.
         What is in `out` is not to be used before its MAC is verified.
         """
         try:
@@ -152,20 +150,12 @@ class AesCts:
         confounder = _unchained(decryptor.update(body[:BLOCK]), after)
         if plain is not None:
             plain(confounder)
-        if cipher is not None:
-            cipher(body[:BLOCK])
         near = (len(body) - _SLACK) // BLOCK * BLOCK  # update_into wants room
         for at in range(BLOCK, near, CHUNK):
             stop = min(at + CHUNK, near)
-            chunk = body[at:stop]
-            if cipher is not None:
-                cipher(chunk)
-            decryptor.update_into(chunk, out[at - BLOCK : stop - BLOCK + _SLACK])
+            decryptor.update_into(body[at:stop], out[at - BLOCK : stop - BLOCK + _SLACK])
             if plain is not None:
                 plain(out[at - BLOCK : stop - BLOCK])
-        if cipher is not None:
-            cipher(body[near:])
-            cipher(last)
         rest = decryptor.update(b"".join((body[near:end], head, stolen, final)))[: len(out) - near + 2 * BLOCK]
         if plain is not None:
             plain(rest)

@@ -111,6 +111,7 @@ class _State(enum.Enum):
 class _Protection(Protocol):
     def wrap(self, data: bytes, sealed: bool) -> bytes: ...
     def unwrap(self, token: bytes, sealed: bool) -> bytes: ...
+    def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int: ...
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int: ...
@@ -276,6 +277,22 @@ class SecurityContext:
         SequenceError for a genuine one that came twice or out of order.
         """
         return self._established().unwrap(token if type(token) is bytes else _bytes(token), sealed)
+
+    def unwrap_into(self, token: bytes, buffer: bytearray | memoryview, sealed: bool = True) -> int:
+        """Write the data of the peer's `token` into `buffer` and return its size in bytes; for large messages.
+
+        `buffer` is writable and has room for `wrap_size_limit(len(token), sealed)` bytes (ValueError). It spares the
+        memory for a new object, which costs as much as decrypting into it. Errors as in `unwrap`; after one, `buffer`
+        holds nothing of the message. With etypes 17 and 18, whose MAC covers the plaintext, do not let another thread
+        read `buffer` before this returns.
+        """
+        protection = self._established()
+        token = token if type(token) is bytes else _bytes(token)
+        with memoryview(buffer) as given, given.cast("B") as out:
+            room = protection.wrap_size_limit(len(token), sealed)
+            if out.readonly or len(out) < room:
+                raise ValueError(f"the buffer must be writable and have room for {room} bytes, it has {len(out)}")
+            return protection.unwrap_into(token, sealed, out)
 
     def get_mic(self, data: bytes) -> bytes:
         """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""

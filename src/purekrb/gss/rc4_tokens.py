@@ -102,6 +102,12 @@ class Rc4Protection:
         self._check_sequence(seq)
         return body[8:-1]
 
+    def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
+        """Write the data of a Wrap token into `out`, which has room for it, and return its size."""
+        data = self.unwrap(token, sealed)
+        out[: len(data)] = data
+        return len(data)
+
     def get_mic(self, data: bytes) -> bytes:
         """Refuse: two messages with one MD5 digest would have one MIC, so RC4 contexts sign by `wrap` alone."""
         raise PolicyError(

@@ -24,7 +24,7 @@ from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
-from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, UnsupportedError
+from purekrb.errors import DecodeError, IntegrityError, KerberosError, PolicyError, ProtocolError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes, random_block, random_bytes
@@ -136,13 +136,7 @@ class CfxProtection:
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
-        if len(token) < HEADER_SIZE:
-            raise DecodeError("this is not an RFC 4121 Wrap token")
-        tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
-        if tok_id != _WRAP or filler != _FILLER:
-            raise DecodeError("this is not an RFC 4121 Wrap token")
-        if (flags ^ self._receive_flags) & _CHECKED:
-            self._refuse(flags)
+        flags, ec, rrc, snd_seq = self._read_header(token)
         if flags & SEALED:
             data = self._open_sealed(token, ec, rrc)
         elif sealed:
@@ -152,6 +146,32 @@ class CfxProtection:
         with self._receive_lock:
             self._window.check(snd_seq)
         return data
+
+    def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
+        """Write the data of a Wrap token into `out`, which has room for it, and return its size.
+
+        After an error nothing of a large message is in `out`, and it is as it was after that of another.
+        """
+        flags, ec, rrc, snd_seq = self._read_header(token)
+        trailer = self._sealed_rrc
+        size = len(token) - HEADER_SIZE - trailer - BLOCK
+        if size < LARGE or not flags & SEALED or rrc != trailer:
+            data = self.unwrap(token, sealed)
+            out[: len(data)] = data
+            return len(data)
+        with memoryview(token) as view, out[:size] as place:
+            head = token[: HEADER_SIZE + trailer]
+            suffix = self._unseal.open_into(
+                place, view[len(head) :], head[HEADER_SIZE : HEADER_SIZE + BLOCK], head[HEADER_SIZE + BLOCK :]
+            )
+            try:
+                self._check_copy(head, suffix, ec, size)
+                with self._receive_lock:
+                    self._window.check(snd_seq)
+            except KerberosError:
+                place[:] = bytes(size)
+                raise
+        return size - ec
 
     def get_mic(self, data: bytes) -> bytes:
         """Return a MIC token over `data`. Source: RFC 4121 4.2.6.1."""
@@ -191,10 +211,7 @@ class CfxProtection:
             token[HEADER_SIZE : HEADER_SIZE + BLOCK],
             token[HEADER_SIZE + BLOCK : HEADER_SIZE + trailer],
         )
-        # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
-        copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
-        if ec > len(data) or not hmac.compare_digest(suffix, copy):
-            raise IntegrityError
+        self._check_copy(token, suffix, ec, len(data))
         return data[: len(data) - ec] if ec else data
 
     def _open_signed(self, token: bytes, ec: int, rrc: int) -> bytes:
@@ -209,8 +226,15 @@ class CfxProtection:
             raise IntegrityError
         return data
 
+    @staticmethod
+    def _check_copy(token: bytes, suffix: bytes, ec: int, size: int) -> None:
+        # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
+        copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
+        if ec > size or not hmac.compare_digest(suffix, copy):
+            raise IntegrityError
+
     def _read_header(self, token: bytes) -> tuple[int, int, int, int]:
-        """Return flags, EC, RRC and SND_SEQ of a Wrap token of the peer; `unwrap` has the same checks in line."""
+        """Return flags, EC, RRC and SND_SEQ of a Wrap token of the peer."""
         if len(token) < HEADER_SIZE:
             raise DecodeError("this is not an RFC 4121 Wrap token")
         tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
