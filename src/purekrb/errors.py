@@ -236,8 +236,17 @@ class SpnNotUniqueError(DirectoryError):
     `spn` is the name that was to be written, `owners` the DNs of the accounts that have it, as far as can be seen.
     """
 
-    def __init__(self, message: str, *, spn: str, owners: tuple[str, ...] = (), **details: Any) -> None:
-        super().__init__(message, **details)
+    def __init__(
+        self,
+        message: str,
+        *,
+        spn: str,
+        owners: tuple[str, ...] = (),
+        code: int = 8647,
+        ldap_result: int = 0,
+        diagnostic: str = "",
+    ) -> None:
+        super().__init__(message, code=code, ldap_result=ldap_result, diagnostic=diagnostic)
         self.spn = spn
         self.owners = owners
 

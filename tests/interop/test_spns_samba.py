@@ -5,19 +5,17 @@ What Samba answers, and what docs/spn-and-scp.md says of it, is checked here.
 
 from __future__ import annotations
 
-import ssl
+import json
 import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import pytest
 
 from purekrb import Credential, KdcClient, system
+from purekrb.cli import main
 from purekrb.directory import Directory, SpnOperation
-from purekrb.directory.connect import Sessions
-from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope, sd_flags
+from purekrb.directory.ldap import Change, ChangeOperation, Scope, sd_flags
 from purekrb.directory.security_descriptor import grant
 from purekrb.errors import (
     AccountNotFoundError,
@@ -29,6 +27,8 @@ from purekrb.errors import (
     SpnNotUniqueError,
     SpnValidatedWriteDeniedError,
 )
+from support.commands import ARGV
+from support.peers import run
 from support.samba import SambaDc
 
 ADD, REPLACE, DELETE = SpnOperation.ADD, SpnOperation.REPLACE, SpnOperation.DELETE
@@ -37,24 +37,10 @@ SPN = "servicePrincipalName"
 SPN_ATTRIBUTE = UUID("f3a64788-5306-11d1-a9c5-0000f80367c1")
 
 
-@contextmanager
-def bound_as(dc: SambaDc, name: str) -> Iterator[Directory]:
-    """A directory that the account `name` is bound to, with the global catalog as its forest."""
-    with ExitStack() as stack:
-        sessions = [LdapSession(ldap3_connection(dc, name, port), base) for port, base in ((636, None), (3269, ""))]
-        for session in sessions:
-            stack.callback(session.close)
-        yield Directory(Sessions(*sessions))
-
-
-def ldap3_connection(dc: SambaDc, name: str, port: int) -> object:
-    import ldap3  # here, since purekrb silences what its import warns of
-
-    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(dc.ca))
-    server = ldap3.Server(dc.address, port, use_ssl=True, tls=tls, get_info=ldap3.NONE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # ldap3's way to compare the name in a certificate
-        return ldap3.Connection(server, f"{name}@{dc.dns_domain}", dc.password, auto_bind=True, auto_referrals=False)
+def bound_as(dc: SambaDc, name: str) -> Directory:
+    """The directory that the account `name` is bound to."""
+    credential = Credential.from_password(f"{name}@{dc.realm}", dc.password)
+    return Directory.connect(f"ldap://{dc.address}", credential, dc.config, f"ldap/{dc.host}")
 
 
 @pytest.fixture(scope="module")
@@ -459,10 +445,62 @@ def test_chk14_a_computer_registers_its_two_names(samba_dc: SambaDc, monkeypatch
         assert spns(directory, "SPNSA$") == ()
 
 
-@pytest.mark.usefixtures("dns")
-def test_nothing_is_written_over_the_global_catalog(samba_dc: SambaDc, admin: Directory) -> None:
-    catalog = Directory(Sessions(LdapSession(admin._forest._connection, samba_dc.base)))
+def test_nothing_is_written_over_the_global_catalog(admin: Directory, dns: dict[str, str]) -> None:
+    changes = [Change(ChangeOperation.ADD, SPN, ["spns/a"])]
     with pytest.raises(DirectoryError, match="writable domain controller") as error:
-        catalog.write_account_spn(ADD, "spns-one", ["spns/a"])
+        admin._forest.modify(dns["spns-one"], changes, permissive=True)
     assert (error.value.ldap_result, error.value.code) == (53, 8245)
-    admin.write_account_spn(ADD, "spns-one", ["spns/a"])
+    admin._session.modify(dns["spns-one"], changes, permissive=True)
+
+
+# The command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def purekrb_spn(
+    samba_dc: SambaDc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs `purekrb spn` with the credential cache of an administrator; returns its output, or exit code and error."""
+    ccache = samba_dc.path("ccache")
+    run([*ARGV, "kinit", samba_dc.administrator, "-c", str(ccache)], env=samba_dc.env, text=f"{samba_dc.password}\n")
+    monkeypatch.setenv("KRB5_CONFIG", str(samba_dc.krb5_conf))
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{ccache}")
+
+    def purekrb_spn(*argv: str) -> str:
+        code = main(["spn", *argv, "--ldap", f"ldap://{samba_dc.address}", "--target", f"ldap/{samba_dc.host}"])
+        out, err = capsys.readouterr()
+        return f"{code}: {err}" if code else out
+
+    return purekrb_spn
+
+
+def test_chk13_an_administrator_keeps_names_with_the_command(
+    purekrb_spn: Callable[..., str], dns: dict[str, str]
+) -> None:
+    spn, dn = "ADSockAuth/spns-files.ad.test", dns["spns-one"]
+    for _ in range(2):
+        assert purekrb_spn("add", spn, "--account", "spns-one") == f"added {spn}\n"
+    assert purekrb_spn("add", spn, "--account", "SPNSA") == (
+        f"10: purekrb: SPN '{spn}' must be unique in the forest, but '{dn}' has '{spn}': delete it there first\n"
+    )
+    listed = [purekrb_spn("list", name) for name in ("spns-one", "ADTEST\\spns-one", dn)]
+    assert listed == [f"{dn}:\n{spn}\n"] * 3
+    assert json.loads(purekrb_spn("query", "adsockauth/SPNS-*", "--json")) == {"found": [{"spn": spn, "account": dn}]}
+    assert purekrb_spn("query", "spns-nobody/*") == "none found\n"
+    assert purekrb_spn("delete", spn.upper(), "-a", "spns-one") == f"deleted {spn.upper()}\n"
+    assert json.loads(purekrb_spn("list", "spns-one", "--json")) == {"account": dn, "spns": []}
+    # As with setspn, a bare name is a computer's where there is one.
+    assert purekrb_spn("reset", "spnsa.ad.test") == "added HOST/spnsa.ad.test\nadded HOST/SPNSA\n"
+    assert purekrb_spn("list", "SPNSA").splitlines()[0] == f"{dns['SPNSA$']}:"
+    assert purekrb_spn("list", "SPNSA", "--computer").count("HOST/") == 2
+    assert "no account 'SPNSA'" in purekrb_spn("list", "SPNSA", "--user")
+
+
+def test_chk13_the_command_tells_of_duplicates(
+    purekrb_spn: Callable[..., str], admin: Directory, dns: dict[str, str]
+) -> None:
+    store_unchecked(admin, "spns/both", "spns-one", "SPNSB$")
+    for line in (f"spns/both  {dns['spns-one']}", f"spns/both  {dns['SPNSB$']}"):
+        assert line in purekrb_spn("duplicates")
+    found = [entry for entry in json.loads(purekrb_spn("duplicates", "--json"))["found"] if entry["spn"] == "spns/both"]
+    assert {entry["account"] for entry in found} == {dns["spns-one"], dns["SPNSB$"]}

@@ -21,7 +21,7 @@ COMMANDS = {
     "kdestroy": "destroy a credential cache",
     "kvno": "get service tickets and show their key version numbers",
     "keytab": "list, add, delete and merge keys, or derive them from a password",
-    "spn": "make, get and crack service principal names",
+    "spn": "make and take apart service principal names; keep those of accounts in a directory",
     "serve": "run an echo service over sealed channels",
     "connect": "talk to a service over a sealed channel",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
@@ -37,6 +37,7 @@ EXIT_CODES: dict[int, tuple[type[errors.KerberosError], ...]] = {
     7: (errors.CredentialError,),
     8: (errors.DecodeError, errors.SpnError),
     9: (errors.ConfigError,),
+    10: (errors.DirectoryError,),
 }
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 

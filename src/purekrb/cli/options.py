@@ -8,20 +8,23 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from purekrb.cli.output import visible
+from purekrb.cli.output import Output, visible
 from purekrb.errors import ConfigError, CredentialError
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
+    from purekrb.directory import Directory
     from purekrb.kdc.config import Config
 
 __all__ = [
     "add_ccache",
+    "add_directory",
     "add_mechanism",
     "add_network",
     "common",
     "config",
     "credential",
+    "directory",
     "duration",
     "host_port",
     "lines",
@@ -65,6 +68,19 @@ def add_mechanism(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add what names a domain controller: --ldap, --domain, --target, --start-tls and --ca."""
+    parser.add_argument(
+        "--ldap", metavar="URL", help="domain controller, as in ldaps://dc1.ad.test (default: what the DNS says)"
+    )
+    parser.add_argument("--domain", default="", metavar="NAME", help="domain (default: that of your realm)")
+    parser.add_argument(
+        "--target", metavar="SPN", help="as in ldap/dc1.ad.test, where the URL has not the domain controller's name"
+    )
+    parser.add_argument("--start-tls", action="store_true", help="protect the connection by TLS (default: by Kerberos)")
+    parser.add_argument("--ca", metavar="FILE", help="certificates of who vouches for TLS (default: the system's)")
+
+
 def config(args: argparse.Namespace) -> Config:
     """Return the configuration that the arguments name."""
     from purekrb.kdc.config import Config
@@ -77,6 +93,23 @@ def credential(args: argparse.Namespace) -> Credential:
     from purekrb.credentials.credential import Credential
 
     return Credential.from_ccache(args.ccache)
+
+
+def directory(args: argparse.Namespace, output: Output) -> Directory:
+    """Return the directory that the arguments name, as the owner of the ccache."""
+    from purekrb.directory import Directory
+
+    with output.waiting(f"connecting to {args.ldap or args.domain or 'a domain controller'}"):
+        return Directory.connect(
+            args.ldap,
+            credential(args),
+            config(args),
+            args.target,
+            domain=args.domain,
+            start_tls=args.start_tls,
+            ca_file=args.ca,
+            timeout=args.timeout,
+        )
 
 
 def _seconds(text: str) -> float:

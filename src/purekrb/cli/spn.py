@@ -1,16 +1,23 @@
-"""Make, get and crack service principal names, as DsMakeSpn, DsGetSpn and DsCrackSpn do.
+"""Make, get and crack service principal names, and keep those that accounts have in the directory.
 
 A client makes the name of the service that it asks for; a service gets the names that it registers; crack takes a
-name apart again.
+name apart again. add, delete, list, query, duplicates and reset work on a domain controller, and know the forest where
+there is a global catalog.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from purekrb import spn
 from purekrb.cli import options
 from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.directory import Account, Directory
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,6 +26,12 @@ _ACTIONS = {
     "make": "make the name with which a client asks for a service",
     "get": "get the names that a service registers, one for each instance",
     "crack": "take a name apart",
+    "add": "give an account names that nobody else in the forest has",
+    "delete": "take names from an account",
+    "list": "list the names of an account",
+    "query": "list the accounts that have names like a pattern",
+    "duplicates": "list the names that several accounts have, so that the KDC knows none",
+    "reset": "give a computer the names of the class HOST again",
 }
 
 
@@ -49,11 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a host that an instance runs on; may be repeated (default: this machine)",
     )
     crack.add_argument("spn", help="as in HTTP/web.example.test:8080")
+    for name in ("add", "delete"):
+        parsers[name].add_argument("spn", nargs="+", help="as in ADSockAuth/files.ad.test")
+        parsers[name].add_argument("-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP)
+        _add_kind(parsers[name])
+    parsers["list"].add_argument("account", help=_ACCOUNT_HELP)
+    _add_kind(parsers["list"])
+    parsers["query"].add_argument("pattern", help='"*" stands for anything, as in "HTTP/*.ad.test"')
+    parsers["reset"].add_argument("host", help="the computer's DNS name or sAMAccountName")
+    for name in _DIRECTORY_ACTIONS:
+        options.add_directory(parsers[name])
+        options.add_ccache(parsers[name])
+        options.add_network(parsers[name])
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    if args.action == "make":
+    if args.action in _DIRECTORY_ACTIONS:
+        with options.directory(args, output) as directory:
+            _DIRECTORY_ACTIONS[args.action](args, directory, output)
+    elif args.action == "make":
         made = spn.make_spn(args.service_class, args.name, args.instance, args.port, args.referrer)
         output.result({"spn": made}, made)
     elif args.action == "get":
@@ -72,3 +100,75 @@ def run(args: argparse.Namespace, output: Output) -> int:
         cracked = spn.crack_spn(args.spn)._asdict()
         output.result(cracked, "\n".join(f"{name}: {value}" for name, value in cracked.items()))
     return 0
+
+
+# In the directory -------------------------------------------------------------------------------------------------
+
+_ACCOUNT_HELP = r"its sAMAccountName, DOMAIN\name, user principal name, DN or SID"
+
+
+def _add_kind(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--computer", dest="suffixes", action="store_const", const=("$",), help="NAME is a computer's")
+    kinds.add_argument("--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user's")
+    parser.set_defaults(suffixes=("$", ""))
+
+
+def _account(args: argparse.Namespace, directory: Directory) -> Account:
+    """Return the account that the arguments name: as setspn does, a computer if there is one, else a user."""
+    from purekrb.errors import AccountNotFoundError
+
+    if re.search(r"[$=@]|S-1-", args.account, re.IGNORECASE):  # no bare name: it says itself what it is
+        return directory.find_account(args.account)
+    for suffix in args.suffixes[:-1]:
+        with suppress(AccountNotFoundError):
+            return directory.find_account(args.account + suffix)
+    return directory.find_account(args.account + args.suffixes[-1])
+
+
+def _write(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    from purekrb.directory import SpnOperation
+
+    account = _account(args, directory)
+    directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn)
+    done = {"add": "added", "delete": "deleted"}[args.action]
+    output.result({"account": account.dn, "spns": args.spn}, "\n".join(f"{done} {name}" for name in args.spn))
+
+
+def _list(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    account = _account(args, directory)
+    output.result({"account": account.dn, "spns": account.spns}, "\n".join([f"{account.dn}:", *account.spns]))
+
+
+def _query(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    wanted = re.compile(".*".join(map(re.escape, args.pattern.split("*"))), re.IGNORECASE | re.DOTALL)
+    accounts = directory.query_spns(args.pattern)
+    _table([(name, account) for account in accounts for name in account.spns if wanted.fullmatch(name)], output)
+
+
+def _duplicates(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    _table([(name, account) for name, accounts in directory.duplicate_spns().items() for account in accounts], output)
+
+
+def _table(rows: list[tuple[str, Account]], output: Output) -> None:
+    found = [(name, account.dn) for name, account in rows]
+    data = {"found": [{"spn": name, "account": dn} for name, dn in found]}
+    if found:
+        output.table(data, ("SPN", "ACCOUNT"), found)
+    else:
+        output.result(data, "none found")
+
+
+def _reset(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    names = directory.reset_host_spns(args.host)
+    output.result({"spns": names}, "\n".join(f"added {name}" for name in names))
+
+
+_DIRECTORY_ACTIONS = {
+    "add": _write,
+    "delete": _write,
+    "list": _list,
+    "query": _query,
+    "duplicates": _duplicates,
+    "reset": _reset,
+}
