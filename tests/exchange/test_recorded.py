@@ -13,12 +13,13 @@ from datetime import timedelta
 import pytest
 
 from purekrb import Acceptor, ApError, Initiator, KerberosError, Principal, ServiceTicket
-from purekrb.constants import ErrorCode
+from purekrb.constants import NTLM_OID, ErrorCode
 from purekrb.exchanges.runner import KdcRequest
 from support import recordings
 from support.recordings import Entry, Tape
 
-RECORDED = recordings.load()
+RECORDED = recordings.load("mit")
+NEGOTIATED = recordings.load("negotiate")
 KDC, CONTEXT = ("AS", "TGS"), ("initiator", "acceptor")
 
 
@@ -61,12 +62,11 @@ class Replay:
         return send
 
     def _shake_hands(self, context: Initiator | Acceptor) -> None:
-        token = context.step() if isinstance(context, Initiator) else None
-        if token is not None:
-            self.sent.append(token)
-        reply = context.step(self.entry["received"][0])
-        if reply is not None:
-            self.sent.append(reply)
+        received: list[bytes | None] = [*([None] if isinstance(context, Initiator) else []), *self.entry["received"]]
+        for token in received:
+            reply = context.step(token)
+            if reply is not None:
+                self.sent.append(reply)
 
 
 def recorded_sent(entry: Entry) -> list[bytes]:
@@ -207,6 +207,50 @@ def test_another_service_key_does_not_open_the_recorded_ap_req(entry: Entry) -> 
     with pytest.raises(ApError) as caught:
         Replay(changed).run()
     assert caught.value.code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
+
+
+# -- SPNEGO
+
+
+def negotiated(entry: Entry) -> str:
+    peer = re.sub(r"recorded from (.*) on .*", r"\1", entry["source"])
+    return f"{entry['kind']}-{peer}".replace(" ", "-")
+
+
+@pytest.mark.parametrize("entry", NEGOTIATED, ids=negotiated)
+def test_a_recorded_negotiation_is_replayed_byte_for_byte(entry: Entry) -> None:
+    replay = Replay(entry)
+    context = replay.run()
+    assert isinstance(context, Initiator | Acceptor)
+    assert context.established
+    assert replay.sent == recorded_sent(entry)
+    assert replay.tape.left == []
+
+
+@pytest.mark.parametrize("entry", NEGOTIATED, ids=negotiated)
+def test_an_altered_token_of_a_recorded_negotiation_is_refused(entry: Entry) -> None:
+    for changed in alterations(entry):
+        with pytest.raises(KerberosError):
+            Replay(changed).run()
+
+
+@pytest.mark.parametrize("entry", [e for e in NEGOTIATED if "NTLM" in e["source"]], ids=negotiated)
+def test_the_mics_of_a_recorded_negotiation_count(entry: Entry) -> None:
+    """The client preferred NTLM: every byte of its MIC, and every byte of the list that it is over."""
+    first, middle, last = entry["received"]
+    assert b"NTLMSSP" in first
+    for changed in (
+        [first, middle, last[:-1] + bytes([last[-1] ^ 1])],
+        [first.replace(NTLM_OID, NTLM_OID[:-1] + b"\x0b"), middle, last],
+    ):
+        with pytest.raises(KerberosError):
+            Replay(entry | {"received": changed}).run()
+    Replay(entry).run()
+
+
+def test_negotiations_are_recorded_with_every_peer() -> None:
+    found = {(entry["kind"], re.sub(r"recorded from (\S+).*", r"\1", entry["source"])) for entry in NEGOTIATED}
+    assert found == {(kind, peer) for kind in CONTEXT for peer in ("MIT", "Heimdal", "Java", "pyspnego")}
 
 
 def test_a_tape_refuses_to_give_other_random_bytes_than_it_has() -> None:

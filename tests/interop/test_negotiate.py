@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import http.server
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,14 @@ from purekrb import Acceptor, ApError, ChannelBindingsError, Flag, Initiator, Ke
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NTLM_OID, NegState
 from purekrb.gss import negotiate
 from support.context_checks import Lab, exchange, peer_refuses
-from support.gss_peer import GssPeer, PeerError
+from support.gss_peer import PeerError
 from support.mit import MitRealm
-from support.peers import find_program, missing_peer, run
+from support.ntlm import start_ntlm_peer
+from support.peers import find_program, run
+from support.pyspnego import pyspnego_peer
 from support.spnego import opened, read
 
 NOT_MUTUAL = Flag.DEFAULT & ~Flag.MUTUAL
-NTLM_PLUGIN = Path(__file__).parents[2] / ".lab" / "gss-ntlmssp" / "usr" / "lib"
 PEERS = {"MIT": "mit_gss", "Heimdal": "heimdal_gss", "Java": "java_gss"}
 
 
@@ -128,16 +127,7 @@ def test_a_refusal_arrives_on_either_side(lab: Lab, we_initiate: bool) -> None:
 
 @pytest.fixture(scope="module")
 def ntlm_lab(mit_realm: MitRealm) -> Iterator[Lab]:
-    """MIT's GSS-API with an NTLM mechanism."""
-    plugin = next(NTLM_PLUGIN.glob("*/gssntlmssp/gssntlmssp.so"), None)
-    if plugin is None:
-        missing_peer("MIT's NTLM mechanism", "gss-ntlmssp")
-    mechanisms, users = mit_realm.path("mech.conf"), mit_realm.path("ntlm-users")
-    mechanisms.write_text(f"gssntlmssp_v1\t1.3.6.1.4.1.311.2.2.10\t{plugin}\n")
-    users.write_text("MIT:user:userpw\n")
-    program = Path(__file__).parents[1] / "support" / "gssapi_peer.py"
-    env = {**mit_realm.env, "GSS_MECH_CONFIG": str(mechanisms), "NTLM_USER_FILE": str(users)}
-    peer = GssPeer("MIT with NTLM", [sys.executable, str(program)], env=env, log=mit_realm.directory / "ntlm.log")
+    peer = start_ntlm_peer(mit_realm)
     yield Lab(mit_realm, peer)
     peer.stop()
 
@@ -165,33 +155,21 @@ def test_a_client_without_kerberos_is_told(ntlm_lab: Lab) -> None:
 # -- pyspnego
 
 
-@pytest.mark.parametrize("ours_is_first", [True, False], ids=["we-initiate", "they-initiate"])
-def test_pyspnego_negotiates_with_us(mit_realm: MitRealm, ours_is_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own SPNEGO around Kerberos of python-gssapi."""
-    try:
-        import spnego
-    except ImportError:
-        missing_peer("PyPI's pyspnego", "libkrb5-dev")
-    files = {"KRB5CCNAME": str(mit_realm.kinit()), "KRB5_KTNAME": str(mit_realm.service_keytab)}
-    for name, value in {**mit_realm.env, **files}.items():
-        monkeypatch.setenv(name, value)
+def test_pyspnego_negotiates_with_us(mit_realm: MitRealm, we_initiate: bool) -> None:
     lab = Lab(mit_realm, None)  # type: ignore[arg-type]
-    options = {"hostname": "localhost", "service": "gsvc", "options": spnego.NegotiateOptions.use_negotiate}
     ours: Initiator | Acceptor
-    if ours_is_first:
-        ours, theirs = lab.initiator("gsvc", None, mechanism="negotiate"), spnego.server(**options)
-    else:
-        ours, theirs = lab.acceptor(None), spnego.client(**options)
-    ends: tuple[Any, Any] = (ours, theirs) if ours_is_first else (theirs, ours)
-    token, count = ends[0].step(), 0
-    while token is not None:
-        count += 1
-        token = ends[count % 2].step(token)
-    assert (theirs.complete, ours.established, theirs.negotiated_protocol) == (True, True, "kerberos")
-    assert ours.unwrap(theirs.wrap(b"data").data) == b"data"
-    assert theirs.unwrap(ours.wrap(b"data")).data == b"data"
-    theirs.verify(b"data", ours.get_mic(b"data"))
-    ours.verify_mic(b"data", theirs.sign(b"data"))
+    with pyspnego_peer(mit_realm, initiates=not we_initiate, service="gsvc") as theirs:
+        ours = lab.initiator("gsvc", None, mechanism="negotiate") if we_initiate else lab.acceptor(None)
+        ends: tuple[Any, Any] = (ours, theirs) if we_initiate else (theirs, ours)
+        token, count = ends[0].step(), 0
+        while token is not None:
+            count += 1
+            token = ends[count % 2].step(token)
+        assert (theirs.established, ours.established, theirs.negotiated) == (True, True, "kerberos")
+        assert ours.unwrap(theirs.wrap(b"data")) == b"data"
+        assert theirs.unwrap(ours.wrap(b"data")) == (b"data", True)
+        theirs.verify_mic(b"data", ours.get_mic(b"data"))
+        ours.verify_mic(b"data", theirs.get_mic(b"data"))
 
 
 # -- HTTP

@@ -1,11 +1,12 @@
-"""Record exchanges between purekrb and MIT Kerberos into vectors/recorded/.
+"""Record exchanges between purekrb and other implementations into vectors/recorded/.
 
     make record                                   installs what is needed, then runs this
     PYTHONPATH=tests python -m record             the same, where everything is installed
 
 For each encryption type: an AS exchange with pre-authentication, a TGS exchange, a context that purekrb initiates and
 one that MIT initiates, each with sealed, signed and MIC tokens both ways. MIT's KDC and its GSS-API are started for it
-on loopback, with new keys. Needed anew only when purekrb's own messages change, for instance the order in which it
+on loopback, with new keys. Then contexts by SPNEGO with MIT (also with a client that prefers NTLM), Heimdal, Java and
+pyspnego, in both roles. Needed anew only when purekrb's own messages change, for instance the order in which it
 draws random bytes: tests/exchange/test_recorded.py, which replays the files without MIT, then says so.
 """
 
@@ -14,18 +15,24 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from purekrb import Acceptor, Credential, Initiator, Keytab, ServiceTicket
+from purekrb import Acceptor, Credential, Initiator, KdcClient, Keytab, ServiceTicket
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import send
 from support import mit, recordings
 from support.gss_peer import GssPeer, PeerContext
+from support.heimdal import start_heimdal_peer
+from support.java import start_java_peer
 from support.mit import MitRealm
+from support.ntlm import start_ntlm_peer
 from support.peers import find_program, run
+from support.pyspnego import pyspnego_peer
 from support.recordings import RECORDED, Entry, LiveTape
 
 CLIENT = "pre"  # has to pre-authenticate
@@ -44,6 +51,7 @@ class Recorder:
         self.locator = Locator(realm.config)
         self.tgs_keytab = Keytab.load(realm.keytab(f"krbtgt/{realm.realm}"))
         self.service_keytab = Keytab.load(realm.service_keytab)
+        self.user = Credential.from_password(f"user@{realm.realm}", realm.passwords["user"])
         release = run([find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env).split()[-1]
         self.kdc_name = f"MIT krb5 {release} krb5kdc"
         self.gss_name = f"MIT krb5 {release} GSS-API (python-gssapi {version('gssapi')})"
@@ -88,6 +96,31 @@ class Recorder:
         self._converse(theirs, acceptor, peer)
         self._end(theirs, tape)
         return [tgt_entry, ticket_entry, ours, theirs]
+
+    def negotiate(self, kind: str, name: str, peer: Any) -> Entry:
+        """Return the entry of a context by SPNEGO in which purekrb is the `kind` and `peer` the other end."""
+        etype = 18
+        ticket = KdcClient(self.realm.config).get_ticket(self.user, f"svc-{etype}/localhost")
+        entry, tape = self._begin(kind, name, etype)
+        entry |= {"mechanism": "negotiate"}
+        ours: Initiator | Acceptor
+        if kind == "initiator":
+            entry |= {"ticket": self._ticket(ticket, self.service_keytab)}
+            ours = recordings.initiate(entry, tape)
+            entry["sent"].append(ours.step())
+        else:
+            service_key = self._service_key(ticket, self.service_keytab)
+            entry |= {"client": str(ticket.client), "service": str(ticket.service), "service_key": service_key}
+            ours = recordings.accept(entry, tape)
+        while (token := peer.step(entry["sent"][-1] if entry["sent"] else None)) is not None:
+            entry["received"].append(token)
+            answer = ours.step(token)
+            if answer is None:
+                break
+            entry["sent"].append(answer)
+        self._converse(entry, ours, peer)
+        entry["random"] = tape.drawn
+        return entry
 
     def _begin(self, kind: str, peer: str, etype: int) -> tuple[Entry, LiveTape]:
         now = datetime.now(timezone.utc)
@@ -146,6 +179,31 @@ class Recorder:
         entry["messages"] = messages
 
 
+def record_negotiations(recorder: Recorder, directory: Path) -> Iterator[Entry]:
+    """Yield the entries of contexts by SPNEGO, with each peer in both roles."""
+    realm, service = recorder.realm, "svc-18"
+    heimdal = run([find_program("krb5-config.heimdal", "heimdal-multidev"), "--version"], env=realm.env).split()[1]
+    java = run([find_program("java", "default-jdk-headless"), "--version"], env=realm.env).split()[1]
+    peers = {
+        recorder.gss_name: recorder.gss,
+        f"Heimdal {heimdal} GSS-API": start_heimdal_peer(directory, realm.krb5_conf),
+        f"Java {java} GSS-API": start_java_peer(directory, realm.krb5_conf),
+    }
+    for name, gss in peers.items():
+        target, ccache = f"{service}@localhost", realm.kinit("user")
+        yield recorder.negotiate("initiator", name, gss.accept(realm.service_keytab, mechanism="negotiate"))
+        yield recorder.negotiate("acceptor", name, gss.initiate(target, ccache, mechanism="negotiate"))
+    ntlm = start_ntlm_peer(realm)
+    peer = ntlm.initiate(f"{service}@localhost", realm.kinit("user"), mechanism="ntlm-first")
+    yield recorder.negotiate("acceptor", f"{recorder.gss_name} with gss-ntlmssp, NTLM preferred", peer)
+    name = f"pyspnego {version('pyspnego')} with {recorder.gss_name}"
+    for kind in ("initiator", "acceptor"):
+        with pyspnego_peer(realm, initiates=kind == "acceptor", service=service) as context:
+            yield recorder.negotiate(kind, name, context)
+    for gss in (*list(peers.values())[1:], ntlm):
+        gss.stop()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="purekrb-record-") as name:
         directory = Path(name)
@@ -160,6 +218,10 @@ def main() -> None:
                 about = f"Exchanges with MIT Kerberos, {etype_name}; vectors/README.md says what the fields mean."
                 recordings.save(file, about, recorder.record(etype))
                 print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+            file = RECORDED / "negotiate-etype-18.json"
+            about = "Contexts by SPNEGO, aes256-cts-hmac-sha1-96; vectors/README.md says what the fields mean."
+            recordings.save(file, about, list(record_negotiations(recorder, directory)))
+            print(file)
         finally:
             gss.stop()
             realm.stop()

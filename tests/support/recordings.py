@@ -50,7 +50,7 @@ RECORDED = Path(__file__).parents[2] / "vectors" / "recorded"
 Entry = dict[str, Any]
 Send = Callable[[KdcRequest], bytes]
 
-_WORDS = {"source", "kind", "client", "service", "password", "by", "protection"}
+_WORDS = {"source", "kind", "mechanism", "client", "service", "password", "by", "protection"}
 _TIMES = {"time", "authtime", "starttime", "endtime", "renew_till", "ctime"}
 
 
@@ -108,8 +108,9 @@ def get_service_ticket(entry: Entry, tape: Tape, send: Send) -> ServiceTicket:
 
 def initiate(entry: Entry, tape: Tape) -> Initiator:
     """Return the initiator with the recorded ticket."""
-    ticket = ticket_of(entry["ticket"], entry["etype"])
-    return Initiator(ticket, permitted_etypes=(entry["etype"],), clock=tape.clock, random=tape.random)
+    ticket, mechanism = ticket_of(entry["ticket"], entry["etype"]), entry.get("mechanism", "kerberos")
+    etypes = (entry["etype"],)
+    return Initiator(ticket, mechanism=mechanism, permitted_etypes=etypes, clock=tape.clock, random=tape.random)
 
 
 def accept(entry: Entry, tape: Tape) -> Acceptor:
@@ -262,9 +263,9 @@ def _open_authenticator(request: ApReq, session_key: EncryptionKey, usage: int) 
 # -- files
 
 
-def load() -> list[Entry]:
-    """Return all recorded entries."""
-    files = sorted(RECORDED.glob("*.json"))
+def load(files_of: str) -> list[Entry]:
+    """Return the recorded entries of all files whose name begins so."""
+    files = sorted(RECORDED.glob(f"{files_of}-*.json"))
     return [_read(entry) for file in files for entry in json.loads(file.read_text())["vectors"]]
 
 
