@@ -1,6 +1,6 @@
 """MIT's GSS-API with an NTLM mechanism, for clients that prefer it to Kerberos.
 
-`tools/install-peers` unpacks the mechanism into .lab/gss-ntlmssp: installed, each program of the machine would offer it.
+`tools/install-peers` unpacks the mechanism into .lab/gss-ntlmssp: installed, all programs here would offer it.
 """
 
 from __future__ import annotations
