@@ -40,7 +40,7 @@ test-pythons:
 # Samba's Active Directory to try the commands on, until `make lab-stop`.
 lab:
 	@tools/install-peers $(PYTHON) samba
-	@$(MAKE) --no-print-directory $(VENV)/dev-$(VERSION)
+	@$(MAKE) -s --no-print-directory $(VENV)/dev-$(VERSION)
 	@PYTHONPATH=tests $(BIN)/python -m support.lab start .lab/samba
 
 lab-stop:
