@@ -73,6 +73,7 @@ SEALING = [
     ("no TOKEN", 0, [BODY], INVALID_TOKEN),
     ("two TOKENs", 0, [WIDE, BODY, WIDE], INVALID_TOKEN),
     ("TOKEN too small", 0, [(TOKEN, 59), BODY], TOO_SMALL),
+    ("two PADDINGs", 0, [WIDE, BODY, (PADDING, 1), (PADDING, 1)], INVALID_TOKEN),
     ("TOKEN too small to sign", NO_ENCRYPT, [(TOKEN, 27), BODY], TOO_SMALL),
     ("QOP unknown", 2, [WIDE, BODY], QOP),
     ("QOP unknown, with the high bit", 0x80000002, [WIDE, BODY], QOP),
@@ -328,12 +329,40 @@ def test_what_was_not_asked_for_is_not_there() -> None:
     assert full.service.DecryptMessage(message) == 0
 
 
-def test_data_that_are_only_to_be_signed_cannot_be_encrypted_around(both: Pair) -> None:
-    with refused(QOP, "EncryptMessage"):
-        both.client.EncryptMessage(0, desc(WIDE, BODY, (DATA | CHECKSUM, b"header")))
-    message = desc(WIDE, BODY, (DATA | CHECKSUM, b"header"))
-    both.client.MakeSignature(0, message)
-    both.service.VerifySignature(message)
+@pytest.mark.parametrize("etype", [17, 18, 19, 20])
+@pytest.mark.parametrize("qop", [0, NO_ENCRYPT])
+def test_an_altered_header_that_was_only_signed_is_noticed(etype: int, qop: int) -> None:
+    both = pair(etype)
+    header = (DATA | CHECKSUM, b"header")
+    message = desc((TOKEN, 80), header, BODY)
+    both.client.EncryptMessage(qop, message)
+    token, body = message[0].Buffer, message[2].Buffer
+    for given in (
+        [(TOKEN, token), (DATA | CHECKSUM, b"Header"), (DATA, body)],
+        [(TOKEN, token), (DATA, body), header],  # in another place
+        [(TOKEN, token), (DATA, body)],
+        [(TOKEN, token), header, header, (DATA, body)],
+        [(STREAM, token + body), (DATA | CHECKSUM, b"Header"), (DATA, 0)],
+        [(STREAM, token + body), (DATA, 0)],
+    ):
+        altered = desc(*given)
+        before = [buffer.Buffer for buffer in altered]
+        with refused(ALTERED, "DecryptMessage"):
+            both.service.DecryptMessage(altered)
+        assert [buffer.Buffer for buffer in altered] == before
+    with refused(INVALID_TOKEN):
+        both.service.DecryptMessage(desc((STREAM, token + body), header))
+    assert both.service.DecryptMessage(message) == qop
+    assert [buffer.Buffer for buffer in message][1:] == [b"header", b"body"]
+
+
+def test_rc4_has_no_data_that_are_only_signed() -> None:
+    both = pair(23)
+    with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "EncryptMessage"):
+        both.client.EncryptMessage(0, desc((TOKEN, 100), BODY, (DATA | CHECKSUM, b"header"), (PADDING, 1)))
+    message = desc((TOKEN, 100), BODY, (PADDING, 1))
+    both.client.EncryptMessage(0, message)
+    assert both.service.DecryptMessage(message) == 0
 
 
 # --- order of calls

@@ -791,6 +791,58 @@ def test_a_message_in_several_buffers_is_encrypted_where_it_stands() -> None:
     assert [message[n].Buffer for n in (0, 2, 3)] == [b"one", b"", b"and two"]
 
 
+@pytest.mark.parametrize("dce", [0, sspi.ISC_REQ_USE_DCE_STYLE])
+@pytest.mark.parametrize("etype", AES)
+def test_a_header_is_signed_and_travels_in_clear(etype: int, dce: int) -> None:
+    both = pair(etype, isc=ISC | dce)
+    trailer = both.client.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)["SecurityTrailer"]
+    signed = DATA | sspi.SECBUFFER_READONLY_WITH_CHECKSUM
+    message = desc((signed, b"RPC header"), (DATA, b"stub data"), (signed, b"RPC trailer"), (TOKEN, trailer))
+    both.client.EncryptMessage(0, message)
+    assert [message[n].Buffer for n in (0, 2)] == [b"RPC header", b"RPC trailer"]
+    assert message[1].Buffer != b"stub data"
+    assert (message[1].BufferSize, message[3].BufferSize) == (9, trailer)
+    assert both.service.DecryptMessage(message) == 0
+    assert message[1].Buffer == b"stub data"
+
+
+@pytest.mark.parametrize("package", ["Kerberos", "Negotiate"])
+@pytest.mark.parametrize("etype", AES)
+def test_dce_style_takes_three_legs_and_larger_tokens(etype: int, package: str) -> None:
+    both = pair(etype, isc=ISC | sspi.ISC_REQ_USE_DCE_STYLE, package=package)
+    assert both.client_flags & sspi.ISC_RET_USED_DCE_STYLE
+    assert both.service_flags & sspi.ASC_RET_USED_DCE_STYLE
+    signature, trailer, _ = SIZES[etype]
+    sizes = both.service.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)
+    assert (sizes["SecurityTrailer"], sizes["MaxSignature"]) == (trailer + 16, signature)  # 76 with AES-SHA1
+    for qop in (0, sspi.SECQOP_WRAP_NO_ENCRYPT):
+        message = desc((TOKEN, trailer + 16), (DATA, b"stub"), (PADDING, 1))
+        both.service.EncryptMessage(qop, message)
+        assert both.client.DecryptMessage(message) == qop
+        assert message[1].Buffer == b"stub"
+        both.service.EncryptMessage(qop, message := desc((TOKEN, trailer + 16), (DATA, b"stub")))
+        stream = desc((STREAM, message[0].Buffer + message[1].Buffer), (DATA, 0))
+        assert both.client.DecryptMessage(stream) == qop
+        assert stream[1].Buffer == b"stub"
+
+
+def test_in_dce_style_the_service_waits_for_the_third_leg() -> None:
+    ours = credentials()
+    client, (status, _, _), token = first_leg(ours.client, ISC | sspi.ISC_REQ_USE_DCE_STYLE)
+    service = sspi.CtxtHandle()
+    status, reply = accept(ours, token, service, None, ASC)
+    assert status == sspi.SEC_I_CONTINUE_NEEDED
+    with refused(sspi.SEC_E_INVALID_HANDLE):
+        service.MakeSignature(0, desc((DATA, b"x"), (TOKEN, 28)))
+    third = room()
+    status, _, _ = sspi.InitializeSecurityContext(
+        ours.client, client, TARGET, ISC, 0, desc((TOKEN, reply)), client, third
+    )
+    assert status == sspi.SEC_E_OK
+    assert third[0].Buffer
+    assert accept(ours, third[0].Buffer, service, service, ASC) == (sspi.SEC_E_OK, b"")
+
+
 def test_tokens_of_other_layouts_are_split_anywhere() -> None:
     both = pair()
     message = desc((TOKEN, 60), (DATA, b"hello, service"))

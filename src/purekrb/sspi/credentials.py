@@ -37,6 +37,7 @@ from purekrb.sspi.constants import (
     SECPKG_FLAG_MUTUAL_AUTH,
     SECPKG_FLAG_NEGOTIABLE,
     SECPKG_FLAG_PRIVACY,
+    SECPKG_FLAG_READONLY_WITH_CHECKSUM,
 )
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
 
@@ -83,6 +84,7 @@ _CAPABILITIES = (
     | SECPKG_FLAG_GSS_COMPATIBLE
     | SECPKG_FLAG_MUTUAL_AUTH
     | SECPKG_FLAG_DELEGATION
+    | SECPKG_FLAG_READONLY_WITH_CHECKSUM
 )
 #: By their names in lower case, which are also those of the mechanisms of contexts.
 _PACKAGES = {

@@ -4,6 +4,7 @@
     EncryptMessage   DATA ...            -> TOKEN | DATA ... | PADDING, together a Wrap token
     DecryptMessage   the same, or STREAM (a Wrap token) and DATA (receives the message)
 
+DATA with the attribute READONLY_WITH_CHECKSUM are signed where they stand, not encrypted and not part of the token.
 Buffers of other types, and READONLY ones, are ignored. Nothing changes in them, nor in the context, where a function
 fails; but a genuine message that comes twice or out of order is known from then on.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from purekrb.constants import EncryptionType, Flag
 from purekrb.errors import DecodeError, PolicyError
 from purekrb.gss.context import MAX_TOKEN, SecurityContext
+from purekrb.gss.iov import IovBuffer, IovType
 from purekrb.gss.tokens import SEALED
 from purekrb.sspi.buffers import SecBuffer, SecBufferDesc, buffers_of, the_only
 from purekrb.sspi.constants import (
@@ -74,22 +76,27 @@ def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) 
     if not sealed and qop & 0xFFFFFFFF != SECQOP_WRAP_NO_ENCRYPT:
         raise RefusedError(SEC_E_QOP_NOT_SUPPORTED, f"the quality of protection is 0 or WRAP_NO_ENCRYPT, not {qop:#x}")
     _demand(context, Flag.CONF if sealed else Flag.INTEG)
-    data, token = _data(message, in_place=True), the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
-    padding = buffers_of(message, SECBUFFER_PADDING)
+    data, token = _data(message), the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
+    padding = _padding(message)
     pad = _RC4_PADDING if context.etype == EncryptionType.RC4_HMAC else 0
     if pad and not padding:
         raise RefusedError(SEC_E_INVALID_TOKEN, "a message under RC4 needs a buffer of type SECBUFFER_PADDING")
-    if padding:
-        _check_room(padding[0], pad)
+    for buffer in padding:
+        _check_room(buffer, pad)
     _check_room(token, _overhead(context, sealed) - pad)
-    plaintext = _joined(data)
-    wrapped = context.wrap(plaintext, sealed)
-    end = len(wrapped) - pad
-    start = end - len(plaintext)
-    token.Buffer = wrapped[:start]
-    _scatter(wrapped[start:end], data)
-    if padding:
-        padding[0].Buffer = wrapped[end:]
+    if any(map(_is_signed_only, data)):
+        header, *pieces = context.wrap_iov([IovBuffer(IovType.HEADER), *map(_piece, data)], sealed)
+        start, wrapped = header.data, b"".join(piece.data for piece in pieces if piece.type == IovType.DATA)
+        rest = b""
+    else:
+        plaintext = _joined(data)
+        whole = context.wrap(plaintext, sealed)
+        end = len(whole) - pad
+        start, wrapped, rest = whole[: end - len(plaintext)], whole[end - len(plaintext) : end], whole[end:]
+    token.Buffer = start
+    _scatter(wrapped, data)
+    for buffer in padding:
+        buffer.Buffer = rest
 
 
 def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
@@ -98,24 +105,33 @@ def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
     The DATA buffers hold the message then.
     """
     _demand(context, Flag.INTEG)
-    data = _data(message, in_place=True)
-    stream = buffers_of(message, SECBUFFER_STREAM)
-    if not stream:
-        token = the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN").Buffer
-        wrapped = token + _joined(data) + _joined(buffers_of(message, SECBUFFER_PADDING))
-        plaintext, qop = _unwrap(context, wrapped)
+    data, padding = _data(message), _padding(message)
+    streams = buffers_of(message, SECBUFFER_STREAM)
+    if not streams:
+        token = the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
+        plaintext, qop = _unwrap(context, token.Buffer, data, _joined(padding))
         _scatter(plaintext, data)
         return qop
-    if len(stream) != 1 or len(data) != 1:
+    targets = [buffer for buffer in data if not _is_signed_only(buffer)]
+    if len(streams) != 1 or len(targets) != 1:
         raise RefusedError(SEC_E_INVALID_TOKEN, "a STREAM goes with one DATA buffer, which receives the message")
+    stream, target = streams[0].Buffer, targets[0]
     try:
-        plaintext, qop = _unwrap(context, stream[0].Buffer)
+        plaintext, qop = _unwrap(context, stream, data, stream=True)
     except DecodeError as error:
-        if _has_only_begun(context, stream[0].Buffer):
+        if _has_only_begun(context, stream):
             raise RefusedError(SEC_E_INCOMPLETE_MESSAGE, f"{error}: pass the stream again when more has come") from None
         raise
-    data[0].resize(plaintext)
+    target.resize(plaintext)
     return qop
+
+
+def _is_signed_only(buffer: SecBuffer) -> bool:
+    return bool(buffer.BufferType & SECBUFFER_READONLY_WITH_CHECKSUM)
+
+
+def _piece(buffer: SecBuffer) -> IovBuffer:
+    return IovBuffer(IovType.SIGN_ONLY if _is_signed_only(buffer) else IovType.DATA, buffer.Buffer)
 
 
 def _has_only_begun(context: SecurityContext, token: bytes) -> bool:
@@ -128,11 +144,25 @@ def _has_only_begun(context: SecurityContext, token: bytes) -> bool:
     return begun and not context.wrap_size_limit(len(token) + 1, sealed)
 
 
-def _unwrap(context: SecurityContext, token: bytes) -> tuple[bytes, int]:
+def _unwrap(
+    context: SecurityContext, token: bytes, data: list[SecBuffer], padding: bytes = b"", *, stream: bool = False
+) -> tuple[bytes, int]:
+    """Return the message in `token` (all of it, or what stands before `data`), and its quality of protection."""
+
+    def unwrapped(sealed: bool) -> bytes:
+        if not any(map(_is_signed_only, data)):
+            return context.unwrap(token if stream else b"".join((token, _joined(data), padding)), sealed)
+        pieces = [
+            IovBuffer(piece.type) if stream and piece.type == IovType.DATA else piece for piece in map(_piece, data)
+        ]
+        first = IovBuffer(IovType.STREAM if stream else IovType.HEADER, token)
+        received = context.unwrap_iov([first, *pieces], sealed)
+        return b"".join(piece.data for piece in received if piece.type == IovType.DATA)
+
     try:
-        return context.unwrap(token), 0
+        return unwrapped(True), 0
     except PolicyError:  # not sealed, which nothing but this tells
-        return context.unwrap(token, sealed=False), SECQOP_WRAP_NO_ENCRYPT
+        return unwrapped(False), SECQOP_WRAP_NO_ENCRYPT
 
 
 def _demand(context: SecurityContext, flag: Flag) -> None:
@@ -155,12 +185,17 @@ def _overhead(context: SecurityContext, sealed: bool) -> int:
     return _LARGE - context.wrap_size_limit(_LARGE, sealed)
 
 
-def _data(message: SecBufferDesc, *, in_place: bool = False) -> list[SecBuffer]:
+def _data(message: SecBufferDesc) -> list[SecBuffer]:
     found = buffers_of(message, SECBUFFER_DATA)
     if not found:
         raise RefusedError(SEC_E_INVALID_TOKEN, "a buffer of type SECBUFFER_DATA is needed, none was passed")
-    if in_place and any(buffer.BufferType & SECBUFFER_READONLY_WITH_CHECKSUM for buffer in found):
-        raise RefusedError(SEC_E_QOP_NOT_SUPPORTED, "READONLY_WITH_CHECKSUM is for signatures only")
+    return found
+
+
+def _padding(message: SecBufferDesc) -> list[SecBuffer]:
+    found = buffers_of(message, SECBUFFER_PADDING)
+    if len(found) > 1:
+        raise RefusedError(SEC_E_INVALID_TOKEN, "there is more than one buffer of type SECBUFFER_PADDING")
     return found
 
 
@@ -176,9 +211,11 @@ def _joined(buffers: list[SecBuffer]) -> bytes:
 
 
 def _scatter(data: bytes, buffers: list[SecBuffer]) -> None:
-    """Put `data` into `buffers` in their order; what is shorter than they are ends early."""
+    """Put `data` into those of `buffers` that are not signed only; where it is shorter than they are, it ends early."""
     start = 0
     for buffer in buffers:
+        if _is_signed_only(buffer):
+            continue
         end = start + buffer.BufferSize
         buffer.Buffer = data[start:end]
         start = end
