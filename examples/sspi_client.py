@@ -1,10 +1,11 @@
 """The client of Microsoft's sockets sample with mutual authentication, by the functions of SSPI.
 
     export KRB5CCNAME=alice.ccache
-    python sspi_client.py 127.0.0.1 2000 ADSockAuth web.example.test --scp "CN=SockAuthAD,CN=WEB,..."
+    python sspi_client.py --directory ldap://dc1.example.test --keyword A762885A-AA44-11d2-81F1-00C04FB9624E
+    python sspi_client.py --class ADSockAuth --host web.example.test --port 2000
 
-Service class, host and the DN of the service connection point come from the directory or from who types them, never
-from the service: it would name itself. With the DN the service is asked for as class/host/DN, without as class/host.
+The first finds the service by its connection point in the directory, and asks for it as class/host/DN; the second has
+been told. What the name is made of never comes from the service: it would name itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import socket
 import sys
 
-from purekrb import KerberosError, sspi
+from purekrb import Credential, KerberosError, sspi
+from purekrb.directory import Directory
 from purekrb.spn import make_spn
 from sspi_frames import (
     MAX_LEGS,
@@ -70,6 +72,13 @@ def authenticate(frames: Frames, credentials: sspi.CredHandle, spn: str) -> sspi
         raise
 
 
+def find_services(url: str, keyword: str) -> list[tuple[str, int, str]]:
+    """Return host, port and SPN of the services that the directory has under `keyword`."""
+    with Directory.connect(url, Credential.from_ccache()) as directory:
+        found = [scp for scp in directory.find_scps([keyword]) if scp.dns_name_type == "A"]
+    return [(scp.dns_name, scp.port, make_spn(scp.service_class_name, scp.dn, scp.dns_name)) for scp in found]
+
+
 def talk(address: tuple[str, int], spn: str, package: str, text: bytes) -> list[bytes]:
     """Return the service's answers to `text`, first signed, then encrypted."""
     info = sspi.QuerySecurityPackageInfo(package)
@@ -92,21 +101,29 @@ def talk(address: tuple[str, int], spn: str, package: str, text: bytes) -> list[
 def main() -> None:
     """Run the client."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address", help="where the service listens")
-    parser.add_argument("port", type=int)
-    parser.add_argument("service_class", help="as in ADSockAuth")
-    parser.add_argument("host", help="the DNS name of the service's host")
-    parser.add_argument("--scp", metavar="DN", help="the DN of its service connection point")
+    parser.add_argument("--directory", metavar="URL", help="the directory to look in")
+    parser.add_argument(
+        "--keyword", default="", help="what the service's connection point is known by, its product's GUID"
+    )
+    parser.add_argument("--class", dest="service_class", help="without a directory: the service class")
+    parser.add_argument("--host", help="without a directory: the DNS name of the service's host")
+    parser.add_argument("--port", type=int, help="without a directory: where the service listens")
+    parser.add_argument("--address", help="connect to this address instead of the host's")
     parser.add_argument("--package", default="Negotiate", help="Negotiate or Kerberos")
     parser.add_argument("--text", default="hello", help="what to say")
     arguments = parser.parse_args()
-
-    if arguments.scp:
-        spn = make_spn(arguments.service_class, arguments.scp, arguments.host)
-    else:
-        spn = make_spn(arguments.service_class, arguments.host)
     try:
-        answers = talk((arguments.address, arguments.port), spn, arguments.package, arguments.text.encode())
+        if arguments.directory:
+            services = find_services(arguments.directory, arguments.keyword)
+        elif arguments.service_class and arguments.host and arguments.port:
+            spn = make_spn(arguments.service_class, arguments.host)
+            services = [(arguments.host, arguments.port, spn)]
+        else:
+            parser.error("pass --directory and --keyword, or --class, --host and --port")
+        if not services:
+            sys.exit("refused: the directory has no such service")
+        host, port, spn = services[0]
+        answers = talk((arguments.address or host, port), spn, arguments.package, arguments.text.encode())
     except (KerberosError, OSError) as error:
         sys.exit(f"refused: {error}")
     for answer in answers:

@@ -21,9 +21,8 @@ from support.commands import environment
 from support.sspi import credentials, pair, refused
 from support.sspi_examples import EXAMPLES, run_client, running_service
 
-SCP = "CN=SockAuthAD,CN=WEB,CN=Computers,DC=example,DC=test"
-SPN = f"ADSockAuth/web.example.test/{SCP}"
-CLIENT = ("ADSockAuth", "web.example.test", "--scp", SCP)
+SPN = "ADSockAuth/web.example.test"
+CLIENT = ("--class", "ADSockAuth", "--host", "web.example.test", "--port")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_the_client_and_the_service_authenticate_each_other_and_talk(lab: Path, 
     env = environment(lab)
     with running_service(env, "--spn", SPN, "--package", package) as service:
         for text in ("hello", "once more"):
-            done = run_client(env, service.port, *CLIENT, "--package", package, "--text", text)
+            done = run_client(env, *CLIENT, service.port, "--package", package, "--text", text)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.splitlines() == [f"alice@EXAMPLE.TEST has signed: {text}", text.upper()]
     assert service.name == SPN
@@ -59,7 +58,7 @@ def test_a_service_with_another_key_gets_nothing_but_a_ticket_it_cannot_read(lab
     Realm().add_service(SPN).save(lab / "keytab")
     env = environment(lab)
     with running_service(env) as service:
-        done = run_client(env, service.port, *CLIENT)
+        done = run_client(env, *CLIENT, service.port)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("refused: InitializeSecurityContext: SEC_E_WRONG_PRINCIPAL")
     assert len(service.printed) == 1
@@ -69,7 +68,7 @@ def test_a_service_with_another_key_gets_nothing_but_a_ticket_it_cannot_read(lab
 def test_a_name_that_nobody_registered_is_refused_before_the_service_hears_anything(lab: Path) -> None:
     env = environment(lab)
     with running_service(env) as service:
-        done = run_client(env, service.port, "ADSockAuth", "other.example.test")
+        done = run_client(env, *(CLIENT[:3]), "other.example.test", "--port", service.port)
     assert (done.returncode, done.stdout) == (1, "")
     assert "SEC_E_TARGET_UNKNOWN" in done.stderr
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from purekrb import Credential, KdcClient, Keytab, sspi
+from purekrb.directory import Directory, ServiceConnectionPoint, SpnOperation
 from purekrb.gss.iov import IovBuffer, IovType
+from purekrb.spn import make_spn
 from support.gss_peer import GssPeer, PeerContext, PeerError
 from support.mit import ETYPES, MitRealm
 from support.samba import SambaDc
@@ -149,22 +151,34 @@ def environment(krb5_conf: Path, ccache: Path, keytab: Path) -> dict[str, str]:
 def test_the_sample_runs_with_mits_kdc(mit_realm: MitRealm) -> None:
     env = environment(mit_realm.krb5_conf, mit_realm.kinit("user"), mit_realm.service_keytab)
     with running_service(env) as service:
-        done = run_client(env, service.port, "svc-18", "localhost")
+        done = run_client(env, "--class", "svc-18", "--host", "localhost", "--port", service.port)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["user@MIT.TEST has signed: hello", "HELLO"]
 
 
-def test_the_sample_runs_with_sambas_domain_controller(samba_dc: SambaDc, tmp_path: Path) -> None:
-    scp = "CN=SockAuthAD,CN=SSPIWEB,CN=Computers,DC=ad,DC=test"
-    spn = f"ADSockAuth/sspiweb.ad.test/{scp}"
-    samba_dc.add_user("sspi-service", servicePrincipalName=[spn])
+def test_the_sample_finds_its_service_in_sambas_directory(samba_dc: SambaDc, tmp_path: Path) -> None:
+    """The procedure of Microsoft's page, from the SCP to the encrypted message."""
+    keyword, url = "7c4f7a58-3d4e-4d5c-9a57-0e3f1c0d9a10", f"ldap://{samba_dc.address}"
+    samba_dc.add_computer("SSPIWEB")
     samba_dc.add_user("sspi-client")
-    client = Credential.from_password(f"sspi-client@{samba_dc.realm}", samba_dc.password)
-    KdcClient(samba_dc.config).get_tgt(client)
-    client.save(tmp_path / "ccache")
-    env = environment(samba_dc.krb5_conf, tmp_path / "ccache", samba_dc.keytab(spn))
-    with running_service(env, "--spn", spn) as service:
-        done = run_client(env, service.port, "ADSockAuth", "sspiweb.ad.test", "--scp", scp)
+    service_account = samba_dc.add_user("sspi-service")
+    clients = {
+        name: Credential.from_password(f"{name}@{samba_dc.realm}", samba_dc.password)
+        for name in (samba_dc.administrator, "sspi-client")
+    }
+    KdcClient(samba_dc.config).get_tgt(clients["sspi-client"])
+    clients["sspi-client"].save(tmp_path / "ccache")
+    administrator, target = clients[samba_dc.administrator], f"ldap/{samba_dc.host}"
+    with Directory.connect(url, administrator, samba_dc.config, target) as directory:
+        scp = ServiceConnectionPoint("SockAuthAD", "ADSockAuth", "sspiweb.ad.test", ["2000"], [keyword])
+        scp = directory.publish_scp(scp, host="SSPIWEB$")
+        spn = make_spn(scp.service_class_name, scp.dn, scp.dns_name)
+        directory.write_account_spn(SpnOperation.ADD, service_account, [spn])
+        env = samba_dc.env | environment(samba_dc.krb5_conf, tmp_path / "ccache", samba_dc.keytab(spn))
+        with running_service(env, "--spn", spn) as service:
+            directory.update_scp(replace(scp, bindings=(service.port,)))
+            done = run_client(env, "--directory", f"ldap://{samba_dc.host}", "--keyword", keyword)
+        directory.remove_scp(scp)
     assert (done.returncode, done.stderr) == (0, "")
     # The ticket holds a PAC, so that the service knows the client by its name in the domain.
     assert done.stdout.splitlines() == [f"{samba_dc.netbios_domain}\\sspi-client has signed: hello", "HELLO"]

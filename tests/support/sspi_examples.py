@@ -43,7 +43,7 @@ def running_service(env: Mapping[str, str], *options: str) -> Iterator[Service]:
     service.printed = rest.splitlines()
 
 
-def run_client(env: Mapping[str, str], port: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the client against the service on that port."""
-    argv = [*_PYTHON, str(EXAMPLES / "sspi_client.py"), "127.0.0.1", port, *arguments]
+def run_client(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the client; the service is on this machine, whatever its host's name is."""
+    argv = [*_PYTHON, str(EXAMPLES / "sspi_client.py"), "--address", "127.0.0.1", *arguments]
     return subprocess.run(argv, env=dict(env), capture_output=True, text=True, timeout=60, check=False)
