@@ -36,6 +36,7 @@ __all__ = [
     "ClientIdentity",
     "IovBuffer",
     "IovType",
+    "PrfKey",
     # streams
     "connect",
     "listen",
@@ -86,7 +87,7 @@ __all__ = [
 if TYPE_CHECKING:
     from purekrb import aio, crypto, replay, spn, sspi, testing
     from purekrb.channel.blocking import connect, listen
-    from purekrb.constants import EncryptionType, Flag
+    from purekrb.constants import EncryptionType, Flag, PrfKey
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab, KeytabEntry
@@ -142,6 +143,7 @@ _HOMES = {
     "EncryptionKey": "keys",
     "EncryptionType": "constants",
     "Flag": "constants",
+    "PrfKey": "constants",
     "Credential": "credentials.credential",
     "Keytab": "credentials.keytab",
     "KeytabEntry": "credentials.keytab",

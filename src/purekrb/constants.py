@@ -19,6 +19,7 @@ __all__ = [
     "KdcOptions",
     "ApOptions",
     "Flag",
+    "PrfKey",
     "NegState",
     "DEFAULT_ETYPES",
     "KRB5_MECH_OID",
@@ -295,6 +296,16 @@ class Flag(IntFlag):
 def flag_names(kind: type[IntFlag], value: int) -> list[str]:
     """Return the names of the flags that are set in `value`, in the order of `kind`."""
     return [str(flag.name) for flag in kind if value & flag]
+
+
+class PrfKey(IntEnum):
+    """Which key a pseudo-random function uses. Source: RFC 4401 3, RFC 4402 2.
+
+    FULL is the key of the per-message tokens; PARTIAL that which the initiator alone has chosen.
+    """
+
+    FULL = 0
+    PARTIAL = 1
 
 
 Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG

@@ -547,7 +547,7 @@ def test_k114_a_half_open_context_gives_nothing(name: str) -> None:
                 assert not isinstance(error, ContextError)  # noqa: PT017 - the noise that is unwrapped and verified
 
 
-def test_k114_a_context_cannot_be_exported() -> None:
+def test_k114_a_context_is_not_pickled_or_copied() -> None:
     import copy
     import pickle
 

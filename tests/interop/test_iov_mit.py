@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from purekrb import Flag, IovBuffer, IovType, PolicyError
+from purekrb import Flag, IovBuffer, IovType, PolicyError, PrfKey
 from support.context_checks import Connect, Lab, Pair, peer_refuses, refuses
 from support.gss_peer import GssPeer
 from support.iov import LAYOUTS, layout, message_of
@@ -180,3 +180,26 @@ def test_an_impostor_of_dce_style_proves_nothing(lab: Lab, etype: int) -> None:
     refusal = peer_refuses(lambda: impostor.step(ours.step()))
     refuses(lambda: ours.step(refusal.token))
     assert not ours.established
+
+
+# --- the pseudo-random function
+
+
+@pytest.mark.parametrize("flags", [Flag.DEFAULT, DCE, Flag.CONF], ids=["standard", "dce-style", "not-mutual"])
+def test_both_derive_the_same_bytes(connect: Connect, etype: int, flags: Flag) -> None:
+    pair = connect(f"svc-{etype}", etype, flags=flags)
+    made = set()
+    for key_use in PrfKey:
+        for data in (b"", b"label", bytes(1000)):
+            for length in (0, 1, 44, 1000):
+                ours = pair.ours.prf(key_use, data, length)
+                assert ours == pair.theirs.prf(key_use, data, length)
+                assert len(ours) == length
+                made.add(ours[:44])
+    assert len([value for value in made if len(value) == 44]) == (3 if flags is Flag.CONF else 6)
+    pair.theirs.verify_mic(b"goes on", pair.ours.get_mic(b"goes on"))
+
+
+def test_rc4_contexts_derive_the_same_bytes(connect: Connect) -> None:
+    pair = connect("svc-23", 23)
+    assert pair.ours.prf(PrfKey.FULL, b"label", 44) == pair.theirs.prf(PrfKey.FULL, b"label", 44)

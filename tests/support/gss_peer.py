@@ -165,6 +165,9 @@ class PeerContext:
         answer = self.peer.call("iov_length", self._number, str(int(sealed)), *_fields(buffers))
         return [int(length) for length in answer]
 
+    def prf(self, key_use: int, data: bytes, length: int) -> bytes:
+        return self.peer.call("prf", self._number, str(int(key_use)), data, str(length))[0]
+
     @property
     def flags(self) -> int:
         """The GSS flags DELEG to INTEG (the low six bits) as the peer reports them."""

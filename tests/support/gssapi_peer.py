@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gssapi
 from gssapi.raw import IOV, ChannelBindings, IOVBufferType, set_neg_mechs
@@ -111,6 +112,34 @@ def buffers(fields: Sequence[bytes], allocate: bool) -> IOV:
     return IOV(*items, std_layout=False)
 
 
+def prf(number: bytes, key_use: bytes, data: bytes, size: bytes) -> list[bytes]:
+    """python-gssapi has no such call: the context goes to the C library and comes back."""
+    library = ctypes.CDLL("libgssapi_krb5.so.2")
+    minor, context, made = ctypes.c_uint32(), ctypes.c_void_p(), Buffer()
+
+    def call(name: str, *arguments: object) -> None:
+        if getattr(library, name)(ctypes.byref(minor), *arguments):
+            raise RuntimeError(f"{name} failed with {minor.value}")
+
+    token = contexts[number].export()
+    given = [Buffer(len(item), ctypes.cast(item, ctypes.c_void_p)) for item in (token, data)]
+    result = ctypes.byref(made)
+    call("gss_import_sec_context", ctypes.byref(given[0]), ctypes.byref(context))
+    call("gss_pseudo_random", context, int(key_use), ctypes.byref(given[1]), ctypes.c_ssize_t(int(size)), result)
+    answer = ctypes.string_at(made.value, made.length) if made.length else b""
+    call("gss_release_buffer", result)
+    call("gss_export_sec_context", ctypes.byref(context), result)
+    contexts[number] = gssapi.SecurityContext(token=ctypes.string_at(made.value, made.length))
+    call("gss_release_buffer", result)
+    return [answer]
+
+
+class Buffer(ctypes.Structure):
+    """gss_buffer_desc."""
+
+    _fields_: ClassVar = [("length", ctypes.c_size_t), ("value", ctypes.c_void_p)]
+
+
 def info(number: bytes) -> list[bytes]:
     context = contexts[number]
     return [
@@ -135,7 +164,7 @@ COMMANDS: dict[bytes, Any] = {
     function.__name__.encode(): function
     for function in (
         *(initiate, accept, step, wrap, unwrap, mic, verify, limit, wrap_iov, unwrap_iov, iov_length),
-        *(info, delegated, close),
+        *(prf, info, delegated, close),
     )
 }
 

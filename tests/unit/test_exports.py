@@ -36,6 +36,7 @@ PUBLIC = {
     "ClientIdentity": type,
     "IovBuffer": type,
     "IovType": type,
+    "PrfKey": type,
     "initiate": types.FunctionType,
     "connect": types.FunctionType,
     "listen": types.FunctionType,
@@ -81,7 +82,7 @@ INSIDE = [
         for n in (
             *("step", "established", "flags", "mutual", "initiator", "acceptor", "endtime", "session_key", "etype"),
             *("wrap", "unwrap", "unwrap_into", "get_mic", "verify_mic", "wrap_size_limit"),
-            *("wrap_iov", "unwrap_iov", "wrap_iov_length"),
+            *("wrap_iov", "unwrap_iov", "wrap_iov_length", "prf", "export_context", "import_context"),
         )
     ),
     "Acceptor.delegated_credential",

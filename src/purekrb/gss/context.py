@@ -18,8 +18,9 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from purekrb import crypto
 from purekrb.constants import (
@@ -32,6 +33,7 @@ from purekrb.constants import (
     EncryptionType,
     ErrorCode,
     Flag,
+    PrfKey,
     TicketFlags,
     error_name,
     flag_names,
@@ -47,6 +49,7 @@ from purekrb.errors import (
     CredentialError,
     DecodeError,
     MutualAuthenticationError,
+    PacError,
     PolicyError,
     ProtocolError,
     UnsupportedError,
@@ -76,15 +79,18 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import AuthorizationDataEntry, Checksum, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache, default_replay_cache
+from purekrb.secrecy import forget_frames
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
 if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
+    from purekrb.gss.transfer import ContextState
 
 __all__ = ["SecurityContext", "Initiator", "Acceptor", "MAX_TOKEN", "check_mechanism"]
 
 log = logging.getLogger("purekrb.gss")
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound="SecurityContext")
 
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
@@ -106,6 +112,7 @@ class _State(enum.Enum):
     ESTABLISHED = "established"
     FAILED = "dead: its establishment failed; start a new one"
     CLOSED = "closed: start a new one"
+    EXPORTED = "exported: it goes on where it was imported"
 
 
 class _Protection(Protocol):
@@ -118,6 +125,7 @@ class _Protection(Protocol):
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]: ...
+    def sequences(self) -> tuple[int, int, int]: ...
 
 
 def _by_etype(*protections: type[IovProtection | Rc4Protection]) -> dict[int, Callable[..., _Protection]]:
@@ -133,6 +141,8 @@ class SecurityContext:
 
     `step` is called by one thread; after that, one thread may seal while another unseals.
     """
+
+    _role: ClassVar[str]
 
     def __init__(
         self,
@@ -157,6 +167,7 @@ class SecurityContext:
         self._flags = 0
         self._protection: _Protection | None = None
         self._key: EncryptionKey | None = None
+        self._initiator_key: EncryptionKey | None = None
         self._secrets: list[EncryptionKey] = []  # what ends with this context
         self._initiator_name: Principal | None = None
         self._acceptor_name: Principal | None = None
@@ -327,13 +338,110 @@ class SecurityContext:
         """
         return self._established().unwrap_iov(buffers, sealed)
 
+    def prf(self, key_use: PrfKey, data: bytes, length: int) -> bytes:
+        """Return `length` bytes that both sides, and nobody else, can derive from `data`. Source: RFC 4401, RFC 4402.
+
+        `key_use` FULL is what to take; PARTIAL uses the key that the initiator alone has chosen.
+        """
+        self._established()
+        key = self._known(self._key if PrfKey(key_use) is PrfKey.FULL else self._initiator_key)
+        if length < 0:
+            raise ValueError(f"{length} bytes cannot be made")
+        seed, out, number = _bytes(data), bytearray(), 0
+        while len(out) < length:
+            out += crypto.prf(key, number.to_bytes(4, "big") + seed)
+            number += 1
+        return bytes(out[:length])
+
+    @forget_frames
+    def export_context(self, key: bytes) -> bytes:
+        """Return this context, encrypted with `key` of 16, 24 or 32 bytes, for `import_context`; this one ends.
+
+        For another process of this machine that runs the same purekrb. Import it once: two contexts that go on with
+        the same sequence numbers are no longer safe. Raises ContextError unless the context is established.
+        """
+        from purekrb.gss import transfer  # only who exports pays for it
+
+        transfer.check_key(key)
+        protection = self._established()
+        carry_on = partial(
+            transfer.ContextState,
+            role=self._role,
+            flags=self._flags,
+            key=_copy(self._known(self._key)),
+            initiator_key=_copy(self._known(self._initiator_key)),
+            acceptor_subkey=self._acceptor_subkey,
+            initiator=self.initiator,
+            acceptor=self.acceptor,
+            starttime=self.starttime,
+            endtime=self.endtime,
+            expires=self._expires,
+            **self._also_exported(),
+        )
+        # The keys go first: a thread that still seals gets either a number before ours, or no token.
+        self._end(_State.EXPORTED)
+        send_seq, receive_seq, seen = protection.sequences()
+        log.debug("context exported: %s -> %s", self._initiator_name, self._acceptor_name)
+        state = carry_on(send_seq=send_seq, receive_seq=receive_seq, seen=seen)
+        return transfer.seal_state(state, key, self._random)
+
+    @classmethod
+    @forget_frames
+    def import_context(
+        cls: type[_C], blob: bytes, key: bytes, *, clock: Clock = now, random: RandomBytes = random_bytes
+    ) -> _C:
+        """Return the established context that `export_context` returned as `blob`, encrypted with `key`.
+
+        Raises DecodeError for what is no exported context, IntegrityError for another key and altered bytes,
+        UnsupportedError for the form of another version, ContextError for a context of the other side.
+        """
+        from purekrb.gss import transfer
+
+        state = transfer.open_state(_bytes(blob), key)
+        if state.role != cls._role:
+            raise ContextError(f"this is the context of an {state.role}: import it as such")
+        context = cls.__new__(cls)
+        SecurityContext.__init__(
+            context,
+            mechanism="kerberos",
+            channel_bindings=None,
+            permitted_etypes=(),
+            enforce_expiry=False,
+            clock=clock,
+            random=random,
+        )
+        context._restore(state)
+        log.debug("context imported: %s -> %s", state.initiator, state.acceptor)
+        return context
+
+    def _also_exported(self) -> dict[str, Any]:
+        """Return what this side alone knows, by the names of ContextState."""
+        return {}
+
+    def _restore(self, state: ContextState) -> None:
+        self._flags = state.flags
+        self._initiator_name, self._acceptor_name = state.initiator, state.acceptor
+        self._starttime, self._endtime = state.starttime, state.endtime
+        self._keep_until_end(state.initiator_key)
+        self._protection = self._protect(
+            state.key,
+            initiator=state.role == Initiator._role,
+            initiator_key=state.initiator_key,
+            acceptor_subkey=state.acceptor_subkey,
+            send_seq=state.send_seq,
+            receive_seq=state.receive_seq,
+            seen=state.seen,
+        )
+        self._expires = state.expires
+        self._state = _State.ESTABLISHED
+
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
         self._end(_State.CLOSED)
 
     def _end(self, state: _State) -> None:
         self._state = state
-        self._protection = self._key = self._handshake = None
+        self._protection = self._key = self._initiator_key = self._handshake = None
         for key in self._secrets:
             key.wipe()
         self._secrets.clear()
@@ -370,12 +478,22 @@ class SecurityContext:
         return protection
 
     def _protect(
-        self, key: EncryptionKey, *, initiator: bool, acceptor_subkey: bool, send_seq: int, receive_seq: int
+        self,
+        key: EncryptionKey,
+        *,
+        initiator: bool,
+        initiator_key: EncryptionKey,
+        acceptor_subkey: bool,
+        send_seq: int,
+        receive_seq: int,
+        seen: int = 0,
     ) -> _Protection:
         """Return what protects messages with `key`, on which both sides have agreed."""
         # The context has a copy of its own, so that close() wipes it without taking the ticket's key away.
-        self._key = EncryptionKey(key.etype, key.contents)
+        self._key = _copy(key)
         self._keep_until_end(self._key)
+        self._initiator_key = initiator_key
+        self._acceptor_subkey = acceptor_subkey
         self._expires = self._endtime if self._enforce_expiry else None
         protections = _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
         if key.etype not in protections:
@@ -388,6 +506,7 @@ class SecurityContext:
             receive_seq=receive_seq,
             flags=self._flags,
             random=self._random,
+            seen=seen,
         )
 
 
@@ -401,6 +520,10 @@ def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
     from purekrb.exchanges.identity import client_identity  # only who asks for the PAC pays for its decoder
 
     return client_identity(accepted.ticket, accepted.key, required=required)
+
+
+def _copy(key: EncryptionKey) -> EncryptionKey:
+    return EncryptionKey(key.etype, key.contents)
 
 
 def _bytes(data: bytes) -> bytes:
@@ -417,6 +540,8 @@ class Initiator(SecurityContext):
     "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and
     `random` are for replaying recordings; a clock given here must not return the same time twice.
     """
+
+    _role = "initiator"
 
     def __init__(
         self,
@@ -535,9 +660,11 @@ class Initiator(SecurityContext):
         return third_leg, protection
 
     def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> _Protection:
+        initiator_key = self._subkey or self._ticket.session_key
         protection = self._protect(
-            acceptor_subkey or self._subkey or self._ticket.session_key,
+            acceptor_subkey or initiator_key,
             initiator=True,
+            initiator_key=initiator_key,
             acceptor_subkey=acceptor_subkey is not None,
             send_seq=self._seq_number,
             receive_seq=receive_seq,
@@ -567,6 +694,8 @@ class Acceptor(SecurityContext):
     reported. `mechanism` "negotiate" takes SPNEGO and Kerberos tokens, "kerberos" the latter alone; with SPNEGO too,
     Kerberos is what is agreed on, or nothing.
     """
+
+    _role = "acceptor"
 
     def __init__(
         self,
@@ -609,7 +738,9 @@ class Acceptor(SecurityContext):
         self._delegated: Credential | None = None
         self._bound = False
         self._accepted: AcceptedApReq | None = None
-        self._identity: ClientIdentity | None = None
+        self._relevant: tuple[AuthorizationDataEntry, ...] = ()
+        self._authorization_data: tuple[AuthorizationDataEntry, ...] = ()
+        self._identity: ClientIdentity | PacError | None = None
         self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
         self._seq_number = 0
 
@@ -623,6 +754,8 @@ class Acceptor(SecurityContext):
         self._established()
         if self._identity is None:
             self._identity = _identify(self._known(self._accepted), required=False)
+        if isinstance(self._identity, PacError):  # what the exporting process found
+            raise self._identity.with_traceback(None)
         return self._identity
 
     @property
@@ -641,15 +774,34 @@ class Acceptor(SecurityContext):
     def client_target(self) -> str | None:
         """The SPN that a Windows client says it asked for (AD-type 144), or None; the client's word, not the KDC's."""
         self._established()
-        relevant = self._known(self._accepted).relevant
-        names = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
+        names = [entry.ad_data for entry in self._relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
         return names[0].decode("utf-16-le", "replace") if names else None
 
     @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
         """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
         self._established()
-        return self._known(self._accepted).ticket.authorization_data or ()
+        return self._authorization_data
+
+    def _also_exported(self) -> dict[str, Any]:
+        identity: ClientIdentity | PacError
+        try:
+            identity = self.identity
+        except PacError as error:
+            identity = error
+        return {
+            "channel_bound": self._bound,
+            "relevant": self._relevant,
+            "authorization_data": self._authorization_data,
+            "identity": identity,
+            "delegated": self._delegated and self._delegated.ccache,
+        }
+
+    def _restore(self, state: ContextState) -> None:
+        super()._restore(state)
+        self._bound, self._identity = state.channel_bound, state.identity
+        self._relevant, self._authorization_data = state.relevant, state.authorization_data
+        self._delegated = None if state.delegated is None else Credential.from_ccache(state.delegated)
 
     def _begin(self, in_token: bytes | None) -> Handshake[_Protection]:
         if in_token is None:
@@ -708,6 +860,7 @@ class Acceptor(SecurityContext):
             log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
+        self._relevant, self._authorization_data = accepted.relevant, accepted.ticket.authorization_data or ()
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
         self._starttime = accepted.ticket.starttime or accepted.ticket.authtime
         self._endtime = accepted.ticket.endtime
@@ -718,7 +871,12 @@ class Acceptor(SecurityContext):
         initiator_key = accepted.authenticator.subkey or accepted.ticket.key
         if not self._flags & _MUTUAL:
             return None, self._protect(
-                initiator_key, initiator=False, acceptor_subkey=False, send_seq=initiator_seq, receive_seq=initiator_seq
+                initiator_key,
+                initiator=False,
+                initiator_key=initiator_key,
+                acceptor_subkey=False,
+                send_seq=initiator_seq,
+                receive_seq=initiator_seq,
             )
         etype = self._subkey_etype(accepted, initiator_key.etype)
         # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
@@ -730,6 +888,7 @@ class Acceptor(SecurityContext):
         return self._framed(TOK_AP_REP, reply), self._protect(
             subkey or initiator_key,
             initiator=False,
+            initiator_key=initiator_key,
             acceptor_subkey=subkey is not None,
             send_seq=self._seq_number,
             receive_seq=initiator_seq,

@@ -55,6 +55,7 @@ class Rc4Protection:
         receive_seq: int,
         flags: int,
         random: RandomBytes,
+        seen: int = 0,
     ) -> None:
         del acceptor_subkey  # RFC 4757 tokens have no bit for it
         contents = key.contents
@@ -66,7 +67,7 @@ class Rc4Protection:
         self._send_lock, self._receive_lock = Lock(), Lock()
         self._send_seq = send_seq
         self._window = SequenceWindow(
-            receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32
+            receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32, seen=seen
         )
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
@@ -126,6 +127,11 @@ class Rc4Protection:
             if size >= 0 and contents < (1 << 8 * octets if octets else 0x80):
                 return size
         return 0
+
+    def sequences(self) -> tuple[int, int, int]:
+        """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
+        with self._send_lock, self._receive_lock:
+            return self._send_seq, *self._window.state
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Refuse: only AES contexts have tokens in pieces here."""

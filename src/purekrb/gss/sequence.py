@@ -14,18 +14,24 @@ class SequenceWindow:
     """Judges the sequence numbers of genuine tokens; call `check` only after the token's MAC was verified.
 
     `first` is the peer's initial number, `bits` the width of its counter (64 in RFC 4121, 32 in RFC 4757). With
-    `replay`, no number passes twice; with `sequence`, none out of order either. Not thread-safe: the context locks.
+    `replay`, no number passes twice; with `sequence`, none out of order either. `seen` is the window behind `first`,
+    where an earlier one is carried on. Not thread-safe: the context locks.
     """
 
     __slots__ = ("_base", "_mask", "_next", "_replay", "_seen", "_sequence")
 
-    def __init__(self, first: int, *, replay: bool, sequence: bool, bits: int = 64) -> None:
+    def __init__(self, first: int, *, replay: bool, sequence: bool, bits: int = 64, seen: int = 0) -> None:
         self._mask = (1 << bits) - 1
         self._base = first
         self._next = 0  # expected number, relative to the first
-        self._seen = 0  # bit n: number _next - 1 - n was received
+        self._seen = seen  # bit n: number _next - 1 - n was received
         self._replay = replay
         self._sequence = sequence
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """The number that is expected next, and the window behind it: `first` and `seen` of one that carries on."""
+        return (self._base + self._next) & self._mask, self._seen
 
     def check(self, number: int) -> None:
         """Record `number`. Raises SequenceError with reason "gap", "unsequenced", "duplicate" or "old"."""

@@ -84,7 +84,8 @@ class MicToken:
 class CfxProtection:
     """Makes and checks the per-message tokens of one context with an AES key.
 
-    `send_seq` and `receive_seq` are the initial sequence numbers. Safe to use from several threads.
+    `send_seq` and `receive_seq` are the initial sequence numbers; `seen` is what `sequences` returned, where an earlier
+    object is carried on. Safe to use from several threads.
     """
 
     etypes: ClassVar[tuple[int, ...]] = (17, 18, 19, 20)
@@ -99,6 +100,7 @@ class CfxProtection:
         receive_seq: int,
         flags: int,
         random: RandomBytes,
+        seen: int = 0,
     ) -> None:
         profile = crypto.profile_of(key.etype)
         self._mac_size = profile.checksum_size
@@ -123,7 +125,9 @@ class CfxProtection:
         self._signed_start = wrap_header(send_flags, size, size)
         self._signed_copy = wrap_header(send_flags, 0, 0)
         self._mic_start = _MIC + bytes((send_flags,)) + _MIC_FILLER
-        self._window = SequenceWindow(receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE))
+        self._window = SequenceWindow(
+            receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE), seen=seen
+        )
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return a Wrap token over `data`. Source: RFC 4121 4.2.4."""
@@ -198,6 +202,11 @@ class CfxProtection:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
         overhead = HEADER_SIZE + self._mac_size + (self._confounder_size + HEADER_SIZE if sealed else 0)
         return max(0, output_size - overhead)
+
+    def sequences(self) -> tuple[int, int, int]:
+        """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
+        with self._receive_lock:
+            return next(self._send_seq) & _SEQ_MASK, *self._window.state
 
     def _open_sealed(self, token: bytes, ec: int, rrc: int) -> bytes:
         trailer = self._sealed_rrc
