@@ -76,6 +76,9 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
         for work in ("get_mic", "verify_mic", "wrap signed", "unwrap signed")
         for size, goal in (("64 B", small), ("64 KiB", large), ("1 MiB", large))
     },
+    **{
+        (f"etype {etype}", f"wrap_iov sealed {size}"): (_ahead(2),) for etype in (18, 20) for size in ("64 B", "64 KiB")
+    },
     ("threads", "wrap sealed 256 KiB, two threads on two contexts"): (_ahead(1.6, ONE),),
     ("contexts", "etype 18, first use of a ticket"): (
         _over(0.75, MIT_MEMORY),

@@ -23,7 +23,7 @@ from bench.lab import ETYPES, PASSWORD, REALM, USER, Lab
 from bench.limit import Limit
 from bench.timing import BATCH, Batch, Contender, each, repeat
 from bench.worker import peer_python
-from purekrb import Acceptor, Credential, Initiator, KdcClient, crypto
+from purekrb import Acceptor, Credential, Initiator, IovBuffer, IovType, KdcClient, crypto
 from purekrb.constants import KeyUsage
 from purekrb.gss.framing import unframe
 from purekrb.messages.ap import ApRep, ApReq, Authenticator, EncApRepPart, EncTicketPart, Ticket
@@ -59,6 +59,9 @@ def messages(lab: Lab) -> Iterator[Work]:
         yield make("unwrap signed", _our_unwrap(False), _mit_unwrap(False), Limit.sign)
         yield make("get_mic", lambda we, _, data: repeat(we.get_mic, data), _mit_get_mic, Limit.sign)
         yield make("verify_mic", _our_verify, _mit_verify, Limit.sign)
+        if label in ("64 B", "64 KiB"):
+            yield make("wrap_iov sealed", _our_wrap_iov, _mit_wrap_iov, Limit.seal)
+            yield make("unwrap_iov sealed", _our_unwrap_iov, _mit_unwrap_iov, Limit.open)
     for etype in ETYPES:
         make = partial(_message, lab, etype, "16 MiB", os.urandom(HUGE))
         yield make("wrap sealed", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal)
@@ -93,6 +96,15 @@ def _our_unwrap(sealed: bool) -> Call:
     return lambda we, peer, data: each(lambda: peer.wrap(data, sealed), lambda token: we.unwrap(token, sealed))
 
 
+def _our_wrap_iov(we: Any, _peer: Any, data: bytes) -> Batch:
+    return repeat(lambda: we.wrap_iov([IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, data)]))
+
+
+def _our_unwrap_iov(we: Any, peer: Any, data: bytes) -> Batch:
+    buffers = [IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, data)]
+    return each(lambda: peer.wrap_iov(buffers), we.unwrap_iov)
+
+
 def _our_unwrap_into(we: Any, peer: Any, data: bytes) -> Batch:
     buffer = bytearray(len(data) + 64)
     return each(lambda: peer.wrap(data), lambda token: we.unwrap_into(token, buffer))
@@ -108,6 +120,29 @@ def _mit_wrap(sealed: bool) -> Call:
 
 def _mit_unwrap(sealed: bool) -> Call:
     return lambda they, peer, data: each(lambda: peer.wrap(data, sealed).message, they.unwrap)
+
+
+def _mit_wrap_iov(they: Any, _peer: Any, data: bytes) -> Batch:
+    from gssapi import raw
+
+    kind = raw.IOVBufferType
+    return repeat(lambda: raw.wrap_iov(they, raw.IOV((kind.header, True), (kind.data, False, data), std_layout=False)))
+
+
+def _mit_unwrap_iov(they: Any, peer: Any, data: bytes) -> Batch:
+    from gssapi import raw
+
+    kind = raw.IOVBufferType
+
+    def pieces() -> tuple[bytes, bytes]:
+        iov = raw.IOV((kind.header, True), (kind.data, False, data), std_layout=False)
+        raw.wrap_iov(peer, iov)
+        return iov[0].value, iov[1].value
+
+    def unwrap(given: tuple[bytes, bytes]) -> None:
+        raw.unwrap_iov(they, raw.IOV((kind.header, False, given[0]), (kind.data, False, given[1]), std_layout=False))
+
+    return each(pieces, unwrap)
 
 
 def _mit_get_mic(they: Any, _peer: Any, data: bytes) -> Batch:

@@ -40,6 +40,7 @@ from purekrb.messages.der import tlv
 from purekrb.testing import Realm
 from support.canaries import leaks
 from support.commands import Commands
+from support.contexts import acceptor
 from support.credential_files import CCacheWriter, good_ccache, good_keytab, keytab_file, keytab_record
 from support.recordings import Entry, load
 from support.tickets import issue
@@ -445,3 +446,29 @@ def test_flags_and_times_of_a_ticket_are_readable() -> None:
     assert tree["flags"] == ["forwardable", "ok-as-delegate"]
     assert tree["endtime"] == service_ticket.endtime
     assert isinstance(EncTicketPart.__doc__, str)
+
+
+@pytest.mark.parametrize("etype", [17, 18, 19, 20])
+def test_tokens_and_messages_of_dce_style_are_taken_apart(etype: int) -> None:
+    ticket, keys = issue(etype)
+    ours, theirs = Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE), acceptor(keys)
+    request = ours.step()
+    reply = theirs.step(request)
+    third_leg = ours.step(reply)
+    theirs.step(third_leg)
+    session_key = EncryptionKey(etype, ticket.session_key.contents)
+    authenticator = at(describe(request, [keys[0].key]), "ApReq", "authenticator", "decrypted", "Authenticator")
+    assert "DCE_STYLE" in at(authenticator, "cksum", "checksum", "flags")
+    numbers = [
+        at(describe(message, [session_key]), "ApRep", "enc_part", "decrypted", "EncApRepPart", "seq_number")
+        for message in (reply, third_leg)
+    ]
+    assert numbers[0] == numbers[1]
+    token = ours.wrap(b"data")
+    (tree,) = describe(token, [ours.session_key]).values()
+    assert (tree["EC"], tree["data"], tree["layout"]) == (16, b"data".hex(), "DCE style: rotated by EC + RRC")
+    (tree,) = describe(token).values()
+    assert tree["data"] == "<sealed>"
+    assert "layout" not in tree
+    (tree,) = describe(ours.wrap(b"data", sealed=False)).values()
+    assert tree["data"] == b"data".hex()

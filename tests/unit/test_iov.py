@@ -118,6 +118,19 @@ def test_the_layout_of_dce_style(etype: int) -> None:
     assert ours.wrap_size_limit(10) == 0
 
 
+def test_whole_tokens_of_every_size_go_there_and_back_in_dce_style(etype: int) -> None:
+    for sender, receiver in (pair(etype, flags=DCE), pair(etype, flags=DCE)[::-1]):
+        for size in (0, 1, 16, 20_000, 70_001):
+            contents = layout("D", size)[0].data
+            for sealed in (True, False):
+                assert receiver.unwrap(sender.wrap(contents, sealed), sealed) == contents
+                token = sender.wrap(contents, sealed)
+                assert sender.wrap_size_limit(len(token), sealed) == size
+                room = bytearray(len(token))
+                assert receiver.unwrap_into(token, room, sealed) == size
+                assert room[:size] == contents
+
+
 def test_what_is_signed_beside_the_data_is_part_of_no_token(ends: tuple[Context, Context]) -> None:
     sender, _ = ends
     with_, without = sender.wrap_iov(layout("HSDS", 50)), sender.wrap_iov(layout("HD", 50))
@@ -273,3 +286,16 @@ def test_calls_before_the_handshake_and_after_the_end_are_refused() -> None:
         for call in (context.wrap_iov, context.unwrap_iov, context.wrap_iov_length):
             with pytest.raises(ContextError):
                 call(sent)
+
+
+# --- negotiated
+
+
+@pytest.mark.parametrize("etype", AES)
+def test_dce_style_may_be_negotiated_by_spnego(etype: int) -> None:
+    """One leg more inside, and so one more outside; the acceptor is established by the initiator's AP-REP."""
+    ours, theirs = pair(etype, flags=DCE, initiator={"mechanism": "negotiate"}, accept={"mechanism": "negotiate"})
+    assert theirs.flags & DCE == DCE
+    buffers = layout("HSDS", 24)
+    assert message_of(theirs.unwrap_iov(ours.wrap_iov(buffers))) == message_of(buffers)
+    assert len(ours.wrap(b"")) == 64 + MAC[etype]

@@ -42,7 +42,7 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.errors import DecodeError, IntegrityError, KerberosError
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.framing import unframe
-from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACCEPTOR, MicToken, WrapToken
+from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACCEPTOR, MicToken, WrapToken, rotated
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc
 from purekrb.names import Principal, PrincipalName
@@ -136,9 +136,13 @@ class _Inspector:
     def _wrap_token(self, data: bytes) -> dict[str, Any]:
         token = WrapToken.decode(data)
         plaintext = None
+        layout = {}
         if token.flags & SEALED:
             usage = KeyUsage.ACCEPTOR_SEAL if token.flags & SENT_BY_ACCEPTOR else KeyUsage.INITIATOR_SEAL
             plaintext = self._decrypt((usage,), None, token.data)
+            if plaintext is None and token.ec:
+                plaintext = self._decrypt((usage,), None, rotated(token.data, -token.ec))
+                layout = {} if plaintext is None else {"layout": "DCE style: rotated by EC + RRC"}
             trailer = token.ec + HEADER_SIZE
         else:
             plaintext, trailer = token.data, token.ec
@@ -146,6 +150,7 @@ class _Inspector:
             **_token_header(token),
             "EC": token.ec,
             "RRC": token.rrc,
+            **layout,
             "data": "<sealed>" if plaintext is None else _bytes(plaintext[: max(0, len(plaintext) - trailer)]),
         }
 

@@ -46,7 +46,10 @@ class IovBuffer(NamedTuple):
 
 _DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
 _HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
+_TYPES = max(IovType) + 1
 _FILLER = b"\xff"
+#: The contents of the buffers that occur once, by type; None where there is none.
+_Single = list["bytes | None"]
 #: (number of DATA buffers before it, contents) of each SIGN_ONLY buffer.
 _Signed = list[tuple[int, bytes]]
 
@@ -61,9 +64,19 @@ class IovProtection(CfxProtection):
         super().__init__(*arguments, **options)
         self._tail = self._ec + HEADER_SIZE + self._mac_size
         self._fill = _FILLER * self._ec
+        self._whole = wrap_header(self._receive_flags | SEALED, 0, self._sealed_rrc)
+        self._whole_size = HEADER_SIZE + self._sealed_rrc + BLOCK
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
+        if len(buffers) == 2 and buffers[0][0] == _HEADER and buffers[1][0] == _DATA:  # together they are a whole token
+            data = _bytes(buffers[1][1])
+            token = self.wrap(data, sealed)
+            start = len(token) - len(data)
+            return [IovBuffer(_HEADER, token[:start]), IovBuffer(_DATA, token[start:])]
+        return self._wrap_pieces(buffers, sealed)
+
+    def _wrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         single, pieces, signed = _parse(buffers, _HEADER)
         flags = self._send_flags | (SEALED if sealed and pieces else 0)
         snd_seq = self._next_seq()
@@ -80,20 +93,27 @@ class IovProtection(CfxProtection):
             copy = wrap_header(flags, 0, 0) + snd_seq
             front, tail = b"", self._seal.checksum(_mixed(pieces, signed), copy)
             ec = len(tail)
-        if _TRAILER in single:
-            single[_HEADER] = b"".join((wrap_header(flags, ec, 0), snd_seq, front))
-            single[_TRAILER] = tail
-        else:
+        if single[_TRAILER] is None:
             rrc = self._named_rotation(flags, ec, len(tail))
             single[_HEADER] = b"".join((wrap_header(flags, ec, rrc), snd_seq, tail, front))
+        else:
+            single[_HEADER] = b"".join((wrap_header(flags, ec, 0), snd_seq, front))
+            single[_TRAILER] = tail
         single[_PADDING] = b""
         return _filled(buffers, single, pieces, data)
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the message in DATA; with `sealed`, refuse DATA that is only signed."""
-        stream = any(buffer.type == _STREAM for buffer in buffers)
-        single, pieces, signed = _parse(buffers, _STREAM if stream else _HEADER)
-        token = single[_STREAM] if stream else single[_HEADER]
+        if len(buffers) == 2 and buffers[0][0] == _HEADER and buffers[1][0] == _DATA:
+            header = _bytes(buffers[0][1])
+            if header[:8] == self._whole and len(header) == self._whole_size:  # and together a token as `wrap` makes it
+                return [buffers[0], IovBuffer(_DATA, self.unwrap(header + _bytes(buffers[1][1]), sealed))]
+        return self._unwrap_pieces(buffers, sealed)
+
+    def _unwrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
+        single, pieces, signed = _parse(buffers, None)
+        stream = single[_STREAM] is not None
+        token = single[_STREAM] or single[_HEADER] or b""
         flags, ec, rrc, snd_seq = self._read_header(token)
         if flags & SEALED:
             front, tail = BLOCK, ec + HEADER_SIZE + self._mac_size
@@ -104,7 +124,7 @@ class IovProtection(CfxProtection):
             if ec != tail:
                 raise DecodeError(f"the checksum of a signed message has {tail} bytes")
         if stream:
-            if len(pieces) != 1 or len(single) != 1:
+            if len(pieces) != 1 or single[_TRAILER] is not None or single[_PADDING] is not None:
                 raise ValueError("beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY")
             size = len(token) - HEADER_SIZE - front - tail
             if size < 0:
@@ -137,9 +157,8 @@ class IovProtection(CfxProtection):
         """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
         single, pieces, _ = _parse(buffers, _HEADER)
         front, tail = (BLOCK, self._tail) if sealed and pieces else (0, self._mac_size)
-        sizes = {_HEADER: HEADER_SIZE + front, _TRAILER: tail, _PADDING: 0}
-        if _TRAILER not in single:
-            sizes[_HEADER] += tail
+        header = HEADER_SIZE + front + (tail if single[_TRAILER] is None else 0)
+        sizes = {_HEADER: header, _TRAILER: tail, _PADDING: 0}
         return [sizes.get(kind, len(data)) for kind, data in buffers]
 
     def _rotation(self, flags: int, ec: int, rrc: int) -> int:
@@ -151,15 +170,15 @@ class IovProtection(CfxProtection):
         return rotation
 
     def _ends(
-        self, single: dict[IovType, bytes], flags: int, ec: int, rrc: int, front: int, tail: int
+        self, single: _Single, flags: int, ec: int, rrc: int, front: int, tail: int
     ) -> tuple[bytes, bytes]:
         """Return what stands before and behind the data once the rotation is undone."""
-        header, trailer = single[_HEADER][HEADER_SIZE:], single.get(_TRAILER)
+        header, trailer = (single[_HEADER] or b"")[HEADER_SIZE:], single[_TRAILER]
         if trailer is None:
             rotation, trailer, header = self._named_rotation(flags, ec, tail), header[:tail], header[tail:]
         else:
             rotation = 0
-        if rrc != rotation or len(header) != front or len(trailer) != tail or single.get(_PADDING):
+        if rrc != rotation or len(header) != front or len(trailer) != tail or single[_PADDING]:
             raise DecodeError(
                 "the token is not split as wrap_iov does (HEADER, DATA, empty PADDING, TRAILER or none): "
                 "pass all of it as STREAM"
@@ -171,6 +190,8 @@ class DceProtection(IovProtection):
     """Per-message tokens in DCE style: a token in one piece is that of `wrap_iov` without TRAILER."""
 
     _ec = BLOCK
+    wrap_iov = IovProtection._wrap_pieces
+    unwrap_iov = IovProtection._unwrap_pieces
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return HEADER and DATA as one token."""
@@ -180,6 +201,12 @@ class DceProtection(IovProtection):
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a token; with `sealed`, refuse one that is only signed."""
         return self.unwrap_iov([IovBuffer(_STREAM, token), IovBuffer(_DATA)], sealed)[1].data
+
+    def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
+        """Write the data of a token into `out`, which has room for it, and return its size."""
+        data = self.unwrap(token, sealed)
+        out[: len(data)] = data
+        return len(data)
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose token has at most `output_size` bytes (0 where none fits)."""
@@ -194,22 +221,29 @@ class DceProtection(IovProtection):
         return rotation - ec if flags & SEALED else rotation
 
 
-def _parse(buffers: Sequence[IovBuffer], needed: IovType) -> tuple[dict[IovType, bytes], list[bytes], _Signed]:
-    """Return the buffers that occur once by type, the contents of DATA, and SIGN_ONLY with its place."""
-    single: dict[IovType, bytes] = {}
+def _bytes(data: bytes) -> bytes:
+    return data if type(data) is bytes else memoryview(data).tobytes()
+
+
+def _parse(buffers: Sequence[IovBuffer], token: IovType | None) -> tuple[_Single, list[bytes], _Signed]:
+    """Return the buffers that occur once by type, the contents of DATA, and SIGN_ONLY with its place.
+
+    `token` is HEADER where that alone is possible.
+    """
+    single: _Single = [None] * _TYPES
     pieces: list[bytes] = []
     signed: _Signed = []
     for kind, contents in buffers:
-        data = contents if type(contents) is bytes else memoryview(contents).tobytes()
+        data = _bytes(contents)
         if kind == _DATA:
             pieces.append(data)
         elif kind == _SIGN_ONLY:
             signed.append((len(pieces), data))
-        elif kind in single:
+        elif single[IovType(kind)] is not None:
             raise ValueError(f"there is more than one {IovType(kind).name} buffer")
         else:
             single[kind] = data
-    if needed not in single or (needed is _HEADER and _STREAM in single):
+    if (single[_HEADER] is None) == (single[_STREAM] is None) or (token is _HEADER and single[_HEADER] is None):
         raise ValueError("the buffers need one HEADER, or for unwrap_iov one STREAM instead")
     return single, pieces, signed
 
@@ -232,9 +266,7 @@ def _mixed(pieces: list[bytes], signed: _Signed) -> bytes:
     return b"".join((*mixed, *pieces[done:]))
 
 
-def _filled(
-    buffers: Iterable[IovBuffer], single: dict[IovType, bytes], pieces: list[bytes], data: bytes
-) -> list[IovBuffer]:
+def _filled(buffers: Iterable[IovBuffer], single: _Single, pieces: list[bytes], data: bytes) -> list[IovBuffer]:
     """Return `buffers` with `data`, cut as `pieces` are, in DATA, and what is in `single`."""
     filled = []
     ends = accumulate(map(len, pieces))
@@ -248,5 +280,5 @@ def _filled(
         elif kind == _SIGN_ONLY:
             filled.append(buffer)
         else:
-            filled.append(IovBuffer(kind, single[kind]))
+            filled.append(IovBuffer(kind, single[kind] or b""))
     return filled
