@@ -851,6 +851,10 @@ def test_tokens_of_other_layouts_are_split_anywhere() -> None:
     elsewhere = desc((TOKEN, whole[:16]), (DATA, whole[16:]))
     assert both.service.DecryptMessage(elsewhere) == 0
     assert elsewhere[1].Buffer == b"hello, service"
+    both.client.EncryptMessage(0, message)
+    whole = message[0].Buffer + message[1].Buffer
+    with refused(sspi.SEC_E_BUFFER_TOO_SMALL):  # nothing of a message is dropped
+        both.service.DecryptMessage(desc((TOKEN, whole[:62]), (DATA, whole[62:])))
 
 
 def test_rc4_contexts_seal_and_have_no_signatures() -> None:

@@ -110,6 +110,8 @@ def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
     if not streams:
         token = the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
         plaintext, qop = _unwrap(context, token.Buffer, data, _joined(padding))
+        if len(plaintext) > sum(buffer.BufferSize for buffer in data if not _is_signed_only(buffer)):
+            raise RefusedError(SEC_E_BUFFER_TOO_SMALL, "TOKEN holds a part of the message: pass all of it as STREAM")
         _scatter(plaintext, data)
         return qop
     targets = [buffer for buffer in data if not _is_signed_only(buffer)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
@@ -13,6 +14,8 @@ from purekrb.errors import ApError, ChannelBindingsError, KdcError, KerberosErro
 from purekrb.sspi import constants as c
 
 __all__ = ["Phase", "RefusedError", "sspi_function"]
+
+log = logging.getLogger("purekrb.sspi")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,10 +133,12 @@ def _sspi_error(error: KerberosError, status: int, funcname: str) -> SspiError:
     major = _GSS_ERRORS.get(status, _GSS_FAILURE) << 16
     if isinstance(error, SequenceError):  # in GSS-API, no error but a warning
         major = _GSS_SUPPLEMENTARY[error.reason]
-    return SspiError(
+    failure = SspiError(
         f"{_NAMES[status]}: {error}",
         winerror=status,
         funcname=funcname,
         krb_code=error.code if isinstance(error, KdcError | ApError) else None,
         gss_major=major,
     )
+    log.debug("%s", failure)
+    return failure
