@@ -224,7 +224,7 @@ EncTicketPart.schema = Application(
         Field(1, "key", _KEY),
         Field(2, "crealm", _STRING),
         Field(3, "cname", _NAME),
-        Field(4, "transited", TransitedEncoding.schema),
+        Field(4, "transited", Remembered(TransitedEncoding.schema)),
         Field(5, "authtime", _TIME),
         Field(6, "starttime", _TIME, optional=True),
         Field(7, "endtime", _TIME),

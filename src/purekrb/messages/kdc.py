@@ -429,10 +429,16 @@ KdcReqBody.struct = _Struct(
     },
     rename={"from": "from_"},
 )
-_BODY = _Type(
-    lambda component: KdcReqBody.decode(_read_element(component)),
-    lambda parent, at, body: _write_element(parent, at, body.encode()),
-)
+
+
+def _write_body(parent: Any, at: Any, body: KdcReqBody) -> None:
+    if body._received:
+        _write_element(parent, at, body._received)
+    else:
+        KdcReqBody.struct.fill(parent[at], body)
+
+
+_BODY = _Type(lambda component: KdcReqBody.decode(_read_element(component)), _write_body)
 
 
 def _request(make: Callable[..., Any], msg_type: MessageType) -> _Struct:
