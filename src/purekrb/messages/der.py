@@ -63,18 +63,26 @@ _write_headers = struct.Struct("4B").pack
 _SMALL_INTEGERS = tuple(bytes((n,)) for n in range(0x80))
 
 
+def header(tag: int, size: int) -> bytes:
+    """Return tag and minimal definite length of contents of `size` bytes."""
+    if size < 0x80:
+        return bytes((tag, size))
+    if size < 0x100:
+        return bytes((tag, 0x81, size))
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(length))) + length
+
+
 def tlv(tag: int, contents: bytes) -> bytes:
     """Return tag, minimal definite length and `contents`."""
-    size = len(contents)
-    if size < 0x80:
-        return bytes((tag, size)) + contents
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + contents
+    return header(tag, len(contents)) + contents
 
 
 def _long_length(buf: bytes, at: int) -> tuple[int, int]:
     """Return (start, length) for the length octets at `at`, which are not of the short form."""
     count = buf[at] & 0x7F
+    if count == 1 and buf[at + 1] >= 0x80:
+        return at + 2, buf[at + 1]
     if not 1 <= count <= 4:
         raise DecodeError("an indefinite or oversized length is not DER")
     start = at + 1 + count
@@ -403,7 +411,8 @@ class Sequence:
                     parts.append(_write_headers(outer, size + 2, inner, size))
                     parts.append(contents)
                 else:
-                    parts.append(tlv(outer, tlv(inner, contents)))
+                    head = header(inner, size)
+                    parts += (header(outer, len(head) + size), head, contents)
             elif not optional:
                 raise ValueError(f"field {name} is required")
         return b"".join(parts)
