@@ -12,14 +12,16 @@ from datetime import timedelta
 
 import pytest
 
-from purekrb import Acceptor, ApError, Initiator, KerberosError, Principal, ServiceTicket
+from purekrb import Acceptor, ApError, Flag, Initiator, IovBuffer, KerberosError, Principal, ServiceTicket
 from purekrb.constants import NTLM_OID, ErrorCode
 from purekrb.exchanges.runner import KdcRequest
 from support import recordings
+from support.iov import message_of
 from support.recordings import Entry, Tape
 
 RECORDED = recordings.load("mit")
 NEGOTIATED = recordings.load("negotiate")
+PIECES = recordings.load("pieces")
 KDC, CONTEXT = ("AS", "TGS"), ("initiator", "acceptor")
 
 
@@ -251,6 +253,44 @@ def test_the_mics_of_a_recorded_negotiation_count(entry: Entry) -> None:
 def test_negotiations_are_recorded_with_every_peer() -> None:
     found = {(entry["kind"], re.sub(r"recorded from (\S+).*", r"\1", entry["source"])) for entry in NEGOTIATED}
     assert found == {(kind, peer) for kind in CONTEXT for peer in ("MIT", "Heimdal", "Java", "pyspnego")}
+
+
+# -- tokens in pieces
+
+
+def style(entry: Entry) -> str:
+    return f"{entry['kind']}-{entry['etype']}-{'dce-style' if entry['flags'] & Flag.DCE_STYLE else 'standard'}"
+
+
+@pytest.mark.parametrize("entry", PIECES, ids=style)
+def test_recorded_tokens_in_pieces_are_made_and_read_byte_for_byte(entry: Entry) -> None:
+    messages = entry["messages"]
+    replay = Replay(entry | {"messages": []})
+    context = replay.run()
+    assert isinstance(context, Initiator | Acceptor)
+    assert replay.sent == entry["sent"]
+    assert len(replay.sent) + len(entry["received"]) == (3 if entry["flags"] & Flag.DCE_STYLE else 2)
+    for message in messages:
+        sealed = message["protection"] == "sealed"
+        given, pieces = (recordings.pieces_of(message, name) for name in ("given", "pieces"))
+        if message["by"] == entry["kind"]:
+            assert context.wrap_iov(given, sealed) == pieces
+            continue
+        for number, (kind, data) in enumerate(pieces):
+            if data:
+                altered = [*pieces[:number], IovBuffer(kind, _altered(data)), *pieces[number + 1 :]]
+                with pytest.raises(KerberosError):
+                    context.unwrap_iov(altered, sealed)
+        assert message_of(context.unwrap_iov(pieces, sealed)) == message_of(given)
+    assert replay.tape.left == []
+
+
+def test_pieces_are_recorded_in_every_style_both_ways() -> None:
+    found = {(entry["kind"], entry["etype"], entry["flags"]) for entry in PIECES}
+    flags = {int(Flag.DEFAULT), int(Flag.DEFAULT | Flag.DCE_STYLE)}
+    assert found == {(kind, etype, style) for kind in CONTEXT for etype in (17, 18, 19, 20) for style in flags}
+    for entry in PIECES:
+        assert {message["by"] for message in entry["messages"]} == set(CONTEXT)
 
 
 def test_a_tape_refuses_to_give_other_random_bytes_than_it_has() -> None:

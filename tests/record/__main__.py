@@ -5,9 +5,10 @@
 
 For each encryption type: an AS exchange with pre-authentication, a TGS exchange, a context that purekrb initiates and
 one that MIT initiates, each with sealed, signed and MIC tokens both ways. MIT's KDC and its GSS-API are started for it
-on loopback, with new keys. Then contexts by SPNEGO with MIT (also with a client that prefers NTLM), Heimdal, Java and
-pyspnego, in both roles. Needed anew only when purekrb's own messages change, for instance the order in which it
-draws random bytes: tests/exchange/test_recorded.py, which replays the files without MIT, then says so.
+on loopback, with new keys. Then contexts with tokens in pieces, also in DCE style, and contexts by SPNEGO with MIT
+(also with a client that prefers NTLM), Heimdal, Java and pyspnego, in both roles. Needed anew only when purekrb's own
+messages change, for instance the order in which it draws random bytes: tests/exchange/test_recorded.py, which replays
+the files without MIT, then says so.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from purekrb import Acceptor, Credential, Initiator, KdcClient, Keytab, ServiceTicket
+from purekrb import Acceptor, Credential, Flag, Initiator, KdcClient, Keytab, ServiceTicket
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import send
 from support import mit, recordings
 from support.gss_peer import GssPeer, PeerContext
 from support.heimdal import start_heimdal_peer
+from support.iov import layout, message_of
 from support.java import start_java_peer
 from support.mit import MitRealm
 from support.ntlm import start_ntlm_peer
@@ -99,10 +101,25 @@ class Recorder:
 
     def negotiate(self, kind: str, name: str, peer: Any) -> Entry:
         """Return the entry of a context by SPNEGO in which purekrb is the `kind` and `peer` the other end."""
-        etype = 18
+        entry, ours = self._context(kind, name, peer, 18, mechanism="negotiate")
+        self._converse(entry, ours, peer)
+        return entry
+
+    def pieces(self, kind: str, etype: int, flags: Flag) -> Entry:
+        """Return the entry of a context with MIT in which purekrb is the `kind` and messages are tokens in pieces."""
+        if kind == "initiator":
+            peer = self.gss.accept(self.realm.service_keytab)
+        else:
+            peer = self.gss.initiate(f"svc-{etype}@localhost", self.realm.kinit("user"), flags=flags)
+        entry, ours = self._context(kind, self.gss_name, peer, etype, flags=int(flags))
+        self._converse_in_pieces(entry, ours, peer)
+        return entry
+
+    def _context(self, kind: str, name: str, peer: Any, etype: int, **how: Any) -> tuple[Entry, Initiator | Acceptor]:
+        """Return the entry of a handshake of any number of legs, and our end."""
         ticket = KdcClient(self.realm.config).get_ticket(self.user, f"svc-{etype}/localhost")
         entry, tape = self._begin(kind, name, etype)
-        entry |= {"mechanism": "negotiate"}
+        entry |= how
         ours: Initiator | Acceptor
         if kind == "initiator":
             entry |= {"ticket": self._ticket(ticket, self.service_keytab)}
@@ -118,9 +135,8 @@ class Recorder:
             if answer is None:
                 break
             entry["sent"].append(answer)
-        self._converse(entry, ours, peer)
-        entry["random"] = tape.drawn
-        return entry
+        entry["random"] = tape.drawn  # the very list that still grows
+        return entry, ours
 
     def _begin(self, kind: str, peer: str, etype: int) -> tuple[Entry, LiveTape]:
         now = datetime.now(timezone.utc)
@@ -178,6 +194,26 @@ class Recorder:
                 messages += [mine, yours]
         entry["messages"] = messages
 
+    @staticmethod
+    def _converse_in_pieces(entry: Entry, ours: Initiator | Acceptor, theirs: PeerContext) -> None:
+        """Exchange tokens of each layout both ways; both sides check what they get."""
+        messages: list[Entry] = []
+        peer_kind = "acceptor" if entry["kind"] == "initiator" else "initiator"
+        for protection in ("sealed", "signed"):
+            sealed = protection == "sealed"
+            for letters in ("HD", "HDDT", "HSDS", "DSHDPT", "HS"):
+                given = layout(letters, 21)
+                mine = ours.wrap_iov(given, sealed)
+                if message_of(theirs.unwrap_iov(mine)[0]) != message_of(given):
+                    raise RuntimeError("MIT reads something else than was sent")
+                yours = theirs.wrap_iov(given, sealed=sealed)
+                if message_of(ours.unwrap_iov(yours, sealed)) != message_of(given):
+                    raise RuntimeError("purekrb reads something else than MIT sent")
+                for by, pieces in ((entry["kind"], mine), (peer_kind, yours)):
+                    plain = [[[int(kind), data] for kind, data in buffers] for buffers in (given, pieces)]
+                    messages.append({"by": by, "protection": protection, "given": plain[0], "pieces": plain[1]})
+        entry["messages"] = messages
+
 
 def record_negotiations(recorder: Recorder, directory: Path) -> Iterator[Entry]:
     """Yield the entries of contexts by SPNEGO, with each peer in both roles."""
@@ -218,6 +254,14 @@ def main() -> None:
                 about = f"Exchanges with MIT Kerberos, {etype_name}; vectors/README.md says what the fields mean."
                 recordings.save(file, about, recorder.record(etype))
                 print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+            for etype in (17, 18, 19, 20):
+                file = RECORDED / f"pieces-etype-{etype}.json"
+                about = f"Tokens in pieces, {realm.etypes[etype]}; vectors/README.md says what the fields mean."
+                styles = (Flag.DEFAULT, Flag.DEFAULT | Flag.DCE_STYLE)
+                kinds = ("initiator", "acceptor")
+                entries = [recorder.pieces(kind, etype, flags) for flags in styles for kind in kinds]
+                recordings.save(file, about, entries)
+                print(file)
             file = RECORDED / "negotiate-etype-18.json"
             about = "Contexts by SPNEGO, aes256-cts-hmac-sha1-96; vectors/README.md says what the fields mean."
             recordings.save(file, about, list(record_negotiations(recorder, directory)))

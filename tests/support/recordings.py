@@ -15,7 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from purekrb import Acceptor, Credential, EncryptionKey, Initiator, KeytabEntry, Principal, ServiceTicket, crypto
+from purekrb import (
+    Acceptor,
+    Credential,
+    EncryptionKey,
+    Flag,
+    Initiator,
+    IovBuffer,
+    IovType,
+    KeytabEntry,
+    Principal,
+    ServiceTicket,
+    crypto,
+)
 from purekrb.constants import KeyUsage, PaDataType
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
 from purekrb.exchanges.kdc_reply import open_reply
@@ -38,6 +50,7 @@ __all__ = [
     "initiate",
     "load",
     "opened",
+    "pieces_of",
     "read_message",
     "save",
     "send_message",
@@ -109,8 +122,14 @@ def get_service_ticket(entry: Entry, tape: Tape, send: Send) -> ServiceTicket:
 def initiate(entry: Entry, tape: Tape) -> Initiator:
     """Return the initiator with the recorded ticket."""
     ticket, mechanism = ticket_of(entry["ticket"], entry["etype"]), entry.get("mechanism", "kerberos")
-    etypes = (entry["etype"],)
-    return Initiator(ticket, mechanism=mechanism, permitted_etypes=etypes, clock=tape.clock, random=tape.random)
+    return Initiator(
+        ticket,
+        flags=Flag(entry.get("flags", Flag.DEFAULT)),
+        mechanism=mechanism,
+        permitted_etypes=(entry["etype"],),
+        clock=tape.clock,
+        random=tape.random,
+    )
 
 
 def accept(entry: Entry, tape: Tape) -> Acceptor:
@@ -139,6 +158,11 @@ def read_message(context: Initiator | Acceptor, message: Entry) -> None:
     else:
         data = context.unwrap(message["token"], sealed=message["protection"] == "sealed")
         assert data == message["data"]
+
+
+def pieces_of(message: Entry, name: str) -> list[IovBuffer]:
+    """Return the buffers that `message` has under that name: "given" to wrap_iov, or "pieces" of the token."""
+    return [IovBuffer(IovType(kind), data) for kind, data in message[name]]
 
 
 # -- tickets
