@@ -22,6 +22,7 @@ __all__ = [
     "PrfKey",
     "NegState",
     "DEFAULT_ETYPES",
+    "KERB_AP_OPTIONS_CBT",
     "KRB5_MECH_OID",
     "MS_KRB5_MECH_OID",
     "SPNEGO_OID",
@@ -309,6 +310,9 @@ class PrfKey(IntEnum):
 
 
 Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG
+
+#: In AD-AP-OPTIONS: the client knows channel bindings, so that their absence is meant. Source: MS-KILE 3.2.5.8.
+KERB_AP_OPTIONS_CBT = 0x4000
 
 
 class NegState(IntEnum):

@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from purekrb import (
+    Acceptor,
     CCache,
     ChannelBindings,
     Credential,
@@ -26,8 +28,8 @@ from purekrb import (
     crypto,
 )
 from purekrb.cli.inspect import MAX_INPUT, describe
-from purekrb.constants import AuthDataType, KeyUsage, TicketFlags
-from purekrb.gss.framing import frame
+from purekrb.constants import MS_KRB5_MECH_OID, AuthDataType, KeyUsage, TicketFlags
+from purekrb.gss.framing import frame, unframe
 from purekrb.messages.ap import (
     AuthorizationData,
     AuthorizationDataEntry,
@@ -37,10 +39,11 @@ from purekrb.messages.ap import (
     Ticket,
 )
 from purekrb.messages.der import tlv
+from purekrb.messages.spnego import NegTokenResp
 from purekrb.testing import Realm
 from support.canaries import leaks
 from support.commands import Commands
-from support.contexts import acceptor
+from support.contexts import acceptor, ap_req, authenticator, if_relevant
 from support.credential_files import CCacheWriter, good_ccache, good_keytab, keytab_file, keytab_record
 from support.recordings import Entry, load
 from support.tickets import issue
@@ -70,7 +73,7 @@ def at(tree: Any, *path: str | int) -> Any:
 
 def recorded(etype: int) -> list[Entry]:
     """The recorded exchanges of an etype: AS, TGS, a context that we initiate, one that we accept."""
-    return [entry for entry in load() if entry["etype"] == etype]
+    return [entry for entry in load("mit") if entry["etype"] == etype]
 
 
 def key_of(entry: dict[str, Any]) -> EncryptionKey:
@@ -197,6 +200,62 @@ def test_a_context_token_shows_bindings_delegation_and_etypes_but_no_key(realm: 
     assert forwarded.session_key.contents.hex() in shown
     assert "[" not in plain.out
     assert run("inspect", "token").out.count("decrypted") == 0
+
+
+@pytest.mark.parametrize("entry", load("negotiate"), ids=lambda entry: f"{entry['kind']}-{entry['source'][14:22]}")
+def test_each_token_of_recorded_negotiations_is_opened(entry: dict[str, Any]) -> None:
+    ours = entry["kind"] == "initiator"
+    keys = [key_of((entry["ticket"] if ours else entry)["service_key"])]
+    sides = (entry["sent"], entry["received"]) if ours else (entry["received"], entry["sent"])
+    tokens = [token for both in zip_longest(*sides) for token in both if token]
+    first = at(describe(tokens[0], keys), "GSS-API token")
+    assert first["mechanism"] == "SPNEGO (Negotiate)"
+    assert "Kerberos V5" in at(first, "NegTokenInit", "mech_types")
+    last = [at(describe(token, keys), "NegTokenResp") for token in tokens[1:]]
+    assert last[-1]["neg_state"] == "ACCEPT_COMPLETED 0"
+    if "NTLM" in entry["source"]:
+        assert at(first, "NegTokenInit", "mech_types") == ["NTLM", "Kerberos V5"]
+        assert last[0] == {"neg_state": "REQUEST_MIC 3", "supported_mech": "Kerberos V5"}
+        assert at(last[-1], "mech_list_mic", "flags") == ["acceptor-subkey"]
+    else:
+        request = at(first, "NegTokenInit", "mech_token", "GSS-API token", "ApReq")
+        assert at(request, "authenticator", "decrypted", "Authenticator", "cksum", "checksum", "bindings") == "none"
+    assert any("ApRep" in str(answer) for answer in last)
+
+
+def test_hints_and_microsofts_name_are_named() -> None:
+    hints = Acceptor([]).step(b"")
+    tree = at(describe(hints or b""), "GSS-API token", "NegTokenInit2")
+    assert tree["mech_types"] == ["Microsoft's Kerberos V5", "Kerberos V5"]
+    assert at(tree, "neg_hints", "hint_name") == "not_defined_in_RFC4178@please_ignore"
+    ticket, _ = issue()
+    token = frame(*unframe(Initiator(ticket).step() or b""), MS_KRB5_MECH_OID)
+    assert at(describe(token), "GSS-API token", "mechanism") == "Microsoft's Kerberos V5"
+
+
+def test_tokens_inside_tokens_are_opened_eight_levels_deep() -> None:
+    token = b"token"
+    for _ in range(20):
+        token = NegTokenResp(None, None, token).encode()
+    tree, depth = describe(token), 0
+    while isinstance(tree, dict):
+        tree, depth = at(tree, "NegTokenResp", "response_token"), depth + 1
+    assert depth == 9
+    assert "..." not in str(at(describe(NegTokenResp(None, None, b"junk").encode()), "NegTokenResp", "response_token"))
+
+
+def test_what_windows_adds_to_an_authenticator_is_readable() -> None:
+    ticket, keys = issue()
+    added = if_relevant(
+        AuthorizationDataEntry(AuthDataType.AP_OPTIONS, bytes.fromhex("00400000")),
+        AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, "HTTP/web".encode("utf-16-le")),
+        AuthorizationDataEntry(AuthDataType.AP_OPTIONS, bytes.fromhex("00000000")),
+    )
+    token = ap_req(ticket, authenticator(ticket, authorization_data=(added,)))
+    tree = at(describe(token, [keys[0].key]), "GSS-API token", "ApReq", "authenticator", "decrypted", "Authenticator")
+    entries = at(tree, "authorization_data", 0, "ad_data")
+    assert [entry["ad_data"] for entry in entries] == ["the client knows channel bindings", "HTTP/web", "00000000"]
+    assert at(tree, "cksum", "checksum", "bindings") == "none"
 
 
 def test_a_key_file_opens_what_it_fits(realm: Realm, run: Commands) -> None:

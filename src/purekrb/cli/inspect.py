@@ -23,6 +23,10 @@ from purekrb import crypto
 from purekrb.cli.klist import asn1_flags
 from purekrb.cli.output import Output, visible
 from purekrb.constants import (
+    KERB_AP_OPTIONS_CBT,
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    SPNEGO_OID,
     AddressType,
     ApOptions,
     AuthDataType,
@@ -32,6 +36,7 @@ from purekrb.constants import (
     KdcOptions,
     KeyUsage,
     NameType,
+    NegState,
     PaDataType,
     TicketFlags,
     flag_names,
@@ -40,11 +45,11 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.files import read_private
 from purekrb.credentials.keytab import Keytab
 from purekrb.errors import DecodeError, IntegrityError, KerberosError
-from purekrb.gss.checksum import GssChecksum
-from purekrb.gss.framing import unframe
+from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
+from purekrb.gss.framing import is_framed_for, mechanism_names, unframe, unframe_mechanism
 from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACCEPTOR, MicToken, WrapToken, rotated
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages import ap, kdc
+from purekrb.messages import ap, kdc, spnego
 from purekrb.names import Principal, PrincipalName
 
 __all__ = ["add_arguments", "run", "describe"]
@@ -52,7 +57,7 @@ __all__ = ["add_arguments", "run", "describe"]
 MAX_INPUT = 16 << 20
 #: Bytes of what has no structure that are shown.
 MAX_SHOWN = 64
-#: Levels of AD-IF-RELEVANT that are opened.
+#: Levels of AD-IF-RELEVANT, or of tokens inside tokens, that are opened.
 MAX_DEPTH = 8
 
 _MESSAGES: dict[int, Any] = {
@@ -71,6 +76,8 @@ _MESSAGES: dict[int, Any] = {
     0x7B: ap.EncApRepPart,
     0x7D: ap.EncKrbCredPart,
     0x7E: ap.KrbError,
+    0xA0: spnego.NegTokenInit,
+    0xA1: spnego.NegTokenResp,
 }
 #: The EncryptedData in each message: its field, the key usages that may apply, and what is inside.
 _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
@@ -159,7 +166,10 @@ class _Inspector:
         return {**_token_header(token), "checksum": _bytes(token.data)}
 
     def _framed_token(self, data: bytes) -> dict[str, Any]:
-        tok_id, inner = unframe(data)
+        if is_framed_for(data, SPNEGO_OID):
+            return {"GSS-API token": {"mechanism": mechanism_names([SPNEGO_OID]), **self._negotiation(data)}}
+        mechanism = MS_KRB5_MECH_OID if is_framed_for(data, MS_KRB5_MECH_OID) else KRB5_MECH_OID
+        tok_id, inner = unframe(data, mechanism)
         if tok_id in _RC4_TOKENS:
             seal_alg = {"SEAL_ALG": inner[2:4].hex()} if tok_id == b"\x02\x01" else {}
             return {
@@ -171,7 +181,19 @@ class _Inspector:
                     **({"confounder and data": _bytes(inner[22:])} if seal_alg else {}),
                 }
             }
-        return {"GSS-API token": {"mechanism": "Kerberos V5", "TOK_ID": tok_id.hex(), **self._message(inner)}}
+        return {
+            "GSS-API token": {
+                "mechanism": mechanism_names([mechanism]), "TOK_ID": tok_id.hex(), **self._message(inner)
+            }
+        }
+
+    def _negotiation(self, data: bytes) -> dict[str, Any]:
+        inner = unframe_mechanism(data, SPNEGO_OID)
+        try:
+            return self._message(inner)
+        except DecodeError:
+            message = spnego.NegTokenInit2.decode(inner)  # an acceptor's, which differs in two fields
+        return {"NegTokenInit2": self._value(message)}
 
     # -- files and messages
 
@@ -206,6 +228,12 @@ class _Inspector:
         if isinstance(value, bytes):
             if name == "salt":
                 return value.decode(errors="backslashreplace")
+            if name in ("mech_types", "supported_mech"):
+                return mechanism_names([value])
+            if name in ("mech_token", "response_token"):
+                return self._nested(value)
+            if name == "mech_list_mic":
+                return self._inside(self._mic_token, value)
             return self._ticket(value) if name in ("ticket", "tickets", "additional_tickets") else _bytes(value)
         if isinstance(value, Principal | PrincipalName):
             kind = _enum_name(NameType, value.name_type)
@@ -249,7 +277,8 @@ class _Inspector:
 
     def _gss_checksum(self, data: bytes) -> Any:
         checksum = GssChecksum.decode(data)
-        tree = {"flags": flag_names(Flag, checksum.flags), "bindings": checksum.bindings.hex()}
+        bindings = "none" if checksum.bindings == NO_BINDINGS else checksum.bindings.hex()
+        tree = {"flags": flag_names(Flag, checksum.flags), "bindings": bindings}
         if checksum.delegation is not None:
             tree["delegation"] = self._value(ap.KrbCred.decode(checksum.delegation))
         return tree
@@ -271,11 +300,25 @@ class _Inspector:
     def _authorization_data(self, kind: int, data: bytes) -> Any:
         if kind == AuthDataType.ETYPE_NEGOTIATION:
             return [etype_name(etype) for etype in ap.EtypeList.decode(data).entries]
+        if kind == AuthDataType.AP_OPTIONS and int.from_bytes(data, "little") == KERB_AP_OPTIONS_CBT:
+            return "the client knows channel bindings"
+        if kind == AuthDataType.CLIENT_TARGET:
+            return data.decode("utf-16-le", errors="backslashreplace")
         if kind != AuthDataType.IF_RELEVANT or self._depth == MAX_DEPTH:
             return _bytes(data)
         self._depth += 1
         try:
             return self._value(ap.AuthorizationData.decode(data).entries)
+        finally:
+            self._depth -= 1
+
+    def _nested(self, data: bytes) -> Any:
+        """Return the tree of a token inside another, which may hold one as well."""
+        if self._depth == MAX_DEPTH:
+            return _bytes(data)
+        self._depth += 1
+        try:
+            return self._inside(self.anything, data)
         finally:
             self._depth -= 1
 
@@ -329,6 +372,7 @@ _FORMATS: dict[str, Callable[[int], Any]] = {
     "flags": lambda value: asn1_flags(TicketFlags, value),
     "ap_options": lambda value: asn1_flags(ApOptions, value),
     "kdc_options": lambda value: asn1_flags(KdcOptions, value),
+    "neg_state": lambda value: _enum_name(NegState, value),
     "error_code": lambda value: _enum_name(ErrorCode, value),
     "padata_type": lambda value: _enum_name(PaDataType, value),
     "ad_type": lambda value: _enum_name(AuthDataType, value),

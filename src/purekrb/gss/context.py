@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
+    KERB_AP_OPTIONS_CBT,
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
@@ -100,8 +101,6 @@ _OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
 
 #: The largest token that `step` looks at, in bytes; Windows' default maximum. Source: MS-KILE 3.1.1.
 MAX_TOKEN = 48_000
-#: KERB_AP_OPTIONS_CBT: the client knows channel bindings, so their absence is meant. Source: MS-KILE 3.2.5.8.
-_CLIENT_SENDS_BINDINGS = 0x4000
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 
@@ -951,7 +950,7 @@ class Acceptor(SecurityContext):
             return False
         if len(options) > 1 or len(options[0]) != 4:
             raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
-        return bool(int.from_bytes(options[0], "little") & _CLIENT_SENDS_BINDINGS)
+        return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
 
     def _krb_error(self, code: int, moment: datetime) -> bytes:
         """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""
