@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
 from threading import Lock
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, cast
 
 from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
@@ -102,6 +102,8 @@ class CfxProtection:
         random: RandomBytes,
         seen: int = 0,
     ) -> None:
+        if key.etype not in self.etypes:
+            raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(key.etype)}")
         profile = crypto.profile_of(key.etype)
         self._mac_size = profile.checksum_size
         self._confounder_size = profile.confounder_size
@@ -292,7 +294,4 @@ def rotated(body: bytes, turn: int) -> bytes:
 
 
 def _cipher(key: EncryptionKey, usage: int) -> AesUsageCipher:
-    cipher = crypto.usage_cipher(key, usage)
-    if not isinstance(cipher, AesUsageCipher):
-        raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(key.etype)}")
-    return cipher
+    return cast(AesUsageCipher, crypto.usage_cipher(key, usage))
