@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import purekrb
-from purekrb import Credential, KdcClient, Principal, crypto, sspi
+from purekrb import Credential, KdcClient, Keytab, Principal, crypto, sspi
 from purekrb.constants import NTLM_OID, NegState
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.testing import Realm
@@ -191,8 +191,9 @@ def test_both_takes_what_there_is(lab: Realm, tmp_path: Path) -> None:
         ("alice", "", "pw"),
         ("alice", None, "pw"),
         ("alice@example.test", None, "pw"),
+        ["alice", "example.test", "pw"],
     ],
-    ids=["realm", "DNS domain", "NetBIOS domain", "default realm", "none", "UPN"],
+    ids=["realm", "DNS domain", "NetBIOS domain", "default realm", "none", "UPN", "list"],
 )
 def test_a_user_logs_on_with_a_password(lab: Realm, logon: Any) -> None:
     client = acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=logon)
@@ -200,11 +201,34 @@ def test_a_user_logs_on_with_a_password(lab: Realm, logon: Any) -> None:
     assert accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET))) == "alice@EXAMPLE.TEST"
 
 
-@pytest.mark.parametrize("logon", [("", "EXAMPLE.TEST", "pw"), ("alice", "pw"), ("@example.test", None, "pw")])
+@pytest.mark.parametrize(
+    "logon",
+    [("", "EXAMPLE.TEST", "pw"), ("alice", "pw"), ("@example.test", None, "pw"), ("alice", "EXAMPLE.TEST", None)],
+)
 def test_authentication_data_without_a_user_are_refused(lab: Realm, logon: Any) -> None:
     with refused(sspi.SEC_E_UNKNOWN_CREDENTIALS, "AcquireCredentialsHandle") as caught:
         acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=logon)
     assert "pw" not in str(caught.value)
+
+
+def test_credentials_of_the_other_side_are_refused(lab: Realm) -> None:
+    sspi.set_default_credential(lab.add_user("alice", "pw"), keytab=lab.keytab(TARGET))  # not taken in their place
+    for use, unfit in ((sspi.SECPKG_CRED_INBOUND, lab.add_user("bob", "pw")), (sspi.SECPKG_CRED_OUTBOUND, Keytab())):
+        with refused(sspi.SEC_E_UNKNOWN_CREDENTIALS):
+            acquire(use, auth_data=unfit)
+        assert acquire(use)
+
+
+def test_a_name_is_told_as_an_spn_not_as_a_quoted_principal() -> None:
+    name = Principal(("OrderSvc", "web.example.test", "CN=Orders\\, EU,DC=example,DC=test"), "EXAMPLE.TEST")
+    ours = credentials(service=name)
+    spn = "/".join(name.components)
+    assert ours.service.QueryCredentialsAttributes(sspi.SECPKG_CRED_ATTR_NAMES) == f"{spn}@EXAMPLE.TEST"
+    _, _, token = first_leg(ours.client, target=spn)
+    service = sspi.CtxtHandle()
+    sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, room())
+    for attribute in (sspi.SECPKG_ATTR_TARGET_INFORMATION, sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET):
+        assert service.QueryContextAttributes(attribute) == spn
 
 
 def test_a_service_account_accepts_with_its_password(lab: Realm) -> None:

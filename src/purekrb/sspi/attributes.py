@@ -71,14 +71,18 @@ def _native_names(context: SecurityContext, _target: str) -> tuple[str, str]:
     return str(context.initiator), str(context.acceptor)
 
 
+def _spn(context: SecurityContext) -> str:
+    return "/".join(context.acceptor.components)  # nothing is quoted
+
+
 def _target_information(context: SecurityContext, target: str) -> str:
-    return target or str(context.acceptor.name)
+    return target or _spn(context)
 
 
 def _client_specified_target(context: SecurityContext, _target: str) -> str:
     if not isinstance(context, Acceptor):
         raise RefusedError(c.SEC_E_UNSUPPORTED_FUNCTION, "CLIENT_SPECIFIED_TARGET is for services to ask")
-    return context.client_target or str(context.acceptor.name)
+    return context.client_target or _spn(context)
 
 
 _ATTRIBUTES: dict[int, Callable[[SecurityContext, str], Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -61,7 +62,7 @@ __all__ = [
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 #: (user, domain, password), or what purekrb has in their place.
-AuthData = tuple[str, str | None, str] | Credential | Keytab
+AuthData = Sequence[str | None] | Credential | Keytab
 
 
 class SecPkgInfo(TypedDict):
@@ -181,7 +182,8 @@ class CredHandle:
             raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, f"credentials have no attribute {attribute}")
         if self._credential is not None:
             return str(self._credential.principal)
-        return str(self.service or service_keytab(self).principals[0])
+        name = self.service or service_keytab(self).principals[0]
+        return "/".join(name.components) + (f"@{name.realm}" if name.realm else "")  # an SPN: nothing is quoted
 
     @sspi_function(Phase.CLIENT)
     def FreeCredentialsHandle(self) -> None:
@@ -265,7 +267,10 @@ def AcquireCredentialsHandle(
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS, f"the use of credentials is INBOUND, OUTBOUND or BOTH, not {credential_use}"
         )
-    logon = _logon(auth_data) if isinstance(auth_data, tuple) else None
+    unfit = {SECPKG_CRED_INBOUND: Credential, SECPKG_CRED_OUTBOUND: Keytab}.get(credential_use)
+    if unfit is not None and isinstance(auth_data, unfit):
+        raise RefusedError(SEC_E_UNKNOWN_CREDENTIALS, "a Credential is for OUTBOUND use, a Keytab for INBOUND use")
+    logon = None if auth_data is None or isinstance(auth_data, Credential | Keytab) else _logon(auth_data)
     credential = keytab = service = problem = None
     if credential_use & SECPKG_CRED_OUTBOUND:
         try:
@@ -294,24 +299,22 @@ QueryCredentialsAttributes = CredHandle.QueryCredentialsAttributes
 FreeCredentialsHandle = CredHandle.FreeCredentialsHandle
 
 
-def _logon(auth_data: tuple[str, str | None, str]) -> tuple[Principal, str]:
+def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
     """Return the principal and the password of (user, domain, password).
 
     The domain is a DNS or NetBIOS name, or stands behind the user as in alice@example.test, or is the default realm.
     """
-    try:
-        user, domain, password = auth_data
-    except ValueError:
-        raise RefusedError(SEC_E_UNKNOWN_CREDENTIALS, "authentication data are (user, domain, password)") from None
-    if not domain:
-        user, _, domain = user.rpartition("@") if "@" in user else (user, "", "")
-    realm = domain.upper()
+    user, domain, password = auth_data if len(auth_data) == 3 else (None, None, None)
+    if user and not domain and "@" in user:
+        user, _, domain = user.rpartition("@")
+    realm = (domain or "").upper()
     if "." not in realm:
         default = _config().default_realm or ""
         realm = default if realm in ("", default.partition(".")[0]) else realm
-    if not user or not realm:
+    if not user or not realm or password is None:
         raise RefusedError(
-            SEC_E_UNKNOWN_CREDENTIALS, "the user or the domain is missing, and there is no default realm"
+            SEC_E_UNKNOWN_CREDENTIALS,
+            "authentication data are (user, domain, password); without a domain there has to be a default realm",
         )
     return Principal((user,), realm), password
 
