@@ -27,6 +27,7 @@ __all__ = [
     "make_spn",
     "get_spn",
     "crack_spn",
+    "local_dns_name",
     "map_spn",
     "target_principal",
 ]
@@ -321,13 +322,19 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _local_host(spn_type: SpnType) -> str:
-    """Return the name of this machine that fits: its NetBIOS name for NB_HOST and NB_DOMAIN, else its DNS name."""
+def local_dns_name() -> str:
+    """Return the DNS name of this machine. Raises SpnError where it does not know its own."""
     fqdn = system.local_fqdn().rstrip(".")
     if "." not in fqdn or _is_address(fqdn) or fqdn.casefold().startswith("localhost."):
         raise SpnError(
             f"this machine calls itself {fqdn!r}, which is no fully qualified DNS name: configure its host name "
             "(/etc/hosts or DNS), or name the instances"
         )
+    return fqdn
+
+
+def _local_host(spn_type: SpnType) -> str:
+    """Return the name of this machine that fits: its NetBIOS name for NB_HOST and NB_DOMAIN, else its DNS name."""
+    fqdn = local_dns_name()
     # A NetBIOS name has 16 bytes, the last of which is its type.
     return fqdn.partition(".")[0].upper()[:15] if spn_type in (SpnType.NB_HOST, SpnType.NB_DOMAIN) else fqdn

@@ -204,10 +204,10 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
     _log.debug("wrote the %s %s: %d bytes", what, path, len(data))
 
 
-def remove_private(path: FilePath, *, what: str) -> None:
+def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
     """Overwrite the file with zeros and remove it, under the checks of `read_private`. Raises CredentialError."""
     path = os.fspath(path)
-    with _opened(path, os.O_RDWR, what, shared=False) as fd:
+    with _opened(path, os.O_RDWR, what, shared=shared) as fd:
         _write_all(fd, bytes(os.fstat(fd).st_size))
         os.fsync(fd)
         os.unlink(path)

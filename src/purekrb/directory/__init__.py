@@ -10,14 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from purekrb.directory.scp import ServiceConnectionPoint
 
-__all__ = ["Account", "Directory", "EmbeddedDirectory", "ServiceConnectionPoint", "SpnOperation"]
+__all__ = [
+    "Account",
+    "Directory",
+    "EmbeddedDirectory",
+    "Endpoint",
+    "InstalledService",
+    "ServiceConnectionPoint",
+    "ServiceState",
+    "SpnOperation",
+    "VerifiedService",
+]
 
 if TYPE_CHECKING:
     from purekrb.directory.accounts import Account
     from purekrb.directory.directory import Directory, EmbeddedDirectory
+    from purekrb.directory.endpoints import Endpoint
+    from purekrb.directory.install import InstalledService
     from purekrb.directory.spns import SpnOperation
+    from purekrb.directory.state import ServiceState
+    from purekrb.directory.verify import VerifiedService
 
-_HOMES = {"Account": "accounts", "Directory": "directory", "EmbeddedDirectory": "directory", "SpnOperation": "spns"}
+_HOMES = {
+    "Account": "accounts",
+    "Directory": "directory",
+    "EmbeddedDirectory": "directory",
+    "Endpoint": "endpoints",
+    "InstalledService": "install",
+    "ServiceState": "state",
+    "SpnOperation": "spns",
+    "VerifiedService": "verify",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,16 @@ from purekrb.directory.ldap import (
 from purekrb.errors import AccountNotFoundError, DirectoryError
 from purekrb.sid import Sid
 
-__all__ = ["ACCOUNT_ATTRIBUTES", "Account", "account_of", "check_name", "find_account", "find_caller", "find_computer"]
+__all__ = [
+    "ACCOUNT_ATTRIBUTES",
+    "Account",
+    "account_by_guid",
+    "account_of",
+    "check_name",
+    "find_account",
+    "find_caller",
+    "find_computer",
+]
 
 #: What `account_of` needs of an entry.
 ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName", "objectGUID", "objectSid")
@@ -82,6 +91,14 @@ def find_account(session: LdapSession, account: str) -> Account:
     if "@" in account:
         return _find_user_principal(session, account, what)
     return _search(session, equals("sAMAccountName", account), what)
+
+
+def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
+    """Return the account that has this objectGUID, however it is called by now; None where it is gone."""
+    found = session.search(
+        session.base_dn, f"(&{_IS_ACCOUNT}{equals('objectGUID', guid.bytes_le)})", ACCOUNT_ATTRIBUTES
+    )
+    return account_of(found[0]) if found else None
 
 
 def find_caller(session: LdapSession) -> Account:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
+from purekrb.channel.blocking import Channel
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
+from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps
 from purekrb.directory import spns as account_spns
-from purekrb.directory.accounts import Account, find_account
+from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
+from purekrb.directory.endpoints import Endpoint, endpoints, reach, resolve_srv
+from purekrb.directory.install import InstalledService, install, uninstall
 from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.spns import SpnOperation
+from purekrb.directory.state import ServiceState
+from purekrb.directory.transaction import transaction
+from purekrb.directory.verify import VerifiedService, verify
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 from purekrb.kdc.client import Target
@@ -153,20 +161,32 @@ class Directory:
 
     # Service connection points ----------------------------------------------------------------------------------
 
-    def publish_scp(self, scp: ServiceConnectionPoint, *, host: str = "") -> ServiceConnectionPoint:
+    def publish_scp(
+        self, scp: ServiceConnectionPoint, *, host: str = "", parent: str = "", account: str = ""
+    ) -> ServiceConnectionPoint:
         """Create `scp` below the computer object of `host` and return it with its DN and objectGUID.
 
-        `host` is a DNS name or a computer's sAMAccountName; by default the SCP's DNS name. Where an SCP of this name
-        and this product (class and GUID keywords) is there already, it is brought up to date instead.
+        `host` is a DNS name or a computer's sAMAccountName; by default the SCP's DNS name. `parent` is the DN of
+        another place: an organizational unit, or a container below CN=System, which is made if it is missing.
+        `account` is the one that the service runs under, by default the computer; it is given the right to update host
+        and bindings. Where an SCP of this name and this product (class and GUID keywords) is there already, it is
+        brought up to date instead. Where anything fails, the directory is as it was. Raises DirectoryError, also for a
+        place where no SCP belongs.
         """
-        return scps.publish(self._session, scp, host)
+        with transaction() as undo:
+            published, _ = scps.publish(self._session, scp, undo, host=host, parent=parent)
+            if account or not parent:
+                name = account or find_computer(self._session, host or scp.dns_name).dn
+                scps.allow_updates(self._session, published.dn, find_account(self._session, name).sid, undo)
+            return published
 
     def find_scps(self, keywords: Sequence[str] = ()) -> list[ServiceConnectionPoint]:
         """Return the service connection points that have all `keywords`, ordered by DN; case does not count.
 
-        An SCP whose values no client could use is left out, and logged; if only such are found, that is an error.
+        The global catalog, where there is one, tells which domains have some; they are read there. An SCP whose values
+        no client could use is left out, and logged; if only such are found, that is an error.
         """
-        return scps.find(self._session, keywords)
+        return scps.find(self._session, self._forest, keywords, self._sessions.domain_of)
 
     def update_scp(self, scp: ServiceConnectionPoint) -> tuple[str, ...]:
         """Bring the directory's copy of `scp` up to date and return the LDAP names of what had changed.
@@ -178,7 +198,105 @@ class Directory:
 
     def remove_scp(self, scp: ServiceConnectionPoint) -> None:
         """Delete `scp` (as returned by `publish_scp` or `find_scps`); it is no error if it is gone already."""
-        scps.remove(self._session, scp)
+        scps.remove(self._session, scp.object_guid, scp.dn)
+
+    def find_endpoints(self, keywords: Sequence[str], *, policy: str = "first", host: str = "") -> Iterator[Endpoint]:
+        """Yield the places where the service with all `keywords` listens, in the order to try them.
+
+        `policy` is "first" (ordered by DN) or "random", to spread clients over the instances; `host` asks for those on
+        one host. The SRV records that an SCP may name are looked up in the DNS, whose answers nobody signs: the SPN
+        holds what the directory says, so the worst that comes of them is that the service cannot prove itself.
+        Raises DirectoryError where there is none that a client can use.
+        """
+        return endpoints(self.find_scps(keywords), resolve_srv, policy=policy, host=host)
+
+    def reach_service(
+        self,
+        keywords: Sequence[str],
+        credential: Credential,
+        config: Config | None = None,
+        *,
+        policy: str = "first",
+        host: str = "",
+        address: tuple[str, int] | None = None,
+        mechanism: str = "kerberos",
+        timeout: float = 10.0,
+    ) -> Channel:
+        """Return a channel to the service with all `keywords`: found here, and authenticated mutually.
+
+        The endpoints (`find_endpoints`) are tried in turn: the next one where nobody answers, or where the KDC knows
+        none of the names. One that answers and does not prove itself ends the search: it may be an impostor. `address`
+        is where to connect in place of what the SCP says; the name to ask the KDC for does not change. `mechanism` and
+        `timeout` (seconds, for each attempt) are those of `purekrb.connect`. Raises DirectoryError where no endpoint is
+        found, and what `purekrb.connect` raises.
+        """
+        found = self.find_endpoints(keywords, policy=policy, host=host)
+        return reach(found, credential, config, address=address, mechanism=mechanism, timeout=timeout)
+
+    # Services ---------------------------------------------------------------------------------------------------
+
+    def install_service(
+        self,
+        scp: ServiceConnectionPoint,
+        state_file: FilePath,
+        *,
+        account: str = "",
+        host: str = "",
+        parent: str = "",
+        hosts: Sequence[str] = (),
+    ) -> InstalledService:
+        r"""Publish `scp`, register its SPNs on `account`, write the state file, and return what was made.
+
+        `account`, by default the computer, may then update the SCP; `host` and `parent` are those of `publish_scp`.
+        SPNs are registered for the SCP's DNS name, or for `hosts` where the service runs on several; each with the
+        SCP's DN and with its objectGUID. An installation that `state_file` tells of is brought up to date: its SCP
+        wherever it is now, its SPNs on another account or under another DN. For a local account (`.\name`) no SPN is
+        registered, since no KDC knows it; the log warns. Where anything fails, directory and state file are as they
+        were. Raises DirectoryError and what `write_account_spn` raises; CredentialError where the state file cannot be
+        written.
+        """
+        return install(
+            self._session, self._forest, scp, state_file, account=account, host=host, parent=parent, hosts=hosts
+        )
+
+    def uninstall_service(self, state_file: FilePath) -> None:
+        """Delete the SPNs, the SCP and the state file of an installed service, and containers that it leaves empty.
+
+        What is gone already is no error. Where anything fails, directory and state file are as they were.
+        """
+        uninstall(self._session, self._forest, state_file)
+
+    def update_service(
+        self, state: ServiceState | FilePath, *, bindings: Sequence[str] | None = None, host: str | None = None
+    ) -> tuple[str, ...]:
+        """Write bindings and host of an installed service, as it finds them when it starts, to its SCP.
+
+        `state` is the state file, or what it holds; None leaves a value alone. Returns the LDAP names of what had
+        changed. Where nothing had, nothing is written. Raises InsufficientRightsError where the bound account may not.
+        """
+        state = _loaded(state)
+        scp = scps.read(self._session, state.object_guid, state.scp_dn)
+        now = replace(
+            scp,
+            bindings=scp.bindings if bindings is None else tuple(bindings),
+            dns_name=scp.dns_name if host is None else host,
+        )
+        return scps.update(self._session, now)
+
+    def verify_service(
+        self, state: ServiceState | FilePath, *, account: str = "", keytab: Keytab | None = None
+    ) -> VerifiedService:
+        """Return the SCP and the account of an installed service that may start; call it at each start.
+
+        `state` is the state file, or what it holds; `account` the name that the service runs under, `keytab` its keys.
+        Raises RegistrationError, whose `reason` tells what is wrong. Nothing is repaired: that is the administrator's
+        right. Keys that may not open clients' tickets are named in `warnings`, and in the log.
+        """
+        return verify(self._session, self._forest, _loaded(state), account=account, keytab=keytab)
+
+
+def _loaded(state: ServiceState | FilePath) -> ServiceState:
+    return state if isinstance(state, ServiceState) else ServiceState.load(state)
 
 
 class EmbeddedDirectory(Directory):

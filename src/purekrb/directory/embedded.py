@@ -78,7 +78,9 @@ class EmbeddedSession(LdapSession):
         """Return all that match. Of `controls`, none is known here."""
         if not base:  # the mock has no root DSE
             return [Entry("", {name: self.root_dse.attributes.get(name, ()) for name in attributes})]
-        return super().search(base, search_filter, attributes, scope=scope)
+        found = super().search(base, search_filter, attributes, scope=scope)
+        # The mock takes an object for one of those directly below it.
+        return [entry for entry in found if scope is not Scope.LEVEL or entry.dn.casefold() != base.casefold()]
 
     def modify(
         self, dn: str, changes: Iterable[Change], *, permissive: bool = False, controls: Sequence[Control] = ()

@@ -13,7 +13,7 @@ from uuid import UUID
 from purekrb.errors import DirectoryError
 from purekrb.spn import make_spn
 
-__all__ = ["ServiceConnectionPoint", "SCP_ATTRIBUTES"]
+__all__ = ["DNS_NAME", "SCP_ATTRIBUTES", "ServiceConnectionPoint"]
 
 #: What is read and written, besides cn and objectGUID.
 SCP_ATTRIBUTES = (
@@ -25,7 +25,7 @@ SCP_ATTRIBUTES = (
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: At least two labels of letters, digits, "-" and "_" (SRV owner names have it), and no IPv4 address.
-_DNS_NAME = re.compile(r"(?![0-9.]+\Z)(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})+\.?")
+DNS_NAME = re.compile(r"(?![0-9.]+\Z)(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})+\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
@@ -60,7 +60,7 @@ class ServiceConnectionPoint:
         self._check_text("serviceClassName", self.service_class_name, 256)
         if "/" in self.service_class_name:
             raise self._unusable(f"serviceClassName {self.service_class_name!r} contains '/', which ends it in an SPN")
-        if not _DNS_NAME.fullmatch(self.dns_name):
+        if not DNS_NAME.fullmatch(self.dns_name):
             raise self._unusable(f"serviceDNSName {self.dns_name!r} is no fully qualified DNS name")
         if self.dns_name_type not in ("A", "SRV"):
             raise self._unusable(f"serviceDNSNameType is {self.dns_name_type!r}, expected 'A' or 'SRV'")
@@ -142,7 +142,17 @@ class ServiceConnectionPoint:
             raise self._unusable(
                 f"its {'objectGUID' if by_guid else 'DN'} is not known: use what publish_scp or find_scps returned"
             )
-        return make_spn(self.service_class_name, service_name, host or self.dns_name)
+        return make_spn(self.service_class_name, service_name, (host or self.dns_name).rstrip("."))
+
+    def spns(self, host: str = "") -> tuple[str, ...]:
+        """Return the SPNs of the service on `host` (by default `dns_name`): with the DN, and with the objectGUID.
+
+        A service registers both. A client asks for the first, and for the second where the KDC does not know that: some
+        do not find a DN with blanks or backslashes. Of an SCP whose DN contains "/" there is the second alone.
+        Raises DirectoryError as `spn` does.
+        """
+        by_guid = self.spn(host, by_guid=True)
+        return (by_guid,) if "/" in self.dn else (self.spn(host), by_guid)
 
     def same_service(self, other: ServiceConnectionPoint) -> bool:
         """Return whether both describe one product: same service class, and every GUID keyword here is there too."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from uuid import UUID
 
 from purekrb.directory.accounts import find_computer
 from purekrb.directory.ldap import (
@@ -18,47 +20,92 @@ from purekrb.directory.ldap import (
     Scope,
     equals,
     object_guid,
+    sd_flags,
     single,
 )
 from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint
-from purekrb.dn import escape_rdn_value
-from purekrb.errors import DirectoryError
+from purekrb.directory.security_descriptor import grant, revoke
+from purekrb.directory.transaction import Undo
+from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
+from purekrb.errors import DirectoryError, InsufficientRightsError, TransportError
+from purekrb.sid import Sid
 
-__all__ = ["find", "publish", "remove", "update"]
+__all__ = ["allow_updates", "find", "publish", "read", "remove", "remove_containers", "update"]
 
 _log = logging.getLogger("purekrb.directory")
 
 _IS_SCP = "(objectClass=serviceConnectionPoint)"
+_ANY = "(objectClass=*)"
 _COLUMNS = ("cn", "objectGUID", *SCP_ATTRIBUTES)
+_DESCRIPTOR = "nTSecurityDescriptor"
+_DACL = 4
+#: The attributes that a service updates when it starts, and their schemaIDGUIDs. Source: MS-ADA3 2.211, 2.213.
+_UPDATED = (UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1"), UUID("b7b1311c-b82e-11d0-afee-0000f80367c1"))
+
+#: Places in a domain where no SCP belongs, whether that is true of what is below too, and why.
+_FORBIDDEN = (
+    (dn_key("CN=Configuration"), True, "it is replicated to every domain controller of the forest"),
+    (dn_key("CN=Users"), False, "it is for accounts"),
+    (dn_key("CN=Computers"), False, "it is for accounts: publish below one of the computers in it"),
+    (dn_key("CN=WinsockServices,CN=System"), True, "Windows manages it by itself"),
+    (dn_key("CN=RpcServices,CN=System"), True, "Windows manages it by itself"),
+)
 
 
-def publish(session: LdapSession, scp: ServiceConnectionPoint, host: str) -> ServiceConnectionPoint:
-    """Create `scp` below the computer object of `host`; see `Directory.publish_scp`."""
+def publish(
+    session: LdapSession, scp: ServiceConnectionPoint, undo: Undo, *, host: str = "", parent: str = ""
+) -> tuple[ServiceConnectionPoint, list[str]]:
+    """Create `scp`, or bring it up to date; see `Directory.publish_scp`. Return also the DNs of new containers.
+
+    What it does is added to `undo`.
+    """
     if not scp.keywords:
         raise DirectoryError(
             f"the SCP {scp.name!r} has no keywords, so no client can find it: give at least the product's GUID",
             code=INVALID_PARAMETER,
         )
-    dn = f"CN={escape_rdn_value(scp.name)},{find_computer(session, host or scp.dns_name).dn}"
+    containers: list[str] = []
+    if parent:
+        _check_place(session, parent)
+        containers = _make_containers(session, parent, undo)
+    else:
+        parent = find_computer(session, host or scp.dns_name).dn
+    dn = f"CN={escape_rdn_value(scp.name)},{parent}"
     _log.debug("publishing the SCP %s", dn)
     try:
         session.add(dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()})
+        undo.add(f"deleting {dn}", lambda: session.delete(dn))
     except DirectoryError as error:
         if error.code != OBJECT_EXISTS:
             raise
         existing = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
         if not existing or not scp.same_service(_scp(existing[0])):
             raise
-        update(session, replace(scp, dn=dn, object_guid=None))
-    return _scp(_published(session, replace(scp, dn=dn, object_guid=None)))
+        update(session, replace(scp, dn=dn, object_guid=None), undo)
+    return read(session, None, dn), containers
 
 
-def find(session: LdapSession, keywords: Sequence[str]) -> list[ServiceConnectionPoint]:
-    """Return the service connection points that have all `keywords`; see `Directory.find_scps`."""
+def find(
+    session: LdapSession, forest: LdapSession, keywords: Sequence[str], domain_of_dn: Callable[[str], LdapSession]
+) -> list[ServiceConnectionPoint]:
+    """Return the service connection points that have all `keywords`; see `Directory.find_scps`.
+
+    `forest` is a session with a global catalog, or `session`; `domain_of_dn` returns a session with the domain of a DN.
+    """
     if isinstance(keywords, str):
         raise TypeError("keywords is a sequence of keywords, not one string")
-    wanted = "".join(equals("keywords", keyword) for keyword in keywords)
-    found = session.search(session.base_dn, f"(&{_IS_SCP}{wanted})", _COLUMNS)
+    wanted = f"(&{_IS_SCP}{''.join(equals('keywords', keyword) for keyword in keywords)})"
+    found = session.search(session.base_dn, wanted, _COLUMNS)
+    # The catalog says where else in the forest they are; it knows neither their hosts nor their classes.
+    catalogued = forest.search(forest.base_dn, wanted) if forest is not session else []
+    elsewhere = {domain_of(entry.dn): entry.dn for entry in catalogued}
+    elsewhere.pop(domain_of(session.base_dn), None)
+    for domain, dn in elsewhere.items():
+        try:
+            other = domain_of_dn(dn)
+            found += other.search(other.base_dn, wanted, _COLUMNS)
+        except TransportError as error:
+            _log.warning("the services in the domain %s are left out: %s", domain, error)
     usable: list[ServiceConnectionPoint] = []
     refused: list[DirectoryError] = []
     for entry in sorted(found, key=lambda entry: entry.dn):
@@ -73,9 +120,17 @@ def find(session: LdapSession, keywords: Sequence[str]) -> list[ServiceConnectio
     return usable
 
 
-def update(session: LdapSession, scp: ServiceConnectionPoint) -> tuple[str, ...]:
-    """Bring the directory's copy of `scp` up to date; see `Directory.update_scp`."""
-    entry = _published(session, scp)
+def read(session: LdapSession, guid: UUID | None, dn: str) -> ServiceConnectionPoint:
+    """Return the SCP that has the objectGUID `guid`, or where that is None the DN `dn`.
+
+    Raises DirectoryError: code 8333 where it is gone.
+    """
+    return _scp(_published(session, guid, dn))
+
+
+def update(session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None = None) -> tuple[str, ...]:
+    """Bring the directory's copy of `scp` up to date; see `Directory.update_scp`. What it does is added to `undo`."""
+    entry = _published(session, scp.object_guid, scp.dn)
     changes = [
         Change(ChangeOperation.REPLACE, name, values)
         for name, values in scp.attributes().items()
@@ -84,14 +139,24 @@ def update(session: LdapSession, scp: ServiceConnectionPoint) -> tuple[str, ...]
     changed = tuple(change.attribute for change in changes)
     if changes:
         _log.debug("updating %s of the SCP %s", ", ".join(changed), entry.dn)
-        session.modify(entry.dn, changes)
+        try:
+            session.modify(entry.dn, changes)
+        except InsufficientRightsError as error:
+            raise InsufficientRightsError(
+                f"{error}. A service may update the SCP that it was installed for, no more than its host and bindings: "
+                "have an administrator publish the SCP again for this account",
+                code=error.code,
+            ) from error
+        if undo:
+            before = [Change(ChangeOperation.REPLACE, name, entry.attributes[name]) for name in changed]
+            undo.add(f"restoring {', '.join(changed)} of {entry.dn}", lambda: session.modify(entry.dn, before))
     return changed
 
 
-def remove(session: LdapSession, scp: ServiceConnectionPoint) -> None:
-    """Delete `scp`; see `Directory.remove_scp`."""
+def remove(session: LdapSession, guid: UUID | None, dn: str) -> None:
+    """Delete an SCP; see `Directory.remove_scp`."""
     try:
-        entry = _published(session, scp)
+        entry = _published(session, guid, dn)
         _log.debug("removing the SCP %s", entry.dn)
         session.delete(entry.dn)
     except DirectoryError as error:
@@ -99,17 +164,86 @@ def remove(session: LdapSession, scp: ServiceConnectionPoint) -> None:
             raise
 
 
-def _published(session: LdapSession, scp: ServiceConnectionPoint) -> Entry:
-    """Return the directory's copy of `scp`."""
-    if scp.object_guid:
+def remove_containers(session: LdapSession, containers: Iterable[str]) -> None:
+    """Delete those of `containers`, in their order, that are there and have become empty."""
+    for dn in containers:
+        if session.search(dn, "(objectClass=container)", scope=Scope.BASE) and not session.search(
+            dn, _ANY, scope=Scope.LEVEL
+        ):
+            _log.debug("removing the empty container %s", dn)
+            session.delete(dn)
+
+
+def allow_updates(
+    session: LdapSession, dn: str, trustee: Sid | None, undo: Undo, *, instead_of: Sid | None = None
+) -> None:
+    """Give `trustee` the right to update the SCP `dn`, and take it from the account `instead_of`.
+
+    The descriptor is read and written without its owner, group and SACL.
+    """
+
+    def write(descriptor: bytes) -> None:
+        replaced = Change(ChangeOperation.REPLACE, _DESCRIPTOR, [descriptor])
+        session.modify(dn, [replaced], controls=[sd_flags(_DACL)])
+
+    found = session.search(dn, _IS_SCP, (_DESCRIPTOR,), scope=Scope.BASE, controls=[sd_flags(_DACL)])
+    before = b"".join(single(found, f"SCP {dn}").attributes[_DESCRIPTOR])
+    after = grant(before, trustee, _UPDATED) if trustee else before
+    if instead_of and instead_of != trustee:
+        after = revoke(after, instead_of, _UPDATED)
+    if after != before:
+        _log.debug("allowing %s to update the SCP %s", trustee, dn)
+        write(after)
+        undo.add(f"restoring the access rights on {dn}", lambda: write(before))
+
+
+def _check_place(session: LdapSession, parent: str) -> None:
+    """Raise DirectoryError where no SCP belongs below `parent`."""
+    key, top = dn_key(parent), dn_key(session.base_dn) or ()
+    if key is None:
+        raise DirectoryError(f"the parent {parent!r} is no DN: give one as in CN=Product,CN=System,DC=example,DC=com")
+    if domain_of(parent) != domain_of(session.base_dn) or key[-len(top) :] != top:
+        raise DirectoryError(
+            f"the parent {parent!r} is not in the domain {domain_of(session.base_dn)}: connect to its own"
+        )
+    inside = key[: -len(top)]
+    for place, also_below, why in _FORBIDDEN:
+        if inside == place or (also_below and inside[-len(place or ()) :] == place):
+            raise DirectoryError(
+                f"no SCP belongs below {parent!r}: {why}. Leave the parent out to publish below the host's computer "
+                "object, or give a container below CN=System, or an organizational unit"
+            )
+
+
+def _make_containers(session: LdapSession, parent: str, undo: Undo) -> list[str]:
+    """Create the containers below CN=System that `parent` needs, and return the DNs of the new ones, deepest first."""
+    missing: list[str] = []
+    dn = parent
+    while not session.search(dn, _ANY, scope=Scope.BASE):
+        missing.append(dn)
+        dn = parent_of(dn)
+        if not is_at_or_below(dn, f"CN=System,{session.base_dn}"):
+            raise DirectoryError(
+                f"there is no object {parent!r}: create it first; only containers below CN=System are made as needed",
+                code=OBJECT_NOT_FOUND,
+            )
+    for dn in reversed(missing):
+        _log.debug("creating the container %s", dn)
+        session.add(dn, "container", {})
+        undo.add(f"deleting {dn}", partial(session.delete, dn))
+    return missing
+
+
+def _published(session: LdapSession, guid: UUID | None, dn: str) -> Entry:
+    """Return the directory's copy of an SCP."""
+    if guid:
         # The DN changes when the object or its computer is moved or renamed; the objectGUID never does.
-        wanted = f"(&{_IS_SCP}{equals('objectGUID', scp.object_guid.bytes_le)})"
-        found = session.search(session.base_dn, wanted, _COLUMNS)
-    elif scp.dn:
-        found = session.search(scp.dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
+        found = session.search(session.base_dn, f"(&{_IS_SCP}{equals('objectGUID', guid.bytes_le)})", _COLUMNS)
+    elif dn:
+        found = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
     else:
-        raise DirectoryError(f"the SCP {scp.name!r} is not published: pass what publish_scp or find_scps returned")
-    return single(found, f"SCP {scp.dn or scp.name!r}")
+        raise DirectoryError("the SCP is not published: pass what publish_scp or find_scps returned")
+    return single(found, f"SCP {dn or guid}")
 
 
 def _scp(entry: Entry) -> ServiceConnectionPoint:

@@ -46,7 +46,8 @@ class ServiceState:
     """What a service needs to find its SCP and its SPNs again.
 
     `scp_dn` is the DN at the time of the installation. `account` is None, and `spns` empty, where the service runs
-    under a local account that no domain knows. No secret is in it, but who can change it misleads the service.
+    under a local account that no domain knows. `containers` are the DNs of those that were made for the SCP, deepest
+    first. No secret is in it, but who can change it misleads the service.
     """
 
     object_guid: UUID
@@ -54,6 +55,7 @@ class ServiceState:
     domain: str
     spns: tuple[str, ...]
     account: StateAccount | None
+    containers: tuple[str, ...] = ()
 
     @property
     def guid_binding_string(self) -> str:
@@ -70,8 +72,8 @@ class ServiceState:
             return cls.decode(files.read_private(path, what=_WHAT, shared=True, max_size=_MAX_SIZE))
         except (CredentialError, DecodeError) as error:
             raise RegistrationError(
-                f"{error}. Without its state file a service does not know its registration: have an administrator "
-                "install it again, or name the right file",
+                f"{error}. Without its state file a service does not know its registration: name the right file, or "
+                "have an administrator remove what is there and install the service again",
                 reason="NO_STATE",
             ) from error
 
@@ -79,6 +81,11 @@ class ServiceState:
         """Replace the file at once, with mode 0600; make directories that are missing. Raises CredentialError."""
         files.make_directories(path, what=_WHAT)
         files.write_private(path, self.encode(), what=_WHAT)
+
+    @staticmethod
+    def remove(path: files.FilePath) -> None:
+        """Remove the file. Raises CredentialError."""
+        files.remove_private(path, what=_WHAT, shared=True)
 
     @classmethod
     def decode(cls, data: bytes) -> ServiceState:
@@ -101,17 +108,15 @@ class ServiceState:
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> ServiceState:
-        spns = fields["spns"]
-        if not isinstance(spns, list):
-            raise ValueError("spns is no list")
+        spns, account = _texts(fields["spns"]), fields["account"]
         for spn in spns:
-            ServicePrincipalName.parse(_text(spn))
-        account = fields["account"]
+            ServicePrincipalName.parse(spn)
         return cls(
             object_guid=_guid(_BINDING.sub(r"\1", _text(fields["guid_binding_string"]))),
             scp_dn=_text(fields["scp_dn"]),
             domain=_text(fields["domain"]),
-            spns=tuple(spns),
+            spns=spns,
+            containers=_texts(fields["containers"]),
             account=None if account is None else _account(account),
         )
 
@@ -123,6 +128,7 @@ class ServiceState:
             "scp_dn": self.scp_dn,
             "domain": self.domain,
             "spns": list(self.spns),
+            "containers": list(self.containers),
             "account": self.account
             and {
                 "dn": self.account.dn,
@@ -158,6 +164,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or _CONTROL.search(value):
         raise ValueError(f"{str(value)[:50]!r} stands where text of 1 to {_MAX_TEXT} characters belongs")
     return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"{str(values)[:50]!r} stands where a list belongs")
+    return tuple(map(_text, values))
 
 
 def _guid(text: str) -> UUID:

@@ -1,0 +1,149 @@
+"""Installing a service in the directory, and taking it out again: each as one transaction.
+
+The order is that of Microsoft's sample: the SCP, the rights on it, the SPNs, which contain its DN, the state file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+from uuid import UUID
+
+from purekrb.credentials import files
+from purekrb.directory import scps, spns
+from purekrb.directory.accounts import Account, account_by_guid, find_account, find_computer
+from purekrb.directory.ldap import OBJECT_NOT_FOUND, LdapSession
+from purekrb.directory.scp import ServiceConnectionPoint
+from purekrb.directory.state import ServiceState, StateAccount
+from purekrb.directory.transaction import Undo, transaction
+from purekrb.dn import domain_of
+from purekrb.errors import DirectoryError
+
+__all__ = ["InstalledService", "install", "uninstall"]
+
+_log = logging.getLogger("purekrb.directory")
+
+#: How Windows spells an account of this machine alone.
+_LOCAL = ".\\"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledService:
+    """What an installation has made: the SCP, the account and the SPNs; neither of these for a local account."""
+
+    scp: ServiceConnectionPoint
+    account: Account | None
+    spns: tuple[str, ...]
+
+
+def install(
+    session: LdapSession,
+    forest: LdapSession,
+    scp: ServiceConnectionPoint,
+    state_file: files.FilePath,
+    *,
+    account: str = "",
+    host: str = "",
+    parent: str = "",
+    hosts: Sequence[str] = (),
+) -> InstalledService:
+    """Install the service of `scp`; see `Directory.install_service`."""
+    before = ServiceState.load(state_file) if files.exists(state_file) else None
+    owner = None
+    if account.startswith(_LOCAL):
+        _log.warning(
+            "%s is an account of this machine alone: no SPN is registered for it, so clients cannot authenticate the "
+            "service",
+            account,
+        )
+    else:
+        owner = find_account(session, account or find_computer(session, host or scp.dns_name).dn)
+        if scp.dns_name_type == "SRV" and not hosts:
+            raise DirectoryError(
+                f"the hosts of {scp.dns_name} are known to the DNS alone: name them, for the SPNs to register"
+            )
+    with transaction() as undo:
+        published, containers = _publish(session, scp, before, undo, host, parent)
+        former = before.account.sid if before and before.account else None
+        scps.allow_updates(session, published.dn, owner.sid if owner else None, undo, instead_of=former)
+        names = [spn for one in hosts or [""] for spn in published.spns(one)] if owner else []
+        _register(session, forest, owner, names, before, undo)
+        state = ServiceState(
+            object_guid=cast(UUID, published.object_guid),
+            scp_dn=published.dn,
+            domain=domain_of(published.dn),
+            spns=tuple(names),
+            account=StateAccount(owner.dn, owner.name, owner.object_guid, owner.sid) if owner else None,
+            containers=(*containers, *(before.containers if before else ())),
+        )
+        state.save(state_file)
+    return InstalledService(published, owner, state.spns)
+
+
+def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FilePath) -> None:
+    """Undo the installation that `state_file` tells of; see `Directory.uninstall_service`."""
+    state = ServiceState.load(state_file)
+    with transaction() as undo:
+        ServiceState.remove(state_file)
+        undo.add(f"restoring the state file {os.fspath(state_file)}", lambda: state.save(state_file))
+        account = account_by_guid(session, state.account.object_guid) if state.account else None
+        if account:
+            _change_spns(session, forest, account, state.spns, (), undo)
+        # The last step: a deleted object does not come back with its objectGUID.
+        scps.remove(session, state.object_guid, state.scp_dn)
+    try:
+        scps.remove_containers(session, state.containers)
+    except DirectoryError as error:
+        _log.warning("the service is uninstalled, but an empty container remains: %s", error)
+
+
+def _publish(
+    session: LdapSession, scp: ServiceConnectionPoint, before: ServiceState | None, undo: Undo, host: str, parent: str
+) -> tuple[ServiceConnectionPoint, list[str]]:
+    """Bring the SCP of an earlier installation up to date, wherever it is now, or publish a new one."""
+    if before:
+        try:
+            known = scps.read(session, before.object_guid, before.scp_dn)
+        except DirectoryError as error:
+            if error.code != OBJECT_NOT_FOUND:
+                raise
+        else:
+            scps.update(session, replace(scp, dn=known.dn, object_guid=known.object_guid), undo)
+            return replace(scp, name=known.name, dn=known.dn, object_guid=known.object_guid), []
+    return scps.publish(session, scp, undo, host=host, parent=parent)
+
+
+def _register(
+    session: LdapSession,
+    forest: LdapSession,
+    owner: Account | None,
+    names: Sequence[str],
+    before: ServiceState | None,
+    undo: Undo,
+) -> None:
+    """Register `names` on `owner`, and take away what an earlier installation has registered besides."""
+    former = account_by_guid(session, before.account.object_guid) if before and before.account else None
+    stale = [spn for spn in before.spns if spn not in names] if before else []
+    if former and before and (owner is None or owner.object_guid != former.object_guid):
+        _change_spns(session, forest, former, before.spns, (), undo)
+        stale = []
+    if owner:
+        _change_spns(session, forest, owner, stale, names, undo)
+
+
+def _change_spns(
+    session: LdapSession, forest: LdapSession, account: Account, delete: Sequence[str], add: Sequence[str], undo: Undo
+) -> None:
+    """Delete and add names of `account`; those that it has not, or has, need nothing and are not undone."""
+    held = {spn.casefold(): spn for spn in account.spns}
+    leaving = [held[spn.casefold()] for spn in delete if spn.casefold() in held]
+    coming = [spn for spn in add if spn.casefold() not in held]
+    if leaving or coming:
+        spns.change(session, forest, account.dn, delete=leaving, add=coming)
+        undo.add(
+            f"restoring the SPNs of {account.dn}",
+            lambda: spns.change(session, forest, account.dn, delete=coming, add=leaving),
+        )

@@ -1,0 +1,46 @@
+"""Several writes that succeed or fail together, though LDAP has no transactions: what was done is undone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from purekrb.errors import KerberosError
+
+__all__ = ["Undo", "transaction"]
+
+_log = logging.getLogger("purekrb.directory")
+
+
+class Undo:
+    """What undoes the writes so far."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+
+    def add(self, what: str, step: Callable[[], object]) -> None:
+        """Remember that `step` undoes the last write; `what` names it for the log, as in "deleting CN=..."."""
+        self._steps.append((what, step))
+
+    def run(self) -> None:
+        """Undo all writes, the last first. A step that fails is logged as a warning, and does not stop the others."""
+        while self._steps:
+            what, step = self._steps.pop()
+            try:
+                step()
+            except KerberosError as error:
+                _log.warning("%s, to undo what was begun, has failed; do it by hand: %s", what, error)
+            else:
+                _log.debug("undone: %s", what)
+
+
+@contextmanager
+def transaction() -> Iterator[Undo]:
+    """Run the block; where it fails, undo all writes that it has added to the Undo, and raise its error."""
+    undo = Undo()
+    try:
+        yield undo
+    except BaseException:
+        undo.run()
+        raise
