@@ -25,7 +25,7 @@ import pytest
 
 import purekrb
 from purekrb import CCache, Credential, EncryptionKey, KdcClient, Keytab, KeytabEntry, Principal
-from purekrb.cli import COMMANDS, EXIT_CODES
+from purekrb.cli import COMMANDS, EXIT_CODES, REGISTRATION_EXIT_CODES
 from purekrb.cli.output import visible
 from purekrb.testing import Realm
 from support.canaries import PASSWORD, leaks
@@ -91,7 +91,7 @@ def test_the_page_has_every_command_and_every_exit_code() -> None:
     headings = " ".join(re.findall(r"^## (.*)$", PAGE, re.MULTILINE)).replace(" and ", " ").split()
     assert sorted(headings) == sorted(COMMANDS)
     codes = {int(code) for code in re.findall(r"^\| ([0-9]+) \|", PAGE, re.MULTILINE)}
-    assert codes == {0, 1, 2, 130, 141, *EXIT_CODES}
+    assert codes == {0, 1, 2, 130, 141, *EXIT_CODES, *REGISTRATION_EXIT_CODES.values()}
 
 
 def documented(command: str, *, of: str | None = None) -> list[list[str]]:
@@ -161,6 +161,10 @@ def test_no_command_prints_the_help_and_is_a_usage_error(run: Commands) -> None:
         ("connect", "web.example.test", WEB),
         ("connect", "web:65536", WEB),
         ("keytab", "add", "k", "a@R", "--etype", "des-cbc-crc"),
+        ("connect", "web:2000"),
+        ("connect", "web:2000", WEB, "--scp-keyword", "x"),
+        ("scp", "publish", "--class", "c", "--port", "65536", "--keyword", "k"),
+        ("scp", "publish", "--class", "c", "--port", "80"),
         ("keytab",),
         ("spn", "get", "no-type", "HTTP"),
         ("spn", "add", "HTTP/web.example.test"),
@@ -329,6 +333,20 @@ def test_every_kind_of_error_has_the_code_of_the_first_class_that_fits() -> None
     kinds = [kind for kinds in EXIT_CODES.values() for kind in kinds]
     for before, kind in enumerate(kinds):
         assert not any(issubclass(kind, other) for other in kinds[:before])
+
+
+@pytest.mark.parametrize("action", ["verify", "update", "remove"])
+def test_a_service_without_a_state_file_is_told_before_anything_is_asked(run: Commands, action: str) -> None:
+    result = run("scp", action, "--class", "c", "--state", "none.json")
+    assert (result.code, result.out) == (24, "")
+    assert "none.json" in result.err
+
+
+def test_each_reason_why_a_service_must_not_start_has_a_code_of_its_own(run: Commands) -> None:
+    reasons = re.findall(r'"([A-Z_]+)"', purekrb.RegistrationError.__doc__ or "")
+    assert sorted(reasons) == sorted(REGISTRATION_EXIT_CODES)
+    assert len(set(REGISTRATION_EXIT_CODES.values())) == 6
+    assert not set(REGISTRATION_EXIT_CODES.values()) & set(EXIT_CODES)
 
 
 def test_a_service_that_the_kdc_does_not_know_leaves_the_tickets_before_it_stored(logged_in: Commands) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "kvno": "get service tickets and show their key version numbers",
     "keytab": "list, add, delete and merge keys, or derive them from a password",
     "spn": "make and take apart service principal names; keep those of accounts in a directory",
+    "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
     "connect": "talk to a service over a sealed channel",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
@@ -38,6 +39,15 @@ EXIT_CODES: dict[int, tuple[type[errors.KerberosError], ...]] = {
     8: (errors.DecodeError, errors.SpnError),
     9: (errors.ConfigError,),
     10: (errors.DirectoryError,),
+}
+#: Exit codes of a service that must not start, by `RegistrationError.reason`.
+REGISTRATION_EXIT_CODES = {
+    "NOT_REGISTERED": 20,
+    "WRONG_ACCOUNT": 21,
+    "DUPLICATE": 22,
+    "STALE_DN": 23,
+    "NO_STATE": 24,
+    "DIRECTORY_UNREACHABLE": 25,
 }
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -96,6 +106,8 @@ def _run(args: argparse.Namespace, output: Output) -> int:
         return int(args.run(args, output))
     except errors.KerberosError as error:
         output.error(str(error), type(error).__name__)
+        if isinstance(error, errors.RegistrationError):
+            return REGISTRATION_EXIT_CODES[error.reason]
         return next((code for code, kinds in EXIT_CODES.items() if isinstance(error, kinds)), 1)
     except BrokenPipeError:
         raise

@@ -1,39 +1,75 @@
 """Talk to a service over a sealed channel: each line of standard input is sent, each answer printed.
 
 The ticket for the service comes from the credential cache, or from the KDC by means of the cache's TGT (see kinit).
+With --scp-keyword the directory says where the service is and what its name is made of.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.channel.blocking import Channel
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("address", type=options.host_port, metavar="HOST:PORT", help="where the service listens")
-    parser.add_argument("target", help="the service's SPN, as in ADSockAuth/web.example.test")
+    parser.add_argument(
+        "address", type=options.host_port, nargs="?", metavar="HOST:PORT", help="where the service listens"
+    )
+    parser.add_argument("service", nargs="?", metavar="TARGET", help="its SPN, as in ADSockAuth/web.example.test")
+    parser.add_argument(
+        "--scp-keyword",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="find the service in the directory by a keyword, such as its product's GUID; may be repeated",
+    )
+    parser.add_argument("--policy", choices=("first", "random"), default="first", help="which of several comes first")
+    parser.add_argument("--host", default="", help="the one of several that is on this host")
+    parser.set_defaults(wrong=parser.error)
+    options.add_directory(parser)
     options.add_mechanism(parser, "kerberos")
     options.add_ccache(parser)
     options.add_network(parser)
 
 
+def _connect(args: argparse.Namespace, output: Output) -> Channel:
+    import purekrb
+
+    credential, config = options.credential(args), options.config(args)
+    if args.service:
+        with output.waiting(f"authenticating to {args.service}"):
+            return purekrb.connect(
+                args.address, args.service, credential, config, mechanism=args.mechanism, timeout=args.timeout
+            )
+    with options.directory(args, output) as directory, output.waiting("looking for the service"):
+        return directory.reach_service(
+            args.scp_keyword,
+            credential,
+            config,
+            policy=args.policy,
+            host=args.host,
+            address=args.address,
+            mechanism=args.mechanism,
+            timeout=args.timeout,
+        )
+
+
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    import purekrb
     from purekrb.errors import TransportError
     from purekrb.keys import etype_name
 
-    credential, config = options.credential(args), options.config(args)
-    with output.waiting(f"authenticating to {args.target}"):
-        channel = purekrb.connect(
-            args.address, args.target, credential, config, mechanism=args.mechanism, timeout=args.timeout
-        )
-    with channel:
+    if bool(args.scp_keyword) == bool(args.service):
+        args.wrong("give HOST:PORT and TARGET, or --scp-keyword (and HOST:PORT where it is not what the SCP says)")
+    with _connect(args, output) as channel:
         context = channel.context
         etype = etype_name(context.etype)
         output.result(

@@ -1,0 +1,73 @@
+"""A client of the service: it finds it in the directory, and talks to it once it has proved itself; after `kinit`.
+
+    python scp_client.py --ldap ldap://dc1.ad.test "a message"
+
+The name that the service must prove is composed of what the directory says, never of what the service says of itself.
+Where anything fails, no message is sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import purekrb
+from purekrb import Flag
+from purekrb.directory import Directory
+
+PRODUCT = "A762885A-AA44-11d2-81F1-00C04FB9624E"
+#: What the context must have, looked at when it is established, not before.
+NEEDED = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG | Flag.CONF
+
+
+def talk(
+    directory: Directory, credential: purekrb.Credential, config: purekrb.Config, message: str
+) -> tuple[purekrb.Principal | None, str]:
+    """Return who the service is and what it answers.
+
+    The service is found by its product's GUID; its SCP gives host, port and the parts of its SPN. An instance that is
+    down, or that the KDC does not know, is passed over. Raises KerberosError for one that does not prove itself.
+    """
+    channel = None
+    for endpoint in directory.find_endpoints([PRODUCT]):
+        for target in endpoint.targets:
+            try:
+                channel = purekrb.connect(endpoint.address, target, credential, config, flags=NEEDED)
+                break
+            except (purekrb.TransportError, purekrb.ServiceUnknownError) as error:
+                print(f"{target}: {error}", file=sys.stderr)
+        if channel:
+            break
+    if channel is None:
+        raise purekrb.TransportError("no instance of the service answers: see above")
+    with channel:
+        missing = NEEDED & ~channel.context.flags
+        if missing:
+            raise purekrb.PolicyError(f"the service gives less than was asked for: {missing!r} is missing")
+        service = channel.context.acceptor
+        channel.send(message.encode())
+        answer = channel.recv()
+    if answer is None:
+        raise purekrb.TransportError("the service closed the channel before it answered")
+    return service, answer.decode()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
+    parser.add_argument("message")
+    args = parser.parse_args()
+    credential = purekrb.Credential.from_ccache(None)
+    try:
+        config = purekrb.Config.from_file()
+        with Directory.connect(args.ldap, credential, config) as directory:
+            service, answer = talk(directory, credential, config, args.message)
+    except purekrb.KerberosError as error:
+        print(f"nothing was said: {error}", file=sys.stderr)
+        return 1
+    print(f"{service} answered: {answer}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

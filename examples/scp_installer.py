@@ -1,0 +1,61 @@
+"""Installs a service in Active Directory, and takes it out again: what an administrator runs, after `kinit`.
+
+    python scp_installer.py --ldap ldap://dc1.ad.test --state state.json install files.ad.test 2000 svc-files
+    python scp_installer.py --ldap ldap://dc1.ad.test --state state.json uninstall
+
+The service connection point comes first, since its DN is part of the service principal name; the state file comes last.
+Each is done as a whole or not at all. The state file goes to the host of the service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import purekrb
+from purekrb.directory import Directory, InstalledService, ServiceConnectionPoint
+
+SERVICE_CLASS = "ADSockAuth"
+PRODUCT = "A762885A-AA44-11d2-81F1-00C04FB9624E"
+VENDOR = "83C29870-1DFC-11d3-A193-0000F87A9099"
+
+
+def install(directory: Directory, host: str, port: int, account: str, state_file: str) -> InstalledService:
+    """Publish the service, let `account` update that, register its names on `account`, write the state file."""
+    scp = ServiceConnectionPoint(
+        name="SockAuthAD",
+        service_class_name=SERVICE_CLASS,
+        dns_name=host,
+        bindings=(str(port),),
+        keywords=(VENDOR, PRODUCT, "Microsoft", "Windows 2000 Auth-O-Matic"),
+    )
+    return directory.install_service(scp, state_file, account=account)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
+    parser.add_argument("--state", required=True, help="the state file")
+    actions = parser.add_subparsers(dest="action", required=True)
+    installing = actions.add_parser("install")
+    installing.add_argument("host", help="DNS name of the service's host")
+    installing.add_argument("port", type=int)
+    installing.add_argument("account", help="that the service runs under")
+    actions.add_parser("uninstall")
+    args = parser.parse_args()
+    try:
+        with Directory.connect(args.ldap, purekrb.Credential.from_ccache(None)) as directory:
+            if args.action == "uninstall":
+                directory.uninstall_service(args.state)
+                print("uninstalled")
+            else:
+                made = install(directory, args.host, args.port, args.account, args.state)
+                print(made.scp.dn, *made.spns, sep="\n")
+    except purekrb.KerberosError as error:
+        print(f"nothing was changed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Publish a service in the directory, find it there, keep its entry up to date, and take it out again.
+
+publish, by an administrator, makes the service connection point (SCP), lets the service's account update it, registers
+the service principal names of both, and writes the state file; remove undoes all of that. verify tells whether the
+service may start.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from purekrb.cli import options
+from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.directory import Directory, ServiceConnectionPoint
+    from purekrb.directory.state import ServiceState
+
+__all__ = ["add_arguments", "run"]
+
+_ACTIONS = {
+    "publish": "publish a service and register its names, or bring both up to date; nothing is left of what fails",
+    "find": "find services by keywords",
+    "update": "write the host and the port of a service, if they have changed, as it does when it starts",
+    "remove": "remove a service's names, its SCP and its state file",
+    "verify": "tell whether a service may start",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in _ACTIONS.items():
+        action = actions.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
+        )
+        if name == "find":
+            action.add_argument("keyword", nargs="+", help="all must be there; by convention GUIDs and product names")
+        else:
+            _add_service(action)
+        if name == "publish":
+            _add_publish(action)
+        elif name == "update":
+            action.add_argument("--port", type=_port, help="where it listens now")
+            action.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs now")
+        elif name == "verify":
+            action.add_argument("--account", metavar="NAME", help="the account that the service runs under")
+            action.add_argument("-t", "--keytab", metavar="FILE", help="the keys to check against those of the account")
+        options.add_directory(action)
+        options.add_ccache(action)
+        options.add_network(action)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--class", dest="service_class", metavar="CLASS", required=True, help="as in ADSockAuth")
+    parser.add_argument("--name", help="of the SCP (default: the class)")
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="state file (default: CLASS/NAME.json below /var/lib/purekrb for root, else ~/.local/state/purekrb)",
+    )
+
+
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, required=True, help="where the service listens")
+    parser.add_argument(
+        "--keyword", action="append", required=True, metavar="TEXT", help="the product's GUID, first; may be repeated"
+    )
+    parser.add_argument(
+        "--account",
+        default="",
+        metavar="NAME",
+        help="that the service runs under (default: the host's computer account)",
+    )
+    parser.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs (default: this machine)")
+    parser.add_argument("--srv", metavar="NAME", help="the owner of the SRV records that name host and port instead")
+    parser.add_argument(
+        "--parent", default="", metavar="DN", help="where to put the SCP (default: below the host's computer object)"
+    )
+    parser.add_argument(
+        "--spn-host", action="append", default=[], metavar="HOST", help="register names for this host; may be repeated"
+    )
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Run the command."""
+    from purekrb.directory.state import ServiceState, default_path
+
+    if args.action == "find":
+        return _find(args, output)
+    state_file = args.state or default_path(args.service_class, args.name or args.service_class)
+    if args.action == "publish":
+        return _publish(args, state_file, output)
+    state = ServiceState.load(state_file)  # before anything is asked of the network
+    with options.directory(args, output) as directory:
+        if args.action == "remove":
+            directory.uninstall_service(state_file)
+            output.result({"removed": state.scp_dn, "spns": state.spns}, f"removed {state.scp_dn} and its SPNs")
+        elif args.action == "update":
+            bindings = None if args.port is None else [str(args.port)]
+            changed = directory.update_service(state, bindings=bindings, host=args.host)
+            output.result({"changed": changed}, f"changed {', '.join(changed)}" if changed else "nothing to change")
+        else:
+            _verify(args, directory, state, output)
+    return 0
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port of 1 to 65535")
+    return int(text)
+
+
+def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
+    from purekrb.directory import ServiceConnectionPoint
+    from purekrb.spn import local_dns_name
+
+    host = args.host or ("" if args.srv else local_dns_name())
+    scp = ServiceConnectionPoint(
+        name=args.name or args.service_class,
+        service_class_name=args.service_class,
+        dns_name=args.srv or host,
+        dns_name_type="SRV" if args.srv else "A",
+        bindings=(str(args.port),),
+        keywords=tuple(args.keyword),
+    )
+    with options.directory(args, output) as directory:
+        made = directory.install_service(
+            scp, state_file, account=args.account, host=host, parent=args.parent, hosts=args.spn_host
+        )
+    account = made.account.dn if made.account else None
+    registered = [f"SPN  {spn}" for spn in made.spns]
+    output.result(
+        {**_fields(made.scp), "account": account, "spns": made.spns, "state": state_file},
+        "\n".join([f"SCP  {made.scp.dn}", *registered, f"on   {account or 'no account'}", f"state file {state_file}"]),
+    )
+    return 0
+
+
+def _find(args: argparse.Namespace, output: Output) -> int:
+    with options.directory(args, output) as directory:
+        found = directory.find_scps(args.keyword)
+    columns = ("class", "host", "bindings", "DN")
+    rows = [(scp.service_class_name, scp.dns_name, " ".join(scp.bindings), scp.dn) for scp in found]
+    if args.json or rows:
+        output.table({"scps": [_fields(scp) for scp in found]}, columns, rows)
+    else:
+        output.warning("no service has these keywords")
+    return 0 if rows else 1
+
+
+def _verify(args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output) -> None:
+    from purekrb.credentials.keytab import Keytab
+
+    keytab = Keytab.load(args.keytab) if args.keytab else None
+    verified = directory.verify_service(state, account=args.account or "", keytab=keytab)
+    output.result(
+        {**_fields(verified.scp), "account": verified.account.dn, "spns": state.spns, "warnings": verified.warnings},
+        f"{verified.scp.dn} may start as {verified.account.dn}",
+    )
+
+
+def _fields(scp: ServiceConnectionPoint) -> dict[str, object]:
+    return {
+        "dn": scp.dn,
+        "object_guid": str(scp.object_guid),
+        "service_class_name": scp.service_class_name,
+        "dns_name": scp.dns_name,
+        "dns_name_type": scp.dns_name_type,
+        "bindings": scp.bindings,
+        "keywords": scp.keywords,
+    }
