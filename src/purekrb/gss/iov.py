@@ -77,7 +77,7 @@ class IovProtection(CfxProtection):
         return self._wrap_pieces(buffers, sealed)
 
     def _wrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        single, pieces, signed = _parse(buffers, _HEADER)
+        single, pieces, signed = _parse(buffers, received=False)
         flags = self._send_flags | (SEALED if sealed and pieces else 0)
         snd_seq = self._next_seq()
         data = b"".join(pieces)
@@ -111,7 +111,7 @@ class IovProtection(CfxProtection):
         return self._unwrap_pieces(buffers, sealed)
 
     def _unwrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        single, pieces, signed = _parse(buffers, None)
+        single, pieces, signed = _parse(buffers, received=True)
         stream = single[_STREAM] is not None
         token = single[_STREAM] or single[_HEADER] or b""
         flags, ec, rrc, snd_seq = self._read_header(token)
@@ -155,7 +155,7 @@ class IovProtection(CfxProtection):
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
         """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
-        single, pieces, _ = _parse(buffers, _HEADER)
+        single, pieces, _ = _parse(buffers, received=False)
         front, tail = (BLOCK, self._tail) if sealed and pieces else (0, self._mac_size)
         header = HEADER_SIZE + front + (tail if single[_TRAILER] is None else 0)
         sizes = {_HEADER: header, _TRAILER: tail, _PADDING: 0}
@@ -169,9 +169,7 @@ class IovProtection(CfxProtection):
         """Return the RRC of a token whose body is rotated by `rotation` bytes."""
         return rotation
 
-    def _ends(
-        self, single: _Single, flags: int, ec: int, rrc: int, front: int, tail: int
-    ) -> tuple[bytes, bytes]:
+    def _ends(self, single: _Single, flags: int, ec: int, rrc: int, front: int, tail: int) -> tuple[bytes, bytes]:
         """Return what stands before and behind the data once the rotation is undone."""
         header, trailer = (single[_HEADER] or b"")[HEADER_SIZE:], single[_TRAILER]
         if trailer is None:
@@ -225,10 +223,10 @@ def _bytes(data: bytes) -> bytes:
     return data if type(data) is bytes else memoryview(data).tobytes()
 
 
-def _parse(buffers: Sequence[IovBuffer], token: IovType | None) -> tuple[_Single, list[bytes], _Signed]:
+def _parse(buffers: Sequence[IovBuffer], *, received: bool) -> tuple[_Single, list[bytes], _Signed]:
     """Return the buffers that occur once by type, the contents of DATA, and SIGN_ONLY with its place.
 
-    `token` is HEADER where that alone is possible.
+    What was `received` may have STREAM instead of HEADER.
     """
     single: _Single = [None] * _TYPES
     pieces: list[bytes] = []
@@ -243,7 +241,7 @@ def _parse(buffers: Sequence[IovBuffer], token: IovType | None) -> tuple[_Single
             raise ValueError(f"there is more than one {IovType(kind).name} buffer")
         else:
             single[kind] = data
-    if (single[_HEADER] is None) == (single[_STREAM] is None) or (token is _HEADER and single[_HEADER] is None):
+    if (single[_HEADER] is None) == (single[_STREAM] is None) or (single[_STREAM] is not None and not received):
         raise ValueError("the buffers need one HEADER, or for unwrap_iov one STREAM instead")
     return single, pieces, signed
 
