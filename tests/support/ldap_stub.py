@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldap3.protocol.rfc2696 import RealSearchControlValue
-from ldap3.protocol.rfc4511 import LDAPMessage
 from pyasn1.codec.ber import decoder
 
 from purekrb import Acceptor, ChannelBindings, Flag, KerberosError, Keytab
+from purekrb.directory.ldap import ldap3  # without the warnings of its own import
 from purekrb.directory.sasl import SecurityLayer
 from purekrb.directory.stream import MessageReader
 from purekrb.messages.der import tlv
@@ -91,7 +90,7 @@ class LdapPeer:
             if not received:
                 return None
             self._reader.feed(self.layer.unwrap(received) if self.layer else received)
-        decoded, _ = decoder.decode(data, asn1Spec=LDAPMessage())
+        decoded, _ = decoder.decode(data, asn1Spec=ldap3.protocol.rfc4511.LDAPMessage())
         name = decoded["protocolOp"].getName()
         controls = decoded["controls"] if decoded["controls"].hasValue() else ()
         return Request(
@@ -233,7 +232,7 @@ class LdapStub(TcpStub):
             return
         start, size, control = 0, len(self.entries), b""
         if PAGED in request.controls:
-            asked, _ = decoder.decode(request.controls[PAGED], asn1Spec=RealSearchControlValue())
+            asked, _ = decoder.decode(request.controls[PAGED], asn1Spec=ldap3.protocol.rfc2696.RealSearchControlValue())
             start, size = int(bytes(asked["cookie"]) or b"0"), min(int(asked["size"]), self.page)
             cookie = str(start + size).encode() if start + size < len(self.entries) else b""
             value = tlv(0x30, integer(0) + octets(cookie))

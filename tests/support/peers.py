@@ -69,7 +69,15 @@ class Daemon:
     closes the pipe and takes the daemon down.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], log: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         # The traps come second, so that the daemon does not inherit them.
         guard = '"$@" </dev/null & child=$!; trap "" TERM INT; read -r _; kill $child 2>/dev/null; wait $child'
         with log.open("ab") as output:
@@ -83,13 +91,13 @@ class Daemon:
         self._log = log
         self.argv = tuple(argv)
         if port is not None:
-            self._wait_for(port)
+            self._wait_for(address, port)
 
-    def _wait_for(self, port: int) -> None:
+    def _wait_for(self, address: str, port: int) -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                socket.create_connection((address, port), timeout=1).close()
             except OSError:
                 time.sleep(0.02)
             else:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.peers import find_program, missing_peer, run
+from support.peers import Daemon, find_program, missing_peer, run
 from support.tls import Authority
 
 if TYPE_CHECKING:
@@ -306,6 +306,33 @@ class SambaDc:
                 return False
         # The DC registers its own service names a moment after it listens.
         return bool(self.search(f"(servicePrincipalName=ldap/{self.host})", "cn"))
+
+    @contextlib.contextmanager
+    def ldap_server(self, strong_auth: str) -> Iterator[str]:
+        """One more LDAP server of the same database, with another `ldap server require strong auth`: its address.
+
+        As it is, Samba takes no SASL bind inside of TLS; with "allow_sasl_over_tls" it does, as Active Directory.
+        """
+        directory = self.path("ldap")
+        address = _free_address()
+        (directory / "lock").mkdir(parents=True)
+        own = {
+            "interfaces": f"{address}/8",
+            "pid directory": directory,
+            "lock directory": directory / "lock",
+            "ncalrpc dir": directory / "ncalrpc",
+            "server services": "ldap",
+            "ldap server require strong auth": strong_auth,
+        }
+        lines = (self.directory / "smb.conf").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.partition("=")[0].strip() not in own]
+        kept[1:1] = [f" {name} = {value}\n" for name, value in own.items()]
+        (directory / "smb.conf").write_text("".join(kept))
+        argv = [find_program("samba", "samba-ad-dc"), "--interactive", "--model=single", "--debug-stdout"]
+        env = {**self._own_env, "SMB_CONF_PATH": str(directory / "smb.conf")}
+        server = Daemon(argv, env=env, log=directory / "log", port=636, address=address)
+        yield address
+        server.stop()
 
     def stop(self) -> None:
         """End it and wait until none of its processes is left."""

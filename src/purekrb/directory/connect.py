@@ -16,14 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.directory.discovery import LDAP_PORT, dns_domain, domain_controllers, global_catalogs
+from purekrb.directory.discovery import LDAP_PORT, domain_controllers, global_catalogs
 from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
 from purekrb.directory.sasl import MECHANISMS, Bind, Layer, context_flags
+from purekrb.dn import domain_of
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import Initiator
@@ -34,7 +34,7 @@ from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import drive
 from purekrb.spn import target_principal
 
-__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect"]
+__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect", "default_targets"]
 
 _log = logging.getLogger("purekrb.directory")
 
@@ -45,7 +45,11 @@ _LDAPS_PORT = 636
 _GC_PORTS = {LDAP_PORT: 3268, _LDAPS_PORT: 3269}
 _TLS_PORTS = {LDAP_PORT: _LDAPS_PORT, 3268: 3269}
 _DIRECTORY_PORTS = {gc: port for port, gc in _GC_PORTS.items()}
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_URL = re.compile(
+    r"(?P<scheme>ldaps?)://(?:(?P<name>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?)|\[(?P<address>[0-9a-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE | re.ASCII,
+)
 #: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID: a read-only domain controller. Source: MS-ADTS 3.1.1.3.4.3.
 _READ_ONLY = "1.2.840.113556.1.4.1920"
 #: The context's mechanism behind each SASL mechanism.
@@ -62,21 +66,17 @@ class Url(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Url:
         """Return what `ldap://host`, `ldap://host:port` or `ldaps://...` names. Raises DirectoryError for all else."""
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        else:
-            if parts.scheme not in ("ldap", "ldaps") or parts.path not in ("", "/") or parts.query or parts.fragment:
-                host = ""
-        if "@" in text or port == 0 or not (_HOST.fullmatch(host) or _is_address(host)):
-            raise DirectoryError(
-                f"{text!r} is no URL of a directory: write ldap://dc1.ad.test, or ldaps://dc1.ad.test:636",
-                code=INVALID_PARAMETER,
-            )
-        ldaps = text.startswith("ldaps:")
-        return cls(host.rstrip("."), port or (_LDAPS_PORT if ldaps else LDAP_PORT), ldaps)
+        match = _URL.fullmatch(text)
+        if match is not None:
+            ldaps = match["scheme"].lower() == "ldaps"
+            host = (match["name"] or match["address"]).rstrip(".")
+            port = int(match["port"] or (_LDAPS_PORT if ldaps else LDAP_PORT))
+            if 0 < port <= 0xFFFF and (match["name"] or _is_address(host)):
+                return cls(host, port, ldaps)
+        raise DirectoryError(
+            f"{text!r} is no URL of a directory: write ldap://dc1.ad.test, or ldaps://dc1.ad.test:636",
+            code=INVALID_PARAMETER,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,17 +132,19 @@ class Connector:
     ) -> None:
         if ldaps and options.start_tls:
             raise DirectoryError("ldaps:// is TLS from the first octet: leave out start_tls", code=INVALID_PARAMETER)
-        self.credential = credential
+        client = KdcClient(config, timeout=options.timeout, locator=locator)
+        self.config = client.config
+        self._credential = credential
         self._options = options
         self._ldaps = ldaps
-        self._client = KdcClient(config, timeout=options.timeout, locator=locator)
-        self._locator = locator or Locator(self._client.config)
+        self._client = client
+        self._locator = locator or Locator(client.config)
 
     def to(self, url: Url, targets: Sequence[Target]) -> LdapSession:
         """Return a session with the server at `url`, which proves to be the first of `targets` that a KDC knows."""
         options = self._options
         start_bind = bind_starter(
-            self._client, self.credential, targets, mechanism=options.mechanism, sealed=options.sealed
+            self._client, self._credential, targets, mechanism=options.mechanism, sealed=options.sealed
         )
         tls = self._tls(url, targets[0])
 
@@ -151,20 +153,6 @@ class Connector:
 
         base_dn = "" if url.port in _DIRECTORY_PORTS else None  # a global catalog: the forest
         return LdapSession(connection(), base_dn, reopen=connection, timeout=options.timeout)
-
-    def default_targets(self, host: str) -> list[str]:
-        """Return the names by which `host`, which the caller typed, may prove itself. Source: MS-ADTS 6.3.3.
-
-        First the one that only domain controllers may have. Raises DirectoryError for an address.
-        """
-        if _is_address(host):
-            raise DirectoryError(
-                f"{host} is an address, and Kerberos needs a name: pass target='ldap/' and the DNS name of the domain "
-                "controller",
-                code=INVALID_PARAMETER,
-            )
-        realm = self._client.config.realm_of(host) or self.credential.principal.realm
-        return [f"ldap/{host}/{realm.lower()}", f"ldap/{host}"]
 
     def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
         """Return a session with a domain controller of `domain`; `writable`: with none that is read-only."""
@@ -210,6 +198,21 @@ class Connector:
             except OSError as error:
                 raise DirectoryError(f"the CA file {options.ca_file} cannot be used: {error}") from None
         return Tls(context, target_principal(target).components[1], options.start_tls)
+
+
+def default_targets(config: Config, credential: Credential, host: str) -> list[str]:
+    """Return the names by which `host`, which the caller typed, may prove itself. Source: MS-ADTS 6.3.3.
+
+    First the one that only domain controllers may have. Raises DirectoryError for an address.
+    """
+    if _is_address(host):
+        raise DirectoryError(
+            f"{host} is an address, and Kerberos needs a name: pass target='ldap/' and the DNS name of the domain "
+            "controller",
+            code=INVALID_PARAMETER,
+        )
+    realm = config.realm_of(host) or credential.principal.realm
+    return [f"ldap/{host}/{realm.lower()}", f"ldap/{host}"]
 
 
 def _first_known(client: KdcClient, credential: Credential, targets: Sequence[Target]) -> ServiceTicket:
@@ -277,7 +280,9 @@ class ConnectedSessions(Sessions):
 
     def domain_of(self, dn: str) -> LdapSession:
         """Return the session with a domain controller of the domain of `dn`."""
-        domain = dns_domain(dn)
+        domain = domain_of(dn)
+        if not domain:
+            raise DirectoryError(f"{dn!r} is in no domain: expected a DN that ends in DC=...", code=INVALID_PARAMETER)
         return self._once(domain, lambda: self._open_domain(domain))
 
     def close(self) -> None:
@@ -297,7 +302,7 @@ class ConnectedSessions(Sessions):
         if not is_read_only(session):
             return session
         _log.debug("the domain controller is read-only: another one is looked for")
-        return self._connector.to_domain(dns_domain(session.root_dse.text("defaultNamingContext")), writable=True)
+        return self._connector.to_domain(domain_of(session.root_dse.text("defaultNamingContext")), writable=True)
 
     def _open_forest(self) -> LdapSession:
         if self._url is not None and self._url.port in _DIRECTORY_PORTS:
@@ -305,7 +310,7 @@ class ConnectedSessions(Sessions):
         root = self.main.root_dse
         try:
             session = self._at_other_port(_GC_PORTS) if root.text("isGlobalCatalogReady") == "TRUE" else None
-            return session or self._connector.to_forest(dns_domain(root.text("rootDomainNamingContext")))
+            return session or self._connector.to_forest(domain_of(root.text("rootDomainNamingContext")))
         except KerberosError as error:
             _log.warning("no global catalog answers, so that only %s is searched: %s", self.main.base_dn, error)
             return self.main
@@ -318,7 +323,7 @@ class ConnectedSessions(Sessions):
 
     def _open_domain(self, domain: str) -> LdapSession:
         writer = self.writer
-        if dns_domain(writer.base_dn) == domain:
+        if domain_of(writer.base_dn) == domain:
             return writer
         return self._connector.to_domain(domain)
 
@@ -339,7 +344,7 @@ def connect(
     if where is None:
         main = connector.to_domain(domain or credential.principal.realm.lower())
     else:
-        targets = [target] if target is not None else connector.default_targets(where.host)
+        targets = [target] if target is not None else default_targets(connector.config, credential, where.host)
         main = connector.to(where, targets)
     return ConnectedSessions(main, connector, where, targets)
 

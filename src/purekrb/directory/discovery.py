@@ -7,28 +7,18 @@ it has the key of a name that none but domain controllers may have: `ldap/host/d
 from __future__ import annotations
 
 import logging
-import re
 
-from purekrb.errors import DirectoryError, TransportError
+from purekrb.errors import TransportError
 from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
 
-__all__ = ["LDAP_PORT", "dns_domain", "domain_controllers", "global_catalogs"]
+__all__ = ["LDAP_PORT", "domain_controllers", "global_catalogs"]
 
 _log = logging.getLogger("purekrb.directory")
 
 LDAP_PORT = 389
 #: Servers of one domain that are tried.
 MAX_SERVERS = 8
-_DOMAIN_DN = re.compile(r"(?:DC=[^,=+\\]+)(?:,DC=[^,=+\\]+)*$", re.IGNORECASE)
-
-
-def dns_domain(dn: str) -> str:
-    """Return the DNS name of the domain in which the object `dn` is: "ad.test" for CN=x,DC=ad,DC=test."""
-    match = _DOMAIN_DN.search(dn)
-    if match is None or dn[: match.start()].rstrip(" ")[-1:] not in ("", ","):
-        raise DirectoryError(f"{dn!r} is in no domain: expected a DN that ends in DC=...")
-    return ".".join(part.partition("=")[2] for part in match[0].split(",")).lower()
 
 
 def domain_controllers(locator: Locator, domain: str, site: str = "") -> list[KdcAddress]:

@@ -57,6 +57,7 @@ __all__ = [
     "StartBind",
     "Tls",
     "any_equals",
+    "bind",
     "equals",
     "like",
     "mock_connection",
@@ -64,7 +65,6 @@ __all__ = [
     "open_connection",
     "sd_flags",
     "single",
-    "use_kerberos",
 ]
 
 _log = logging.getLogger("purekrb.directory")
@@ -419,19 +419,15 @@ def open_connection(addresses: Sequence[str], port: int, start_bind: StartBind, 
     for a refused bind, and what `start_bind` raises.
     """
     connection = _dial(addresses, port, timeout)
-    what = f"connecting to the directory at {connection.server.host} port {port}"
     try:
         connection.socket = MessageSocket(connection.socket)
         if tls is not None:
             if tls.start_tls:
-                _ask(what, connection, timeout, "extended", _START_TLS)
+                _ask("StartTLS", connection, timeout, "extended", _START_TLS)
                 if connection.result["result"] != _SUCCESS:
                     raise _refused("StartTLS", connection.result)
             connection.socket = MessageSocket(_handshake(connection.socket, tls, timeout))
-        use_kerberos(connection, start_bind)
-        _ask(what, connection, timeout, "bind", read_server_info=False)
-        if not connection.bound:
-            raise _refused(what, connection.result)
+        bind(connection, start_bind, timeout)
     except BaseException:
         connection.strategy.close()
         raise
@@ -451,6 +447,8 @@ def _dial(addresses: Sequence[str], port: int, timeout: float) -> Any:
             return connection
         except LDAPException as error:
             failures.append(f"{address}: {error}")
+            if connection.socket is not None:  # ldap3 leaves it open
+                connection.socket.close()
     raise TransportError(
         f"no connection to the directory at port {port} ({'; '.join(failures)}): does it run there, and does the "
         "network let us through?"
@@ -475,8 +473,8 @@ def _handshake(stream: MessageSocket, tls: Tls, timeout: float) -> ssl.SSLSocket
         sock.close()
 
 
-def use_kerberos(connection: Any, start_bind: StartBind) -> None:
-    """Make `connection.bind()` authenticate with what `start_bind` begins, and protect the connection from then on.
+def bind(connection: Any, start_bind: StartBind, timeout: float | None = None) -> None:
+    """Bind an ldap3 connection with what `start_bind` begins, and protect it from then on; later binds do the same.
 
     ldap3's own mechanism GSSAPI needs a C library, has no security layer and does not know GSS-SPNEGO. It is replaced
     where ldap3 calls it, `do_sasl_bind`, and the layer goes where every octet passes, `connection.socket`; both are
@@ -489,6 +487,10 @@ def use_kerberos(connection: Any, start_bind: StartBind) -> None:
         )
     connection.authentication, connection.sasl_mechanism = ldap3.SASL, ldap3.GSSAPI
     connection.do_sasl_bind = partial(_bind, connection, start_bind)
+    what = f"the bind to {connection.server.host} port {connection.server.port}"
+    _ask(what, connection, timeout, "bind")
+    if not connection.bound:
+        raise _refused(what, connection.result)
 
 
 def _bind(connection: Any, start_bind: StartBind, controls: Any = None) -> Mapping[str, Any]:
