@@ -89,18 +89,18 @@ class Lab:
             )
         return made
 
-    def connect(self, ticket: ServiceTicket) -> tuple[Initiator, Acceptor]:
+    def connect(self, ticket: ServiceTicket, mechanism: str = "kerberos") -> tuple[Initiator, Acceptor]:
         """Return two established contexts of ours, every check on."""
-        initiator = Initiator(ticket)
+        initiator = Initiator(ticket, mechanism=mechanism)
         acceptor = Acceptor(self.keytab, replay_cache=self.replay_cache)
         initiator.step(acceptor.step(initiator.step()))
         if not (initiator.established and acceptor.established):
             raise RuntimeError("our contexts are not established")
         return initiator, acceptor
 
-    def our_pair(self, etype: int) -> tuple[Initiator, Acceptor]:
+    def our_pair(self, etype: int, mechanism: str = "kerberos") -> tuple[Initiator, Acceptor]:
         """Return two established contexts of ours with the ticket at hand."""
-        return self.connect(self.ticket(etype))
+        return self.connect(self.ticket(etype), mechanism)
 
     @cached_property
     def mit(self) -> Mit:
@@ -171,6 +171,7 @@ class Mit:
             | flag.confidentiality
             | flag.integrity
         )
+        self._spnego = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
         self._names = {etype: self.name(etype) for etype in ETYPES}
 
     def use(self, etype: int) -> None:
@@ -181,10 +182,11 @@ class Mit:
         """Return the service's name."""
         return self.gssapi.Name(f"svc-{etype}@localhost", self.gssapi.NameType.hostbased_service)
 
-    def connect(self, etype: int, ccache: str = "MEMORY") -> tuple[Any, Any]:
+    def connect(self, etype: int, ccache: str = "MEMORY", *, spnego: bool = False) -> tuple[Any, Any]:
         """Return two established contexts. `use(etype)` comes first."""
         context, credentials = self.gssapi.SecurityContext, self.ccaches[ccache]
-        initiator = context(name=self._names[etype], creds=credentials, usage="initiate", flags=self._flags)
+        mech = self._spnego if spnego else None
+        initiator = context(name=self._names[etype], creds=credentials, mech=mech, usage="initiate", flags=self._flags)
         acceptor = context(creds=self._accept, usage="accept")
         initiator.step(acceptor.step(initiator.step()))
         if not (initiator.complete and acceptor.complete):

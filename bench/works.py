@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-from bench.goals import CIPHERS, KINIT, LIMIT, MIT, MIT_FILE, MIT_MEMORY, ONE, OURS, PBKDF2, PYASN1
+from bench.goals import CIPHERS, KERBEROS, KINIT, LIMIT, MIT, MIT_FILE, MIT_MEMORY, ONE, OURS, PBKDF2, PYASN1
 from bench.lab import ETYPES, PASSWORD, REALM, USER, Lab
 from bench.limit import Limit
 from bench.timing import BATCH, Batch, Contender, each, repeat
@@ -210,6 +210,17 @@ def contexts(lab: Lab) -> Iterator[Work]:
 
         yield Work("contexts", f"etype {etype}, first use of a ticket", first, all_others)
         yield Work("contexts", f"etype {etype}, ticket seen before", partial(repeat, lab.our_pair, etype), mit)
+
+    def without_spnego() -> list[Contender]:
+        lab.mit.pair(18)
+        return [
+            Contender(KERBEROS, repeat(lab.our_pair, 18)),
+            Contender(MIT_MEMORY, repeat(partial(lab.mit.connect, spnego=True), 18, "MEMORY")),
+            Contender(MIT_FILE, repeat(partial(lab.mit.connect, spnego=True), 18, "FILE")),
+        ]
+
+    by_spnego = partial(repeat, lab.our_pair, 18, "negotiate")
+    yield Work("contexts", "etype 18 by SPNEGO, ticket seen before", by_spnego, without_spnego)
 
 
 def decode(lab: Lab) -> Iterator[Work]:

@@ -157,7 +157,8 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
     chosen = next((oid for oid in offered if oid in MECHANISMS), None)
     if chosen is None:
         raise UnsupportedError(f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}")
-    log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
     supported: bytes | None = chosen  # named in our first answer only
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
     # The token that came with the list is for the first mechanism on it. Source: RFC 4178 4.2.1.

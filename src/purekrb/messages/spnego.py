@@ -17,6 +17,7 @@ from purekrb.messages.der import (
     Message,
     ObjectIdentifier,
     OctetString,
+    Remembered,
     Sequence,
     SequenceOf,
     tlv,
@@ -29,7 +30,7 @@ MAX_MECHANISMS = 64
 
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
-_MECH_TYPES = SequenceOf(_OID, MAX_MECHANISMS)
+_MECH_TYPES = Remembered(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
 _FIRST_FIELDS = (
     Field(0, "mech_types", _MECH_TYPES),
     Field(1, "req_flags", KerberosFlags(), optional=True),
