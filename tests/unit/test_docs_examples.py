@@ -18,7 +18,7 @@ from purekrb.replay import KEEP
 from purekrb.testing import Realm
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("contexts.md", "errors.md", "scp.md", "security.md", "sspi.md", "testing.md")
+PAGES = ("contexts.md", "errors.md", "negotiate.md", "scp.md", "security.md", "sspi.md", "testing.md")
 
 
 def text_of(page: str) -> str:

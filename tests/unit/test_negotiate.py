@@ -80,6 +80,49 @@ def test_two_tokens_are_enough_where_kerberos_is_the_first_choice(etype: int, fl
     exchange(ours, theirs)
 
 
+def test_the_three_legs_of_dce_style_fit_into_a_negotiation() -> None:
+    ticket, keys = issue()
+    ours, theirs = Initiator(ticket, mechanism="negotiate", flags=Flag.DEFAULT | Flag.DCE_STYLE), acceptor(keys)
+    answer = read(theirs.step(ours.step()))
+    assert (answer.neg_state, answer.supported_mech) == (NegState.ACCEPT_INCOMPLETE, MS)
+    last = read(ours.step(answer.encode()))
+    assert last.response_token
+    assert not ours.established
+    assert read(theirs.step(last.encode())) == NegTokenResp(NegState.ACCEPT_COMPLETED)
+    assert theirs.established
+    assert ours.step(resp(NegState.ACCEPT_COMPLETED)) is None
+    assert theirs.flags & Flag.DCE_STYLE
+    ours.verify_mic(b"signed", theirs.get_mic(b"signed"))
+
+
+def test_mics_go_with_the_third_leg_of_dce_style_where_they_are_required() -> None:
+    """RFC 4178 5 c: the initiator sends the last Kerberos token, and its MIC with it."""
+    ticket, keys = issue()
+    ours, kerberos = acceptor(keys), Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
+    offered = (NTLM_OID, STANDARD)
+    assert read(ours.step(init(offered))).neg_state == NegState.REQUEST_MIC
+    answer = read(ours.step(resp(None, None, kerberos.step())))
+    assert (answer.neg_state, answer.mech_list_mic) == (NegState.ACCEPT_INCOMPLETE, None)
+    third = kerberos.step(answer.response_token)
+    answer = read(ours.step(resp(None, None, third, kerberos.get_mic(encode_mech_types(offered)))))
+    assert (answer.neg_state, answer.response_token) == (NegState.ACCEPT_COMPLETED, None)
+    kerberos.verify_mic(encode_mech_types(offered), answer.mech_list_mic or b"")
+    assert ours.established
+    # and our initiator, with an acceptor that begins again
+    initiator, service = (
+        Initiator(ticket, mechanism="negotiate", flags=Flag.DEFAULT | Flag.DCE_STYLE),
+        acceptor(keys, mechanism="kerberos"),
+    )
+    signed = encode_mech_types(opened(initiator.step()).mech_types)
+    request = read(initiator.step(resp(NegState.REQUEST_MIC, STANDARD)))
+    reply = service.step(request.response_token or b"")
+    last = read(initiator.step(resp(NegState.ACCEPT_INCOMPLETE, None, reply)))
+    assert service.step(last.response_token or b"") is None
+    service.verify_mic(signed, last.mech_list_mic or b"")
+    assert initiator.step(resp(NegState.ACCEPT_COMPLETED, None, None, service.get_mic(signed))) is None
+    assert initiator.established
+
+
 def test_the_initiator_offers_kerberos_by_both_names_as_windows_does() -> None:
     ticket, keys = issue()
     ours, theirs = Initiator(ticket, mechanism="negotiate"), acceptor(keys)
