@@ -25,19 +25,37 @@ _LAUNCHER = """\
 # purekrb as it runs in the lab: on the host {host}, with the lab's krb5.conf and hosts file.
 export KRB5_CONFIG='{directory}/lab-krb5.conf' KRB5_KTNAME='{directory}/svc-files.keytab'
 export KRB5CCNAME="${{KRB5CCNAME:-{directory}/ccache}}"
+export XDG_STATE_HOME='{directory}/state-files'
 export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_HOSTS='{directory}/hosts' NSS_WRAPPER_HOSTNAME={host}
 exec '{python}' -m purekrb.cli "$@"
 """
 
+#: What stands for the product in the commands.
+_PRODUCT = "a762885a-aa44-11d2-81f1-00c04fb9624e"
+
 _GUIDE = """\
-The domain {realm} is up: dc1.ad.test on {address}, everything in {directory}.
+The domain {realm} is up: {dc} on {address}, everything in {directory}.
 Its accounts have the password {password}: {administrator}; svc-files, which the service on {host} runs under; alice.
+A purekrb that knows the lab's hosts:
 
-    export PATH={directory}/bin:$PATH          # a purekrb that knows the lab's hosts
+    export PATH={directory}/bin:$PATH
+
+As an administrator, install a service:
+
     echo {password} | purekrb kinit {administrator}@{realm}
-    purekrb kvno HOST/{host}
+    purekrb spn add ADSockAuth/{host} --account svc-files
+    purekrb scp publish --class ADSockAuth --port 2000 --keyword {product} --account svc-files
 
-make lab-stop ends it and removes the directory.
+Start it:
+
+    purekrb serve {host}:2000 &
+
+As a client anywhere, find it, be sure of it, talk to it:
+
+    echo {password} | purekrb kinit alice@{realm}
+    echo hello | purekrb connect --scp-keyword {product}
+
+make lab-stop ends the domain and removes the directory.
 """
 
 
@@ -69,6 +87,8 @@ def guide(dc: SambaDc) -> str:
         password=dc.password,
         administrator=dc.administrator,
         host=HOST,
+        dc=dc.host,
+        product=_PRODUCT,
     )
 
 

@@ -144,11 +144,13 @@ def test_each_scp_has_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_STATE_HOME", "/s")
     assert default_path("ADSockAuth", "Sock Auth") == "/s/purekrb/ADSockAuth/Sock_Auth.json"
     assert default_path("../..", "/etc/passwd\0") == "/s/purekrb/_../_etc_passwd_.json"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_path("a", "b") == "/s/purekrb/a/b.json"
     monkeypatch.delenv("XDG_STATE_HOME")
+    assert default_path("a", "b") == "/var/lib/purekrb/a/b.json"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/svc")
     assert default_path("a", "b") == "/home/svc/.local/state/purekrb/a/b.json"
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_path("a", "b") == "/var/lib/purekrb/a/b.json"
 
 
 @given(

@@ -143,10 +143,10 @@ class ServiceState:
 def default_path(service_class_name: str, name: str) -> str:
     """Return where the state of the SCP `name` is kept: below /var/lib/purekrb for root, else ~/.local/state/purekrb.
 
-    XDG_STATE_HOME takes the place of ~/.local/state. What is no letter, digit, "." or "-" becomes "_".
+    XDG_STATE_HOME takes the place of /var/lib and of ~/.local/state. What is no letter, digit, "." or "-" becomes "_".
     """
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    home = "/var/lib" if root else os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    home = os.environ.get("XDG_STATE_HOME") or ("/var/lib" if root else os.path.expanduser("~/.local/state"))
     directory, file = (_NO_PATH.sub("_", part).lstrip(".") or "_" for part in (service_class_name, name))
     return os.path.join(home, "purekrb", directory, f"{file}.json")
 
