@@ -13,9 +13,6 @@ from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
 
-#: Bytes below which it is cheaper to join two pieces than to call OpenSSL twice.
-SMALL = 2048
-
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
 
@@ -77,10 +74,8 @@ class AesUsageCipher:
         if checksum is None:
             checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
         mac = checksum.copy()
-        if len(data) < SMALL:
-            mac.update(b"".join((data, suffix)))
-        else:
-            mac.update(data)
+        mac.update(data)
+        if suffix:
             mac.update(suffix)
         return mac.finalize()[: self._mac_size]
 

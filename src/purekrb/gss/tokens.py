@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 import struct
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import count
 from threading import Lock
 from typing import ClassVar, NoReturn, cast
@@ -116,7 +116,9 @@ class CfxProtection:
         theirs = (KeyUsage.ACCEPTOR_SEAL, KeyUsage.ACCEPTOR_SIGN)
         if not initiator:
             ours, theirs = theirs, ours
-        self._key, self._our_usages, self._their_usages = key, ours, theirs
+        # Made at once, since plain attributes are read fastest; each derives its keys when it is first used.
+        self._seal, self._sign = _cipher(key, ours[0]), _cipher(key, ours[1])
+        self._unseal, self._unsign = _cipher(key, theirs[0]), _cipher(key, theirs[1])
         self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
         self._receive_lock = Lock()
         self._send_seq = count(send_seq)  # its next() is atomic
@@ -129,24 +131,6 @@ class CfxProtection:
         self._window = SequenceWindow(
             receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE), seen=seen
         )
-
-    # Made when first used: a handshake needs none, and no message needs all four.
-
-    @cached_property
-    def _seal(self) -> AesUsageCipher:
-        return _cipher(self._key, self._our_usages[0])
-
-    @cached_property
-    def _sign(self) -> AesUsageCipher:
-        return _cipher(self._key, self._our_usages[1])
-
-    @cached_property
-    def _unseal(self) -> AesUsageCipher:
-        return _cipher(self._key, self._their_usages[0])
-
-    @cached_property
-    def _unsign(self) -> AesUsageCipher:
-        return _cipher(self._key, self._their_usages[1])
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return a Wrap token over `data`. Source: RFC 4121 4.2.4."""
