@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -346,3 +347,22 @@ def test_a_connection_of_ldap3_binds_in_its_own_tls(
     assert connection.search("", "(objectClass=*)", ldap3.BASE, attributes=["tokenGroups"])
     assert connection.entries[0].tokenGroups.raw_values[0][-4:] == ADMINISTRATOR.to_bytes(4, "little")
     connection.unbind()
+
+
+# The page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_run_from_top_to_bottom(
+    samba_dc: SambaDc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KRB5_CONFIG", str(samba_dc.krb5_conf))
+    page = (Path(__file__).parents[2] / "docs" / "directory.md").read_text()
+    where = 'url, target = "ldap://dc1.ad.test", None'
+    assert where in page
+    page = page.replace(where, f'url, target = "ldap://{samba_dc.address}", "ldap/{samba_dc.host}"')
+    names = {"password": samba_dc.password}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    assert f"CN=DC1,OU=Domain Controllers,{samba_dc.base}" in capsys.readouterr().out
