@@ -568,6 +568,8 @@ def test_the_commands_publish_find_connect_verify_update_and_remove(shell: Shell
         keytab = str(samba_dc.keytab(*json.loads(shell.directory.joinpath("state.json").read_text())["spns"]))
         verified = shell("scp", "verify", *name, "-t", keytab, *domain, user=admin)
         assert (verified.returncode, verified.stderr) == (0, "")
+        unreachable = shell("scp", "verify", *name, "--ldap", f"ldap://{samba_dc.host}:9", user=admin)
+        assert unreachable.returncode == 25
         process = shell.start("serve", "127.0.0.1:0", "-t", keytab)
         try:
             port = port_of(process)

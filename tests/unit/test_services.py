@@ -104,6 +104,15 @@ def test_an_organizational_unit_is_a_place_too(directory: EmbeddedDirectory) -> 
     assert directory.publish_scp(SCP, parent=f"OU=Services,{BASE}").dn == f"CN=SockAuthAD,OU=Services,{BASE}"
 
 
+def test_a_computer_that_has_no_dns_name_yet_is_known_by_its_netbios_name(directory: EmbeddedDirectory) -> None:
+    names = {"cn": ["NEW"], "sAMAccountName": ["NEW$"]}
+    directory._session.add(f"CN=NEW,CN=Computers,{BASE}", "computer", names)
+    scp = replace(SCP, dns_name="new.example.test")
+    assert directory.publish_scp(scp).dn == f"CN=SockAuthAD,CN=NEW,CN=Computers,{BASE}"
+    with pytest.raises(DirectoryError, match=r"web\.other\.test"):  # the computer WEB is another host
+        directory.publish_scp(replace(SCP, dns_name="web.other.test"))
+
+
 # Rights ---------------------------------------------------------------------------------------------------------
 
 

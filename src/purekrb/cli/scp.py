@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "publish":
         return _publish(args, state_file, output)
     state = ServiceState.load(state_file)  # before anything is asked of the network
-    with options.directory(args, output) as directory:
+    with _reached(args, output) as directory:
         if args.action == "remove":
             directory.uninstall_service(state_file)
             output.result({"removed": state.scp_dn, "spns": state.spns}, f"removed {state.scp_dn} and its SPNs")
@@ -104,6 +104,20 @@ def run(args: argparse.Namespace, output: Output) -> int:
         else:
             _verify(args, directory, state, output)
     return 0
+
+
+def _reached(args: argparse.Namespace, output: Output) -> Directory:
+    """Return the directory. That nobody answers is a verdict of its own on whether the service may start."""
+    from purekrb.errors import RegistrationError, TransportError
+
+    try:
+        return options.directory(args, output)
+    except TransportError as error:
+        if args.action != "verify":
+            raise
+        raise RegistrationError(
+            f"the registration could not be verified: {error}; start again later", reason="DIRECTORY_UNREACHABLE"
+        ) from error
 
 
 def _port(text: str) -> int:

@@ -115,10 +115,15 @@ def find_caller(session: LdapSession) -> Account:
 def find_computer(session: LdapSession, host: str) -> Entry:
     """Return the computer object whose DNS name or sAMAccountName is `host`, with its dNSHostName and sAMAccountName.
 
-    Raises DirectoryError, with code 8333 where there is none.
+    Without one, that of its NetBIOS name, if that object has no DNS name. Raises DirectoryError, with code 8333 where
+    there is none.
     """
     names = equals("dNSHostName", host) + equals("sAMAccountName", host)
     found = session.search(session.base_dn, f"(&(objectClass=computer)(|{names}))", ("dNSHostName", "sAMAccountName"))
+    if not found:
+        netbios = equals("sAMAccountName", f"{host.partition('.')[0][:15]}$")
+        unnamed = f"(&(objectClass=computer)(!(dNSHostName=*)){netbios})"
+        found = session.search(session.base_dn, unnamed, ("dNSHostName", "sAMAccountName"))
     return single(found, f"computer object of {host!r}")
 
 

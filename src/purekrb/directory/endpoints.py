@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import SystemRandom
+from typing import TYPE_CHECKING
 
 from purekrb.channel.blocking import Channel, connect
 from purekrb.credentials.credential import Credential
@@ -16,6 +17,9 @@ from purekrb.directory.scp import DNS_NAME, ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+
+if TYPE_CHECKING:
+    from dns.resolver import Resolver
 
 __all__ = ["POLICIES", "Endpoint", "Resolve", "endpoints", "reach", "resolve_srv"]
 
@@ -115,11 +119,10 @@ def reach(
     raise failure or DirectoryError("the service is nowhere to be reached: there is no endpoint")
 
 
-def resolve_srv(name: str) -> list[tuple[str, int]]:
+def resolve_srv(name: str, resolver: Resolver | None = None) -> list[tuple[str, int]]:
     """Return host and port of each SRV record of `name`, ordered by priority and weight. Blocks.
 
-    Raises TransportError where the DNS does not say.
+    `resolver` is by default the system's. Raises TransportError where the DNS does not say.
     """
-    resolver = Locator(Config()).resolver()
-    records = lookup_srv(resolver, f"{name.rstrip('.')}.", "tcp")
+    records = lookup_srv(Locator(Config(), resolver=resolver).resolver(), f"{name.rstrip('.')}.", "tcp")
     return [(server.host, server.port) for server in order_by_rfc2782(records)]
