@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench import compare, crowd, memory
+from bench import compare, crowd, directory, memory
 from bench.lab import Lab, lab
 from bench.report import facts, figures, line, markdown, update_readme
 from bench.timing import Row, measure
@@ -77,7 +77,7 @@ def _rows(peers: Lab, seconds: float, rounds: int, only: str) -> Iterator[Row]:
         for work in group(peers):
             if only in f"{work.group}: {work.name}":
                 yield measure(Row(work.group, work.name), work.contenders(), seconds, rounds)
-    for special in (memory, crowd):
+    for special in (memory, crowd, directory):
         if not only or only in special.__name__:
             yield from special.rows(peers, rounds)
 

@@ -12,6 +12,8 @@ __all__ = [
     "Goal",
     "KERBEROS",
     "KINIT",
+    "LDAPS",
+    "LDAPSEARCH",
     "LIMIT",
     "MIT",
     "MIT_FILE",
@@ -26,6 +28,7 @@ MIT_MEMORY, MIT_FILE = "MIT (MEMORY ccache)", "MIT (FILE ccache)"
 KERBEROS = "without SPNEGO"
 ONE, PBKDF2, CIPHERS, KINIT = "one thread", "PBKDF2 alone", "cryptography's ciphers", "kinit + kvno"
 PYASN1, PAIR = "pyasn1", "context pair"
+LDAPS, LDAPSEARCH = "ldap3 over LDAPS, simple bind", "ldapsearch -Y GSSAPI"
 MIB = 1 << 20
 
 

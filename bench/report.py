@@ -29,6 +29,7 @@ GROUPS = {
     "import": "Import, in a new interpreter",
     "memory": "Memory above the input: rise of the peak of resident memory",
     "asyncio": "A crowd",
+    "directory": "LDAP",
 }
 COMMON = ("64 B", "1 KiB", "64 KiB", "1 MiB")
 COMMON_WORKS = {"wrap sealed": "wrap", "unwrap sealed": "unwrap", "get_mic": "get_mic", "verify_mic": "verify_mic"}
