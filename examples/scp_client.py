@@ -15,7 +15,7 @@ import purekrb
 from purekrb import Flag
 from purekrb.directory import Directory
 
-PRODUCT = "A762885A-AA44-11d2-81F1-00C04FB9624E"
+PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
 #: What the context must have, looked at when it is established, not before.
 NEEDED = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG | Flag.CONF
 

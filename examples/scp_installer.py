@@ -16,8 +16,8 @@ import purekrb
 from purekrb.directory import Directory, InstalledService, ServiceConnectionPoint
 
 SERVICE_CLASS = "ADSockAuth"
-PRODUCT = "A762885A-AA44-11d2-81F1-00C04FB9624E"
-VENDOR = "83C29870-1DFC-11d3-A193-0000F87A9099"
+#: Make one of your own, with uuidgen.
+PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
 
 
 def install(directory: Directory, host: str, port: int, account: str, state_file: str) -> InstalledService:
@@ -27,7 +27,7 @@ def install(directory: Directory, host: str, port: int, account: str, state_file
         service_class_name=SERVICE_CLASS,
         dns_name=host,
         bindings=(str(port),),
-        keywords=(VENDOR, PRODUCT, "Microsoft", "Windows 2000 Auth-O-Matic"),
+        keywords=(PRODUCT, "purekrb", "a service that says who said what"),
     )
     return directory.install_service(scp, state_file, account=account)
 
