@@ -375,7 +375,25 @@ def test_k169_a_mic_before_the_context_is_complete() -> None:
     waiting = initiator(ticket)
     waiting.step()
     refuses(waiting, resp(INCOMPLETE, MS, None, mic), ProtocolError)
+    dce_style = Initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE).step()
+    refuses(acceptor(keys), init(OFFER, dce_style, mic), ProtocolError, "before the Kerberos context was complete")
     assert acceptor(keys).step(init(OFFER, token))
+
+
+def test_k169_a_service_that_goes_on_after_both_mics() -> None:
+    ticket, keys = issue()
+    for state in (INCOMPLETE, COMPLETED):
+        ours, theirs = initiator(ticket, flags=NOT_MUTUAL), acceptor(keys, require=Flag(0))
+        ours.step()
+        request = read(ours.step(resp(REQUEST_MIC, STANDARD)))
+        theirs.step(request.response_token or b"")
+        theirs.verify_mic(encode_mech_types(OFFER), request.mech_list_mic or b"")
+        last = resp(state, None, None, theirs.get_mic(encode_mech_types(OFFER)))
+        if state == INCOMPLETE:
+            refuses(ours, last, ProtocolError, "after both mechListMICs")
+        else:
+            assert ours.step(last) is None
+            assert ours.established
 
 
 def test_k169_a_second_mic() -> None:
@@ -418,9 +436,10 @@ def test_k170_a_kerberos_token_that_is_missing(token: bytes | None) -> None:
         kind = MutualAuthenticationError if state == COMPLETED else ProtocolError
         refuses(ours, resp(state, MS, token), kind)
     for first in (init((NTLM_OID, STANDARD), NTLM_TOKEN), init((STANDARD,))):
-        theirs = acceptor(keys)
-        theirs.step(first)
-        refuses(theirs, resp(None, None, token), ProtocolError, "no Kerberos token")
+        for said in (None, COMPLETED, INCOMPLETE):
+            theirs = acceptor(keys)
+            theirs.step(first)
+            refuses(theirs, resp(said, None, token), ProtocolError, "no Kerberos token")
     pair(initiator={"mechanism": "negotiate"})
 
 
@@ -434,6 +453,19 @@ def test_k126_k170_complete_without_the_services_proof_is_no_mutual_authenticati
     ours = initiator(ticket)
     assert ours.step(acceptor(keys).step(ours.step())) is None
     assert ours.mutual
+
+
+def test_k170_complete_before_the_third_leg_of_dce_style_is_too_early() -> None:
+    ticket, keys = issue()
+    for early in (True, False):
+        ours = initiator(ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE)
+        answer = read(acceptor(keys).step(ours.step()))
+        if early:
+            refuses(ours, replace(answer, neg_state=COMPLETED).encode(), ProtocolError, "but Kerberos is not")
+        else:
+            assert ours.step(answer.encode())
+            assert ours.step(resp(COMPLETED)) is None
+            assert ours.established
 
 
 def test_k170_a_service_that_wants_more_than_there_is() -> None:

@@ -97,7 +97,7 @@ def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> H
         log.debug("NegTokenInit: offering Kerberos")
         reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
         required = _chosen(reply)
-        sent = received = False
+        sent = False
         if required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
             # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
             # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
@@ -107,14 +107,16 @@ def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> H
                 mic, sent = kerberos.protection.get_mic(encode_mech_types(MECHANISMS)), True
             reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
         while True:
+            if reply.neg_state == _COMPLETED and kerberos.protection is None and not reply.response_token:
+                raise MutualAuthenticationError(
+                    "the service says that authentication is complete, but it has not proved its identity"
+                )
             token = _next_leg(kerberos, reply)
-            received = _take_mic(kerberos, MECHANISMS, reply, received)
+            received = _take_mic(kerberos, MECHANISMS, reply)
             protection = kerberos.protection
             if reply.neg_state == _COMPLETED or (reply.neg_state is None and not token and not reply.mech_list_mic):
                 if protection is None or token:
-                    raise MutualAuthenticationError(
-                        "the service says that authentication is complete, but it has not proved its identity"
-                    )
+                    raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
                 if required and not received:
                     raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
                 return None, protection
@@ -167,10 +169,10 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
         state = _REQUEST_MIC if required else _INCOMPLETE
         request, supported = _read((yield NegTokenResp(state, supported).encode())), None
     kerberos = _Kerberos(start)
-    sent = received = False
+    sent = False
     while True:
         answer = _next_leg(kerberos, request)
-        received = _take_mic(kerberos, offered, request, received)
+        received = _take_mic(kerberos, offered, request)
         protection = kerberos.protection
         done = protection is not None and (received or not required)
         if protection is not None and done and sent:
@@ -253,24 +255,18 @@ def _next_leg(kerberos: _Kerberos[P], message: NegTokenResp) -> bytes | None:
         if message.response_token:
             raise ProtocolError("a Kerberos token came after the last one")
         return None
-    if message.response_token:
-        return kerberos.step(message.response_token)
-    if message.neg_state == _COMPLETED:
-        raise MutualAuthenticationError(
-            "the service says that authentication is complete, but it has not proved its identity"
-        )
-    raise ProtocolError("the negotiation token holds no Kerberos token", expected="responseToken")
+    if not message.response_token:
+        raise ProtocolError("the negotiation token holds no Kerberos token", expected="responseToken")
+    return kerberos.step(message.response_token)
 
 
-def _take_mic(kerberos: _Kerberos[P], offered: tuple[bytes, ...], message: NegTokenResp, received: bool) -> bool:
-    """Verify the mechListMIC of `message`, if it has one; return whether one has been received by now."""
+def _take_mic(kerberos: _Kerberos[P], offered: tuple[bytes, ...], message: NegTokenResp) -> bool:
+    """Verify the mechListMIC of `message`, if it has one, and return whether it has; neither side waits for another."""
     mic = message.mech_list_mic
     if mic is None:
-        return received
+        return False
     if kerberos.protection is None:
         raise ProtocolError("a mechListMIC came before the Kerberos context was complete")
-    if received:
-        raise ProtocolError("a second mechListMIC came")
     try:
         kerberos.protection.verify_mic(encode_mech_types(offered), mic)
     except SequenceError as error:
