@@ -446,6 +446,22 @@ def test_k273_a_change_on_a_connection_that_was_closed_meanwhile_goes_to_a_new_o
     assert len(stub.contexts) == 2
 
 
+def test_k273_a_context_that_expires_is_replaced_for_searches_and_for_changes(lab: Realms) -> None:
+    realm, keytab, _ = lab
+    brief = realm.add_user("brief", "pw", lifetime=2)
+    with (
+        LdapStub(keytab, ONE) as stub,
+        Directory.connect(stub.url, brief, realm.config, target=TARGET, timeout=5) as directory,
+    ):
+        assert everything(directory) == [ONE[0][0]]
+        time.sleep(2.1)
+        assert everything(directory) == [ONE[0][0]]
+        time.sleep(2.1)
+        session(directory).delete(ONE[0][0])
+        assert stub.names().count("delRequest") == 1
+        assert len(stub.contexts) == 3
+
+
 JUNK = [
     pytest.param(b"\x30\x84\x7f\xff\xff\xff", id="K273-ber-length-2-gb"),
     pytest.param(b"\x30\x88" + b"\xff" * 8, id="K273-ber-length-of-8-octets"),

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from purekrb import Config, Credential, DirectoryError, Keytab, SpnError, TransportError, UnsupportedError
+from purekrb import (
+    Config,
+    Credential,
+    DirectoryError,
+    Keytab,
+    PreauthFailedError,
+    SpnError,
+    TransportError,
+    UnsupportedError,
+)
 from purekrb.directory import Directory
 from purekrb.directory.connect import Url, default_targets
 from purekrb.directory.discovery import domain_controllers, global_catalogs
@@ -194,6 +203,16 @@ def test_k263_control_a_host_that_the_caller_names_may_prove_itself_by_two_parts
         url = f"ldap://evil.example.test:{stub.port}"
         Directory.connect(url, realm[2], realm[0].config, locator=locator).close()
         assert str(stub.contexts[0].acceptor) == "ldap/evil.example.test@EXAMPLE.TEST"
+
+
+def test_a_wrong_password_is_tried_once_and_not_at_each_domain_controller(realm: Found, dns: DnsStub) -> None:
+    with LdapStub(realm[1]) as first, LdapStub(realm[1]) as second:
+        records = [f"0 0 {stub.port} dc1.example.test." for stub in (first, second)]
+        locator = led_to(realm, {"_ldap._tcp.dc._msdcs.example.test.": records}, dns)
+        wrong = Credential.from_password("alice@EXAMPLE.TEST", "wrong")
+        with pytest.raises(PreauthFailedError):
+            Directory.connect(None, wrong, realm[0].config, locator=locator)
+        assert first.accepted + second.accepted == 1
 
 
 def test_changes_go_to_a_writable_domain_controller(realm: Found, dns: DnsStub) -> None:

@@ -24,7 +24,18 @@ from purekrb.directory.discovery import LDAP_PORT, domain_controllers, global_ca
 from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
 from purekrb.directory.sasl import MECHANISMS, Bind, Layer, context_flags
 from purekrb.dn import domain_of
-from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError, UnsupportedError
+from purekrb.errors import (
+    ClientRevokedError,
+    ClientUnknownError,
+    CredentialError,
+    DirectoryError,
+    KerberosError,
+    PasswordExpiredError,
+    PreauthFailedError,
+    ServiceUnknownError,
+    TransportError,
+    UnsupportedError,
+)
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import Initiator
 from purekrb.kdc.attempts import aside
@@ -174,6 +185,8 @@ class Connector:
                     return session
                 session.close()
                 refusals.append(f"{server.host} is read-only")
+            except (CredentialError, PreauthFailedError, ClientUnknownError, ClientRevokedError, PasswordExpiredError):
+                raise  # ours, not the server's: to try again with each would lock the account
             except KerberosError as error:
                 refusals.append(f"{server.host}: {error}")
                 _log.debug("%s is passed over: %s", server.host, error)
@@ -302,7 +315,10 @@ class ConnectedSessions(Sessions):
         if not is_read_only(session):
             return session
         _log.debug("the domain controller is read-only: another one is looked for")
-        return self._connector.to_domain(domain_of(session.root_dse.text("defaultNamingContext")), writable=True)
+        domain = domain_of(session.root_dse.text("defaultNamingContext"))
+        if session is not self.main:
+            session.close()
+        return self._connector.to_domain(domain, writable=True)
 
     def _open_forest(self) -> LdapSession:
         if self._url is not None and self._url.port in _DIRECTORY_PORTS:

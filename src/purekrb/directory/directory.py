@@ -41,7 +41,8 @@ class Directory:
 
     An account is named by its DN, its SID, its sAMAccountName (`WEB$`, `alice`), that with its domain
     (`EXAMPLE\\alice`), or its user principal name (`alice@example.test`). Everything raises DirectoryError, whose
-    `code` is the Windows error number of the failure, and SpnError for a service principal name that is none.
+    `code` is the Windows error number of the failure, and SpnError for a service principal name that is none; a real
+    directory also TransportError where a connection breaks, and what else KerberosError knows of peers that lie.
     """
 
     def __init__(self, sessions: Sessions) -> None:

@@ -21,7 +21,9 @@ from uuid import UUID
 
 from purekrb.directory.sasl import Bind, Reply
 from purekrb.directory.stream import MessageSocket
+from purekrb.dn import domain_of
 from purekrb.errors import (
+    ContextExpiredError,
     DecodeError,
     DirectoryError,
     InsufficientRightsError,
@@ -198,8 +200,7 @@ class LdapSession:
     @property
     def domain(self) -> str:
         """The DNS name of the domain whose naming context `base_dn` is."""
-        labels = (rdn.partition("=") for rdn in self.base_dn.split(","))
-        return ".".join(label for attribute, _, label in labels if attribute.upper() == "DC")
+        return domain_of(self.base_dn)
 
     def search(
         self,
@@ -330,11 +331,13 @@ class LdapSession:
             if self._closed:
                 raise DirectoryError(f"{what} failed: this session is closed; connect again")
             if self._reopen is not None and _is_dead(self._connection):
-                _log.debug("the connection to the directory is gone: a new one is opened")
-                self._connection.strategy.close()
-                self._connection = self._reopen()
+                self._open_again()
             try:
-                _ask(what, self._connection, self._timeout, operation, *arguments, **options)
+                try:
+                    _ask(what, self._connection, self._timeout, operation, *arguments, **options)
+                except ContextExpiredError:  # nothing was sent
+                    self._open_again()
+                    _ask(what, self._connection, self._timeout, operation, *arguments, **options)
             except TransportError as error:
                 if operation == "search":
                     raise
@@ -344,6 +347,13 @@ class LdapSession:
         if result["result"] not in (_SUCCESS, *accepted):
             raise _refused(what, result)
         return result, response or []
+
+    def _open_again(self) -> None:
+        _log.debug("the connection to the directory is over: a new one is opened")
+        self._connection.strategy.close()
+        if self._reopen is None:
+            raise TransportError("the connection to the directory is over: connect again")
+        self._connection = self._reopen()
 
 
 def _ask(what: str, connection: Any, timeout: float | None, operation: str, *arguments: object, **options: Any) -> None:
