@@ -25,6 +25,7 @@ from purekrb import (
 )
 from purekrb.directory import Directory
 from purekrb.directory.ldap import Change, ChangeOperation, LdapSession
+from purekrb.directory.stream import MessageSocket
 from purekrb.messages.der import tlv
 from purekrb.testing import Realm
 from support.contexts import flipped
@@ -379,6 +380,18 @@ def test_a_slow_server_is_left_at_the_deadline(lab: Realms, authority: Authority
         with pytest.raises(TransportTimeoutError):
             everything(directory)
         assert time.monotonic() - begun < 2
+
+
+def test_k273_nothing_is_read_or_sent_after_the_deadline() -> None:
+    for call in (lambda stream: stream.recv(), lambda stream: stream.sendall(b"x")):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(b"\x30\0")
+            stream = MessageSocket(ours)
+            stream.begin(time.monotonic() - 1)
+            with pytest.raises(TransportTimeoutError):
+                call(stream)
+            assert not stream.usable
 
 
 def test_k273_a_slow_bind_is_left_at_the_deadline(lab: Realms) -> None:

@@ -14,8 +14,11 @@ from purekrb import (
     PolicyError,
     ProtocolError,
 )
+from purekrb.constants import KRB5_MECH_OID, NegState
 from purekrb.directory.sasl import MAX_BUFFER, MECHANISMS, Bind, Layer, Reply, SecurityLayer, context_flags
+from purekrb.messages.spnego import encode_mech_types
 from support.contexts import acceptor, flipped, pair
+from support.spnego import opened, read, resp
 from support.tickets import issue
 
 LAYERS = (Layer.NONE, Layer.INTEGRITY, Layer.CONFIDENTIALITY)
@@ -132,6 +135,34 @@ def test_success_before_the_server_has_proved_itself_is_refused(mechanism: str) 
     next(bind)
     with pytest.raises((ProtocolError, DecodeError)):
         bind.send(Reply(b"", True))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_a_negotiation_by_spnego_leads_to_the_layer_without_an_offer(layer: Layer) -> None:
+    ticket, keys = issue()
+    context = Initiator(ticket, flags=context_flags(layer), mechanism="negotiate")
+    bind, server = MECHANISMS["GSS-SPNEGO"](context, layer), acceptor(keys, mechanism="negotiate")
+    agreed = finish(bind, Reply(server.step(next(bind)) or b"", True))
+    assert (agreed is None) == (layer is Layer.NONE)
+    if agreed is not None:
+        assert server.unwrap(agreed.wrap(b"x")[4:], sealed=layer is Layer.CONFIDENTIALITY) == b"x"
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_success_while_spnego_still_waits_for_our_mic_is_refused(final: bool) -> None:
+    ticket, keys = issue()
+    context = Initiator(ticket, mechanism="negotiate")
+    bind, server = MECHANISMS["GSS-SPNEGO"](context, Layer.CONFIDENTIALITY), acceptor(keys)
+    offer = opened(next(bind))
+    token = server.step(offer.mech_token or b"")
+    mic = server.get_mic(encode_mech_types(offer.mech_types))
+    reply = Reply(resp(NegState.REQUEST_MIC, KRB5_MECH_OID, token, mic), final)
+    if final:
+        with pytest.raises(ProtocolError, match="impostor"):
+            bind.send(reply)
+    else:
+        assert read(bind.send(reply)).neg_state == NegState.ACCEPT_COMPLETED
+        assert finish(bind, Reply(b"", True)) is not None
 
 
 def test_success_before_the_layer_is_chosen_is_refused() -> None:

@@ -12,7 +12,7 @@ from enum import IntFlag
 from typing import NamedTuple
 
 from purekrb.channel.stream import MAX_ROUNDS
-from purekrb.constants import Flag, flag_names
+from purekrb.constants import Flag
 from purekrb.errors import DecodeError, PolicyError, ProtocolError
 from purekrb.gss.context import SecurityContext
 
@@ -173,9 +173,6 @@ def _choose(offer: bytes, layer: Layer) -> tuple[bytes, int]:
 
 
 def _layer(context: SecurityContext, layer: Layer, max_send: int) -> SecurityLayer:
-    missing = context_flags(layer) & ~context.flags
-    if missing:
-        raise PolicyError(f"the context lacks {', '.join(flag_names(Flag, missing))}, which the security layer needs")
     return SecurityLayer(context, sealed=layer is Layer.CONFIDENTIALITY, max_send=max_send)
 
 
