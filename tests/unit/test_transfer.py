@@ -299,6 +299,7 @@ def altered(blob: bytes, **changes: Any) -> bytes:
         pytest.param({"delegated": "05040000"}, id="ccache-cut-off"),
         pytest.param({"authorization_data": [[1]]}, id="entry-cut-off"),
         pytest.param({"identity": {"principal": 5}}, id="identity-without-names"),
+        pytest.param({"endtime": "2026-11-22T12:00:00"}, id="endtime-of-no-zone"),
         pytest.param({"unknown": 5}, id="unknown-field"),
     ],
 )
@@ -307,6 +308,41 @@ def test_k309_hostile_contents_under_the_right_key_are_refused(changes: dict[str
     with pytest.raises(DecodeError):
         Acceptor.import_context(altered(blob, **changes), KEY)
     assert Acceptor.import_context(altered(blob), KEY).established
+
+
+#: Values of every type that JSON has. Each field is of one type, or of one and null.
+ANYTHING = (None, True, -1, 5, 1.5, 2**64, "text", [], [5], [["alice"], 5, 1], {}, {"principal": 5})
+#: What fields may be, of these: a number, a truth, text (why a PAC was not believed), an empty list, nothing.
+FITTING: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("flags", "send_seq", "receive_seq", "seen"), (5,)),
+    **dict.fromkeys(("acceptor_subkey", "channel_bound"), (True,)),
+    **dict.fromkeys(("relevant", "authorization_data"), ([],)),
+    **dict.fromkeys(("expires", "delegated"), (None,)),
+    "identity": ("text",),
+}
+
+
+def with_field(blob: bytes, name: str, value: Any) -> bytes:
+    """Return `blob` as somebody with the key would make it, with a field of that value, also null."""
+    state = {**contents_of(blob), name: value}
+    return blob[:28] + AESGCM(KEY).encrypt(blob[16:28], json.dumps(state).encode(), blob[:16])
+
+
+def test_k309_a_field_of_another_type_under_the_right_key_is_a_typed_error() -> None:
+    blob = pair()[1].export_context(KEY)
+    fields = contents_of(blob)
+    assert FITTING.keys() <= fields.keys()
+    for name in fields:
+        for value in ANYTHING:
+            hostile = with_field(blob, name, value)
+            if any(type(value) is type(fit) and value == fit for fit in FITTING.get(name, ())):
+                assert Acceptor.import_context(hostile, KEY).established
+                continue
+            with pytest.raises(ContextError if (name, type(value)) == ("role", str) else DecodeError):
+                Acceptor.import_context(hostile, KEY)
+    for name in fields["identity"]:
+        with pytest.raises(DecodeError):
+            Acceptor.import_context(with_field(blob, "identity", {**fields["identity"], name: 5}), KEY)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17, 31, 33, 64])

@@ -797,6 +797,8 @@ class Acceptor(SecurityContext):
         }
 
     def _restore(self, state: ContextState) -> None:
+        if state.identity is None:
+            raise DecodeError("the exported context does not say who the client is: purekrb did not make it")
         super()._restore(state)
         self._bound, self._identity = state.channel_bound, state.identity
         self._relevant, self._authorization_data = state.relevant, state.authorization_data

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,6 +31,8 @@ _VERSION = b"\x01"
 _HEAD = _MAGIC + _VERSION
 _NONCE, _TAG = 12, 16
 _KEY_SIZES = (16, 24, 32)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def open_state(blob: bytes, key: bytes) -> ContextState:
     except InvalidTag:
         raise IntegrityError from None
     try:
-        return ContextState(**{name: _READ.get(name, _same)(value) for name, value in json.loads(plain).items()})
+        return ContextState(**{name: _READ[name](value) for name, value in json.loads(plain).items()})
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, KerberosError):
         raise DecodeError("the exported context was made by something else than purekrb") from None
 
@@ -118,40 +120,87 @@ def _plain(value: Any) -> Any:
     return value.encode().hex() if isinstance(value, CCache) else value
 
 
-def _same(value: Any) -> Any:
-    return value
+def _exactly(kind: type[_T]) -> Callable[[Any], _T]:
+    """Return what takes values of this type alone: JSON may hold any."""
+
+    def read(value: Any) -> _T:
+        if type(value) is not kind:
+            raise TypeError
+        return value
+
+    return read
+
+
+_integer, _text, _truth = _exactly(int), _exactly(str), _exactly(bool)
+_list: Callable[[Any], list[Any]] = _exactly(list)
+
+
+def _unsigned(value: Any) -> int:
+    if not 0 <= _integer(value) < 1 << 64:
+        raise ValueError
+    return int(value)
+
+
+def _or_none(read: Callable[[Any], _T]) -> Callable[[Any], _T | None]:
+    return lambda value: None if value is None else read(value)
+
+
+_text_or_none: Callable[[Any], Any] = _or_none(_text)
+
+
+def _time(value: Any) -> datetime:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment
 
 
 def _key(value: Any) -> EncryptionKey:
-    return EncryptionKey(value[0], bytes.fromhex(value[1]))
+    return EncryptionKey(_integer(value[0]), bytes.fromhex(value[1]))
 
 
 def _entries(value: Any) -> tuple[AuthorizationDataEntry, ...]:
-    return tuple(AuthorizationDataEntry(kind, bytes.fromhex(data)) for kind, data in value)
+    return tuple(AuthorizationDataEntry(_integer(kind), bytes.fromhex(data)) for kind, data in _list(value))
 
 
 def _principal(value: Any) -> Principal:
-    return Principal(tuple(value[0]), value[1], value[2])
+    return Principal(_texts(value[0]), _text(value[1]), _integer(value[2]))
 
 
-def _identity(value: Any) -> ClientIdentity | PacError | None:
-    if value is None or isinstance(value, str):
-        return PacError(value) if value else None
-    known = value | {"principal": _principal(value["principal"]), "group_sids": tuple(value["group_sids"])}
-    return ClientIdentity(**known)
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _list(value)))
 
 
-#: How each field is read that JSON holds in another form.
+def _identity(value: Any) -> ClientIdentity | PacError:
+    if type(value) is str:
+        return PacError(value)
+    return ClientIdentity(**{name: _READ_IDENTITY.get(name, _text_or_none)(known) for name, known in value.items()})
+
+
+def _ccache(value: Any) -> CCache:
+    return CCache.decode(bytes.fromhex(value))
+
+
+#: How the fields of an identity are read that are not text or None.
+_READ_IDENTITY: dict[str, Callable[[Any], Any]] = {"principal": _principal, "has_pac": _truth, "group_sids": _texts}
+#: How each field is read from what JSON holds.
 _READ: dict[str, Callable[[Any], Any]] = {
+    "role": _text,
+    "flags": _unsigned,
     "key": _key,
     "initiator_key": _key,
+    "acceptor_subkey": _truth,
+    "send_seq": _unsigned,
+    "receive_seq": _unsigned,
+    "seen": _unsigned,
     "initiator": _principal,
     "acceptor": _principal,
-    "starttime": datetime.fromisoformat,
-    "endtime": datetime.fromisoformat,
-    "expires": lambda value: value and datetime.fromisoformat(value),
+    "starttime": _time,
+    "endtime": _time,
+    "expires": _or_none(_time),
+    "channel_bound": _truth,
     "relevant": _entries,
     "authorization_data": _entries,
-    "identity": _identity,
-    "delegated": lambda value: value and CCache.decode(bytes.fromhex(value)),
+    "identity": _or_none(_identity),
+    "delegated": _or_none(_ccache),
 }
