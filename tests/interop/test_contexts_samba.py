@@ -22,6 +22,7 @@ from purekrb import (
     Credential,
     Flag,
     Initiator,
+    InsufficientRightsError,
     KdcClient,
     KdcEtypeError,
     Keytab,
@@ -34,6 +35,9 @@ from purekrb import (
     verify_credentials,
 )
 from purekrb.constants import AuthDataType, ErrorCode, NameType, TicketFlags
+from purekrb.directory import Directory
+from purekrb.directory.accounts import find_caller
+from purekrb.directory.ldap import Change, ChangeOperation, Scope
 from purekrb.messages.ap import Ticket
 from purekrb.replay import MemoryReplayCache
 from purekrb.system import now
@@ -44,6 +48,8 @@ from support.samba import SambaDc
 
 HOST = "ctxsvc.ad.test"
 WEB = f"HTTP/{HOST}"
+#: Its account is trusted for delegation.
+TRUSTED = "HTTP/ctxtrust.ad.test"
 #: The service account's SCP; the names of its services contain its DN or its objectGUID.
 SCP = "CN=Orders,CN=CTXSVC,CN=Computers,DC=ad,DC=test"
 #: The third components of SPNs that Samba registers, and whether its KDC finds them (Samba 4.17.12).
@@ -388,6 +394,19 @@ def test_we_accept_mits_tickets_of_active_directory(lab: Lab, mit: GssPeer) -> N
 # --- delegation
 
 
+def trusted(lab: Lab) -> Keytab:
+    """Make the service that is trusted for delegation, and return its keys."""
+    control = str(WORKSTATION | TRUSTED_FOR_DELEGATION)
+    lab.dc.add_computer("CTXTRUST", servicePrincipalName=[TRUSTED], userAccountControl=control)
+    return lab.keytab_of("CTXTRUST$")
+
+
+def in_directory(dc: SambaDc, credential: Credential, mechanism: str) -> Directory:
+    return Directory.connect(
+        f"ldap://{dc.address}", credential, dc.config, target=f"ldap/{dc.host}/{dc.dns_domain}", mechanism=mechanism
+    )
+
+
 def test_nothing_is_delegated_to_a_service_that_is_not_trusted_for_it(lab: Lab) -> None:
     """CHK-44: the KDC marks no ticket of this service OK-AS-DELEGATE."""
     initiator = purekrb.initiate(WEB, lab.credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
@@ -398,22 +417,42 @@ def test_nothing_is_delegated_to_a_service_that_is_not_trusted_for_it(lab: Lab) 
 
 def test_a_trusted_service_acts_as_the_client(lab: Lab) -> None:
     """CHK-44: the forwarded TGT gets tickets in the client's name; none is sent without the flag."""
-    lab.dc.add_computer(
-        "CTXTRUST",
-        servicePrincipalName=["HTTP/ctxtrust.ad.test"],
-        userAccountControl=str(WORKSTATION | TRUSTED_FOR_DELEGATION),
-    )
-    keytab, credential = lab.keytab_of("CTXTRUST$"), lab.fresh()
+    keytab, credential = trusted(lab), lab.fresh()
     KdcClient(lab.dc.config).get_tgt(credential, forwardable=True)
-    initiator = purekrb.initiate("HTTP/ctxtrust.ad.test", credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
+    initiator = purekrb.initiate(TRUSTED, credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
     service = established(initiator, keytab)
     assert initiator.flags & service.flags & Flag.DELEG
     delegated = service.delegated_credential
     assert delegated is not None
     onward = purekrb.initiate(WEB, delegated, lab.dc.config)
     assert str(established(onward, lab.keytab).initiator) == "ctx-alice@AD.TEST"
-    without = purekrb.initiate("HTTP/ctxtrust.ad.test", credential, lab.dc.config)
+    without = purekrb.initiate(TRUSTED, credential, lab.dc.config)
     assert established(without, keytab).delegated_credential is None
+
+
+@pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
+def test_a_trusted_service_is_the_client_in_the_directory(lab: Lab, mechanism: str) -> None:
+    """CHK-44: what the client may do there, the service may with the delegated credential, and not with its own."""
+    keytab, credential = trusted(lab), lab.fresh()
+    KdcClient(lab.dc.config).get_tgt(credential, forwardable=True)
+    flags = Flag.DEFAULT | Flag.DELEG
+    initiator = purekrb.initiate(TRUSTED, credential, lab.dc.config, flags=flags, mechanism=mechanism)
+    delegated = established(initiator, keytab).delegated_credential
+    assert delegated is not None
+    own = Credential.from_keytab("CTXTRUST$@AD.TEST", keytab)
+    alice = f"CN=ctx-alice,CN=Users,{lab.dc.base}"
+    for sasl in ("GSSAPI", "GSS-SPNEGO"):
+        # Samba and Windows let users change their own telephone number, and nobody else's.
+        change = Change(ChangeOperation.REPLACE, "telephoneNumber", [sasl])
+        with in_directory(lab.dc, own, sasl) as directory:
+            assert find_caller(directory._session).name == "CTXTRUST$"
+            with pytest.raises(InsufficientRightsError):
+                directory._session.modify(alice, [change])
+        with in_directory(lab.dc, delegated, sasl) as directory:
+            assert find_caller(directory._session).name == "ctx-alice"
+            directory._session.modify(alice, [change])
+            (found,) = directory._session.search(alice, "(objectClass=user)", ["telephoneNumber"], scope=Scope.BASE)
+            assert found.text("telephoneNumber") == sasl
 
 
 def test_an_account_that_must_not_be_delegated_gets_no_forwardable_ticket(lab: Lab) -> None:

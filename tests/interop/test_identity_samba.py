@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from purekrb import Acceptor, Credential, Initiator, KdcClient, Keytab
+from purekrb import Acceptor, ClientIdentity, Credential, Initiator, KdcClient, Keytab
 from purekrb.replay import MemoryReplayCache
 from purekrb.sid import Sid
+from support.mit import MitRealm
 from support.samba import SambaDc
 
 
@@ -74,6 +75,17 @@ def test_the_identity_of_a_computer_keeps_its_dollar(samba_dc: SambaDc, web: Key
     identity = accepted(samba_dc, "PACHOST$", web, require_pac=True).identity
     assert str(identity) == f"{samba_dc.netbios_domain}\\PACHOST$"
     assert identity.user_sid == _sid(attribute(samba_dc, "PACHOST$", "objectSid")[0])
+
+
+@pytest.mark.parametrize("pac_request", [True, False])
+def test_chk_43_mits_kdc_names_the_principal_and_no_sids(mit_realm: MitRealm, pac_request: bool) -> None:
+    credential = Credential.from_password(f"pre@{mit_realm.realm}", mit_realm.passwords["pre"])
+    client = KdcClient(mit_realm.config)
+    client.get_tgt(credential, pac_request=pac_request)
+    acceptor = Acceptor(Keytab.load(mit_realm.service_keytab), replay_cache=MemoryReplayCache())
+    acceptor.step(Initiator(client.get_ticket(credential, "svc-18/localhost")).step())
+    assert acceptor.identity == ClientIdentity(credential.principal, has_pac=pac_request)
+    assert str(acceptor.identity) == f"pre@{mit_realm.realm}"
 
 
 def _sid(value: str | bytes) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import pytest
 from purekrb import Credential, Keytab, KeytabEntry, Principal, crypto
 from purekrb.directory import Directory, ServiceConnectionPoint, ServiceState, SpnOperation
 from purekrb.directory.endpoints import endpoints, resolve_srv
-from purekrb.directory.ldap import Change, ChangeOperation, Scope, sd_flags
+from purekrb.directory.ldap import Change, ChangeOperation, Scope, equals, sd_flags
 from purekrb.directory.security_descriptor import SecurityDescriptor, property_ace
 from purekrb.errors import DirectoryError, InsufficientRightsError, RegistrationError
 from support.samba import SambaDc
@@ -114,6 +115,14 @@ def snapshot(dc: SambaDc) -> dict[str, dict[str, list[str]]]:
 
 def usn(admin: Directory, dn: str) -> int:
     return int(attributes(admin, dn, "uSNChanged")["uSNChanged"][0])
+
+
+def of_last_write(admin: Directory, dn: str) -> int:
+    """How many attributes of `dn` have the number of its last write. Source: MS-DRSR 4.1.10.2.22."""
+    (data,) = attributes(admin, dn, "replPropertyMetaData")["replPropertyMetaData"]
+    numbers = [local_usn for *_, local_usn in struct.iter_unpack("<IIQ16sQQ", data[16:])]
+    assert max(numbers) == usn(admin, dn)
+    return numbers.count(max(numbers))
 
 
 # Publishing -----------------------------------------------------------------------------------------------------
@@ -260,16 +269,7 @@ def test_chk20_an_update_writes_once_and_only_where_something_differs(
     assert usn(admin, UNDER_COMPUTER) == before
     changed = service.update_service(installed, bindings=["2001"], host="scpweb2.ad.test")
     assert changed == ("serviceDNSName", "serviceBindingInformation")
-    versions = attributes(admin, UNDER_COMPUTER, "msDS-ReplAttributeMetaData")["msDS-ReplAttributeMetaData"]
-    if versions:  # both attributes have the number of one and the same write
-        numbers = {
-            name: value.partition(b"<usnLocalChange>")[2].partition(b"<")[0]
-            for value in versions
-            for name in changed
-            if f"<pszAttributeName>{name}<".encode() in value
-        }
-        assert len(numbers) == 2
-        assert len(set(numbers.values())) == 1
+    assert of_last_write(admin, UNDER_COMPUTER) == 2  # both by one and the same request
 
 
 # Looking up -----------------------------------------------------------------------------------------------------
@@ -286,14 +286,28 @@ def test_chk21_services_are_found_by_all_keywords_in_any_case(
         assert (endpoint.address, endpoint.targets) == ((HOST, 2000), published.spns())
 
 
-def test_chk21_the_catalog_has_keywords_but_no_hosts(
-    samba_dc: SambaDc, admin: Directory, published: ServiceConnectionPoint
+def test_chk21_the_catalog_is_asked_by_keyword_for_nothing_but_dns(
+    admin: Directory, published: ServiceConnectionPoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    catalog, search = admin._forest, admin._forest.search
+    assert (catalog is admin._session, catalog.base_dn) == (False, "")
+    monkeypatch.setattr(catalog, "search", lambda *options, **named: asked.append((options, named)) or search(*options))
+    assert admin.find_scps([PRODUCT]) == [published]
+    assert asked == [(("", f"(&(objectClass=serviceConnectionPoint){equals('keywords', PRODUCT)})"), {})]
+    # No attribute is named, and this is what then comes back.
+    ((base, filter), _) = asked[0]
+    (entry,) = search(base, filter)
+    assert (entry.dn, dict(entry.attributes)) == (published.dn, {})
+
+
+def test_chk21_the_catalog_of_samba_has_hosts_that_windows_does_not_have(
+    admin: Directory, published: ServiceConnectionPoint
 ) -> None:
     names = ("keywords", "serviceBindingInformation", "serviceDNSName", "serviceClassName")
-    (entry,) = admin._forest.search(admin._forest.base_dn, f"(keywords={PRODUCT})", names)
-    assert admin._forest.base_dn == ""
-    assert entry.attributes["keywords"]
-    # Samba's catalog of a single domain is the domain itself, and gives what Windows' catalog does not have.
+    (entry,) = admin._forest.search("", f"(keywords={PRODUCT})", names)
+    assert sorted(entry.attributes["keywords"]) == sorted(keyword.encode() for keyword in SCP.keywords)
+    # Samba's catalog of a single domain is the domain itself.
     assert (entry.dn, list(entry.attributes["serviceDNSName"])) == (published.dn, [HOST.encode()])
 
 
