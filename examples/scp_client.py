@@ -57,8 +57,8 @@ def main() -> int:
     parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
     parser.add_argument("message")
     args = parser.parse_args()
-    credential = purekrb.Credential.from_ccache(None)
     try:
+        credential = purekrb.Credential.from_ccache(None)
         config = purekrb.Config.from_file()
         with Directory.connect(args.ldap, credential, config) as directory:
             service, answer = talk(directory, credential, config, args.message)

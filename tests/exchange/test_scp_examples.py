@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_a_client_without_a_service_says_nothing(directory: EmbeddedDirectory, r
     keys(realm, installer.install(directory, HOST, 1, "svc", str(tmp_path / "state.json")).spns)
     with pytest.raises(KerberosError, match="no instance"):  # nobody listens on port 1
         client.talk(directory, alice(realm), realm.config, "hello")
+
+
+def test_a_client_who_has_not_logged_in_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KRB5CCNAME", str(tmp_path / "none"))
+    for program, argv in (
+        (client, ["hello"]),
+        (installer, ["--state", str(tmp_path / "state.json"), "install", HOST, "2000", "svc"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["example", *argv])
+        assert program.main() == 1
+        assert "kinit" in capsys.readouterr().err
+    assert not (tmp_path / "state.json").exists()
 
 
 def test_a_service_that_may_not_start_does_not_listen(

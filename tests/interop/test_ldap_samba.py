@@ -153,11 +153,15 @@ def test_tls_protects_the_connection(
     assert session._connection.socket.layer is None
 
 
+@pytest.mark.parametrize("mechanism", MECHANISMS)
 @pytest.mark.parametrize("scheme", ["ldaps", "ldap"])
-def test_a_server_that_wants_a_layer_inside_of_tls_is_told_of(connect: Callable[..., LdapSession], scheme: str) -> None:
-    with pytest.raises(DirectoryError, match="strongerAuthRequired") as error:
-        connect(scheme, start_tls=scheme == "ldap")
-    assert error.value.ldap_result == 8
+def test_a_server_that_wants_a_layer_inside_of_tls_is_told_of(
+    connect: Callable[..., LdapSession], scheme: str, mechanism: str
+) -> None:
+    with pytest.raises(DirectoryError, match=r"strongerAuthRequired.*use ldap:// without StartTLS") as error:
+        connect(scheme, start_tls=scheme == "ldap", mechanism=mechanism)
+    assert (error.value.ldap_result, error.value.code) == (8, 8232)
+    assert rid(connect(mechanism=mechanism)) == ADMINISTRATOR  # as the message says
 
 
 @pytest.mark.parametrize("scheme", ["ldaps", "ldap"])

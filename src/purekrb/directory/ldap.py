@@ -81,7 +81,7 @@ SPN_NOT_UNIQUE = 8647
 _RESULTS = {
     3: (8226, "the search took longer than the directory allows: ask for less"),
     4: (8227, "there is more than the directory gives in one answer: ask for less"),
-    8: (8232, "it demands a signed or sealed connection: bind with a security layer, or connect with TLS"),
+    8: (8232, "it takes no such bind here: inside of TLS, use ldap:// without StartTLS, which Kerberos seals"),
     10: (8235, "another directory holds this; referrals are never followed, for nobody vouches for where they lead"),
     49: (1326, "it does not accept our authentication: its clock, its key and its log may tell why"),
     32: (OBJECT_NOT_FOUND, "the object does not exist: check the name, or create it first"),
