@@ -11,7 +11,9 @@ __all__ = ["peer_refused"]
 #: The message is not authenticated, so it never changes what we do.
 _ADVICE = {
     ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: "it could not decrypt our ticket: it runs with another account's key",
-    ErrorCode.KRB_AP_ERR_MODIFIED: "it refused our ticket or channel bindings: it has another key or another channel",
+    ErrorCode.KRB_AP_ERR_MODIFIED: (
+        "it refused our ticket or channel bindings: it has another key (a new one? get a new ticket) or another channel"
+    ),
     ErrorCode.KRB_AP_ERR_BADKEYVER: "its keytab is out of date: export it again, or renew the ticket",
     ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
     ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for another service than it serves",
