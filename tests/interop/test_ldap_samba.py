@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,6 @@ def locator(samba_dc: SambaDc) -> Locator:
         known = {samba_dc.host: samba_dc.address}
         return socket.getaddrinfo(known.get(host, host), port, **options)
 
-    from dataclasses import replace
-
     return Locator(replace(samba_dc.config, dns_lookup_kdc=True), resolver=resolver, getaddrinfo=getaddrinfo)
 
 
@@ -282,6 +281,18 @@ def test_a_domain_controller_is_found_by_dns_and_proves_to_be_one(
         assert forest.base_dn == ""
         assert forest is not directory._sessions.main
         assert directory._sessions.domain_of(f"CN=x,{samba_dc.base}") is directory._sessions.writer
+
+
+def test_a_domain_controller_that_is_configured_is_asked_for_its_global_catalog(
+    samba_dc: SambaDc, admin: Credential, locator: Locator, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = {samba_dc.realm: [f"tcp://{samba_dc.host}"]}
+    config = replace(samba_dc.config, realms={**samba_dc.config.realms, **known}, dns_lookup_kdc=False)
+    where = Locator(config, getaddrinfo=locator._getaddrinfo)
+    with Directory.connect(None, admin, samba_dc.config, locator=where) as directory:
+        assert directory._sessions.forest.base_dn == ""
+        assert [account.dn for account in directory.find_spn(f"ldap/{samba_dc.host}")]
+    assert not caplog.records
 
 
 def test_the_name_that_only_domain_controllers_have_is_asked_for_first(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from purekrb import ClientIdentity, ContextError, EncryptionKey, Principal, crypto
+from purekrb import ClientIdentity, ContextError, EncryptionKey, PacError, Principal, crypto
 from purekrb.constants import EncryptionType, KeyUsage
 from purekrb.exchanges.identity import client_identity
 from purekrb.messages.ap import EncTicketPart, Ticket
@@ -46,6 +46,8 @@ def test_recorded_pacs_are_verified_and_read(vector: dict[str, Any]) -> None:
     expected = vector["identity"]
     known = {"principal": Principal.parse(expected["principal"]), "group_sids": tuple(expected["group_sids"])}
     assert client_identity(ticket, key) == ClientIdentity(**{**expected, **known})
+    with pytest.raises(PacError, match="server signature is wrong"):
+        client_identity(ticket, crypto.random_key(key.etype))
 
 
 def test_identity_under_an_rc4_key_is_signed_with_hmac_md5() -> None:

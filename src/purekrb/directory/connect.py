@@ -167,22 +167,29 @@ class Connector:
 
     def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
         """Return a session with a domain controller of `domain`; `writable`: with none that is read-only."""
+        return self.find(domain, writable=writable)[0]
+
+    def find(self, domain: str, *, writable: bool = False) -> tuple[LdapSession, Url, str]:
+        """Return what `to_domain` returns, where that is, and the name that it has proved."""
         servers = domain_controllers(self._locator, domain, "" if writable else self._options.site)
         return self._to_first(servers, f"ldap/{{}}/{domain}", writable)
 
     def to_forest(self, forest: str) -> LdapSession:
         """Return a session with a global catalog of the forest whose root domain is `forest`."""
-        return self._to_first(global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}")
+        return self._to_first(global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}")[0]
 
-    def _to_first(self, servers: Sequence[KdcAddress], target: str, writable: bool = False) -> LdapSession:
+    def _to_first(
+        self, servers: Sequence[KdcAddress], target: str, writable: bool = False
+    ) -> tuple[LdapSession, Url, str]:
         refusals = []
         for server in servers:
             port = _TLS_PORTS.get(server.port, server.port) if self._ldaps else server.port
+            # Whoever answers DNS chooses the host, so that only a name that domain controllers alone have will do.
+            url, name = Url(server.host, port, self._ldaps), target.format(server.host)
             try:
-                # Whoever answers DNS chooses the host, so that only a name that domain controllers alone have will do.
-                session = self.to(Url(server.host, port, self._ldaps), [target.format(server.host)])
+                session = self.to(url, [name])
                 if not writable or not is_read_only(session):
-                    return session
+                    return session, url, name
                 session.close()
                 refusals.append(f"{server.host} is read-only")
             except (CredentialError, PreauthFailedError, ClientUnknownError, ClientRevokedError, PasswordExpiredError):
@@ -270,10 +277,10 @@ class Sessions:
 class ConnectedSessions(Sessions):
     """The sessions of a real directory, opened when first needed.
 
-    `main` is with the server at `url`, which is one of `targets`; None: with one that was found by DNS.
+    `main` is with the server at `url`, which is one of `targets`.
     """
 
-    def __init__(self, main: LdapSession, connector: Connector, url: Url | None, targets: Sequence[Target]) -> None:
+    def __init__(self, main: LdapSession, connector: Connector, url: Url, targets: Sequence[Target]) -> None:
         super().__init__(main)
         self._connector = connector
         self._url = url
@@ -321,7 +328,7 @@ class ConnectedSessions(Sessions):
         return self._connector.to_domain(domain, writable=True)
 
     def _open_forest(self) -> LdapSession:
-        if self._url is not None and self._url.port in _DIRECTORY_PORTS:
+        if self._url.port in _DIRECTORY_PORTS:
             return self.main
         root = self.main.root_dse
         try:
@@ -333,7 +340,7 @@ class ConnectedSessions(Sessions):
 
     def _at_other_port(self, ports: Mapping[int, int]) -> LdapSession | None:
         """Return a session with the same server at the port that `ports` has for ours; None where it has none."""
-        if self._url is None or self._url.port not in ports:
+        if self._url.port not in ports:
             return None
         return self._connector.to(self._url._replace(port=ports[self._url.port]), self._targets)
 
@@ -356,13 +363,11 @@ def connect(
     """Return the sessions that begin with one at `url`, or with a domain controller of `domain`."""
     where = None if url is None else Url.parse(url)
     connector = Connector(credential, config, options, ldaps=where is not None and where.ldaps, locator=locator)
-    targets: Sequence[Target] = ()
     if where is None:
-        main = connector.to_domain(domain or credential.principal.realm.lower())
-    else:
-        targets = [target] if target is not None else default_targets(connector.config, credential, where.host)
-        main = connector.to(where, targets)
-    return ConnectedSessions(main, connector, where, targets)
+        main, where, name = connector.find(domain or credential.principal.realm.lower())
+        return ConnectedSessions(main, connector, where, [name])
+    targets = [target] if target is not None else default_targets(connector.config, credential, where.host)
+    return ConnectedSessions(connector.to(where, targets), connector, where, targets)
 
 
 def _is_address(text: str) -> bool:
