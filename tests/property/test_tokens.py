@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,13 +22,16 @@ from purekrb import (
     ReplayError,
     SequenceError,
 )
+from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, NegState
 from purekrb.gss.checksum import GssChecksum
-from purekrb.gss.framing import frame, unframe
+from purekrb.gss.framing import frame, frame_mechanism, unframe
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.gss.tokens import MicToken, WrapToken
+from purekrb.messages.spnego import NegTokenInit, NegTokenResp
 from purekrb.replay import KEEP, MemoryReplayCache
 from support.cfx import Forger
 from support.contexts import ALL, acceptor, pair
+from support.spnego import NTLM_TOKEN
 from support.tickets import issue
 
 ETYPES = st.sampled_from(ALL)
@@ -155,6 +159,58 @@ def test_an_altered_handshake_ends_in_an_error_or_with_the_right_names(choice: s
     assert (theirs.initiator, theirs.acceptor) == (ticket.client, ticket.service)
     ours.step(reply)
     assert theirs.unwrap(ours.wrap(b"data")) == b"data"
+
+
+_TOKENS = st.one_of(st.none(), st.binary(max_size=60), st.just(NTLM_TOKEN))
+_MECHANISMS = st.lists(st.sampled_from([MS_KRB5_MECH_OID, KRB5_MECH_OID, NTLM_OID, SPNEGO_OID]), max_size=4)
+
+
+@given(st.binary(max_size=300), _MECHANISMS, st.sampled_from([None, *NegState]), _TOKENS, _TOKENS)
+def test_noise_in_the_fields_of_a_negotiation_is_no_handshake(
+    noise: bytes, offered: list[bytes], state: int | None, token: bytes | None, mic: bytes | None
+) -> None:
+    ticket, keys = service()
+    init = NegTokenInit(tuple(offered), None, token, mic).encode()
+    resp = NegTokenResp(state, offered[0] if offered else None, token, mic).encode()
+    for message in (frame_mechanism(SPNEGO_OID, noise), frame_mechanism(SPNEGO_OID, init), noise or b"0", resp):
+        theirs = acceptor(keys)
+        waiting = Initiator(ticket, mechanism="negotiate")
+        waiting.step()
+        for context in (theirs, waiting):
+            try:
+                answer = context.step(message)
+            except KerberosError:
+                answer = None
+            else:
+                assert answer is not None  # it asks for more, and by no other mechanism
+                assert NegTokenResp.decode(answer).supported_mech in (None, MS_KRB5_MECH_OID, KRB5_MECH_OID)
+                with pytest.raises(KerberosError):
+                    context.step(message)
+            assert not context.established
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_an_altered_negotiation_ends_in_an_error_or_with_the_right_names(choice: st.DataObject) -> None:
+    ticket, keys = service()
+    ours, theirs = Initiator(ticket, mechanism="negotiate"), acceptor(keys)
+
+    def altered(token: bytes) -> bytes:
+        changed = bytearray(token)
+        for _ in range(choice.draw(st.integers(0, 2))):
+            changed[choice.draw(st.integers(0, 10_000)) % len(changed)] ^= choice.draw(st.integers(1, 255))
+        return bytes(changed)
+
+    ends, token, turn = (ours, theirs), ours.step(), 0
+    with suppress(KerberosError):
+        while token is not None:
+            turn += 1
+            token = ends[turn % 2].step(altered(token))
+    for context in ends:
+        if context.established:
+            assert (context.initiator, context.acceptor) == (ticket.client, ticket.service)
+    if ours.established:
+        assert theirs.unwrap(ours.wrap(b"data")) == b"data"
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFFFFFF), st.one_of(st.none(), st.binary(max_size=500)))
