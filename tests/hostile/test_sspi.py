@@ -377,6 +377,7 @@ def every_call(handle: Any) -> dict[str, Callable[[], Any]]:
         "EncryptMessage": lambda: sspi.EncryptMessage(handle, 0, message, 0),
         "DecryptMessage": lambda: sspi.DecryptMessage(handle, message, 0),
         "ImpersonateSecurityContext": lambda: sspi.ImpersonateSecurityContext(handle),
+        "QuerySecurityContextToken": lambda: sspi.QuerySecurityContextToken(handle),
         **{
             f"QueryContextAttributes {number}": lambda number=number: sspi.QueryContextAttributes(handle, number)
             for number in (*range(31), 0x53)

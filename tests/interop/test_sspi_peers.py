@@ -36,17 +36,17 @@ def logged_on(mit_realm: MitRealm) -> Iterator[None]:
     sspi.set_default_credential()
 
 
-def acquire(realm: MitRealm, etype: int, principal: str | None, use: int) -> sspi.CredHandle:
+def acquire(realm: MitRealm, etype: int, principal: str | None, use: int, package: str) -> sspi.CredHandle:
     """Return credentials for contexts of that encryption type alone."""
-    handle, _ = sspi.AcquireCredentialsHandle(principal, "Kerberos", use)
+    handle, _ = sspi.AcquireCredentialsHandle(principal, package, use)
     handle.config = replace(realm.config, permitted_enctypes=[etype])
     return handle
 
 
-def we_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC) -> Ends:
+def we_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos") -> Ends:
     service = f"svc-{etype}/localhost"
-    credentials = acquire(realm, etype, None, sspi.SECPKG_CRED_OUTBOUND)
-    ours, theirs, out = sspi.CtxtHandle(), peer.accept(realm.service_keytab), room()
+    credentials = acquire(realm, etype, None, sspi.SECPKG_CRED_OUTBOUND, package)
+    ours, theirs, out = sspi.CtxtHandle(), peer.accept(realm.service_keytab, mechanism=package.lower()), room()
     status, _, _ = sspi.InitializeSecurityContext(credentials, None, service, flags, 0, None, ours, out)
     while status != sspi.SEC_E_OK:
         reply = theirs.step(out[0].Buffer)
@@ -62,10 +62,10 @@ def we_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC) ->
     return ours, theirs
 
 
-def they_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC) -> Ends:
+def they_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos") -> Ends:
     gss = 0x3E | (0x1000 if flags & sspi.ISC_REQ_USE_DCE_STYLE else 0)
-    theirs = peer.initiate(f"svc-{etype}@localhost", realm.kinit("user"), flags=gss)
-    credentials = acquire(realm, etype, f"svc-{etype}/localhost", sspi.SECPKG_CRED_INBOUND)
+    theirs = peer.initiate(f"svc-{etype}@localhost", realm.kinit("user"), flags=gss, mechanism=package.lower())
+    credentials = acquire(realm, etype, f"svc-{etype}/localhost", sspi.SECPKG_CRED_INBOUND, package)
     ours, before, token = sspi.CtxtHandle(), None, theirs.step()
     status = sspi.SEC_I_CONTINUE_NEEDED
     while status != sspi.SEC_E_OK:
@@ -111,6 +111,23 @@ def test_mit_verifies_what_we_sign_and_reads_what_we_encrypt_and_we_its(
         ours.VerifySignature(desc((DATA, b"text"), (TOKEN, theirs.get_mic(b"Text"))))
     with pytest.raises(PeerError):
         theirs.unwrap(wire)  # again
+
+
+@pytest.mark.parametrize("begin", [we_initiate, they_initiate])
+@pytest.mark.parametrize("dce", [0, sspi.ISC_REQ_USE_DCE_STYLE])
+def test_negotiate_agrees_with_mits_spnego(
+    mit_realm: MitRealm, mit_gss: GssPeer, dce: int, begin: Callable[..., Ends]
+) -> None:
+    ours, theirs = begin(mit_realm, mit_gss, 18, ISC | dce, "Negotiate")
+    state, info = ours.QueryContextAttributes(sspi.SECPKG_ATTR_NEGOTIATION_INFO)
+    assert (state, info["Name"]) == (sspi.SECPKG_NEGOTIATION_COMPLETE, "Kerberos")
+    message = desc((TOKEN, sizes(ours)["SecurityTrailer"]), (DATA, b"agreed"))
+    ours.EncryptMessage(0, message)
+    given = [IovBuffer(IovType.HEADER, message[0].Buffer), IovBuffer(IovType.DATA, message[1].Buffer)]
+    received, sealed = theirs.unwrap_iov(given)
+    assert (received[1].data, sealed) == (b"agreed", True)
+    message = desc((STREAM, theirs.wrap(b"agreed")), (DATA, 0))
+    assert (ours.DecryptMessage(message), message[1].Buffer) == (0, b"agreed")
 
 
 @pytest.mark.parametrize("dce", [0, sspi.ISC_REQ_USE_DCE_STYLE])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import socket
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_the_examples_of_a_page_run_from_top_to_bottom(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: "web.example.test")  # whatever this machine is called
     run_examples(page)
 
 
