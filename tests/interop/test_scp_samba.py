@@ -25,7 +25,7 @@ from purekrb.directory import Directory, ServiceConnectionPoint, ServiceState, S
 from purekrb.directory.endpoints import endpoints, resolve_srv
 from purekrb.directory.ldap import Change, ChangeOperation, Scope, equals, sd_flags
 from purekrb.directory.security_descriptor import SecurityDescriptor, property_ace
-from purekrb.errors import DirectoryError, InsufficientRightsError, RegistrationError
+from purekrb.errors import DirectoryError, InsufficientRightsError, RegistrationError, TransportError
 from support.samba import SambaDc
 
 PRODUCT, VENDOR = "d1c2a8d4-0c5a-4a43-9a3e-5b8f0f6d7a01", "83c29870-1dfc-11d3-a193-0000f87a9099"
@@ -430,6 +430,31 @@ def test_chk45_what_is_installed_and_uninstalled_leaves_the_domain_as_it_was(
         assert {made.scp.dn, made.account and made.account.dn} <= changed
         admin.uninstall_service(state_file)
         assert snapshot(samba_dc) == before
+
+
+@pytest.mark.parametrize("number", range(3), ids=["scp", "rights", "names"])
+def test_a_connection_that_breaks_before_the_answer_leaves_the_domain_as_it_was(
+    samba_dc: SambaDc, state_file: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before, count = snapshot(samba_dc), iter(range(100))
+    with bound(samba_dc, samba_dc.administrator) as directory:
+        session = directory._session
+
+        def breaking(write: Any) -> Any:
+            def done_and_cut(*options: Any, **named: Any) -> None:
+                write(*options, **named)
+                if next(count) == number:
+                    session._connection.socket._socket.shutdown(socket.SHUT_RDWR)
+                    raise TransportError("the answer is lost")
+
+            return done_and_cut
+
+        for name in ("add", "modify"):
+            monkeypatch.setattr(session, name, breaking(getattr(session, name)))
+        with pytest.raises(TransportError, match="the answer is lost"):
+            directory.install_service(SCP, state_file, account="scp-svc")
+    assert snapshot(samba_dc) == before
+    assert not state_file.exists()
 
 
 def test_chk45_a_local_account_gets_no_spn(

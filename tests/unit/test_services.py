@@ -254,15 +254,24 @@ class Failure(KerberosError):
     """What a write fails with in these tests."""
 
 
-def fail_at(session: LdapSession, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the write with this number (from 0) fail, and only this one, without having an effect."""
+def fail_at(
+    session: LdapSession,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    kind: type[Exception] | None = None,
+    done: bool = False,
+) -> None:
+    """Let the write with this number (from 0) fail, and only this one; `done`: it has its effect all the same."""
     count = iter(range(10_000))
 
     def failing(call: Any) -> Any:
         def write(*arguments: Any, **options: Any) -> None:
-            if next(count) == number:
-                raise Failure
-            call(*arguments, **options)
+            failing = next(count) == number
+            if done or not failing:
+                call(*arguments, **options)
+            if failing:
+                raise (kind or Failure)("the line is cut")
 
         return write
 
@@ -297,6 +306,29 @@ def test_whichever_write_of_an_installation_fails_the_directory_is_as_before(
         assert contents(directory) == before
         assert not state_file.exists()
     assert failures == (5 if parent else 3)  # two containers; the SCP, its rights, the names
+    assert directory.verify_service(state_file)
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("parent", ["", CONTAINER], ids=["computer", "containers"])
+def test_whichever_write_loses_its_connection_the_directory_is_as_before_whether_it_was_done_or_not(
+    directory: EmbeddedDirectory,
+    state_file: Path,
+    parent: str,
+    done: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = contents(directory)
+    for number in range(5 if parent else 3):
+        with monkeypatch.context() as patch:
+            fail_at(directory._session, number, patch, kind=TransportError, done=done)
+            with pytest.raises(TransportError):
+                directory.install_service(SCP, state_file, account="svc", parent=parent)
+        assert contents(directory) == before
+        assert not state_file.exists()
+    assert not caplog.records
+    directory.install_service(SCP, state_file, account="svc", parent=parent)
     assert directory.verify_service(state_file)
 
 

@@ -142,8 +142,8 @@ def _change_spns(
     leaving = [held[spn.casefold()] for spn in delete if spn.casefold() in held]
     coming = [spn for spn in add if spn.casefold() not in held]
     if leaving or coming:
-        spns.change(session, forest, account.dn, delete=leaving, add=coming)
-        undo.add(
+        undo.write(
+            lambda: spns.change(session, forest, account.dn, delete=leaving, add=coming),
             f"restoring the SPNs of {account.dn}",
             lambda: spns.change(session, forest, account.dn, delete=coming, add=leaving),
         )

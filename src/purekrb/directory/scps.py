@@ -11,7 +11,6 @@ from uuid import UUID
 from purekrb.directory.accounts import find_computer
 from purekrb.directory.ldap import (
     INVALID_PARAMETER,
-    OBJECT_EXISTS,
     OBJECT_NOT_FOUND,
     Change,
     ChangeOperation,
@@ -72,16 +71,13 @@ def publish(
         parent = find_computer(session, host or scp.dns_name).dn
     dn = f"CN={escape_rdn_value(scp.name)},{parent}"
     _log.debug("publishing the SCP %s", dn)
-    try:
-        session.add(dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()})
-        undo.add(f"deleting {dn}", lambda: session.delete(dn))
-    except DirectoryError as error:
-        if error.code != OBJECT_EXISTS:
-            raise
-        existing = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
-        if not existing or not scp.same_service(_scp(existing[0])):
-            raise
+    create = partial(session.add, dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()})
+    if not session.search(dn, _ANY, scope=Scope.BASE):
+        undo.write(create, f"deleting {dn}", lambda: session.delete(dn))
+    elif (existing := session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)) and scp.same_service(_scp(existing[0])):
         update(session, replace(scp, dn=dn, object_guid=None), undo)
+    else:
+        create()  # the directory refuses it
     return read(session, None, dn), containers
 
 
@@ -139,17 +135,18 @@ def update(session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None 
     changed = tuple(change.attribute for change in changes)
     if changes:
         _log.debug("updating %s of the SCP %s", ", ".join(changed), entry.dn)
+        before = [Change(ChangeOperation.REPLACE, name, entry.attributes[name]) for name in changed]
+        restoring = f"restoring {', '.join(changed)} of {entry.dn}"
         try:
-            session.modify(entry.dn, changes)
+            (undo or Undo()).write(
+                lambda: session.modify(entry.dn, changes), restoring, lambda: session.modify(entry.dn, before)
+            )
         except InsufficientRightsError as error:
             raise InsufficientRightsError(
                 f"{error}. A service may update the SCP that it was installed for, no more than its host and bindings: "
                 "have an administrator publish the SCP again for this account",
                 code=error.code,
             ) from error
-        if undo:
-            before = [Change(ChangeOperation.REPLACE, name, entry.attributes[name]) for name in changed]
-            undo.add(f"restoring {', '.join(changed)} of {entry.dn}", lambda: session.modify(entry.dn, before))
     return changed
 
 
@@ -193,8 +190,7 @@ def allow_updates(
         after = revoke(after, instead_of, _UPDATED)
     if after != before:
         _log.debug("allowing %s to update the SCP %s", trustee, dn)
-        write(after)
-        undo.add(f"restoring the access rights on {dn}", lambda: write(before))
+        undo.write(lambda: write(after), f"restoring the access rights on {dn}", lambda: write(before))
 
 
 def _check_place(session: LdapSession, parent: str) -> None:
@@ -229,8 +225,7 @@ def _make_containers(session: LdapSession, parent: str, undo: Undo) -> list[str]
             )
     for dn in reversed(missing):
         _log.debug("creating the container %s", dn)
-        session.add(dn, "container", {})
-        undo.add(f"deleting {dn}", partial(session.delete, dn))
+        undo.write(partial(session.add, dn, "container", {}), f"deleting {dn}", partial(session.delete, dn))
     return missing
 
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from purekrb.errors import KerberosError
+from purekrb.directory.ldap import OBJECT_NOT_FOUND
+from purekrb.errors import DirectoryError, KerberosError, TransportError
 
 __all__ = ["Undo", "transaction"]
 
@@ -23,6 +24,18 @@ class Undo:
         """Remember that `step` undoes the last write; `what` names it for the log, as in "deleting CN=..."."""
         self._steps.append((what, step))
 
+    def write(self, write: Callable[[], object], what: str, step: Callable[[], object]) -> None:
+        """Call `write`, and `add` what undoes it, which must do no harm where it was not done.
+
+        For where the connection is lost before the answer, nobody knows whether it was.
+        """
+        try:
+            write()
+        except TransportError:
+            self.add(what, step)
+            raise
+        self.add(what, step)
+
     def run(self) -> None:
         """Undo all writes, the last first. A step that fails is logged as a warning, and does not stop the others."""
         while self._steps:
@@ -30,6 +43,9 @@ class Undo:
             try:
                 step()
             except KerberosError as error:
+                if isinstance(error, DirectoryError) and error.code == OBJECT_NOT_FOUND:
+                    _log.debug("nothing to undo, it is not there: %s", what)
+                    continue
                 _log.warning("%s, to undo what was begun, has failed; do it by hand: %s", what, error)
             else:
                 _log.debug("undone: %s", what)
