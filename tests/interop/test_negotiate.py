@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import http.server
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,9 +14,9 @@ from support.context_checks import Lab, exchange, peer_refuses
 from support.gss_peer import PeerError
 from support.mit import MitRealm
 from support.ntlm import start_ntlm_peer
-from support.peers import find_program, run
 from support.pyspnego import pyspnego_peer
 from support.spnego import opened, read
+from support.web import curl, web_server
 
 NOT_MUTUAL = Flag.DEFAULT & ~Flag.MUTUAL
 PEERS = {"MIT": "mit_gss", "Heimdal": "heimdal_gss", "Java": "java_gss"}
@@ -175,46 +172,8 @@ def test_pyspnego_negotiates_with_us(mit_realm: MitRealm, we_initiate: bool) -> 
 # -- HTTP
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers whoever has authenticated itself with its name, all others with 401. Source: RFC 4559 4."""
-
-    protocol_version = "HTTP/1.1"
-    new_acceptor: Callable[[], Acceptor]
-    context: Acceptor | None = None
-
-    def do_GET(self) -> None:
-        scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
-        answer, self.context = b"", self.context or self.new_acceptor()
-        if scheme == "Negotiate":
-            answer = self.context.step(base64.b64decode(credentials, validate=True)) or b""
-        body = str(self.context.initiator).encode() if self.context.established else b""
-        self.send_response(200 if body else 401)
-        self.send_header("WWW-Authenticate", f"Negotiate {base64.b64encode(answer).decode()}".strip())
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        if self.context.established:
-            self.context = None
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.fixture
-def url(mit_realm: MitRealm) -> Iterator[str]:
-    """Where a web server with the keys of HTTP/localhost is."""
+def test_curl_authenticates_to_a_web_server(mit_realm: MitRealm) -> None:
     keytab = Keytab.load(mit_realm.keytab("HTTP/localhost"))
-    handler = type("Handler", (Handler,), {"new_acceptor": staticmethod(lambda: Acceptor(keytab))})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://localhost:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join()
-
-
-def test_curl_authenticates_to_a_web_server(mit_realm: MitRealm, url: str) -> None:
-    curl = [find_program("curl", "curl"), "-sS", "--noproxy", "*", "-w", " %{http_code}", url]
-    env = {**mit_realm.env, "KRB5CCNAME": str(mit_realm.kinit())}
-    assert run([*curl, "--negotiate", "-u", ":"], env=env) == "user@MIT.TEST 200"
-    assert run(curl, env=env) == " 401"
+    with web_server(lambda: Acceptor(keytab)) as url:
+        assert curl(mit_realm, url, "--negotiate", "-u", ":") == "user@MIT.TEST 200"
+        assert curl(mit_realm, url) == " 401"

@@ -6,9 +6,9 @@
 For each encryption type: an AS exchange with pre-authentication, a TGS exchange, a context that purekrb initiates and
 one that MIT initiates, each with sealed, signed and MIC tokens both ways. MIT's KDC and its GSS-API are started for it
 on loopback, with new keys. Then contexts with tokens in pieces, also in DCE style, and contexts by SPNEGO with MIT
-(also with a client that prefers NTLM), Heimdal, Java and pyspnego, in both roles. Needed anew only when purekrb's own
-messages change, for instance the order in which it draws random bytes: tests/exchange/test_recorded.py, which replays
-the files without MIT, then says so.
+(also with a client that prefers NTLM), Heimdal, Java and pyspnego, in both roles, and with the programs curl,
+gss-client and gss-server. Needed anew only when purekrb's own messages change, for instance the order in which it draws
+random bytes: tests/exchange/test_recorded.py, which replays the files without MIT, then says so.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from purekrb import Acceptor, Credential, Flag, Initiator, KdcClient, Keytab, ServiceTicket
+from purekrb import Acceptor, Credential, Flag, Initiator, KdcClient, Keytab, Principal, ServiceTicket
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import send
-from support import mit, recordings
+from support import gss_samples, mit, recordings
 from support.gss_peer import GssPeer, PeerContext
+from support.gss_samples import ENCRYPTED, SEND_MIC, WRAPPED, GssServer, SampleService, run_gss_client
 from support.heimdal import start_heimdal_peer
 from support.iov import layout, message_of
 from support.java import start_java_peer
@@ -36,12 +37,61 @@ from support.ntlm import start_ntlm_peer
 from support.peers import find_program, run
 from support.pyspnego import pyspnego_peer
 from support.recordings import RECORDED, Entry, LiveTape
+from support.web import curl, web_server
 
 CLIENT = "pre"  # has to pre-authenticate
 #: A message without data, one of a single block that is not full, one of several blocks.
 DATA = (b"", b"fifteen bytes..", bytes(range(100)))
 RC4 = 23
 _SUPPORT = Path(mit.__file__).parent
+
+
+class Overheard:
+    """Our end of a context, in the hands of whoever talks to a program; keeps in `entry` all that passes."""
+
+    def __init__(self, entry: Entry, ours: Initiator | Acceptor) -> None:
+        self._entry, self._ours = entry, ours
+        self._theirs = "acceptor" if entry["kind"] == "initiator" else "initiator"
+        entry["messages"] = []
+
+    @property
+    def established(self) -> bool:
+        return self._ours.established
+
+    @property
+    def initiator(self) -> Principal | None:
+        return self._ours.initiator
+
+    def step(self, token: bytes | None = None) -> bytes | None:
+        if token is not None:
+            self._entry["received"].append(token)
+        answer = self._ours.step(token)
+        if answer is not None:
+            self._entry["sent"].append(answer)
+        return answer
+
+    def wrap(self, data: bytes, *, sealed: bool) -> bytes:
+        return self._keep(self._entry["kind"], _protection(sealed), data, self._ours.wrap(data, sealed=sealed))
+
+    def get_mic(self, data: bytes) -> bytes:
+        return self._keep(self._entry["kind"], "mic", data, self._ours.get_mic(data))
+
+    def unwrap(self, token: bytes, *, sealed: bool) -> bytes:
+        data = self._ours.unwrap(token, sealed=sealed)
+        self._keep(self._theirs, _protection(sealed), data, token)
+        return data
+
+    def verify_mic(self, data: bytes, mic: bytes) -> None:
+        self._ours.verify_mic(data, mic)
+        self._keep(self._theirs, "mic", data, mic)
+
+    def _keep(self, by: str, protection: str, data: bytes, token: bytes) -> bytes:
+        self._entry["messages"].append({"by": by, "protection": protection, "data": data, "token": token})
+        return token
+
+
+def _protection(sealed: bool) -> str:
+    return "sealed" if sealed else "signed"
 
 
 class Recorder:
@@ -52,11 +102,17 @@ class Recorder:
         self.gss = gss
         self.locator = Locator(realm.config)
         self.tgs_keytab = Keytab.load(realm.keytab(f"krbtgt/{realm.realm}"))
+        # A web server's name, which has keys of all types in this realm, with one only, as svc-18 has.
+        realm.kadmin(
+            f"cpw -randkey -e {realm.etypes[18]}:normal HTTP/localhost",
+            f"ktadd -norandkey -k {realm.service_keytab} HTTP/localhost",
+        )
         self.service_keytab = Keytab.load(realm.service_keytab)
         self.user = Credential.from_password(f"user@{realm.realm}", realm.passwords["user"])
         release = run([find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env).split()[-1]
-        self.kdc_name = f"MIT krb5 {release} krb5kdc"
-        self.gss_name = f"MIT krb5 {release} GSS-API (python-gssapi {version('gssapi')})"
+        self.mit_name = f"MIT krb5 {release}"
+        self.kdc_name = f"{self.mit_name} krb5kdc"
+        self.gss_name = f"{self.mit_name} GSS-API (python-gssapi {version('gssapi')})"
 
     def record(self, etype: int) -> list[Entry]:
         """Return the entries of one encryption type."""
@@ -105,6 +161,12 @@ class Recorder:
         self._converse(entry, ours, peer)
         return entry
 
+    def overhear(self, kind: str, name: str, service: str, talk: Callable[[Any], object]) -> Entry:
+        """Return the entry of a context by SPNEGO whose tokens `talk` carries between our end and a program."""
+        entry, ours = self._ours(kind, name, service, 18, mechanism="negotiate")
+        talk(Overheard(entry, ours))
+        return entry
+
     def pieces(self, kind: str, etype: int, flags: Flag) -> Entry:
         """Return the entry of a context with MIT in which purekrb is the `kind` and messages are tokens in pieces."""
         if kind == "initiator":
@@ -117,24 +179,30 @@ class Recorder:
 
     def _context(self, kind: str, name: str, peer: Any, etype: int, **how: Any) -> tuple[Entry, Initiator | Acceptor]:
         """Return the entry of a handshake of any number of legs, and our end."""
-        ticket = KdcClient(self.realm.config).get_ticket(self.user, f"svc-{etype}/localhost")
-        entry, tape = self._begin(kind, name, etype)
-        entry |= how
-        ours: Initiator | Acceptor
-        if kind == "initiator":
-            entry |= {"ticket": self._ticket(ticket, self.service_keytab)}
-            ours = recordings.initiate(entry, tape)
+        entry, ours = self._ours(kind, name, f"svc-{etype}/localhost", etype, **how)
+        if isinstance(ours, Initiator):
             entry["sent"].append(ours.step())
-        else:
-            service_key = self._service_key(ticket, self.service_keytab)
-            entry |= {"client": str(ticket.client), "service": str(ticket.service), "service_key": service_key}
-            ours = recordings.accept(entry, tape)
         while (token := peer.step(entry["sent"][-1] if entry["sent"] else None)) is not None:
             entry["received"].append(token)
             answer = ours.step(token)
             if answer is None:
                 break
             entry["sent"].append(answer)
+        return entry, ours
+
+    def _ours(self, kind: str, name: str, service: str, etype: int, **how: Any) -> tuple[Entry, Initiator | Acceptor]:
+        """Return the entry of a handshake that is to come, and our end."""
+        ticket = KdcClient(self.realm.config).get_ticket(self.user, service)
+        entry, tape = self._begin(kind, name, etype)
+        entry |= how
+        ours: Initiator | Acceptor
+        if kind == "initiator":
+            entry |= {"ticket": self._ticket(ticket, self.service_keytab)}
+            ours = recordings.initiate(entry, tape)
+        else:
+            service_key = self._service_key(ticket, self.service_keytab)
+            entry |= {"client": str(ticket.client), "service": str(ticket.service), "service_key": service_key}
+            ours = recordings.accept(entry, tape)
         entry["random"] = tape.drawn  # the very list that still grows
         return entry, ours
 
@@ -240,6 +308,39 @@ def record_negotiations(recorder: Recorder, directory: Path) -> Iterator[Entry]:
         gss.stop()
 
 
+def record_programs(recorder: Recorder) -> Iterator[Entry]:
+    """Yield the entries of contexts by SPNEGO with programs, each in the one role that it has."""
+    realm, service = recorder.realm, "svc-18"
+
+    def with_curl(ours: Any) -> None:
+        with web_server(lambda: ours) as url:
+            if curl(realm, url, "--negotiate", "-u", ":") != f"user@{realm.realm} 200":
+                raise RuntimeError("curl was not let in")
+
+    def with_gss_client(ours: Any) -> None:
+        options = ("-spnego", "-seq", "-mcount", "3")
+        run_gss_client(realm, SampleService(ours), *options, "127.0.0.1", f"{service}@localhost", "from gss-client")
+
+    def with_gss_server(ours: Any) -> None:
+        server = GssServer(realm, f"{service}@localhost")
+        try:
+            with server.connect(ours) as connection:
+                for kind in (WRAPPED | ENCRYPTED, WRAPPED):
+                    for data in DATA[1:]:  # an empty one ends gss-server
+                        token = ours.wrap(data, sealed=bool(kind & ENCRYPTED))
+                        gss_samples.send(connection, gss_samples.DATA | kind | SEND_MIC, token)
+                        ours.verify_mic(data, gss_samples.receive(connection)[1])
+                gss_samples.send(connection, gss_samples.NOOP)
+        finally:
+            server.stop()
+
+    release = run([find_program("curl", "curl"), "--version"], env=realm.env).split()[1]
+    curl_name = f"curl {release} with {recorder.mit_name} GSS-API"
+    yield recorder.overhear("acceptor", curl_name, "HTTP/localhost", with_curl)
+    yield recorder.overhear("acceptor", f"gss-client of {recorder.mit_name}", f"{service}/localhost", with_gss_client)
+    yield recorder.overhear("initiator", f"gss-server of {recorder.mit_name}", f"{service}/localhost", with_gss_server)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="purekrb-record-") as name:
         directory = Path(name)
@@ -264,7 +365,7 @@ def main() -> None:
                 print(file)
             file = RECORDED / "negotiate-etype-18.json"
             about = "Contexts by SPNEGO, aes256-cts-hmac-sha1-96; vectors/README.md says what the fields mean."
-            recordings.save(file, about, list(record_negotiations(recorder, directory)))
+            recordings.save(file, about, [*record_negotiations(recorder, directory), *record_programs(recorder)])
             print(file)
         finally:
             gss.stop()
