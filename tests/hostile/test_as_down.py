@@ -22,7 +22,7 @@ from purekrb.errors import (
 from purekrb.exchanges.as_exchange import MAX_REFERRALS, MAX_REQUESTS, AsOptions, as_exchange
 from purekrb.exchanges.runner import run
 from purekrb.messages.ap import Checksum
-from purekrb.messages.kdc import AsReq, EncKdcRepPart, PaData, encode_method_data
+from purekrb.messages.kdc import AsReq, EncKdcRepPart, MethodData, PaData
 from purekrb.names import Principal
 from support.scripted_kdc import NOW, REALM, Password, ScriptedKdc, clock
 
@@ -87,7 +87,7 @@ def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it() -> No
 )
 def test_no_timestamp_is_sent_to_a_kdc_that_does_not_ask_for_one(methods: tuple[PaData, ...]) -> None:
     kdc = ScriptedKdc()
-    kdc.answer = lambda request, realm: kdc.error(25, e_data=encode_method_data(methods))
+    kdc.answer = lambda request, realm: kdc.error(25, e_data=MethodData(methods).encode())
     with pytest.raises(UnsupportedError, match="PA-ENC-TIMESTAMP"):
         get(kdc)
     assert (len(kdc.seen), stamps(kdc)) == (1, 0)

@@ -25,7 +25,7 @@ from purekrb.exchanges.runner import KdcRequest, run
 from purekrb.keys import EncryptionKey
 from purekrb.messages import der
 from purekrb.messages.ap import HostAddress
-from purekrb.messages.kdc import EncKdcRepPart, PaData, encode_method_data
+from purekrb.messages.kdc import EncKdcRepPart, MethodData, PaData
 from purekrb.names import Principal, PrincipalName
 from support.scripted_kdc import ALICE, NOW, REALM, Password, ScriptedKdc, clock
 
@@ -313,7 +313,7 @@ def entry(salt: bytes | None) -> bytes:
 def test_a_hostile_salt_is_refused(salt: bytes) -> None:
     methods = (PaData(19, entry(salt)), PaData(2, b""))
     kdc = ScriptedKdc()
-    kdc.answer = lambda request, realm: kdc.error(25, e_data=encode_method_data(methods))
+    kdc.answer = lambda request, realm: kdc.error(25, e_data=MethodData(methods).encode())
     with pytest.raises(DecodeError):
         get(kdc)
     assert len(kdc.seen) == 1
@@ -353,11 +353,11 @@ def test_the_strongest_permitted_etype_is_chosen(listed: tuple[int, ...], option
 
 
 def test_k025_of_two_entries_for_one_etype_the_first_counts() -> None:
-    from purekrb.messages.kdc import EtypeInfo2Entry, encode_etype_info2
+    from purekrb.messages.kdc import EtypeInfo2, EtypeInfo2Entry
 
     credential = Password()
     kdc = ScriptedKdc(salt=b"first")
-    twice = encode_etype_info2((EtypeInfo2Entry(18, b"first", None), EtypeInfo2Entry(18, b"second", None)))
+    twice = EtypeInfo2((EtypeInfo2Entry(18, b"first", None), EtypeInfo2Entry(18, b"second", None))).encode()
     kdc.answer = lambda request, realm: (
         kdc.preauth_required(PaData(19, twice), PaData(2, b"")) if len(kdc.seen) == 1 else None
     )

@@ -6,13 +6,14 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
 from purekrb.errors import DecodeError, KerberosError, UnsupportedError
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
-from purekrb.messages import ap, der, kdc
+from purekrb.messages import ap, kdc
 from purekrb.messages.der import tlv
 from purekrb.names import Principal, PrincipalName
 from support.der_tree import Node, claimed, encode, indefinite, long_form, parse, retagged
@@ -25,7 +26,7 @@ def with_tickets(decode: Callable[[bytes], Any], *fields: str) -> Callable[[byte
     def run(data: bytes) -> Any:
         message = decode(data)
         for field in fields:
-            value = getattr(message, field)
+            value = attrgetter(field)(message) or ()
             for ticket in (value,) if isinstance(value, bytes) else value:
                 ap.Ticket.decode(ticket)
         return message
@@ -38,15 +39,15 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     **{name: getattr(ap, name).decode for name in ap.__all__ if name != "MAX_ENTRIES"},
     "ApReq": with_tickets(ap.ApReq.decode, "ticket"),
     "KrbCred": with_tickets(ap.KrbCred.decode, "tickets"),
-    "AsReq": kdc.AsReq.decode,
-    "TgsReq": kdc.TgsReq.decode,
-    "AsRep": kdc.AsRep.decode,
-    "TgsRep": kdc.TgsRep.decode,
-    "KdcReqBody": kdc.KdcReqBody.decode,
+    "AsReq": with_tickets(kdc.AsReq.decode, "req_body.additional_tickets"),
+    "TgsReq": with_tickets(kdc.TgsReq.decode, "req_body.additional_tickets"),
+    "AsRep": with_tickets(kdc.AsRep.decode, "ticket"),
+    "TgsRep": with_tickets(kdc.TgsRep.decode, "ticket"),
+    "KdcReqBody": with_tickets(kdc.KdcReqBody.decode, "additional_tickets"),
     "EncKdcRepPart": kdc.EncKdcRepPart.decode,
     "PaEncTsEnc": kdc.PaEncTsEnc.decode,
-    "MethodData": kdc.decode_method_data,
-    "EtypeInfo2": kdc.decode_etype_info2,
+    "MethodData": kdc.MethodData.decode,
+    "EtypeInfo2": kdc.EtypeInfo2.decode,
     "KdcReply": kdc.decode_kdc_reply,
 }
 #: Genuine messages: (name, decoder, DER). A negative kvno is read, but stands for another number than it looks.
@@ -105,13 +106,6 @@ def test_k187_nesting_is_refused_at_once(decode: Callable[[bytes], Any], depth: 
         for tag in (0x30, 0x61, 0x6B, 0x6E, 0x7E):
             with within(0.5, 5):
                 refused(decode, bytes([tag]) + data[1:])
-
-
-def test_k187_the_depth_of_real_messages_is_not_refused() -> None:
-    def depth(node: Node) -> int:
-        return 1 + max((depth(child) for child in node.children or ()), default=0)
-
-    assert max(depth(parse(data)) for _, _, data in GENUINE) < der.MAX_DEPTH - 8
 
 
 # K188, K189, K194: lengths and integers

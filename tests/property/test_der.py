@@ -1,4 +1,4 @@
-"""Every message of contexts against impacket's spec, both ways, on instances that hypothesis makes up."""
+"""Every message against impacket's spec, both ways, on instances that hypothesis makes up."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap
-from purekrb.messages.der import check_strict
+from purekrb.messages import ap, kdc
 from purekrb.names import PrincipalName
 from support.impacket_twin import SPECS, encode, reencode
 from support.vectors import load
@@ -59,6 +58,25 @@ CRED_INFO = st.builds(
     KEYS,
     *(st.none() | s for s in (TEXT, NAMES, UINT32, TIMES, TIMES, TIMES, TIMES, TEXT, NAMES, some(ADDRESS))),
 )
+PADATA = st.builds(kdc.PaData, INT32, OCTETS)
+ETYPE_INFO = st.builds(kdc.EtypeInfo2Entry, INT32, st.none() | TEXT.map(str.encode), st.none() | OCTETS)
+BODY = st.builds(
+    kdc.KdcReqBody,
+    UINT32,
+    st.none() | NAMES,
+    TEXT,
+    st.none() | NAMES,
+    st.none() | TIMES,
+    TIMES,
+    st.none() | TIMES,
+    UINT32,
+    tuples(INT32),
+    st.none() | some(ADDRESS),
+    st.none() | ENCRYPTED,
+    st.none() | some(TICKET_BYTES),
+)
+REQUEST = (st.none() | some(PADATA), BODY)
+REPLY = (st.none() | some(PADATA), TEXT, NAMES, TICKET_BYTES, ENCRYPTED)
 FIVE = st.just(5)  # impacket's spec refuses other versions and message types by itself
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     ap.EncryptedData: ENCRYPTED,
@@ -119,6 +137,33 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | TEXT,
         st.none() | OCTETS,
     ),
+    kdc.PaData: PADATA,
+    kdc.MethodData: st.builds(kdc.MethodData, tuples(PADATA)),
+    kdc.EtypeInfo2Entry: ETYPE_INFO,
+    kdc.EtypeInfo2: st.builds(kdc.EtypeInfo2, tuples(ETYPE_INFO)),
+    kdc.PaEncTsEnc: st.builds(kdc.PaEncTsEnc, TIMES, st.none() | MICROSECONDS),
+    kdc.PaPacRequest: st.builds(kdc.PaPacRequest, st.booleans()),
+    kdc.KdcReqBody: BODY,
+    kdc.AsReq: st.builds(kdc.AsReq, *REQUEST),
+    kdc.TgsReq: st.builds(kdc.TgsReq, *REQUEST),
+    kdc.AsRep: st.builds(kdc.AsRep, *REPLY),
+    kdc.TgsRep: st.builds(kdc.TgsRep, *REPLY),
+    kdc.EncKdcRepPart: st.builds(
+        kdc.EncKdcRepPart,
+        KEYS,
+        tuples(st.builds(kdc.LastReqEntry, INT32, TIMES)),
+        UINT32,
+        st.none() | TIMES,
+        UINT32,
+        TIMES,
+        st.none() | TIMES,
+        TIMES,
+        st.none() | TIMES,
+        TEXT,
+        NAMES,
+        st.none() | some(ADDRESS),
+        st.none() | some(PADATA),
+    ),
 }
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in MESSAGES]
 
@@ -136,7 +181,6 @@ def test_our_bytes_are_those_of_impackets_spec_and_each_reads_the_others(kind: A
         assert data == encode(message)
         assert reencode(kind, data) == data
         assert kind.decode(data) == message
-        check_strict(data)
 
     run()
 
@@ -197,8 +241,6 @@ def test_noise_raises_no_error_but_a_decode_error(data: bytes) -> None:
         for candidate in (data, bytes([kind.schema.tag]) + data):  # type: ignore[attr-defined]
             with contextlib.suppress(DecodeError):
                 kind.decode(candidate)  # type: ignore[attr-defined]
-    with contextlib.suppress(DecodeError):
-        check_strict(data)
 
 
 def test_an_empty_list_is_not_an_absent_one() -> None:

@@ -9,7 +9,7 @@ from impacket.krb5 import asn1
 from pyasn1.codec.der import decoder, encoder
 from pyasn1.type import univ, useful
 
-from purekrb.messages import ap
+from purekrb.messages import ap, kdc
 
 #: Our message -> impacket's spec of it.
 SPECS: dict[type, Any] = {
@@ -28,9 +28,21 @@ SPECS: dict[type, Any] = {
     ap.KrbCredInfo: asn1.KrbCredInfo,
     ap.EncKrbCredPart: asn1.EncKrbCredPart,
     ap.KrbError: asn1.KRB_ERROR,
+    kdc.PaData: asn1.PA_DATA,
+    kdc.MethodData: asn1.METHOD_DATA,
+    kdc.EtypeInfo2Entry: asn1.ETYPE_INFO2_ENTRY,
+    kdc.EtypeInfo2: asn1.ETYPE_INFO2,
+    kdc.PaEncTsEnc: asn1.PA_ENC_TS_ENC,
+    kdc.PaPacRequest: asn1.KERB_PA_PAC_REQUEST,
+    kdc.KdcReqBody: asn1.KDC_REQ_BODY,
+    kdc.AsReq: asn1.AS_REQ,
+    kdc.TgsReq: asn1.TGS_REQ,
+    kdc.AsRep: asn1.AS_REP,
+    kdc.TgsRep: asn1.TGS_REP,
+    kdc.EncKdcRepPart: asn1.EncASRepPart,
 }
 #: Field names of the ASN.1 that our attributes do not repeat.
-_RENAMED = {"keytype": "etype", "keyvalue": "contents", "name-string": "components"}
+_RENAMED = {"from": "from_", "keytype": "etype", "keyvalue": "contents", "name-string": "components"}
 
 
 def _fill(component: Any, value: Any) -> Any:

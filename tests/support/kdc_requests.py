@@ -90,7 +90,7 @@ def as_req(
 ) -> bytes:
     """Return an AS-REQ of `client` for `service` ("": the TGS); `fields` replace those of the body."""
     service = f"krbtgt/{realm}" if service == "" else service
-    return AsReq(tuple(padata), body_of(realm, service, client, **fields)).encode()
+    return AsReq(tuple(padata) or None, body_of(realm, service, client, **fields)).encode()
 
 
 def opened(reply: bytes, key: EncryptionKey, usage: int) -> Reply:

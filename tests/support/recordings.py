@@ -223,7 +223,7 @@ def _opened_as(entry: Entry) -> Entry:
 
 def _opened_tgs(entry: Entry) -> Entry:
     request = TgsReq.decode(entry["sent"][0])
-    value = next(p.padata_value for p in request.padata if p.padata_type == PaDataType.TGS_REQ)
+    value = next(p.padata_value for p in request.padata or () if p.padata_type == PaDataType.TGS_REQ)
     session_key = EncryptionKey(entry["etype"], entry["tgt"]["session_key"])
     authenticator = _open_authenticator(ApReq.decode(value), session_key, KeyUsage.TGS_REQ_AUTHENTICATOR)
     assert authenticator.subkey is not None

@@ -41,14 +41,14 @@ from purekrb.messages.kdc import (
     AsRep,
     AsReq,
     EncKdcRepPart,
+    EtypeInfo2,
     EtypeInfo2Entry,
     LastReqEntry,
+    MethodData,
     PaData,
     PaEncTsEnc,
     TgsRep,
     TgsReq,
-    encode_etype_info2,
-    encode_method_data,
 )
 from purekrb.names import Principal
 
@@ -165,11 +165,11 @@ class ScriptedKdc:
 
     def etype_info2(self, *etypes: int) -> PaData:
         entries = tuple(EtypeInfo2Entry(e, self.salt, self.s2kparams) for e in etypes or self.etypes)
-        return PaData(PaDataType.ETYPE_INFO2, encode_etype_info2(entries))
+        return PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(entries).encode())
 
     def preauth_required(self, *methods: PaData, code: int = ErrorCode.KDC_ERR_PREAUTH_REQUIRED) -> KrbError:
         methods = methods or (self.etype_info2(), PaData(PaDataType.ENC_TIMESTAMP, b""))
-        return self.error(code, e_data=encode_method_data(methods))
+        return self.error(code, e_data=MethodData(methods).encode())
 
     # -- AS
 
@@ -186,7 +186,7 @@ class ScriptedKdc:
         offered = [e for e in body.etype if e in self.etypes]
         if not offered:
             return self.error(ErrorCode.KDC_ERR_ETYPE_NOSUPP).encode()
-        stamps = [p for p in request.padata if p.padata_type == PaDataType.ENC_TIMESTAMP]
+        stamps = [p for p in request.padata or () if p.padata_type == PaDataType.ENC_TIMESTAMP]
         etype = offered[0]
         if stamps:
             encrypted = EncryptedData.decode(stamps[0].padata_value)
@@ -223,7 +223,7 @@ class ScriptedKdc:
         body = request.req_body
         assert body.sname is not None
         assert body.realm == realm
-        (pa,) = [p for p in request.padata if p.padata_type == PaDataType.TGS_REQ]
+        (pa,) = [p for p in request.padata or () if p.padata_type == PaDataType.TGS_REQ]
         ap_req = ApReq.decode(pa.padata_value)
         tgt = Ticket.decode(ap_req.ticket)
         assert tgt.sname.components == ("krbtgt", realm)

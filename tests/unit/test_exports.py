@@ -170,11 +170,15 @@ def test_a_service_with_the_names_of_windows_does_without_pyasn1_too() -> None:
     assert loaded_after("import purekrb; purekrb.sspi.ServerAuth") <= {"cryptography"}
 
 
-def test_a_kdc_client_loads_impackets_asn1_and_nothing_else_of_it() -> None:
-    assert not loaded_after("import purekrb; purekrb.KdcClient") & {"ldap3", "flask", "rich", "OpenSSL", "sqlite3"}
-    code = "import sys, purekrb; purekrb.KdcClient; print(*[m for m in sys.modules if m.startswith('impacket')])"
+def test_a_kdc_client_loads_impacket_when_it_writes_a_request_and_then_its_asn1_alone() -> None:
+    assert loaded_after("import purekrb; purekrb.KdcClient") <= {"cryptography"}
+    request = "import sys; from purekrb.messages.kdc import PaPacRequest; PaPacRequest(True).encode()"
+    assert loaded_after(request) <= {"impacket", "pyasn1", "cryptography"}
+    code = f"{request}; print(*[m for m in sys.modules if m.startswith('impacket')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert set(done.stdout.split()) <= {
+    loaded = set(done.stdout.split())
+    assert "impacket.krb5.asn1" in loaded
+    assert loaded <= {
         *("impacket", "impacket.krb5", "impacket.krb5.asn1", "impacket.krb5.types", "impacket.krb5.constants"),
         *("impacket.dcerpc", "impacket.dcerpc.v5", "impacket.dcerpc.v5.enum"),  # its constants are such enums
     }

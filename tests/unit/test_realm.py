@@ -41,7 +41,7 @@ from purekrb.messages.ap import (
     HostAddress,
     Ticket,
 )
-from purekrb.messages.kdc import PaData, TgsReq, decode_etype_info2, decode_method_data
+from purekrb.messages.kdc import EtypeInfo2, MethodData, PaData, TgsReq
 from purekrb.testing import Realm
 from support.kdc_requests import (
     NONCE,
@@ -120,9 +120,9 @@ def test_a_request_without_preauthentication_is_told_how_to_preauthenticate(real
     assert error.error_code == ErrorCode.KDC_ERR_PREAUTH_REQUIRED
     assert (error.crealm, error.cname, error.sname) == (R, name("alice"), name(f"krbtgt/{R}"))
     assert error.e_data is not None
-    hints = {pa.padata_type: pa.padata_value for pa in decode_method_data(error.e_data)}
+    hints = {pa.padata_type: pa.padata_value for pa in MethodData.decode(error.e_data).entries}
     assert hints[PaDataType.ENC_TIMESTAMP] == b""
-    entries = decode_etype_info2(hints[PaDataType.ETYPE_INFO2])
+    entries = EtypeInfo2.decode(hints[PaDataType.ETYPE_INFO2]).entries
     assert [(e.etype, e.salt, e.s2kparams) for e in entries] == [
         (17, b"EXAMPLE.TESTalice", None),
         (18, b"EXAMPLE.TESTalice", None),
@@ -133,8 +133,8 @@ def test_salt_and_iterations_of_a_user_are_told_and_used(realm: Realm) -> None:
     realm.add_user("alice", "pw", salt="pepper", iterations=77)
     error = error_of(realm.handle(as_req(R, "alice", etype=(18,))))
     assert error.e_data is not None
-    (info,) = [pa for pa in decode_method_data(error.e_data) if pa.padata_type == PaDataType.ETYPE_INFO2]
-    (entry,) = decode_etype_info2(info.padata_value)
+    (info,) = [pa for pa in MethodData.decode(error.e_data).entries if pa.padata_type == PaDataType.ETYPE_INFO2]
+    (entry,) = EtypeInfo2.decode(info.padata_value).entries
     assert (entry.salt, entry.s2kparams) == (b"pepper", (77).to_bytes(4, "big"))
     key = crypto.string_to_key(18, "pw", "pepper", entry.s2kparams)
     assert ask_as(realm.handle, R, "alice", key).part.nonce == NONCE
@@ -148,14 +148,14 @@ def test_a_user_without_preauth_needs_none_and_gets_no_pre_authent_flag(realm: R
     reply = opened(realm.handle(as_req(R, "alice")), user_key(), KeyUsage.AS_REP_ENC_PART)
     assert not reply.part.flags & TicketFlags.PRE_AUTHENT
     (info,) = [pa for pa in reply.message.padata if pa.padata_type == PaDataType.ETYPE_INFO2]
-    assert [e.etype for e in decode_etype_info2(info.padata_value)] == [18]
+    assert [e.etype for e in EtypeInfo2.decode(info.padata_value).entries] == [18]
 
 
 def test_a_wrong_password_fails_preauthentication_and_repeats_the_hints(realm: Realm) -> None:
     error = error_of(realm.handle(as_req(R, "alice", padata=[enc_timestamp(user_key(password="wrong"))])))
     assert error.error_code == ErrorCode.KDC_ERR_PREAUTH_FAILED
     assert error.e_data is not None
-    assert PaDataType.ETYPE_INFO2 in [pa.padata_type for pa in decode_method_data(error.e_data)]
+    assert PaDataType.ETYPE_INFO2 in [pa.padata_type for pa in MethodData.decode(error.e_data).entries]
 
 
 @pytest.mark.parametrize("offset", [-3600, 3600])

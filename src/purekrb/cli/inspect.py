@@ -287,7 +287,7 @@ class _Inspector:
         if kind == PaDataType.TGS_REQ:
             return self._value(ap.ApReq.decode(data))
         if kind == PaDataType.ETYPE_INFO2:
-            return self._value(kdc.decode_etype_info2(data))
+            return self._value(kdc.EtypeInfo2.decode(data).entries)
         if kind == PaDataType.PAC_REQUEST:
             return self._value(kdc.PaPacRequest.decode(data))
         if kind == PaDataType.ENC_TIMESTAMP:
@@ -324,7 +324,7 @@ class _Inspector:
 
     def _error_data(self, code: int, data: bytes) -> Any:
         if code == ErrorCode.KDC_ERR_PREAUTH_REQUIRED:
-            return self._value(kdc.decode_method_data(data))
+            return self._value(kdc.MethodData.decode(data).entries)
         return _bytes(data)
 
     # -- what is encrypted

@@ -43,15 +43,15 @@ from purekrb.messages.kdc import (
     AsRep,
     AsReq,
     EncKdcRepPart,
+    EtypeInfo2,
     EtypeInfo2Entry,
     KdcReqBody,
+    MethodData,
     PaData,
     PaEncTsEnc,
     PaPacRequest,
     TgsRep,
-    decode_etype_info2,
     decode_kdc_reply,
-    decode_method_data,
 )
 from purekrb.names import Principal
 from purekrb.system import Clock, RandomBytes, now, random_bytes
@@ -280,7 +280,7 @@ class _AsExchange:
             raise kdc_error(error, about)
 
     def choose_preauth(self, error: KrbError, about: str) -> None:
-        methods = decode_method_data(error.e_data or b"\x30\x00")
+        methods = MethodData.decode(error.e_data or b"\x30\x00").entries
         if not self.options.allow_encrypted_timestamp:
             raise PolicyError(
                 f"{about}: the KDC asks for pre-authentication, and PA-ENC-TIMESTAMP, the only kind that this "
@@ -366,7 +366,7 @@ class _AsExchange:
                 "such a reply and guess at the password offline; have the account require pre-authentication"
             )
         if self.key is None or self.key.etype != etype:
-            self.info = _etype_info2(reply.padata) or self.info
+            self.info = _etype_info2(reply.padata or ()) or self.info
             self.key = self.client_key(etype)
         try:
             part = open_reply(self.key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
@@ -477,4 +477,6 @@ def _offered_etypes(credential: ClientCredential, options: AsOptions) -> tuple[i
 
 
 def _etype_info2(padata: tuple[PaData, ...]) -> tuple[EtypeInfo2Entry, ...]:
-    return next((decode_etype_info2(p.padata_value) for p in padata if p.padata_type == PaDataType.ETYPE_INFO2), ())
+    return next(
+        (EtypeInfo2.decode(p.padata_value).entries for p in padata if p.padata_type == PaDataType.ETYPE_INFO2), ()
+    )

@@ -133,7 +133,7 @@ def open_reply(key: EncryptionKey, usage: int, enc_part: EncryptedData, nonce: i
 
     Raises IntegrityError for another key, DecodeError for bad contents, ProtocolError for another nonce.
     """
-    part = EncKdcRepPart.decode(crypto.decrypt(key, usage, enc_part.cipher))
+    part: EncKdcRepPart = EncKdcRepPart.decode(crypto.decrypt(key, usage, enc_part.cipher))
     if part.nonce != nonce:
         raise ProtocolError("the reply answers another request: its nonce differs (a replayed reply?)")
     return part

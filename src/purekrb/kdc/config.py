@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,12 +307,18 @@ def parse_etypes(text: str) -> tuple[int, ...]:
     return tuple(etypes)
 
 
+def _temporary_directory() -> str:
+    import tempfile  # slow to import, and few paths name it
+
+    return tempfile.gettempdir()
+
+
 _TOKENS: dict[str, Callable[[], object]] = {
     "uid": lambda: os.getuid(),  # looked up when needed: not every platform has it
     "USERID": lambda: os.getuid(),
     "euid": lambda: os.geteuid(),
     "username": getpass.getuser,
-    "TEMP": tempfile.gettempdir,
+    "TEMP": _temporary_directory,
     "null": lambda: "",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import (
@@ -58,14 +59,14 @@ _OCTETS = OctetString()
 _TIME = KerberosTime()
 _FLAGS = KerberosFlags()
 _KEY = Key()
-_TICKET_TAG = 0x61
+TICKET_TAG = 0x61
 
 
 def _name(name_type: int, components: tuple[str, ...]) -> PrincipalName:
     return PrincipalName(components, name_type)
 
 
-_NAME = Remembered(
+NAME = Remembered(
     Sequence(_name, Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES)))
 )
 
@@ -104,7 +105,7 @@ class HostAddress(Message):
 
 
 HostAddress.schema = Sequence(HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS))
-_ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
+ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ AuthorizationDataEntry.schema = Sequence(
 _AUTHORIZATION_DATA = SequenceOf(AuthorizationDataEntry.schema, MAX_ENTRIES)
 
 
-class _WrappedSequenceOf:
+class ListOf:
     """A SEQUENCE OF at the top of an octet string, as a Message with one field `entries`."""
 
     tag = 0x30
@@ -132,7 +133,7 @@ class _WrappedSequenceOf:
     def decode(self, buf: bytes, start: int, stop: int) -> object:
         return self.make(self.inner.decode(buf, start, stop))
 
-    def encode(self, value: AuthorizationData | EtypeList) -> bytes:
+    def encode(self, value: Any) -> bytes:
         return self.inner.encode(value.entries)
 
 
@@ -146,7 +147,7 @@ class AuthorizationData(Message):
     entries: tuple[AuthorizationDataEntry, ...]
 
 
-AuthorizationData.schema = _WrappedSequenceOf(AuthorizationData, _AUTHORIZATION_DATA)
+AuthorizationData.schema = ListOf(AuthorizationData, _AUTHORIZATION_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class EtypeList(Message):
     entries: tuple[int, ...]
 
 
-EtypeList.schema = _WrappedSequenceOf(EtypeList, SequenceOf(INT32, MAX_ENTRIES))
+EtypeList.schema = ListOf(EtypeList, SequenceOf(INT32, MAX_ENTRIES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ Ticket.schema = Application(
         Ticket,
         Field(0, "tkt_vno", INT32),
         Field(1, "realm", _STRING),
-        Field(2, "sname", _NAME),
+        Field(2, "sname", NAME),
         Field(3, "enc_part", EncryptedData.schema),
     ),
 )
@@ -223,13 +224,13 @@ EncTicketPart.schema = Application(
         Field(0, "flags", _FLAGS),
         Field(1, "key", _KEY),
         Field(2, "crealm", _STRING),
-        Field(3, "cname", _NAME),
+        Field(3, "cname", NAME),
         Field(4, "transited", Remembered(TransitedEncoding.schema)),
         Field(5, "authtime", _TIME),
         Field(6, "starttime", _TIME, optional=True),
         Field(7, "endtime", _TIME),
         Field(8, "renew_till", _TIME, optional=True),
-        Field(9, "caddr", _ADDRESSES, optional=True),
+        Field(9, "caddr", ADDRESSES, optional=True),
         Field(10, "authorization_data", _AUTHORIZATION_DATA, optional=True),
     ),
 )
@@ -258,7 +259,7 @@ ApReq.schema = Application(
         Field(0, "pvno", INT32),
         Field(1, "msg_type", INT32),
         Field(2, "ap_options", _FLAGS),
-        Field(3, "ticket", Any_(_TICKET_TAG)),
+        Field(3, "ticket", Any_(TICKET_TAG)),
         Field(4, "authenticator", EncryptedData.schema),
     ),
 )
@@ -289,7 +290,7 @@ Authenticator.schema = Application(
         Authenticator,
         Field(0, "authenticator_vno", INT32),
         Field(1, "crealm", _STRING),
-        Field(2, "cname", _NAME),
+        Field(2, "cname", NAME),
         Field(3, "cksum", Checksum.schema, optional=True),
         Field(4, "cusec", MICROSECONDS),
         Field(5, "ctime", _TIME),
@@ -364,7 +365,7 @@ KrbCred.schema = Application(
         KrbCred,
         Field(0, "pvno", INT32),
         Field(1, "msg_type", INT32),
-        Field(2, "tickets", SequenceOf(Any_(_TICKET_TAG), MAX_ENTRIES)),
+        Field(2, "tickets", SequenceOf(Any_(TICKET_TAG), MAX_ENTRIES)),
         Field(3, "enc_part", EncryptedData.schema),
     ),
 )
@@ -396,15 +397,15 @@ KrbCredInfo.schema = Sequence(
     KrbCredInfo,
     Field(0, "key", _KEY),
     Field(1, "prealm", _STRING, optional=True),
-    Field(2, "pname", _NAME, optional=True),
+    Field(2, "pname", NAME, optional=True),
     Field(3, "flags", _FLAGS, optional=True),
     Field(4, "authtime", _TIME, optional=True),
     Field(5, "starttime", _TIME, optional=True),
     Field(6, "endtime", _TIME, optional=True),
     Field(7, "renew_till", _TIME, optional=True),
     Field(8, "srealm", _STRING, optional=True),
-    Field(9, "sname", _NAME, optional=True),
-    Field(10, "caddr", _ADDRESSES, optional=True),
+    Field(9, "sname", NAME, optional=True),
+    Field(10, "caddr", ADDRESSES, optional=True),
 )
 
 
@@ -473,9 +474,9 @@ KrbError.schema = Application(
         Field(5, "susec", MICROSECONDS),
         Field(6, "error_code", INT32),
         Field(7, "crealm", _STRING, optional=True),
-        Field(8, "cname", _NAME, optional=True),
+        Field(8, "cname", NAME, optional=True),
         Field(9, "realm", _STRING),
-        Field(10, "sname", _NAME),
+        Field(10, "sname", NAME),
         Field(11, "e_text", _STRING, optional=True),
         Field(12, "e_data", _OCTETS, optional=True),
     ),

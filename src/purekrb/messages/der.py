@@ -24,6 +24,7 @@ from purekrb.keys import KEY_SIZES, EncryptionKey
 
 __all__ = [
     "DerType",
+    "Boolean",
     "Integer",
     "Enumerated",
     "ObjectIdentifier",
@@ -45,17 +46,12 @@ __all__ = [
     "SEQ_NUMBER",
     "tlv",
     "read_header",
-    "check_strict",
 ]
 
 MAX_STRING = 8192
 MAX_OID = 64
-MAX_DEPTH = 24
 #: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
 MAX_REMEMBERED = 256
-#: BOOLEAN, INTEGER, BIT STRING, OCTET STRING, GeneralizedTime, GeneralString, SEQUENCE: what RFC 4120 is made of, each
-#: in the form (primitive or constructed) that DER demands.
-_UNIVERSAL = frozenset({0x01, 0x02, 0x03, 0x04, 0x18, 0x1B, 0x30})
 UTC = timezone.utc
 #: Outer tag, outer length, inner tag and inner length of a field, where both lengths are short.
 _read_headers = struct.Struct("4B").unpack_from
@@ -111,38 +107,6 @@ def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
     return tag, start, end
 
 
-def check_strict(buf: bytes, *, max_depth: int = MAX_DEPTH, max_items: int = 20_000) -> None:
-    """Raise DecodeError unless `buf` is exactly one DER TLV of RFC 4120's types with definite minimal lengths.
-
-    Depth and count are bounded. For messages that another decoder reads next, so that it sees nothing but plain DER: no
-    constructed strings, no OIDs and REALs (whose decoders have had their accidents). Linear time, no recursion.
-    """
-    stack = [len(buf)]
-    at = items = 0
-    while True:
-        tag, start, end = read_header(buf, at, stack[-1])
-        items += 1
-        if items > max_items:
-            raise DecodeError(f"more than {max_items} DER elements in one message")
-        if tag < 0x40 and tag not in _UNIVERSAL:
-            raise DecodeError(f"a DER element with tag 0x{tag:02x} occurs nowhere in Kerberos")
-        if tag & 0x20 and start < end:
-            if len(stack) >= max_depth:
-                raise DecodeError(f"DER nested deeper than {max_depth} levels")
-            stack.append(end)
-            at = start
-            continue
-        if tag == 0x02:
-            _check_integer(buf, start, end)
-        at = end
-        while at == stack[-1]:
-            stack.pop()
-            if not stack:
-                return
-        if len(stack) == 1:
-            raise DecodeError("bytes follow the end of the message")
-
-
 def _check_integer(buf: bytes, start: int, stop: int) -> None:
     if start == stop or (stop - start > 1 and (
         (buf[start] == 0 and buf[start + 1] < 0x80) or (buf[start] == 0xFF and buf[start + 1] >= 0x80)
@@ -162,6 +126,20 @@ class DerType(Protocol):
 
     def encode(self, value: Any) -> bytes:
         """Return the contents that encode `value`."""
+
+
+class Boolean:
+    """BOOLEAN as bool: 00 or FF."""
+
+    tag = 0x01
+
+    def decode(self, buf: bytes, start: int, stop: int) -> bool:
+        if buf[start:stop] not in (b"\0", b"\xff"):
+            raise DecodeError("a BOOLEAN is neither 00 nor FF")
+        return buf[start] != 0
+
+    def encode(self, value: bool) -> bytes:
+        return b"\xff" if value else b"\0"
 
 
 class Integer:

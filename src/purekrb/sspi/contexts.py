@@ -232,7 +232,7 @@ def InitializeSecurityContext(
             raise RefusedError(SEC_E_TARGET_UNKNOWN, "the target is missing: pass the service's SPN")
         flags, bindings = _requested(context_req), channel_bindings(inputs)
         handle = _new(new_context)
-        from purekrb.kdc.client import initiate  # brings impacket's ASN.1, which services do without
+        from purekrb.kdc.client import initiate  # the KDC client, which services do without
 
         handle._target = target_name
         handle._context = initiate(

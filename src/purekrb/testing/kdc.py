@@ -42,15 +42,15 @@ from purekrb.messages.kdc import (
     AsRep,
     AsReq,
     EncKdcRepPart,
+    EtypeInfo2,
     EtypeInfo2Entry,
     KdcReqBody,
     LastReqEntry,
+    MethodData,
     PaData,
     PaEncTsEnc,
     TgsRep,
     TgsReq,
-    encode_etype_info2,
-    encode_method_data,
 )
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
@@ -272,7 +272,7 @@ class Kdc:
             grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
         ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
         return AsRep(
-            padata=(PaData(PaDataType.ETYPE_INFO2, encode_etype_info2(_etype_info(client, (etype,)))),),
+            padata=(PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, (etype,))).encode()),),
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
@@ -355,7 +355,7 @@ class Kdc:
             grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
         ticket, enc_part = self._issue(grant, service, body)
         return TgsRep(
-            padata=(),
+            padata=None,
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
@@ -595,12 +595,11 @@ def _etype_info(client: Account, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry
 def _hints(client: Account, body: KdcReqBody) -> bytes:
     """Return the METHOD-DATA that tells the client how to preauthenticate. Source: RFC 4120 5.2.7.5, 5.9.1."""
     etypes = [e for e in body.etype if e in client.etypes]
-    return encode_method_data(
-        (
-            PaData(PaDataType.ETYPE_INFO2, encode_etype_info2(_etype_info(client, etypes))),
-            PaData(PaDataType.ENC_TIMESTAMP, b""),
-        )
+    methods = (
+        PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode()),
+        PaData(PaDataType.ENC_TIMESTAMP, b""),
     )
+    return MethodData(methods).encode()
 
 
 def _check_options(options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody) -> None:
