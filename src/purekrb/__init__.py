@@ -129,8 +129,9 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from purekrb.exchanges.identity import ClientIdentity
+    from purekrb.gss.acceptor import Acceptor
     from purekrb.gss.channel_bindings import ChannelBindings
-    from purekrb.gss.context import Acceptor, Initiator
+    from purekrb.gss.initiator import Initiator
     from purekrb.gss.iov import IovBuffer, IovType
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
     from purekrb.kdc.config import Config
@@ -153,8 +154,8 @@ _HOMES = {
     "KdcClient": "kdc.client",
     "initiate": "kdc.client",
     "verify_credentials": "kdc.client",
-    "Initiator": "gss.context",
-    "Acceptor": "gss.context",
+    "Initiator": "gss.initiator",
+    "Acceptor": "gss.acceptor",
     "ChannelBindings": "gss.channel_bindings",
     "ClientIdentity": "exchanges.identity",
     "IovBuffer": "gss.iov",

@@ -19,8 +19,9 @@ from purekrb import crypto
 from purekrb.constants import ChecksumType, ErrorCode, KeyUsage
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, KerberosError, UnsupportedError
-from purekrb.gss.context import Acceptor, Initiator
+from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
+from purekrb.gss.initiator import Initiator
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import ApReq, Authenticator, Checksum
 from purekrb.replay import MemoryReplayCache

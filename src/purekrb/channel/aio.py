@@ -27,8 +27,9 @@ from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStre
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
+from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import Acceptor, SecurityContext
+from purekrb.gss.context import SecurityContext
 from purekrb.kdc.aio_transport import drive
 
 if TYPE_CHECKING:

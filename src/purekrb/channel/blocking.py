@@ -29,8 +29,9 @@ from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStre
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
+from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import Acceptor, SecurityContext
+from purekrb.gss.context import SecurityContext
 from purekrb.kdc.attempts import Steps
 from purekrb.kdc.transport import drive
 

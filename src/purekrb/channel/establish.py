@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, last_words
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
-from purekrb.gss.context import Acceptor
+from purekrb.gss.acceptor import Acceptor
 from purekrb.kdc.attempts import Steps, Wait, aside
 
 if TYPE_CHECKING:

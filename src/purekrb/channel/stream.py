@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from purekrb.channel.framing import FrameReader, check_max_frame, encode_frame
 from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
-from purekrb.gss.context import MAX_TOKEN, Initiator, SecurityContext
+from purekrb.gss.context import MAX_TOKEN, SecurityContext
+from purekrb.gss.initiator import Initiator
 
 __all__ = [
     "CHANNEL_FLAGS",

@@ -37,7 +37,7 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import Initiator
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc.attempts import aside
 from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.config import Config, KdcAddress

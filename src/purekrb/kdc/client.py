@@ -22,8 +22,10 @@ from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, T
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
+from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import Acceptor, Initiator, check_mechanism
+from purekrb.gss.context import check_mechanism
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc import transport
 from purekrb.kdc.attempts import Steps, ask
 from purekrb.kdc.config import Config, KdcAddress

@@ -8,7 +8,9 @@ from typing import Any
 from purekrb import crypto
 from purekrb.constants import ChecksumType, Flag
 from purekrb.exchanges.identity import ClientIdentity
-from purekrb.gss.context import Acceptor, Initiator, SecurityContext
+from purekrb.gss.acceptor import Acceptor
+from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.keys import etype_name
 from purekrb.names import Principal
 from purekrb.sspi import constants as c

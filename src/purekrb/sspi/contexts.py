@@ -11,7 +11,9 @@ from typing import Any
 from purekrb.constants import DEFAULT_ETYPES, Flag
 from purekrb.credentials.credential import Credential
 from purekrb.errors import ContextError, KerberosError
-from purekrb.gss.context import Acceptor, Initiator, SecurityContext
+from purekrb.gss.acceptor import Acceptor
+from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.sspi import messages
 from purekrb.sspi.attributes import FLAGS, query, returned_flags
 from purekrb.sspi.buffers import SecBuffer, SecBufferDesc, buffers_of, channel_bindings, fill, the_only

@@ -1,0 +1,183 @@
+"""The initiator: the client's side of a security context. Source: RFC 4121 4.1, RFC 2743 2.2.1, MS-KILE 3.4.5.1."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from purekrb import crypto
+from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
+from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
+from purekrb.exchanges.krb_cred import build_krb_cred
+from purekrb.exchanges.timestamps import unique_now
+from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
+from purekrb.gss.context import MessageProtection, SecurityContext
+from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
+from purekrb.gss.negotiate import Handshake, initiate
+from purekrb.gss.refusal import peer_refused
+from purekrb.keys import EncryptionKey, etype_name
+from purekrb.messages.ap import Checksum
+from purekrb.system import Clock, RandomBytes, now, random_bytes
+
+__all__ = ["Initiator"]
+
+log = logging.getLogger("purekrb.gss")
+#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+_DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
+    int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
+)
+_OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
+
+
+class Initiator(SecurityContext):
+    """The client's side. `service_ticket` is all it needs: no KDC is asked.
+
+    `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
+    was decrypted and its ctime and cusec equal what was sent; DCE_STYLE implies it. DELEG hands `forwarded_tgt` to the
+    service, and only if the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism`
+    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and
+    `random` are for replaying recordings; a clock given here must not return the same time twice.
+    """
+
+    _role = "initiator"
+
+    def __init__(
+        self,
+        service_ticket: ServiceTicket,
+        *,
+        flags: Flag = Flag.DEFAULT,
+        mechanism: str = "kerberos",
+        channel_bindings: ChannelBindings | None = None,
+        forwarded_tgt: ServiceTicket | None = None,
+        permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
+        enforce_expiry: bool = True,
+        clock: Clock = now,
+        random: RandomBytes = random_bytes,
+    ) -> None:
+        super().__init__(
+            mechanism=mechanism,
+            channel_bindings=channel_bindings,
+            permitted_etypes=permitted_etypes,
+            enforce_expiry=enforce_expiry,
+            clock=clock,
+            random=random,
+        )
+        self._ticket = service_ticket
+        self._forwarded_tgt = forwarded_tgt
+        self._sent: SentApReq | None = None
+        self._subkey: EncryptionKey | None = None
+        self._seq_number = 0
+        self._initiator_name = service_ticket.client
+        self._acceptor_name = service_ticket.service
+        self._starttime = service_ticket.starttime or service_ticket.authtime
+        self._endtime = service_ticket.endtime
+        self._flags = self._agreed_flags(int(flags))
+
+    def _agreed_flags(self, flags: int) -> int:
+        if flags & _DCE_STYLE:
+            flags |= _MUTUAL
+        if flags & (_REPLAY | _SEQUENCE | _CONF):
+            flags |= _INTEG
+        if flags & _DELEG:
+            if not self._ticket.flags & _OK_AS_DELEGATE:
+                log.debug("DELEG dropped: the KDC did not mark %s OK-AS-DELEGATE", self._ticket.service)
+                return flags & ~_DELEG
+            if not flags & _MUTUAL:
+                raise PolicyError("DELEG hands over a TGT: it needs MUTUAL, so that an impostor does not get it")
+            if self._forwarded_tgt is None:
+                raise CredentialError("DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)")
+        return flags
+
+    def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
+        if self._negotiate:
+            return initiate(self._kerberos, in_token)
+        if in_token is not None:
+            raise ContextError("an initiator's first step takes no token")
+        return self._kerberos()
+
+    def _kerberos(self) -> Handshake[MessageProtection]:
+        """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
+        token = self._first_token()
+        if not self._flags & _MUTUAL:
+            return token, self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+        return self._take_reply((yield token))
+
+    def _first_token(self) -> bytes:
+        ticket = self._ticket
+        self._permit(ticket.session_key.etype)
+        if self._enforce_expiry and self._clock() + ticket.time_offset > ticket.endtime:
+            raise ContextExpiredError(
+                f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
+            )
+        self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
+        self._keep_until_end(self._subkey)
+        self._seq_number = int.from_bytes(self._random(4), "big")
+        moment = unique_now(self._clock) + ticket.time_offset
+        delegation = None
+        if self._flags & _DELEG and self._forwarded_tgt is not None:
+            delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
+            log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
+        bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
+        checksum = GssChecksum(self._flags, bindings, delegation).encode()
+        self._sent = build_ap_req(
+            ticket,
+            cksum=Checksum(ChecksumType.GSSAPI, checksum),
+            subkey=self._subkey,
+            seq_number=self._seq_number,
+            mutual=bool(self._flags & _MUTUAL),
+            etypes=self._offered_etypes(),
+            now=moment,
+            random=self._random,
+        )
+        return self._sent.message if self._flags & _DCE_STYLE else frame(TOK_AP_REQ, self._sent.message)
+
+    def _offered_etypes(self) -> tuple[int, ...]:
+        """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
+        own = self._ticket.session_key.etype
+        others = tuple(etype for etype in self._permitted_etypes if etype != own)
+        return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
+
+    def _take_reply(self, token: bytes) -> tuple[bytes | None, MessageProtection]:
+        dce_style = bool(self._flags & _DCE_STYLE)
+        tok_id, message = unframe_any(token) if dce_style else unframe(token)
+        if tok_id == TOK_KRB_ERROR:
+            raise peer_refused(message)
+        if tok_id != TOK_AP_REP or dce_style != (message is token):
+            raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
+        if self._sent is None:
+            raise ContextError("no AP-REQ was sent")
+        part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
+        self._keep_until_end(part.subkey)
+        service_seq = 0 if part.seq_number is None else part.seq_number
+        protection = self._finish(part.subkey, service_seq)
+        third_leg = None
+        if dce_style:
+            third_leg = build_third_leg(
+                self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
+            )
+        return third_leg, protection
+
+    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> MessageProtection:
+        initiator_key = self._subkey or self._ticket.session_key
+        protection = self._protect(
+            acceptor_subkey or initiator_key,
+            initiator=True,
+            initiator_key=initiator_key,
+            acceptor_subkey=acceptor_subkey is not None,
+            send_seq=self._seq_number,
+            receive_seq=receive_seq,
+        )
+        if self._expires is not None:
+            with suppress(OverflowError):  # the year 9999 may mean "never"
+                self._expires -= self._ticket.time_offset
+        return protection
+
+    def _permit(self, etype: int) -> None:
+        if etype not in self._permitted_etypes:
+            raise PolicyError(
+                f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
+                "or pass permitted_etypes"
+            )
