@@ -17,7 +17,7 @@ from purekrb import EncryptionKey, KerberosError, system
 from purekrb.cli.demo import _wrap
 from purekrb.constants import DEFAULT_ETYPES
 from purekrb.exchanges.ap_exchange import verify_ap_rep
-from purekrb.gss import context
+from purekrb.gss import initiator
 from purekrb.keys import etype_name
 from purekrb.messages.ap import EncApRepPart
 from purekrb.testing import Realm
@@ -159,7 +159,7 @@ def test_an_impostor_who_is_believed_is_a_failure(run: Commands, monkeypatch: py
         except KerberosError:
             return EncApRepPart(system.now(), 0, None, None)
 
-    monkeypatch.setattr(context, "verify_ap_rep", believe)
+    monkeypatch.setattr(initiator, "verify_ap_rep", believe)
     result = run("demo")
     assert result.code == 1
     assert result.out.splitlines()[-1].startswith("The service proved itself, AN IMPOSTOR WAS BELIEVED.")
