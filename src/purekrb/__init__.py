@@ -5,13 +5,10 @@ Every public name is loaded on first use (PEP 562), so `import purekrb` is cheap
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless the program wants to hear
 
 __all__ = [
     # names, keys, credentials

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from purekrb.constants import NameType
 from purekrb.errors import DecodeError
+from purekrb.records import record
 
 __all__ = ["PrincipalName", "Principal"]
 
@@ -20,12 +19,21 @@ def _quote(text: str, special: str) -> str:
     return "".join(_ESCAPES.get(c) or ("\\" + c if c in special else c) for c in text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrincipalName:
     """A name within a realm: PrincipalName of RFC 4120 5.2.2. The name type does not count in comparisons (6.2)."""
 
     components: tuple[str, ...]
-    name_type: int = field(default=NameType.PRINCIPAL, compare=False)
+    name_type: int = NameType.PRINCIPAL
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, PrincipalName) and self.components == other.components)
+
+    def __ne__(self, other: object) -> bool:  # a tuple's own would compare the name types
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.components)
 
     def __str__(self) -> str:
         return "/".join(_quote(c, _SPECIAL) for c in self.components)
@@ -35,7 +43,7 @@ class PrincipalName:
         return Principal(self.components, realm, self.name_type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Principal:
     """A principal: name components and realm; an empty realm means "not known yet".
 
@@ -44,12 +52,22 @@ class Principal:
 
     components: tuple[str, ...]
     realm: str
-    name_type: int = field(default=NameType.PRINCIPAL, compare=False)
+    name_type: int = NameType.PRINCIPAL
 
     def __post_init__(self) -> None:
-        for part in (*self.components, self.realm):
-            if "\0" in part:
-                raise DecodeError("a principal must not contain NUL")
+        if "\0" in self.realm or "\0" in "".join(self.components):
+            raise DecodeError("a principal must not contain NUL")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Principal) and self.components == other.components and self.realm == other.realm
+        )
+
+    def __ne__(self, other: object) -> bool:  # a tuple's own would compare the name types
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.components, self.realm))
 
     @classmethod
     def parse(cls, text: str, realm: str = "") -> Principal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +26,7 @@ from purekrb.keys import EncryptionKey
 from purekrb.messages.kdc import AsReq, PaData, PaPacRequest
 from purekrb.names import Principal
 from support.scripted_kdc import ALICE, NOW, PASSWORD, REALM, WEB, Password, ScriptedKdc, clock, string_to_key
+from support.values import replace
 
 TGS = Principal.parse(f"krbtgt/{REALM}@{REALM}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +25,7 @@ from purekrb.messages.ap import ApReq, HostAddress
 from purekrb.messages.kdc import TgsReq
 from purekrb.names import Principal, PrincipalName
 from support.scripted_kdc import ALICE, NOW, REALM, WEB, Password, ScriptedKdc, clock, issue_tgt
+from support.values import replace
 
 HERE = HostAddress(2, bytes([127, 0, 0, 1]))
 ANYWHERE = Principal(WEB.components, "", NameType.SRV_HST)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -40,6 +39,7 @@ from purekrb.system import now
 from support.contexts import FixedClock, ap_rep, authenticator_of, error_of, flipped
 from support.contexts import acceptor as accepting
 from support.tickets import Entry, issue
+from support.values import replace
 
 
 class Handshake:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ from support.contexts import (
     with_ticket,
 )
 from support.tickets import ALICE, SERVICE, Entry, issue
+from support.values import replace
 
 SECOND = timedelta(seconds=1)
 HOST = Principal.parse("host/web.example.test@EXAMPLE.TEST")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +24,7 @@ from purekrb.messages.ap import Checksum
 from purekrb.messages.kdc import AsReq, EncKdcRepPart, MethodData, PaData
 from purekrb.names import Principal
 from support.scripted_kdc import NOW, REALM, Password, ScriptedKdc, clock
+from support.values import replace
 
 ENC_TIMESTAMP = PaData(PaDataType.ENC_TIMESTAMP, b"")
 YEARS = timedelta(days=3652)

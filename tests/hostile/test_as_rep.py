@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +27,7 @@ from purekrb.messages.ap import HostAddress
 from purekrb.messages.kdc import EncKdcRepPart, MethodData, PaData
 from purekrb.names import Principal, PrincipalName
 from support.scripted_kdc import ALICE, NOW, REALM, Password, ScriptedKdc, clock
+from support.values import replace
 
 HERE = HostAddress(2, bytes([127, 0, 0, 1]))
 THERE = HostAddress(2, bytes([192, 0, 2, 1]))

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from support.credential_files import (
     run_python,
     ticket,
 )
+from support.values import replace
 
 SOAK = os.environ.get("PUREKRB_SOAK") == "1"
 VERSIONS = [
@@ -473,8 +473,9 @@ def test_k229_a_writer_killed_at_any_time_leaves_the_old_file_or_the_new_one(tmp
 
 _MERGE_AT_ONCE = """
 import os, sys
-from dataclasses import replace
+
 from purekrb import CCache, Principal
+from purekrb.records import replace
 
 writers = int(sys.argv[1])
 (model,) = CCache.load("model")

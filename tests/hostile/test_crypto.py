@@ -9,7 +9,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import ApReq, Authenticator, Checksum
 from purekrb.replay import MemoryReplayCache
 from support.tickets import issue
+from support.values import replace
 
 ETYPES = (17, 18, 19, 20, 23)
 SOURCE = Path(crypto.__file__).parents[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +35,7 @@ from purekrb.messages.der import tlv
 from purekrb.system import now, random_bytes
 from support.contexts import acceptor, ap_req, authenticator, error_of, gss_checksum, pair
 from support.tickets import ALICE, Entry, issue
+from support.values import replace
 
 TGS = Principal.parse("krbtgt/EXAMPLE.TEST@EXAMPLE.TEST")
 DELEGATING = int(Flag.DEFAULT | Flag.DELEG)

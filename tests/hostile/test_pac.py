@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +34,7 @@ from support.pac import (
     upn_info,
 )
 from support.tickets import issue
+from support.values import replace
 
 KEY = crypto.random_key(18)
 AUTHTIME = now()

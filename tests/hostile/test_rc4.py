@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.messages.der import tlv
 from support.contexts import acceptor, ap_req, flipped, pair
 from support.tickets import issue
+from support.values import replace
 from support.vectors import load
 
 VECTORS = {v["name"]: v for v in load("gss_rc4.json")}

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteR
 from support.contexts import FixedClock, acceptor, ap_req, authenticator, error_of, flipped, with_ticket
 from support.processes import Child, in_children, soak
 from support.tickets import ALICE, SERVICE, Entry, issue
+from support.values import replace
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
 NOW = datetime.now(timezone.utc) + timedelta(hours=2)

@@ -12,7 +12,6 @@ import pprint
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from io import StringIO
 from pathlib import Path
@@ -45,6 +44,7 @@ from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.canaries import PASSWORD, expand, key_bytes, leaks, shown
 from support.tickets import ALICE, SERVICE, issue
+from support.values import replace
 
 LONG_TERM = key_bytes(32, "long-term")
 SESSION = key_bytes(32, "session")
@@ -663,7 +663,7 @@ def test_k282_a_refused_message_says_the_same_whatever_was_wrong_with_it() -> No
 
 CHECKS = """
 import sys
-from dataclasses import replace
+
 import purekrb
 from purekrb import crypto
 from purekrb.messages.ap import Ticket

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from support.cfx import Forger
 from support.contexts import acceptor, error_of, flipped, pair
 from support.spnego import NTLM_TOKEN, PreferringNtlm, ScriptedAcceptor, init, negotiate, opened, read, resp
 from support.tickets import ALICE, SERVICE, issue
+from support.values import replace
 
 MS, STANDARD = MS_KRB5_MECH_OID, KRB5_MECH_OID
 OFFER = (MS, STANDARD)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -23,6 +22,7 @@ from purekrb.messages.ap import HostAddress
 from purekrb.messages.kdc import EncKdcRepPart
 from purekrb.names import Principal, PrincipalName
 from support.scripted_kdc import ALICE, NOW, REALM, WEB, ScriptedKdc, clock, issue_tgt
+from support.values import replace
 
 HERE = HostAddress(2, bytes([127, 0, 0, 1]))
 THERE = HostAddress(2, bytes([192, 0, 2, 1]))

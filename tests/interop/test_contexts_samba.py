@@ -45,6 +45,7 @@ from support.contexts import FixedClock, acceptor, error_of
 from support.gss_peer import GssPeer, PeerError
 from support.peers import find_program, missing_peer, run
 from support.samba import SambaDc
+from support.values import replace
 
 HOST = "ctxsvc.ad.test"
 WEB = f"HTTP/{HOST}"
@@ -312,7 +313,7 @@ def test_an_impostor_with_another_accounts_key_gets_no_data(lab: Lab) -> None:
 def test_a_key_of_the_same_name_and_version_from_another_account_is_refused(lab: Lab) -> None:
     """CHK-28, where only the key itself tells."""
     web = Principal.parse(f"{WEB}@AD.TEST")
-    wrong = Keytab(dataclasses.replace(entry, principal=web) for entry in lab.other_keytab)
+    wrong = Keytab(replace(entry, principal=web) for entry in lab.other_keytab)
     initiator = Initiator(lab.ticket(WEB))
     with pytest.raises(ApError) as refused:
         acceptor(wrong).step(initiator.step())

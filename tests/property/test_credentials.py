@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
+from support.values import replace
 
 INT16 = st.integers(-0x8000, 0x7FFF)
 INT32 = st.integers(-0x80000000, 0x7FFFFFFF)

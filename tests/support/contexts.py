@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +23,7 @@ from purekrb.messages.ap import (
 )
 from purekrb.replay import MemoryReplayCache
 from support.tickets import Entry, issue
+from support.values import replace
 
 AES = (17, 18, 19, 20)
 ALL = (17, 18, 19, 20, 23)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -23,6 +23,7 @@ from purekrb.messages.kdc import (
     decode_kdc_reply,
 )
 from purekrb.names import Principal, PrincipalName
+from support.values import replace
 
 __all__ = [
     "NONCE",

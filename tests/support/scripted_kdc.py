@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
@@ -51,6 +51,7 @@ from purekrb.messages.kdc import (
     TgsReq,
 )
 from purekrb.names import Principal
+from support.values import replace
 
 __all__ = ["ALICE", "NOW", "PASSWORD", "REALM", "WEB", "Password", "ScriptedKdc", "clock", "issue_tgt", "key_of"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +12,7 @@ from purekrb.credentials.ticket import ServiceTicket
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import EncryptedData, EncTicketPart, Ticket, TransitedEncoding
 from purekrb.names import Principal
+from support.values import replace
 
 ALICE = Principal.parse("alice@EXAMPLE.TEST")
 SERVICE = Principal.parse("HTTP/web.example.test@EXAMPLE.TEST")

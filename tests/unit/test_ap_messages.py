@@ -55,7 +55,7 @@ def test_a_reference_of_the_kdcs_messages_is_read_and_written_back(vector: dict[
 def test_the_reference_of_a_key_is_read_and_written_back() -> None:
     (vector,) = (v for v in REFERENCES if v["message"] == "EncryptionKey")
     data = vector["der"]
-    key = Key().decode(data, 2, len(data))
+    key = Key().decode(data[2:])
     assert key == EncryptionKey(1, b"12345678")
     assert tlv(Key.tag, Key().encode(key)) == data
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import stat
 import threading
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from support.credential_files import (
     key,
     ticket,
 )
+from support.values import replace
 from support.vectors import params
 
 VERSIONS = [(1, "little"), (1, "big"), (2, "little"), (2, "big"), (3, "big"), (4, "big")]

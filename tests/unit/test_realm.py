@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -57,6 +56,7 @@ from support.kdc_requests import (
     opened,
     tgs_req,
 )
+from support.values import replace
 
 R = "EXAMPLE.TEST"
 WEB = "HTTP/web.example.test"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -31,6 +30,7 @@ from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
 from purekrb.kdc.aio_transport import drive
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Server", "connect", "start_server"]
 
-log = logging.getLogger("purekrb.channel")
+log = Log("purekrb.channel")
 
 
 class Channel:

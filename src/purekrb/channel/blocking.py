@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import time
@@ -34,6 +33,7 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
 from purekrb.kdc.attempts import Steps
 from purekrb.kdc.transport import drive
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Server", "connect", "listen"]
 
-log = logging.getLogger("purekrb.channel")
+log = Log("purekrb.channel")
 
 #: Seconds that a closing channel waits for a peer that does not read.
 CLOSE_TIMEOUT = 5.0

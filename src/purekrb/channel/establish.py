@@ -7,7 +7,6 @@ kdc/aio_transport.py; the blocking server runs many handshakes at once by itself
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import socket
@@ -22,6 +21,7 @@ from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.kdc.attempts import Steps, Wait, aside
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from purekrb.gss.channel_bindings import ChannelBindings
@@ -40,7 +40,7 @@ __all__ = [
     "open_listener",
 ]
 
-log = logging.getLogger("purekrb.channel")
+log = Log("purekrb.channel")
 
 READ_SIZE = 65_536
 #: Connections that the kernel holds while all places for handshakes are taken.

@@ -6,7 +6,6 @@ docs/wire-format.md tells what is on the wire.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +14,7 @@ from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
 from purekrb.gss.context import MAX_TOKEN, SecurityContext
 from purekrb.gss.initiator import Initiator
+from purekrb.trace import Log
 
 __all__ = [
     "CHANNEL_FLAGS",
@@ -26,7 +26,7 @@ __all__ = [
     "last_words",
 ]
 
-log = logging.getLogger("purekrb.channel")
+log = Log("purekrb.channel")
 
 #: What an established context must have, on both sides.
 CHANNEL_FLAGS = Flag.MUTUAL | Flag.CONF | Flag.INTEG | Flag.SEQUENCE

@@ -51,6 +51,7 @@ from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACC
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc, spnego
 from purekrb.names import Principal, PrincipalName
+from purekrb.records import field_names
 
 __all__ = ["add_arguments", "run", "describe"]
 
@@ -223,8 +224,6 @@ class _Inspector:
         if isinstance(value, EncryptionKey):
             contents = value.contents.hex() if self._show_keys else "<redacted>"
             return {"etype": etype_name(value.etype), "contents": contents}
-        if isinstance(value, tuple):
-            return [self._value(item, name) for item in value]
         if isinstance(value, bytes):
             if name == "salt":
                 return value.decode(errors="backslashreplace")
@@ -238,17 +237,21 @@ class _Inspector:
         if isinstance(value, Principal | PrincipalName):
             kind = _enum_name(NameType, value.name_type)
             return f"{value} ({kind})" if isinstance(value, PrincipalName) else str(value)
+        if fields := field_names(type(value)):
+            return self._record(value, fields)
         if dataclasses.is_dataclass(value):
-            return self._dataclass(value)
+            return self._record(value, [field.name for field in dataclasses.fields(value)])
+        if isinstance(value, tuple):
+            return [self._value(item, name) for item in value]
         if value is not None and name in _FORMATS:
             return _FORMATS[name](value)
         return value if isinstance(value, int | str | datetime | None) else str(value)
 
-    def _dataclass(self, value: Any) -> dict[str, Any]:
+    def _record(self, value: Any, names: Iterable[str]) -> dict[str, Any]:
         tree = {
-            field.name.rstrip("_"): self._value(getattr(value, field.name), field.name)
-            for field in dataclasses.fields(value)
-            if not field.name.startswith("_") and getattr(value, field.name) not in (None, (), b"", timedelta(0))
+            name.rstrip("_"): self._value(getattr(value, name), name)
+            for name in names
+            if not name.startswith("_") and getattr(value, name) not in (None, (), b"", timedelta(0))
         }
         if type(value) in _ENCRYPTED:
             field, usages, part = _ENCRYPTED[type(value)]

@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
+from purekrb.records import field_names
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,7 +35,7 @@ class Output:
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """Print `text`, or `data` (of JSON's types and datetimes, all else as text) as one line of JSON."""
-        _print(json.dumps(data, default=_json) if self.as_json else text, sys.stdout)
+        _print(json.dumps(_plain(data)) if self.as_json else text, sys.stdout)
 
     def table(
         self, data: dict[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
@@ -124,5 +126,12 @@ def _write(text: str, file: TextIO | None) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), end="", file=file, flush=True)
 
 
-def _json(value: object) -> str:
+def _plain(value: object) -> object:
+    """Return `value` as JSON can hold it: all but numbers, lists and tables as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and not field_names(type(value)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable
 from typing import NoReturn
@@ -16,10 +15,11 @@ from purekrb.errors import CredentialError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
+from purekrb.trace import Log
 
 __all__ = ["Credential"]
 
-log = logging.getLogger("purekrb.credentials")
+log = Log("purekrb.credentials")
 
 #: Every encryption type that purekrb has, the preferred ones first.
 _PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not in DEFAULT_ETYPES))

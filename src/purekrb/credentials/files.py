@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from purekrb.errors import CredentialError
 from purekrb.secrecy import forget_frames
 from purekrb.system import random_bytes
+from purekrb.trace import Log
 
 try:
     import fcntl
@@ -61,7 +61,7 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 
-_log = logging.getLogger("purekrb.credentials")
+_log = Log("purekrb.credentials")
 
 
 def split_type(name: str) -> tuple[str, str]:

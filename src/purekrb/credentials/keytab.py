@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from purekrb import crypto
@@ -24,6 +23,7 @@ from purekrb.credentials.binary import Reader, counted, integer
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
+from purekrb.records import record
 from purekrb.secrecy import forget_frames
 from purekrb.system import now
 
@@ -35,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_SECOND = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeytabEntry:
     """One key of a principal. `timestamp` (aware, whole seconds) is when it was written and means nothing else."""
 

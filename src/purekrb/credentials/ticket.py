@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
+from purekrb.records import record
 
 __all__ = ["ServiceTicket"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServiceTicket:
     """A ticket for `service`, issued to `client`; a TGT is the ticket for krbtgt/REALM.
 

@@ -6,7 +6,6 @@ Every session is mutually authenticated by Kerberos, and sealed or signed, or in
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 import ssl
 import threading
@@ -44,10 +43,11 @@ from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import drive
 from purekrb.spn import target_principal
+from purekrb.trace import Log
 
 __all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect", "default_targets"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: Seconds for the opening of a connection, and for the answer to one request: a page of a search may take a while.
 DEFAULT_TIMEOUT = 30.0

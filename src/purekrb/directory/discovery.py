@@ -6,15 +6,14 @@ it has the key of a name that none but domain controllers may have: `ldap/host/d
 
 from __future__ import annotations
 
-import logging
-
 from purekrb.errors import TransportError
 from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+from purekrb.trace import Log
 
 __all__ = ["LDAP_PORT", "domain_controllers", "global_catalogs"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 LDAP_PORT = 389
 #: Servers of one domain that are tried.

@@ -5,7 +5,6 @@ Source: RFC 2782 for SCPs whose serviceDNSName is the owner of SRV records.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import SystemRandom
@@ -17,13 +16,14 @@ from purekrb.directory.scp import DNS_NAME, ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
 __all__ = ["POLICIES", "Endpoint", "Resolve", "endpoints", "reach", "resolve_srv"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: How `endpoints` orders several SCPs.
 POLICIES = ("first", "random")

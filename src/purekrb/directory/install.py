@@ -5,7 +5,6 @@ The order is that of Microsoft's sample: the SCP, the rights on it, the SPNs, wh
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,11 @@ from purekrb.directory.state import ServiceState, StateAccount
 from purekrb.directory.transaction import Undo, transaction
 from purekrb.dn import domain_of
 from purekrb.errors import DirectoryError
+from purekrb.trace import Log
 
 __all__ = ["InstalledService", "install", "uninstall"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: How Windows spells an account of this machine alone.
 _LOCAL = ".\\"

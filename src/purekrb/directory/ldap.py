@@ -5,7 +5,6 @@ The only file that imports ldap3; no exception of ldap3 leaves it. Source: RFC 4
 
 from __future__ import annotations
 
-import logging
 import re
 import ssl
 import threading
@@ -34,6 +33,7 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.trace import Log
 
 with warnings.catch_warnings():
     # ldap3 2.9 uses names that pyasn1 0.6 has renamed; the warning about it is not for who imports purekrb.
@@ -69,7 +69,7 @@ __all__ = [
     "single",
 ]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: Windows error numbers: what `DirectoryError.code` may be.
 INVALID_PARAMETER = 87

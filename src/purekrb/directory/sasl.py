@@ -6,7 +6,6 @@ Source: RFC 4752 (GSSAPI); MS-ADTS 5.1.1.1.2 (GSS-SPNEGO, whose layer follows fr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
 from enum import IntFlag
 from typing import NamedTuple
@@ -15,10 +14,11 @@ from purekrb.channel.stream import MAX_ROUNDS
 from purekrb.constants import Flag
 from purekrb.errors import DecodeError, PolicyError, ProtocolError
 from purekrb.gss.context import SecurityContext
+from purekrb.trace import Log
 
 __all__ = ["MAX_BUFFER", "MECHANISMS", "Bind", "Layer", "Reply", "SecurityLayer", "context_flags"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: The largest buffer that the three octets of RFC 4752 can name: what we accept.
 MAX_BUFFER = 0xFF_FFFF

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,10 +27,11 @@ from purekrb.directory.transaction import Undo
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.errors import DirectoryError, InsufficientRightsError, TransportError
 from purekrb.sid import Sid
+from purekrb.trace import Log
 
 __all__ = ["allow_updates", "find", "publish", "read", "remove", "remove_containers", "update"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 _IS_SCP = "(objectClass=serviceConnectionPoint)"
 _ANY = "(objectClass=*)"

@@ -7,7 +7,6 @@ Source: DsWriteAccountSpn and MS-DRSR 4.1.28, which say the same in terms of LDA
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -43,6 +42,7 @@ from purekrb.errors import (
     SpnValidatedWriteDeniedError,
 )
 from purekrb.spn import ServicePrincipalName, SpnType, get_spn, map_spn
+from purekrb.trace import Log
 
 __all__ = [
     "SpnOperation",
@@ -55,7 +55,7 @@ __all__ = [
     "write",
 ]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 _INVALID_FUNCTION = 1
 _SYNTAX_INVALID = 8373

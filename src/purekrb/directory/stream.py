@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import time
@@ -24,10 +23,11 @@ from purekrb.errors import (
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.kdc.attempts import Wait
 from purekrb.kdc.transport import wait_ready
+from purekrb.trace import Log
 
 __all__ = ["MAX_MESSAGE", "MAX_RESPONSE", "MessageReader", "MessageSocket"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: The largest LDAP message that is accepted, in bytes: one entry with all its values.
 MAX_MESSAGE = 64 << 20

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from purekrb.directory.ldap import OBJECT_NOT_FOUND
 from purekrb.errors import DirectoryError, KerberosError, TransportError
+from purekrb.trace import Log
 
 __all__ = ["Undo", "transaction"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 
 class Undo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,10 +14,11 @@ from purekrb.directory.state import ServiceState
 from purekrb.errors import DirectoryError, RegistrationError, TransportError
 from purekrb.keys import etype_name
 from purekrb.spn import ServicePrincipalName
+from purekrb.trace import Log
 
 __all__ = ["VerifiedService", "verify"]
 
-_log = logging.getLogger("purekrb.directory")
+_log = Log("purekrb.directory")
 
 #: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: a domain controller that answers, but not to the question.
 _NO_ANSWER = (8206, 8207)

@@ -8,9 +8,7 @@ No clock and no randomness: both come in as arguments.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -19,7 +17,7 @@ from purekrb import crypto
 from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
-from purekrb.exchanges.authorization_data import check_critical, etype_list, relevant_entries, wrap_if_relevant
+from purekrb.exchanges.authorization_data import check_critical, read_relevant, wrap_if_relevant
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import (
     ApRep,
@@ -35,8 +33,10 @@ from purekrb.messages.ap import (
     Ticket,
 )
 from purekrb.names import Principal
+from purekrb.records import record
 from purekrb.replay import ReplayCache
 from purekrb.system import RandomBytes
+from purekrb.trace import Log
 
 __all__ = [
     "ServiceKey",
@@ -52,11 +52,15 @@ __all__ = [
     "verify_third_leg",
 ]
 
-log = logging.getLogger("purekrb.ap")
+log = Log("purekrb.ap")
 PVNO = 5
 #: Opened tickets that one service key keeps; the oldest leaves.
 _MAX_OPENED = 256
+#: Tickets up to this size in bytes are taken apart once, however often they are presented.
+_MAX_KNOWN = 8192
 #: As plain numbers: enum arithmetic costs a microsecond each time.
+_AP_REQ, _AP_REP = int(MessageType.AP_REQ), int(MessageType.AP_REP)
+_AUTHENTICATOR, _AP_REP_PART = int(KeyUsage.AP_REQ_AUTHENTICATOR), int(KeyUsage.AP_REP_ENC_PART)
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
 _INVALID, _TRANSITED_CHECKED = int(TicketFlags.INVALID), int(TicketFlags.TRANSITED_POLICY_CHECKED)
 
@@ -76,7 +80,7 @@ class ServiceKey(Protocol):
 ServiceKeys = Iterable[ServiceKey]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SentApReq:
     """An AP-REQ and what the AP-REP must prove: `ctime` in whole seconds and `cusec`, as sent in the authenticator."""
 
@@ -85,7 +89,7 @@ class SentApReq:
     cusec: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AcceptedApReq:
     """A verified AP-REQ: whose it is, for which service, and what it agreed on.
 
@@ -102,6 +106,19 @@ class AcceptedApReq:
     etypes: tuple[int, ...]
     relevant: tuple[AuthorizationDataEntry, ...]
     replay_tag: bytes
+
+
+@record
+class OpenedTicket:
+    """A ticket's encrypted part, and the client that it names."""
+
+    part: EncTicketPart
+    client: Principal
+
+    @property
+    def key(self) -> EncryptionKey:
+        """The session key, which ends with the service's."""
+        return self.part.key
 
 
 def build_ap_req(
@@ -132,21 +149,22 @@ def build_ap_req(
         seq_number=seq_number,
         authorization_data=_offer(etypes) if mutual else None,
     )
-    cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
+    cipher = _encrypt(ticket.session_key, _AUTHENTICATOR, authenticator.encode(), random)
     message = ApReq(
         pvno=PVNO,
-        msg_type=MessageType.AP_REQ,
+        msg_type=_AP_REQ,
         ap_options=_MUTUAL_REQUIRED if mutual else 0,
         ticket=ticket.ticket,
         authenticator=EncryptedData(etype=ticket.session_key.etype, kvno=None, cipher=cipher),
     ).encode()
-    log.debug(
-        "AP-REQ: %s presents a ticket for %s, session key %s, %s",
-        ticket.client,
-        ticket.service,
-        etype_name(ticket.session_key.etype),
-        "mutual authentication required" if mutual else "no mutual authentication",
-    )
+    if log.on:
+        log.debug(
+            "AP-REQ: %s presents a ticket for %s, session key %s, %s",
+            ticket.client,
+            ticket.service,
+            etype_name(ticket.session_key.etype),
+            "mutual authentication required" if mutual else "no mutual authentication",
+        )
     return SentApReq(message, ctime, now.microsecond)
 
 
@@ -167,14 +185,15 @@ def accept_ap_req(
     ApError with the KRB-ERROR code that fits, DecodeError for a message that is not well-formed.
     """
     request = _decode_ap_req(message)
-    ticket = Ticket.decode(request.ticket)
+    ticket = _known_ticket(request.ticket) if len(request.ticket) <= _MAX_KNOWN else Ticket.decode(request.ticket)
     if ticket.tkt_vno != PVNO:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
     if request.ap_options & _USE_SESSION_KEY:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
         )
-    entry, enc_ticket = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
+    entry, opened = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
+    enc_ticket = opened.part
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
     _permit(session_key.etype, permitted_etypes, "the session key")
@@ -195,27 +214,27 @@ def accept_ap_req(
         check_critical(authenticator.authorization_data)
     except ProtocolError as error:
         raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
-    relevant = tuple(relevant_entries(authenticator.authorization_data))
-    client = enc_ticket.cname.principal(enc_ticket.crealm)
-    log.debug(
-        "AP-REQ verified: client %s, ticket for %s kvno %d %s, session key %s",
-        client,
-        entry.principal,
-        entry.kvno,
-        etype_name(entry.key.etype),
-        etype_name(session_key.etype),
-    )
+    relevant, etypes = read_relevant(authenticator.authorization_data)
+    if log.on:
+        log.debug(
+            "AP-REQ verified: client %s, ticket for %s kvno %d %s, session key %s",
+            opened.client,
+            entry.principal,
+            entry.kvno,
+            etype_name(entry.key.etype),
+            etype_name(session_key.etype),
+        )
     # The tag is that of the ciphertext alone. No name: where several share a key, as those of one account do, the
     # ticket's cleartext name, which anybody can rewrite, decides whose entry is tried first.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
-        client,
+        opened.client,
         entry.principal,
         entry.key,
         enc_ticket,
         authenticator,
         request.ap_options,
-        etype_list(relevant),
+        etypes,
         relevant,
         tag,
     )
@@ -234,11 +253,12 @@ def build_ap_rep(
     """Return the AP-REP that proves that the service could read the authenticator. Source: RFC 4120 3.2.4."""
     authenticator = accepted.authenticator
     part = EncApRepPart(authenticator.ctime, authenticator.cusec, subkey, seq_number)
-    log.debug(
-        "AP-REP for %s: ctime and cusec of its authenticator, acceptor subkey %s",
-        accepted.client,
-        etype_name(subkey.etype) if subkey else "none",
-    )
+    if log.on:
+        log.debug(
+            "AP-REP for %s: ctime and cusec of its authenticator, acceptor subkey %s",
+            accepted.client,
+            etype_name(subkey.etype) if subkey else "none",
+        )
     return _encode_ap_rep(part, accepted.ticket.key, random)
 
 
@@ -292,15 +312,15 @@ def _offer(etypes: tuple[int, ...]) -> tuple[AuthorizationDataEntry, ...]:
 
 
 def _encode_ap_rep(part: EncApRepPart, key: EncryptionKey, random: RandomBytes) -> bytes:
-    cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    cipher = _encrypt(key, _AP_REP_PART, part.encode(), random)
     return ApRep(
-        pvno=PVNO, msg_type=MessageType.AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
+        pvno=PVNO, msg_type=_AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
     ).encode()
 
 
 def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
     reply = ApRep.decode(message)
-    if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
+    if reply.pvno != PVNO or reply.msg_type != _AP_REP:
         raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
     if reply.enc_part.etype != session_key.etype:
         raise ProtocolError(
@@ -308,7 +328,7 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
             expected=etype_name(session_key.etype),
             got=etype_name(reply.enc_part.etype),
         )
-    return EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
+    return EncApRepPart.decode(crypto.decrypt(session_key, _AP_REP_PART, reply.enc_part.cipher))
 
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
@@ -334,7 +354,7 @@ def _decode_ap_req(message: bytes) -> ApReq:
     request = ApReq.decode(message)
     if request.pvno != PVNO:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5")
-    if request.msg_type != MessageType.AP_REQ:
+    if request.msg_type != _AP_REQ:
         raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, f"the AP-REQ has msg-type {request.msg_type}, not 14")
     return request
 
@@ -350,8 +370,8 @@ def _same_kvno(wanted: int, held: int) -> bool:
 
 def _decrypt_ticket(
     ticket: Ticket, keys: list[ServiceKey], service: Principal | None, permitted: tuple[int, ...]
-) -> tuple[ServiceKey, EncTicketPart]:
-    """Return the service key that decrypts the ticket, and the ticket's encrypted part.
+) -> tuple[ServiceKey, OpenedTicket]:
+    """Return the service key that decrypts the ticket, and the opened ticket.
 
     Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
     accounts with several names) the other keys that this acceptor answers for.
@@ -359,13 +379,17 @@ def _decrypt_ticket(
     name = ticket.sname.principal(ticket.realm)
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
     ours = [entry for entry in keys if service is None or _matches(service, entry.principal)]
-    log.debug("ticket for %s, %s kvno %s; keys to choose from: %d", name, etype_name(etype), kvno, len(ours))
+    if log.on:
+        log.debug("ticket for %s, %s kvno %s; keys to choose from: %d", name, etype_name(etype), kvno, len(ours))
     _permit(etype, permitted, "the ticket")
 
     def rank(entry: ServiceKey) -> tuple[bool, bool, int]:
         return entry.principal != name, kvno is not None and not _same_kvno(kvno, entry.kvno), -entry.kvno
 
-    for entry in sorted((entry for entry in ours if entry.key.etype == etype), key=rank):
+    candidates = [entry for entry in ours if entry.key.etype == etype]
+    if len(candidates) > 1:
+        candidates.sort(key=rank)
+    for entry in candidates:
         try:
             return entry, _open_ticket(entry.key, ticket.enc_part.cipher)
         except IntegrityError:
@@ -373,21 +397,27 @@ def _decrypt_ticket(
     raise _why_no_key(ticket, name, keys, ours, service)
 
 
-def _open_ticket(key: EncryptionKey, cipher: bytes) -> EncTicketPart:
-    """Return the encrypted part of a ticket, kept with the service's key: a client presents its ticket many times.
+@lru_cache(maxsize=_MAX_OPENED)
+def _known_ticket(ticket: bytes) -> Ticket:
+    return Ticket.decode(ticket)
+
+
+def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
+    """Return a ticket decrypted, kept with the service's key: a client presents its ticket many times.
 
     Whoever has the service's key can open the ticket, so it keeps no secret that was not there before. Nothing but the
     decryption is remembered: what depends on the time or on the request is checked each time.
     """
-    part: EncTicketPart | None = key._opened.get(cipher)
-    if part is None:
+    opened: OpenedTicket | None = key._opened.get(cipher)
+    if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+        opened = OpenedTicket(part, part.cname.principal(part.crealm))
         if len(key._opened) >= _MAX_OPENED:
             for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
                 key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself
-        key._opened[cipher] = part
-    return part
+        key._opened[cipher] = opened
+    return opened
 
 
 def _why_no_key(
@@ -452,7 +482,7 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
     try:
         authenticator = Authenticator.decode(
-            crypto.decrypt(session_key, KeyUsage.AP_REQ_AUTHENTICATOR, enc_part.cipher)
+            crypto.decrypt(session_key, _AUTHENTICATOR, enc_part.cipher)
         )
     except IntegrityError:
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -55,10 +54,11 @@ from purekrb.messages.kdc import (
 )
 from purekrb.names import Principal
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.trace import Log
 
 __all__ = ["ClientCredential", "AsOptions", "as_exchange"]
 
-log = logging.getLogger("purekrb.kdc")
+log = Log("purekrb.kdc")
 
 #: Requests in one exchange, whatever the KDC answers.
 MAX_REQUESTS = 16

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from purekrb.constants import AuthDataType
 from purekrb.errors import DecodeError, ProtocolError
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EtypeList
 
-__all__ = ["check_critical", "relevant_entries", "etype_list", "wrap_if_relevant"]
+__all__ = ["check_critical", "read_relevant", "relevant_entries", "wrap_if_relevant"]
 
 #: Elements that an application server may meet outside AD-IF-RELEVANT without having to refuse the ticket.
 _KNOWN = frozenset(
@@ -40,6 +41,21 @@ def check_critical(entries: tuple[AuthorizationDataEntry, ...] | None) -> None:
             )
 
 
+@lru_cache(maxsize=64)  # each program sends the same ones again and again
+def read_relevant(
+    entries: tuple[AuthorizationDataEntry, ...] | None,
+) -> tuple[tuple[AuthorizationDataEntry, ...], tuple[int, ...]]:
+    """Return an authenticator's elements, those inside AD-IF-RELEVANT in place of it, and the etypes of its EtypeList.
+
+    No etypes where it sent none. Raises DecodeError for malformed or deeply nested elements. Source: RFC 4537 3.
+    """
+    relevant = tuple(relevant_entries(entries))
+    for entry in relevant:
+        if entry.ad_type == AuthDataType.ETYPE_NEGOTIATION:
+            return relevant, EtypeList.decode(entry.ad_data).entries
+    return relevant, ()
+
+
 def relevant_entries(
     entries: tuple[AuthorizationDataEntry, ...] | None, depth: int = 0
 ) -> Iterator[AuthorizationDataEntry]:
@@ -51,14 +67,6 @@ def relevant_entries(
             yield from relevant_entries(AuthorizationData.decode(entry.ad_data).entries, depth + 1)
         else:
             yield entry
-
-
-def etype_list(entries: tuple[AuthorizationDataEntry, ...]) -> tuple[int, ...]:
-    """Return the etypes of the initiator's EtypeList, or () where it sent none. Source: RFC 4537 3."""
-    for entry in entries:
-        if entry.ad_type == AuthDataType.ETYPE_NEGOTIATION:
-            return EtypeList.decode(entry.ad_data).entries
-    return ()
 
 
 def wrap_if_relevant(*entries: AuthorizationDataEntry) -> AuthorizationDataEntry:

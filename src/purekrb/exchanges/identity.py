@@ -6,7 +6,6 @@ and only then decode what is in it. Source: MS-PAC 2.8, MS-KILE 3.4.5.3.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from purekrb import crypto
@@ -18,10 +17,11 @@ from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EncTi
 from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.names import Principal
 from purekrb.sid import Sid
+from purekrb.trace import Log
 
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
 
-log = logging.getLogger("purekrb.ap")
+log = Log("purekrb.ap")
 #: SE_GROUP_USE_FOR_DENY_ONLY: a membership that takes rights away and never gives any. Source: MS-PAC 2.2.1.
 _DENY_ONLY = 0x10
 

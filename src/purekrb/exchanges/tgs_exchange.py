@@ -5,9 +5,8 @@ All functions here are generators: they yield requests for a KDC, are sent the r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -33,11 +32,13 @@ from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import ApReq, Authenticator, Checksum, EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, PaData, TgsReq, decode_kdc_reply
 from purekrb.names import Principal
+from purekrb.records import replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.trace import Log
 
 __all__ = ["TgsOptions", "TicketStore", "CaPath", "tgs_exchange", "renew", "forward_tgt", "get_service_ticket"]
 
-log = logging.getLogger("purekrb.kdc")
+log = Log("purekrb.kdc")
 
 PVNO = 5
 #: Realms that are crossed on the way to a service.

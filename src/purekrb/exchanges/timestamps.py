@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import MutableMapping
 from datetime import datetime, timedelta
 from weakref import WeakKeyDictionary
 
+from purekrb import system
 from purekrb.system import Clock
 
 __all__ = ["unique_now"]
@@ -16,7 +18,9 @@ _TICK = timedelta(microseconds=1)
 _SET_BACK = timedelta(minutes=10)
 
 #: The last time given, by clock. Weak, for clocks that live no longer than one exchange.
-_last: WeakKeyDictionary[object, datetime] = WeakKeyDictionary()
+_last: MutableMapping[object, datetime] = WeakKeyDictionary()
+#: That of the system's clock, which is asked for almost always.
+_last_of_system: MutableMapping[object, datetime] = {}
 _lock = threading.Lock()
 
 
@@ -26,15 +30,20 @@ def unique_now(clock: Clock) -> datetime:
     It increases even when the clock stands still or is set back a little; safe to call from many threads. Each clock
     has a memory of its own, so that a recorded handshake replays bit for bit. Source: RFC 4120 5.5.1 (ctime, cusec).
     """
+    if clock is system.now:
+        return _unique(clock, clock, _last_of_system)
     owner = getattr(clock, "__self__", clock)  # a bound method is a new object each time: its owner is what lasts
+    try:
+        return _unique(clock, owner, _last)
+    except TypeError:  # no weak references to it: it shares one memory with its like
+        return _unique(clock, unique_now, _last)
+
+
+def _unique(clock: Clock, owner: object, memory: MutableMapping[object, datetime]) -> datetime:
     with _lock:
+        last = memory.get(owner)
         now = clock()
-        try:
-            last = _last.get(owner)
-        except TypeError:  # no weak references to it: it shares one memory with its like
-            owner = unique_now
-            last = _last.get(owner)
         if last is not None and last - _SET_BACK < now <= last:
             now = last + _TICK
-        _last[owner] = now
+        memory[owner] = now
     return now

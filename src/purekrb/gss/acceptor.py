@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Acceptor"]
 
-log = logging.getLogger("purekrb.gss")
+log = Log("purekrb.gss")
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.records import record
 
 __all__ = ["ChannelBindings"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChannelBindings:
     """Channel bindings as GSS-API knows them: two typed addresses (usually absent) and application data.
 

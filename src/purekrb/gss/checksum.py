@@ -8,10 +8,10 @@ Source: RFC 4121 4.1.1.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from purekrb.constants import Flag
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.records import record
 
 __all__ = ["GssChecksum", "NO_BINDINGS"]
 
@@ -23,7 +23,7 @@ _KNOWN_FLAGS = sum(Flag)
 _DELEG = int(Flag.DELEG)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GssChecksum:
     """The 0x8003 checksum taken apart.
 

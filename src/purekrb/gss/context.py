@@ -15,10 +15,9 @@ negotiate.py around it. Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
@@ -33,13 +32,14 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from purekrb.gss.transfer import ContextState
 
 __all__ = ["SecurityContext", "MessageProtection", "MAX_TOKEN", "check_mechanism"]
 
-log = logging.getLogger("purekrb.gss")
+log = Log("purekrb.gss")
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound="SecurityContext")
 
@@ -105,7 +105,7 @@ class SecurityContext:
         self._state = _State.NEW
         self._handshake: Handshake[MessageProtection] | None = None
         self._channel_bindings = channel_bindings
-        self._permitted_etypes = tuple(etype for etype in permitted_etypes if etype in _PROTECTIONS)
+        self._permitted_etypes = _usable(tuple(permitted_etypes))
         self._enforce_expiry = enforce_expiry
         self._clock = clock
         self._expires: datetime | None = None  # endtime by our clock, where it is enforced
@@ -154,7 +154,7 @@ class SecurityContext:
             last, self._protection = end.value
             self._handshake = None
             self._state = _State.ESTABLISHED
-            if log.isEnabledFor(logging.DEBUG):
+            if log.on:
                 log.debug(
                     "context established: %s -> %s, %s, %s",
                     self._initiator_name,
@@ -393,7 +393,9 @@ class SecurityContext:
         self._secrets.clear()
 
     def _keep_until_end(self, *keys: EncryptionKey | None) -> None:
-        self._secrets += [key for key in keys if key is not None]
+        for key in keys:
+            if key is not None:
+                self._secrets.append(key)
 
     def __repr__(self) -> str:
         names = f", {self._initiator_name} -> {self._acceptor_name}" if self.established else ""
@@ -435,9 +437,11 @@ class SecurityContext:
         seen: int = 0,
     ) -> MessageProtection:
         """Return what protects messages with `key`, on which both sides have agreed."""
-        # The context has a copy of its own, so that close() wipes it without taking the ticket's key away.
-        self._key = _copy(key)
-        self._keep_until_end(self._key)
+        # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
+        if not any(secret is key for secret in self._secrets):
+            key = _copy(key)
+            self._keep_until_end(key)
+        self._key = key
         self._initiator_key = initiator_key
         self._acceptor_subkey = acceptor_subkey
         self._expires = self._endtime if self._enforce_expiry else None
@@ -460,6 +464,11 @@ def check_mechanism(mechanism: str) -> None:
     """Raise UnsupportedError unless contexts have the mechanism of this name."""
     if mechanism not in ("kerberos", "negotiate"):
         raise UnsupportedError(f'there is no mechanism {mechanism!r}: pass "kerberos" or "negotiate"')
+
+
+@lru_cache(maxsize=16)
+def _usable(permitted_etypes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(etype for etype in permitted_etypes if etype in _PROTECTIONS)
 
 
 def _copy(key: EncryptionKey) -> EncryptionKey:

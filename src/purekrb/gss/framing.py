@@ -6,11 +6,12 @@ A Kerberos token inside begins with a token id of two bytes. Source: RFC 2743 3.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NoReturn
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
 from purekrb.errors import DecodeError, UnsupportedError
-from purekrb.messages.der import read_header, tlv
+from purekrb.messages.der import header, headers_of, read_header, tlv
 
 __all__ = [
     "TOK_AP_REQ",
@@ -33,6 +34,7 @@ TOK_KRB_ERROR = b"\x03\x00"
 _BARE = {b"\x6e": TOK_AP_REQ, b"\x6f": TOK_AP_REP, b"\x7e": TOK_KRB_ERROR}
 #: How NTLM's messages begin, which come without a frame.
 _NTLM = b"NTLMSSP\0"
+_FRAME = (0x60,)
 _LONGEST_HEADER = 6
 _NAMES = {
     KRB5_MECH_OID: "Kerberos V5",
@@ -52,7 +54,8 @@ def mechanism_names(oids: Iterable[bytes]) -> str:
 
 def frame_mechanism(mechanism: bytes, inner: bytes) -> bytes:
     """Return `inner` as a framed token of the mechanism (the contents of its OID)."""
-    return tlv(0x60, tlv(0x06, mechanism) + inner)
+    oid = _oid(mechanism)
+    return b"".join((header(_FRAME[0], len(oid) + len(inner)), oid, inner))
 
 
 def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
@@ -60,10 +63,13 @@ def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
 
     Raises DecodeError where the frame is not exactly as long as the token, UnsupportedError for another mechanism.
     """
+    head = headers_of(len(token), _FRAME)
+    if head is not None and token.startswith(frame := head + _oid(mechanism)):
+        return token[len(frame) :]
     if token.startswith(_NTLM):
         _refuse(NTLM_OID, mechanism)
     tag, start, end = read_header(token, 0, len(token))
-    if tag != 0x60 or end != len(token):
+    if tag != _FRAME[0] or end != len(token):
         raise DecodeError(
             "this is not a GSS-API token: it does not start with an InitialContextToken of its own length"
         )
@@ -97,8 +103,13 @@ def unframe_any(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, 
 
 def is_framed_for(token: bytes, mechanism: bytes) -> bool:
     """Whether `mechanism` is what the token claims to be for: a quick look, which `unframe_mechanism` verifies."""
-    oid = tlv(0x06, mechanism)
+    oid = _oid(mechanism)
     return oid in token[: _LONGEST_HEADER + len(oid)]
+
+
+@lru_cache(maxsize=16)
+def _oid(mechanism: bytes) -> bytes:
+    return tlv(0x06, mechanism)
 
 
 def _refuse(found: bytes, expected: bytes) -> NoReturn:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
+from functools import lru_cache
 
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
@@ -21,10 +21,11 @@ from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum
 from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.trace import Log
 
 __all__ = ["Initiator"]
 
-log = logging.getLogger("purekrb.gss")
+log = Log("purekrb.gss")
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
@@ -136,9 +137,7 @@ class Initiator(SecurityContext):
 
     def _offered_etypes(self) -> tuple[int, ...]:
         """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
-        own = self._ticket.session_key.etype
-        others = tuple(etype for etype in self._permitted_etypes if etype != own)
-        return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)
+        return _own_first(int(self._ticket.session_key.etype), self._permitted_etypes)
 
     def _take_reply(self, token: bytes) -> tuple[bytes | None, MessageProtection]:
         dce_style = bool(self._flags & _DCE_STYLE)
@@ -181,3 +180,9 @@ class Initiator(SecurityContext):
                 f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
                 "or pass permitted_etypes"
             )
+
+
+@lru_cache(maxsize=16)
+def _own_first(own: int, permitted: tuple[int, ...]) -> tuple[int, ...]:
+    others = tuple(etype for etype in permitted if etype != own)
+    return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)

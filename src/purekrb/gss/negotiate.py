@@ -20,9 +20,7 @@ what protects messages from then on. The Kerberos context inside is such a gener
 from __future__ import annotations
 
 import hmac
-import logging
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
@@ -37,10 +35,12 @@ from purekrb.errors import (
 from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe_any, unframe_mechanism
 from purekrb.gss.refusal import peer_refused
 from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
+from purekrb.records import replace
+from purekrb.trace import Log
 
 __all__ = ["Handshake", "initiate", "accept"]
 
-log = logging.getLogger("purekrb.gss")
+log = Log("purekrb.gss")
 
 #: One mechanism by two names, in the order of Windows. Which of them the peer uses means nothing. Source: MS-SPNG 1.9.
 MECHANISMS = (MS_KRB5_MECH_OID, KRB5_MECH_OID)
@@ -159,7 +159,7 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
     chosen = next((oid for oid in offered if oid in MECHANISMS), None)
     if chosen is None:
         raise UnsupportedError(f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}")
-    if log.isEnabledFor(logging.DEBUG):
+    if log.on:
         log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
     supported: bytes | None = chosen  # named in our first answer only
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
@@ -200,7 +200,7 @@ _ONLY_KERBEROS = (
 def _read(token: bytes) -> NegTokenResp:
     """Return the peer's NegTokenResp. Raises ApError where it rejects."""
     message = NegTokenResp.decode(token)
-    if log.isEnabledFor(logging.DEBUG):
+    if log.on:
         state = None if message.neg_state is None else NegState(message.neg_state).name
         log.debug("NegTokenResp received: %s%s", state, " with mechListMIC" if message.mech_list_mic else "")
     if message.neg_state == _REJECT:

@@ -9,7 +9,6 @@ Source: RFC 4120 7.2.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import threading
@@ -24,10 +23,11 @@ from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.messages import der
 from purekrb.messages.ap import KrbError
+from purekrb.trace import Log
 
 __all__ = ["Answer", "FrameReader", "Steps", "Wait", "aside", "ask"]
 
-_log = logging.getLogger("purekrb.kdc")
+_log = Log("purekrb.kdc")
 
 T = TypeVar("T")
 

@@ -5,10 +5,8 @@ Each call is an exchange, a generator that both twins run; they differ in how th
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -32,10 +30,12 @@ from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
+from purekrb.records import replace
 from purekrb.replay import MemoryReplayCache
 from purekrb.spn import ServicePrincipalName, target_principal
+from purekrb.trace import Log
 
-_log = logging.getLogger("purekrb.kdc")
+_log = Log("purekrb.kdc")
 
 __all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_credentials"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
-import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType
 from purekrb.errors import ConfigError
 from purekrb.kdc.profile import Relation, Section, load
+from purekrb.trace import Log
 
 __all__ = ["Config", "KdcAddress", "RealmConfig", "parse_boolean", "parse_duration", "parse_etypes"]
 
-_log = logging.getLogger("purekrb.kdc")
+_log = Log("purekrb.kdc")
 
 DEFAULT_PATH = Path("/etc/krb5.conf")
 KDC_PORT = 88

@@ -6,7 +6,6 @@ looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
 from purekrb.kdc.config import Config, KdcAddress
+from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
 __all__ = ["Locator", "SocketAddress", "SrvRecord", "lookup_srv", "order_by_rfc2782"]
 
-_log = logging.getLogger("purekrb.kdc")
+_log = Log("purekrb.kdc")
 
 #: SRV records that are looked at, KDCs of one realm, and addresses of one KDC: bounded, as strangers write DNS answers.
 MAX_RECORDS = 256

@@ -1,4 +1,4 @@
-"""The messages that security contexts exchange, as frozen dataclasses on the DER codec. Source: RFC 4120 5.3 to 5.9.
+"""The messages that security contexts exchange, as records on the DER codec. Source: RFC 4120 5.3 to 5.9.
 
 Field names are those of the ASN.1 in snake_case; each docstring is its ASN.1. Times are aware UTC datetimes in whole
 seconds, flags are ints (`TicketFlags`, `ApOptions`), an absent OPTIONAL field is None. Nothing here encrypts.
@@ -6,8 +6,8 @@ seconds, flags are ints (`TicketFlags`, `ApOptions`), an absent OPTIONAL field i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from purekrb.keys import EncryptionKey
@@ -29,6 +29,7 @@ from purekrb.messages.der import (
     SequenceOf,
 )
 from purekrb.names import PrincipalName
+from purekrb.records import record
 
 __all__ = [
     "EncryptedData",
@@ -54,10 +55,10 @@ __all__ = [
 #: Addresses, authorization data, tickets, name components: more than any real message has.
 MAX_ENTRIES = 256
 
-_STRING = GeneralString()
+_STRING = Remembered(GeneralString())
 _OCTETS = OctetString()
-_TIME = KerberosTime()
-_FLAGS = KerberosFlags()
+_TIME = Remembered(KerberosTime())
+_FLAGS = Remembered(KerberosFlags())
 _KEY = Key()
 TICKET_TAG = 0x61
 
@@ -66,12 +67,21 @@ def _name(name_type: int, components: tuple[str, ...]) -> PrincipalName:
     return PrincipalName(components, name_type)
 
 
-NAME = Remembered(
-    Sequence(_name, Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES)))
-)
+class _Name(Remembered):
+    """PrincipalName. Equal ones may differ in their type, so what they encode to is remembered by their fields."""
+
+    def __init__(self) -> None:
+        fields = Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES))
+        inner = Sequence(_name, *fields)
+        super().__init__(inner)
+        encoded = lru_cache(maxsize=256)(lambda components, name_type: inner.encode(_name(name_type, components)))
+        self.encode = lambda name: encoded(name.components, name.name_type)
 
 
-@dataclass(frozen=True, slots=True)
+NAME = _Name()
+
+
+@record
 class EncryptedData(Message):
     """EncryptedData ::= SEQUENCE { etype [0] Int32, kvno [1] UInt32 OPTIONAL, cipher [2] OCTET STRING }"""
 
@@ -85,7 +95,7 @@ EncryptedData.schema = Sequence(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Checksum(Message):
     """Checksum ::= SEQUENCE { cksumtype [0] Int32, checksum [1] OCTET STRING }"""
 
@@ -96,7 +106,7 @@ class Checksum(Message):
 Checksum.schema = Sequence(Checksum, Field(0, "cksumtype", INT32), Field(1, "checksum", _OCTETS))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HostAddress(Message):
     """HostAddress ::= SEQUENCE { addr-type [0] Int32, address [1] OCTET STRING }"""
 
@@ -108,7 +118,7 @@ HostAddress.schema = Sequence(HostAddress, Field(0, "addr_type", INT32), Field(1
 ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AuthorizationDataEntry(Message):
     """One element of AuthorizationData: SEQUENCE { ad-type [0] Int32, ad-data [1] OCTET STRING }"""
 
@@ -130,14 +140,14 @@ class ListOf:
     def __init__(self, make: type, inner: SequenceOf) -> None:
         self.make, self.inner = make, inner
 
-    def decode(self, buf: bytes, start: int, stop: int) -> object:
-        return self.make(self.inner.decode(buf, start, stop))
+    def decode(self, contents: bytes) -> object:
+        return self.make(self.inner.decode(contents))
 
     def encode(self, value: Any) -> bytes:
         return self.inner.encode(value.entries)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AuthorizationData(Message):
     """AuthorizationData ::= SEQUENCE OF SEQUENCE { ad-type [0] Int32, ad-data [1] OCTET STRING }
 
@@ -150,7 +160,7 @@ class AuthorizationData(Message):
 AuthorizationData.schema = ListOf(AuthorizationData, _AUTHORIZATION_DATA)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EtypeList(Message):
     """EtypeList ::= SEQUENCE OF Int32, the initiator's session-key etypes in order of preference (RFC 4537 3)."""
 
@@ -160,7 +170,7 @@ class EtypeList(Message):
 EtypeList.schema = ListOf(EtypeList, SequenceOf(INT32, MAX_ENTRIES))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ticket(Message):
     """Ticket ::= [APPLICATION 1] SEQUENCE {
     tkt-vno [0] INTEGER (5), realm [1] Realm, sname [2] PrincipalName, enc-part [3] EncryptedData }
@@ -184,7 +194,7 @@ Ticket.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TransitedEncoding(Message):
     """TransitedEncoding ::= SEQUENCE { tr-type [0] Int32, contents [1] OCTET STRING }"""
 
@@ -195,7 +205,7 @@ class TransitedEncoding(Message):
 TransitedEncoding.schema = Sequence(TransitedEncoding, Field(0, "tr_type", INT32), Field(1, "contents", _OCTETS))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncTicketPart(Message):
     """EncTicketPart ::= [APPLICATION 3] SEQUENCE {
     flags [0] TicketFlags, key [1] EncryptionKey, crealm [2] Realm, cname [3] PrincipalName,
@@ -236,7 +246,7 @@ EncTicketPart.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ApReq(Message):
     """AP-REQ ::= [APPLICATION 14] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (14), ap-options [2] APOptions, ticket [3] Ticket,
@@ -265,7 +275,7 @@ ApReq.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Authenticator(Message):
     """Authenticator ::= [APPLICATION 2] SEQUENCE {
     authenticator-vno [0] INTEGER (5), crealm [1] Realm, cname [2] PrincipalName, cksum [3] Checksum OPTIONAL,
@@ -301,7 +311,7 @@ Authenticator.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ApRep(Message):
     """AP-REP ::= [APPLICATION 15] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (15), enc-part [2] EncryptedData }
@@ -320,7 +330,7 @@ ApRep.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncApRepPart(Message):
     """EncAPRepPart ::= [APPLICATION 27] SEQUENCE {
     ctime [0] KerberosTime, cusec [1] Microseconds, subkey [2] EncryptionKey OPTIONAL,
@@ -345,7 +355,7 @@ EncApRepPart.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KrbCred(Message):
     """KRB-CRED ::= [APPLICATION 22] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (22), tickets [2] SEQUENCE OF Ticket, enc-part [3] EncryptedData }
@@ -371,7 +381,7 @@ KrbCred.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KrbCredInfo(Message):
     """KrbCredInfo ::= SEQUENCE {
     key [0] EncryptionKey, prealm [1] Realm OPTIONAL, pname [2] PrincipalName OPTIONAL,
@@ -409,7 +419,7 @@ KrbCredInfo.schema = Sequence(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncKrbCredPart(Message):
     """EncKrbCredPart ::= [APPLICATION 29] SEQUENCE {
     ticket-info [0] SEQUENCE OF KrbCredInfo, nonce [1] UInt32 OPTIONAL, timestamp [2] KerberosTime OPTIONAL,
@@ -438,7 +448,7 @@ EncKrbCredPart.schema = Application(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KrbError(Message):
     """KRB-ERROR ::= [APPLICATION 30] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (30), ctime [2] KerberosTime OPTIONAL,

@@ -1,26 +1,28 @@
 """A small declarative codec for the strict DER that RFC 4120 messages use.
 
-A message is a frozen dataclass with a schema: `Application(14, Sequence(ApReq, Field(0, "pvno", INT32), ...))`.
+A message is a record with a schema: `Application(14, Sequence(ApReq, Field(0, "pvno", INT32), ...))`.
 Decoding refuses everything that is not DER: indefinite or non-minimal lengths, wrong order, missing, repeated or
 unknown fields, trailing bytes, non-minimal integers. Nesting is bounded, because a schema is finite; counts are bounded
 by `SequenceOf`. All failures are DecodeError. Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
 
-How it works: a type knows its tag and turns contents (the bytes between `start` and `stop` of a buffer) into a value
-and back. `Sequence` reads both tags and both lengths of a field in one go; `Remembered` knows what comes again in many
-messages. That keeps an AP-REQ below ten microseconds.
+How it works: a type knows its tag and turns contents (what stands behind tag and length) into a value and back. What
+comes again costs little: `Sequence` remembers the layouts that it has accepted, so that a message whose tags and
+lengths are those of an earlier one is taken apart by two calls of `struct`; `Remembered` remembers whole values. That
+keeps an AP-REQ at some microseconds.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
-from typing import Any, ClassVar, Protocol, TypeVar
+from functools import cache, lru_cache, partial
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
+from purekrb.records import field_names
 
 __all__ = [
     "DerType",
@@ -52,21 +54,42 @@ MAX_STRING = 8192
 MAX_OID = 64
 #: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
 MAX_REMEMBERED = 256
+#: Layouts of one type that are remembered; real messages of a type have a handful, by the sizes of their numbers.
+MAX_LAYOUTS = 64
+#: What holds other elements is copied up to this size, which is quickest; beyond, no level of nesting copies it again.
+MAX_COPIED = 64 * 1024
 UTC = timezone.utc
-#: Outer tag, outer length, inner tag and inner length of a field, where both lengths are short.
-_read_headers = struct.Struct("4B").unpack_from
-_write_headers = struct.Struct("4B").pack
 _SMALL_INTEGERS = tuple(bytes((n,)) for n in range(0x80))
 
 
+@lru_cache(maxsize=4096)
 def header(tag: int, size: int) -> bytes:
     """Return tag and minimal definite length of contents of `size` bytes."""
     if size < 0x80:
         return bytes((tag, size))
-    if size < 0x100:
-        return bytes((tag, 0x81, size))
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(length))) + length
+
+
+@lru_cache(maxsize=4096)
+def headers_around(size: int, tags: tuple[int, ...]) -> bytes:
+    """Return the headers with `tags` inside each other, outermost first, before contents of `size` bytes."""
+    found = b""
+    for tag in reversed(tags):
+        found = header(tag, size + len(found)) + found
+    return found
+
+
+@lru_cache(maxsize=4096)
+def headers_of(total: int, tags: tuple[int, ...]) -> bytes | None:
+    """Return the headers of an element of `total` bytes with `tags` inside each other, outermost first.
+
+    There is one way to write them, as lengths are minimal; or none for some sizes, which gives None.
+    """
+    for size in range(total - 2 * len(tags), max(total - 6 * len(tags), 0) - 1, -1):
+        if size + len(found := headers_around(size, tags)) == total:
+            return found
+    return None
 
 
 def tlv(tag: int, contents: bytes) -> bytes:
@@ -107,13 +130,11 @@ def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
     return tag, start, end
 
 
-def _check_integer(buf: bytes, start: int, stop: int) -> None:
-    if start == stop or (stop - start > 1 and (
-        (buf[start] == 0 and buf[start + 1] < 0x80) or (buf[start] == 0xFF and buf[start + 1] >= 0x80)
-    )):
-        raise DecodeError("an INTEGER is not encoded in its shortest form")
-    if stop - start > 9:
-        raise DecodeError("an INTEGER is larger than any in Kerberos")
+def _part(contents: bytes, begin: int, end: int, tag: int) -> bytes:
+    """Return contents[begin:end]: bytes, or for a large constructed element, which is only walked, a view of them."""
+    if end - begin > MAX_COPIED and tag & 0x20:
+        return memoryview(contents)[begin:end]  # type: ignore[return-value]  # it has all that a walk needs
+    return bytes(contents[begin:end])
 
 
 class DerType(Protocol):
@@ -121,8 +142,8 @@ class DerType(Protocol):
 
     tag: int
 
-    def decode(self, buf: bytes, start: int, stop: int) -> Any:
-        """Return the value whose contents are buf[start:stop]."""
+    def decode(self, contents: bytes) -> Any:
+        """Return the value of `contents`, a large view of them where the tag is that of a constructed type."""
 
     def encode(self, value: Any) -> bytes:
         """Return the contents that encode `value`."""
@@ -133,10 +154,10 @@ class Boolean:
 
     tag = 0x01
 
-    def decode(self, buf: bytes, start: int, stop: int) -> bool:
-        if buf[start:stop] not in (b"\0", b"\xff"):
+    def decode(self, contents: bytes) -> bool:
+        if contents not in (b"\0", b"\xff"):
             raise DecodeError("a BOOLEAN is neither 00 nor FF")
-        return buf[start] != 0
+        return contents != b"\0"
 
     def encode(self, value: bool) -> bytes:
         return b"\xff" if value else b"\0"
@@ -150,14 +171,10 @@ class Integer:
     def __init__(self, low: int, high: int, mask: int | None = None) -> None:
         self.low, self.high, self.mask = low, high, mask
 
-    def decode(self, buf: bytes, start: int, stop: int) -> int:
-        if stop - start == 1:
-            value = buf[start]
-            if value >= 0x80:
-                value -= 0x100
-        else:
-            _check_integer(buf, start, stop)
-            value = int.from_bytes(buf[start:stop], "big", signed=True)
+    def decode(self, contents: bytes) -> int:
+        if len(contents) != 1:
+            _check_integer(contents)
+        value = int.from_bytes(contents, "big", signed=True)
         if not self.low <= value <= self.high:
             raise DecodeError(f"an INTEGER is outside {self.low}..{self.high}")
         return value if self.mask is None else value & self.mask
@@ -170,11 +187,11 @@ class Integer:
         return int(value).to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, "big", signed=True)
 
 
-INT32 = Integer(-(1 << 31), (1 << 31) - 1)
-UINT32 = Integer(0, (1 << 32) - 1)
-MICROSECONDS = Integer(0, 999_999)
-#: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
-SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
+def _check_integer(contents: bytes) -> None:
+    if len(contents) > 9:
+        raise DecodeError("an INTEGER is larger than any in Kerberos")
+    if not contents or (contents[0] == 0 and contents[1] < 0x80) or (contents[0] == 0xFF and contents[1] >= 0x80):
+        raise DecodeError("an INTEGER is not encoded in its shortest form")
 
 
 class Enumerated(Integer):
@@ -188,10 +205,10 @@ class ObjectIdentifier:
 
     tag = 0x06
 
-    def decode(self, buf: bytes, start: int, stop: int) -> bytes:
-        if not 0 < stop - start <= MAX_OID or buf[stop - 1] >= 0x80:
+    def decode(self, contents: bytes) -> bytes:
+        if not 0 < len(contents) <= MAX_OID or contents[-1] >= 0x80:
             raise DecodeError(f"an OBJECT IDENTIFIER is empty, cut off, or longer than {MAX_OID} bytes")
-        return buf[start:stop]
+        return contents
 
     def encode(self, value: bytes) -> bytes:
         return bytes(value)
@@ -201,12 +218,8 @@ class OctetString:
     """OCTET STRING as bytes."""
 
     tag = 0x04
-
-    def decode(self, buf: bytes, start: int, stop: int) -> bytes:
-        return buf[start:stop]
-
-    def encode(self, value: bytes) -> bytes:
-        return bytes(value)
+    decode = bytes
+    encode = bytes
 
 
 class GeneralString:
@@ -214,14 +227,13 @@ class GeneralString:
 
     tag = 0x1B
 
-    def decode(self, buf: bytes, start: int, stop: int) -> str:
-        raw = buf[start:stop]
-        if len(raw) > MAX_STRING:
-            raise DecodeError(f"a string of {len(raw)} bytes is longer than {MAX_STRING}")
-        if 0 in raw:
+    def decode(self, contents: bytes) -> str:
+        if len(contents) > MAX_STRING:
+            raise DecodeError(f"a string of {len(contents)} bytes is longer than {MAX_STRING}")
+        if 0 in contents:
             raise DecodeError("a KerberosString contains NUL")
         try:
-            return raw.decode()
+            return contents.decode()
         except UnicodeDecodeError:
             raise DecodeError("a KerberosString is not UTF-8") from None
 
@@ -232,26 +244,21 @@ class GeneralString:
         return raw
 
 
-@lru_cache(maxsize=64)  # the times of one ticket come again in many messages
-def _parse_time(raw: bytes) -> datetime:
-    if len(raw) != 15 or raw[14] != 0x5A or not raw[:14].isdigit():
-        raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
-    n = int(raw[:14])
-    try:
-        return datetime(
-            n // 10**10, n // 10**8 % 100, n // 10**6 % 100, n // 10**4 % 100, n // 100 % 100, n % 100, 0, UTC
-        )
-    except ValueError:
-        raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
-
-
 class KerberosTime:
     """KerberosTime as an aware UTC datetime in whole seconds: exactly YYYYMMDDHHMMSSZ. Source: RFC 4120 5.2.3."""
 
     tag = 0x18
 
-    def decode(self, buf: bytes, start: int, stop: int) -> datetime:
-        return _parse_time(buf[start:stop])
+    def decode(self, contents: bytes) -> datetime:
+        if len(contents) != 15 or contents[14] != 0x5A or not contents[:14].isdigit():
+            raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
+        n = int(contents[:14])
+        try:
+            return datetime(
+                n // 10**10, n // 10**8 % 100, n // 10**6 % 100, n // 10**4 % 100, n // 100 % 100, n % 100, 0, UTC
+            )
+        except ValueError:
+            raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
 
     def encode(self, value: datetime) -> bytes:
         t = value if value.tzinfo is UTC else value.astimezone(UTC)
@@ -263,16 +270,14 @@ class KerberosFlags:
 
     tag = 0x03
 
-    def decode(self, buf: bytes, start: int, stop: int) -> int:
-        size = stop - start
-        if size == 5 and buf[start] == 0:
-            return int.from_bytes(buf[start + 1 : stop], "big")
-        if size == 0 or buf[start] > 7 or (size == 1 and buf[start]) or size > 33:
+    def decode(self, contents: bytes) -> int:
+        size = len(contents)
+        if size == 0 or contents[0] > 7 or (size == 1 and contents[0]) or size > 33:
             raise DecodeError("KerberosFlags are not a well-formed BIT STRING")
-        unused = buf[start]
-        if unused and buf[stop - 1] & ((1 << unused) - 1):
+        unused = contents[0]
+        if unused and contents[-1] & ((1 << unused) - 1):
             raise DecodeError("unused bits of KerberosFlags are not zero")
-        return int.from_bytes(buf[start + 1 : min(start + 5, stop)].ljust(4, b"\0"), "big")
+        return int.from_bytes(contents[1:5].ljust(4, b"\0"), "big")
 
     def encode(self, value: int) -> bytes:
         return b"\0" + int(value).to_bytes(4, "big")
@@ -284,8 +289,8 @@ class Any_:  # noqa: N801 - "Any" is typing's
     def __init__(self, tag: int) -> None:
         self.tag = tag
 
-    def decode(self, buf: bytes, start: int, stop: int) -> bytes:
-        return tlv(self.tag, buf[start:stop])
+    def decode(self, contents: bytes) -> bytes:
+        return tlv(self.tag, contents)
 
     def encode(self, value: bytes) -> bytes:
         tag, start, end = read_header(value, 0, len(value))
@@ -303,16 +308,16 @@ class Key:
         self._pair = Sequence(EncryptionKey, Field(0, "etype", INT32), Field(1, "contents", OctetString()))
         #: What stands before the bytes of a key, by etype, and the other way round.
         self._heads = {
-            etype: _write_headers(0xA0, 3, 0x02, 1) + bytes((etype,)) + _write_headers(0xA1, size + 2, 0x04, size)
+            etype: bytes((0xA0, 3, 0x02, 1, etype, 0xA1, size + 2, 0x04, size))
             for etype, size in KEY_SIZES.items()
         }
         self._known = {head: (etype, len(head) + KEY_SIZES[etype]) for etype, head in self._heads.items()}
 
-    def decode(self, buf: bytes, start: int, stop: int) -> EncryptionKey:
-        known = self._known.get(buf[start : start + 9])
-        if known is not None and stop - start == known[1]:
-            return EncryptionKey(known[0], buf[start + 9 : stop])
-        key: EncryptionKey = self._pair.decode(buf, start, stop)
+    def decode(self, contents: bytes) -> EncryptionKey:
+        known = self._known.get(contents[:9])
+        if known is not None and len(contents) == known[1]:
+            return EncryptionKey(known[0], contents[9:])
+        key: EncryptionKey = self._pair.decode(contents)
         return key
 
     def encode(self, value: EncryptionKey) -> bytes:
@@ -320,8 +325,7 @@ class Key:
         return self._pair.encode(value) if head is None else head + value.contents
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
 
     number: int
@@ -330,74 +334,132 @@ class Field:
     optional: bool = False
 
 
+class _Absent(bytes):
+    """What an absent field encodes to."""
+
+
+_ABSENT = _Absent()
+
+
+class _Layout(NamedTuple):
+    """Where the headers and the contents of a SEQUENCE's fields stand that has been accepted."""
+
+    headers: Callable[[bytes], tuple[bytes, ...]]
+    expected: tuple[bytes, ...]
+    contents: Callable[[bytes], tuple[bytes, ...]]
+    decoders: tuple[Callable[[bytes], Any], ...]
+
+
 class Sequence:
-    """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order.
+    """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order; `make` may be a record.
 
     `extensible` skips unknown fields at the end, for types whose ASN.1 ends in "...".
+
+    Each accepted layout is remembered by the size of the contents. Contents whose headers are, byte by byte, those of a
+    remembered layout have the same fields in the same places; only the values are still to be read.
     """
 
     tag = 0x30
 
     def __init__(self, make: Callable[..., Any], *fields: Field, extensible: bool = False) -> None:
-        self.make = make
+        self.make: Callable[[Any], Any] = lambda values: make(*values)
+        if isinstance(make, type) and field_names(make) and not hasattr(make, "__post_init__"):
+            self.make = partial(tuple.__new__, make)
         self.fields = fields
         self.extensible = extensible
-        self._decoders = [(0xA0 | f.number, f.type.tag, f.type.decode, f.optional, f.name) for f in fields]
-        self._encoders = [(0xA0 | f.number, f.type.tag, f.type.encode, f.optional, f.name) for f in fields]
+        self._layouts: dict[int, list[_Layout]] = {}
+        self._known = 0
+        self._values = attrgetter(*(f.name for f in fields)) if len(fields) > 1 else _only(fields[0].name)
+        self._encoders = [f.type.encode for f in fields]
+        self._headers = lru_cache(maxsize=MAX_LAYOUTS)(self._headers_for)
 
-    def decode(self, buf: bytes, start: int, stop: int) -> Any:
+    def decode(self, contents: bytes) -> Any:
+        for layout in self._layouts.get(len(contents), ()):
+            if layout.headers(contents) == layout.expected:
+                parts = zip(layout.decoders, layout.contents(contents), strict=True)
+                return self.make([decode(part) for decode, part in parts])
+        return self._decode_new(contents)
+
+    def _decode_new(self, contents: bytes) -> Any:
         values: list[Any] = []
-        at = start
-        for outer, inner, decode, optional, name in self._decoders:
-            if at < stop:
-                tag, size, kind, length = _read_headers(buf, at)
-                if tag == outer:
-                    if size < 0x80 and length == size - 2 and kind == inner:
-                        begin = at + 4
-                        at = begin + length
-                    else:
-                        begin, at = _long_field(buf, at, inner, name)
-                    if at > stop:
-                        raise DecodeError(f"field {name} reaches past the end of its SEQUENCE")
-                    values.append(decode(buf, begin, at))
-                    continue
-            if not optional:
+        places: list[tuple[int, int, int, Callable[[bytes], Any]]] = []  # where header, contents and field end
+        at, stop = 0, len(contents)
+        for number, name, kind, optional in self.fields:
+            tag = contents[at] if at < stop else None
+            if tag == 0xA0 | number:
+                begin, end = _explicit_field(contents, at, kind.tag, name)
+                if end > stop:
+                    raise DecodeError(f"field {name} reaches past the end of its SEQUENCE")
+                values.append(kind.decode(_part(contents, begin, end, kind.tag)))
+                places.append((at, begin, end, _decoder(kind, end - begin)))
+                at = end
+            elif optional:
+                values.append(None)
+                places.append((at, at, at, _absent))
+            else:
                 raise DecodeError(f"field {name} is missing, repeated or out of order")
-            values.append(None)
-        if at != stop:
-            self._skip_extensions(buf, at, stop)
-        return self.make(*values)
+        if at == stop:
+            self._remember(contents, places)
+        else:
+            self._skip_extensions(contents, at, stop)
+        return self.make(values)
 
-    def _skip_extensions(self, buf: bytes, at: int, stop: int) -> None:
+    def _remember(self, contents: bytes, places: list[tuple[int, int, int, Callable[[bytes], Any]]]) -> None:
+        if self._known >= MAX_LAYOUTS:
+            self._layouts.clear()
+            self._known = 0
+        headers = struct.Struct("".join(f"{begin - at}s{end - begin}x" for at, begin, end, _ in places)).unpack
+        parts = struct.Struct("".join(f"{begin - at}x{end - begin}s" for at, begin, end, _ in places)).unpack
+        layout = _Layout(headers, headers(contents), parts, tuple(place[3] for place in places))
+        self._layouts[len(contents)] = [*self._layouts.get(len(contents), ()), layout]
+        self._known += 1
+
+    def _skip_extensions(self, contents: bytes, at: int, stop: int) -> None:
         if not self.extensible:
             raise DecodeError("unknown, repeated or misplaced fields at the end of a SEQUENCE")
         last = max(f.number for f in self.fields)
         while at < stop:
-            tag, _, at = read_header(buf, at, stop)
+            tag, _, at = read_header(contents, at, stop)
             if tag & 0xE0 != 0xA0 or tag & 0x1F <= last:
                 raise DecodeError("an extension field is out of order")
             last = tag & 0x1F
 
     def encode(self, value: Any) -> bytes:
-        parts = []
-        for outer, inner, encode, optional, name in self._encoders:
-            item = getattr(value, name)
-            if item is not None:
-                contents = encode(item)
-                size = len(contents)
-                if size < 0x7E:  # both lengths are short
-                    parts.append(_write_headers(outer, size + 2, inner, size))
-                    parts.append(contents)
-                else:
-                    head = header(inner, size)
-                    parts += (header(outer, len(head) + size), head, contents)
-            elif not optional:
-                raise ValueError(f"field {name} is required")
+        fields = zip(self._encoders, self._values(value), strict=True)
+        contents = [_ABSENT if item is None else encode(item) for encode, item in fields]
+        parts = self._headers(*[None if part is _ABSENT else len(part) for part in contents]).copy()
+        parts[1::2] = contents
         return b"".join(parts)
 
+    def _headers_for(self, *sizes: int | None) -> list[bytes]:
+        """Return what stands before the contents of each field, with a place for these behind; None: it is absent."""
+        parts = []
+        for field, size in zip(self.fields, sizes, strict=True):
+            if size is not None:
+                inner = header(field.type.tag, size)
+                parts += [header(0xA0 | field.number, len(inner) + size) + inner, b""]
+            elif field.optional:
+                parts += [b"", b""]
+            else:
+                raise ValueError(f"field {field.name} is required")
+        return parts
 
-def _long_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, int]:
-    """Return (start, end) of the contents of the field at `at`, whose lengths are not both short and right."""
+
+def _only(name: str) -> Callable[[Any], tuple[Any]]:
+    return lambda value: (getattr(value, name),)
+
+
+def _absent(_contents: bytes) -> None:
+    return None
+
+
+def _decoder(kind: DerType, size: int) -> Callable[[bytes], Any]:
+    """Return what decodes contents of that size, in one call less where they are remembered."""
+    return kind.known if isinstance(kind, Remembered) and size <= MAX_REMEMBERED else kind.decode
+
+
+def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, int]:
+    """Return (start, end) of the contents of the field at `at`."""
     begin, length = at + 2, buf[at + 1]
     if length >= 0x80:
         begin, length = _long_length(buf, at + 1)
@@ -423,22 +485,23 @@ class SequenceOf:
         self.item = item
         self.limit = limit
 
-    def decode(self, buf: bytes, start: int, stop: int) -> tuple[Any, ...]:
+    def decode(self, contents: bytes) -> tuple[Any, ...]:
         values: list[Any] = []
         decode, expected = self.item.decode, self.item.tag
-        at = start
+        at, stop = 0, len(contents)
         while at < stop:
-            if buf[at] != expected:
+            tag = contents[at]
+            if tag != expected:
                 raise DecodeError("an element of a SEQUENCE OF has another type")
-            begin, length = at + 2, buf[at + 1]
+            begin, length = at + 2, contents[at + 1]
             if length >= 0x80:
-                begin, length = _long_length(buf, at + 1)
+                begin, length = _long_length(contents, at + 1)
             at = begin + length
             if at > stop:
                 raise DecodeError("an element reaches past the end of its SEQUENCE OF")
             if len(values) == self.limit:
                 raise DecodeError(f"a SEQUENCE OF has more than {self.limit} elements")
-            values.append(decode(buf, begin, at))
+            values.append(decode(_part(contents, begin, at, expected)))
         return tuple(values)
 
     def encode(self, value: tuple[Any, ...]) -> bytes:
@@ -446,18 +509,28 @@ class SequenceOf:
 
 
 class Remembered:
-    """`inner`, an immutable value that is no secret and comes again in many messages: the last ones are remembered."""
+    """`inner`, an immutable value that is no secret and comes again in many messages: the last ones are remembered.
+
+    Values that are equal must encode to the same bytes.
+    """
 
     def __init__(self, inner: DerType) -> None:
         self.tag = inner.tag
         self._inner = inner
-        self._decode = lru_cache(maxsize=256)(lambda raw: inner.decode(raw, 0, len(raw)))
-        self.encode = inner.encode  # not remembered: equal names may differ in their type
+        #: `decode` for contents that are short enough to be remembered.
+        self.known = lru_cache(maxsize=256)(inner.decode)
+        #: Our own values are few; of others only an embedded KDC writes any.
+        self.encode: Callable[[Any], bytes] = lru_cache(maxsize=256)(inner.encode)
 
-    def decode(self, buf: bytes, start: int, stop: int) -> Any:
-        if stop - start > MAX_REMEMBERED:
-            return self._inner.decode(buf, start, stop)
-        return self._decode(buf[start:stop])
+    def decode(self, contents: bytes) -> Any:
+        return self.known(contents) if len(contents) <= MAX_REMEMBERED else self._inner.decode(contents)
+
+
+INT32 = Remembered(Integer(-(1 << 31), (1 << 31) - 1))
+UINT32 = Integer(0, (1 << 32) - 1)
+MICROSECONDS = Integer(0, 999_999)
+#: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
+SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
 
 
 class _Explicit:
@@ -469,13 +542,11 @@ class _Explicit:
         self.tag = self.tag_class | number
         self.inner = inner
 
-    def decode(self, buf: bytes, start: int, stop: int) -> Any:
-        begin, length = start + 2, buf[start + 1]
-        if length >= 0x80:
-            begin, length = _long_length(buf, start + 1)
-        if buf[start] != self.inner.tag or begin + length != stop:
+    def decode(self, contents: bytes) -> Any:
+        tag, start, end = read_header(contents, 0, len(contents))
+        if tag != self.inner.tag or end != len(contents):
             raise DecodeError("an explicit tag holds another type, or more than one")
-        return self.inner.decode(buf, begin, stop)
+        return self.inner.decode(_part(contents, start, end, tag))
 
     def encode(self, value: Any) -> bytes:
         return tlv(self.inner.tag, self.inner.encode(value))
@@ -493,11 +564,22 @@ class Context(_Explicit):
     tag_class = 0xA0
 
 
+def _find_frame(kind: Any) -> tuple[tuple[int, ...], DerType]:
+    """Return the tags of a message, outermost first, and the type of what they enclose."""
+    schema: DerType = kind.schema
+    tags = [schema.tag]
+    while isinstance(schema, _Explicit):
+        schema = schema.inner
+        tags.append(schema.tag)
+    return tuple(tags), schema
+
+
+_frame_of: Callable[[Any], tuple[tuple[int, ...], DerType]] = cache(_find_frame)
 M = TypeVar("M", bound="Message")
 
 
 class Message:
-    """Base of all messages: `decode` bytes into a frozen dataclass, `encode` it back."""
+    """Base of all messages: `decode` bytes into a record, `encode` it back."""
 
     __slots__ = ()
     schema: ClassVar[DerType]
@@ -506,15 +588,22 @@ class Message:
     def decode(cls: type[M], data: bytes) -> M:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
         data = bytes(data)
+        schema = cls.schema
         try:
+            value: M
+            tags, body = _frame_of(cls)
+            head = headers_of(len(data), tags)
+            if head is not None and data.startswith(head):
+                value = body.decode(_part(data, len(head), len(data), tags[-1]))
+                return value
             tag, start, end = read_header(data, 0, len(data))
-            if tag != cls.schema.tag:
-                raise DecodeError(f"this is not a {cls.__name__}: tag 0x{tag:02x} instead of 0x{cls.schema.tag:02x}")
+            if tag != schema.tag:
+                raise DecodeError(f"this is not a {cls.__name__}: tag 0x{tag:02x} instead of 0x{schema.tag:02x}")
             if end != len(data):
                 raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
-            value: M = cls.schema.decode(data, start, end)
+            value = schema.decode(_part(data, start, end, tag))
             return value
-        except (IndexError, struct.error):  # a header cut off by the end of the buffer
+        except IndexError:  # a header cut off by the end of the data
             failure = DecodeError(f"the {cls.__name__} ends inside a field")
         except DecodeError as error:
             failure = error.with_traceback(None)
@@ -524,4 +613,6 @@ class Message:
 
     def encode(self) -> bytes:
         """Return the DER bytes."""
-        return tlv(self.schema.tag, self.schema.encode(self))
+        tags, body = _frame_of(type(self))
+        contents = body.encode(self)
+        return headers_around(len(contents), tags) + contents

@@ -120,8 +120,8 @@ class _Salt:
 
     tag = GeneralString.tag
 
-    def decode(self, buf: bytes, start: int, stop: int) -> bytes:
-        return _STRING.decode(buf, start, stop).encode()
+    def decode(self, contents: bytes) -> bytes:
+        return _STRING.decode(contents).encode()
 
     def encode(self, value: bytes) -> bytes:
         return _STRING.encode(value.decode())
@@ -216,9 +216,9 @@ class _ReceivedBody:
     def __init__(self, inner: Sequence) -> None:
         self.inner = inner
 
-    def decode(self, buf: bytes, start: int, stop: int) -> KdcReqBody:
-        body: KdcReqBody = self.inner.decode(buf, start, stop)
-        object.__setattr__(body, "_received", tlv(self.tag, buf[start:stop]))
+    def decode(self, contents: bytes) -> KdcReqBody:
+        body: KdcReqBody = self.inner.decode(contents)
+        object.__setattr__(body, "_received", tlv(self.tag, contents))
         return body
 
     def encode(self, value: KdcReqBody) -> bytes:

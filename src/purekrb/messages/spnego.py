@@ -1,12 +1,10 @@
-"""The tokens of SPNEGO as frozen dataclasses on the DER codec. Source: RFC 4178 4, MS-SPNG 2.2.1.
+"""The tokens of SPNEGO as records on the DER codec. Source: RFC 4178 4, MS-SPNG 2.2.1.
 
 Mechanisms are OIDs as the bytes of their DER contents. An absent OPTIONAL field is None. The ASN.1 ends in "...", but
 no field was ever added; so a token with unknown fields is refused as any other that is malformed.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from purekrb.messages.der import (
     Context,
@@ -22,6 +20,7 @@ from purekrb.messages.der import (
     SequenceOf,
     tlv,
 )
+from purekrb.records import record
 
 __all__ = ["NegTokenInit", "NegTokenInit2", "NegHints", "NegTokenResp", "MAX_MECHANISMS", "encode_mech_types"]
 
@@ -43,7 +42,7 @@ def encode_mech_types(mech_types: tuple[bytes, ...]) -> bytes:
     return tlv(_MECH_TYPES.tag, _MECH_TYPES.encode(mech_types))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NegTokenInit(Message):
     """NegTokenInit ::= SEQUENCE { mechTypes [0] MechTypeList, reqFlags [1] ContextFlags OPTIONAL,
     mechToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [0] of NegotiationToken
@@ -60,7 +59,7 @@ NegTokenInit.schema = Context(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NegHints(Message):
     """NegHints ::= SEQUENCE { hintName [0] GeneralString OPTIONAL, hintAddress [1] OCTET STRING OPTIONAL }"""
 
@@ -75,7 +74,7 @@ NegHints.schema = Sequence(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NegTokenInit2(Message):
     """NegTokenInit2 ::= SEQUENCE { mechTypes [0], reqFlags [1] and mechToken [2] as in NegTokenInit,
     negHints [3] NegHints OPTIONAL, mechListMIC [4] OCTET STRING OPTIONAL }; what an acceptor begins with. MS-SPNG 2.2.1
@@ -99,7 +98,7 @@ NegTokenInit2.schema = Context(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NegTokenResp(Message):
     """NegTokenResp ::= SEQUENCE { negState [0] ENUMERATED OPTIONAL, supportedMech [1] MechType OPTIONAL,
     responseToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [1] of NegotiationToken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
@@ -12,10 +11,11 @@ from purekrb import errors
 from purekrb.constants import ErrorCode
 from purekrb.errors import ApError, ChannelBindingsError, KdcError, KerberosError, PacError, SequenceError, SspiError
 from purekrb.sspi import constants as c
+from purekrb.trace import Log
 
 __all__ = ["Phase", "RefusedError", "sspi_function"]
 
-log = logging.getLogger("purekrb.sspi")
+log = Log("purekrb.sspi")
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from purekrb import crypto
+from purekrb import crypto, records
 from purekrb.constants import (
     ErrorCode,
     KdcOptions,
@@ -463,7 +463,7 @@ class Kdc:
         if header.realm in (self.realm, tgt.crealm):
             return tgt.transited
         realms = [part for part in (tgt.transited.contents, header.realm.encode()) if part]
-        return replace(_NOT_TRANSITED, contents=b",".join(realms))
+        return records.replace(_NOT_TRANSITED, contents=b",".join(realms))
 
     # -- what both exchanges share ----------------------------------------------------------------------------------
 

@@ -1,0 +1,61 @@
+"""The log: what each step of the protocol does and why a check failed, for who listens to the logger `purekrb`.
+
+It is that of `logging`, found when it is first needed: nobody can listen who has not loaded that module, which alone
+would take a tenth of the time that importing contexts takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
+
+__all__ = ["Log"]
+
+_DEBUG = 10  # logging.DEBUG
+_CALLER = 2  # the line to name in a record is the one that called us
+
+
+class Log:
+    """The logger of that name, below `purekrb`."""
+
+    __slots__ = ("_found", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._found: logging.Logger | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether somebody listens to debug messages: to be asked before one is made whose arguments cost time."""
+        logger = self._found
+        if logger is None:
+            if "logging" not in sys.modules:
+                return False
+            logger = self._logger()
+        return logger.isEnabledFor(_DEBUG)
+
+    def debug(self, message: str, *arguments: object) -> None:
+        """Tell of a step."""
+        if self.on:
+            self._logger().debug(message, *arguments, stacklevel=_CALLER)
+
+    def warning(self, message: str, *arguments: object) -> None:
+        """Tell of what somebody should look into."""
+        self._logger().warning(message, *arguments, stacklevel=_CALLER)
+
+    def error(self, message: str, *arguments: object, **options: Any) -> None:
+        """Tell of a fault; `options` are those of `logging.Logger.error`."""
+        self._logger().error(message, *arguments, stacklevel=_CALLER, **options)
+
+    def _logger(self) -> logging.Logger:
+        if self._found is None:
+            import logging
+
+            top = logging.getLogger("purekrb")
+            if not top.handlers:
+                top.addHandler(logging.NullHandler())  # silent, unless the program wants to hear
+            self._found = logging.getLogger(self._name)
+        return self._found

@@ -1,0 +1,63 @@
+"""Records: immutable, with defaults, checked when made, and changed only as copies."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from purekrb.records import field_names, record, replace
+
+
+class Base:
+    __slots__ = ()
+
+    def area(self) -> int:
+        return self.width * self.height  # type: ignore[attr-defined,no-any-return]
+
+
+@record
+class Box(Base):
+    """A box."""
+
+    sides: ClassVar[int] = 4
+    width: int
+    height: int = 2
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise ValueError("negative")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def test_a_record_has_its_fields_its_methods_and_those_of_its_base() -> None:
+    box = Box(3)
+    assert (box.width, box.height, box.area(), str(box)) == (3, 2, 6, "3x2")
+    assert repr(box) == "Box(width=3, height=2)"
+    assert (Box.__doc__, Box.__module__, Box.sides, field_names(Box)) == ("A box.", __name__, 4, ("width", "height"))
+    assert isinstance(box, Base)
+    assert Box(3) == Box(height=2, width=3) != Box(4)
+    assert hash(Box(3)) == hash(Box(3))
+
+
+def test_a_record_cannot_be_changed() -> None:
+    box = Box(3)
+    for name in ("width", "other"):
+        with pytest.raises(AttributeError):
+            setattr(box, name, 1)
+    assert box.width == 3
+
+
+def test_a_changed_copy_is_checked_as_a_new_one_is() -> None:
+    assert replace(Box(3), height=5) == Box(3, 5)
+    for make in (lambda: Box(-1), lambda: replace(Box(3), width=-1)):
+        with pytest.raises(ValueError, match="negative"):
+            make()
+    with pytest.raises(TypeError):
+        replace(Box(3), depth=1)
+
+
+def test_other_values_have_no_fields() -> None:
+    assert field_names(int) == field_names(tuple) == ()
