@@ -15,6 +15,8 @@ from purekrb.errors import IntegrityError
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
+_DATA, _SUFFIX = slice(BLOCK, -BLOCK), slice(-BLOCK, None)
+
 
 class SpecificKeys(Protocol):
     """What an AES profile says of its specific keys. `derive` is what its `schedule` returns."""
@@ -46,7 +48,7 @@ class AesUsageCipher:
         "_encrypt_then_mac",
         "_integrity",
         "_keys",
-        "_mac_size",
+        "_mac",
         "_usage",
     )
 
@@ -54,7 +56,7 @@ class AesUsageCipher:
         self._keys = keys
         self._derive = derive
         self._usage = usage
-        self._mac_size = keys.checksum_size
+        self._mac = slice(keys.checksum_size)
         self._encrypt_then_mac = keys.encrypt_then_mac
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
@@ -62,22 +64,26 @@ class AesUsageCipher:
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         """Return the ciphertext and its MAC."""
-        return b"".join(self._encrypt(plaintext, confounder))
+        return b"".join(self._encrypt(confounder + plaintext))
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
-        return self._decrypt(ciphertext[: -self._mac_size], ciphertext[-self._mac_size :])
+        end = len(ciphertext) - self._keys.checksum_size
+        start = max(0, end - BLOCK)
+        return self._decrypt(ciphertext[:start], ciphertext[start:end], ciphertext[end:])[BLOCK:]
 
     def checksum(self, data: bytes, suffix: bytes = b"") -> bytes:
         """Return the checksum over data | suffix."""
         checksum = self._checksum
         if checksum is None:
             checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
-        mac = checksum.copy()
-        mac.update(data)
-        if suffix:
-            mac.update(suffix)
-        return mac.finalize()[: self._mac_size]
+        state = checksum.copy()
+        if suffix and len(data) < LARGE:  # a copy costs less than a call
+            state.update(data + suffix)
+        else:
+            state.update(data)
+            state.update(suffix)
+        return state.finalize()[self._mac]
 
     def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
         """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
@@ -85,24 +91,24 @@ class AesUsageCipher:
         `suffix` has 16 bytes. This is a ciphertext rotated right by its trailer, made without moving it.
         """
         if len(data) < LARGE:
-            body, last, mac = self._encrypt(b"".join((data, suffix)), confounder)
-            return b"".join((header, last, mac, body))
+            start, swapped, last, mac = self._encrypt(b"".join((confounder, data, suffix)))
+            return b"".join((header, last, mac, start, swapped))
         cts, integrity = self._ready()
-        start = len(header) + BLOCK + self._mac_size
+        head = len(header) + BLOCK + self._keys.checksum_size
         # BytesIO gives a buffer to write into and then the very same memory as bytes.
-        buffer = BytesIO(bytes(start + BLOCK + len(data)))
+        buffer = BytesIO(bytes(head + BLOCK + len(data)))
         with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
             state = integrity.copy()
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
-            last = cts.encrypt_into(token[start:], confounder, view, suffix, plain, cipher)
-            token[:start] = b"".join((header, last, state.finalize()[: self._mac_size]))
+            last = cts.encrypt_into(token[head:], confounder, view, suffix, plain, cipher)
+            token[:head] = b"".join((header, last, state.finalize()[self._mac]))
         return buffer.getvalue()
 
     def open(self, body: bytes | memoryview, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
         """Return (data, suffix) of what `seal` made, given in the order of the ciphertext. Raises IntegrityError."""
         if len(body) < LARGE + BLOCK:
-            plaintext = self._decrypt(b"".join((body, last)), mac)
-            return plaintext[:-BLOCK], plaintext[-BLOCK:]
+            message = self._decrypt(body, last, mac)
+            return message[_DATA], message[_SUFFIX]
         buffer = BytesIO(bytes(len(body) - BLOCK))
         with buffer.getbuffer() as out:
             suffix = self.open_into(out, body, last, mac)
@@ -122,52 +128,46 @@ class AesUsageCipher:
             if self._encrypt_then_mac:
                 state.update(view)
                 state.update(last)
-                if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+                if not hmac.compare_digest(state.finalize()[self._mac], mac):
                     raise IntegrityError
                 return cts.decrypt_into(out, view, last, None)
             suffix = cts.decrypt_into(out, view, last, state.update)
-        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
             out[:] = bytes(len(out))
             raise IntegrityError
         return suffix
 
     def encrypt_mixed(
-        self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]
+        self, message: bytes, signed: Sequence[tuple[int, bytes]]
     ) -> tuple[bytes, bytes, bytes]:
         """Return (ciphertext but for its last 16 bytes, these, MAC), where the MAC covers `signed` as well.
 
-        `signed` holds (offset in the plaintext, bytes that only the MAC sees there), in order, none in the last 16
-        bytes of the plaintext.
+        `message` is confounder | plaintext, `signed` holds (offset in the plaintext, bytes that only the MAC sees
+        there), in order, none in the last 16 bytes of the plaintext.
         """
         if not signed:
-            return self._encrypt(plaintext, confounder)
+            start, swapped, last, mac = self._encrypt(message)
+            return start + swapped, last, mac
         cts, integrity = self._ready()
         state = integrity.copy()
-        body, last = cts.encrypt(confounder, plaintext)
-        if self._encrypt_then_mac:
-            _update_mixed(state, body, signed, BLOCK)
-            state.update(last)
-        else:
-            state.update(confounder)
-            _update_mixed(state, plaintext, signed, 0)
-        return body, last, state.finalize()[: self._mac_size]
+        start, swapped, last = cts.encrypt(message)
+        covered = b"".join((start, swapped, last)) if self._encrypt_then_mac else message
+        _update_mixed(state, covered, signed)
+        return start + swapped, last, state.finalize()[self._mac]
 
     def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
         """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
+        start, last = ciphertext[:-BLOCK], ciphertext[-BLOCK:]
         if not signed:
-            return self._decrypt(ciphertext, mac)
+            return self._decrypt(start, last, mac)[BLOCK:]
         cts, integrity = self._ready()
         state = integrity.copy()
-        confounder, plaintext = cts.decrypt(ciphertext)
-        if self._encrypt_then_mac:
-            _update_mixed(state, ciphertext, signed, BLOCK)
-        else:
-            state.update(confounder)
-            _update_mixed(state, plaintext, signed, 0)
-        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
-            del confounder, plaintext  # as in _decrypt
+        message = cts.decrypt(start, last)
+        _update_mixed(state, ciphertext if self._encrypt_then_mac else message, signed)
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            del message  # as in _decrypt
             raise IntegrityError
-        return plaintext
+        return message[BLOCK:]
 
     def wipe(self) -> None:
         """Drop the derived keys; every later call raises CredentialError."""
@@ -180,50 +180,43 @@ class AesUsageCipher:
             cts = self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
         return cts, integrity
 
-    def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
-        """Return (ciphertext but for its last 16 bytes, these, MAC)."""
+    def _encrypt(self, message: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return the ciphertext of confounder | plaintext in the three pieces of `AesCts.encrypt`, and its MAC."""
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
             cts, integrity = self._ready()
         state = integrity.copy()
-        if self._encrypt_then_mac:
-            body, last = cts.encrypt(confounder, plaintext)
-            state.update(body)
-            state.update(last)
-        else:
-            state.update(confounder)
-            state.update(plaintext)
-            body, last = cts.encrypt(confounder, plaintext)
-        return body, last, state.finalize()[: self._mac_size]
+        start, swapped, last = cts.encrypt(message)
+        state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
+        return start, swapped, last, state.finalize()[self._mac]
 
-    def _decrypt(self, ciphertext: bytes, mac: bytes) -> bytes:
+    def _decrypt(self, start: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
+        """Return confounder | plaintext of the ciphertext start | last."""
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
             cts, integrity = self._ready()
-        size = self._mac_size
-        if len(ciphertext) < BLOCK or len(mac) != size:
+        if len(last) != BLOCK:
             raise IntegrityError
         state = integrity.copy()
         if self._encrypt_then_mac:
-            state.update(ciphertext)
-            if not hmac.compare_digest(state.finalize()[:size], mac):
+            state.update(b"".join((start, last)))
+            if not hmac.compare_digest(state.finalize()[self._mac], mac):
                 raise IntegrityError
-            return cts.decrypt(ciphertext)[1]
-        confounder, plaintext = cts.decrypt(ciphertext)
-        state.update(confounder)
-        state.update(plaintext)
-        if not hmac.compare_digest(state.finalize()[:size], mac):
-            del confounder, plaintext  # they may be all but genuine: a traceback that shows locals must not have them
+            return cts.decrypt(start, last)
+        message = cts.decrypt(start, last)
+        state.update(message)
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            del message  # it may be all but genuine: a traceback that shows locals must not have it
             raise IntegrityError
-        return plaintext
+        return message
 
 
-def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]], start: int) -> None:
-    """Take `data` into the MAC, with each of `signed` at its offset behind `start`."""
+def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]]) -> None:
+    """Take `data`, whose first block is that of the confounder, into the MAC, with each of `signed` at its offset."""
     view = memoryview(data)
     at = 0
     for offset, contents in signed:
-        state.update(view[at : start + offset])
+        state.update(view[at : BLOCK + offset])
         state.update(contents)
-        at = start + offset
+        at = BLOCK + offset
     state.update(view[at:])
