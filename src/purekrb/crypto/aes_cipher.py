@@ -15,7 +15,8 @@ from purekrb.errors import IntegrityError
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
-_DATA, _SUFFIX = slice(BLOCK, -BLOCK), slice(-BLOCK, None)
+_DATA = slice(BLOCK, -BLOCK)
+_LARGE_BODY = LARGE + BLOCK  # with the confounder
 
 
 class SpecificKeys(Protocol):
@@ -64,7 +65,7 @@ class AesUsageCipher:
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         """Return the ciphertext and its MAC."""
-        return b"".join(self._encrypt(confounder + plaintext))
+        return b"".join(self._encrypt(plaintext, confounder))
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
@@ -88,40 +89,50 @@ class AesUsageCipher:
     def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
         """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
 
-        `suffix` has 16 bytes. This is a ciphertext rotated right by its trailer, made without moving it.
+        `suffix` has 16 bytes where `data` is large. This is a ciphertext rotated right by its trailer, made without
+        moving it.
         """
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        state = integrity.copy()
         if len(data) < LARGE:
-            start, swapped, last, mac = self._encrypt(b"".join((confounder, data, suffix)))
-            return b"".join((header, last, mac, start, swapped))
-        cts, integrity = self._ready()
+            message = b"".join((confounder, data, suffix))
+            start, swapped, last = cts.encrypt(message)
+            state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
+            return b"".join((header, last, state.finalize()[self._mac], start, swapped))
         head = len(header) + BLOCK + self._keys.checksum_size
         # BytesIO gives a buffer to write into and then the very same memory as bytes.
         buffer = BytesIO(bytes(head + BLOCK + len(data)))
         with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
-            state = integrity.copy()
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
             last = cts.encrypt_into(token[head:], confounder, view, suffix, plain, cipher)
             token[:head] = b"".join((header, last, state.finalize()[self._mac]))
         return buffer.getvalue()
 
-    def open(self, body: bytes | memoryview, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
-        """Return (data, suffix) of what `seal` made, given in the order of the ciphertext. Raises IntegrityError."""
-        if len(body) < LARGE + BLOCK:
+    def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> bytes:
+        """Return the data of what `seal` made with `suffix` of 16 bytes, given in the order of the ciphertext.
+
+        Raises IntegrityError, also for another suffix: which it is, is no secret once the MAC is verified.
+        """
+        if len(body) < _LARGE_BODY:
             message = self._decrypt(body, last, mac)
-            return message[_DATA], message[_SUFFIX]
+            if not message.endswith(suffix, BLOCK):
+                raise IntegrityError
+            return message[_DATA]
         buffer = BytesIO(bytes(len(body) - BLOCK))
         with buffer.getbuffer() as out:
-            suffix = self.open_into(out, body, last, mac)
-        return buffer.getvalue(), suffix
+            self.open_into(out, body, last, mac, suffix)
+        return buffer.getvalue()
 
-    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
-        """Write the data of what `seal` made into `out` (16 bytes shorter than `body`) and return its suffix.
+    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> None:
+        """Write the data of what `seal` made into `out`, which is 16 bytes shorter than `body`.
 
-        Raises IntegrityError; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
+        Raises as `open` does; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
         """
-        if len(body) < LARGE + BLOCK:
-            out[:], suffix = self.open(body, last, mac)
-            return suffix
+        if len(body) < _LARGE_BODY:
+            out[:] = self.open(body, last, mac, suffix)
+            return
         cts, integrity = self._ready()
         state = integrity.copy()
         with memoryview(body) as view:
@@ -130,26 +141,28 @@ class AesUsageCipher:
                 state.update(last)
                 if not hmac.compare_digest(state.finalize()[self._mac], mac):
                     raise IntegrityError
-                return cts.decrypt_into(out, view, last, None)
-            suffix = cts.decrypt_into(out, view, last, state.update)
-        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+                found = cts.decrypt_into(out, view, last, None)
+                genuine = True
+            else:
+                found = cts.decrypt_into(out, view, last, state.update)
+                genuine = hmac.compare_digest(state.finalize()[self._mac], mac)
+        if not genuine or found != suffix:
             out[:] = bytes(len(out))
             raise IntegrityError
-        return suffix
 
     def encrypt_mixed(
-        self, message: bytes, signed: Sequence[tuple[int, bytes]]
+        self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]
     ) -> tuple[bytes, bytes, bytes]:
         """Return (ciphertext but for its last 16 bytes, these, MAC), where the MAC covers `signed` as well.
 
-        `message` is confounder | plaintext, `signed` holds (offset in the plaintext, bytes that only the MAC sees
-        there), in order, none in the last 16 bytes of the plaintext.
+        `signed` holds (offset in the plaintext, bytes that only the MAC sees there), in order, none in the last 16
+        bytes of the plaintext.
         """
         if not signed:
-            start, swapped, last, mac = self._encrypt(message)
-            return start + swapped, last, mac
+            return self._encrypt(plaintext, confounder)
         cts, integrity = self._ready()
         state = integrity.copy()
+        message = confounder + plaintext
         start, swapped, last = cts.encrypt(message)
         covered = b"".join((start, swapped, last)) if self._encrypt_then_mac else message
         _update_mixed(state, covered, signed)
@@ -180,15 +193,11 @@ class AesUsageCipher:
             cts = self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
         return cts, integrity
 
-    def _encrypt(self, message: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return the ciphertext of confounder | plaintext in the three pieces of `AesCts.encrypt`, and its MAC."""
-        cts, integrity = self._cts, self._integrity
-        if cts is None or integrity is None:
-            cts, integrity = self._ready()
-        state = integrity.copy()
-        start, swapped, last = cts.encrypt(message)
-        state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
-        return start, swapped, last, state.finalize()[self._mac]
+    def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return (ciphertext but for its last 16 bytes, these, MAC)."""
+        sealed = self.seal(b"", plaintext[:-BLOCK], plaintext[-BLOCK:], confounder)
+        end = BLOCK + self._keys.checksum_size
+        return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]
 
     def _decrypt(self, start: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
         """Return confounder | plaintext of the ciphertext start | last."""

@@ -34,7 +34,8 @@ _ZERO_BLOCK = bytes(BLOCK)
 _CBC = modes.CBC(_ZERO_BLOCK)
 #: Slices that exist already take half the time.
 _ALL_BUT_LAST, _LAST, _BUT_FIRST = slice(-BLOCK), slice(-BLOCK, None), slice(BLOCK, None)
-_BEFORE_LAST = slice(-2 * BLOCK, -BLOCK)
+_BEFORE_LAST, _START = slice(-2 * BLOCK, -BLOCK), slice(-2 * BLOCK)
+_START_BEHIND_ZEROING = slice(2 * BLOCK, -2 * BLOCK)
 #: What update_into demands of room beyond its output.
 _SLACK = BLOCK - 1
 
@@ -61,19 +62,21 @@ class AesCts:
         try:
             encryptor, before = self._encryptors.pop()
             before += self._zeroing or self._find_zeroing()
+            start = _START_BEHIND_ZEROING
         except IndexError:
-            encryptor, before = self._cipher.encryptor(), b""
+            encryptor, before, start = self._cipher.encryptor(), b"", _START
         pad = -len(message) & 15
-        out = encryptor.update(b"".join((before, message, _ZEROS[pad])))
+        if pad:
+            message += _ZEROS[pad]
+        out = encryptor.update(before + message)
         last = out[_LAST]
         self._encryptors.append((encryptor, last))
-        if len(message) == BLOCK:
-            return b"", b"", last
-        start, before_last = out[len(before) : -2 * BLOCK], out[_BEFORE_LAST]
         if not pad:
-            return start, last, before_last
+            if len(message) == BLOCK:
+                return b"", b"", last
+            return out[start], last, out[_BEFORE_LAST]
         cut = BLOCK - pad  # the end of the block before the last is stolen
-        return start, last[:cut], last[cut:] + before_last[:cut]
+        return out[start], last[:cut], last[cut:] + out[_BEFORE_LAST][:cut]
 
     def encrypt_into(
         self,

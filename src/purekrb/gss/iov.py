@@ -82,7 +82,7 @@ class IovProtection(CfxProtection):
             size, start = len(data), BLOCK
             copy = wrap_header(flags, len(self._filler), 0) + snd_seq
             body, last, mac = self._seal.encrypt_mixed(
-                b"".join((self._confounder(), data, self._filler, copy)), _offsets(signed, pieces)
+                b"".join((data, self._filler, copy)), self._confounder(), _offsets(signed, pieces)
             )
             front, data, tail = body[:start], body[start : start + size], b"".join((body[start + size :], last, mac))
             ec = len(self._filler)

@@ -25,7 +25,7 @@ from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
-from purekrb.errors import DecodeError, IntegrityError, KerberosError, PolicyError, ProtocolError, UnsupportedError
+from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes, random_block, random_bytes
@@ -179,13 +179,11 @@ class CfxProtection:
             return len(data)
         snd_seq, last, mac = theirs.sealed_parts(token)
         with memoryview(token) as view, out[:size] as place:
-            copy = self._unseal.open_into(place, view[theirs.sealed_size - BLOCK :], last, mac)
+            self._unseal.open_into(place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq)
             try:
-                if not hmac.compare_digest(copy, theirs.sealed_copy + snd_seq):
-                    raise IntegrityError
                 with self._receive_lock:
                     self._window.check(int.from_bytes(snd_seq, "big"))
-            except KerberosError:
+            except SequenceError:
                 place[:] = bytes(size)
                 raise
         return size
@@ -218,18 +216,20 @@ class CfxProtection:
     def _open_sealed(self, token: bytes, copy_start: bytes, ec: int) -> bytes:
         """Return the data of a sealed token that is rotated as ours are. `copy_start` is of its header with RRC 0."""
         theirs = self._theirs
-        head = theirs.sealed_size - BLOCK
-        if len(token) < theirs.sealed_size:
+        size = len(token)
+        if size < theirs.sealed_size:
             raise DecodeError("the sealed message is cut off")
         snd_seq, last, mac = theirs.sealed_parts(token)
-        body = token[head:] if len(token) < LARGE else memoryview(token)[head:]  # no copy of what is large
-        data, copy = self._unseal.open(body, last, mac)
+        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
         # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
-        if not hmac.compare_digest(copy, copy_start + snd_seq) or ec > len(data):
-            raise IntegrityError
+        data = self._unseal.open(body, last, mac, copy_start + snd_seq)
+        if ec:
+            if ec > len(data):
+                raise IntegrityError
+            data = data[:-ec]
         with self._receive_lock:
             self._window.check(int.from_bytes(snd_seq, "big"))
-        return data[: len(data) - ec] if ec else data
+        return data
 
     def _open_signed(self, token: bytes, copy_start: bytes) -> bytes:
         """Return the data of a signed token, rotated as ours are. `copy_start` is of its header with EC and RRC 0."""
@@ -297,12 +297,14 @@ class _Layout:
     """What the tokens of a direction have in common, but for their sequence numbers.
 
     The `bytes` come before SND_SEQ: in a header as we write it, and in the copy of it that the MAC covers. The sizes
-    are of all that is not data. `sealed_parts` reads SND_SEQ, last block and MAC, `signed_parts` SND_SEQ and MAC.
+    are of all that is not data; `sealed_body` is what the trailer leaves of the ciphertext. `sealed_parts` reads
+    SND_SEQ, last block and MAC, `signed_parts` SND_SEQ and MAC.
     """
 
     sealed: bytes
     sealed_copy: bytes
     sealed_size: int
+    sealed_body: slice
     sealed_parts: Callable[[bytes], tuple[bytes, bytes, bytes]]
     signed: bytes
     signed_copy: bytes
@@ -318,6 +320,7 @@ def _layout(flags: int, mac_size: int) -> _Layout:
         sealed=wrap_header(flags | SEALED, 0, HEADER_SIZE + mac_size),
         sealed_copy=wrap_header(flags | SEALED, 0, 0),
         sealed_size=sealed_parts.size + BLOCK,  # and the confounder
+        sealed_body=slice(sealed_parts.size, None),
         sealed_parts=cast(Any, sealed_parts.unpack_from),
         signed=wrap_header(flags, mac_size, mac_size),
         signed_copy=wrap_header(flags, 0, 0),
