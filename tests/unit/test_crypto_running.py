@@ -37,6 +37,25 @@ def test_interleaved_messages_equal_the_block_by_block_reference(size: int) -> N
             assert cts.decrypt(data[:-16], data[-16:]) == cts_decrypt(key, data)
 
 
+@pytest.mark.parametrize("size", [16, 32], ids=["aes128", "aes256"])
+def test_large_messages_follow_small_ones_and_small_ones_large_ones(size: int) -> None:
+    key = os.urandom(size)
+    cts = AesCts(key)
+    for length in (LARGE, 5, LARGE + 7, 0, LARGE + 15, 32):
+        message, suffix = os.urandom(16 + length), os.urandom(16)
+        expected = cts_encrypt(key, message + suffix)
+        if length < LARGE:
+            assert b"".join(cts.encrypt(message + suffix)) == expected
+            assert cts.decrypt(expected[:-16], expected[-16:]) == message + suffix
+            continue
+        out, data = bytearray(length + 16), bytearray(length)
+        last = cts.encrypt_into(memoryview(out), message[:16], memoryview(message)[16:], suffix, None, None)
+        assert bytes(out) + last == expected
+        assert cts.decrypt_into(memoryview(data), memoryview(out), last, None) == suffix
+        assert data == message[16:]
+    assert len(cts._encryptors) == len(cts._decryptors) == 1
+
+
 @pytest.mark.parametrize("etype", AES)
 def test_forgeries_between_genuine_messages_do_not_spoil_what_follows(etype: int) -> None:
     key = crypto.random_key(etype)
