@@ -70,7 +70,9 @@ class AesUsageCipher:
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
         end = len(ciphertext) - self._keys.checksum_size
-        start = max(0, end - BLOCK)
+        start = end - BLOCK
+        if start < 0:
+            raise IntegrityError
         return self._decrypt(ciphertext[:start], ciphertext[start:end], ciphertext[end:])[BLOCK:]
 
     def checksum(self, data: bytes, suffix: bytes = b"") -> bytes:
@@ -111,8 +113,9 @@ class AesUsageCipher:
         return buffer.getvalue()
 
     def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> bytes:
-        """Return the data of what `seal` made with `suffix` of 16 bytes, given in the order of the ciphertext.
+        """Return the data of what `seal` made with `suffix`, given in the order of the ciphertext.
 
+        `last` and `suffix` have 16 bytes.
         Raises IntegrityError, also for another suffix: which it is, is no secret once the MAC is verified.
         """
         if len(body) < _LARGE_BODY:
@@ -171,6 +174,8 @@ class AesUsageCipher:
     def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
         """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
         start, last = ciphertext[:-BLOCK], ciphertext[-BLOCK:]
+        if len(last) != BLOCK:
+            raise IntegrityError
         if not signed:
             return self._decrypt(start, last, mac)[BLOCK:]
         cts, integrity = self._ready()
@@ -200,12 +205,10 @@ class AesUsageCipher:
         return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]
 
     def _decrypt(self, start: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
-        """Return confounder | plaintext of the ciphertext start | last."""
+        """Return confounder | plaintext of the ciphertext start | last; `last` has 16 bytes. Raises IntegrityError."""
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
             cts, integrity = self._ready()
-        if len(last) != BLOCK:
-            raise IntegrityError
         state = integrity.copy()
         if self._encrypt_then_mac:
             state.update(b"".join((start, last)))
