@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -29,8 +29,9 @@ from purekrb import (
 )
 from purekrb.constants import AuthDataType, TicketFlags
 from purekrb.exchanges.authorization_data import wrap_if_relevant
+from purekrb.gss.iov import IovBuffer, IovType
 from purekrb.messages.ap import AuthorizationDataEntry
-from purekrb.system import now
+from purekrb.system import now, seconds_of
 from support.contexts import AES, ALL, FixedClock, acceptor, ap_req, authenticator, authenticator_of, pair
 from support.processes import Child, soak
 from support.tickets import ALICE, SERVICE, issue
@@ -277,16 +278,29 @@ def test_a_presented_token_does_not_open_a_second_context() -> None:
 # --- expiry
 
 
+def test_the_time_of_a_clock_is_read_in_seconds() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+    assert seconds_of(lambda: moment)() == moment.timestamp()
+    assert seconds_of(lambda: moment)() < (moment + timedelta(microseconds=1)).timestamp()
+    assert abs(seconds_of(now)() - now().timestamp()) < 60
+
+
 def test_an_expired_context_seals_nothing_more_but_still_reads() -> None:
     clocks = FixedClock(now()), FixedClock(now())
     ours, theirs = pair(initiator={"clock": clocks[0]}, accept={"clock": clocks[1]}, now=now() - timedelta(hours=9))
     late = ours.wrap(b"sent in time")
     exact = FixedClock(ours.endtime)
+    pieces = [IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, b"data")]
     for context, clock in ((ours, clocks[0]), (theirs, clocks[1])):
         clock.moment = exact.moment
         assert context.get_mic(b"at the last moment")
+        assert context.wrap_iov(pieces)
         clock.moment = exact.moment + timedelta(microseconds=1)
-        for call in (lambda c=context: c.wrap(b"data"), lambda c=context: c.get_mic(b"data")):
+        for call in (
+            lambda c=context: c.wrap(b"data"),
+            lambda c=context: c.get_mic(b"data"),
+            lambda c=context: c.wrap_iov(pieces),
+        ):
             with pytest.raises(ContextExpiredError, match="authenticate again"):
                 call()
         assert context.established

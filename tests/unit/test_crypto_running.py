@@ -32,10 +32,28 @@ def test_interleaved_messages_equal_the_block_by_block_reference(size: int) -> N
     for _ in range(600):
         data = os.urandom(order.choice(SIZES))
         if order.random() < 0.5:
-            assert b"".join(cts.encrypt(data[:16], data[16:])) == cts_encrypt(key, data)
+            assert b"".join(cts.encrypt(data)) == cts_encrypt(key, data)
         else:
-            confounder, plaintext = cts.decrypt(data)
-            assert confounder + plaintext == cts_decrypt(key, data)
+            assert cts.decrypt(data[:-16], data[-16:]) == cts_decrypt(key, data)
+
+
+@pytest.mark.parametrize("size", [16, 32], ids=["aes128", "aes256"])
+def test_large_messages_follow_small_ones_and_small_ones_large_ones(size: int) -> None:
+    key = os.urandom(size)
+    cts = AesCts(key)
+    for length in (LARGE, 5, LARGE + 7, 0, LARGE + 15, 32):
+        message, suffix = os.urandom(16 + length), os.urandom(16)
+        expected = cts_encrypt(key, message + suffix)
+        if length < LARGE:
+            assert b"".join(cts.encrypt(message + suffix)) == expected
+            assert cts.decrypt(expected[:-16], expected[-16:]) == message + suffix
+            continue
+        out, data = bytearray(length + 16), bytearray(length)
+        last = cts.encrypt_into(memoryview(out), message[:16], memoryview(message)[16:], suffix, None, None)
+        assert bytes(out) + last == expected
+        assert cts.decrypt_into(memoryview(data), memoryview(out), last, None) == suffix
+        assert data == message[16:]
+    assert len(cts._encryptors) == len(cts._decryptors) == 1
 
 
 @pytest.mark.parametrize("etype", AES)
@@ -63,9 +81,9 @@ def test_an_exception_inside_a_call_costs_that_call_only(etype: int) -> None:
         with pytest.raises((TypeError, AttributeError)):
             cipher.encrypt(bad, bytes(16))  # type: ignore[arg-type]
         with pytest.raises((TypeError, AttributeError)):
-            cipher._cts.encrypt(bytes(16), bad)  # type: ignore[attr-defined]
+            cipher._cts.encrypt(bad)  # type: ignore[attr-defined]
         with pytest.raises((TypeError, AttributeError)):
-            cipher._cts.decrypt(bad)  # type: ignore[attr-defined]
+            cipher._cts.decrypt(bad, bytes(16))  # type: ignore[attr-defined]
         expected = crypto.encrypt(fresh(key), 9, b"after", bytes(16))
         assert cipher.encrypt(b"after", bytes(16)) == expected
         assert cipher.decrypt(expected) == b"after"
@@ -75,7 +93,7 @@ def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
     key = os.urandom(32)
     cts = AesCts(key)
     data = os.urandom(48)
-    cts.encrypt(data[:16], data[16:])
+    cts.encrypt(data)
 
     class Interrupted:
         """Runs the real cipher, then is interrupted as by Ctrl-C, so that nobody learns its last block."""
@@ -88,13 +106,15 @@ def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
             raise KeyboardInterrupt
 
     for direction in ("_encryptors", "_decryptors"):
-        cts.decrypt(data)
-        ((running, before),) = getattr(cts, direction)
-        getattr(cts, direction)[:] = [(Interrupted(running), before)]
+        cts.decrypt(data[:-16], data[-16:])
+        (kept,) = getattr(cts, direction)
+        spoiled = Interrupted(kept) if direction == "_decryptors" else (Interrupted(kept[0]), kept[1])
+        getattr(cts, direction)[:] = [spoiled]
         with pytest.raises(KeyboardInterrupt):
-            _ = cts.encrypt(data[:16], data[16:]) if direction == "_encryptors" else cts.decrypt(data)
-        assert b"".join(cts.encrypt(data[:16], data[16:])) == cts_encrypt(key, data)
-        assert b"".join(cts.decrypt(data)) == cts_decrypt(key, data)
+            _ = cts.encrypt(data) if direction == "_encryptors" else cts.decrypt(data[:-16], data[-16:])
+        assert getattr(cts, direction) == []
+        assert b"".join(cts.encrypt(data)) == cts_encrypt(key, data)
+        assert cts.decrypt(data[:-16], data[-16:]) == cts_decrypt(key, data)
 
 
 @pytest.mark.parametrize("etype", [*AES, 23])
@@ -161,7 +181,7 @@ def test_seal_is_encrypt_with_the_trailer_first_and_open_undoes_it(etype: int, s
         assert type(sealed) is bytes
         assert sealed == b"header" + expected[-trailer:] + expected[:-trailer]
         body, last, mac = sealed[6 + trailer :], sealed[6:22], sealed[22 : 6 + trailer]
-        assert cipher.open(body, last, mac) == (data, suffix)
+        assert cipher.open(body, last, mac, suffix) == data
 
 
 @pytest.mark.parametrize("size", [100, LARGE + 7, 2 * CHUNK + 3])
@@ -185,8 +205,14 @@ def test_open_refuses_every_kind_of_forgery_and_takes_the_next_genuine_message(e
     ]
     for forgery in forgeries:
         with pytest.raises(IntegrityError):
-            cipher.open(*forgery)
-        assert cipher.open(body, last, mac) == (data, bytes(16))
+            cipher.open(*forgery, bytes(16))
+        with pytest.raises(IntegrityError):
+            cipher.open(body, last, mac, bytes(15) + b"x")
+        out = bytearray(b"\xaa" * size)
+        with memoryview(out) as view, pytest.raises(IntegrityError):
+            cipher.open_into(view, body, last, mac, bytes(15) + b"x")
+        assert out == (bytes(size) if size >= LARGE else b"\xaa" * size)
+        assert cipher.open(body, last, mac, bytes(16)) == data
 
 
 def flipped(data: bytes, at: int) -> bytes:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from purekrb import DecodeError, EncryptionKey, Flag, UnsupportedError, crypto
+from purekrb import (
+    CredentialError,
+    DecodeError,
+    EncryptionKey,
+    Flag,
+    IntegrityError,
+    UnsupportedError,
+    crypto,
+)
 from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.gss.tokens import CfxProtection, MicToken, WrapToken
 from support.cfx import Forger, header
@@ -118,6 +127,52 @@ def test_no_confounder_is_used_twice(etype: int) -> None:
     bodies = {token[16:] for token in tokens}
     assert len(bodies) == 300
     assert [theirs.unwrap(token) for token in tokens] == [bytes(16)] * 300
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["used-before", "first-use"])
+def test_after_its_key_was_wiped_nothing_is_made_or_read(etype: int, used: bool) -> None:
+    key = crypto.random_key(etype)
+    common: dict[str, Any] = {"acceptor_subkey": True, "send_seq": 5, "receive_seq": 5, "flags": 0, "random": bytes}
+    ours = CfxProtection(key, initiator=True, **common)
+    peer = Forger(EncryptionKey(etype, key.contents), "acceptor", seq=5)
+    sealed, signed, mic = peer.sealed(b"data"), peer.signed(b"data"), peer.mic(b"data")
+    calls: list[Callable[[], object]] = [
+        lambda: ours.wrap(b"data", True),
+        lambda: ours.wrap(b"data", False),
+        lambda: ours.wrap(bytes(100_000), True),
+        lambda: ours.get_mic(b"data"),
+        lambda: ours.unwrap(sealed, True),
+        lambda: ours.unwrap(signed, False),
+        lambda: ours.verify_mic(b"data", mic),
+    ]
+    if used:
+        for call in calls:
+            call()
+    key.wipe()
+    for call in calls:
+        with pytest.raises(CredentialError, match="wiped"):
+            call()
+
+
+@pytest.mark.parametrize("rrc", [0, 28, 32, 40, 1000])
+def test_a_token_cut_off_anywhere_is_refused_whatever_rotation_it_names(etype: int, rrc: int) -> None:
+    key = crypto.random_key(etype)
+    ours = CfxProtection(
+        key, initiator=True, acceptor_subkey=True, send_seq=0, receive_seq=7, flags=int(Flag.REPLAY), random=bytes
+    )
+    peer = Forger(key, "acceptor", seq=7)
+    for token, sealed in ((peer.sealed(b"data", rrc=rrc), True), (peer.signed(b"data", seq=8, rrc=rrc), False)):
+        for length in range(len(token)):
+            with pytest.raises((DecodeError, IntegrityError)):
+                ours.unwrap(token[:length], sealed)
+        assert ours.unwrap(token, sealed) == b"data"
+
+
+def test_a_context_that_only_signs_makes_no_other_cipher() -> None:
+    ours, theirs = ends(18)
+    theirs.verify_mic(b"data", ours.get_mic(b"data"))
+    assert {"_seal", "_unseal", "_unsign"} & set(vars(ours)) == set()
+    assert vars(ours)["_sign"]
 
 
 # --- tokens taken apart

@@ -15,6 +15,9 @@ from purekrb.errors import IntegrityError
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
+_DATA = slice(BLOCK, -BLOCK)
+_LARGE_BODY = LARGE + BLOCK  # with the confounder
+
 
 class SpecificKeys(Protocol):
     """What an AES profile says of its specific keys. `derive` is what its `schedule` returns."""
@@ -46,7 +49,7 @@ class AesUsageCipher:
         "_encrypt_then_mac",
         "_integrity",
         "_keys",
-        "_mac_size",
+        "_mac",
         "_usage",
     )
 
@@ -54,7 +57,7 @@ class AesUsageCipher:
         self._keys = keys
         self._derive = derive
         self._usage = usage
-        self._mac_size = keys.checksum_size
+        self._mac = slice(keys.checksum_size)
         self._encrypt_then_mac = keys.encrypt_then_mac
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
@@ -66,70 +69,89 @@ class AesUsageCipher:
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
-        return self._decrypt(ciphertext[: -self._mac_size], ciphertext[-self._mac_size :])
+        end = len(ciphertext) - self._keys.checksum_size
+        start = end - BLOCK
+        if start < 0:
+            raise IntegrityError
+        return self._decrypt(ciphertext[:start], ciphertext[start:end], ciphertext[end:])[BLOCK:]
 
     def checksum(self, data: bytes, suffix: bytes = b"") -> bytes:
         """Return the checksum over data | suffix."""
         checksum = self._checksum
         if checksum is None:
             checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
-        mac = checksum.copy()
-        mac.update(data)
-        if suffix:
-            mac.update(suffix)
-        return mac.finalize()[: self._mac_size]
+        state = checksum.copy()
+        if suffix and len(data) < LARGE:  # a copy costs less than a call
+            state.update(data + suffix)
+        else:
+            state.update(data)
+            state.update(suffix)
+        return state.finalize()[self._mac]
 
     def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
         """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
 
-        `suffix` has 16 bytes. This is a ciphertext rotated right by its trailer, made without moving it.
+        `suffix` has 16 bytes where `data` is large. This is a ciphertext rotated right by its trailer, made without
+        moving it.
         """
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        state = integrity.copy()
         if len(data) < LARGE:
-            body, last, mac = self._encrypt(b"".join((data, suffix)), confounder)
-            return b"".join((header, last, mac, body))
-        cts, integrity = self._ready()
-        start = len(header) + BLOCK + self._mac_size
+            message = b"".join((confounder, data, suffix))
+            start, swapped, last = cts.encrypt(message)
+            state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
+            return b"".join((header, last, state.finalize()[self._mac], start, swapped))
+        head = len(header) + BLOCK + self._keys.checksum_size
         # BytesIO gives a buffer to write into and then the very same memory as bytes.
-        buffer = BytesIO(bytes(start + BLOCK + len(data)))
+        buffer = BytesIO(bytes(head + BLOCK + len(data)))
         with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
-            state = integrity.copy()
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
-            last = cts.encrypt_into(token[start:], confounder, view, suffix, plain, cipher)
-            token[:start] = b"".join((header, last, state.finalize()[: self._mac_size]))
+            last = cts.encrypt_into(token[head:], confounder, view, suffix, plain, cipher)
+            token[:head] = b"".join((header, last, state.finalize()[self._mac]))
         return buffer.getvalue()
 
-    def open(self, body: bytes | memoryview, last: bytes, mac: bytes) -> tuple[bytes, bytes]:
-        """Return (data, suffix) of what `seal` made, given in the order of the ciphertext. Raises IntegrityError."""
-        if len(body) < LARGE + BLOCK:
-            plaintext = self._decrypt(b"".join((body, last)), mac)
-            return plaintext[:-BLOCK], plaintext[-BLOCK:]
+    def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> bytes:
+        """Return the data of what `seal` made with `suffix`, given in the order of the ciphertext.
+
+        `last` and `suffix` have 16 bytes.
+        Raises IntegrityError, also for another suffix: which it is, is no secret once the MAC is verified.
+        """
+        if len(body) < _LARGE_BODY:
+            message = self._decrypt(body, last, mac)
+            if not message.endswith(suffix, BLOCK):
+                raise IntegrityError
+            return message[_DATA]
         buffer = BytesIO(bytes(len(body) - BLOCK))
         with buffer.getbuffer() as out:
-            suffix = self.open_into(out, body, last, mac)
-        return buffer.getvalue(), suffix
+            self.open_into(out, body, last, mac, suffix)
+        return buffer.getvalue()
 
-    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
-        """Write the data of what `seal` made into `out` (16 bytes shorter than `body`) and return its suffix.
+    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> None:
+        """Write the data of what `seal` made into `out`, which is 16 bytes shorter than `body`.
 
-        Raises IntegrityError; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
+        Raises as `open` does; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
         """
-        if len(body) < LARGE + BLOCK:
-            out[:], suffix = self.open(body, last, mac)
-            return suffix
+        if len(body) < _LARGE_BODY:
+            out[:] = self.open(body, last, mac, suffix)
+            return
         cts, integrity = self._ready()
         state = integrity.copy()
         with memoryview(body) as view:
             if self._encrypt_then_mac:
                 state.update(view)
                 state.update(last)
-                if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+                if not hmac.compare_digest(state.finalize()[self._mac], mac):
                     raise IntegrityError
-                return cts.decrypt_into(out, view, last, None)
-            suffix = cts.decrypt_into(out, view, last, state.update)
-        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
+                found = cts.decrypt_into(out, view, last, None)
+                genuine = True
+            else:
+                found = cts.decrypt_into(out, view, last, state.update)
+                genuine = hmac.compare_digest(state.finalize()[self._mac], mac)
+        if not genuine or found != suffix:
             out[:] = bytes(len(out))
             raise IntegrityError
-        return suffix
 
     def encrypt_mixed(
         self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]
@@ -143,31 +165,27 @@ class AesUsageCipher:
             return self._encrypt(plaintext, confounder)
         cts, integrity = self._ready()
         state = integrity.copy()
-        body, last = cts.encrypt(confounder, plaintext)
-        if self._encrypt_then_mac:
-            _update_mixed(state, body, signed, BLOCK)
-            state.update(last)
-        else:
-            state.update(confounder)
-            _update_mixed(state, plaintext, signed, 0)
-        return body, last, state.finalize()[: self._mac_size]
+        message = confounder + plaintext
+        start, swapped, last = cts.encrypt(message)
+        covered = b"".join((start, swapped, last)) if self._encrypt_then_mac else message
+        _update_mixed(state, covered, signed)
+        return start + swapped, last, state.finalize()[self._mac]
 
     def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
         """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
+        start, last = ciphertext[:-BLOCK], ciphertext[-BLOCK:]
+        if len(last) != BLOCK:
+            raise IntegrityError
         if not signed:
-            return self._decrypt(ciphertext, mac)
+            return self._decrypt(start, last, mac)[BLOCK:]
         cts, integrity = self._ready()
         state = integrity.copy()
-        confounder, plaintext = cts.decrypt(ciphertext)
-        if self._encrypt_then_mac:
-            _update_mixed(state, ciphertext, signed, BLOCK)
-        else:
-            state.update(confounder)
-            _update_mixed(state, plaintext, signed, 0)
-        if not hmac.compare_digest(state.finalize()[: self._mac_size], mac):
-            del confounder, plaintext  # as in _decrypt
+        message = cts.decrypt(start, last)
+        _update_mixed(state, ciphertext if self._encrypt_then_mac else message, signed)
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            del message  # as in _decrypt
             raise IntegrityError
-        return plaintext
+        return message[BLOCK:]
 
     def wipe(self) -> None:
         """Drop the derived keys; every later call raises CredentialError."""
@@ -182,48 +200,35 @@ class AesUsageCipher:
 
     def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
         """Return (ciphertext but for its last 16 bytes, these, MAC)."""
-        cts, integrity = self._cts, self._integrity
-        if cts is None or integrity is None:
-            cts, integrity = self._ready()
-        state = integrity.copy()
-        if self._encrypt_then_mac:
-            body, last = cts.encrypt(confounder, plaintext)
-            state.update(body)
-            state.update(last)
-        else:
-            state.update(confounder)
-            state.update(plaintext)
-            body, last = cts.encrypt(confounder, plaintext)
-        return body, last, state.finalize()[: self._mac_size]
+        sealed = self.seal(b"", plaintext[:-BLOCK], plaintext[-BLOCK:], confounder)
+        end = BLOCK + self._keys.checksum_size
+        return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]
 
-    def _decrypt(self, ciphertext: bytes, mac: bytes) -> bytes:
+    def _decrypt(self, start: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
+        """Return confounder | plaintext of the ciphertext start | last; `last` has 16 bytes. Raises IntegrityError."""
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
             cts, integrity = self._ready()
-        size = self._mac_size
-        if len(ciphertext) < BLOCK or len(mac) != size:
-            raise IntegrityError
         state = integrity.copy()
         if self._encrypt_then_mac:
-            state.update(ciphertext)
-            if not hmac.compare_digest(state.finalize()[:size], mac):
+            state.update(b"".join((start, last)))
+            if not hmac.compare_digest(state.finalize()[self._mac], mac):
                 raise IntegrityError
-            return cts.decrypt(ciphertext)[1]
-        confounder, plaintext = cts.decrypt(ciphertext)
-        state.update(confounder)
-        state.update(plaintext)
-        if not hmac.compare_digest(state.finalize()[:size], mac):
-            del confounder, plaintext  # they may be all but genuine: a traceback that shows locals must not have them
+            return cts.decrypt(start, last)
+        message = cts.decrypt(start, last)
+        state.update(message)
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            del message  # it may be all but genuine: a traceback that shows locals must not have it
             raise IntegrityError
-        return plaintext
+        return message
 
 
-def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]], start: int) -> None:
-    """Take `data` into the MAC, with each of `signed` at its offset behind `start`."""
+def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]]) -> None:
+    """Take `data`, whose first block is that of the confounder, into the MAC, with each of `signed` at its offset."""
     view = memoryview(data)
     at = 0
     for offset, contents in signed:
-        state.update(view[at : start + offset])
+        state.update(view[at : BLOCK + offset])
         state.update(contents)
-        at = start + offset
+        at = BLOCK + offset
     state.update(view[at:])

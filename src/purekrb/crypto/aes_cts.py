@@ -1,13 +1,16 @@
 """AES-CBC with ciphertext stealing (RFC 3962 5) on cipher objects that live as long as their key.
 
 Making an OpenSSL cipher object costs twenty times what encrypting a block does, so `AesCts` keeps one running CBC
-encryptor and one decryptor. RFC 3962 wants a zero IV for each message, while a running object chains from its last
-ciphertext block s. As every message here starts with a 16-byte confounder c, feeding c XOR s gives the very bytes
-that a fresh object with a zero IV gives for c; on decryption the first block comes out as c XOR s.
+encryptor and one decryptor. RFC 3962 wants a zero IV for each message, while a running object chains from the last
+ciphertext block that went through it. What is fed before a message makes that block zero:
 
-A running object and its s are one pair, taken out of a list and put back last. Both steps are atomic, so threads need
-no lock: who finds the list empty makes a new object. After an exception in between, which leaves a state that nobody
-knows, the pair is lost, and the next message starts with a new object too.
+- A decryptor is fed a block of zeros. What comes out for it is dropped; the next block is chained to the zeros.
+- An encryptor is fed its last ciphertext block s, which gives E(s XOR s) = E(0), and then D(0) XOR E(0), a constant of
+  the key, which gives E(D(0)), which is zero. Both are dropped; the next block is chained to the zeros.
+
+So a message comes out as from a fresh object. An object is taken out of a list and put back last, an encryptor with its
+s. Both steps are atomic, so threads need no lock: who finds the list empty makes a new object. After an exception in
+between, the object is lost, and the next message starts with a new one.
 
 Small messages are one join and one call. Large ones go through in chunks that stay in the processor's cache while they
 are hashed and encrypted, straight into the buffer of the result.
@@ -16,6 +19,7 @@ are hashed and encrypted, straight into the buffer of the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
@@ -27,12 +31,14 @@ CHUNK = 64 * 1024
 LARGE = 32 * 1024
 _ZEROS = tuple(bytes(n) for n in range(BLOCK))
 _ZERO_BLOCK = bytes(BLOCK)
-_number = int.from_bytes
+_CBC = modes.CBC(_ZERO_BLOCK)
+#: Slices that exist already take half the time.
+_ALL_BUT_LAST, _LAST, _BUT_FIRST = slice(-BLOCK), slice(-BLOCK, None), slice(BLOCK, None)
+_BEFORE_LAST, _START = slice(-2 * BLOCK, -BLOCK), slice(-2 * BLOCK)
+_START_BEHIND_ZEROING = slice(2 * BLOCK, -2 * BLOCK)
 #: What update_into demands of room beyond its output.
 _SLACK = BLOCK - 1
 
-#: A CBC object and the last ciphertext block that went through it, as a number.
-_Running = tuple[CipherContext, int]
 #: Takes the next bytes of a message into its MAC.
 Hash = Callable[["bytes | memoryview"], None]
 
@@ -40,25 +46,37 @@ Hash = Callable[["bytes | memoryview"], None]
 class AesCts:
     """Encrypts and decrypts whole messages under one key. Thread-safe."""
 
-    __slots__ = ("_decryptors", "_encryptors", "_key")
+    __slots__ = ("_cipher", "_decryptors", "_encryptors", "_zeroing")
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
-        self._encryptors: list[_Running] = []
-        self._decryptors: list[_Running] = []
+        self._cipher: Cipher[Any] = Cipher(algorithms.AES(key), _CBC)
+        self._encryptors: list[tuple[CipherContext, bytes]] = []
+        self._decryptors: list[CipherContext] = []
+        self._zeroing: bytes | None = None
 
-    def encrypt(self, confounder: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """Return CTS(confounder | plaintext) with a zero IV, as (all but the last 16 bytes, the last 16 bytes)."""
+    def encrypt(self, message: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return CTS(message) with a zero IV, in three pieces of which the last has 16 bytes.
+
+        `message` starts with its confounder of 16 bytes.
+        """
         try:
             encryptor, before = self._encryptors.pop()
+            before += self._zeroing or self._find_zeroing()
+            start = _START_BEHIND_ZEROING
         except IndexError:
-            encryptor, before = self._new_encryptor()
-        pad = -len(plaintext) & 15
-        first = (_number(confounder, "big") ^ before).to_bytes(BLOCK, "big")
-        out = encryptor.update(b"".join((first, plaintext, _ZEROS[pad])))
-        last = out[-BLOCK:]
-        self._encryptors.append((encryptor, _number(last, "big")))
-        return _swapped(out, last, pad)
+            encryptor, before, start = self._cipher.encryptor(), b"", _START
+        pad = -len(message) & 15
+        if pad:
+            message += _ZEROS[pad]
+        out = encryptor.update(before + message)
+        last = out[_LAST]
+        self._encryptors.append((encryptor, last))
+        if not pad:
+            if len(message) == BLOCK:
+                return b"", b"", last
+            return out[start], last, out[_BEFORE_LAST]
+        cut = BLOCK - pad  # the end of the block before the last is stolen
+        return out[start], last[:cut], last[cut:] + out[_BEFORE_LAST][:cut]
 
     def encrypt_into(
         self,
@@ -76,14 +94,15 @@ class AesCts:
         """
         try:
             encryptor, before = self._encryptors.pop()
+            before += self._zeroing or self._find_zeroing()
         except IndexError:
-            encryptor, before = self._new_encryptor()
-        first = (_number(confounder, "big") ^ before).to_bytes(BLOCK, "big")
-        out[:BLOCK] = encryptor.update(first)
+            encryptor, before = self._cipher.encryptor(), b""
+        first = encryptor.update(before + confounder)[-BLOCK:]
+        out[:BLOCK] = first
         if plain is not None:
             plain(confounder)
         if cipher is not None:
-            cipher(out[:BLOCK])
+            cipher(first)
         end = (len(data) - _SLACK) // BLOCK * BLOCK
         for at in range(0, end, CHUNK):
             stop = min(at + CHUNK, end)
@@ -98,36 +117,36 @@ class AesCts:
             plain(rest)
         pad = -len(rest) % BLOCK
         final = encryptor.update(rest + _ZEROS[pad])
-        last = final[-BLOCK:]
-        self._encryptors.append((encryptor, _number(last, "big")))
-        body, last = _swapped(final, last, pad)
+        last = final[_LAST]
+        self._encryptors.append((encryptor, last))
+        cut = BLOCK - pad
+        body = b"".join((final[: -2 * BLOCK], last[:cut]))
+        last = last[cut:] + final[_BEFORE_LAST][:cut]
         out[BLOCK + end :] = body
         if cipher is not None:
             cipher(body)
             cipher(last)
         return last
 
-    def decrypt(self, ciphertext: bytes) -> tuple[bytes, bytes]:
-        """Return (confounder, plaintext) of `ciphertext`, which has at least 16 bytes; the inverse of `encrypt`."""
+    def decrypt(self, start: bytes | memoryview, last: bytes) -> bytes:
+        """Return the message of the ciphertext start | last; `last` has 16 bytes."""
         try:
-            decryptor, before = self._decryptors.pop()
+            decryptor = self._decryptors.pop()
         except IndexError:
-            decryptor, before = self._new_decryptor()
-        size = len(ciphertext)
-        tail = size % BLOCK or BLOCK
-        if size == BLOCK:
-            last = bytes(ciphertext)
-            out = decryptor.update(last)
-        elif tail == BLOCK:
-            last = bytes(ciphertext[-2 * BLOCK : -BLOCK])
-            out = decryptor.update(b"".join((ciphertext[: -2 * BLOCK], ciphertext[-BLOCK:], last)))
-        else:
-            last = bytes(ciphertext[-tail - BLOCK : -tail])
-            stolen = _unchained(decryptor.update(last), before)[tail:]
-            before = _number(last, "big")
-            out = decryptor.update(b"".join((ciphertext[: -tail - BLOCK], ciphertext[-tail:], stolen, last)))
-        self._decryptors.append((decryptor, _number(last, "big")))
-        return _unchained(out[:BLOCK], before), out[BLOCK:size]
+            decryptor = self._cipher.decryptor()
+        tail = len(start) & 15
+        if not tail:
+            # The last two blocks stand in each other's place. (Where there is but one, `start` is empty.)
+            out = decryptor.update(b"".join((_ZERO_BLOCK, start[_ALL_BUT_LAST], last, start[_LAST])))
+            self._decryptors.append(decryptor)
+            return out[_BUT_FIRST]
+        # Of the block before the last, the end was stolen: it is the end of what the last decrypts to.
+        swapped = b"".join((start[-tail:], last))
+        final, cut = swapped[:BLOCK], swapped[BLOCK:]
+        stolen = decryptor.update(_ZERO_BLOCK + final)[BLOCK + tail :]
+        out = decryptor.update(b"".join((_ZERO_BLOCK, start[:-tail], cut, stolen, final)))
+        self._decryptors.append(decryptor)
+        return out[BLOCK : tail - BLOCK]
 
     def decrypt_into(self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None) -> bytes:
         """Decrypt body | last, the parts that `encrypt_into` makes, into `out`; return the 16 bytes of the suffix.
@@ -136,48 +155,36 @@ class AesCts:
         What is in `out` is not to be used before its MAC is verified.
         """
         try:
-            decryptor, before = self._decryptors.pop()
+            decryptor = self._decryptors.pop()
         except IndexError:
-            decryptor, before = self._new_decryptor()
-        # The last two ciphertext blocks stand in each other's place; to know the end of the block before the last, the
-        # last is decrypted first.
+            decryptor = self._cipher.decryptor()
+        # As in `decrypt`, where a last block that is whole has stolen nothing.
         tail = len(body) % BLOCK or BLOCK
         end = len(body) - tail
         swapped = b"".join((body[end:], last))
-        head, final = swapped[BLOCK:], swapped[:BLOCK]
-        stolen = _unchained(decryptor.update(final), before)[tail:]
-        after = _number(final, "big")
-        confounder = _unchained(decryptor.update(body[:BLOCK]), after)
+        final, cut = swapped[:BLOCK], swapped[BLOCK:]
+        first = decryptor.update(b"".join((_ZERO_BLOCK, final, _ZERO_BLOCK, body[:BLOCK])))
+        stolen = first[BLOCK + tail : 2 * BLOCK]
         if plain is not None:
-            plain(confounder)
+            plain(first[-BLOCK:])  # the confounder
         near = (len(body) - _SLACK) // BLOCK * BLOCK  # update_into wants room
         for at in range(BLOCK, near, CHUNK):
             stop = min(at + CHUNK, near)
             decryptor.update_into(body[at:stop], out[at - BLOCK : stop - BLOCK + _SLACK])
             if plain is not None:
                 plain(out[at - BLOCK : stop - BLOCK])
-        rest = decryptor.update(b"".join((body[near:end], head, stolen, final)))[: len(out) - near + 2 * BLOCK]
+        rest = decryptor.update(b"".join((body[near:end], cut, stolen, final)))[: len(out) - near + 2 * BLOCK]
         if plain is not None:
             plain(rest)
-        self._decryptors.append((decryptor, after))
+        self._decryptors.append(decryptor)
         out[near - BLOCK :] = rest[:-BLOCK]
         return rest[-BLOCK:]
 
-    def _new_encryptor(self) -> _Running:
-        return Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).encryptor(), 0
-
-    def _new_decryptor(self) -> _Running:
-        return Cipher(algorithms.AES(self._key), modes.CBC(_ZERO_BLOCK)).decryptor(), 0
-
-
-def _unchained(block: bytes, before: int) -> bytes:
-    """Return what one block decrypts to alone; `before` is the ciphertext block that it was chained to."""
-    return (_number(block, "big") ^ before).to_bytes(BLOCK, "big")
-
-
-def _swapped(out: bytes, last: bytes, pad: int) -> tuple[bytes, bytes]:
-    """Swap the last two blocks of `out` and cut off what was stolen; return (all but the last 16 bytes, these)."""
-    if not pad:
-        return (out[: -2 * BLOCK] + last, out[-2 * BLOCK : -BLOCK]) if len(out) > BLOCK else (b"", out)
-    cut = BLOCK - pad
-    return out[: -2 * BLOCK] + last[:cut], last[cut:] + out[-2 * BLOCK : -BLOCK - pad]
+    def _find_zeroing(self) -> bytes:
+        """Return D(0) XOR E(0)."""
+        encrypted, decrypted = (
+            int.from_bytes(context.update(_ZERO_BLOCK), "big")
+            for context in (self._cipher.encryptor(), self._cipher.decryptor())
+        )
+        zeroing = self._zeroing = (encrypted ^ decrypted).to_bytes(BLOCK, "big")
+        return zeroing

@@ -15,6 +15,7 @@ negotiate.py around it. Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
@@ -31,7 +32,7 @@ from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
-from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.system import Clock, RandomBytes, now, random_bytes, seconds_of
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class SecurityContext:
         self._enforce_expiry = enforce_expiry
         self._clock = clock
         self._expires: datetime | None = None  # endtime by our clock, where it is enforced
+        self._deadline = math.inf  # the same, as what is compared with `_seconds` when a message is sent
+        self._seconds = seconds_of(clock)
         self._random = random
         self._flags = 0
         self._protection: MessageProtection | None = None
@@ -153,7 +156,7 @@ class SecurityContext:
             last: bytes | None
             last, self._protection = end.value
             self._handshake = None
-            self._state = _State.ESTABLISHED
+            self._begin_messages()
             if log.on:
                 log.debug(
                     "context established: %s -> %s, %s, %s",
@@ -225,7 +228,10 @@ class SecurityContext:
 
         Raises ContextExpiredError after `endtime`, ContextError before the context is established.
         """
-        return self._sender().wrap(data if type(data) is bytes else _bytes(data), sealed)
+        protection = self._protection
+        if protection is None or self._seconds() > self._deadline:
+            protection = self._sender()  # which says what is wrong
+        return protection.wrap(data if type(data) is bytes else _bytes(data), sealed)
 
     def unwrap(self, token: bytes, sealed: bool = True) -> bytes:
         """Return the data of the peer's `token`; `sealed` refuses one that is only signed (PolicyError).
@@ -233,7 +239,8 @@ class SecurityContext:
         Raises DecodeError, ProtocolError or IntegrityError for a token that is not genuine, which changes nothing;
         SequenceError for a genuine one that came twice or out of order.
         """
-        return self._established().unwrap(token if type(token) is bytes else _bytes(token), sealed)
+        protection = self._protection or self._established()
+        return protection.unwrap(token if type(token) is bytes else _bytes(token), sealed)
 
     def unwrap_into(self, token: bytes, buffer: bytearray | memoryview, sealed: bool = True) -> int:
         """Write the data of the peer's `token` into `buffer` and return its size in bytes; for large messages.
@@ -253,11 +260,15 @@ class SecurityContext:
 
     def get_mic(self, data: bytes) -> bytes:
         """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""
-        return self._sender().get_mic(data if type(data) is bytes else _bytes(data))
+        protection = self._protection
+        if protection is None or self._seconds() > self._deadline:
+            protection = self._sender()
+        return protection.get_mic(data if type(data) is bytes else _bytes(data))
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
-        self._established().verify_mic(_bytes(data), _bytes(mic))
+        protection = self._protection or self._established()
+        protection.verify_mic(data if type(data) is bytes else _bytes(data), mic if type(mic) is bytes else _bytes(mic))
 
     def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
@@ -270,7 +281,10 @@ class SecurityContext:
         SIGN_ONLY. What is in SIGN_ONLY is signed in its place and stays as it is; without DATA nothing is sealed.
         Raises ValueError for other sets of buffers, UnsupportedError in an RC4 context, and what `wrap` raises.
         """
-        return self._sender().wrap_iov(buffers, sealed)
+        protection = self._protection
+        if protection is None or self._seconds() > self._deadline:
+            protection = self._sender()
+        return protection.wrap_iov(buffers, sealed)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[int]:
         """Return the length that each buffer will have after `wrap_iov`."""
@@ -379,7 +393,7 @@ class SecurityContext:
             seen=state.seen,
         )
         self._expires = state.expires
-        self._state = _State.ESTABLISHED
+        self._begin_messages()
 
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
@@ -416,14 +430,17 @@ class SecurityContext:
         return protection
 
     def _sender(self) -> MessageProtection:
-        protection = self._protection
-        if protection is None:
-            return self._established()
-        if self._expires is not None and self._clock() > self._expires:
+        protection = self._established()
+        if self._seconds() > self._deadline:
             raise ContextExpiredError(
                 f"the ticket of {self._initiator_name} expired at {self.endtime:%Y-%m-%d %H:%M:%SZ}: authenticate again"
             )
         return protection
+
+    def _begin_messages(self) -> None:
+        if self._expires is not None:
+            self._deadline = self._expires.timestamp()
+        self._state = _State.ESTABLISHED
 
     def _protect(
         self,

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from purekrb.crypto.aes_cts import BLOCK
 from purekrb.errors import DecodeError, IntegrityError, PolicyError
-from purekrb.gss.tokens import HEADER_SIZE, SEALED, CfxProtection, rotated, wrap_header
+from purekrb.gss.tokens import HEADER_SIZE, SEALED, SND_SEQ, CfxProtection, rotated, wrap_header
 
 __all__ = ["IovType", "IovBuffer", "IovProtection", "DceProtection"]
 
@@ -47,7 +48,8 @@ class IovBuffer(NamedTuple):
 _DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
 _HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
 _TYPES = max(IovType) + 1
-_FILLER = b"\xff"
+#: What IovBuffer() does, of a tuple and without a call of Python.
+_buffer = partial(tuple.__new__, IovBuffer)
 #: The contents of the buffers that occur once, by type; None where there is none.
 _Single = list["bytes | None"]
 #: (number of DATA buffers before it, contents) of each SIGN_ONLY buffer.
@@ -57,23 +59,18 @@ _Signed = list[tuple[int, bytes]]
 class IovProtection(CfxProtection):
     """Per-message tokens in one piece or in several."""
 
-    #: Bytes of filler in a sealed token in pieces, and of rotation that its RRC does not name.
-    _ec: ClassVar[int] = 0
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._tail = self._ec + HEADER_SIZE + self._mac_size
-        self._fill = _FILLER * self._ec
-        self._whole = wrap_header(self._receive_flags | SEALED, 0, self._sealed_rrc)
-        self._whole_size = HEADER_SIZE + self._sealed_rrc + BLOCK
+    #: The filler of a sealed token in pieces; as long as the rotation that its RRC does not name.
+    _filler: ClassVar[bytes] = b""
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
-        if len(buffers) == 2 and buffers[0][0] == _HEADER and buffers[1][0] == _DATA:  # together they are a whole token
-            data = _bytes(buffers[1][1])
-            token = self.wrap(data, sealed)
-            start = len(token) - len(data)
-            return [IovBuffer(_HEADER, token[:start]), IovBuffer(_DATA, token[start:])]
+        if len(buffers) == 2:
+            (first, _), (second, contents) = buffers
+            if first == _HEADER and second == _DATA:  # together they are a whole token
+                data = contents if type(contents) is bytes else _bytes(contents)
+                token = self.wrap(data, sealed)
+                start = len(token) - len(data)
+                return [_buffer((_HEADER, token[:start])), _buffer((_DATA, token[start:]))]
         return self._wrap_pieces(buffers, sealed)
 
     def _wrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
@@ -83,12 +80,12 @@ class IovProtection(CfxProtection):
         data = b"".join(pieces)
         if flags & SEALED:
             size, start = len(data), BLOCK
-            copy = wrap_header(flags, self._ec, 0) + snd_seq
+            copy = wrap_header(flags, len(self._filler), 0) + snd_seq
             body, last, mac = self._seal.encrypt_mixed(
-                b"".join((data, self._fill, copy)), self._confounder(), _offsets(signed, pieces)
+                b"".join((data, self._filler, copy)), self._confounder(), _offsets(signed, pieces)
             )
             front, data, tail = body[:start], body[start : start + size], b"".join((body[start + size :], last, mac))
-            ec = self._ec
+            ec = len(self._filler)
         else:
             copy = wrap_header(flags, 0, 0) + snd_seq
             front, tail = b"", self._seal.checksum(_mixed(pieces, signed), copy)
@@ -104,10 +101,15 @@ class IovProtection(CfxProtection):
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the message in DATA; with `sealed`, refuse DATA that is only signed."""
-        if len(buffers) == 2 and buffers[0][0] == _HEADER and buffers[1][0] == _DATA:
-            header = _bytes(buffers[0][1])
-            if header[:8] == self._whole and len(header) == self._whole_size:  # and together a token as `wrap` makes it
-                return [buffers[0], IovBuffer(_DATA, self.unwrap(header + _bytes(buffers[1][1]), sealed))]
+        if len(buffers) == 2:
+            (first, head), (second, body) = buffers
+            if (
+                first == _HEADER
+                and second == _DATA
+                and head[:SND_SEQ] == self._theirs.sealed
+                and len(head) == HEADER_SIZE + self._sealed_rrc + BLOCK
+            ):  # together they are a token as `wrap` makes it
+                return [buffers[0], _buffer((_DATA, self.unwrap(b"".join((head, body)), sealed)))]
         return self._unwrap_pieces(buffers, sealed)
 
     def _unwrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
@@ -156,7 +158,7 @@ class IovProtection(CfxProtection):
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
         """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
         single, pieces, _ = _parse(buffers, received=False)
-        front, tail = (BLOCK, self._tail) if sealed and pieces else (0, self._mac_size)
+        front, tail = (BLOCK, len(self._filler) + self._sealed_rrc) if sealed and pieces else (0, self._mac_size)
         header = HEADER_SIZE + front + (tail if single[_TRAILER] is None else 0)
         sizes = {_HEADER: header, _TRAILER: tail, _PADDING: 0}
         return [sizes.get(kind, len(data)) for kind, data in buffers]
@@ -187,7 +189,7 @@ class IovProtection(CfxProtection):
 class DceProtection(IovProtection):
     """Per-message tokens in DCE style: a token in one piece is that of `wrap_iov` without TRAILER."""
 
-    _ec = BLOCK
+    _filler = b"\xff" * BLOCK
     wrap_iov = IovProtection._wrap_pieces
     unwrap_iov = IovProtection._unwrap_pieces
 
@@ -208,7 +210,7 @@ class DceProtection(IovProtection):
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose token has at most `output_size` bytes (0 where none fits)."""
-        return super().wrap_size_limit(output_size - self._ec if sealed else output_size, sealed)
+        return super().wrap_size_limit(output_size - len(self._filler) if sealed else output_size, sealed)
 
     # The rotation is by EC + RRC: a fault of Windows that its peers share. Source: MS-KILE 3.4.5.4.1.
 

@@ -18,43 +18,43 @@ class SequenceWindow:
     where an earlier one is carried on. Not thread-safe: the context locks.
     """
 
-    __slots__ = ("_base", "_mask", "_next", "_replay", "_seen", "_sequence")
+    __slots__ = ("_expected", "_judges", "_mask", "_seen", "_sequence")
 
     def __init__(self, first: int, *, replay: bool, sequence: bool, bits: int = 64, seen: int = 0) -> None:
         self._mask = (1 << bits) - 1
-        self._base = first
-        self._next = 0  # expected number, relative to the first
-        self._seen = seen  # bit n: number _next - 1 - n was received
-        self._replay = replay
+        self._expected = first & self._mask
+        self._seen = seen  # bit n: number _expected - 1 - n was received
+        self._judges = replay or sequence
         self._sequence = sequence
 
     @property
     def state(self) -> tuple[int, int]:
         """The number that is expected next, and the window behind it: `first` and `seen` of one that carries on."""
-        return (self._base + self._next) & self._mask, self._seen
+        return self._expected, self._seen
 
     def check(self, number: int) -> None:
         """Record `number`. Raises SequenceError with reason "gap", "unsequenced", "duplicate" or "old"."""
-        if not (self._replay or self._sequence):
+        if not self._judges:
             return
-        relative = (number - self._base) & self._mask
-        if relative == self._next:
-            self._seen = (self._seen << 1 | 1) & _MAP
-            self._next = (relative + 1) & self._mask
+        mask, seen = self._mask, self._seen
+        if number == self._expected:
+            self._expected = (number + 1) & mask
+            if seen != _MAP:  # as it is after 64 messages in order
+                self._seen = (seen << 1 | 1) & _MAP
             return
-        ahead = (relative - self._next) & self._mask
-        if ahead <= self._mask >> 1:
-            self._seen = (self._seen << (ahead + 1) | 1) & _MAP if ahead < _WIDTH else 1
-            self._next = (relative + 1) & self._mask
+        ahead = (number - self._expected) & mask
+        if ahead <= mask >> 1:
+            self._seen = (seen << (ahead + 1) | 1) & _MAP if ahead < _WIDTH else 1
+            self._expected = (number + 1) & mask
             if self._sequence:
                 raise SequenceError(f"{ahead} messages are missing before this one", reason="gap")
             return
-        behind = (self._next - 1 - relative) & self._mask
+        behind = mask - ahead
         if behind >= _WIDTH:
             raise SequenceError("a message from before the window: too old to tell whether it is new", reason="old")
         bit = 1 << behind
-        if self._seen & bit:
+        if seen & bit:
             raise SequenceError("this message was already received", reason="duplicate")
-        self._seen |= bit
+        self._seen = seen | bit
         if self._sequence:
             raise SequenceError("a message arrived later than its successors", reason="unsequenced")

@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import hmac
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from itertools import count
 from threading import Lock
-from typing import ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
-from purekrb.errors import DecodeError, IntegrityError, KerberosError, PolicyError, ProtocolError, UnsupportedError
+from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.system import RandomBytes, random_block, random_bytes
 
-__all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SEALED", "wrap_header", "rotated"]
+__all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SND_SEQ", "SEALED", "wrap_header", "rotated"]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
@@ -37,9 +38,12 @@ SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
 _CHECKED = SENT_BY_ACCEPTOR | ACCEPTOR_SUBKEY
 _WRAP, _MIC, _FILLER = 0x0504, b"\x04\x04", 0xFF
 _MIC_FILLER = b"\xff" * 5
-_MIC_HEADER = struct.Struct(">2sB5sQ")
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
-_WRAP_START = struct.Struct(">HBBHH")  # what comes before SND_SEQ
+_WRAP_START = struct.Struct(">HBBHH")
+#: Where SND_SEQ starts in a header.
+SND_SEQ = _WRAP_START.size
+#: Slices that exist already take half the time.
+_START, _HEADER, _CONTENTS, _NUMBER = slice(SND_SEQ), slice(HEADER_SIZE), slice(HEADER_SIZE, None), slice(SND_SEQ, None)
 _SEQ_MASK = (1 << 64) - 1
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
@@ -105,101 +109,99 @@ class CfxProtection:
         if key.etype not in self.etypes:
             raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(key.etype)}")
         profile = crypto.profile_of(key.etype)
-        self._mac_size = profile.checksum_size
+        self._mac_size = mac_size = profile.checksum_size
         self._confounder_size = profile.confounder_size
         #: Bytes by which a sealed body is rotated: the trailer (last block and MAC) comes first.
-        self._sealed_rrc = HEADER_SIZE + self._mac_size
+        self._sealed_rrc = HEADER_SIZE + mac_size
+        self._key = key
+        self._initiator = initiator
         subkey = ACCEPTOR_SUBKEY if acceptor_subkey else 0
-        self._send_flags = send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
+        self._send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
         self._receive_flags = subkey | (SENT_BY_ACCEPTOR if initiator else 0)
-        ours = (KeyUsage.INITIATOR_SEAL, KeyUsage.INITIATOR_SIGN)
-        theirs = (KeyUsage.ACCEPTOR_SEAL, KeyUsage.ACCEPTOR_SIGN)
-        if not initiator:
-            ours, theirs = theirs, ours
-        # Made at once, since plain attributes are read fastest; each derives its keys when it is first used.
-        self._seal, self._sign = _cipher(key, ours[0]), _cipher(key, ours[1])
-        self._unseal, self._unsign = _cipher(key, theirs[0]), _cipher(key, theirs[1])
+        self._ours, self._theirs = _layout(self._send_flags, mac_size), _layout(self._receive_flags, mac_size)
         self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
         self._receive_lock = Lock()
         self._send_seq = count(send_seq)  # its next() is atomic
-        flags_sealed, size = send_flags | SEALED, self._mac_size
-        self._sealed_start = wrap_header(flags_sealed, 0, self._sealed_rrc)
-        self._sealed_copy = wrap_header(flags_sealed, 0, 0)
-        self._signed_start = wrap_header(send_flags, size, size)
-        self._signed_copy = wrap_header(send_flags, 0, 0)
-        self._mic_start = _MIC + bytes((send_flags,)) + _MIC_FILLER
         self._window = SequenceWindow(
             receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE), seen=seen
         )
 
+    # The ciphers are made when they are first used, which for many contexts is never. A token takes its sequence number
+    # before its cipher: where the key is wiped in between, it comes to nothing (see `export_context`).
+
+    @cached_property
+    def _seal(self) -> AesUsageCipher:
+        return self._cipher(KeyUsage.INITIATOR_SEAL if self._initiator else KeyUsage.ACCEPTOR_SEAL)
+
+    @cached_property
+    def _sign(self) -> AesUsageCipher:
+        return self._cipher(KeyUsage.INITIATOR_SIGN if self._initiator else KeyUsage.ACCEPTOR_SIGN)
+
+    @cached_property
+    def _unseal(self) -> AesUsageCipher:
+        return self._cipher(KeyUsage.ACCEPTOR_SEAL if self._initiator else KeyUsage.INITIATOR_SEAL)
+
+    @cached_property
+    def _unsign(self) -> AesUsageCipher:
+        return self._cipher(KeyUsage.ACCEPTOR_SIGN if self._initiator else KeyUsage.INITIATOR_SIGN)
+
+    def _cipher(self, usage: int) -> AesUsageCipher:
+        return cast(AesUsageCipher, crypto.usage_cipher(self._key, usage))
+
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return a Wrap token over `data`. Source: RFC 4121 4.2.4."""
-        snd_seq = self._next_seq()
+        snd_seq = (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
+        ours = self._ours
         if sealed:
-            header, copy = self._sealed_start + snd_seq, self._sealed_copy + snd_seq
-            return self._seal.seal(header, data, copy, self._confounder())
-        mac = self._seal.checksum(data, self._signed_copy + snd_seq)
-        return b"".join((self._signed_start, snd_seq, mac, data))
+            return self._seal.seal(ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder())
+        mac = self._seal.checksum(data, ours.signed_copy + snd_seq)
+        return b"".join((ours.signed, snd_seq, mac, data))
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
-        flags, ec, rrc, snd_seq = self._read_header(token)
-        if flags & SEALED:
-            data = self._open_sealed(token, ec, rrc)
-        elif sealed:
-            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
-        else:
-            data = self._open_signed(token, ec, rrc)
-        with self._receive_lock:
-            self._window.check(snd_seq)
-        return data
+        start, theirs = token[_START], self._theirs
+        if start == theirs.sealed:
+            return self._open_sealed(token, theirs.sealed_copy, 0)
+        if start == theirs.signed and not sealed:
+            return self._open_signed(token, theirs.signed_copy)
+        return self._open_other(token, sealed)
 
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
         """Write the data of a Wrap token into `out`, which has room for it, and return its size.
 
         After an error nothing of a large message is in `out`, and it is as it was after that of another.
         """
-        flags, ec, rrc, snd_seq = self._read_header(token)
-        trailer = self._sealed_rrc
-        size = len(token) - HEADER_SIZE - trailer - BLOCK
-        if size < LARGE or not flags & SEALED or rrc != trailer:
+        theirs = self._theirs
+        size = len(token) - theirs.sealed_size
+        if size < LARGE or token[_START] != theirs.sealed:
             data = self.unwrap(token, sealed)
             out[: len(data)] = data
             return len(data)
+        snd_seq, last, mac = theirs.sealed_parts(token)
         with memoryview(token) as view, out[:size] as place:
-            head = token[: HEADER_SIZE + trailer]
-            suffix = self._unseal.open_into(
-                place, view[len(head) :], head[HEADER_SIZE : HEADER_SIZE + BLOCK], head[HEADER_SIZE + BLOCK :]
-            )
+            self._unseal.open_into(place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq)
             try:
-                self._check_copy(head, suffix, ec, size)
                 with self._receive_lock:
-                    self._window.check(snd_seq)
-            except KerberosError:
+                    self._window.check(int.from_bytes(snd_seq, "big"))
+            except SequenceError:
                 place[:] = bytes(size)
                 raise
-        return size - ec
+        return size
 
     def get_mic(self, data: bytes) -> bytes:
         """Return a MIC token over `data`. Source: RFC 4121 4.2.6.1."""
-        header = self._mic_start + self._next_seq()
+        header = self._ours.detached + (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
         return header + self._sign.checksum(data, header)
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
-        if len(mic) < HEADER_SIZE:
-            raise DecodeError("this is not an RFC 4121 MIC token")
-        tok_id, flags, filler, snd_seq = _MIC_HEADER.unpack_from(mic)
-        if tok_id != _MIC or filler != _MIC_FILLER:
-            raise DecodeError("this is not an RFC 4121 MIC token")
-        if (flags ^ self._receive_flags) & _CHECKED:
-            self._refuse(flags)
-        if flags & SEALED:
-            raise ProtocolError("a MIC token is marked as sealed")
-        if not hmac.compare_digest(self._unsign.checksum(data, mic[:HEADER_SIZE]), mic[HEADER_SIZE:]):
+        header = mic[_HEADER]
+        if header[_START] != self._theirs.detached or len(header) < HEADER_SIZE:
+            self._check_mic_header(header)
+        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
             raise IntegrityError
         with self._receive_lock:
-            self._window.check(snd_seq)
+            self._window.check(int.from_bytes(header[_NUMBER], "big"))
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
@@ -211,39 +213,58 @@ class CfxProtection:
         with self._receive_lock:
             return next(self._send_seq) & _SEQ_MASK, *self._window.state
 
-    def _open_sealed(self, token: bytes, ec: int, rrc: int) -> bytes:
-        trailer = self._sealed_rrc
-        if len(token) < HEADER_SIZE + self._confounder_size + trailer:
+    def _open_sealed(self, token: bytes, copy_start: bytes, ec: int) -> bytes:
+        """Return the data of a sealed token that is rotated as ours are. `copy_start` is of its header with RRC 0."""
+        theirs = self._theirs
+        size = len(token)
+        if size < theirs.sealed_size:
             raise DecodeError("the sealed message is cut off")
-        if rrc != trailer:  # another rotation than ours: turn the body so that it is
-            token = token[:HEADER_SIZE] + rotated(token[HEADER_SIZE:], trailer - rrc)
-        body = memoryview(token) if len(token) > LARGE else token  # no copy of what is large
-        data, suffix = self._unseal.open(
-            body[HEADER_SIZE + trailer :],
-            token[HEADER_SIZE : HEADER_SIZE + BLOCK],
-            token[HEADER_SIZE + BLOCK : HEADER_SIZE + trailer],
-        )
-        self._check_copy(token, suffix, ec, len(data))
-        return data[: len(data) - ec] if ec else data
-
-    def _open_signed(self, token: bytes, ec: int, rrc: int) -> bytes:
-        size = self._mac_size
-        if ec != size or len(token) < HEADER_SIZE + size:
-            raise DecodeError(f"the checksum of a signed message has {size} bytes")
-        if rrc != size:
-            token = token[:HEADER_SIZE] + rotated(token[HEADER_SIZE:], size - rrc)
-        data = token[HEADER_SIZE + size :]
-        copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
-        if not hmac.compare_digest(self._unseal.checksum(data, copy), token[HEADER_SIZE : HEADER_SIZE + size]):
-            raise IntegrityError
+        snd_seq, last, mac = theirs.sealed_parts(token)
+        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
+        # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
+        data = self._unseal.open(body, last, mac, copy_start + snd_seq)
+        if ec:
+            if ec > len(data):
+                raise IntegrityError
+            data = data[:-ec]
+        with self._receive_lock:
+            self._window.check(int.from_bytes(snd_seq, "big"))
         return data
 
-    @staticmethod
-    def _check_copy(token: bytes, suffix: bytes, ec: int, size: int) -> None:
-        # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
-        copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
-        if ec > size or not hmac.compare_digest(suffix, copy):
+    def _open_signed(self, token: bytes, copy_start: bytes) -> bytes:
+        """Return the data of a signed token, rotated as ours are. `copy_start` is of its header with EC and RRC 0."""
+        theirs = self._theirs
+        if len(token) < theirs.signed_size:
+            raise DecodeError("the signed message is cut off")
+        snd_seq, mac = theirs.signed_parts(token)
+        data = token[theirs.signed_size :]
+        if not hmac.compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
             raise IntegrityError
+        with self._receive_lock:
+            self._window.check(int.from_bytes(snd_seq, "big"))
+        return data
+
+    def _open_other(self, token: bytes, sealed: bool) -> bytes:
+        """Return the data of a token that does not start as ours do, and may be no token."""
+        flags, ec, rrc, _ = self._read_header(token)
+        if flags & SEALED:
+            token = _turned(token, self._sealed_rrc - rrc)
+            return self._open_sealed(token, token[:6] + bytes(2), ec)
+        if sealed:
+            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
+        if ec != self._mac_size:
+            raise DecodeError(f"the checksum of a signed message has {self._mac_size} bytes")
+        token = _turned(token, ec - rrc)
+        return self._open_signed(token, token[:4] + bytes(4))
+
+    def _check_mic_header(self, header: bytes) -> None:
+        if len(header) < HEADER_SIZE or header[:2] != _MIC or header[3:8] != _MIC_FILLER:
+            raise DecodeError("this is not an RFC 4121 MIC token")
+        flags = header[2]
+        if (flags ^ self._receive_flags) & _CHECKED:
+            self._refuse(flags)
+        if flags & SEALED:
+            raise ProtocolError("a MIC token is marked as sealed")
 
     def _read_header(self, token: bytes) -> tuple[int, int, int, int]:
         """Return flags, EC, RRC and SND_SEQ of a Wrap token of the peer."""
@@ -271,11 +292,50 @@ def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
     return _WRAP_START.pack(_WRAP, flags, _FILLER, ec, rrc)
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the tokens of a direction have in common, but for their sequence numbers.
+
+    The `bytes` come before SND_SEQ: in a header as we write it, and in the copy of it that the MAC covers. The sizes
+    are of all that is not data; `sealed_body` is what the trailer leaves of the ciphertext. `sealed_parts` reads
+    SND_SEQ, last block and MAC, `signed_parts` SND_SEQ and MAC.
+    """
+
+    sealed: bytes
+    sealed_copy: bytes
+    sealed_size: int
+    sealed_body: slice
+    sealed_parts: Callable[[bytes], tuple[bytes, bytes, bytes]]
+    signed: bytes
+    signed_copy: bytes
+    signed_size: int
+    signed_parts: Callable[[bytes], tuple[bytes, bytes]]
+    detached: bytes  # of a MIC token
+
+
+@cache  # there are twelve
+def _layout(flags: int, mac_size: int) -> _Layout:
+    sealed_parts, signed_parts = struct.Struct(f"8x8s16s{mac_size}s"), struct.Struct(f"8x8s{mac_size}s")
+    return _Layout(
+        sealed=wrap_header(flags | SEALED, 0, HEADER_SIZE + mac_size),
+        sealed_copy=wrap_header(flags | SEALED, 0, 0),
+        sealed_size=sealed_parts.size + BLOCK,  # and the confounder
+        sealed_body=slice(sealed_parts.size, None),
+        sealed_parts=cast(Any, sealed_parts.unpack_from),
+        signed=wrap_header(flags, mac_size, mac_size),
+        signed_copy=wrap_header(flags, 0, 0),
+        signed_size=signed_parts.size,
+        signed_parts=cast(Any, signed_parts.unpack_from),
+        detached=_MIC + bytes((flags,)) + _MIC_FILLER,
+    )
+
+
 def rotated(body: bytes, turn: int) -> bytes:
     """Return `body` rotated right by `turn` bytes (left where negative)."""
-    cut = -turn % len(body)
+    cut = -turn % len(body) if body else 0
     return body[cut:] + body[:cut]
 
 
-def _cipher(key: EncryptionKey, usage: int) -> AesUsageCipher:
-    return cast(AesUsageCipher, crypto.usage_cipher(key, usage))
+def _turned(token: bytes, turn: int) -> bytes:
+    """Return `token` with its body rotated right by `turn` bytes."""
+    return token[:HEADER_SIZE] + rotated(token[HEADER_SIZE:], turn) if turn else token
