@@ -19,7 +19,7 @@ __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 #: Key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6, RFC 8009 5, RFC 4757 3.
 KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
 
-_KNOWN = {int(etype): etype for etype in EncryptionType}
+_KNOWN = {int(etype): (etype, KEY_SIZES[etype]) for etype in EncryptionType}
 _NAMES = {
     1: "des-cbc-crc",
     2: "des-cbc-md4",
@@ -57,12 +57,15 @@ class EncryptionKey:
 
     def __init__(self, etype: int, contents: bytes) -> None:
         self._contents: bytearray | None = None
-        size = KEY_SIZES.get(etype)
-        if size is not None and len(contents) != size:
-            got = len(contents)
-            del contents  # it may be most of a key: a traceback that shows locals must not have it
-            raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
-        self.etype: int = _KNOWN.get(etype) or int(etype)
+        known = _KNOWN.get(etype)
+        if known is None:
+            self.etype: int = int(etype)
+        else:
+            self.etype, size = known
+            if len(contents) != size:
+                got = len(contents)
+                del contents  # it may be most of a key: a traceback that shows locals must not have it
+                raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
         self._contents = bytearray(contents)
         self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
         self._derived: dict[int, Any] = {}

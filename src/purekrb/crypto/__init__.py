@@ -59,19 +59,20 @@ def profile_of(etype: int) -> Profile:
 
 def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
     """Return what `key` derives for `usage`, kept with the key so that it is derived once."""
-    derived = key._derived
-    cipher: UsageCipher | None = derived.get(usage)
-    if cipher is None:
-        if not 0 <= usage < 1 << 32:
-            raise ValueError(f"a key usage is a 32-bit number, got {usage}")
-        profile = profile_of(key.etype)
-        if key._schedule is None:
-            key._schedule = profile.schedule(key.contents)
-        cipher = profile.usage_cipher(key._schedule, usage)
-        if len(derived) >= _MAX_DERIVED:
-            for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
-                derived.pop(oldest, None)
-        derived[usage] = cipher
+    cipher: UsageCipher | None = key._derived.get(usage)
+    return _derived(key, usage) if cipher is None else cipher
+
+
+def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
+    if not 0 <= usage < 1 << 32:
+        raise ValueError(f"a key usage is a 32-bit number, got {usage}")
+    profile, derived = profile_of(key.etype), key._derived
+    if key._schedule is None:
+        key._schedule = profile.schedule(key.contents)
+    if len(derived) >= _MAX_DERIVED:
+        for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
+            derived.pop(oldest, None)
+    cipher = derived[usage] = profile.usage_cipher(key._schedule, usage)
     return cipher
 
 
@@ -97,12 +98,13 @@ def encrypt(key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes 
 
     `confounder` (16 bytes; 8 for RC4) is drawn at random unless given, which only replaying a recording wants.
     """
-    size = profile_of(key.etype).confounder_size
+    cipher = usage_cipher(key, usage)
+    size = cipher.confounder_size
     if confounder is None:
         confounder = random_bytes(size)
     elif len(confounder) != size:
         raise ValueError(f"a confounder of {etype_name(key.etype)} has {size} bytes, got {len(confounder)}")
-    return usage_cipher(key, usage).encrypt(plaintext, confounder)
+    return cipher.encrypt(plaintext, confounder)
 
 
 def decrypt(key: EncryptionKey, usage: int, ciphertext: bytes) -> bytes:

@@ -26,11 +26,8 @@ class SpecificKeys(Protocol):
     #: The order of RFC 8009, where the MAC covers the ciphertext; else it covers confounder and plaintext (RFC 3962).
     encrypt_then_mac: bool
 
-    def encryption_key(self, derive: Any, usage: int) -> bytes:
-        """Return Ke."""
-
-    def integrity(self, derive: Any, usage: int) -> HMAC:
-        """Return the HMAC keyed with Ki."""
+    def encryption(self, derive: Any, usage: int) -> tuple[bytes, HMAC]:
+        """Return Ke, and the HMAC keyed with Ki."""
 
     def checksum(self, derive: Any, usage: int) -> HMAC:
         """Return the HMAC keyed with Kc."""
@@ -41,6 +38,8 @@ class AesUsageCipher:
 
     `seal` and `open` are `encrypt` and `decrypt` in the layout of RFC 4121 tokens.
     """
+
+    confounder_size = BLOCK
 
     __slots__ = (
         "_checksum",
@@ -180,12 +179,16 @@ class AesUsageCipher:
             return self._decrypt(start, last, mac)[BLOCK:]
         cts, integrity = self._ready()
         state = integrity.copy()
-        message = cts.decrypt(start, last)
-        _update_mixed(state, ciphertext if self._encrypt_then_mac else message, signed)
+        message = b""
+        if self._encrypt_then_mac:
+            _update_mixed(state, ciphertext, signed)
+        else:
+            message = cts.decrypt(start, last)
+            _update_mixed(state, message, signed)
         if not hmac.compare_digest(state.finalize()[self._mac], mac):
             del message  # as in _decrypt
             raise IntegrityError
-        return message[BLOCK:]
+        return (message or cts.decrypt(start, last))[BLOCK:]
 
     def wipe(self) -> None:
         """Drop the derived keys; every later call raises CredentialError."""
@@ -194,8 +197,9 @@ class AesUsageCipher:
     def _ready(self) -> tuple[AesCts, HMAC]:
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
-            integrity = self._integrity = self._keys.integrity(self._derive, self._usage)
-            cts = self._cts = AesCts(self._keys.encryption_key(self._derive, self._usage))
+            key, integrity = self._keys.encryption(self._derive, self._usage)
+            self._integrity = integrity
+            cts = self._cts = AesCts(key)
         return cts, integrity
 
     def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:

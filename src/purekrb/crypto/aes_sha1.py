@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
-from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, Dk, dk, usage_constant
+from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, Dk, dk, folded_constant
 from purekrb.crypto.profile import iterations
 
 __all__ = ["AesSha1"]
@@ -43,14 +43,13 @@ class AesSha1:
     def usage_cipher(self, schedule: Dk, usage: int) -> AesUsageCipher:
         return AesUsageCipher(self, schedule, usage)
 
-    def encryption_key(self, derive: Dk, usage: int) -> bytes:
-        return derive(usage_constant(usage, ENCRYPT))
-
-    def integrity(self, derive: Dk, usage: int) -> HMAC:
-        return HMAC(derive(usage_constant(usage, INTEGRITY)), _SHA1)
+    def encryption(self, derive: Dk, usage: int) -> tuple[bytes, HMAC]:
+        ke, ki = derive(folded_constant(usage, ENCRYPT), folded_constant(usage, INTEGRITY))
+        return ke, HMAC(ki, _SHA1)
 
     def checksum(self, derive: Dk, usage: int) -> HMAC:
-        return HMAC(derive(usage_constant(usage, CHECKSUM)), _SHA1)
+        (kc,) = derive(folded_constant(usage, CHECKSUM))
+        return HMAC(kc, _SHA1)
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Source: RFC 3962 6 with RFC 3961 5.3: E(DK(key, "prf"), SHA-1(data) cut to one block), no confounder."""

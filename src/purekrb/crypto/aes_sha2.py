@@ -51,14 +51,11 @@ class AesSha2:
     def usage_cipher(self, schedule: Derive, usage: int) -> AesUsageCipher:
         return AesUsageCipher(self, schedule, usage)
 
-    def encryption_key(self, derive: Derive, usage: int) -> bytes:
-        return derive(usage_constant(usage, ENCRYPT), self.key_size)
-
-    def integrity(self, derive: Derive, usage: int) -> HMAC:
+    def encryption(self, derive: Derive, usage: int) -> tuple[bytes, HMAC]:
         # The cipher state (IV) is zero for every message, so its block goes into the keyed state once.
         state = self._hmac(derive, usage, INTEGRITY)
         state.update(_ZERO_IV)
-        return state
+        return derive(usage_constant(usage, ENCRYPT), self.key_size), state
 
     def checksum(self, derive: Derive, usage: int) -> HMAC:
         return self._hmac(derive, usage, CHECKSUM)

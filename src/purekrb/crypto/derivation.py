@@ -9,13 +9,23 @@ from threading import Lock
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
-__all__ = ["n_fold", "Dk", "dk", "kdf_hmac_sha2", "usage_constant", "ENCRYPT", "CHECKSUM", "INTEGRITY"]
+__all__ = [
+    "n_fold",
+    "Dk",
+    "dk",
+    "kdf_hmac_sha2",
+    "usage_constant",
+    "folded_constant",
+    "ENCRYPT",
+    "CHECKSUM",
+    "INTEGRITY",
+]
 
 BLOCK = 16
+_ECB = modes.ECB()  # noqa: S305 - single blocks
 ENCRYPT, CHECKSUM, INTEGRITY = 0xAA, 0x99, 0x55
 
 
-@lru_cache(maxsize=256)
 def n_fold(data: bytes, nbytes: int) -> bytes:
     """Return `data` folded to `nbytes` bytes. Raises ValueError for empty input or output. Source: RFC 3961 5.1."""
     if not data or nbytes <= 0:
@@ -39,7 +49,7 @@ def n_fold(data: bytes, nbytes: int) -> bytes:
 
 
 class Dk:
-    """DK(key, constant) of an AES key, as a function of the constant. Source: RFC 3961 5.1, RFC 3962 6.
+    """DK(key, constant) of an AES key, as a function of constants. Source: RFC 3961 5.1, RFC 3962 6.
 
     random-to-key is the identity. Thread-safe; keeps the cipher object, which costs more than the blocks it encrypts.
     """
@@ -51,30 +61,34 @@ class Dk:
         self._encryptor: CipherContext | None = None
         self._lock = Lock()
 
-    def __call__(self, constant: bytes) -> bytes:
-        """Return the derived key, as long as the base key."""
-        block = constant if len(constant) == BLOCK else n_fold(constant, BLOCK)
-        out = b""
+    def __call__(self, *folded: bytes) -> list[bytes]:
+        """Return the derived keys, as long as the base key, of constants that are folded to 16 bytes each."""
+        blocks = b"".join(folded)
         with self._lock:
             encryptor = self._encryptor
             if encryptor is None:
                 algorithm = algorithms.AES(self._key)
-                encryptor = self._encryptor = Cipher(algorithm, modes.ECB()).encryptor()  # noqa: S305 - single blocks
-            while len(out) < len(self._key):
-                block = encryptor.update(block)
-                out += block
-        return out
+                encryptor = self._encryptor = Cipher(algorithm, _ECB).encryptor()
+            first = encryptor.update(blocks)
+            second = b"" if len(self._key) == BLOCK else encryptor.update(first)
+        return [first[at : at + BLOCK] + second[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)]
 
 
 def dk(key: bytes, constant: bytes) -> bytes:
     """Return DK(key, constant) for a key that is used once."""
-    return Dk(key)(constant)
+    return Dk(key)(constant if len(constant) == BLOCK else n_fold(constant, BLOCK))[0]
 
 
 def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b"") -> bytes:
     """Return `nbytes` bytes of KDF-HMAC-SHA2; one round is enough for every use of RFC 8009. Source: RFC 8009 3."""
     message = b"\x00\x00\x00\x01" + label + b"\x00" + context + (nbytes * 8).to_bytes(4, "big")
     return hmac.digest(key, message, hash_name)[:nbytes]
+
+
+@lru_cache(maxsize=64)
+def folded_constant(usage: int, kind: int) -> bytes:
+    """Return `usage_constant` folded to 16 bytes."""
+    return n_fold(usage_constant(usage, kind), BLOCK)
 
 
 def usage_constant(usage: int, kind: int) -> bytes:

@@ -15,8 +15,12 @@ MAX_ITERATIONS = 0x1000000
 class UsageCipher(Protocol):
     """One key for one key usage: the specific keys Ke, Ki, Kc of RFC 3961 5.3, derived when first used. Thread-safe."""
 
+    @property
+    def confounder_size(self) -> int:
+        """As that of its profile."""
+
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
-        """Return the ciphertext with its checksum. `confounder` has `Profile.confounder_size` bytes."""
+        """Return the ciphertext with its checksum. `confounder` has `confounder_size` bytes."""
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError where the ciphertext is too short, altered or of another key."""

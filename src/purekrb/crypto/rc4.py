@@ -32,6 +32,8 @@ def rc4(key: bytes, data: bytes) -> bytes:
 class _UsageCipher:
     __slots__ = ("_base", "_salt", "_sign")
 
+    confounder_size = CONFOUNDER
+
     def __init__(self, key: bytes, usage: int) -> None:
         self._salt = _USAGES.get(usage, usage).to_bytes(4, "little")
         self._base = partial(hmac_md5, hmac_md5(key, self._salt))

@@ -332,7 +332,8 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
 
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
-    return crypto.encrypt(key, usage, plaintext, random(crypto.profile_of(key.etype).confounder_size))
+    cipher = crypto.usage_cipher(key, usage)
+    return cipher.encrypt(plaintext, random(cipher.confounder_size))
 
 
 def _refuse(code: ErrorCode, message: str) -> ApError:

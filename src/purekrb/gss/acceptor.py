@@ -72,6 +72,15 @@ class Acceptor(SecurityContext):
 
     _role = "acceptor"
 
+    _delegated: Credential | None = None
+    _bound = False
+    _accepted: AcceptedApReq | None = None
+    _relevant: tuple[AuthorizationDataEntry, ...] = ()
+    _authorization_data: tuple[AuthorizationDataEntry, ...] = ()
+    _identity: ClientIdentity | PacError | None = None
+    _mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
+    _seq_number = 0
+
     def __init__(
         self,
         keytab: ServiceKeys,
@@ -110,14 +119,6 @@ class Acceptor(SecurityContext):
         self._peer_address = peer_address
         self._require_pac = require_pac
         self._accept_delegation = accept_delegation
-        self._delegated: Credential | None = None
-        self._bound = False
-        self._accepted: AcceptedApReq | None = None
-        self._relevant: tuple[AuthorizationDataEntry, ...] = ()
-        self._authorization_data: tuple[AuthorizationDataEntry, ...] = ()
-        self._identity: ClientIdentity | PacError | None = None
-        self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
-        self._seq_number = 0
 
     @property
     def identity(self) -> ClientIdentity:

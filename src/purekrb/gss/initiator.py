@@ -45,6 +45,10 @@ class Initiator(SecurityContext):
 
     _role = "initiator"
 
+    _sent: SentApReq | None = None
+    _subkey: EncryptionKey | None = None
+    _seq_number = 0
+
     def __init__(
         self,
         service_ticket: ServiceTicket,
@@ -68,9 +72,6 @@ class Initiator(SecurityContext):
         )
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
-        self._sent: SentApReq | None = None
-        self._subkey: EncryptionKey | None = None
-        self._seq_number = 0
         self._initiator_name = service_ticket.client
         self._acceptor_name = service_ticket.service
         self._starttime = service_ticket.starttime or service_ticket.authtime
