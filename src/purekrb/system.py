@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 
-__all__ = ["Clock", "RandomBytes", "now", "seconds_of", "random_bytes", "random_block", "local_fqdn"]
+__all__ = ["Clock", "RandomBytes", "now", "seconds_of", "random_bytes", "random_block", "unpredictable", "local_fqdn"]
 
 #: Returns the current time as an aware UTC datetime with microseconds.
 Clock = Callable[[], datetime]
@@ -45,6 +45,14 @@ def random_block() -> bytes:
         drawn = os.urandom(64 * 16)
         _blocks.extend(drawn[at : at + 16] for at in range(16, len(drawn), 16))
         return drawn[:16]
+
+
+def unpredictable(random: RandomBytes, size: int) -> bytes:
+    """Return at most 16 bytes of `random` that are no secret: confounders, sequence numbers.
+
+    The system's come from the pool; keys never do, since what is in the pool lies in memory before it is used.
+    """
+    return random_block()[:size] if random is random_bytes else random(size)
 
 
 if hasattr(os, "register_at_fork"):

@@ -44,6 +44,7 @@ class AesSha1:
         return AesUsageCipher(self, schedule, usage)
 
     def encryption(self, derive: Dk, usage: int) -> tuple[bytes, HMAC]:
+        """Return Ke, and the HMAC keyed with Ki."""
         ke, ki = derive(folded_constant(usage, ENCRYPT), folded_constant(usage, INTEGRITY))
         return ke, HMAC(ki, _SHA1)
 

@@ -52,6 +52,7 @@ class AesSha2:
         return AesUsageCipher(self, schedule, usage)
 
     def encryption(self, derive: Derive, usage: int) -> tuple[bytes, HMAC]:
+        """Return Ke, and the HMAC keyed with Ki."""
         # The cipher state (IV) is zero for every message, so its block goes into the keyed state once.
         state = self._hmac(derive, usage, INTEGRITY)
         state.update(_ZERO_IV)

@@ -35,7 +35,7 @@ from purekrb.messages.ap import (
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache
-from purekrb.system import RandomBytes
+from purekrb.system import RandomBytes, unpredictable
 from purekrb.trace import Log
 
 __all__ = [
@@ -333,7 +333,7 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
     cipher = crypto.usage_cipher(key, usage)
-    return cipher.encrypt(plaintext, random(cipher.confounder_size))
+    return cipher.encrypt(plaintext, unpredictable(random, cipher.confounder_size))
 
 
 def _refuse(code: ErrorCode, message: str) -> ApError:

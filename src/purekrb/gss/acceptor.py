@@ -41,7 +41,7 @@ from purekrb.gss.negotiate import Handshake, accept
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache, default_replay_cache
-from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class Acceptor(SecurityContext):
         plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
         subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
         self._keep_until_end(subkey)
-        self._seq_number = int.from_bytes(self._random(4), "big")
+        self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
         reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
         return self._framed(TOK_AP_REP, reply), self._protect(
             subkey or initiator_key,

@@ -20,7 +20,7 @@ from purekrb.gss.negotiate import Handshake, initiate
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum
-from purekrb.system import Clock, RandomBytes, now, random_bytes
+from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
 __all__ = ["Initiator"]
@@ -116,7 +116,7 @@ class Initiator(SecurityContext):
             )
         self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
         self._keep_until_end(self._subkey)
-        self._seq_number = int.from_bytes(self._random(4), "big")
+        self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
         moment = unique_now(self._clock) + ticket.time_offset
         delegation = None
         if self._flags & _DELEG and self._forwarded_tgt is not None:

@@ -22,6 +22,7 @@ from purekrb.messages.der import (
     KerberosFlags,
     KerberosTime,
     Key,
+    Labelled,
     Message,
     OctetString,
     Remembered,
@@ -90,7 +91,7 @@ class EncryptedData(Message):
     cipher: bytes
 
 
-EncryptedData.schema = Sequence(
+EncryptedData.schema = Labelled(
     EncryptedData, Field(0, "etype", INT32), Field(1, "kvno", SEQ_NUMBER, optional=True), Field(2, "cipher", _OCTETS)
 )
 
@@ -103,7 +104,7 @@ class Checksum(Message):
     checksum: bytes
 
 
-Checksum.schema = Sequence(Checksum, Field(0, "cksumtype", INT32), Field(1, "checksum", _OCTETS))
+Checksum.schema = Labelled(Checksum, Field(0, "cksumtype", INT32), Field(1, "checksum", _OCTETS))
 
 
 @record
@@ -114,7 +115,7 @@ class HostAddress(Message):
     address: bytes
 
 
-HostAddress.schema = Sequence(HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS))
+HostAddress.schema = Labelled(HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS))
 ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
 
 
@@ -126,7 +127,7 @@ class AuthorizationDataEntry(Message):
     ad_data: bytes
 
 
-AuthorizationDataEntry.schema = Sequence(
+AuthorizationDataEntry.schema = Labelled(
     AuthorizationDataEntry, Field(0, "ad_type", INT32), Field(1, "ad_data", _OCTETS)
 )
 _AUTHORIZATION_DATA = SequenceOf(AuthorizationDataEntry.schema, MAX_ENTRIES)
@@ -202,7 +203,7 @@ class TransitedEncoding(Message):
     contents: bytes
 
 
-TransitedEncoding.schema = Sequence(TransitedEncoding, Field(0, "tr_type", INT32), Field(1, "contents", _OCTETS))
+TransitedEncoding.schema = Labelled(TransitedEncoding, Field(0, "tr_type", INT32), Field(1, "contents", _OCTETS))
 
 
 @record

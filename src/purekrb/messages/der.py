@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
-from purekrb.keys import KEY_SIZES, EncryptionKey
+from purekrb.keys import EncryptionKey
 from purekrb.records import field_names
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "KerberosFlags",
     "Any_",
     "Sequence",
+    "Labelled",
     "SequenceOf",
     "Remembered",
     "Application",
@@ -299,32 +300,6 @@ class Any_:  # noqa: N801 - "Any" is typing's
         return value[start:]
 
 
-class Key:
-    """EncryptionKey of RFC 4120 5.2.9: SEQUENCE { keytype [0] Int32, keyvalue [1] OCTET STRING }."""
-
-    tag = 0x30
-
-    def __init__(self) -> None:
-        self._pair = Sequence(EncryptionKey, Field(0, "etype", INT32), Field(1, "contents", OctetString()))
-        #: What stands before the bytes of a key, by etype, and the other way round.
-        self._heads = {
-            etype: bytes((0xA0, 3, 0x02, 1, etype, 0xA1, size + 2, 0x04, size))
-            for etype, size in KEY_SIZES.items()
-        }
-        self._known = {head: (etype, len(head) + KEY_SIZES[etype]) for etype, head in self._heads.items()}
-
-    def decode(self, contents: bytes) -> EncryptionKey:
-        known = self._known.get(contents[:9])
-        if known is not None and len(contents) == known[1]:
-            return EncryptionKey(known[0], contents[9:])
-        key: EncryptionKey = self._pair.decode(contents)
-        return key
-
-    def encode(self, value: EncryptionKey) -> bytes:
-        head = self._heads.get(value.etype)
-        return self._pair.encode(value) if head is None else head + value.contents
-
-
 class Field(NamedTuple):
     """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
 
@@ -476,6 +451,46 @@ def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, in
     return begin, end
 
 
+class Labelled(Sequence):
+    """SEQUENCE of numbers that come again, and an OCTET STRING at the end: a ciphertext, a checksum, a key.
+
+    What stands before the octets is remembered as a whole, with the numbers that it holds.
+    """
+
+    def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
+        super().__init__(make, *fields)
+        self._labels: dict[int, list[tuple[bytes, list[Any]]]] = {}
+        self._known_labels = 0
+        self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
+
+    def decode(self, contents: bytes) -> Any:
+        for label, numbers in self._labels.get(len(contents), ()):
+            start, octets = contents[: len(label)], contents[len(label) :]
+            if start == label:
+                return self.make([*numbers, bytes(octets)])
+        value = super().decode(contents)
+        *numbers, octets = self._values(value)
+        if self._known_labels >= MAX_LAYOUTS:
+            self._labels.clear()
+            self._known_labels = 0
+        label = bytes(contents[: len(contents) - len(octets)])
+        self._labels[len(contents)] = [*self._labels.get(len(contents), ()), (label, numbers)]
+        self._known_labels += 1
+        return value
+
+    def encode(self, value: Any) -> bytes:
+        *numbers, octets = self._values(value)
+        encoded: bytes = self._label(len(octets), *numbers) + octets
+        return encoded
+
+    def _label_for(self, size: int, *numbers: int | None) -> bytes:
+        """Return what stands before octets of that size."""
+        contents = [_ABSENT if n is None else encode(n) for encode, n in zip(self._encoders, numbers, strict=False)]
+        parts = self._headers_for(*[None if part is _ABSENT else len(part) for part in contents], size)
+        parts[1:-1:2] = contents
+        return b"".join(parts)
+
+
 class SequenceOf:
     """SEQUENCE OF `item` as a tuple, of at most `limit` elements."""
 
@@ -531,6 +546,13 @@ UINT32 = Integer(0, (1 << 32) - 1)
 MICROSECONDS = Integer(0, 999_999)
 #: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
 SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
+
+
+class Key(Labelled):
+    """EncryptionKey of RFC 4120 5.2.9: SEQUENCE { keytype [0] Int32, keyvalue [1] OCTET STRING }."""
+
+    def __init__(self) -> None:
+        super().__init__(EncryptionKey, Field(0, "etype", INT32), Field(1, "contents", OctetString()))
 
 
 class _Explicit:
