@@ -7,12 +7,3 @@
 Every file is opened without following links, checked on the open descriptor, and replaced atomically with mode 0600
 (`files.py`). All secrets have a redacted repr; keys and credentials refuse to be pickled or copied.
 """
-
-from __future__ import annotations
-
-from purekrb.credentials.ccache import CCache
-from purekrb.credentials.credential import Credential
-from purekrb.credentials.keytab import Keytab, KeytabEntry
-from purekrb.credentials.ticket import ServiceTicket
-
-__all__ = ["Credential", "Keytab", "KeytabEntry", "CCache", "ServiceTicket"]

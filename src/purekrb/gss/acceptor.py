@@ -21,8 +21,6 @@ from purekrb.constants import (
     error_name,
     flag_names,
 )
-from purekrb.credentials.ccache import CCache
-from purekrb.credentials.credential import Credential
 from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, PacError, ProtocolError
 from purekrb.exchanges.ap_exchange import (
     AcceptedApReq,
@@ -37,7 +35,6 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import MessageProtection, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
-from purekrb.gss.negotiate import Handshake, accept
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache, default_replay_cache
@@ -45,7 +42,11 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.ticket import ServiceTicket
     from purekrb.exchanges.identity import ClientIdentity
+    from purekrb.gss.negotiate import Handshake
     from purekrb.gss.transfer import ContextState
 
 __all__ = ["Acceptor"]
@@ -179,12 +180,14 @@ class Acceptor(SecurityContext):
         super()._restore(state)
         self._bound, self._identity = state.channel_bound, state.identity
         self._relevant, self._authorization_data = state.relevant, state.authorization_data
-        self._delegated = None if state.delegated is None else Credential.from_ccache(state.delegated)
+        self._delegated = None if state.delegated is None else _credential(state.delegated)
 
     def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
         if in_token is None:
             raise ContextError("an acceptor needs the initiator's token: pass it to step()")
         if self._negotiate and (not in_token or is_framed_for(in_token, SPNEGO_OID)):
+            from purekrb.gss.negotiate import accept  # only who negotiates pays for it
+
             return accept(self._kerberos, in_token)
         return self._kerberos(in_token)
 
@@ -234,7 +237,7 @@ class Acceptor(SecurityContext):
         if checksum.delegation is not None and self._accept_delegation:
             keys = (accepted.ticket.key, accepted.authenticator.subkey)
             tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
-            self._delegated = Credential.from_ccache(CCache(tickets[0].client, tickets))
+            self._delegated = _credential(tickets)
             log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
@@ -350,6 +353,13 @@ class Acceptor(SecurityContext):
             e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
         )
         return self._framed(TOK_KRB_ERROR, error.encode())
+
+
+def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:
+    from purekrb.credentials.ccache import CCache  # only who gets a delegated credential pays for its module
+    from purekrb.credentials.credential import Credential
+
+    return Credential.from_ccache(tickets if isinstance(tickets, CCache) else CCache(tickets[0].client, tickets))
 
 
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:

@@ -27,7 +27,6 @@ from purekrb.constants import Flag, PrfKey, error_name, flag_names
 from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
-from purekrb.gss.negotiate import Handshake
 from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
@@ -36,6 +35,7 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes, seconds_of
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
+    from purekrb.gss.negotiate import Handshake
     from purekrb.gss.transfer import ContextState
 
 __all__ = ["SecurityContext", "MessageProtection", "MAX_TOKEN", "check_mechanism"]

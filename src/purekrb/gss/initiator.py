@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
@@ -16,7 +17,6 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import MessageProtection, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
-from purekrb.gss.negotiate import Handshake, initiate
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum
@@ -24,6 +24,9 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
 __all__ = ["Initiator"]
+
+if TYPE_CHECKING:
+    from purekrb.gss.negotiate import Handshake
 
 log = Log("purekrb.gss")
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
@@ -95,6 +98,8 @@ class Initiator(SecurityContext):
 
     def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
         if self._negotiate:
+            from purekrb.gss.negotiate import initiate  # only who negotiates pays for it
+
             return initiate(self._kerberos, in_token)
         if in_token is not None:
             raise ContextError("an initiator's first step takes no token")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import count
 from threading import Lock
@@ -28,6 +27,7 @@ from purekrb.crypto.aes_cts import BLOCK, LARGE
 from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.records import record
 from purekrb.system import RandomBytes, random_block, random_bytes
 
 __all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SND_SEQ", "SEALED", "wrap_header", "rotated"]
@@ -48,7 +48,7 @@ _SEQ_MASK = (1 << 64) - 1
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WrapToken:
     """A Wrap token taken apart; `data` is the body with the rotation undone. Source: RFC 4121 4.2.6.2."""
 
@@ -69,7 +69,7 @@ class WrapToken:
         return cls(flags, ec, rrc, snd_seq, rotated(token[HEADER_SIZE:], -rrc))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MicToken:
     """A MIC token taken apart; `data` is its checksum. Source: RFC 4121 4.2.6.1."""
 
@@ -292,7 +292,7 @@ def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
     return _WRAP_START.pack(_WRAP, flags, _FILLER, ec, rrc)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Layout:
     """What the tokens of a direction have in common, but for their sequence numbers.
 
