@@ -184,7 +184,8 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
             mic, sent = protection.get_mic(encode_mech_types(offered)), True
         state = _COMPLETED if done else _INCOMPLETE
         token = NegTokenResp(state, supported, answer, mic).encode()
-        log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
+        if log.on:
+            log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
         if protection is not None and done:
             return token, protection
         request, supported = _read((yield token)), None
