@@ -12,10 +12,10 @@ data, as Windows sends them; any rotation is accepted.
 
 from __future__ import annotations
 
-import hmac
 import struct
 from collections.abc import Callable
 from functools import cache, cached_property, partial
+from hmac import compare_digest
 from itertools import count
 from threading import Lock
 from typing import Any, ClassVar, NoReturn, cast
@@ -159,12 +159,28 @@ class CfxProtection:
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
-        start, theirs = token[_START], self._theirs
-        if start == theirs.sealed:
-            return self._open_sealed(token, theirs.sealed_copy, 0)
-        if start == theirs.signed and not sealed:
-            return self._open_signed(token, theirs.signed_copy)
-        return self._open_other(token, sealed)
+        theirs, ec = self._theirs, 0
+        start, copy_start = token[_START], theirs.sealed_copy
+        if start != theirs.sealed:
+            if start == theirs.signed and not sealed:
+                return self._open_signed(token, theirs.signed_copy)
+            flags, ec, token, copy_start = self._read_other(token, sealed)
+            if not flags & SEALED:
+                return self._open_signed(token, copy_start)
+        size = len(token)
+        if size < theirs.sealed_size:
+            raise DecodeError("the sealed message is cut off")
+        snd_seq, last, mac = theirs.sealed_parts(token)
+        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
+        # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
+        data = self._unseal.open(body, last, mac, copy_start + snd_seq)
+        if ec:
+            if ec > len(data):
+                raise IntegrityError
+            data = data[:-ec]
+        with self._receive_lock:
+            self._window.check(int.from_bytes(snd_seq, "big"))
+        return data
 
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
         """Write the data of a Wrap token into `out`, which has room for it, and return its size.
@@ -198,7 +214,7 @@ class CfxProtection:
         header = mic[_HEADER]
         if header[_START] != self._theirs.detached or len(header) < HEADER_SIZE:
             self._check_mic_header(header)
-        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
+        if not compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
             raise IntegrityError
         with self._receive_lock:
             self._window.check(int.from_bytes(header[_NUMBER], "big"))
@@ -213,24 +229,6 @@ class CfxProtection:
         with self._receive_lock:
             return next(self._send_seq) & _SEQ_MASK, *self._window.state
 
-    def _open_sealed(self, token: bytes, copy_start: bytes, ec: int) -> bytes:
-        """Return the data of a sealed token that is rotated as ours are. `copy_start` is of its header with RRC 0."""
-        theirs = self._theirs
-        size = len(token)
-        if size < theirs.sealed_size:
-            raise DecodeError("the sealed message is cut off")
-        snd_seq, last, mac = theirs.sealed_parts(token)
-        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
-        # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
-        data = self._unseal.open(body, last, mac, copy_start + snd_seq)
-        if ec:
-            if ec > len(data):
-                raise IntegrityError
-            data = data[:-ec]
-        with self._receive_lock:
-            self._window.check(int.from_bytes(snd_seq, "big"))
-        return data
-
     def _open_signed(self, token: bytes, copy_start: bytes) -> bytes:
         """Return the data of a signed token, rotated as ours are. `copy_start` is of its header with EC and RRC 0."""
         theirs = self._theirs
@@ -238,24 +236,26 @@ class CfxProtection:
             raise DecodeError("the signed message is cut off")
         snd_seq, mac = theirs.signed_parts(token)
         data = token[theirs.signed_size :]
-        if not hmac.compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
+        if not compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
             raise IntegrityError
         with self._receive_lock:
             self._window.check(int.from_bytes(snd_seq, "big"))
         return data
 
-    def _open_other(self, token: bytes, sealed: bool) -> bytes:
-        """Return the data of a token that does not start as ours do, and may be no token."""
+    def _read_other(self, token: bytes, sealed: bool) -> tuple[int, int, bytes, bytes]:
+        """Return flags and EC of what does not start as ours do, and may be no token; it turned so as ours are; and the
+        start of the copy of its header that is protected: with RRC 0, in a signed token also EC.
+        """
         flags, ec, rrc, _ = self._read_header(token)
         if flags & SEALED:
             token = _turned(token, self._sealed_rrc - rrc)
-            return self._open_sealed(token, token[:6] + bytes(2), ec)
+            return flags, ec, token, token[:6] + bytes(2)
         if sealed:
             raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
         if ec != self._mac_size:
             raise DecodeError(f"the checksum of a signed message has {self._mac_size} bytes")
         token = _turned(token, ec - rrc)
-        return self._open_signed(token, token[:4] + bytes(4))
+        return flags, ec, token, token[:4] + bytes(4)
 
     def _check_mic_header(self, header: bytes) -> None:
         if len(header) < HEADER_SIZE or header[:2] != _MIC or header[3:8] != _MIC_FILLER:
