@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
-from hmac import compare_digest
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -141,13 +141,13 @@ class AesUsageCipher:
             if self._encrypt_then_mac:
                 state.update(view)
                 state.update(last)
-                if not compare_digest(state.finalize()[self._mac], mac):
+                if not hmac.compare_digest(state.finalize()[self._mac], mac):
                     raise IntegrityError
                 found = cts.decrypt_into(out, view, last, None)
                 genuine = True
             else:
                 found = cts.decrypt_into(out, view, last, state.update)
-                genuine = compare_digest(state.finalize()[self._mac], mac)
+                genuine = hmac.compare_digest(state.finalize()[self._mac], mac)
         if not genuine or found != suffix:
             out[:] = bytes(len(out))
             raise IntegrityError
@@ -185,7 +185,7 @@ class AesUsageCipher:
         else:
             message = cts.decrypt(start, last)
             _update_mixed(state, message, signed)
-        if not compare_digest(state.finalize()[self._mac], mac):
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
             del message  # as in _decrypt
             raise IntegrityError
         return (message or cts.decrypt(start, last))[BLOCK:]
@@ -216,12 +216,12 @@ class AesUsageCipher:
         state = integrity.copy()
         if self._encrypt_then_mac:
             state.update(b"".join((start, last)))
-            if not compare_digest(state.finalize()[self._mac], mac):
+            if not hmac.compare_digest(state.finalize()[self._mac], mac):
                 raise IntegrityError
             return cts.decrypt(start, last)
         message = cts.decrypt(start, last)
         state.update(message)
-        if not compare_digest(state.finalize()[self._mac], mac):
+        if not hmac.compare_digest(state.finalize()[self._mac], mac):
             del message  # it may be all but genuine: a traceback that shows locals must not have it
             raise IntegrityError
         return message

@@ -12,10 +12,10 @@ data, as Windows sends them; any rotation is accepted.
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections.abc import Callable
 from functools import cache, cached_property, partial
-from hmac import compare_digest
 from itertools import count
 from threading import Lock
 from typing import Any, ClassVar, NoReturn, cast
@@ -214,7 +214,7 @@ class CfxProtection:
         header = mic[_HEADER]
         if header[_START] != self._theirs.detached or len(header) < HEADER_SIZE:
             self._check_mic_header(header)
-        if not compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
+        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
             raise IntegrityError
         with self._receive_lock:
             self._window.check(int.from_bytes(header[_NUMBER], "big"))
@@ -236,7 +236,7 @@ class CfxProtection:
             raise DecodeError("the signed message is cut off")
         snd_seq, mac = theirs.signed_parts(token)
         data = token[theirs.signed_size :]
-        if not compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
+        if not hmac.compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
             raise IntegrityError
         with self._receive_lock:
             self._window.check(int.from_bytes(snd_seq, "big"))
