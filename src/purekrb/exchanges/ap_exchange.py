@@ -138,25 +138,14 @@ def build_ap_req(
     etypes that the acceptor may choose its subkey from.
     """
     ctime = now.replace(microsecond=0)
+    client, authorization_data = ticket.client, _offer(etypes) if mutual else None
+    # The fields of messages by their order, as in the ASN.1: by name, making one takes twice as long.
     authenticator = Authenticator(
-        authenticator_vno=PVNO,
-        crealm=ticket.client.realm,
-        cname=ticket.client.name,
-        cksum=cksum,
-        cusec=now.microsecond,
-        ctime=ctime,
-        subkey=subkey,
-        seq_number=seq_number,
-        authorization_data=_offer(etypes) if mutual else None,
+        PVNO, client.realm, client.name, cksum, now.microsecond, ctime, subkey, seq_number, authorization_data
     )
     cipher = _encrypt(ticket.session_key, _AUTHENTICATOR, authenticator.encode(), random)
-    message = ApReq(
-        pvno=PVNO,
-        msg_type=_AP_REQ,
-        ap_options=_MUTUAL_REQUIRED if mutual else 0,
-        ticket=ticket.ticket,
-        authenticator=EncryptedData(etype=ticket.session_key.etype, kvno=None, cipher=cipher),
-    ).encode()
+    options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
+    message = ApReq(PVNO, _AP_REQ, options, ticket.ticket, encrypted).encode()
     if log.on:
         log.debug(
             "AP-REQ: %s presents a ticket for %s, session key %s, %s",
@@ -313,9 +302,7 @@ def _offer(etypes: tuple[int, ...]) -> tuple[AuthorizationDataEntry, ...]:
 
 def _encode_ap_rep(part: EncApRepPart, key: EncryptionKey, random: RandomBytes) -> bytes:
     cipher = _encrypt(key, _AP_REP_PART, part.encode(), random)
-    return ApRep(
-        pvno=PVNO, msg_type=_AP_REP, enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher)
-    ).encode()
+    return ApRep(PVNO, _AP_REP, EncryptedData(key.etype, None, cipher)).encode()
 
 
 def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:

@@ -322,7 +322,7 @@ class _Layout(NamedTuple):
     headers: Callable[[bytes], tuple[bytes, ...]]
     expected: tuple[bytes, ...]
     contents: Callable[[bytes], tuple[bytes, ...]]
-    decoders: tuple[Callable[[bytes], Any], ...]
+    decoders: tuple[tuple[int, Callable[[bytes], Any]], ...]
 
 
 class Sequence:
@@ -345,14 +345,14 @@ class Sequence:
         self._layouts: dict[int, list[_Layout]] = {}
         self._known = 0
         self._values = attrgetter(*(f.name for f in fields)) if len(fields) > 1 else _only(fields[0].name)
-        self._encoders = [f.type.encode for f in fields]
+        self._encoders = list(enumerate(f.type.encode for f in fields))
         self._headers = lru_cache(maxsize=MAX_LAYOUTS)(self._headers_for)
 
     def decode(self, contents: bytes) -> Any:
         for layout in self._layouts.get(len(contents), ()):
             if layout.headers(contents) == layout.expected:
-                parts = zip(layout.decoders, layout.contents(contents), strict=True)
-                return self.make([decode(part) for decode, part in parts])
+                parts = layout.contents(contents)
+                return self.make([decode(parts[at]) for at, decode in layout.decoders])
         return self._decode_new(contents)
 
     def _decode_new(self, contents: bytes) -> Any:
@@ -385,7 +385,7 @@ class Sequence:
             self._known = 0
         headers = struct.Struct("".join(f"{begin - at}s{end - begin}x" for at, begin, end, _ in places)).unpack
         parts = struct.Struct("".join(f"{begin - at}x{end - begin}s" for at, begin, end, _ in places)).unpack
-        layout = _Layout(headers, headers(contents), parts, tuple(place[3] for place in places))
+        layout = _Layout(headers, headers(contents), parts, tuple(enumerate(place[3] for place in places)))
         self._layouts[len(contents)] = [*self._layouts.get(len(contents), ()), layout]
         self._known += 1
 
@@ -400,8 +400,8 @@ class Sequence:
             last = tag & 0x1F
 
     def encode(self, value: Any) -> bytes:
-        fields = zip(self._encoders, self._values(value), strict=True)
-        contents = [_ABSENT if item is None else encode(item) for encode, item in fields]
+        values = self._values(value)
+        contents = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._encoders]
         parts = self._headers(*[None if part is _ABSENT else len(part) for part in contents]).copy()
         parts[1::2] = contents
         return b"".join(parts)
@@ -485,7 +485,7 @@ class Labelled(Sequence):
 
     def _label_for(self, size: int, *numbers: int | None) -> bytes:
         """Return what stands before octets of that size."""
-        contents = [_ABSENT if n is None else encode(n) for encode, n in zip(self._encoders, numbers, strict=False)]
+        contents = [_ABSENT if numbers[at] is None else encode(numbers[at]) for at, encode in self._encoders[:-1]]
         parts = self._headers_for(*[None if part is _ABSENT else len(part) for part in contents], size)
         parts[1:-1:2] = contents
         return b"".join(parts)
