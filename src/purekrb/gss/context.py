@@ -458,7 +458,10 @@ class SecurityContext:
     ) -> MessageProtection:
         """Return what protects messages with `key`, on which both sides have agreed."""
         # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
-        if not any(secret is key for secret in self._secrets):
+        for secret in self._secrets:
+            if secret is key:
+                break
+        else:
             key = _copy(key)
             self._keep_until_end(key)
         self._key = key

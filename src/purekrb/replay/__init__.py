@@ -6,7 +6,7 @@ serves many processes of one machine and survives their death. A cache holds a 1
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,8 @@ BUCKET = 300
 #: How long an authenticator is remembered, in seconds: four times the usual skew, so that a clock that is set back by
 #: ten minutes does not let a replay through.
 KEEP = 1200
+_BUCKET, _KEEP = timedelta(seconds=BUCKET), timedelta(seconds=KEEP)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class ReplayCache(Protocol):
@@ -37,12 +39,12 @@ class ReplayCache(Protocol):
 
 def bucket_of(ctime: datetime) -> int:
     """Return the bucket of an authenticator: the same for each presentation of it, whatever the clock says then."""
-    return int(ctime.timestamp()) // BUCKET
+    return (ctime - _EPOCH) // _BUCKET
 
 
 def oldest_bucket(now: datetime) -> int:
     """Return the oldest bucket that is still kept at `now`."""
-    return (int(now.timestamp()) - KEEP) // BUCKET
+    return (now - _EPOCH - _KEEP) // _BUCKET
 
 
 def replayed() -> ReplayError:
@@ -76,6 +78,7 @@ class MemoryReplayCache:
             raise ValueError("max_entries must be at least 1")
         self._max_entries = max_entries
         self._buckets: dict[int, set[bytes]] = {}
+        self._entries = 0
         self._lock = Lock()
 
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
@@ -87,20 +90,21 @@ class MemoryReplayCache:
             if seen is None:
                 oldest = oldest_bucket(now)
                 for old in [b for b in self._buckets if b < oldest]:
-                    del self._buckets[old]
+                    self._entries -= len(self._buckets.pop(old))
                 seen = self._buckets[bucket] = set()
             if tag in seen:
                 raise replayed()
-            if len(self) >= self._max_entries:
+            if self._entries >= self._max_entries:
                 raise ReplayError(
                     f"the replay cache is full ({self._max_entries} live authenticators): refused, since forgetting "
                     "one would let it be replayed; use SqliteReplayCache or a larger max_entries",
                     code=ErrorCode.KRB_ERR_GENERIC,
                 )
             seen.add(tag)
+            self._entries += 1
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets.values()))
+        return self._entries
 
 
 #: The cache of every acceptor that is given none.
