@@ -7,6 +7,7 @@ A handshake makes some thirty values. A frozen dataclass takes a microsecond for
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["record", "replace", "field_names"]
@@ -34,12 +35,14 @@ def record(cls: type[T]) -> type[T]:
     base = namedtuple(cls.__name__, names, defaults=defaults, module=cls.__module__)  # type: ignore[misc]
     if "__post_init__" in body:
         body["__new__"] = _checked(base)
+        body["_make"] = classmethod(lambda cls, values: cls(*values))  # what a tuple's own _replace makes, too
     bases = tuple(kind for kind in cls.__bases__ if kind is not object)
     made: type[T] = type(cls.__name__, (*bases, base), {**body, "__slots__": ()})
     return made
 
 
 def _checked(base: Any) -> Any:
+    @wraps(base.__new__)
     def __new__(cls: Any, *values: Any, **named: Any) -> Any:  # noqa: N807 - it is one
         self = base.__new__(cls, *values, **named)
         self.__post_init__()

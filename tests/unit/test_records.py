@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
 from typing import ClassVar
 
 import pytest
@@ -52,7 +55,9 @@ def test_a_record_cannot_be_changed() -> None:
 
 def test_a_changed_copy_is_checked_as_a_new_one_is() -> None:
     assert replace(Box(3), height=5) == Box(3, 5)
-    for make in (lambda: Box(-1), lambda: replace(Box(3), width=-1)):
+    assert str(inspect.signature(Box)) == "(width, height=2)"
+    assert pickle.loads(pickle.dumps(Box(3))) == copy.copy(Box(3)) == Box(3)
+    for make in (lambda: Box(-1), lambda: replace(Box(3), width=-1), lambda: Box(3)._replace(width=-1)):  # type: ignore[attr-defined]
         with pytest.raises(ValueError, match="negative"):
             make()
     with pytest.raises(TypeError):
