@@ -439,7 +439,7 @@ class _Race:
             except TransportError:
                 return False
             self._addresses[kdc.host, kdc.port] = found
-        self._plan.extendleft(replace(candidate, address=address) for address in reversed(found))
+        self._plan.extendleft(_Candidate(kdc, candidate.transport, address) for address in reversed(found))
         return True
 
     def _receive(self, attempt: _Attempt, now: float) -> Answer | None:
