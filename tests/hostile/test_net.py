@@ -633,6 +633,38 @@ def test_k261_no_descriptor_left_is_a_kerberos_error() -> None:
         assert blocking(kdc.url) == REPLY
 
 
+@pytest.mark.parametrize("poll", [True, False], ids=["poll", "select, as on Windows"])
+def test_each_way_to_wait_sees_what_is_ready_and_the_deadline(monkeypatch: pytest.MonkeyPatch, poll: bool) -> None:
+    if not poll:
+        monkeypatch.delattr("select.poll")
+    with full_listener() as blackhole, TcpStub(answer) as tcp, UdpStub(answer_udp) as udp, TcpStub(silent) as mute:
+        assert blocking(tcp.url) == REPLY
+        assert blocking(udp.url) == REPLY
+        assert blocking(f"tcp://127.0.0.1:{blackhole}", mute.url, tcp.url) == REPLY
+        for url in (f"tcp://127.0.0.1:{blackhole}", mute.url):
+            timer = Timer()
+            with pytest.raises(TransportTimeoutError):
+                blocking(url, timeout=0.3)
+            assert 0.25 < timer() < 0.8
+    with pytest.raises(TransportError, match="refused"):
+        blocking(f"tcp://127.0.0.1:{closed_port()}")
+
+
+def test_a_request_larger_than_the_sockets_buffers_arrives_whole(send: Send) -> None:
+    """The first part goes out as soon as the connection stands, the rest as the KDC reads."""
+    got = []
+
+    def keep(stub: TcpStub, connection: socket.socket) -> None:
+        stub.stopping.wait(0.1)
+        got.append(read_frame(connection))
+        connection.sendall(frame(REPLY))
+
+    message = os.urandom(8 << 20)
+    with TcpStub(keep) as kdc:
+        assert send(kdc.url, message=message) == REPLY
+    assert got == [message]
+
+
 class LoopWithoutReadiness(asyncio.SelectorEventLoop):
     """An event loop that cannot watch sockets, like the default one of Windows."""
 

@@ -327,8 +327,31 @@ def test_values_that_a_field_cannot_hold_are_the_callers_mistake() -> None:
             wrong.encode()
     with pytest.raises(ValueError):
         replace(BODY, additional_tickets=(b"no ticket",)).encode()
-    with pytest.raises(ValueError):
-        PaEncTsEnc(TIME, 1_000_000).encode()
+    for microseconds in (1_000_000, -1):
+        with pytest.raises(ValueError):
+            PaEncTsEnc(TIME, microseconds).encode()
+    assert PaEncTsEnc(TIME, 999_999).encode()
+    with pytest.raises(ValueError, match="till is required"):
+        replace(BODY, till=None).encode()
+    assert replace(BODY, sname=None).encode()
+
+
+def test_names_that_are_equal_are_each_written_with_their_own_type() -> None:
+    """What comes again is remembered, and the type of a name does not count in comparisons."""
+    for name_type in (1, 2, 10, 1):
+        name = PrincipalName(NAME.components, name_type)
+        got = KdcReqBody.decode(replace(BODY, cname=name, sname=NAME).encode())
+        assert got.cname is not None
+        assert got.cname.name_type == name_type
+        assert got.sname is not None
+        assert got.sname.name_type == NAME.name_type
+
+
+def test_a_body_is_encoded_once_and_a_changed_one_anew() -> None:
+    assert BODY.encode() is BODY.encode()
+    changed = replace(BODY, nonce=43)
+    assert KdcReqBody.decode(changed.encode()).nonce == 43
+    assert AsReq(PADATA, changed).encode().endswith(changed.encode())
 
 
 # -- round trips

@@ -80,8 +80,9 @@ def test_numeric_addresses_need_no_lookup() -> None:
     locator = Locator(Config())
     assert locator.addresses("127.0.0.1", 88, numeric=True) == [SocketAddress(socket.AF_INET, ("127.0.0.1", 88))]
     assert locator.addresses("::1", 88, numeric=True)[0].family == socket.AF_INET6
-    with pytest.raises(TransportError, match="name lookup failed"):
-        locator.addresses("localhost", 88, numeric=True)
+    for name in ("localhost", "127.0.0.256", "a\0b", "\u00e4.test", ""):
+        with pytest.raises(TransportError, match="name lookup failed"):
+            locator.addresses(name, 88, numeric=True)
 
 
 def test_a_name_with_a_thousand_addresses_is_bounded() -> None:

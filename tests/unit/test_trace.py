@@ -226,7 +226,6 @@ def test_a_kdc_that_cannot_be_reached_is_told(alice: Credential, told: Told) -> 
     assert_told(
         told(),
         "AS-REQ to EXAMPLE.TEST",
-        f"tcp 127.0.0.1 port {port}: sent * bytes for EXAMPLE.TEST",
         f"tcp 127.0.0.1 port {port}: Connection refused",
     )
 

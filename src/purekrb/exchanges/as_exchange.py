@@ -34,7 +34,7 @@ from purekrb.errors import (
     ProtocolError,
     UnsupportedError,
 )
-from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
+from purekrb.exchanges.kdc_reply import About, check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import Checksum, EncryptedData, HostAddress, KrbError
@@ -154,12 +154,14 @@ class _AsExchange:
         self.random = random
         self.offsets = offsets
         self.client = credential.principal
+        self.name = self.client.name
         self.etypes = _offered_etypes(credential, options)
         self.referrals = [self.client.realm]
         self.start_over()
 
     def start_over(self) -> None:
         """Forget what belongs to one realm."""
+        self.service = self.options.service or Principal(("krbtgt", self.realm), self.realm, NameType.SRV_INST)
         self.offset = self.offsets.get(self.realm, timedelta(0))
         self.clock_corrected = False
         self.forget_preauth()
@@ -174,28 +176,25 @@ class _AsExchange:
         return self.referrals[-1]
 
     @property
-    def service(self) -> Principal:
-        return self.options.service or Principal(("krbtgt", self.realm), self.realm, NameType.SRV_INST)
-
-    @property
     def canonicalize(self) -> bool:
         return self.options.canonicalize or self.client.name_type == NameType.ENTERPRISE
 
     def run(self) -> Exchange[ServiceTicket]:
         if not self.realm:
             raise CredentialError(f"the client {self.client} has no realm: write it as name@REALM")
-        about = f"AS exchange for {self.client} -> {self.service}"
+        about = About("AS", self.client, self.service)
         for _ in range(MAX_REQUESTS):
             body = self.body()
             request = AsReq(self.padata(), body).encode()
-            log.debug(
-                "AS-REQ to %s: %s asks for %s, %s, etypes %s",
-                self.realm,
-                self.client,
-                self.service,
-                f"PA-ENC-TIMESTAMP with {etype_name(self.key.etype)}" if self.key else "no pre-authentication",
-                etype_names(body.etype),
-            )
+            if log.on:
+                log.debug(
+                    "AS-REQ to %s: %s asks for %s, %s, etypes %s",
+                    self.realm,
+                    self.client,
+                    self.service,
+                    f"PA-ENC-TIMESTAMP with {etype_name(self.key.etype)}" if self.key else "no pre-authentication",
+                    etype_names(body.etype),
+                )
             answer = yield KdcRequest(self.realm, request)
             try:
                 reply = decode_kdc_reply(answer)
@@ -220,10 +219,10 @@ class _AsExchange:
         from_ = None
         if options.starttime is not None:
             start = from_ = options.starttime.replace(microsecond=0)
-            kdc_options |= KdcOptions.ALLOW_POSTDATE | KdcOptions.POSTDATED
+            kdc_options |= int(KdcOptions.ALLOW_POSTDATE | KdcOptions.POSTDATED)
         rtime = None
         if options.renewable_lifetime is not None:
-            kdc_options |= KdcOptions.RENEWABLE
+            kdc_options |= int(KdcOptions.RENEWABLE)
             rtime = start + timedelta(seconds=options.renewable_lifetime)
         for wanted, option in (
             (options.forwardable, KdcOptions.FORWARDABLE),
@@ -231,10 +230,10 @@ class _AsExchange:
             (self.canonicalize, KdcOptions.CANONICALIZE),
         ):
             if wanted:
-                kdc_options |= option
+                kdc_options |= int(option)
         return KdcReqBody(
             kdc_options=kdc_options,
-            cname=self.client.name,
+            cname=self.name,
             realm=self.realm,
             sname=self.service.name,
             from_=from_,
@@ -265,7 +264,7 @@ class _AsExchange:
 
     # -- KRB-ERROR
 
-    def learn(self, error: KrbError, about: str) -> None:
+    def learn(self, error: KrbError, about: About) -> None:
         """Take from a KRB-ERROR what the next request needs, or raise what it means."""
         code = error.error_code
         if code in _PREAUTH_WANTED:
@@ -279,7 +278,7 @@ class _AsExchange:
         else:
             raise kdc_error(error, about)
 
-    def choose_preauth(self, error: KrbError, about: str) -> None:
+    def choose_preauth(self, error: KrbError, about: About) -> None:
         methods = MethodData.decode(error.e_data or b"\x30\x00").entries
         if not self.options.allow_encrypted_timestamp:
             raise PolicyError(
@@ -302,15 +301,16 @@ class _AsExchange:
                 code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
                 krb_error=error,
             )
-        log.debug(
-            "%s takes pre-authentication of the types %s: PA-ENC-TIMESTAMP with %s is chosen",
-            self.realm,
-            ", ".join(map(str, types)),
-            etype_name(etype),
-        )
+        if log.on:
+            log.debug(
+                "%s takes pre-authentication of the types %s: PA-ENC-TIMESTAMP with %s is chosen",
+                self.realm,
+                ", ".join(map(str, types)),
+                etype_name(etype),
+            )
         self.key = self.client_key(etype)
 
-    def correct_clock(self, error: KrbError, about: str) -> None:
+    def correct_clock(self, error: KrbError, about: About) -> None:
         offset = error.stime + timedelta(microseconds=error.susec) - self.clock()
         if abs(offset) > timedelta(seconds=self.options.max_offset):
             raise kdc_error(error, about)  # anyone can forge it: no timestamp for a time as far off as this
@@ -318,7 +318,7 @@ class _AsExchange:
         self.offset = offset
         self.clock_corrected = True
 
-    def follow_referral(self, realm: str, about: str) -> None:
+    def follow_referral(self, realm: str, about: About) -> None:
         if realm in self.referrals:
             raise ProtocolError(f"{about}: the KDCs refer the client in a circle: {[*self.referrals, realm]}")
         if len(self.referrals) > MAX_REFERRALS:
@@ -350,7 +350,7 @@ class _AsExchange:
 
     # -- AS-REP
 
-    def accept(self, reply: AsRep, request: bytes, body: KdcReqBody, about: str) -> ServiceTicket:
+    def accept(self, reply: AsRep, request: bytes, body: KdcReqBody, about: About) -> ServiceTicket:
         """Return the ticket of the reply after every check of RFC 4120 3.1.5 and RFC 6806 6 and 11."""
         etype = reply.enc_part.etype
         if etype not in body.etype:
@@ -395,17 +395,18 @@ class _AsExchange:
         if part.starttime is not None and body.from_ is None:
             check_clock(part.starttime, self.clock() + offset, self.options.clock_skew, about)
         self.offsets[self.realm] = offset
-        log.debug(
-            "AS-REP from %s: ticket for %s until %s, session key %s, encrypted with the client's key %s kvno %s; "
-            "clock offset %+.0f s",
-            self.realm,
-            ticket.service,
-            ticket.endtime,
-            etype_name(ticket.session_key.etype),
-            etype_name(etype),
-            reply.enc_part.kvno,
-            offset.total_seconds(),
-        )
+        if log.on:
+            log.debug(
+                "AS-REP from %s: ticket for %s until %s, session key %s, encrypted with the client's key %s kvno %s; "
+                "clock offset %+.0f s",
+                self.realm,
+                ticket.service,
+                ticket.endtime,
+                etype_name(ticket.session_key.etype),
+                etype_name(etype),
+                reply.enc_part.kvno,
+                offset.total_seconds(),
+            )
         return ticket
 
     def vouches_for_request(self, part: EncKdcRepPart, request: bytes) -> bool:
@@ -428,7 +429,7 @@ class _AsExchange:
 
     def check_names(self, reply: AsRep, part: EncKdcRepPart, verified: bool) -> None:
         """Raise ProtocolError unless client and service are those asked for, or canonical forms the KDC vouches for."""
-        client, got_client = self.client.name.principal(self.realm), reply.cname.principal(reply.crealm)
+        client, got_client = self.name.principal(self.realm), reply.cname.principal(reply.crealm)
         service, got_service = self.service, part.sname.principal(part.srealm)
         if (client, service) == (got_client, got_service):
             return
@@ -446,7 +447,7 @@ class _AsExchange:
                 got=got_service,
             )
 
-    def measure_offset(self, authtime: datetime, about: str) -> timedelta:
+    def measure_offset(self, authtime: datetime, about: About) -> timedelta:
         """Return the KDC's clock minus ours, zero where they agree well enough; authtime is authentic by now."""
         clock = self.clock()
         if not self.options.timesync:
@@ -465,12 +466,13 @@ class _AsExchange:
 
 def _offered_etypes(credential: ClientCredential, options: AsOptions) -> tuple[int, ...]:
     """Return the etypes that are permitted and that the client has keys of, RC4 last."""
-    etypes = tuple(e for e in dict.fromkeys(options.etypes) if e in credential.etypes)
+    possible = credential.etypes
+    etypes = tuple(e for e in dict.fromkeys(options.etypes) if e in possible)
     if not etypes:
-        if not credential.etypes:
+        if not possible:
             raise CredentialError(f"{credential.principal} has neither a valid ticket nor a key: run kinit first")
         raise PolicyError(
-            f"{credential.principal} has keys of {etype_names(credential.etypes)} only; permitted are "
+            f"{credential.principal} has keys of {etype_names(possible)} only; permitted are "
             f"{etype_names(options.etypes)}: export AES keys, or permit those"
         )
     return tuple(sorted(etypes, key=lambda e: e == EncryptionType.RC4_HMAC))

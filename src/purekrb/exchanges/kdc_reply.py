@@ -23,10 +23,11 @@ from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
 from purekrb.names import Principal
+from purekrb.records import record
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
-__all__ = ["KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
+__all__ = ["About", "KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
 
 #: What each error-code means for the caller: the class, what happened, what to do next. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
@@ -109,8 +110,20 @@ _QUOTED_BY_SAMBA = frozenset(" \\@")
 _ROUNDING = timedelta(seconds=1)
 
 
-def kdc_error(error: KrbError, about: str, service: Principal | None = None) -> KdcError:
-    """Return the exception for a KRB-ERROR; `about` says in a few words what was asked for, `service` which service.
+@record
+class About:
+    """What was asked for, as errors tell it: text only where there is one."""
+
+    exchange: str
+    client: Principal
+    service: Principal
+
+    def __str__(self) -> str:
+        return f"{self.exchange} exchange for {self.client} -> {self.service}"
+
+
+def kdc_error(error: KrbError, about: About, service: Principal | None = None) -> KdcError:
+    """Return the exception for a KRB-ERROR; `service` is given where it is the service that may be unknown.
 
     A KRB-ERROR is not authenticated: anyone on the path can forge one, so nothing but the error follows from it.
     """
@@ -157,7 +170,7 @@ def check_reply(
     """
     ticket = Ticket.decode(reply.ticket)
     named = part.sname.principal(part.srealm)
-    if ticket.sname.principal(ticket.realm) != named:
+    if (ticket.sname, ticket.realm) != (part.sname, part.srealm):
         # Only the encrypted part is authentic; a ticket that says otherwise was exchanged on the way (CVE-2017-11103).
         raise ProtocolError(
             "the ticket is not for the service that the encrypted part names",
@@ -201,7 +214,7 @@ def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
         raise ProtocolError("the ticket does not start when it was asked to", expected=body.from_, got=part.starttime)
 
 
-def check_clock(time: datetime, now: datetime, clock_skew: float, about: str) -> None:
+def check_clock(time: datetime, now: datetime, clock_skew: float, about: About) -> None:
     """Raise ClockSkewError unless `time`, of a KDC that answered just now, is within `clock_skew` seconds of `now`."""
     apart = abs(time - now)
     if apart > timedelta(seconds=clock_skew) + _ROUNDING:

@@ -25,7 +25,7 @@ from purekrb.constants import (
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, IntegrityError, KerberosError, ProtocolError
 from purekrb.exchanges.as_exchange import AsOptions, ClientCredential, as_exchange
-from purekrb.exchanges.kdc_reply import check_clock, check_reply, kdc_error, new_nonce, open_reply
+from purekrb.exchanges.kdc_reply import About, check_clock, check_reply, kdc_error, new_nonce, open_reply
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.keys import EncryptionKey, etype_name, etype_names
@@ -44,7 +44,7 @@ PVNO = 5
 #: Realms that are crossed on the way to a service.
 MAX_HOPS = 10
 #: What a ticket takes over from the TGT; each option has the bit of its flag.
-_INHERITED = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE | TicketFlags.RENEWABLE
+_INHERITED = int(TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE | TicketFlags.RENEWABLE)
 
 #: Returns the realms between a client's realm and a service's, in order; None where only the KDCs know.
 CaPath = Callable[[str, str], "list[str] | None"]
@@ -254,10 +254,10 @@ class _Asker:
         `purpose` is RENEW or FORWARDED where the TGT itself is to be had anew: then no other name will do.
         """
         realm = wanted.realm
-        about = f"TGS exchange for {tgt.client} -> {wanted}"
-        kdc_options = tgt.flags & _INHERITED | (purpose or 0)
+        about = About("TGS", tgt.client, wanted)
+        kdc_options = tgt.flags & _INHERITED | int(purpose or 0)
         if purpose is None and self.options.canonicalize:
-            kdc_options |= KdcOptions.CANONICALIZE
+            kdc_options |= int(KdcOptions.CANONICALIZE)
         body = KdcReqBody(
             kdc_options=kdc_options,
             cname=None,
@@ -272,14 +272,15 @@ class _Asker:
         )
         subkey = crypto.random_key(tgt.session_key.etype, self.random)
         request = TgsReq((PaData(PaDataType.TGS_REQ, self.ap_req(tgt, subkey, body)),), body).encode()
-        log.debug(
-            "TGS-REQ to %s: %s asks for %s%s, etypes %s",
-            realm,
-            tgt.client,
-            wanted,
-            f" ({purpose.name})" if purpose else "",
-            etype_names(body.etype),
-        )
+        if log.on:
+            log.debug(
+                "TGS-REQ to %s: %s asks for %s%s, etypes %s",
+                realm,
+                tgt.client,
+                wanted,
+                f" ({purpose.name})" if purpose else "",
+                etype_names(body.etype),
+            )
         answer = yield KdcRequest(realm, request)
         try:
             reply = decode_kdc_reply(answer)
@@ -304,16 +305,17 @@ class _Asker:
         except KerberosError as error:
             log.debug("TGS exchange failed: %s", error)
             raise
-        service_key = Ticket.decode(ticket.ticket).enc_part
-        log.debug(
-            "TGS-REP from %s: ticket for %s until %s, session key %s, encrypted with the service's key %s kvno %s",
-            realm,
-            ticket.service,
-            ticket.endtime,
-            etype_name(ticket.session_key.etype),
-            etype_name(service_key.etype),
-            service_key.kvno,
-        )
+        if log.on:
+            service_key = Ticket.decode(ticket.ticket).enc_part
+            log.debug(
+                "TGS-REP from %s: ticket for %s until %s, session key %s, encrypted with the service's key %s kvno %s",
+                realm,
+                ticket.service,
+                ticket.endtime,
+                etype_name(ticket.session_key.etype),
+                etype_name(service_key.etype),
+                service_key.kvno,
+            )
         if realm != tgt.client.realm and not tgt.flags & TicketFlags.OK_AS_DELEGATE:
             # Only a trust that our own realm marks may vouch for the services of another. Source: RFC 4120 2.8.
             ticket = replace(ticket, flags=ticket.flags & ~TicketFlags.OK_AS_DELEGATE)
@@ -363,7 +365,7 @@ class _Asker:
 
 
 def _open(
-    enc_part: EncryptedData, subkey: EncryptionKey, session_key: EncryptionKey, nonce: int, about: str
+    enc_part: EncryptedData, subkey: EncryptionKey, session_key: EncryptionKey, nonce: int, about: About
 ) -> EncKdcRepPart:
     """Return the encrypted part of a TGS-REP.
 

