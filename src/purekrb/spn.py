@@ -315,6 +315,8 @@ def _check_strict(text: str, parts: list[str], instance_name: str | None) -> Non
 
 
 def _is_address(text: str) -> bool:
+    if ":" not in text and not text[-1:].isdigit():
+        return False  # a name, as almost always: no need to have two exceptions say so
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -21,6 +21,8 @@ from purekrb.errors import ConfigError, TransportError, TransportTimeoutError, U
 from purekrb.kdc import aio_transport, attempts, transport
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
+from purekrb.messages.ap import KrbError
+from purekrb.records import replace
 from support.kdc_stubs import (
     DnsStub,
     TcpStub,
@@ -532,6 +534,19 @@ def test_k257_service_unavailable_for_ever_is_bounded(send: Send) -> None:
         assert (tcp.accepted, len(udp.received)) == (1, 1)
         assert send(udp.url, good.url) == REPLY
         assert timer() < 0.7
+
+
+def test_k257_only_the_code_of_an_error_leads_to_another_kdc(send: Send) -> None:
+    """Not bytes elsewhere in it that look like the field with that code."""
+    error = KrbError.decode(krb_error(ErrorCode.KDC_ERR_PREAUTH_REQUIRED))
+    field = bytes((0xA6, 3, 2, 1, ErrorCode.KDC_ERR_SVC_UNAVAILABLE))
+    assert field in UNAVAILABLE
+    lookalike = replace(error, e_data=field).encode()
+    with TcpStub(saying(frame(lookalike))) as first, TcpStub(answer) as good:
+        assert send(first.url, good.url) == lookalike
+        assert good.accepted == 0
+    with TcpStub(saying(frame(UNAVAILABLE))) as first, TcpStub(answer) as good:
+        assert send(first.url, good.url) == REPLY
 
 
 # -- K258 ------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ RESEND = 1.0
 MAX_ATTEMPTS = 64
 
 _UDP_SIZE = 65535
+_KRB_ERROR = 0x60 | MessageType.KRB_ERROR
+#: The field error-code [6] of what leads to another attempt: there is one way to write it.
+_OTHER_ATTEMPT = [
+    bytes((0xA6, 3, 0x02, 1, code)) for code in (ErrorCode.KDC_ERR_SVC_UNAVAILABLE, ErrorCode.KRB_ERR_RESPONSE_TOO_BIG)
+]
 _REPLY_TAGS = {0x60 | number for number in (MessageType.AS_REP, MessageType.TGS_REP, MessageType.KRB_ERROR)}
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 #: What sending says before the connection stands, by the platform.
@@ -322,9 +327,9 @@ def _is_reply(message: bytes) -> bool:
 
 
 def _error_code(reply: bytes) -> int | None:
-    """Return the code of a KRB-ERROR, None for other replies; judging these is for the exchange."""
-    if reply[0] != 0x60 | MessageType.KRB_ERROR:
-        return None
+    """Return the code of a KRB-ERROR that leads to another attempt, None for what the exchange has to judge."""
+    if reply[0] != _KRB_ERROR or not any(field in reply for field in _OTHER_ATTEMPT):
+        return None  # most are PREAUTH_REQUIRED, which the exchange reads anyway
     try:
         return KrbError.decode(reply).error_code
     except DecodeError:

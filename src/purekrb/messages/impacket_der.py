@@ -54,17 +54,16 @@ def _writer(spec: Any) -> tuple[Write, bool]:
     if isinstance(spec, univ.SequenceOf):
         item, remembered = _writer(spec.componentType)
         write = _tagged(_tags(spec), lambda values: b"".join(map(item, values)), remembered)
-        return lambda values: write(tuple(values)), remembered
+        return (lambda values: write(tuple(values))) if remembered else write, remembered
     encode_contents, remembered = next((leaf[1], leaf[2]) for leaf in _LEAVES if isinstance(spec, leaf[0]))
     constraint = spec.subtypeSpec
 
-    def contents(value: Any) -> bytes:
+    def constrained(value: Any) -> bytes:
         data = encode_contents(value)
-        if constraint:
-            constraint(value)
+        constraint(value)
         return data
 
-    return _tagged(_tags(spec), contents, remembered), remembered
+    return _tagged(_tags(spec), constrained if constraint else encode_contents, remembered), remembered
 
 
 def _sequence(spec: Any) -> tuple[Write, bool]:
@@ -91,8 +90,16 @@ def _sequence(spec: Any) -> tuple[Write, bool]:
     own = tags[len(context)]
     element = der.Any_(own)
     written = _tagged((*context, own), element.encode, remembered=False)
-    write = _tagged(tags, contents, remembered)
-    return lambda value: written(value) if isinstance(value, bytes) else write(values(value)), remembered
+    if remembered:
+        contents = lru_cache(maxsize=_MAX_REMEMBERED)(contents)
+
+    def write(value: Any) -> bytes:
+        if isinstance(value, bytes):
+            return written(value)
+        data = contents(values(value))
+        return der.headers_around(len(data), tags) + data
+
+    return write, remembered
 
 
 def _tags(spec: Any) -> tuple[int, ...]:

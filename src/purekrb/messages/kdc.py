@@ -73,9 +73,9 @@ class _ClientMessage(Message):
 
     def encode(self) -> bytes:
         """Return the DER bytes. Raises ValueError for a value that its field cannot hold."""
-        from purekrb.messages import impacket_der
+        from purekrb.messages.impacket_der import encode
 
-        return impacket_der.encode(self.spec, self)
+        return encode(self.spec, self)
 
 
 # -- pre-authentication --------------------------------------------------------------------------------------------
@@ -263,11 +263,11 @@ class _KdcReq(_ClientMessage):
 
     def encode(self) -> bytes:
         """Return the DER bytes. Raises ValueError for a value that its field cannot hold."""
-        from purekrb.messages import impacket_der
+        from purekrb.messages.impacket_der import encode
 
         body = self.req_body.encode()  # as it came
         fields = SimpleNamespace(pvno=self.pvno, msg_type=self.msg_type, padata=self.padata, req_body=body)
-        return impacket_der.encode(self.spec, fields)
+        return encode(self.spec, fields)
 
 
 class AsReq(_KdcReq):
