@@ -209,7 +209,7 @@ def contexts(lab: Lab) -> Iterator[Work]:
             return found
 
         yield Work("contexts", f"etype {etype}, first use of a ticket", first, all_others)
-        yield Work("contexts", f"etype {etype}, ticket seen before", partial(repeat, lab.our_pair, etype), mit)
+        yield Work("contexts", f"etype {etype}, ticket seen before", partial(repeat, lab.our_pair, etype), all_others)
 
     def without_spnego() -> list[Contender]:
         lab.mit.pair(18)
