@@ -100,6 +100,8 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("contexts", "etype 18, first use of a ticket"): (
         _over(0.75, MIT_MEMORY),
         _over(0.75, MIT_FILE),
+    ),
+    ("contexts", "etype 18, beside libraries in other processes"): (
         _ahead(10, "minikerberos"),
         _ahead(10, "impacket"),
         _ahead(4, "pyspnego"),
