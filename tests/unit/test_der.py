@@ -11,6 +11,7 @@ import pytest
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.messages import der
+from purekrb.messages.ap import EncryptedData
 from purekrb.messages.der import (
     INT32,
     MICROSECONDS,
@@ -424,7 +425,7 @@ def test_strangers_cannot_have_more_layouts_remembered_than_the_limit() -> None:
     for size in range(3 * der.MAX_LAYOUTS):
         text = tlv(0xA2, tlv(0x1B, b"x" * size))
         assert inner.decode(NUMBER + text + ITEMS).text == "x" * size
-        assert 0 < sum(map(len, inner._layouts.values())) == inner._known <= der.MAX_LAYOUTS
+        assert 0 < sum(map(len, inner._layouts.values())) <= der.MAX_LAYOUTS
     assert inner.decode(NUMBER + TEXT + ITEMS).text == "hi"
 
 
@@ -438,3 +439,22 @@ def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: 
         assert der.headers_of(size + len(headers), tags) == headers
     for total in range(2 * len(tags), 140):
         assert der.headers_of(total, tags) == totals.get(total)
+
+
+def test_labels_of_octets_are_bounded_and_change_nothing_of_what_is_refused() -> None:
+    warm = EncryptedData.schema
+    assert isinstance(warm, der.Labelled)
+    for kvno in range(3 * der.MAX_LAYOUTS):
+        contents = EncryptedData(18, kvno, b"cipher").encode()[2:]
+        assert warm.decode(contents) == EncryptedData(18, kvno, b"cipher")
+        assert 0 < sum(map(len, warm._labels.values())) <= der.MAX_LAYOUTS
+    genuine = EncryptedData(18, 7, b"cipher").encode()[2:]
+    refused = 0
+    for at in range(len(genuine) - len(b"cipher")):
+        for value in range(256):
+            altered = genuine[:at] + bytes((value,)) + genuine[at + 1 :]
+            cold = der.Labelled(EncryptedData, *warm.fields)
+            found = outcome(Application(0, warm), altered)
+            assert found == outcome(Application(0, cold), altered)
+            refused += isinstance(found, type)
+    assert refused > 12 * 250, "every header byte but for its right value"

@@ -76,7 +76,7 @@ class Dk:
 
 def dk(key: bytes, constant: bytes) -> bytes:
     """Return DK(key, constant) for a key that is used once."""
-    return Dk(key)(constant if len(constant) == BLOCK else n_fold(constant, BLOCK))[0]
+    return Dk(key)(n_fold(constant, BLOCK))[0]  # which leaves one of 16 bytes as it is
 
 
 def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b"") -> bytes:

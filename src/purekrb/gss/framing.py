@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
 from purekrb.errors import DecodeError, UnsupportedError
-from purekrb.messages.der import header, headers_of, read_header, tlv
+from purekrb.messages.der import headers_of, read_header, tlv
 
 __all__ = [
     "TOK_AP_REQ",
@@ -54,8 +54,7 @@ def mechanism_names(oids: Iterable[bytes]) -> str:
 
 def frame_mechanism(mechanism: bytes, inner: bytes) -> bytes:
     """Return `inner` as a framed token of the mechanism (the contents of its OID)."""
-    oid = _oid(mechanism)
-    return b"".join((header(_FRAME[0], len(oid) + len(inner)), oid, inner))
+    return tlv(_FRAME[0], _oid(mechanism) + inner)
 
 
 def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:

@@ -309,6 +309,9 @@ class Field(NamedTuple):
     optional: bool = False
 
 
+T = TypeVar("T")
+
+
 class _Absent(bytes):
     """What an absent field encodes to."""
 
@@ -343,7 +346,6 @@ class Sequence:
         self.fields = fields
         self.extensible = extensible
         self._layouts: dict[int, list[_Layout]] = {}
-        self._known = 0
         self._values = attrgetter(*(f.name for f in fields)) if len(fields) > 1 else _only(fields[0].name)
         self._encoders = list(enumerate(f.type.encode for f in fields))
         self._headers = lru_cache(maxsize=MAX_LAYOUTS)(self._headers_for)
@@ -374,20 +376,16 @@ class Sequence:
             else:
                 raise DecodeError(f"field {name} is missing, repeated or out of order")
         if at == stop:
-            self._remember(contents, places)
+            self._learn(contents, places)
         else:
             self._skip_extensions(contents, at, stop)
         return self.make(values)
 
-    def _remember(self, contents: bytes, places: list[tuple[int, int, int, Callable[[bytes], Any]]]) -> None:
-        if self._known >= MAX_LAYOUTS:
-            self._layouts.clear()
-            self._known = 0
+    def _learn(self, contents: bytes, places: list[tuple[int, int, int, Callable[[bytes], Any]]]) -> None:
         headers = struct.Struct("".join(f"{begin - at}s{end - begin}x" for at, begin, end, _ in places)).unpack
         parts = struct.Struct("".join(f"{begin - at}x{end - begin}s" for at, begin, end, _ in places)).unpack
         layout = _Layout(headers, headers(contents), parts, tuple(enumerate(place[3] for place in places)))
-        self._layouts[len(contents)] = [*self._layouts.get(len(contents), ()), layout]
-        self._known += 1
+        _remember(self._layouts, len(contents), layout)
 
     def _skip_extensions(self, contents: bytes, at: int, stop: int) -> None:
         if not self.extensible:
@@ -418,6 +416,13 @@ class Sequence:
             else:
                 raise ValueError(f"field {field.name} is required")
         return parts
+
+
+def _remember(memory: dict[int, list[T]], size: int, item: T) -> None:
+    """Add what was learned from contents of that size; where there is too much, all else is forgotten."""
+    if sum(map(len, memory.values())) >= MAX_LAYOUTS:
+        memory.clear()
+    memory[size] = [*memory.get(size, ()), item]  # a new list: others may be going through the old one
 
 
 def _only(name: str) -> Callable[[Any], tuple[Any]]:
@@ -460,7 +465,6 @@ class Labelled(Sequence):
     def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
         super().__init__(make, *fields)
         self._labels: dict[int, list[tuple[bytes, list[Any]]]] = {}
-        self._known_labels = 0
         self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
 
     def decode(self, contents: bytes) -> Any:
@@ -470,12 +474,7 @@ class Labelled(Sequence):
                 return self.make([*numbers, bytes(octets)])
         value = super().decode(contents)
         *numbers, octets = self._values(value)
-        if self._known_labels >= MAX_LAYOUTS:
-            self._labels.clear()
-            self._known_labels = 0
-        label = bytes(contents[: len(contents) - len(octets)])
-        self._labels[len(contents)] = [*self._labels.get(len(contents), ()), (label, numbers)]
-        self._known_labels += 1
+        _remember(self._labels, len(contents), (bytes(contents[: len(contents) - len(octets)]), numbers))
         return value
 
     def encode(self, value: Any) -> bytes:
