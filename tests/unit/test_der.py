@@ -30,6 +30,7 @@ from purekrb.messages.der import (
     read_header,
     tlv,
 )
+from purekrb.messages.kdc import EtypeInfo2Entry
 
 UTC = timezone.utc
 
@@ -441,20 +442,67 @@ def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: 
         assert der.headers_of(total, tags) == totals.get(total)
 
 
-def test_labels_of_octets_are_bounded_and_change_nothing_of_what_is_refused() -> None:
-    warm = EncryptedData.schema
-    assert isinstance(warm, der.Labelled)
-    for kvno in range(3 * der.MAX_LAYOUTS):
-        contents = EncryptedData(18, kvno, b"cipher").encode()[2:]
-        assert warm.decode(contents) == EncryptedData(18, kvno, b"cipher")
-        assert 0 < sum(map(len, warm._labels.values())) <= der.MAX_LAYOUTS
-    genuine = EncryptedData(18, 7, b"cipher").encode()[2:]
+@dataclass(frozen=True, slots=True)
+class Holder(Message):
+    """Holds a SEQUENCE that ends in octets, and an element that is passed on as it came."""
+
+    part: EncryptedData
+    element: bytes
+    key: EncryptionKey | None
+
+
+HOLDER_FIELDS = (
+    Field(0, "part", EncryptedData.schema),
+    Field(1, "element", Any_(0x61)),
+    Field(2, "key", Key(), optional=True),
+)
+Holder.schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
+ELEMENT = tlv(0x61, b"octets")
+
+
+def test_what_is_inside_a_message_is_as_strict_where_its_layout_is_known() -> None:
+    def cold() -> type[Message]:
+        class Unread(Holder):
+            schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
+
+        return Unread
+
+    def read(kind: type[Message], data: bytes) -> Any:
+        try:
+            return kind.decode(data)
+        except DecodeError as error:
+            return type(error)
+
+    value = Holder(EncryptedData(18, 7, b"cipher"), ELEMENT, EncryptionKey(17, bytes(range(16))))
+    genuine = value.encode()
+    for part in (EncryptedData(18, None, b"cipher"), EncryptedData(17, 7, b"cipher"), EncryptedData(18, 1 << 30, b"")):
+        for key in (None, value.key, EncryptionKey(19, bytes(16))):
+            other = Holder(part, ELEMENT, key)
+            assert Holder.decode(other.encode()) == read(cold(), other.encode()) == other
+    assert Holder.decode(genuine) == Holder.decode(genuine) == value
     refused = 0
-    for at in range(len(genuine) - len(b"cipher")):
-        for value in range(256):
-            altered = genuine[:at] + bytes((value,)) + genuine[at + 1 :]
-            cold = der.Labelled(EncryptedData, *warm.fields)
-            found = outcome(Application(0, warm), altered)
-            assert found == outcome(Application(0, cold), altered)
+    for at in range(len(genuine)):
+        for byte in range(256):
+            altered = genuine[:at] + bytes((byte,)) + genuine[at + 1 :]
+            found = read(Holder, altered)
+            assert found == read(cold(), altered)
             refused += isinstance(found, type)
-    assert refused > 12 * 250, "every header byte but for its right value"
+    octets = len(b"cipher") + len(b"octets") + 16
+    numbers = 3  # etype, kvno and keytype take many values
+    assert refused > (len(genuine) - octets - numbers) * 254, "every header byte but for its right value"
+
+
+def test_what_is_absent_is_written_otherwise_than_what_is_empty() -> None:
+    for salt in (None, b"", b"salt"):
+        entry = EtypeInfo2Entry(18, salt, None)
+        assert EtypeInfo2Entry.decode(entry.encode()) == entry
+    assert EtypeInfo2Entry(18, None, None).encode() != EtypeInfo2Entry(18, b"", None).encode()
+
+
+def test_what_strangers_send_is_remembered_in_bounds() -> None:
+    schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
+    for kvno in range(3 * der.MAX_LAYOUTS):
+        value = Holder(EncryptedData(18, kvno, b"cipher"), ELEMENT, None)
+        assert schema.inner.decode(value.encode()[4:]) == value
+        assert isinstance(schema.inner, Sequence)
+        assert 0 < sum(map(len, schema.inner._layouts.values())) <= der.MAX_LAYOUTS

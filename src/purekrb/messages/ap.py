@@ -23,6 +23,7 @@ from purekrb.messages.der import (
     KerberosTime,
     Key,
     Labelled,
+    Lasting,
     Message,
     OctetString,
     Remembered,
@@ -56,10 +57,10 @@ __all__ = [
 #: Addresses, authorization data, tickets, name components: more than any real message has.
 MAX_ENTRIES = 256
 
-_STRING = Remembered(GeneralString())
+_STRING = Lasting(GeneralString())
 _OCTETS = OctetString()
 _TIME = Remembered(KerberosTime())
-_FLAGS = Remembered(KerberosFlags())
+_FLAGS = Lasting(KerberosFlags())
 _KEY = Key()
 TICKET_TAG = 0x61
 
@@ -236,7 +237,7 @@ EncTicketPart.schema = Application(
         Field(1, "key", _KEY),
         Field(2, "crealm", _STRING),
         Field(3, "cname", NAME),
-        Field(4, "transited", Remembered(TransitedEncoding.schema)),
+        Field(4, "transited", Lasting(TransitedEncoding.schema)),
         Field(5, "authtime", _TIME),
         Field(6, "starttime", _TIME, optional=True),
         Field(7, "endtime", _TIME),
@@ -307,7 +308,7 @@ Authenticator.schema = Application(
         Field(5, "ctime", _TIME),
         Field(6, "subkey", _KEY, optional=True),
         Field(7, "seq_number", SEQ_NUMBER, optional=True),
-        Field(8, "authorization_data", Remembered(_AUTHORIZATION_DATA), optional=True),
+        Field(8, "authorization_data", Lasting(_AUTHORIZATION_DATA), optional=True),
     ),
 )
 

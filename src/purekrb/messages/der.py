@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache, lru_cache, partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
@@ -39,6 +39,7 @@ __all__ = [
     "Labelled",
     "SequenceOf",
     "Remembered",
+    "Lasting",
     "Application",
     "Context",
     "Field",
@@ -60,7 +61,6 @@ MAX_LAYOUTS = 64
 #: What holds other elements is copied up to this size, which is quickest; beyond, no level of nesting copies it again.
 MAX_COPIED = 64 * 1024
 UTC = timezone.utc
-_SMALL_INTEGERS = tuple(bytes((n,)) for n in range(0x80))
 
 
 @lru_cache(maxsize=4096)
@@ -173,26 +173,23 @@ class Integer:
         self.low, self.high, self.mask = low, high, mask
 
     def decode(self, contents: bytes) -> int:
-        if len(contents) != 1:
-            _check_integer(contents)
         value = int.from_bytes(contents, "big", signed=True)
-        if not self.low <= value <= self.high:
-            raise DecodeError(f"an INTEGER is outside {self.low}..{self.high}")
+        # What is in range has at most 64 bits, so that the shift leaves the sign alone: -1 or 0.
+        if not self.low <= value <= self.high or (value ^ (value >> 64)).bit_length() // 8 + 1 != len(contents):
+            raise DecodeError(self._fault(contents, value))
         return value if self.mask is None else value & self.mask
 
     def encode(self, value: int) -> bytes:
         if not self.low <= value <= self.high:
             raise ValueError(f"{value} is outside {self.low}..{self.high}")
-        if 0 <= value < 0x80:
-            return _SMALL_INTEGERS[value]
-        return int(value).to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, "big", signed=True)
+        return value.to_bytes((value ^ (value >> 64)).bit_length() // 8 + 1, "big", signed=True)
 
-
-def _check_integer(contents: bytes) -> None:
-    if len(contents) > 9:
-        raise DecodeError("an INTEGER is larger than any in Kerberos")
-    if not contents or (contents[0] == 0 and contents[1] < 0x80) or (contents[0] == 0xFF and contents[1] >= 0x80):
-        raise DecodeError("an INTEGER is not encoded in its shortest form")
+    def _fault(self, contents: bytes, value: int) -> str:
+        if len(contents) > 9:
+            return "an INTEGER is larger than any in Kerberos"
+        if self.low <= value <= self.high:
+            return "an INTEGER is not encoded in its shortest form"
+        return f"an INTEGER is outside {self.low}..{self.high}"
 
 
 class Enumerated(Integer):
@@ -294,10 +291,10 @@ class Any_:  # noqa: N801 - "Any" is typing's
         return tlv(self.tag, contents)
 
     def encode(self, value: bytes) -> bytes:
-        tag, start, end = read_header(value, 0, len(value))
-        if tag != self.tag or end != len(value):
+        head = headers_of(len(value), (self.tag,))
+        if head is None or not value.startswith(head):
             raise ValueError(f"expected one DER element with tag 0x{self.tag:02x}")
-        return value[start:]
+        return value[len(head) :]
 
 
 class Field(NamedTuple):
@@ -307,6 +304,11 @@ class Field(NamedTuple):
     name: str
     type: DerType
     optional: bool = False
+
+    @property
+    def tags(self) -> tuple[int, int]:
+        """The tags in front of the contents, outermost first."""
+        return 0xA0 | self.number, self.type.tag
 
 
 T = TypeVar("T")
@@ -328,94 +330,146 @@ class _Layout(NamedTuple):
     decoders: tuple[tuple[int, Callable[[bytes], Any]], ...]
 
 
+class _Place(NamedTuple):
+    """A field in data: its headers are data[start:begin], `decode` takes data[contents:end]."""
+
+    start: int
+    begin: int
+    contents: int
+    end: int
+    decode: Callable[[bytes], Any]
+
+
 class Sequence:
     """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order; `make` may be a record.
 
     `extensible` skips unknown fields at the end, for types whose ASN.1 ends in "...".
 
-    Each accepted layout is remembered by the size of the contents. Contents whose headers are, byte by byte, those of a
-    remembered layout have the same fields in the same places; only the values are still to be read.
+    Each accepted layout is remembered by the size of the data. Data whose headers are, byte by byte, those of a
+    remembered layout have the same fields in the same places; only the values are still to be read. So it is with
+    writing: fields that are the same in each message of a program are remembered with all headers.
     """
 
     tag = 0x30
 
     def __init__(self, make: Callable[..., Any], *fields: Field, extensible: bool = False) -> None:
         self.make: Callable[[Any], Any] = lambda values: make(*values)
-        if isinstance(make, type) and field_names(make) and not hasattr(make, "__post_init__"):
+        self._make = make
+        names = [f.name for f in fields]
+        self._is_record = isinstance(make, type) and field_names(make) == tuple(names)
+        if isinstance(make, type) and self._is_record and not hasattr(make, "__post_init__"):
             self.make = partial(tuple.__new__, make)
+        self._attributes = _tuples(attrgetter, names)
         self.fields = fields
         self.extensible = extensible
         self._layouts: dict[int, list[_Layout]] = {}
-        self._values = attrgetter(*(f.name for f in fields)) if len(fields) > 1 else _only(fields[0].name)
-        self._encoders = list(enumerate(f.type.encode for f in fields))
-        self._headers = lru_cache(maxsize=MAX_LAYOUTS)(self._headers_for)
+        self._lasting = _tuples(itemgetter, [at for at, f in enumerate(fields) if isinstance(f.type, Lasting)])
+        self._fresh = [(at, f.type.encode) for at, f in enumerate(fields) if not isinstance(f.type, Lasting)]
+        self._template = lru_cache(maxsize=MAX_LAYOUTS)(self._template_for)
 
     def decode(self, contents: bytes) -> Any:
-        for layout in self._layouts.get(len(contents), ()):
-            if layout.headers(contents) == layout.expected:
-                parts = layout.contents(contents)
-                return self.make([decode(parts[at]) for at, decode in layout.decoders])
-        return self._decode_new(contents)
+        value = self.recognise(contents)
+        return self.walk(contents, 0) if value is None else value
 
-    def _decode_new(self, contents: bytes) -> Any:
+    def recognise(self, data: bytes) -> Any:
+        """Return the value of data whose layout is remembered, else None."""
+        for layout in self._layouts.get(len(data), ()):
+            if layout.headers(data) == layout.expected:
+                parts = layout.contents(data)
+                return self.make([decode(parts[at]) for at, decode in layout.decoders])
+        return None
+
+    def walk(self, data: bytes, start: int) -> Any:
+        """Return the value of the contents from `start` to the end of `data`, whatever their layout, and remember it.
+
+        What stands before `start` are headers around the SEQUENCE, which the caller has checked.
+        """
         values: list[Any] = []
-        places: list[tuple[int, int, int, Callable[[bytes], Any]]] = []  # where header, contents and field end
-        at, stop = 0, len(contents)
+        places: list[_Place] = []
+        at, stop = start, len(data)
         for number, name, kind, optional in self.fields:
-            tag = contents[at] if at < stop else None
+            tag = data[at] if at < stop else None
             if tag == 0xA0 | number:
-                begin, end = _explicit_field(contents, at, kind.tag, name)
+                begin, end = _explicit_field(data, at, kind.tag, name)
                 if end > stop:
                     raise DecodeError(f"field {name} reaches past the end of its SEQUENCE")
-                values.append(kind.decode(_part(contents, begin, end, kind.tag)))
-                places.append((at, begin, end, _decoder(kind, end - begin)))
+                values.append(kind.decode(_part(data, begin, end, kind.tag)))
+                places.append(_place(kind, at, begin, end, values[-1]))
                 at = end
             elif optional:
                 values.append(None)
-                places.append((at, at, at, _absent))
+                places.append(_Place(at, at, at, at, _absent))
             else:
                 raise DecodeError(f"field {name} is missing, repeated or out of order")
         if at == stop:
-            self._learn(contents, places)
+            places[0] = places[0]._replace(start=0)
+            self._learn(data, places)
         else:
-            self._skip_extensions(contents, at, stop)
+            self._skip_extensions(data, at, stop)
         return self.make(values)
 
-    def _learn(self, contents: bytes, places: list[tuple[int, int, int, Callable[[bytes], Any]]]) -> None:
-        headers = struct.Struct("".join(f"{begin - at}s{end - begin}x" for at, begin, end, _ in places)).unpack
-        parts = struct.Struct("".join(f"{begin - at}x{end - begin}s" for at, begin, end, _ in places)).unpack
-        layout = _Layout(headers, headers(contents), parts, tuple(enumerate(place[3] for place in places)))
-        _remember(self._layouts, len(contents), layout)
+    def _learn(self, data: bytes, places: list[_Place]) -> None:
+        headers = struct.Struct("".join(f"{p.begin - p.start}s{p.end - p.begin}x" for p in places)).unpack
+        parts = struct.Struct("".join(f"{p.contents - p.start}x{p.end - p.contents}s" for p in places)).unpack
+        layout = _Layout(headers, headers(data), parts, tuple(enumerate(p.decode for p in places)))
+        _remember(self._layouts, len(data), layout)
 
-    def _skip_extensions(self, contents: bytes, at: int, stop: int) -> None:
+    def _skip_extensions(self, data: bytes, at: int, stop: int) -> None:
         if not self.extensible:
             raise DecodeError("unknown, repeated or misplaced fields at the end of a SEQUENCE")
         last = max(f.number for f in self.fields)
         while at < stop:
-            tag, _, at = read_header(contents, at, stop)
+            tag, _, at = read_header(data, at, stop)
             if tag & 0xE0 != 0xA0 or tag & 0x1F <= last:
                 raise DecodeError("an extension field is out of order")
             last = tag & 0x1F
 
-    def encode(self, value: Any) -> bytes:
-        values = self._values(value)
-        contents = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._encoders]
-        parts = self._headers(*[None if part is _ABSENT else len(part) for part in contents]).copy()
-        parts[1::2] = contents
+    def values_of(self, value: Any) -> tuple[Any, ...]:
+        """Return the values of the fields."""
+        return value if self._is_record else self._attributes(value)
+
+    def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
+        """Return the contents that encode `value`, behind headers with `tags`, outermost first."""
+        values = self.values_of(value)
+        fresh = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._fresh]
+        sizes: list[int | None] = [*map(len, fresh)]
+        if 0 in sizes:  # what is absent is not the same as what is there and empty
+            sizes = [None if part is _ABSENT else len(part) for part in fresh]
+        parts = self._template(tags, self._lasting(values), *sizes).copy()
+        parts[1::2] = fresh
         return b"".join(parts)
 
-    def _headers_for(self, *sizes: int | None) -> list[bytes]:
-        """Return what stands before the contents of each field, with a place for these behind; None: it is absent."""
-        parts = []
-        for field, size in zip(self.fields, sizes, strict=True):
-            if size is not None:
-                inner = header(field.type.tag, size)
-                parts += [header(0xA0 | field.number, len(inner) + size) + inner, b""]
-            elif field.optional:
-                parts += [b"", b""]
+    def _template_for(self, tags: tuple[int, ...], values: tuple[Any, ...], *sizes: int | None) -> list[bytes]:
+        """Return what stands before, between and behind the fresh fields, with a place for each of these.
+
+        `values` are those of the lasting fields, `sizes` those of the others (None: it is absent).
+        """
+        lasting, fresh = iter(values), iter(sizes)
+        parts, total = [b""], 0
+        for field in self.fields:
+            if isinstance(field.type, Lasting):
+                parts[-1] += _element(field, next(lasting))
             else:
-                raise ValueError(f"field {field.name} is required")
+                size = next(fresh)
+                parts[-1] += _headers(field, size)
+                parts += [b"", b""]
+                total += size or 0
+        parts[0] = headers_around(sum(map(len, parts)) + total, tags) + parts[0]
         return parts
+
+
+def _headers(field: Field, size: int | None) -> bytes:
+    """Return what stands before contents of `size` bytes, nothing where the field is absent (None)."""
+    if size is not None:
+        return headers_around(size, field.tags)
+    if not field.optional:
+        raise ValueError(f"field {field.name} is required")
+    return b""
+
+
+def _element(field: Field, value: Any) -> bytes:
+    contents = b"" if value is None else field.type.encode(value)
+    return _headers(field, None if value is None else len(contents)) + contents
 
 
 def _remember(memory: dict[int, list[T]], size: int, item: T) -> None:
@@ -425,17 +479,28 @@ def _remember(memory: dict[int, list[T]], size: int, item: T) -> None:
     memory[size] = [*memory.get(size, ()), item]  # a new list: others may be going through the old one
 
 
-def _only(name: str) -> Callable[[Any], tuple[Any]]:
-    return lambda value: (getattr(value, name),)
+def _tuples(getter: Callable[..., Callable[[Any], Any]], keys: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return `getter(*keys)`, attrgetter or itemgetter, which gets a tuple also for one key and for none."""
+    if len(keys) > 1:
+        return getter(*keys)
+    return lambda value: tuple(getter(key)(value) for key in keys)
 
 
 def _absent(_contents: bytes) -> None:
     return None
 
 
-def _decoder(kind: DerType, size: int) -> Callable[[bytes], Any]:
-    """Return what decodes contents of that size, in one call less where they are remembered."""
-    return kind.known if isinstance(kind, Remembered) and size <= MAX_REMEMBERED else kind.decode
+def _place(kind: DerType, start: int, begin: int, end: int, value: Any) -> _Place:
+    """Return the place of a field of this type that was found to hold `value`, its contents at data[begin:end]."""
+    if isinstance(kind, Labelled):
+        *numbers, octets = kind.values_of(value)
+        begin = end - len(octets)
+        return _Place(start, begin, begin, end, partial(kind._make, *numbers))
+    if isinstance(kind, Any_):
+        return _Place(start, begin, begin - len(header(kind.tag, end - begin)), end, bytes)
+    if isinstance(kind, Remembered) and end - begin <= MAX_REMEMBERED:
+        return _Place(start, begin, begin, end, kind.known)
+    return _Place(start, begin, begin, end, kind.decode)
 
 
 def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, int]:
@@ -459,35 +524,23 @@ def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, in
 class Labelled(Sequence):
     """SEQUENCE of numbers that come again, and an OCTET STRING at the end: a ciphertext, a checksum, a key.
 
-    What stands before the octets is remembered as a whole, with the numbers that it holds.
+    What stands before the octets, its label, is remembered as a whole, with the numbers that it holds: here where it is
+    written, in the layout of what is around it where it is read.
     """
 
     def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
         super().__init__(make, *fields)
-        self._labels: dict[int, list[tuple[bytes, list[Any]]]] = {}
         self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
 
-    def decode(self, contents: bytes) -> Any:
-        for label, numbers in self._labels.get(len(contents), ()):
-            start, octets = contents[: len(label)], contents[len(label) :]
-            if start == label:
-                return self.make([*numbers, bytes(octets)])
-        value = super().decode(contents)
-        *numbers, octets = self._values(value)
-        _remember(self._labels, len(contents), (bytes(contents[: len(contents) - len(octets)]), numbers))
-        return value
-
-    def encode(self, value: Any) -> bytes:
-        *numbers, octets = self._values(value)
-        encoded: bytes = self._label(len(octets), *numbers) + octets
+    def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
+        *numbers, octets = self.values_of(value)
+        encoded: bytes = self._label(tags, len(octets), *numbers) + octets
         return encoded
 
-    def _label_for(self, size: int, *numbers: int | None) -> bytes:
+    def _label_for(self, tags: tuple[int, ...], size: int, *numbers: int | None) -> bytes:
         """Return what stands before octets of that size."""
-        contents = [_ABSENT if numbers[at] is None else encode(numbers[at]) for at, encode in self._encoders[:-1]]
-        parts = self._headers_for(*[None if part is _ABSENT else len(part) for part in contents], size)
-        parts[1:-1:2] = contents
-        return b"".join(parts)
+        label = b"".join(map(_element, self.fields, numbers)) + _headers(self.fields[-1], size)
+        return headers_around(len(label) + size, tags) + label
 
 
 class SequenceOf:
@@ -540,7 +593,11 @@ class Remembered:
         return self.known(contents) if len(contents) <= MAX_REMEMBERED else self._inner.decode(contents)
 
 
-INT32 = Remembered(Integer(-(1 << 31), (1 << 31) - 1))
+class Lasting(Remembered):
+    """The same, where the value hardly ever changes from one message of a program to the next."""
+
+
+INT32 = Lasting(Integer(-(1 << 31), (1 << 31) - 1))
 UINT32 = Integer(0, (1 << 32) - 1)
 MICROSECONDS = Integer(0, 999_999)
 #: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
@@ -585,17 +642,33 @@ class Context(_Explicit):
     tag_class = 0xA0
 
 
-def _find_frame(kind: Any) -> tuple[tuple[int, ...], DerType]:
-    """Return the tags of a message, outermost first, and the type of what they enclose."""
+class _Frame(NamedTuple):
+    """How a message is read and written: the tags around what `schema` encloses, outermost first, and its methods."""
+
+    tags: tuple[int, ...]
+    recognise: Callable[[bytes], Any]
+    walk: Callable[[bytes, int], Any]
+    encode: Callable[[Any, tuple[int, ...]], bytes]
+
+
+def _find_frame(kind: Any) -> _Frame:
     schema: DerType = kind.schema
     tags = [schema.tag]
     while isinstance(schema, _Explicit):
         schema = schema.inner
         tags.append(schema.tag)
-    return tuple(tags), schema
+    if isinstance(schema, Sequence):
+        return _Frame(tuple(tags), schema.recognise, schema.walk, schema.encode)
+    body = schema
+
+    def encode(value: Any, tags: tuple[int, ...]) -> bytes:
+        contents = body.encode(value)
+        return headers_around(len(contents), tags) + contents
+
+    return _Frame(tuple(tags), lambda _: None, lambda data, start: body.decode(data[start:]), encode)
 
 
-_frame_of: Callable[[Any], tuple[tuple[int, ...], DerType]] = cache(_find_frame)
+_frame_of: Callable[[Any], _Frame] = cache(_find_frame)
 M = TypeVar("M", bound="Message")
 
 
@@ -609,21 +682,11 @@ class Message:
     def decode(cls: type[M], data: bytes) -> M:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
         data = bytes(data)
-        schema = cls.schema
         try:
             value: M
-            tags, body = _frame_of(cls)
-            head = headers_of(len(data), tags)
-            if head is not None and data.startswith(head):
-                value = body.decode(_part(data, len(head), len(data), tags[-1]))
-                return value
-            tag, start, end = read_header(data, 0, len(data))
-            if tag != schema.tag:
-                raise DecodeError(f"this is not a {cls.__name__}: tag 0x{tag:02x} instead of 0x{schema.tag:02x}")
-            if end != len(data):
-                raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
-            value = schema.decode(_part(data, start, end, tag))
-            return value
+            tags, recognise, walk, _ = _frame_of(cls)
+            value = recognise(data)
+            return walk(data, _enter(cls.__name__, tags, data)) if value is None else value
         except IndexError:  # a header cut off by the end of the data
             failure = DecodeError(f"the {cls.__name__} ends inside a field")
         except DecodeError as error:
@@ -634,6 +697,18 @@ class Message:
 
     def encode(self) -> bytes:
         """Return the DER bytes."""
-        tags, body = _frame_of(type(self))
-        contents = body.encode(self)
-        return headers_around(len(contents), tags) + contents
+        tags, _, _, encode = _frame_of(type(self))
+        return encode(self, tags)
+
+
+def _enter(name: str, tags: tuple[int, ...], data: bytes) -> int:
+    """Return where the contents start inside headers with `tags`, each of which must reach to the end of `data`."""
+    at = 0
+    for expected in tags:
+        tag, start, end = read_header(data, at, len(data))
+        if tag != expected:
+            raise DecodeError(f"this is not a {name}: tag 0x{tag:02x} instead of 0x{expected:02x}")
+        if end != len(data):
+            raise DecodeError(f"{len(data) - end} bytes follow the end of the {name}")
+        at = start
+    return at

@@ -29,6 +29,7 @@ from purekrb.messages.der import (
     KerberosFlags,
     KerberosTime,
     Key,
+    Lasting,
     Message,
     OctetString,
     Remembered,
@@ -58,10 +59,10 @@ __all__ = [
 
 PVNO = 5
 _PVNO = Integer(PVNO, PVNO)
-_STRING = Remembered(GeneralString())
+_STRING = Lasting(GeneralString())
 _OCTETS = OctetString()
 _TIME = Remembered(KerberosTime())
-_FLAGS = Remembered(KerberosFlags())
+_FLAGS = Lasting(KerberosFlags())
 _TICKET = Any_(TICKET_TAG)
 
 
