@@ -8,7 +8,7 @@ No clock and no randomness: both come in as arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -54,6 +54,7 @@ __all__ = [
 
 log = Log("purekrb.ap")
 PVNO = 5
+MICROSECOND = timedelta(microseconds=1)
 #: Opened tickets that one service key keeps; the oldest leaves.
 _MAX_OPENED = 256
 #: Tickets up to this size in bytes are taken apart once, however often they are presented.
@@ -93,8 +94,9 @@ class SentApReq:
 class AcceptedApReq:
     """A verified AP-REQ: whose it is, for which service, and what it agreed on.
 
-    `service` is the principal of `key`, which decrypted the ticket, never the ticket's cleartext name. `etypes` is the
-    initiator's EtypeList (RFC 4537), () where it sent none. `relevant` holds the authenticator's authorization data.
+    `service` is the principal of `key`, which decrypted the ticket, never the ticket's cleartext name. `sent` is when
+    the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC 4537), () where it sent
+    none. `relevant` holds the authenticator's authorization data.
     """
 
     client: Principal
@@ -102,6 +104,7 @@ class AcceptedApReq:
     key: EncryptionKey
     ticket: EncTicketPart
     authenticator: Authenticator
+    sent: datetime
     ap_options: int
     etypes: tuple[int, ...]
     relevant: tuple[AuthorizationDataEntry, ...]
@@ -137,11 +140,12 @@ def build_ap_req(
     `now` is the KDC's time (aware UTC, with microseconds), unique to this authenticator. `etypes` are the session key
     etypes that the acceptor may choose its subkey from.
     """
-    ctime = now.replace(microsecond=0)
+    cusec = now.microsecond
+    ctime = now - cusec * MICROSECOND  # a quarter of the time that `replace` takes
     client, authorization_data = ticket.client, _offer(etypes) if mutual else None
     # The fields of messages by their order, as in the ASN.1: by name, making one takes twice as long.
     authenticator = Authenticator(
-        PVNO, client.realm, client.name, cksum, now.microsecond, ctime, subkey, seq_number, authorization_data
+        PVNO, client.realm, client.name, cksum, cusec, ctime, subkey, seq_number, authorization_data
     )
     cipher = _encrypt(ticket.session_key, _AUTHENTICATOR, authenticator.encode(), random)
     options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
@@ -154,7 +158,7 @@ def build_ap_req(
             etype_name(ticket.session_key.etype),
             "mutual authentication required" if mutual else "no mutual authentication",
         )
-    return SentApReq(message, ctime, now.microsecond)
+    return SentApReq(message, ctime, cusec)
 
 
 def accept_ap_req(
@@ -181,7 +185,7 @@ def accept_ap_req(
         raise _refuse(
             ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
         )
-    entry, opened = _decrypt_ticket(ticket, list(keys), service, permitted_etypes)
+    entry, opened = _decrypt_ticket(ticket, keys, service, permitted_etypes)
     enc_ticket = opened.part
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
@@ -189,7 +193,7 @@ def accept_ap_req(
     authenticator = _decrypt_authenticator(request, session_key)
     if authenticator.cname != enc_ticket.cname or authenticator.crealm != enc_ticket.crealm:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
-    sent = authenticator.ctime + timedelta(microseconds=authenticator.cusec)
+    sent = authenticator.ctime + authenticator.cusec * MICROSECOND
     if abs(now - sent) > clock_skew:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_SKEW,
@@ -222,6 +226,7 @@ def accept_ap_req(
         entry.key,
         enc_ticket,
         authenticator,
+        sent,
         request.ap_options,
         etypes,
         relevant,
@@ -231,8 +236,7 @@ def accept_ap_req(
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
     """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
-    made = accepted.authenticator.ctime + timedelta(microseconds=accepted.authenticator.cusec)
-    cache.remember(accepted.replay_tag, made, now)
+    cache.remember(accepted.replay_tag, accepted.sent, now)
     log.debug("the authenticator is new to the replay cache")
 
 
@@ -357,32 +361,47 @@ def _same_kvno(wanted: int, held: int) -> bool:
 
 
 def _decrypt_ticket(
-    ticket: Ticket, keys: list[ServiceKey], service: Principal | None, permitted: tuple[int, ...]
+    ticket: Ticket, keys: ServiceKeys, service: Principal | None, permitted: tuple[int, ...]
 ) -> tuple[ServiceKey, OpenedTicket]:
     """Return the service key that decrypts the ticket, and the opened ticket.
 
     Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
     accounts with several names) the other keys that this acceptor answers for.
     """
-    name = ticket.sname.principal(ticket.realm)
-    kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
-    ours = [entry for entry in keys if service is None or _matches(service, entry.principal)]
+    etype, kvno, cipher = ticket.enc_part.etype, ticket.enc_part.kvno, ticket.enc_part.cipher
     if log.on:
-        log.debug("ticket for %s, %s kvno %s; keys to choose from: %d", name, etype_name(etype), kvno, len(ours))
+        log.debug(
+            "ticket for %s, %s kvno %s; keys to choose from: %d",
+            ticket.sname.principal(ticket.realm),
+            etype_name(etype),
+            kvno,
+            len(_answered_for(keys, service)),
+        )
     _permit(etype, permitted, "the ticket")
-
-    def rank(entry: ServiceKey) -> tuple[bool, bool, int]:
-        return entry.principal != name, kvno is not None and not _same_kvno(kvno, entry.kvno), -entry.kvno
-
-    candidates = [entry for entry in ours if entry.key.etype == etype]
+    candidates = [
+        entry for entry in keys if entry.key.etype == etype and (service is None or _matches(service, entry.principal))
+    ]
     if len(candidates) > 1:
-        candidates.sort(key=rank)
+        candidates.sort(key=_by_likelihood(ticket))
     for entry in candidates:
         try:
-            return entry, _open_ticket(entry.key, ticket.enc_part.cipher)
+            return entry, _open_ticket(entry.key, cipher)
         except IntegrityError:
             log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
-    raise _why_no_key(ticket, name, keys, ours, service)
+    raise _why_no_key(ticket, keys, service)
+
+
+def _answered_for(keys: ServiceKeys, service: Principal | None) -> list[ServiceKey]:
+    return [entry for entry in keys if service is None or _matches(service, entry.principal)]
+
+
+def _by_likelihood(ticket: Ticket) -> Callable[[ServiceKey], tuple[bool, bool, int]]:
+    name, kvno = ticket.sname.principal(ticket.realm), ticket.enc_part.kvno
+    return lambda entry: (
+        entry.principal != name,
+        kvno is not None and not _same_kvno(kvno, entry.kvno),
+        -entry.kvno,
+    )
 
 
 @lru_cache(maxsize=_MAX_OPENED)
@@ -408,9 +427,8 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     return opened
 
 
-def _why_no_key(
-    ticket: Ticket, name: Principal, keys: list[ServiceKey], ours: list[ServiceKey], service: Principal | None
-) -> ApError:
+def _why_no_key(ticket: Ticket, keys: ServiceKeys, service: Principal | None) -> ApError:
+    name, ours = ticket.sname.principal(ticket.realm), _answered_for(keys, service)
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
     named = [entry for entry in ours if entry.principal == name]
     if not named:

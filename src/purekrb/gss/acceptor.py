@@ -54,6 +54,7 @@ __all__ = ["Acceptor"]
 log = Log("purekrb.gss")
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
+_GSSAPI, _RC4_HMAC = int(ChecksumType.GSSAPI), int(EncryptionType.RC4_HMAC)
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 
@@ -224,7 +225,9 @@ class Acceptor(SecurityContext):
             now=moment,
             peer_address=self._peer_address,
         )
-        self._keep_until_end(accepted.authenticator.subkey)  # the ticket's key is kept with the service's
+        ticket, subkey = accepted.ticket, accepted.authenticator.subkey
+        if subkey is not None:
+            self._secrets.append(subkey)  # the ticket's key is kept with the service's
         if self._require_pac:
             self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
@@ -235,44 +238,34 @@ class Acceptor(SecurityContext):
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
         if checksum.delegation is not None and self._accept_delegation:
-            keys = (accepted.ticket.key, accepted.authenticator.subkey)
-            tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
+            keys = (ticket.key,) if subkey is None else (ticket.key, subkey)
+            tickets = read_krb_cred(checksum.delegation, keys)
             self._delegated = _credential(tickets)
             log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
-        self._relevant, self._authorization_data = accepted.relevant, accepted.ticket.authorization_data or ()
+        self._relevant, self._authorization_data = accepted.relevant, ticket.authorization_data or ()
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
-        self._starttime = accepted.ticket.starttime or accepted.ticket.authtime
-        self._endtime = accepted.ticket.endtime
+        self._starttime = ticket.starttime or ticket.authtime
+        self._endtime = ticket.endtime
         return accepted
 
     def _reply(self, accepted: AcceptedApReq) -> tuple[bytes | None, MessageProtection]:
         initiator_seq = accepted.authenticator.seq_number or 0
         initiator_key = accepted.authenticator.subkey or accepted.ticket.key
         if not self._flags & _MUTUAL:
-            return None, self._protect(
-                initiator_key,
-                initiator=False,
-                initiator_key=initiator_key,
-                acceptor_subkey=False,
-                send_seq=initiator_seq,
-                receive_seq=initiator_seq,
-            )
+            return None, self._protect(initiator_key, initiator_key, False, initiator_seq, initiator_seq)
         etype = self._subkey_etype(accepted, initiator_key.etype)
         # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
-        plain_rc4 = etype == initiator_key.etype == EncryptionType.RC4_HMAC
-        subkey = None if plain_rc4 else crypto.random_key(etype, self._random)
-        self._keep_until_end(subkey)
+        plain_rc4 = etype == initiator_key.etype == _RC4_HMAC
+        subkey = None
+        if not plain_rc4:
+            subkey = crypto.random_key(etype, self._random)
+            self._secrets.append(subkey)
         self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
         reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
         return self._framed(TOK_AP_REP, reply), self._protect(
-            subkey or initiator_key,
-            initiator=False,
-            initiator_key=initiator_key,
-            acceptor_subkey=subkey is not None,
-            send_seq=self._seq_number,
-            receive_seq=initiator_seq,
+            subkey or initiator_key, initiator_key, subkey is not None, self._seq_number, initiator_seq
         )
 
     def _framed(self, tok_id: bytes, message: bytes) -> bytes:
@@ -280,13 +273,16 @@ class Acceptor(SecurityContext):
 
     def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
         """Choose the initiator's first etype that is permitted here. Source: RFC 4537 3."""
-        return next((etype for etype in accepted.etypes if etype in self._permitted_etypes), default)
+        for etype in accepted.etypes:
+            if etype in self._permitted_etypes:
+                return etype
+        return default
 
     def _checksum(self, accepted: AcceptedApReq) -> GssChecksum:
         cksum = accepted.authenticator.cksum
         if cksum is None:  # flags all off, no bindings: `require` decides. Source: MS-KILE 3.4.5.1
             return GssChecksum(0)
-        if cksum.cksumtype != ChecksumType.GSSAPI:
+        if cksum.cksumtype != _GSSAPI:
             raise ApError(
                 f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: it was made for "
                 "another protocol than GSS-API",

@@ -60,6 +60,9 @@ class _State(enum.Enum):
     EXPORTED = "exported: it goes on where it was imported"
 
 
+_STEPPING = (_State.NEW, _State.WAITING)
+
+
 class MessageProtection(Protocol):
     """What a context needs of the tokens of its etype; the methods are those of SecurityContext."""
 
@@ -134,12 +137,14 @@ class SecurityContext:
         Raises ContextError when the context is established, failed or closed already.
         """
         with self._step_lock:
-            if self._state not in (_State.NEW, _State.WAITING):
+            if self._state not in _STEPPING:
                 raise ContextError(f"this context takes no token: it is {self._state.value}")
             try:
-                if in_token is not None and len(in_token) > MAX_TOKEN:
-                    raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
-                return self._advance(None if in_token is None else _bytes(in_token))
+                if in_token is not None:
+                    if len(in_token) > MAX_TOKEN:
+                        raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
+                    in_token = _bytes(in_token)
+                return self._advance(in_token)
             except BaseException as error:
                 self._end(_State.FAILED)
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
@@ -385,15 +390,9 @@ class SecurityContext:
         self._flags = state.flags
         self._initiator_name, self._acceptor_name = state.initiator, state.acceptor
         self._starttime, self._endtime = state.starttime, state.endtime
-        self._keep_until_end(state.initiator_key)
+        self._secrets.append(state.initiator_key)
         self._protection = self._protect(
-            state.key,
-            initiator=state.role == "initiator",
-            initiator_key=state.initiator_key,
-            acceptor_subkey=state.acceptor_subkey,
-            send_seq=state.send_seq,
-            receive_seq=state.receive_seq,
-            seen=state.seen,
+            state.key, state.initiator_key, state.acceptor_subkey, state.send_seq, state.receive_seq, state.seen
         )
         self._expires = state.expires
         self._begin_messages()
@@ -408,11 +407,6 @@ class SecurityContext:
         for key in self._secrets:
             key.wipe()
         self._secrets.clear()
-
-    def _keep_until_end(self, *keys: EncryptionKey | None) -> None:
-        for key in keys:
-            if key is not None:
-                self._secrets.append(key)
 
     def __repr__(self) -> str:
         names = f", {self._initiator_name} -> {self._acceptor_name}" if self.established else ""
@@ -448,8 +442,6 @@ class SecurityContext:
     def _protect(
         self,
         key: EncryptionKey,
-        *,
-        initiator: bool,
         initiator_key: EncryptionKey,
         acceptor_subkey: bool,
         send_seq: int,
@@ -458,12 +450,9 @@ class SecurityContext:
     ) -> MessageProtection:
         """Return what protects messages with `key`, on which both sides have agreed."""
         # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
-        for secret in self._secrets:
-            if secret is key:
-                break
-        else:
+        if id(key) not in map(id, self._secrets):
             key = _copy(key)
-            self._keep_until_end(key)
+            self._secrets.append(key)
         self._key = key
         self._initiator_key = initiator_key
         self._acceptor_subkey = acceptor_subkey
@@ -472,8 +461,8 @@ class SecurityContext:
         if key.etype not in protections:
             raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
         return protections[key.etype](
-            self._key,
-            initiator=initiator,
+            key,
+            initiator=self._role == "initiator",
             acceptor_subkey=acceptor_subkey,
             send_seq=send_seq,
             receive_seq=receive_seq,

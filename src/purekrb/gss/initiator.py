@@ -33,7 +33,7 @@ log = Log("purekrb.gss")
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
 )
-_OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
+_OK_AS_DELEGATE, _GSSAPI = int(TicketFlags.OK_AS_DELEGATE), int(ChecksumType.GSSAPI)
 
 
 class Initiator(SecurityContext):
@@ -114,36 +114,40 @@ class Initiator(SecurityContext):
 
     def _first_token(self) -> bytes:
         ticket = self._ticket
-        self._permit(ticket.session_key.etype)
-        if self._enforce_expiry and self._clock() + ticket.time_offset > ticket.endtime:
+        session_key = ticket.session_key
+        etype = session_key.etype
+        if etype not in self._permitted_etypes:
+            raise PolicyError(
+                f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
+                "or pass permitted_etypes"
+            )
+        moment = unique_now(self._clock) + ticket.time_offset
+        if self._enforce_expiry and moment > ticket.endtime:
             raise ContextExpiredError(
                 f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
             )
-        self._subkey = crypto.random_key(ticket.session_key.etype, self._random)
-        self._keep_until_end(self._subkey)
-        self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
-        moment = unique_now(self._clock) + ticket.time_offset
-        delegation = None
-        if self._flags & _DELEG and self._forwarded_tgt is not None:
-            delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
-            log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
+        flags, random = self._flags, self._random
+        self._subkey = subkey = crypto.random_key(etype, random)
+        self._secrets.append(subkey)
+        self._seq_number = seq_number = int.from_bytes(unpredictable(random, 4), "big")
         bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
-        checksum = GssChecksum(self._flags, bindings, delegation).encode()
-        self._sent = build_ap_req(
+        if flags & _DELEG and self._forwarded_tgt is not None:
+            delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
+            log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
+            cksum = Checksum(_GSSAPI, GssChecksum(flags, bindings, delegation).encode())
+        else:
+            cksum = _without_delegation(flags, bindings)
+        self._sent = sent = build_ap_req(
             ticket,
-            cksum=Checksum(ChecksumType.GSSAPI, checksum),
-            subkey=self._subkey,
-            seq_number=self._seq_number,
-            mutual=bool(self._flags & _MUTUAL),
-            etypes=self._offered_etypes(),
+            cksum=cksum,
+            subkey=subkey,
+            seq_number=seq_number,
+            mutual=bool(flags & _MUTUAL),
+            etypes=_own_first(etype, self._permitted_etypes),
             now=moment,
-            random=self._random,
+            random=random,
         )
-        return self._sent.message if self._flags & _DCE_STYLE else frame(TOK_AP_REQ, self._sent.message)
-
-    def _offered_etypes(self) -> tuple[int, ...]:
-        """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. RFC 4537 3."""
-        return _own_first(int(self._ticket.session_key.etype), self._permitted_etypes)
+        return sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
 
     def _take_reply(self, token: bytes) -> tuple[bytes | None, MessageProtection]:
         dce_style = bool(self._flags & _DCE_STYLE)
@@ -155,7 +159,8 @@ class Initiator(SecurityContext):
         if self._sent is None:
             raise ContextError("no AP-REQ was sent")
         part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
-        self._keep_until_end(part.subkey)
+        if part.subkey is not None:
+            self._secrets.append(part.subkey)
         service_seq = 0 if part.seq_number is None else part.seq_number
         protection = self._finish(part.subkey, service_seq)
         third_leg = None
@@ -169,26 +174,24 @@ class Initiator(SecurityContext):
         initiator_key = self._subkey or self._ticket.session_key
         protection = self._protect(
             acceptor_subkey or initiator_key,
-            initiator=True,
-            initiator_key=initiator_key,
-            acceptor_subkey=acceptor_subkey is not None,
-            send_seq=self._seq_number,
-            receive_seq=receive_seq,
+            initiator_key,
+            acceptor_subkey is not None,
+            self._seq_number,
+            receive_seq,
         )
-        if self._expires is not None:
+        if self._expires is not None and self._ticket.time_offset:
             with suppress(OverflowError):  # the year 9999 may mean "never"
                 self._expires -= self._ticket.time_offset
         return protection
 
-    def _permit(self, etype: int) -> None:
-        if etype not in self._permitted_etypes:
-            raise PolicyError(
-                f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
-                "or pass permitted_etypes"
-            )
+
+@lru_cache(maxsize=16)
+def _without_delegation(flags: int, bindings: bytes) -> Checksum:
+    return Checksum(_GSSAPI, GssChecksum(flags, bindings).encode())
 
 
 @lru_cache(maxsize=16)
 def _own_first(own: int, permitted: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. Source: RFC 4537 3."""
     others = tuple(etype for etype in permitted if etype != own)
     return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)

@@ -424,13 +424,9 @@ class Sequence:
                 raise DecodeError("an extension field is out of order")
             last = tag & 0x1F
 
-    def values_of(self, value: Any) -> tuple[Any, ...]:
-        """Return the values of the fields."""
-        return value if self._is_record else self._attributes(value)
-
     def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
         """Return the contents that encode `value`, behind headers with `tags`, outermost first."""
-        values = self.values_of(value)
+        values = value if self._is_record else self._attributes(value)
         fresh = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._fresh]
         sizes: list[int | None] = [*map(len, fresh)]
         if 0 in sizes:  # what is absent is not the same as what is there and empty
@@ -493,7 +489,7 @@ def _absent(_contents: bytes) -> None:
 def _place(kind: DerType, start: int, begin: int, end: int, value: Any) -> _Place:
     """Return the place of a field of this type that was found to hold `value`, its contents at data[begin:end]."""
     if isinstance(kind, Labelled):
-        *numbers, octets = kind.values_of(value)
+        *numbers, octets = kind._attributes(value)
         begin = end - len(octets)
         return _Place(start, begin, begin, end, partial(kind._make, *numbers))
     if isinstance(kind, Any_):
@@ -533,7 +529,7 @@ class Labelled(Sequence):
         self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
 
     def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
-        *numbers, octets = self.values_of(value)
+        *numbers, octets = value if self._is_record else self._attributes(value)
         encoded: bytes = self._label(tags, len(octets), *numbers) + octets
         return encoded
 

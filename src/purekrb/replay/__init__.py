@@ -23,7 +23,7 @@ BUCKET = 300
 #: How long an authenticator is remembered, in seconds: four times the usual skew, so that a clock that is set back by
 #: ten minutes does not let a replay through.
 KEEP = 1200
-_BUCKET, _KEEP = timedelta(seconds=BUCKET), timedelta(seconds=KEEP)
+_KEEP = timedelta(seconds=KEEP)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -39,12 +39,13 @@ class ReplayCache(Protocol):
 
 def bucket_of(ctime: datetime) -> int:
     """Return the bucket of an authenticator: the same for each presentation of it, whatever the clock says then."""
-    return (ctime - _EPOCH) // _BUCKET
+    age = ctime - _EPOCH
+    return (age.days * 86400 + age.seconds) // BUCKET  # dividing timedeltas takes three times as long
 
 
 def oldest_bucket(now: datetime) -> int:
     """Return the oldest bucket that is still kept at `now`."""
-    return (now - _EPOCH - _KEEP) // _BUCKET
+    return bucket_of(now - _KEEP)
 
 
 def replayed() -> ReplayError:
