@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from purekrb import crypto
@@ -54,7 +55,10 @@ __all__ = ["Acceptor"]
 log = Log("purekrb.gss")
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
+_SECOND = timedelta(seconds=1)
 _GSSAPI, _RC4_HMAC = int(ChecksumType.GSSAPI), int(EncryptionType.RC4_HMAC)
+#: Checksums up to this size in bytes, which have no delegation, are the same from one client to the next.
+_MAX_KNOWN_CHECKSUM = 24
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 
@@ -102,21 +106,14 @@ class Acceptor(SecurityContext):
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
-        super().__init__(
-            mechanism=mechanism,
-            channel_bindings=channel_bindings,
-            permitted_etypes=permitted_etypes,
-            enforce_expiry=enforce_expiry,
-            clock=clock,
-            random=random,
-        )
+        super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
         self._keys = keytab
         self._replay_cache = default_replay_cache() if replay_cache is None else replay_cache
         self._require_bindings = require_channel_bindings
         self._service = Principal.parse(service) if isinstance(service, str) else service
-        self._clock_skew = timedelta(seconds=clock_skew)
+        self._clock_skew = clock_skew * _SECOND
         self._require = int(require)
         self._peer_address = peer_address
         self._require_pac = require_pac
@@ -288,7 +285,8 @@ class Acceptor(SecurityContext):
                 "another protocol than GSS-API",
                 code=ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
             )
-        return GssChecksum.decode(cksum.checksum)
+        data = cksum.checksum
+        return _read_checksum(data) if len(data) <= _MAX_KNOWN_CHECKSUM else GssChecksum.decode(data)
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
@@ -349,6 +347,9 @@ class Acceptor(SecurityContext):
             e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
         )
         return self._framed(TOK_KRB_ERROR, error.encode())
+
+
+_read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:

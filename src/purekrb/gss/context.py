@@ -111,7 +111,6 @@ class SecurityContext:
 
     def __init__(
         self,
-        *,
         mechanism: str,
         channel_bindings: ChannelBindings | None,
         permitted_etypes: tuple[int, ...],

@@ -65,14 +65,7 @@ class Initiator(SecurityContext):
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
-        super().__init__(
-            mechanism=mechanism,
-            channel_bindings=channel_bindings,
-            permitted_etypes=permitted_etypes,
-            enforce_expiry=enforce_expiry,
-            clock=clock,
-            random=random,
-        )
+        super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._initiator_name = service_ticket.client

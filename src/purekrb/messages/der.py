@@ -321,13 +321,14 @@ class _Absent(bytes):
 _ABSENT = _Absent()
 
 
-class _Layout(NamedTuple):
-    """Where the headers and the contents of a SEQUENCE's fields stand that has been accepted."""
-
-    headers: Callable[[bytes], tuple[bytes, ...]]
-    expected: tuple[bytes, ...]
-    contents: Callable[[bytes], tuple[bytes, ...]]
-    decoders: tuple[tuple[int, Callable[[bytes], Any]], ...]
+#: Where the headers and the contents of a SEQUENCE's fields stand that has been accepted: what cuts the headers out of
+#: data, what they are, what cuts the contents out, and what decodes these. A plain tuple is quicker to take apart.
+_Layout = tuple[
+    Callable[[bytes], tuple[bytes, ...]],
+    tuple[bytes, ...],
+    Callable[[bytes], tuple[bytes, ...]],
+    tuple[tuple[int, Callable[[bytes], Any]], ...],
+]
 
 
 class _Place(NamedTuple):
@@ -373,10 +374,10 @@ class Sequence:
 
     def recognise(self, data: bytes) -> Any:
         """Return the value of data whose layout is remembered, else None."""
-        for layout in self._layouts.get(len(data), ()):
-            if layout.headers(data) == layout.expected:
-                parts = layout.contents(data)
-                return self.make([decode(parts[at]) for at, decode in layout.decoders])
+        for headers, expected, contents, decoders in self._layouts.get(len(data), ()):
+            if headers(data) == expected:
+                parts = contents(data)
+                return self.make([decode(parts[at]) for at, decode in decoders])
         return None
 
     def walk(self, data: bytes, start: int) -> Any:
@@ -411,7 +412,7 @@ class Sequence:
     def _learn(self, data: bytes, places: list[_Place]) -> None:
         headers = struct.Struct("".join(f"{p.begin - p.start}s{p.end - p.begin}x" for p in places)).unpack
         parts = struct.Struct("".join(f"{p.contents - p.start}x{p.end - p.contents}s" for p in places)).unpack
-        layout = _Layout(headers, headers(data), parts, tuple(enumerate(p.decode for p in places)))
+        layout = headers, headers(data), parts, tuple(enumerate(p.decode for p in places))
         _remember(self._layouts, len(data), layout)
 
     def _skip_extensions(self, data: bytes, at: int, stop: int) -> None:
@@ -477,9 +478,10 @@ def _remember(memory: dict[int, list[T]], size: int, item: T) -> None:
 
 def _tuples(getter: Callable[..., Callable[[Any], Any]], keys: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
     """Return `getter(*keys)`, attrgetter or itemgetter, which gets a tuple also for one key and for none."""
-    if len(keys) > 1:
-        return getter(*keys)
-    return lambda value: tuple(getter(key)(value) for key in keys)
+    if not keys:
+        return lambda _: ()
+    got = getter(*keys)
+    return got if len(keys) > 1 else lambda value: (got(value),)
 
 
 def _absent(_contents: bytes) -> None:
@@ -638,13 +640,14 @@ class Context(_Explicit):
     tag_class = 0xA0
 
 
-class _Frame(NamedTuple):
-    """How a message is read and written: the tags around what `schema` encloses, outermost first, and its methods."""
-
-    tags: tuple[int, ...]
-    recognise: Callable[[bytes], Any]
-    walk: Callable[[bytes, int], Any]
-    encode: Callable[[Any, tuple[int, ...]], bytes]
+#: How a message is read and written: the tags around what its schema encloses, outermost first; what recognises it
+#: (see `Sequence`), else walks it; what encodes it.
+_Frame = tuple[
+    tuple[int, ...],
+    Callable[[bytes], Any],
+    Callable[[bytes, int], Any],
+    Callable[[Any, tuple[int, ...]], bytes],
+]
 
 
 def _find_frame(kind: Any) -> _Frame:
@@ -654,14 +657,14 @@ def _find_frame(kind: Any) -> _Frame:
         schema = schema.inner
         tags.append(schema.tag)
     if isinstance(schema, Sequence):
-        return _Frame(tuple(tags), schema.recognise, schema.walk, schema.encode)
+        return tuple(tags), schema.recognise, schema.walk, schema.encode
     body = schema
 
     def encode(value: Any, tags: tuple[int, ...]) -> bytes:
         contents = body.encode(value)
         return headers_around(len(contents), tags) + contents
 
-    return _Frame(tuple(tags), lambda _: None, lambda data, start: body.decode(data[start:]), encode)
+    return tuple(tags), lambda _: None, lambda data, start: body.decode(data[start:]), encode
 
 
 _frame_of: Callable[[Any], _Frame] = cache(_find_frame)

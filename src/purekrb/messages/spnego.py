@@ -12,10 +12,10 @@ from purekrb.messages.der import (
     Field,
     GeneralString,
     KerberosFlags,
+    Lasting,
     Message,
     ObjectIdentifier,
     OctetString,
-    Remembered,
     Sequence,
     SequenceOf,
     tlv,
@@ -29,10 +29,10 @@ MAX_MECHANISMS = 64
 
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
-_MECH_TYPES = Remembered(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
+_MECH_TYPES = Lasting(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
 _FIRST_FIELDS = (
     Field(0, "mech_types", _MECH_TYPES),
-    Field(1, "req_flags", KerberosFlags(), optional=True),
+    Field(1, "req_flags", Lasting(KerberosFlags()), optional=True),
     Field(2, "mech_token", _OCTETS, optional=True),
 )
 
@@ -114,8 +114,8 @@ NegTokenResp.schema = Context(
     1,
     Sequence(
         NegTokenResp,
-        Field(0, "neg_state", Enumerated(0, 3), optional=True),
-        Field(1, "supported_mech", _OID, optional=True),
+        Field(0, "neg_state", Lasting(Enumerated(0, 3)), optional=True),
+        Field(1, "supported_mech", Lasting(_OID), optional=True),
         Field(2, "response_token", _OCTETS, optional=True),
         Field(3, "mech_list_mic", _OCTETS, optional=True),
     ),
