@@ -321,20 +321,22 @@ class _Absent(bytes):
 _ABSENT = _Absent()
 
 
-#: Where the headers and the contents of a SEQUENCE's fields stand that has been accepted: what cuts the headers out of
-#: data, what they are, what cuts the contents out, and what decodes these. A plain tuple is quicker to take apart.
+#: A layout of a SEQUENCE that has been accepted: what cuts out of data the bytes that never change, which these are,
+#: what cuts out the other contents, the values with a place for what these decode to, and of each of these its place,
+#: its number among the contents, and what decodes it. A plain tuple is quicker to take apart than a named one.
 _Layout = tuple[
     Callable[[bytes], tuple[bytes, ...]],
     tuple[bytes, ...],
     Callable[[bytes], tuple[bytes, ...]],
-    tuple[tuple[int, Callable[[bytes], Any]], ...],
+    list[Any],
+    tuple[tuple[int, int, Callable[[bytes], Any]], ...],
 ]
 
 
 class _Place(NamedTuple):
-    """A field in data: its headers are data[start:begin], `decode` takes data[contents:end]."""
+    """A field that changes: its headers end at `begin`; `decode` takes data[contents:end] and gives value `at`."""
 
-    start: int
+    at: int
     begin: int
     contents: int
     end: int
@@ -347,8 +349,8 @@ class Sequence:
     `extensible` skips unknown fields at the end, for types whose ASN.1 ends in "...".
 
     Each accepted layout is remembered by the size of the data. Data whose headers are, byte by byte, those of a
-    remembered layout have the same fields in the same places; only the values are still to be read. So it is with
-    writing: fields that are the same in each message of a program are remembered with all headers.
+    remembered layout have the same fields in the same places; only the values are still to be read. Fields that are the
+    same in each message of a program (`Lasting`) count as headers. So it is with writing.
     """
 
     tag = 0x30
@@ -374,10 +376,12 @@ class Sequence:
 
     def recognise(self, data: bytes) -> Any:
         """Return the value of data whose layout is remembered, else None."""
-        for headers, expected, contents, decoders in self._layouts.get(len(data), ()):
-            if headers(data) == expected:
-                parts = contents(data)
-                return self.make([decode(parts[at]) for at, decode in decoders])
+        for unchanged, expected, contents, values, places in self._layouts.get(len(data), ()):
+            if unchanged(data) == expected:
+                found, parts = values.copy(), contents(data)
+                for at, number, decode in places:
+                    found[at] = decode(parts[number])
+                return self.make(found)
         return None
 
     def walk(self, data: bytes, start: int) -> Any:
@@ -394,26 +398,34 @@ class Sequence:
                 begin, end = _explicit_field(data, at, kind.tag, name)
                 if end > stop:
                     raise DecodeError(f"field {name} reaches past the end of its SEQUENCE")
-                values.append(kind.decode(_part(data, begin, end, kind.tag)))
-                places.append(_place(kind, at, begin, end, values[-1]))
+                value = kind.decode(_part(data, begin, end, kind.tag))
+                if not isinstance(kind, Lasting) or end - begin > MAX_REMEMBERED:
+                    places.append(_place(len(values), kind, begin, end, value))
+                values.append(value)
                 at = end
             elif optional:
                 values.append(None)
-                places.append(_Place(at, at, at, at, _absent))
             else:
                 raise DecodeError(f"field {name} is missing, repeated or out of order")
         if at == stop:
-            places[0] = places[0]._replace(start=0)
-            self._learn(data, places)
+            self._learn(data, values, places)
         else:
             self._skip_extensions(data, at, stop)
         return self.make(values)
 
-    def _learn(self, data: bytes, places: list[_Place]) -> None:
-        headers = struct.Struct("".join(f"{p.begin - p.start}s{p.end - p.begin}x" for p in places)).unpack
-        parts = struct.Struct("".join(f"{p.contents - p.start}x{p.end - p.contents}s" for p in places)).unpack
-        layout = headers, headers(data), parts, tuple(enumerate(p.decode for p in places))
-        _remember(self._layouts, len(data), layout)
+    def _learn(self, data: bytes, values: list[Any], places: list[_Place]) -> None:
+        unchanged, contents, end = "", "", 0
+        for place in places:
+            unchanged += f"{place.begin - end}s{place.end - place.begin}x"
+            contents += f"{place.contents - end}x{place.end - place.contents}s"
+            end = place.end
+        cut = struct.Struct(f"{unchanged}{len(data) - end}s").unpack
+        cut_contents = struct.Struct(f"{contents}{len(data) - end}x").unpack
+        values = list(values)
+        for place in places:
+            values[place.at] = None  # it may be secret
+        decoders = tuple((place.at, number, place.decode) for number, place in enumerate(places))
+        _remember(self._layouts, len(data), (cut, cut(data), cut_contents, values, decoders))
 
     def _skip_extensions(self, data: bytes, at: int, stop: int) -> None:
         if not self.extensible:
@@ -484,21 +496,17 @@ def _tuples(getter: Callable[..., Callable[[Any], Any]], keys: list[Any]) -> Cal
     return got if len(keys) > 1 else lambda value: (got(value),)
 
 
-def _absent(_contents: bytes) -> None:
-    return None
-
-
-def _place(kind: DerType, start: int, begin: int, end: int, value: Any) -> _Place:
+def _place(at: int, kind: DerType, begin: int, end: int, value: Any) -> _Place:
     """Return the place of a field of this type that was found to hold `value`, its contents at data[begin:end]."""
     if isinstance(kind, Labelled):
         *numbers, octets = kind._attributes(value)
         begin = end - len(octets)
-        return _Place(start, begin, begin, end, partial(kind._make, *numbers))
+        return _Place(at, begin, begin, end, partial(kind._make, *numbers))
     if isinstance(kind, Any_):
-        return _Place(start, begin, begin - len(header(kind.tag, end - begin)), end, bytes)
+        return _Place(at, begin, begin - len(header(kind.tag, end - begin)), end, bytes)
     if isinstance(kind, Remembered) and end - begin <= MAX_REMEMBERED:
-        return _Place(start, begin, begin, end, kind.known)
-    return _Place(start, begin, begin, end, kind.decode)
+        return _Place(at, begin, begin, end, kind.known)
+    return _Place(at, begin, begin, end, kind.decode)
 
 
 def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, int]:
