@@ -15,7 +15,7 @@ from purekrb.errors import IntegrityError
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
-_DATA = slice(BLOCK, -BLOCK)
+_BEHIND_CONFOUNDER, _DATA, _LAST = slice(BLOCK, None), slice(BLOCK, -BLOCK), slice(-BLOCK, None)
 _LARGE_BODY = LARGE + BLOCK  # with the confounder
 
 
@@ -72,7 +72,7 @@ class AesUsageCipher:
         start = end - BLOCK
         if start < 0:
             raise IntegrityError
-        return self._decrypt(ciphertext[:start], ciphertext[start:end], ciphertext[end:])[BLOCK:]
+        return self.open(ciphertext[:start], ciphertext[start:end], ciphertext[end:])
 
     def checksum(self, data: bytes, suffix: bytes = b"") -> bytes:
         """Return the checksum over data | suffix."""
@@ -111,21 +111,37 @@ class AesUsageCipher:
             token[:head] = b"".join((header, last, state.finalize()[self._mac]))
         return buffer.getvalue()
 
-    def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> bytes:
+    def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes = b"") -> bytes:
         """Return the data of what `seal` made with `suffix`, given in the order of the ciphertext.
 
-        `last` and `suffix` have 16 bytes.
+        `last` has 16 bytes, `suffix` 16 or none.
         Raises IntegrityError, also for another suffix: which it is, is no secret once the MAC is verified.
         """
-        if len(body) < _LARGE_BODY:
-            message = self._decrypt(body, last, mac)
-            if not message.endswith(suffix, BLOCK):
+        if len(body) >= _LARGE_BODY and suffix:
+            buffer = BytesIO(bytes(len(body) - BLOCK))
+            with buffer.getbuffer() as out:
+                self.open_into(out, body, last, mac, suffix)
+            return buffer.getvalue()
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        state = integrity.copy()
+        if self._encrypt_then_mac:
+            state.update(b"".join((body, last)))
+            if not hmac.compare_digest(state.finalize()[self._mac], mac):
                 raise IntegrityError
-            return message[_DATA]
-        buffer = BytesIO(bytes(len(body) - BLOCK))
-        with buffer.getbuffer() as out:
-            self.open_into(out, body, last, mac, suffix)
-        return buffer.getvalue()
+            message = cts.decrypt(body, last)
+        else:
+            message = cts.decrypt(body, last)
+            state.update(message)
+            if not hmac.compare_digest(state.finalize()[self._mac], mac):
+                del message  # it may be all but genuine: a traceback that shows locals must not have it
+                raise IntegrityError
+        if not suffix:
+            return message[_BEHIND_CONFOUNDER]
+        if message[_LAST] != suffix:
+            raise IntegrityError
+        return message[_DATA]
 
     def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> None:
         """Write the data of what `seal` made into `out`, which is 16 bytes shorter than `body`.
@@ -176,7 +192,7 @@ class AesUsageCipher:
         if len(last) != BLOCK:
             raise IntegrityError
         if not signed:
-            return self._decrypt(start, last, mac)[BLOCK:]
+            return self.open(start, last, mac)
         cts, integrity = self._ready()
         state = integrity.copy()
         message = b""
@@ -186,7 +202,7 @@ class AesUsageCipher:
             message = cts.decrypt(start, last)
             _update_mixed(state, message, signed)
         if not hmac.compare_digest(state.finalize()[self._mac], mac):
-            del message  # as in _decrypt
+            del message  # as in `open`
             raise IntegrityError
         return (message or cts.decrypt(start, last))[BLOCK:]
 
@@ -207,24 +223,6 @@ class AesUsageCipher:
         sealed = self.seal(b"", plaintext[:-BLOCK], plaintext[-BLOCK:], confounder)
         end = BLOCK + self._keys.checksum_size
         return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]
-
-    def _decrypt(self, start: bytes | memoryview, last: bytes, mac: bytes) -> bytes:
-        """Return confounder | plaintext of the ciphertext start | last; `last` has 16 bytes. Raises IntegrityError."""
-        cts, integrity = self._cts, self._integrity
-        if cts is None or integrity is None:
-            cts, integrity = self._ready()
-        state = integrity.copy()
-        if self._encrypt_then_mac:
-            state.update(b"".join((start, last)))
-            if not hmac.compare_digest(state.finalize()[self._mac], mac):
-                raise IntegrityError
-            return cts.decrypt(start, last)
-        message = cts.decrypt(start, last)
-        state.update(message)
-        if not hmac.compare_digest(state.finalize()[self._mac], mac):
-            del message  # it may be all but genuine: a traceback that shows locals must not have it
-            raise IntegrityError
-        return message
 
 
 def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]]) -> None:
