@@ -27,7 +27,6 @@ from purekrb.exchanges.ap_exchange import (
     remember_authenticator,
     verify_third_leg,
 )
-from purekrb.exchanges.krb_cred import read_krb_cred
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import MessageProtection, SecurityContext
@@ -233,6 +232,8 @@ class Acceptor(SecurityContext):
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
         if checksum.delegation is not None and self._accept_delegation:
+            from purekrb.exchanges.krb_cred import read_krb_cred  # only who is delegated to pays for it
+
             keys = (accepted.ticket.key, accepted.authenticator.subkey)
             tickets = read_krb_cred(checksum.delegation, tuple(key for key in keys if key is not None))
             self._delegated = _credential(tickets)

@@ -27,7 +27,6 @@ from purekrb.constants import Flag, error_name, flag_names
 from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
-from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
@@ -76,12 +75,16 @@ class MessageProtection(Protocol):
     def sequences(self) -> tuple[int, int, int]: ...
 
 
-def _by_etype(*protections: type[IovProtection | Rc4Protection]) -> dict[int, Callable[..., MessageProtection]]:
-    return {etype: protection for protection in protections for etype in protection.etypes}
+def _rc4_protection(*key: EncryptionKey, **options: Any) -> MessageProtection:
+    from purekrb.gss.rc4_tokens import Rc4Protection  # only who opts in pays for it
+
+    return Rc4Protection(*key, **options)
 
 
-_PROTECTIONS = _by_etype(IovProtection, Rc4Protection)
-_DCE_PROTECTIONS = _by_etype(DceProtection)
+#: What protects messages, by encryption type.
+_Protections = dict[int, Callable[..., MessageProtection]]
+_DCE_PROTECTIONS: _Protections = dict.fromkeys(DceProtection.etypes, DceProtection)
+_PROTECTIONS: _Protections = {**dict.fromkeys(IovProtection.etypes, IovProtection), 23: _rc4_protection}
 
 
 class SecurityContext:

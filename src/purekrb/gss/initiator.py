@@ -11,7 +11,6 @@ from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Flag
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
-from purekrb.exchanges.krb_cred import build_krb_cred
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
@@ -126,6 +125,8 @@ class Initiator(SecurityContext):
         moment = unique_now(self._clock) + ticket.time_offset
         delegation = None
         if self._flags & _DELEG and self._forwarded_tgt is not None:
+            from purekrb.exchanges.krb_cred import build_krb_cred  # only who delegates pays for it
+
             delegation = build_krb_cred(self._forwarded_tgt, ticket.session_key, now=moment, random=self._random)
             log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
         bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()

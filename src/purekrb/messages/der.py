@@ -18,11 +18,11 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache, lru_cache, partial
 from operator import attrgetter
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
-from purekrb.records import field_names
+from purekrb.records import field_names, record
 
 __all__ = [
     "DerType",
@@ -300,7 +300,8 @@ class Any_:  # noqa: N801 - "Any" is typing's
         return value[start:]
 
 
-class Field(NamedTuple):
+@record
+class Field:
     """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
 
     number: int
@@ -319,7 +320,8 @@ class _Absent(bytes):
 _ABSENT = _Absent()
 
 
-class _Layout(NamedTuple):
+@record
+class _Layout:
     """Where the headers and the contents of a SEQUENCE's fields stand that has been accepted."""
 
     headers: Callable[[bytes], tuple[bytes, ...]]
@@ -361,7 +363,8 @@ class Sequence:
         values: list[Any] = []
         places: list[tuple[int, int, int, Callable[[bytes], Any]]] = []  # where header, contents and field end
         at, stop = 0, len(contents)
-        for number, name, kind, optional in self.fields:
+        for field in self.fields:
+            number, name, kind, optional = field.number, field.name, field.type, field.optional
             tag = contents[at] if at < stop else None
             if tag == 0xA0 | number:
                 begin, end = _explicit_field(contents, at, kind.tag, name)
