@@ -12,7 +12,6 @@ from purekrb.crypto.aes_sha1 import AesSha1
 from purekrb.crypto.aes_sha2 import AesSha2
 from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
-from purekrb.crypto.rc4 import Rc4Hmac
 from purekrb.errors import IntegrityError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.secrecy import forget_frames
@@ -41,7 +40,6 @@ _PROFILES: dict[int, Profile] = {
         AesSha1(18, 32, 16),
         AesSha2(19, b"aes128-cts-hmac-sha256-128", 16, "sha256", 16, 19),
         AesSha2(20, b"aes256-cts-hmac-sha384-192", 32, "sha384", 24, 20),
-        Rc4Hmac(),
     )
 }
 #: Usages whose derived keys one EncryptionKey keeps; a context needs five, a KDC exchange six.
@@ -51,10 +49,16 @@ _MAX_DERIVED = 16
 def profile_of(etype: int) -> Profile:
     """Return the profile of an encryption type. Raises UnsupportedError for one that purekrb does not have."""
     profile = _PROFILES.get(etype)
-    if profile is None:
+    return _opted_in(etype) if profile is None else profile
+
+
+def _opted_in(etype: int) -> Profile:
+    if etype != EncryptionType.RC4_HMAC:
         known = etype_names(EncryptionType)
         raise UnsupportedError(f"encryption type {etype_name(etype)} is not supported; supported: {known}")
-    return profile
+    from purekrb.crypto.rc4 import Rc4Hmac  # only who opts in pays for it
+
+    return _PROFILES.setdefault(23, Rc4Hmac())
 
 
 def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:

@@ -7,7 +7,6 @@ import hashlib
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
@@ -33,6 +32,8 @@ class AesSha1:
         self.checksum_type = checksum_type
 
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
+        from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC  # only passwords need it
+
         count = iterations(params, 4096)
         seed = PBKDF2HMAC(algorithm=_SHA1, length=self.key_size, salt=salt, iterations=count).derive(password)
         return dk(seed, b"kerberos")

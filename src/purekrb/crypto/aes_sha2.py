@@ -7,7 +7,6 @@ from functools import partial
 
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
@@ -39,6 +38,8 @@ class AesSha2:
         self._name = name
 
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
+        from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC  # only passwords need it
+
         count = iterations(params, 32768)
         salted = self._name + b"\x00" + salt
         algorithm = _HASHES[self.hash_name]()

@@ -14,10 +14,7 @@ from purekrb.constants import (
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
-    AuthDataType,
-    ChecksumType,
     EncryptionType,
-    ErrorCode,
     Flag,
     error_name,
     flag_names,
@@ -31,13 +28,13 @@ from purekrb.exchanges.ap_exchange import (
     remember_authenticator,
     verify_third_leg,
 )
-from purekrb.exchanges.krb_cred import read_krb_cred
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import MessageProtection, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
+from purekrb.registry import AuthDataType, ChecksumType, ErrorCode
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
@@ -235,6 +232,8 @@ class Acceptor(SecurityContext):
         self._check_bindings(checksum.bindings, accepted)
         self._flags = self._agreed_flags(checksum.flags)
         if checksum.delegation is not None and self._accept_delegation:
+            from purekrb.exchanges.krb_cred import read_krb_cred  # only who is delegated to pays for it
+
             keys = (ticket.key,) if subkey is None else (ticket.key, subkey)
             tickets = read_krb_cred(checksum.delegation, keys)
             self._delegated = _credential(tickets)

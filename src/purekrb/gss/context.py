@@ -22,12 +22,11 @@ from functools import lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
-from purekrb import crypto
-from purekrb.constants import Flag, PrfKey, error_name, flag_names
+from purekrb import constants, crypto
+from purekrb.constants import Flag, error_name, flag_names
 from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
-from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
@@ -35,6 +34,7 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes, seconds_of
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
+    from purekrb.constants import PrfKey
     from purekrb.gss.negotiate import Handshake
     from purekrb.gss.transfer import ContextState
 
@@ -78,12 +78,16 @@ class MessageProtection(Protocol):
     def sequences(self) -> tuple[int, int, int]: ...
 
 
-def _by_etype(*protections: type[IovProtection | Rc4Protection]) -> dict[int, Callable[..., MessageProtection]]:
-    return {etype: protection for protection in protections for etype in protection.etypes}
+def _rc4_protection(*key: EncryptionKey, **options: Any) -> MessageProtection:
+    from purekrb.gss.rc4_tokens import Rc4Protection  # only who opts in pays for it
+
+    return Rc4Protection(*key, **options)
 
 
-_PROTECTIONS = _by_etype(IovProtection, Rc4Protection)
-_DCE_PROTECTIONS = _by_etype(DceProtection)
+#: What protects messages, by encryption type.
+_Protections = dict[int, Callable[..., MessageProtection]]
+_DCE_PROTECTIONS: _Protections = dict.fromkeys(DceProtection.etypes, DceProtection)
+_PROTECTIONS: _Protections = {**dict.fromkeys(IovProtection.etypes, IovProtection), 23: _rc4_protection}
 
 
 class SecurityContext:
@@ -311,7 +315,7 @@ class SecurityContext:
         `key_use` FULL is what to take; PARTIAL uses the key that the initiator alone has chosen.
         """
         self._established()
-        key = self._known(self._key if PrfKey(key_use) is PrfKey.FULL else self._initiator_key)
+        key = self._known(self._key if constants.PrfKey(key_use) is constants.PrfKey.FULL else self._initiator_key)
         if length < 0:
             raise ValueError(f"{length} bytes cannot be made")
         seed, out, number = _bytes(data), bytearray(), 0

@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from purekrb import crypto
-from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Flag
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
-from purekrb.exchanges.krb_cred import build_krb_cred
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
@@ -20,6 +19,7 @@ from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, un
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum
+from purekrb.registry import ChecksumType, TicketFlags
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
@@ -125,6 +125,8 @@ class Initiator(SecurityContext):
         self._seq_number = seq_number = int.from_bytes(unpredictable(random, 4), "big")
         bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
         if flags & _DELEG and self._forwarded_tgt is not None:
+            from purekrb.exchanges.krb_cred import build_krb_cred  # only who delegates pays for it
+
             delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
             log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
             cksum = Checksum(_GSSAPI, GssChecksum(flags, bindings, delegation).encode())

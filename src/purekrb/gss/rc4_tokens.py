@@ -16,7 +16,6 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from threading import Lock
-from typing import ClassVar
 
 from purekrb.constants import KRB5_MECH_OID, Flag
 from purekrb.crypto.rc4 import hmac_md5, rc4
@@ -42,8 +41,6 @@ _MECHANISM = tlv(0x06, KRB5_MECH_OID)
 
 class Rc4Protection:
     """Makes and checks the per-message tokens of one context with an RC4 key. Safe to use from several threads."""
-
-    etypes: ClassVar[tuple[int, ...]] = (23,)
 
     def __init__(
         self,

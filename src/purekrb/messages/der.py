@@ -18,11 +18,11 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache, lru_cache, partial
 from operator import attrgetter, itemgetter
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
-from purekrb.records import field_names
+from purekrb.records import field_names, record
 
 __all__ = [
     "DerType",
@@ -297,7 +297,8 @@ class Any_:  # noqa: N801 - "Any" is typing's
         return value[len(head) :]
 
 
-class Field(NamedTuple):
+@record
+class Field:
     """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
 
     number: int
@@ -333,7 +334,8 @@ _Layout = tuple[
 ]
 
 
-class _Place(NamedTuple):
+@record
+class _Place:
     """A field that changes: its headers end at `begin`; `decode` takes data[contents:end] and gives value `at`."""
 
     at: int
@@ -392,7 +394,8 @@ class Sequence:
         values: list[Any] = []
         places: list[_Place] = []
         at, stop = start, len(data)
-        for number, name, kind, optional in self.fields:
+        for field in self.fields:
+            number, name, kind, optional = field.number, field.name, field.type, field.optional
             tag = data[at] if at < stop else None
             if tag == 0xA0 | number:
                 begin, end = _explicit_field(data, at, kind.tag, name)
