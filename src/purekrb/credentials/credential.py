@@ -110,6 +110,11 @@ class Credential:
         """
         return tuple(etype for etype in _PREFERENCE if self._password is not None or etype in self._keys)
 
+    @property
+    def needs_salt(self) -> bool:
+        """Whether `key_for` needs the salt and parameters that the KDC names: with a password."""
+        return self._password is not None
+
     @forget_frames
     def key_for(self, etype: int, salt: bytes, params: bytes | None = None) -> EncryptionKey | None:
         """Return the client's long-term key of `etype`, or None where there is none.
