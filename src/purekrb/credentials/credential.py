@@ -75,12 +75,13 @@ class Credential:
                 f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
                 " name one of these principals, or export its keys again"
             )
-        log.debug(
-            "keys of %s from the keytab: kvno %d, %s",
-            principal,
-            found[0].kvno,
-            etype_names(entry.key.etype for entry in usable),
-        )
+        if log.on:
+            log.debug(
+                "keys of %s from the keytab: kvno %d, %s",
+                principal,
+                found[0].kvno,
+                etype_names(entry.key.etype for entry in usable),
+            )
         return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
 
     @classmethod
