@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from purekrb import system
@@ -266,10 +267,18 @@ def target_principal(target: str | Principal | ServicePrincipalName, realm: str 
     if isinstance(target, Principal):
         return target if target.realm else Principal(target.components, realm, target.name_type)
     if isinstance(target, str):
-        text, realm = _split_realm(target, realm)
-        spn = ServicePrincipalName.parse(text)
-    else:
-        spn = target
+        return _of_text(target, realm)
+    return _of_spn(target, realm)
+
+
+@lru_cache(maxsize=64)
+def _of_text(target: str, realm: str) -> Principal:
+    """Return the principal that the text of a target spells: clients ask for the same few services again and again."""
+    text, realm = _split_realm(target, realm)
+    return _of_spn(ServicePrincipalName.parse(text), realm)
+
+
+def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
     if _is_address(spn.host):
         raise SpnError(f"target {str(spn)!r} names an IP address: Kerberos needs the DNS name of the host")
     if _CONTROL.search(str(spn)):

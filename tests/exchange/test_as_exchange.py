@@ -25,7 +25,19 @@ from purekrb.exchanges.runner import KdcRequest, run, run_async
 from purekrb.keys import EncryptionKey
 from purekrb.messages.kdc import AsReq, PaData, PaPacRequest
 from purekrb.names import Principal
-from support.scripted_kdc import ALICE, NOW, PASSWORD, REALM, WEB, Password, ScriptedKdc, clock, string_to_key
+from support.scripted_kdc import (
+    ALICE,
+    NOW,
+    PASSWORD,
+    REALM,
+    WEB,
+    Keys,
+    Password,
+    ScriptedKdc,
+    clock,
+    stamps,
+    string_to_key,
+)
 from support.values import replace
 
 TGS = Principal.parse(f"krbtgt/{REALM}@{REALM}")
@@ -114,6 +126,112 @@ def test_the_first_request_proves_nothing_and_the_second_carries_the_timestamp()
     kinds = [[p.padata_type for p in request.padata] for request in kdc.seen]
     assert kinds == [[PaDataType.ENC_PA_REP], [PaDataType.ENC_TIMESTAMP, PaDataType.ENC_PA_REP]]
     assert kdc.seen[0].req_body.nonce != kdc.seen[1].req_body.nonce
+
+
+def test_a_key_sends_the_timestamp_at_once() -> None:
+    for kdc in (ScriptedKdc(), ScriptedKdc(preauth=False)):
+        got = get(kdc, credential=Keys())
+        assert stamps(kdc) == [18]
+        assert got.flags & TicketFlags.PRE_AUTHENT
+    kdc = ScriptedKdc()
+    get(kdc, credential=Keys(etypes=(20, 23)))
+    assert stamps(kdc) == [20]
+
+
+def test_rc4_is_used_at_once_where_there_is_nothing_better() -> None:
+    for etypes, first in (((23,), 23), ((23, 17), 17)):
+        kdc = ScriptedKdc(etypes=(17, 23))
+        get(kdc, AsOptions(etypes=etypes), Keys())
+        assert stamps(kdc) == [first]
+
+
+@pytest.mark.parametrize("code", [14, 16, 24, 31])
+def test_a_key_that_the_account_has_not_gives_way_to_the_one_that_the_kdc_names(code: int) -> None:
+    def without_aes256(**how: Any) -> ScriptedKdc:
+        kdc = ScriptedKdc(etypes=(17,), **how)
+        kdc.answer = lambda request, realm: kdc.error(code) if stamps(kdc)[-1] == 18 else None
+        return kdc
+
+    kdc = without_aes256()
+    assert get(kdc, credential=Keys()).client == ALICE
+    assert stamps(kdc) == [18, None, 17]
+    lax = without_aes256(preauth=False)
+    assert not get(lax, credential=Keys()).flags & TicketFlags.PRE_AUTHENT
+    assert stamps(lax) == [18, None]
+
+
+@pytest.mark.parametrize("preauth", [True, False])
+def test_a_stale_key_fails_once_with_the_error_of_a_wrong_password(preauth: bool) -> None:
+    def failure(credential: Password) -> tuple[PreauthFailedError, ScriptedKdc]:
+        kdc = ScriptedKdc(preauth=preauth)
+        with pytest.raises(PreauthFailedError) as caught:
+            get(kdc, credential=credential)
+        return caught.value, kdc
+
+    error, kdc = failure(Keys(password="last year's"))
+    expected, asked_first = failure(Password(password="guess"))
+    assert (str(error), error.code) == (str(expected), expected.code)
+    assert (error.krb_error is None) == (expected.krb_error is None)
+    assert stamps(kdc) == [18, None]
+    assert stamps(asked_first) == ([None, 18] if preauth else [None])
+
+
+def test_only_another_key_is_tried_after_one_that_was_refused() -> None:
+    """Two failures count twice against the account, so that both keys must be the KDC's choice."""
+    kdc = ScriptedKdc(etypes=(17,))
+    kdc.answer = lambda request, realm: kdc.error(24) if stamps(kdc)[-1] else None
+    with pytest.raises(PreauthFailedError):
+        get(kdc, credential=Keys())
+    assert stamps(kdc) == [18, None, 17]
+
+
+@pytest.mark.parametrize("code", [25, 91])
+def test_a_kdc_that_wants_the_timestamp_otherwise_says_so(code: int) -> None:
+    kdc = ScriptedKdc()
+    cookie = PaData(PaDataType.FX_COOKIE, b"stateless")
+    more = (kdc.etype_info2(17), PaData(PaDataType.ENC_TIMESTAMP, b""), cookie)
+    kdc.answer = lambda request, realm: kdc.preauth_required(*more, code=code) if len(kdc.seen) == 1 else None
+    get(kdc, credential=Keys())
+    assert stamps(kdc) == [18, 17]
+    assert kdc.seen[1].padata is not None
+    assert kdc.seen[1].padata[0] == cookie
+
+
+def test_a_timestamp_that_expired_is_made_anew_when_the_kdc_asks() -> None:
+    kdc = ScriptedKdc()
+    kdc.answer = lambda request, realm: kdc.error(90) if len(kdc.seen) == 1 else None
+    get(kdc, credential=Keys())
+    assert stamps(kdc) == [18, None, 18]
+
+
+def test_a_realm_that_the_client_is_referred_to_gets_no_timestamp_before_it_asks() -> None:
+    kdc = ScriptedKdc()
+    kdc.answer = lambda request, realm: kdc.error(68, realm=realm, crealm="B.TEST") if realm == REALM else None
+    get(kdc, AsOptions(canonicalize=True), Keys())
+    assert list(zip(kdc.realms, stamps(kdc), strict=True)) == [(REALM, 18), ("B.TEST", None), ("B.TEST", 18)]
+
+
+def test_a_refusal_counts_in_its_own_realm_only() -> None:
+    """The first realm refers to another once the timestamp is gone; there the same key may be right."""
+    kdc = ScriptedKdc()
+
+    def answer(request: Any, realm: str) -> Any:
+        if realm != REALM:
+            return None
+        return kdc.error(24) if stamps(kdc)[-1] else kdc.error(68, crealm="B.TEST")
+
+    kdc.answer = answer
+    get(kdc, AsOptions(canonicalize=True), Keys())
+    assert stamps(kdc) == [18, None, None, 18]
+
+
+def test_other_errors_end_the_exchange_with_a_key_too() -> None:
+    for code in (6, 18, 23, 60):
+        kdc = ScriptedKdc()
+        kdc.answer = lambda request, realm, kdc=kdc, code=code: kdc.error(code)  # type: ignore[misc]
+        with pytest.raises(KdcError) as caught:
+            get(kdc, credential=Keys())
+        assert (caught.value.code, stamps(kdc)) == (code, [18])
 
 
 def test_the_cookie_of_the_kdc_is_returned_as_it_came() -> None:

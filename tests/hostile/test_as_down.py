@@ -23,7 +23,8 @@ from purekrb.exchanges.runner import run
 from purekrb.messages.ap import Checksum
 from purekrb.messages.kdc import AsReq, EncKdcRepPart, MethodData, PaData
 from purekrb.names import Principal
-from support.scripted_kdc import NOW, REALM, Password, ScriptedKdc, clock
+from support.scripted_kdc import NOW, REALM, Keys, Password, ScriptedKdc, clock
+from support.scripted_kdc import stamps as stamps_of
 from support.values import replace
 
 ENC_TIMESTAMP = PaData(PaDataType.ENC_TIMESTAMP, b"")
@@ -36,7 +37,7 @@ def get(kdc: ScriptedKdc, options: AsOptions | None = None, credential: Password
 
 def stamps(kdc: ScriptedKdc) -> int:
     """Return how many requests carried a PA-ENC-TIMESTAMP."""
-    return sum(any(p.padata_type == PaDataType.ENC_TIMESTAMP for p in request.padata) for request in kdc.seen)
+    return sum(etype is not None for etype in stamps_of(kdc))
 
 
 def offered(kdc: ScriptedKdc) -> set[int]:
@@ -44,14 +45,17 @@ def offered(kdc: ScriptedKdc) -> set[int]:
 
 
 @pytest.mark.parametrize("options", [AsOptions(), AsOptions(etypes=(18, 17, 23))])
-def test_k026_etype_nosupp_leads_to_no_rc4_retry(options: AsOptions) -> None:
+@pytest.mark.parametrize(("credential", "stamped"), [(Password(), [None]), (Keys(), [18, None])])
+def test_k026_etype_nosupp_leads_to_no_rc4_retry(
+    options: AsOptions, credential: Password, stamped: list[int | None]
+) -> None:
     kdc = ScriptedKdc(etypes=(23,))
     kdc.answer = lambda request, realm: kdc.error(ErrorCode.KDC_ERR_ETYPE_NOSUPP)
     with pytest.raises(KdcEtypeError, match="RC4 is tried only if the caller permits it"):
-        get(kdc, options)
-    assert len(kdc.seen) == 1
+        get(kdc, options, credential)
+    assert stamps_of(kdc) == stamped
     assert offered(kdc) == set(options.etypes)
-    get(ScriptedKdc(), options)
+    get(ScriptedKdc(), options, credential)
 
 
 def test_k026_rc4_is_used_when_the_caller_permits_it() -> None:
@@ -69,13 +73,25 @@ def test_k027_preauth_required_for_rc4_alone_gets_no_rc4_timestamp() -> None:
     assert (stamps(kdc), credential.asked) == (0, [])
 
 
-def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it() -> None:
+@pytest.mark.parametrize("options", [AsOptions(), AsOptions(etypes=(18, 17, 23))])
+def test_k027_a_key_of_aes_is_not_talked_down_to_rc4_after_its_timestamp(options: AsOptions) -> None:
+    kdc = ScriptedKdc()
+    credential = Keys(etypes=(18, 17))
+    kdc.answer = lambda request, realm: kdc.preauth_required(kdc.etype_info2(23), ENC_TIMESTAMP)
+    with pytest.raises(KdcEtypeError, match="rc4-hmac"):
+        get(kdc, options, credential)
+    assert stamps_of(kdc) == [18]
+    get(ScriptedKdc(), options, credential)
+
+
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it(credential: Password) -> None:
     kdc = ScriptedKdc()
     with pytest.raises(PolicyError, match="PA-ENC-TIMESTAMP"):
-        get(kdc, AsOptions(allow_encrypted_timestamp=False))
-    assert (len(kdc.seen), stamps(kdc)) == (1, 0)
-    get(ScriptedKdc(preauth=False), AsOptions(allow_encrypted_timestamp=False))
-    get(ScriptedKdc())
+        get(kdc, AsOptions(allow_encrypted_timestamp=False), credential)
+    assert stamps_of(kdc) == [None]
+    get(ScriptedKdc(preauth=False), AsOptions(allow_encrypted_timestamp=False), credential)
+    get(ScriptedKdc(), credential=credential)
 
 
 @pytest.mark.parametrize(
@@ -105,48 +121,55 @@ def skewed(kdc: ScriptedKdc, by: timedelta) -> None:
 
 
 @pytest.mark.parametrize("by", [YEARS, -YEARS, timedelta(days=1, seconds=1), -timedelta(days=1, seconds=1)])
-def test_k029_a_forged_server_time_out_of_bounds_gets_no_timestamp(by: timedelta) -> None:
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k029_a_forged_server_time_out_of_bounds_gets_no_timestamp(credential: Password, by: timedelta) -> None:
     kdc = ScriptedKdc()
     skewed(kdc, by)
     offsets: dict[str, timedelta] = {}
     with pytest.raises(ClockSkewError):
-        get(kdc, offsets=offsets)
+        get(kdc, credential=credential, offsets=offsets)
     assert (stamps(kdc), offsets) == (1, {})
 
 
 @pytest.mark.parametrize("by", [timedelta(hours=1), -timedelta(hours=23)])
-def test_k029_a_server_time_within_bounds_is_used_for_the_timestamp(by: timedelta) -> None:
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k029_a_server_time_within_bounds_is_used_for_the_timestamp(credential: Password, by: timedelta) -> None:
     kdc = ScriptedKdc(clock=lambda: NOW + by)  # says KRB_AP_ERR_SKEW of itself
     offsets: dict[str, timedelta] = {}
-    got = get(kdc, offsets=offsets)
+    got = get(kdc, credential=credential, offsets=offsets)
     assert (stamps(kdc), got.time_offset, offsets) == (2, by, {REALM: by})
     later = ScriptedKdc(clock=lambda: NOW + by)
-    get(later, offsets=offsets)
+    get(later, credential=credential, offsets=offsets)
     assert stamps(later) == 1  # what was learnt is remembered
 
 
-def test_k029_a_forged_server_time_within_bounds_leaves_no_offset_behind() -> None:
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k029_a_forged_server_time_within_bounds_leaves_no_offset_behind(credential: Password) -> None:
     kdc = ScriptedKdc()
     skewed(kdc, timedelta(hours=1))  # then the real KDC finds the timestamp wrong
     offsets: dict[str, timedelta] = {}
     with pytest.raises(ClockSkewError):
-        get(kdc, offsets=offsets)
+        get(kdc, credential=credential, offsets=offsets)
     assert (stamps(kdc), offsets) == (2, {})
 
 
-def test_k029_skew_is_an_error_where_time_is_not_synchronized() -> None:
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k029_skew_is_an_error_where_time_is_not_synchronized(credential: Password) -> None:
     kdc = ScriptedKdc()
     skewed(kdc, timedelta(hours=1))
     with pytest.raises(ClockSkewError, match="set this machine's clock"):
-        get(kdc, AsOptions(timesync=False))
+        get(kdc, AsOptions(timesync=False), credential)
     assert stamps(kdc) == 1
 
 
-def test_k030_a_reply_without_preauth_is_refused_where_policy_requires_it() -> None:
+@pytest.mark.parametrize("credential", [Password(), Keys()])
+def test_k030_a_reply_without_preauth_is_refused_where_policy_requires_it(credential: Password) -> None:
+    kdc = ScriptedKdc(preauth=False)
     with pytest.raises(PolicyError, match="pre-authentication"):
-        get(ScriptedKdc(preauth=False), AsOptions(require_preauth=True))
-    get(ScriptedKdc(preauth=True), AsOptions(require_preauth=True))
-    get(ScriptedKdc(preauth=False))
+        get(kdc, AsOptions(require_preauth=True), credential)
+    assert stamps_of(kdc) == [None]  # what the KDC gives to whoever asks is the question
+    get(ScriptedKdc(preauth=True), AsOptions(require_preauth=True), credential)
+    get(ScriptedKdc(preauth=False), credential=credential)
 
 
 PERMITTED = AsOptions(etypes=(18, 23))
@@ -164,6 +187,23 @@ def test_an_rc4_reply_without_preauth_is_refused(options: AsOptions, error: type
         get(ScriptedKdc(preauth=False, etypes=(23,), enc_pa_rep=False), options)
 
 
+def test_k030_an_rc4_reply_to_a_timestamp_that_nobody_asked_for_is_refused() -> None:
+    """Who takes AES from the request gets it, as long as the KDC does not say what it was asked for."""
+
+    class Downgraded(ScriptedKdc):
+        def _finish(self, reply: Any, part: Any, key: Any, usage: int, application: Any) -> bytes:
+            rc4 = Keys().key_for(23, b"", None)
+            assert rc4 is not None
+            sealed = replace(reply, enc_part=replace(reply.enc_part, etype=23))
+            return super()._finish(sealed, part, rc4, usage, application)
+
+    kdc = Downgraded(enc_pa_rep=False)
+    with pytest.raises(PolicyError, match="CVE-2022-33647"):
+        get(kdc, PERMITTED, Keys())
+    assert stamps_of(kdc) == [18]
+    get(ScriptedKdc(enc_pa_rep=False), PERMITTED, Keys())
+
+
 def test_k030_an_rc4_reply_is_accepted_where_no_downgrade_can_be_behind_it() -> None:
     vouched = ScriptedKdc(preauth=False, etypes=(23,))
     assert get(vouched, PERMITTED).session_key.etype == 23
@@ -178,6 +218,17 @@ def test_k031_an_endless_preauth_loop_ends(code: int) -> None:
     with pytest.raises(ProtocolError, match="still asks for more"):
         get(kdc)
     assert len(kdc.seen) == MAX_REQUESTS == 16
+
+
+@pytest.mark.parametrize("code", [14, 16, 24, 31])
+def test_k031_a_timestamp_refused_for_ever_is_not_sent_twice(code: int) -> None:
+    kdc = ScriptedKdc()
+    kdc.answer = lambda request, realm: kdc.error(code) if stamps_of(kdc)[-1] else kdc.preauth_required()
+    with pytest.raises(KdcError) as caught:
+        get(kdc, credential=Keys())
+    assert caught.value.code == code
+    assert stamps_of(kdc) == [18, None]
+    get(ScriptedKdc(), credential=Keys())
 
 
 def test_k031_an_expired_preauth_is_made_anew() -> None:

@@ -164,6 +164,13 @@ def test_enterprise_names_and_other_spellings_are_made_canonical_when_asked_for(
     assert established(purekrb.initiate(WEB, credential, lab.dc.config), lab.keytab).initiator == tgt.client
 
 
+def credential_of(principal: str, password: str, kind: str) -> Credential:
+    if kind == "password":
+        return Credential.from_password(principal, password)
+    return Credential.from_keytab(principal, Keytab.from_password(principal, password))
+
+
+@pytest.mark.parametrize("kind", ["password", "keytab"])
 @pytest.mark.parametrize(
     ("attributes", "password", "error"),
     [
@@ -175,14 +182,41 @@ def test_enterprise_names_and_other_spellings_are_made_canonical_when_asked_for(
     ids=["wrong-password", "disabled", "password-expired", "account-expired"],
 )
 def test_each_state_of_an_account_has_its_error(
-    lab: Lab, attributes: dict[str, str], password: str | None, error: type[Exception]
+    lab: Lab, attributes: dict[str, str], password: str | None, error: type[Exception], kind: str
 ) -> None:
     lab.dc.add_user("ctx-state", **attributes)
-    credential = Credential.from_password("ctx-state@AD.TEST", password or lab.dc.password)
+    principal = "ctx-state@AD.TEST"
     with pytest.raises(error):
-        KdcClient(lab.dc.config).get_tgt(credential)
+        KdcClient(lab.dc.config).get_tgt(credential_of(principal, password or lab.dc.password, kind))
     lab.dc.add_user("ctx-state")
-    assert KdcClient(lab.dc.config).get_tgt(lab.fresh("ctx-state")).is_tgt
+    assert KdcClient(lab.dc.config).get_tgt(credential_of(principal, lab.dc.password, kind)).is_tgt
+
+
+@pytest.mark.parametrize("kind", ["password", "keytab"])
+def test_a_wrong_password_or_key_counts_once_against_the_account(lab: Lab, kind: str) -> None:
+    def bad_logons() -> int:
+        (entry,) = lab.dc.search("(sAMAccountName=ctx-count)", "badPwdCount")
+        return int(entry["badPwdCount"][0])
+
+    lab.dc.samba_tool("domain", "passwordsettings", "set", "--account-lockout-threshold=100")  # without, none counts
+    lab.dc.add_user("ctx-count")
+    client = KdcClient(lab.dc.config)
+    for count in (1, 2):
+        with pytest.raises(PreauthFailedError):
+            client.get_tgt(credential_of("ctx-count@AD.TEST", "wrong", kind))
+        assert bad_logons() == count
+    assert client.get_tgt(credential_of("ctx-count@AD.TEST", lab.dc.password, kind)).is_tgt
+    assert bad_logons() == 0
+
+
+def test_a_key_of_an_etype_that_samba_has_not_gives_way_to_another_and_is_not_counted(lab: Lab) -> None:
+    principal = "ctx-alice@AD.TEST"
+    keytab = Keytab.from_password(principal, lab.dc.password, etypes=(20, 18))
+    config = dataclasses.replace(lab.dc.config, default_tkt_enctypes=[20, 18], permitted_enctypes=[20, 18])
+    tgt = KdcClient(config).get_tgt(Credential.from_keytab(principal, keytab))
+    assert tgt.flags & TicketFlags.PRE_AUTHENT
+    (entry,) = lab.dc.search("(sAMAccountName=ctx-alice)", "badPwdCount")
+    assert entry["badPwdCount"] == ["0"]
 
 
 def test_an_unknown_user_is_unknown(lab: Lab) -> None:

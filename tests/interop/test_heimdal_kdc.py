@@ -15,6 +15,7 @@ from purekrb import (
     PreauthFailedError,
     ServiceUnknownError,
 )
+from purekrb.constants import TicketFlags
 from support.heimdal import HeimdalRealm
 
 
@@ -40,6 +41,15 @@ def test_a_wrong_password_is_told_from_a_right_one(client: KdcClient) -> None:
     with pytest.raises(PreauthFailedError):
         client.get_tgt(Credential.from_password("pre@HEIM.TEST", "wrong"))
     assert client.get_tgt(Credential.from_password("pre@HEIM.TEST", "prepw")).is_tgt
+
+
+@pytest.mark.parametrize("user", ["user", "pre", "aes128"])
+def test_keys_of_a_password_are_taken_with_and_without_the_kdcs_demand(client: KdcClient, user: str) -> None:
+    principal = f"{user}@HEIM.TEST"
+    tgt = client.get_tgt(Credential.from_keytab(principal, Keytab.from_password(principal, f"{user}pw")))
+    assert tgt.flags & TicketFlags.PRE_AUTHENT
+    with pytest.raises(PreauthFailedError):
+        client.get_tgt(Credential.from_keytab(principal, Keytab.from_password(principal, "wrong")))
 
 
 def test_unknown_names_have_their_own_errors(client: KdcClient) -> None:

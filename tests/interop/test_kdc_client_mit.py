@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -90,6 +91,52 @@ def test_a_keytab_and_a_key_give_tickets(mit_realm: MitRealm, call: Call) -> Non
     assert call(mit_realm.config, "get_tgt", Credential.from_keytab(principal, keytab)).is_tgt
     for entry in keytab:
         assert call(mit_realm.config, "get_tgt", Credential.from_key(principal, entry.key)).is_tgt
+
+
+def failures(realm: MitRealm, principal: str) -> int:
+    """Return how many failed attempts the KDC counts against the account since the last good one."""
+    (line,) = [line for line in realm.kadmin(f"getprinc {principal}").splitlines() if "Failed password" in line]
+    return int(line.rpartition(":")[2])
+
+
+def requests(realm: MitRealm, principal: str) -> list[str]:
+    """Return what became of each AS-REQ of that client, by the KDC's log."""
+    pattern = rf"AS_REQ \(.*?\}}\) \S+: (\w+): .*\b{re.escape(principal)} for"
+    return re.findall(pattern, realm.log.read_text())
+
+
+def test_a_key_needs_no_demand_for_preauthentication(mit_realm: MitRealm, call: Call) -> None:
+    by_key = mit_realm.addprinc(mit_realm.path("by-key").name, "pw", flags="+requires_preauth")
+    by_password = mit_realm.addprinc(mit_realm.path("by-password").name, "pw", flags="+requires_preauth")
+    credential = Credential.from_keytab(by_key, Keytab.load(mit_realm.keytab(by_key)))
+    assert call(mit_realm.config, "get_tgt", credential).flags & TicketFlags.PRE_AUTHENT
+    call(mit_realm.config, "get_tgt", Credential.from_password(by_password, "pw"))
+    assert requests(mit_realm, by_key) == ["ISSUE"]
+    assert requests(mit_realm, by_password) == ["NEEDED_PREAUTH", "ISSUE"]
+
+
+@pytest.mark.parametrize("flags", ["+requires_preauth", ""])
+def test_a_key_that_the_account_has_not_gives_way_to_one_that_it_has(
+    mit_realm: MitRealm, call: Call, flags: str
+) -> None:
+    principal = mit_realm.addprinc(mit_realm.path("aes128").name, "pw", etypes=[17], flags=flags)
+    keytab = Keytab.from_password(principal, "pw")
+    assert {entry.key.etype for entry in keytab} == {17, 18}
+    tgt = call(mit_realm.config, "get_tgt", Credential.from_keytab(principal, keytab))
+    assert bool(tgt.flags & TicketFlags.PRE_AUTHENT) == bool(flags)
+    assert failures(mit_realm, principal) == (0 if flags else 1)  # MIT counts, and forgives who must prove himself
+
+
+@pytest.mark.parametrize("flags", ["+requires_preauth", ""])
+def test_a_stale_key_counts_once_against_the_account(mit_realm: MitRealm, call: Call, flags: str) -> None:
+    principal = mit_realm.addprinc(mit_realm.path("stale").name, "pw", flags=flags)
+    stale = Credential.from_keytab(principal, Keytab.from_password(principal, "last year's"))
+    for count in (1, 2):
+        with pytest.raises(PreauthFailedError):
+            call(mit_realm.config, "get_tgt", stale)
+        assert failures(mit_realm, principal) == count
+    call(mit_realm.config, "get_tgt", Credential.from_keytab(principal, Keytab.load(mit_realm.keytab(principal))))
+    assert failures(mit_realm, principal) == (0 if flags else 2)
 
 
 @pytest.mark.parametrize("etype", ETYPES)

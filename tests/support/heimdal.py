@@ -36,9 +36,10 @@ def start_heimdal_peer(directory: Path, krb5_conf: Path) -> GssPeer:
 
 
 class HeimdalRealm:
-    """HEIM.TEST served by Heimdal's kdc, with `user` (password "userpw"), `pre` ("prepw") and gsvc/localhost.
+    """HEIM.TEST served by Heimdal's kdc, with users and gsvc/localhost, whose keys `service_keytab` holds.
 
-    `pre` must pre-authenticate. `krb5_conf` suits Heimdal and MIT; `service_keytab` holds gsvc/localhost's keys.
+    Passwords: `user` has "userpw", `pre` "prepw", `aes128` "aes128pw". `pre` and `aes128`, which has a key of AES128
+    alone, must pre-authenticate. `krb5_conf` suits Heimdal and MIT.
     """
 
     realm = "HEIM.TEST"
@@ -87,6 +88,8 @@ class HeimdalRealm:
             f"init --realm-max-ticket-life=1day --realm-max-renewable-life=7days {self.realm}",
             "add --use-defaults --password=userpw user",
             "add --use-defaults --password=prepw --attributes=requires-pre-auth pre",
+            "add --use-defaults --password=aes128pw --attributes=requires-pre-auth aes128",
+            "del_enctype aes128 aes256-cts-hmac-sha1-96",
             "add --use-defaults --random-key gsvc/localhost",
             f"ext_keytab -k {self.service_keytab} gsvc/localhost",
         ]

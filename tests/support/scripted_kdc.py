@@ -25,6 +25,7 @@ from purekrb.constants import (
     TicketFlags,
 )
 from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import IntegrityError
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import (
@@ -53,7 +54,20 @@ from purekrb.messages.kdc import (
 from purekrb.names import Principal
 from support.values import replace
 
-__all__ = ["ALICE", "NOW", "PASSWORD", "REALM", "WEB", "Password", "ScriptedKdc", "clock", "issue_tgt", "key_of"]
+__all__ = [
+    "ALICE",
+    "NOW",
+    "PASSWORD",
+    "REALM",
+    "WEB",
+    "Keys",
+    "Password",
+    "ScriptedKdc",
+    "clock",
+    "issue_tgt",
+    "key_of",
+    "stamps",
+]
 
 REALM = "EXAMPLE.TEST"
 ALICE = Principal.parse(f"alice@{REALM}")
@@ -82,6 +96,8 @@ def key_of(principal: Principal, etype: int = 18) -> EncryptionKey:
 class Password:
     """A client with a password; counts the string-to-key calls in `asked`."""
 
+    needs_salt = True
+
     def __init__(
         self, principal: Principal = ALICE, password: str = PASSWORD, etypes: tuple[int, ...] = (*DEFAULT_ETYPES, 23)
     ) -> None:
@@ -93,6 +109,15 @@ class Password:
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         self.asked.append((etype, salt, params))
         return string_to_key(etype, self.password, salt, params)
+
+
+class Keys(Password):
+    """A client with the keys of that password, as a keytab has them: it needs no salt."""
+
+    needs_salt = False
+
+    def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
+        return string_to_key(etype, self.password, f"{REALM}alice".encode(), None)
 
 
 def _same(value: Any) -> Any:
@@ -193,7 +218,11 @@ class ScriptedKdc:
             encrypted = EncryptedData.decode(stamps[0].padata_value)
             etype = encrypted.etype
             usage = KeyUsage.AS_REQ_PA_ENC_TIMESTAMP
-            stamp = PaEncTsEnc.decode(crypto.decrypt(self.client_key(etype, client), usage, encrypted.cipher))
+            try:
+                plain = crypto.decrypt(self.client_key(etype, client), usage, encrypted.cipher)
+            except IntegrityError:
+                return self.error(ErrorCode.KDC_ERR_PREAUTH_FAILED).encode()
+            stamp = PaEncTsEnc.decode(plain)
             if abs(stamp.patimestamp - self.clock()) > SKEW:
                 return self.error(ErrorCode.KRB_AP_ERR_SKEW).encode()
         elif self.preauth:
@@ -321,6 +350,12 @@ class ScriptedKdc:
         cipher = crypto.encrypt(key, usage, plaintext)
         sealed = replace(reply, enc_part=replace(reply.enc_part, cipher=cipher))
         return self.message(self.reply(sealed).encode())
+
+
+def stamps(kdc: ScriptedKdc) -> list[int | None]:
+    """Return the etype of the PA-ENC-TIMESTAMP in each AS-REQ, None where there is none."""
+    found = [[p for p in request.padata or () if p.padata_type == PaDataType.ENC_TIMESTAMP] for request in kdc.seen]
+    return [EncryptedData.decode(padata[0].padata_value).etype if padata else None for padata in found]
 
 
 def issue_tgt(

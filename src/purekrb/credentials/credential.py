@@ -75,12 +75,13 @@ class Credential:
                 f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
                 " name one of these principals, or export its keys again"
             )
-        log.debug(
-            "keys of %s from the keytab: kvno %d, %s",
-            principal,
-            found[0].kvno,
-            etype_names(entry.key.etype for entry in usable),
-        )
+        if log.on:
+            log.debug(
+                "keys of %s from the keytab: kvno %d, %s",
+                principal,
+                found[0].kvno,
+                etype_names(entry.key.etype for entry in usable),
+            )
         return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
 
     @classmethod
@@ -109,6 +110,11 @@ class Credential:
         RC4 is among them where it can be had: whether it is permitted is the exchange's to say.
         """
         return tuple(etype for etype in _PREFERENCE if self._password is not None or etype in self._keys)
+
+    @property
+    def needs_salt(self) -> bool:
+        """Whether `key_for` needs the salt and parameters that the KDC names: with a password."""
+        return self._password is not None
 
     @forget_frames
     def key_for(self, etype: int, salt: bytes, params: bytes | None = None) -> EncryptionKey | None:

@@ -70,6 +70,15 @@ MIN_ITERATIONS = {17: 4096, 18: 4096, 19: 32768, 20: 32768}
 
 #: What the KDC says when it wants (more) pre-authentication.
 _PREAUTH_WANTED = (ErrorCode.KDC_ERR_PREAUTH_REQUIRED, ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED)
+#: What the KDC says of a timestamp that it did not ask for where it wants another one, or none. MIT's KDC says
+#: PREAUTH_FAILED and counts that where the account has no key of the etype, Heimdal's and Samba's ETYPE_NOSUPP.
+_STAMP_REFUSED = (
+    ErrorCode.KDC_ERR_PREAUTH_FAILED,
+    ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+    ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP,
+    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+)
+_ENC_PA_REP = int(TicketFlags.ENC_PA_REP)  # a member of an enum costs five calls where it meets a number
 
 
 class ClientCredential(Protocol):
@@ -82,6 +91,10 @@ class ClientCredential(Protocol):
     @property
     def etypes(self) -> tuple[int, ...]:
         """The encryption types that `key_for` has keys of."""
+
+    @property
+    def needs_salt(self) -> bool:
+        """Whether `key_for` needs what the KDC names, as with a password; keys do not."""
 
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of an etype; salt and params are those of string-to-key, for who has a password."""
@@ -98,7 +111,9 @@ class AsOptions:
     pac_request: ask for a PAC (True), for none (False), or leave it to the KDC (None).
     etypes: what to offer, in order of preference; RC4 is offered last, and only if it is named here.
     require_preauth: refuse a reply that the KDC gives to whoever asks, without a proof of identity.
-    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP, which lets an eavesdropper guess at the password.
+    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP, which lets an eavesdropper guess at the password. Where
+        it is permitted, who has a key sends it at once, without being asked (but not with `require_preauth`, which
+        is about what the KDC asks for).
     timesync: where the KDC's clock differs by more than `clock_skew`, go by the KDC's for this realm, up to
         `max_offset`; the clock of this machine is never set. False: refuse.
     """
@@ -164,10 +179,12 @@ class _AsExchange:
         self.service = self.options.service or Principal(("krbtgt", self.realm), self.realm, NameType.SRV_INST)
         self.offset = self.offsets.get(self.realm, timedelta(0))
         self.clock_corrected = False
+        self.refused: tuple[int, KrbError] | None = None  # the etype of an unasked timestamp, and the KDC's answer
         self.forget_preauth()
 
     def forget_preauth(self) -> None:
-        self.key: EncryptionKey | None = None  # the client's key, once the KDC has said which
+        self.key: EncryptionKey | None = None  # the client's key, once it is known which
+        self.unasked = False  # whether the KDC has not asked for a timestamp with that key
         self.info: tuple[EtypeInfo2Entry, ...] = ()
         self.cookie: PaData | None = None
 
@@ -183,6 +200,7 @@ class _AsExchange:
         if not self.realm:
             raise CredentialError(f"the client {self.client} has no realm: write it as name@REALM")
         about = About("AS", self.client, self.service)
+        self.anticipate()
         for _ in range(MAX_REQUESTS):
             body = self.body()
             request = AsReq(self.padata(), body).encode()
@@ -262,6 +280,16 @@ class _AsExchange:
     def kdc_time(self) -> datetime:
         return self.clock() + self.offset
 
+    def anticipate(self) -> None:
+        """Take the key that the KDC will ask for, if there is nothing to learn from it first. Source: RFC 4120 5.2.7.2.
+
+        This spares an exchange. After a referral, which anyone can forge, the other realm's KDC has to ask.
+        """
+        options = self.options
+        if options.allow_encrypted_timestamp and not options.require_preauth and not self.credential.needs_salt:
+            self.key = self.client_key(self.etypes[0])
+            self.unasked = True
+
     # -- KRB-ERROR
 
     def learn(self, error: KrbError, about: About) -> None:
@@ -275,6 +303,9 @@ class _AsExchange:
             self.correct_clock(error, about)
         elif code == ErrorCode.KDC_ERR_WRONG_REALM and self.canonicalize and error.crealm:
             self.follow_referral(error.crealm, about)
+        elif self.unasked and self.key is not None and code in _STAMP_REFUSED:
+            self.refused = (self.key.etype, error)
+            self.forget_preauth()
         else:
             raise kdc_error(error, about)
 
@@ -301,6 +332,8 @@ class _AsExchange:
                 code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
                 krb_error=error,
             )
+        if self.refused is not None and etype == self.refused[0]:
+            raise kdc_error(self.refused[1], about)  # the same key again would fail again, and count twice
         if log.on:
             log.debug(
                 "%s takes pre-authentication of the types %s: PA-ENC-TIMESTAMP with %s is chosen",
@@ -309,6 +342,7 @@ class _AsExchange:
                 etype_name(etype),
             )
         self.key = self.client_key(etype)
+        self.unasked = False
 
     def correct_clock(self, error: KrbError, about: About) -> None:
         offset = error.stime + timedelta(microseconds=error.susec) - self.clock()
@@ -359,7 +393,7 @@ class _AsExchange:
                 expected=etype_names(body.etype),
                 got=etype_name(etype),
             )
-        proven = self.key is not None
+        proven = self.key is not None and not self.unasked
         if not proven and self.options.require_preauth:
             raise PolicyError(
                 f"{about}: the KDC gave a ticket without pre-authentication, which is not permitted: anyone can get "
@@ -411,7 +445,7 @@ class _AsExchange:
 
     def vouches_for_request(self, part: EncKdcRepPart, request: bytes) -> bool:
         """Return whether the KDC vouches for the request as it got it. Source: RFC 6806 11."""
-        if not part.flags & TicketFlags.ENC_PA_REP or self.key is None:
+        if not part.flags & _ENC_PA_REP or self.key is None:
             return False
         padata = [p for p in part.encrypted_pa_data or () if p.padata_type == PaDataType.ENC_PA_REP]
         if not padata:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from typing import TypeVar
+
+from purekrb.records import record
 
 __all__ = ["KdcRequest", "Exchange", "run", "run_async"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KdcRequest:
     """One message for a KDC of `realm`; the runner answers with the bytes of the reply."""
 

@@ -1,4 +1,4 @@
-"""What a client and a KDC exchange, as frozen dataclasses on the DER codec. Source: RFC 4120 5.2.7, 5.4, 5.9; RFC 6806.
+"""What a client and a KDC exchange, as records on the DER codec. Source: RFC 4120 5.2.7, 5.4, 5.9; RFC 6806.
 
 Field names are those of the ASN.1 in snake_case; each docstring is its ASN.1; an absent OPTIONAL field is None. All
 messages are read by the schemas here. Replies are written by them as well, for the embedded KDC; what a client sends is
@@ -38,6 +38,7 @@ from purekrb.messages.der import (
     tlv,
 )
 from purekrb.names import PrincipalName
+from purekrb.records import record
 from purekrb.secrecy import forget_frames
 
 __all__ = [
@@ -82,19 +83,22 @@ class _ClientMessage(Message):
 # -- pre-authentication --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PaData(Message):
     """PA-DATA ::= SEQUENCE { padata-type [1] Int32, padata-value [2] OCTET STRING }"""
 
     padata_type: int
-    padata_value: bytes = field(repr=False)
+    padata_value: bytes
+
+    def __repr__(self) -> str:
+        return f"PaData(padata_type={self.padata_type!r})"
 
 
 PaData.schema = Sequence(PaData, Field(1, "padata_type", INT32), Field(2, "padata_value", _OCTETS))
 _PADATA = SequenceOf(PaData.schema, MAX_ENTRIES)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MethodData(Message):
     """METHOD-DATA ::= SEQUENCE OF PA-DATA. Source: RFC 4120 5.9.1."""
 
@@ -104,7 +108,7 @@ class MethodData(Message):
 MethodData.schema = ListOf(MethodData, _PADATA)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EtypeInfo2Entry(Message):
     """ETYPE-INFO2-ENTRY ::= SEQUENCE {
     etype [0] Int32, salt [1] KerberosString OPTIONAL, s2kparams [2] OCTET STRING OPTIONAL }
@@ -138,7 +142,7 @@ EtypeInfo2Entry.schema = Sequence(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EtypeInfo2(Message):
     """ETYPE-INFO2 ::= SEQUENCE OF ETYPE-INFO2-ENTRY, in the KDC's order. Source: RFC 4120 5.2.7.5."""
 
@@ -148,7 +152,7 @@ class EtypeInfo2(Message):
 EtypeInfo2.schema = ListOf(EtypeInfo2, SequenceOf(EtypeInfo2Entry.schema, MAX_ENTRIES))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PaEncTsEnc(_ClientMessage):
     """PA-ENC-TS-ENC ::= SEQUENCE { patimestamp [0] KerberosTime, pausec [1] Microseconds OPTIONAL }"""
 
@@ -162,7 +166,7 @@ PaEncTsEnc.schema = Sequence(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PaPacRequest(_ClientMessage):
     """KERB-PA-PAC-REQUEST ::= SEQUENCE { include-pac [0] BOOLEAN }. Source: MS-KILE 2.2.3."""
 
@@ -251,7 +255,7 @@ KdcReqBody.schema = _ReceivedBody(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _KdcReq(_ClientMessage):
     """KDC-REQ ::= SEQUENCE {
     pvno [1] INTEGER (5), msg-type [2] INTEGER, padata [3] SEQUENCE OF PA-DATA OPTIONAL, req-body [4] KDC-REQ-BODY }
@@ -307,7 +311,7 @@ TgsReq.schema = _request(TgsReq)
 # -- replies -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _KdcRep(Message):
     """KDC-REP ::= SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER, padata [2] SEQUENCE OF PA-DATA OPTIONAL, crealm [3] Realm,
@@ -359,7 +363,7 @@ AsRep.schema = _reply(AsRep)
 TgsRep.schema = _reply(TgsRep)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LastReqEntry(Message):
     """One element of LastReq: SEQUENCE { lr-type [0] Int32, lr-value [1] KerberosTime }"""
 
@@ -388,7 +392,7 @@ class _EncKdcRepPart(Message):
         return (_AS_PART if msg_type == MessageType.AS_REP else _TGS_PART) + super().encode()[1:]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EncKdcRepPart(_EncKdcRepPart):
     """EncASRepPart ::= [APPLICATION 25], EncTGSRepPart ::= [APPLICATION 26] SEQUENCE {
     key [0] EncryptionKey, last-req [1] LastReq, nonce [2] UInt32, key-expiration [3] KerberosTime OPTIONAL,
