@@ -599,7 +599,6 @@ def _find_frame(kind: Any) -> tuple[tuple[int, ...], DerType]:
 
 
 _frame_of: Callable[[Any], tuple[tuple[int, ...], DerType]] = cache(_find_frame)
-M = TypeVar("M", bound="Message")
 
 
 class Message:
@@ -640,3 +639,6 @@ class Message:
         tags, body = _frame_of(type(self))
         contents = body.encode(self)
         return headers_around(len(contents), tags) + contents
+
+
+M = TypeVar("M", bound=Message)  # not by its name, which `typing` would compile when it is imported
