@@ -72,6 +72,7 @@ def record(cls: type[T]) -> type[T]:
     """Return `cls` as a class of tuples whose at most 14 fields are the annotated names, with their defaults.
 
     As with a dataclass, `__post_init__` checks what was passed; a method of the class stands above that of the tuple.
+    Type checkers know that it is a tuple where `cls` says so: `class Pair(tuple[int, str])`.
     """
     own = vars(cls)
     names = tuple(name for name, kind in cls.__annotations__.items() if not str(kind).startswith("ClassVar"))
@@ -81,7 +82,7 @@ def record(cls: type[T]) -> type[T]:
     body["__new__"] = _constructor(names, tuple(own[name] for name in names if name in own))
     if "__post_init__" in body:
         body["__new__"] = _checked(body["__new__"])
-    bases = tuple(kind for kind in cls.__bases__ if kind is not object)
+    bases = tuple(kind for kind in cls.__bases__ if kind not in (object, tuple))
     made: type[T] = type(cls.__name__, (*bases, _Record), body)
     return made
 

@@ -166,6 +166,33 @@ def test_contexts_need_neither_pyasn1_nor_ldap3_nor_dns() -> None:
     assert loaded_after("import purekrb; purekrb.Initiator, purekrb.Acceptor, purekrb.Keytab") <= {"cryptography"}
 
 
+def test_contexts_load_nothing_that_only_some_need_and_compile_nothing() -> None:
+    code = """
+import sys, typing
+import cryptography.hazmat.primitives.ciphers
+compiled, make = [], typing.ForwardRef.__init__
+def noted(self, text, *args, **options):
+    compiled.append(text)
+    make(self, text, *args, **options)
+typing.ForwardRef.__init__ = noted
+from purekrb import Acceptor, Initiator
+assert compiled == [], compiled
+print(*sys.modules)
+from purekrb import EncryptionKey, crypto
+crypto.string_to_key(18, "a", "b")
+crypto.checksum(EncryptionKey(23, bytes(16)), 1, b"")
+print(*sys.modules)
+typing.Optional["Acceptor"]
+assert compiled == ["Acceptor"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    contexts, more = (set(line.split()) for line in done.stdout.splitlines())
+    rare = {f"purekrb.{n}" for n in ("crypto.rc4", "gss.rc4_tokens", "gss.negotiate", "exchanges.krb_cred")}
+    rare |= {"cryptography.hazmat.primitives.kdf.pbkdf2", "dataclasses", "inspect", "logging", "socket", "ssl"}
+    assert not rare & contexts
+    assert {"purekrb.crypto.rc4", "cryptography.hazmat.primitives.kdf.pbkdf2"} <= more
+
+
 def test_a_service_with_the_names_of_windows_does_without_pyasn1_too() -> None:
     assert loaded_after("import purekrb; purekrb.sspi.ServerAuth") <= {"cryptography"}
 

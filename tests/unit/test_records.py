@@ -64,5 +64,35 @@ def test_a_changed_copy_is_checked_as_a_new_one_is() -> None:
         replace(Box(3), depth=1)
 
 
+@record
+class Pair(tuple[int, str]):
+    number: int
+    text: str = ""
+
+
+def test_a_record_that_says_so_is_a_tuple_to_type_checkers_too() -> None:
+    number, text = Pair(1, "a")
+    assert (number, text) == (1, "a") == Pair(1, "a")
+    assert tuple.__new__(Pair, (2, "b")) == Pair(2, "b")
+    assert repr(Pair(1)) == "Pair(number=1, text='')"
+
+
+def test_the_values_of_a_record_are_given_as_to_a_function() -> None:
+    for make in (
+        lambda: Box(),  # type: ignore[call-arg]
+        lambda: Box(1, 2, 3),  # type: ignore[call-arg]
+        lambda: Box(1, width=1),  # type: ignore[misc]
+        lambda: Box(1, depth=1),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(TypeError):
+            make()
+    assert Box(1, 2) == Box(1, height=2) == Box(width=1)
+    assert str(inspect.signature(Pair)) == "(number, text='')"
+    match Box(3, 4):
+        case Box(width, height):
+            assert (width, height) == (3, 4)
+    assert Box(3)._asdict() == {"width": 3, "height": 2}  # type: ignore[attr-defined]
+
+
 def test_other_values_have_no_fields() -> None:
     assert field_names(int) == field_names(tuple) == ()

@@ -42,7 +42,6 @@ __all__ = ["SecurityContext", "MessageProtection", "MAX_TOKEN", "check_mechanism
 
 log = Log("purekrb.gss")
 _T = TypeVar("_T")
-_C = TypeVar("_C", bound="SecurityContext")
 
 #: The flags as plain numbers: enum arithmetic costs a microsecond each time.
 _MUTUAL, _DCE_STYLE = int(Flag.MUTUAL), int(Flag.DCE_STYLE)
@@ -473,6 +472,9 @@ class SecurityContext:
             random=self._random,
             seen=seen,
         )
+
+
+_C = TypeVar("_C", bound=SecurityContext)  # not by its name, which `typing` would compile when it is imported
 
 
 def check_mechanism(mechanism: str) -> None:

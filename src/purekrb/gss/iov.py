@@ -15,11 +15,12 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import partial
 from itertools import accumulate
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from purekrb.crypto.aes_cts import BLOCK
 from purekrb.errors import DecodeError, IntegrityError, PolicyError
 from purekrb.gss.tokens import HEADER_SIZE, SEALED, SND_SEQ, CfxProtection, rotated, wrap_header
+from purekrb.records import record
 
 __all__ = ["IovType", "IovBuffer", "IovProtection", "DceProtection"]
 
@@ -35,7 +36,8 @@ class IovType(IntEnum):
     SIGN_ONLY = 11
 
 
-class IovBuffer(NamedTuple):
+@record
+class IovBuffer(tuple[IovType, bytes]):
     """A buffer of `wrap_iov` and `unwrap_iov`; HEADER, TRAILER and PADDING are given without data to `wrap_iov`."""
 
     type: IovType

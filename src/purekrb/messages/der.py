@@ -679,7 +679,6 @@ def _find_frame(kind: Any) -> _Frame:
 
 
 _frame_of: Callable[[Any], _Frame] = cache(_find_frame)
-M = TypeVar("M", bound="Message")
 
 
 class Message:
@@ -722,3 +721,6 @@ def _enter(name: str, tags: tuple[int, ...], data: bytes) -> int:
             raise DecodeError(f"{len(data) - end} bytes follow the end of the {name}")
         at = start
     return at
+
+
+M = TypeVar("M", bound=Message)  # not by its name, which `typing` would compile when it is imported
