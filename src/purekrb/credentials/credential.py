@@ -62,8 +62,9 @@ class Credential:
     def from_keytab(cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None) -> Credential:
         """Return the credential of a principal with keys in `keytab` (a Keytab, a file, or None: see `Keytab.load`).
 
-        Only the keys of the newest kvno are taken, as the KDC has no others. Raises CredentialError where there are
-        none for exactly this principal, or none that purekrb can use.
+        Only the keys of the newest kvno are taken, as the KDC has no others. The first request to a KDC proves that
+        they are there, without being asked (docs/security.md). Raises CredentialError where there are none for exactly
+        this principal, or none that purekrb can use.
         """
         principal = Principal.of(principal)
         keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
@@ -86,7 +87,7 @@ class Credential:
 
     @classmethod
     def from_key(cls, principal: Principal | str, key: EncryptionKey) -> Credential:
-        """Return the credential of a principal's long-term key."""
+        """Return the credential of a principal's long-term key, which the first request to a KDC proves to have."""
         return cls(principal, keys=[key])
 
     @classmethod
