@@ -64,7 +64,16 @@ class AesUsageCipher:
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         """Return the ciphertext and its MAC."""
-        return b"".join(self._encrypt(plaintext, confounder))
+        if len(plaintext) >= LARGE:
+            return b"".join(self._encrypt(plaintext, confounder))
+        cts, integrity = self._cts, self._integrity
+        if cts is None or integrity is None:
+            cts, integrity = self._ready()
+        state = integrity.copy()
+        message = confounder + plaintext
+        start, swapped, last = cts.encrypt(message)
+        state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
+        return b"".join((start, swapped, last, state.finalize()[self._mac]))
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
