@@ -7,6 +7,8 @@ would take a tenth of the time that importing contexts takes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,27 +21,24 @@ _CALLER = 2  # the line to name in a record is the one that called us
 
 
 class Log:
-    """The logger of that name, below `purekrb`."""
+    """The logger of that name, below `purekrb`.
 
-    __slots__ = ("_found", "_name")
+    `on()` tells whether somebody listens to debug messages: to be asked before one is made whose arguments cost time.
+    """
+
+    __slots__ = ("_found", "_name", "on")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._found: logging.Logger | None = None
+        self.on: Callable[[], bool] = self._look
 
-    @property
-    def on(self) -> bool:
-        """Whether somebody listens to debug messages: to be asked before one is made whose arguments cost time."""
-        logger = self._found
-        if logger is None:
-            if "logging" not in sys.modules:
-                return False
-            logger = self._logger()
-        return logger.isEnabledFor(_DEBUG)
+    def _look(self) -> bool:
+        return "logging" in sys.modules and self._logger().isEnabledFor(_DEBUG)
 
     def debug(self, message: str, *arguments: object) -> None:
         """Tell of a step."""
-        if self.on:
+        if self.on():
             self._logger().debug(message, *arguments, stacklevel=_CALLER)
 
     def warning(self, message: str, *arguments: object) -> None:
@@ -58,4 +57,5 @@ class Log:
             if not top.handlers:
                 top.addHandler(logging.NullHandler())  # silent, unless the program wants to hear
             self._found = logging.getLogger(self._name)
+            self.on = partial(self._found.isEnabledFor, _DEBUG)  # one call of Python less from now on
         return self._found

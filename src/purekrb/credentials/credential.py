@@ -76,7 +76,7 @@ class Credential:
                 f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
                 " name one of these principals, or export its keys again"
             )
-        if log.on:
+        if log.on():
             log.debug(
                 "keys of %s from the keytab: kvno %d, %s",
                 principal,

@@ -150,7 +150,7 @@ def build_ap_req(
     cipher = _encrypt(ticket.session_key, _AUTHENTICATOR, authenticator.encode(), random)
     options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
     message = ApReq(PVNO, _AP_REQ, options, ticket.ticket, encrypted).encode()
-    if log.on:
+    if log.on():
         log.debug(
             "AP-REQ: %s presents a ticket for %s, session key %s, %s",
             ticket.client,
@@ -208,7 +208,7 @@ def accept_ap_req(
     except ProtocolError as error:
         raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
     relevant, etypes = read_relevant(authenticator.authorization_data)
-    if log.on:
+    if log.on():
         log.debug(
             "AP-REQ verified: client %s, ticket for %s kvno %d %s, session key %s",
             opened.client,
@@ -246,7 +246,7 @@ def build_ap_rep(
     """Return the AP-REP that proves that the service could read the authenticator. Source: RFC 4120 3.2.4."""
     authenticator = accepted.authenticator
     part = EncApRepPart(authenticator.ctime, authenticator.cusec, subkey, seq_number)
-    if log.on:
+    if log.on():
         log.debug(
             "AP-REP for %s: ctime and cusec of its authenticator, acceptor subkey %s",
             accepted.client,
@@ -369,7 +369,7 @@ def _decrypt_ticket(
     accounts with several names) the other keys that this acceptor answers for.
     """
     etype, kvno, cipher = ticket.enc_part.etype, ticket.enc_part.kvno, ticket.enc_part.cipher
-    if log.on:
+    if log.on():
         log.debug(
             "ticket for %s, %s kvno %s; keys to choose from: %d",
             ticket.sname.principal(ticket.realm),

@@ -204,7 +204,7 @@ class _AsExchange:
         for _ in range(MAX_REQUESTS):
             body = self.body()
             request = AsReq(self.padata(), body).encode()
-            if log.on:
+            if log.on():
                 log.debug(
                     "AS-REQ to %s: %s asks for %s, %s, etypes %s",
                     self.realm,
@@ -334,7 +334,7 @@ class _AsExchange:
             )
         if self.refused is not None and etype == self.refused[0]:
             raise kdc_error(self.refused[1], about)  # the same key again would fail again, and count twice
-        if log.on:
+        if log.on():
             log.debug(
                 "%s takes pre-authentication of the types %s: PA-ENC-TIMESTAMP with %s is chosen",
                 self.realm,
@@ -429,7 +429,7 @@ class _AsExchange:
         if part.starttime is not None and body.from_ is None:
             check_clock(part.starttime, self.clock() + offset, self.options.clock_skew, about)
         self.offsets[self.realm] = offset
-        if log.on:
+        if log.on():
             log.debug(
                 "AS-REP from %s: ticket for %s until %s, session key %s, encrypted with the client's key %s kvno %s; "
                 "clock offset %+.0f s",

@@ -272,7 +272,7 @@ class _Asker:
         )
         subkey = crypto.random_key(tgt.session_key.etype, self.random)
         request = TgsReq((PaData(PaDataType.TGS_REQ, self.ap_req(tgt, subkey, body)),), body).encode()
-        if log.on:
+        if log.on():
             log.debug(
                 "TGS-REQ to %s: %s asks for %s%s, etypes %s",
                 realm,
@@ -305,7 +305,7 @@ class _Asker:
         except KerberosError as error:
             log.debug("TGS exchange failed: %s", error)
             raise
-        if log.on:
+        if log.on():
             service_key = Ticket.decode(ticket.ticket).enc_part
             log.debug(
                 "TGS-REP from %s: ticket for %s until %s, session key %s, encrypted with the service's key %s kvno %s",

@@ -167,7 +167,7 @@ class SecurityContext:
             last, self._protection = end.value
             self._handshake = None
             self._begin_messages()
-            if log.on:
+            if log.on():
                 log.debug(
                     "context established: %s -> %s, %s, %s",
                     self._initiator_name,

@@ -159,7 +159,7 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
     chosen = next((oid for oid in offered if oid in MECHANISMS), None)
     if chosen is None:
         raise UnsupportedError(f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}")
-    if log.on:
+    if log.on():
         log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
     supported: bytes | None = chosen  # named in our first answer only
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
@@ -184,7 +184,7 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
             mic, sent = protection.get_mic(encode_mech_types(offered)), True
         state = _COMPLETED if done else _INCOMPLETE
         token = NegTokenResp(state, supported, answer, mic).encode()
-        if log.on:
+        if log.on():
             log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
         if protection is not None and done:
             return token, protection
@@ -201,7 +201,7 @@ _ONLY_KERBEROS = (
 def _read(token: bytes) -> NegTokenResp:
     """Return the peer's NegTokenResp. Raises ApError where it rejects."""
     message = NegTokenResp.decode(token)
-    if log.on:
+    if log.on():
         state = None if message.neg_state is None else NegState(message.neg_state).name
         log.debug("NegTokenResp received: %s%s", state, " with mechListMIC" if message.mech_list_mic else "")
     if message.neg_state == _REJECT:
