@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 MAX_STRING = 8192
+_MAX_INTEGER = 9  # bytes
 MAX_OID = 64
 #: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
 MAX_REMEMBERED = 256
@@ -171,11 +172,15 @@ class Integer:
 
     def __init__(self, low: int, high: int, mask: int | None = None) -> None:
         self.low, self.high, self.mask = low, high, mask
+        #: By size, the least number above zero that has no shorter form.
+        self._least = (high + 1, max(low, 0), *(max(low, 1 << 8 * size - 9) for size in range(2, _MAX_INTEGER + 1)))
 
     def decode(self, contents: bytes) -> int:
-        value = int.from_bytes(contents, "big", signed=True)
+        value, size = int.from_bytes(contents, "big", signed=True), len(contents)
+        if size <= _MAX_INTEGER and self._least[size] <= value <= self.high:
+            return value  # as almost all are; a mask would change nothing
         # What is in range has at most 64 bits, so that the shift leaves the sign alone: -1 or 0.
-        if not self.low <= value <= self.high or (value ^ (value >> 64)).bit_length() // 8 + 1 != len(contents):
+        if not self.low <= value <= self.high or (value ^ (value >> 64)).bit_length() // 8 + 1 != size:
             raise DecodeError(self._fault(contents, value))
         return value if self.mask is None else value & self.mask
 
@@ -185,7 +190,7 @@ class Integer:
         return value.to_bytes((value ^ (value >> 64)).bit_length() // 8 + 1, "big", signed=True)
 
     def _fault(self, contents: bytes, value: int) -> str:
-        if len(contents) > 9:
+        if len(contents) > _MAX_INTEGER:
             return "an INTEGER is larger than any in Kerberos"
         if self.low <= value <= self.high:
             return "an INTEGER is not encoded in its shortest form"
