@@ -247,7 +247,7 @@ def test_no_number_passes_twice(first: int, offsets: list[int], sequence: bool, 
     passed = []
     for offset in offsets:
         try:
-            window.check((first + offset) % (1 << bits))
+            window.check(((first + offset) % (1 << bits)).to_bytes(bits // 8, "big"))
         except SequenceError:
             continue
         passed.append(offset)

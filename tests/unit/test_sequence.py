@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from purekrb import SequenceError
-from purekrb.gss.sequence import SequenceWindow
+from purekrb.gss import sequence as module
+from purekrb.gss.sequence import SequenceWindow, numbers
 from support.vectors import load
 
 VECTORS = load("sequence_windows.json")
@@ -16,7 +23,7 @@ VECTORS = load("sequence_windows.json")
 
 def verdict(window: SequenceWindow, number: int) -> str:
     try:
-        window.check(number)
+        window.check(number.to_bytes(window._bits // 8, "big"))
     except SequenceError as error:
         return error.reason
     return "ok"
@@ -110,3 +117,169 @@ def test_a_window_agrees_with_a_memory_without_limit(replay: bool, sequence: boo
 def test_without_flags_nothing_is_judged() -> None:
     window = SequenceWindow(0, replay=False, sequence=False)
     assert [verdict(window, number) for number in (5, 5, 0, 1 << 63, 5)] == ["ok"] * 5
+
+
+@pytest.mark.parametrize("first", [0, 1000, (1 << 63) - 2, 1 << 63, (1 << 64) - 3])
+def test_a_sender_takes_one_number_after_the_other_and_zero_after_the_highest(first: int) -> None:
+    assert list(islice(numbers(first), 6)) == [((first + n) % (1 << 64)).to_bytes(8, "big") for n in range(6)]
+
+
+def test_the_state_carries_on_wherever_it_is_taken() -> None:
+    """Among them places within a run, at its end, and where the counter starts again."""
+    for bits in (32, 64):
+        first = (1 << bits) - 70
+        for received in (0, 1, 2, 64, 65, 66, 69, 70, 71, 140):
+            window = SequenceWindow(first, replay=True, sequence=True, bits=bits)
+            stream = [(first + n) % (1 << bits) for n in range(received)]
+            assert {verdict(window, number) for number in stream} <= {"ok"}
+            expected, seen = window.state
+            assert window.state == (expected, seen)
+            assert expected == (first + received) % (1 << bits)
+            assert seen == (1 << min(received, 64)) - 1
+            carried_on = SequenceWindow(expected, seen=seen, replay=True, sequence=True, bits=bits)
+            for one in (window, carried_on):
+                assert {verdict(one, number) for number in stream[-64:]} <= {"duplicate"}
+                assert [verdict(one, expected) for _ in range(2)] == ["ok", "duplicate"]
+
+
+# --- threads
+
+
+def test_of_many_threads_with_the_same_numbers_one_passes_each() -> None:
+    window = SequenceWindow((1 << 64) - 500, replay=True, sequence=False)
+    stream = [((1 << 64) - 500 + n) % (1 << 64) for n in range(1000)]
+    barrier = threading.Barrier(6)
+    passed: list[int] = []
+
+    def present() -> None:
+        for at, number in enumerate(stream):
+            if at % 50 == 0:
+                barrier.wait()
+            if verdict(window, number) == "ok":
+                passed.append(number)
+
+    threads = [threading.Thread(target=present) for _ in range(6)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert max(Counter(passed).values()) == 1
+    assert set(passed) == set(stream), "a number that came in time was refused"
+
+
+def at_step(step: int, then: Callable[[FrameType], bool], call: Callable[[], object]) -> bool:
+    """Make `call`, and `then` before the bytecode number `step` of the window's code, or before the first one after it
+    for which it returns True. Tell whether there was one.
+    """
+    done = False
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal step, done
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not done:
+            step -= 1
+            done = step < 0 and then(frame)
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants it when tracing begins
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return done
+
+
+def in_order(received: int, *, sequence: bool) -> tuple[SequenceWindow, int]:
+    """Return a window to which numbers have come in order, and the next one."""
+    window = SequenceWindow(1000, replay=True, sequence=sequence)
+    assert {verdict(window, 1000 + n) for n in range(received)} == {"ok"}
+    return window, 1000 + received
+
+
+@pytest.mark.parametrize("sequence", [True, False])
+@pytest.mark.parametrize("received", [1, 2, 5, 63, 64, 65, 66])
+@pytest.mark.parametrize("offsets", [(0,), (1,), (0, 1), (1, 0), (0, 1, 2), (-1,), (5,), (5, 0), (1, 2, 3, 0, 4)])
+def test_what_another_thread_does_between_any_two_steps_lets_no_number_pass_twice(
+    offsets: tuple[int, ...], received: int, sequence: bool
+) -> None:
+    for step in range(1000):
+        window, number = in_order(received, sequence=sequence)
+        passed: list[int] = []
+
+        def present(offset: int, window: SequenceWindow = window, number: int = number, passed: Any = passed) -> str:
+            found = verdict(window, number + offset)
+            if found == "ok":
+                passed.append(offset)
+            return found
+
+        def other_thread(_: FrameType, window: SequenceWindow = window, present: Any = present) -> bool:
+            if window._lock.locked():  # then it waits
+                return False
+            for offset in offsets:
+                present(offset)
+            return True
+
+        came = at_step(step, other_thread, lambda present=present: present(0))  # type: ignore[misc]
+        if not came:
+            assert step > 20
+            break
+        assert max(Counter(passed).values(), default=1) == 1
+        assert set(passed) <= {0, *offsets} - {-1}
+        if not sequence:
+            assert set(passed) == {0, *offsets} - {-1}, "a number that came in time was refused"
+        again = {0, *offsets}
+        assert {present(offset) for offset in again} == {"duplicate"}
+        assert present(max(again) + 1) == "ok"
+        assert window.state[0] == number + max(again) + 2
+
+
+@pytest.mark.parametrize("received", [1, 2, 5, 62, 63])
+def test_nothing_is_taken_from_a_run_that_has_ended_though_a_thread_says_late_what_is_next(received: int) -> None:
+    """Three threads: one takes a number and stops, one judges the number after it, one has looked at the run before."""
+    window, number = in_order(received, sequence=True)
+    taken, after = number.to_bytes(8, "big"), (number + 1).to_bytes(8, "big")
+    run = window._run
+    assert run is not None
+    assert run.next == taken
+    assert run.taken.setdefault(taken, "first thread") == "first thread"
+    assert verdict(window, number + 1) == "ok"
+    run.next = next(run.later)
+    assert run.next == after
+    assert run.taken.setdefault(after, "third thread") != "third thread"
+    assert [verdict(window, number + n) for n in (0, 1, 2)] == ["duplicate", "duplicate", "ok"]
+
+
+@pytest.mark.parametrize("sequence", [True, False])
+@pytest.mark.parametrize("received", [1, 2, 5, 63, 64, 65, 66])
+@pytest.mark.parametrize("offset", [0, 1, -1])
+def test_an_interrupt_at_any_step_leaves_a_window_that_goes_on(offset: int, received: int, sequence: bool) -> None:
+    def interrupt(frame: FrameType) -> bool:
+        # Python looks for signals after calls, so never between the end of a `with` and the release of its lock.
+        if frame.f_code.co_name == "check" and window._lock.locked():
+            return False
+        raise KeyboardInterrupt
+
+    for step in range(1000):
+        window, number = in_order(received, sequence=sequence)
+        try:
+            at_step(step, interrupt, lambda w=window, n=number: verdict(w, n + offset))  # type: ignore[misc]
+            assert step > 20
+            break
+        except KeyboardInterrupt:
+            pass
+        found = [verdict(window, number + n) for n in (0, 0, 1, 1, -1, 2)]
+        assert found[1:] in (
+            ["duplicate", "ok", "duplicate", "duplicate", "ok"],
+            ["duplicate", "duplicate", "duplicate", "duplicate", "ok"],  # offset 1 was recorded
+        )
+        assert found[0] in ("ok", "duplicate", "unsequenced")
+        assert window.state[0] == number + 3

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from functools import partial
 from itertools import accumulate
 from typing import ClassVar
 
@@ -50,8 +49,8 @@ class IovBuffer(tuple[IovType, bytes]):
 _DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
 _HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
 _TYPES = max(IovType) + 1
-#: What IovBuffer() does, of a tuple and without a call of Python.
-_buffer = partial(tuple.__new__, IovBuffer)
+#: _new(IovBuffer, (type, data)) is what IovBuffer(type, data) does, without a call of Python.
+_new = tuple.__new__
 #: The contents of the buffers that occur once, by type; None where there is none.
 _Single = list["bytes | None"]
 #: (number of DATA buffers before it, contents) of each SIGN_ONLY buffer.
@@ -64,6 +63,8 @@ class IovProtection(CfxProtection):
     #: The filler of a sealed token in pieces; as long as the rotation that its RRC does not name.
     _filler: ClassVar[bytes] = b""
 
+    __slots__ = ()
+
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
         if len(buffers) == 2:
@@ -72,25 +73,25 @@ class IovProtection(CfxProtection):
                 data = contents if type(contents) is bytes else _bytes(contents)
                 token = self.wrap(data, sealed)
                 start = len(token) - len(data)
-                return [_buffer((_HEADER, token[:start])), _buffer((_DATA, token[start:]))]
+                return [_new(IovBuffer, (_HEADER, token[:start])), _new(IovBuffer, (_DATA, token[start:]))]
         return self._wrap_pieces(buffers, sealed)
 
     def _wrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         single, pieces, signed = _parse(buffers, received=False)
         flags = self._send_flags | (SEALED if sealed and pieces else 0)
-        snd_seq = self._next_seq()
+        snd_seq, seal = next(self._send_seq), self._seal or self._make_seal()
         data = b"".join(pieces)
         if flags & SEALED:
             size, start = len(data), BLOCK
             copy = wrap_header(flags, len(self._filler), 0) + snd_seq
-            body, last, mac = self._seal.encrypt_mixed(
+            body, last, mac = seal.encrypt_mixed(
                 b"".join((data, self._filler, copy)), self._confounder(), _offsets(signed, pieces)
             )
             front, data, tail = body[:start], body[start : start + size], b"".join((body[start + size :], last, mac))
             ec = len(self._filler)
         else:
             copy = wrap_header(flags, 0, 0) + snd_seq
-            front, tail = b"", self._seal.checksum(_mixed(pieces, signed), copy)
+            front, tail = b"", seal.checksum(_mixed(pieces, signed), copy)
             ec = len(tail)
         if single[_TRAILER] is None:
             rrc = self._named_rotation(flags, ec, len(tail))
@@ -111,14 +112,15 @@ class IovProtection(CfxProtection):
                 and head[:SND_SEQ] == self._theirs.sealed
                 and len(head) == HEADER_SIZE + self._sealed_rrc + BLOCK
             ):  # together they are a token as `wrap` makes it
-                return [buffers[0], _buffer((_DATA, self.unwrap(b"".join((head, body)), sealed)))]
+                return [buffers[0], _new(IovBuffer, (_DATA, self.unwrap(b"".join((head, body)), sealed)))]
         return self._unwrap_pieces(buffers, sealed)
 
     def _unwrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         single, pieces, signed = _parse(buffers, received=True)
         stream = single[_STREAM] is not None
         token = single[_STREAM] or single[_HEADER] or b""
-        flags, ec, rrc, snd_seq = self._read_header(token)
+        flags, ec, rrc, _ = self._read_header(token)
+        unseal = self._unseal or self._make_unseal()
         if flags & SEALED:
             front, tail = BLOCK, ec + HEADER_SIZE + self._mac_size
         else:
@@ -140,7 +142,7 @@ class IovProtection(CfxProtection):
             first, last = self._ends(single, flags, ec, rrc, front, tail)
         mac_size = self._mac_size
         if flags & SEALED:
-            plaintext = self._unseal.decrypt_mixed(
+            plaintext = unseal.decrypt_mixed(
                 b"".join((first, *pieces, last[:-mac_size])), last[-mac_size:], _offsets(signed, pieces)
             )
             # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
@@ -150,11 +152,10 @@ class IovProtection(CfxProtection):
             data = plaintext[: len(plaintext) - ec - HEADER_SIZE]
         else:
             copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
-            if not hmac.compare_digest(self._unseal.checksum(_mixed(pieces, signed), copy), last):
+            if not hmac.compare_digest(unseal.checksum(_mixed(pieces, signed), copy), last):
                 raise IntegrityError
             data = b"".join(pieces)
-        with self._receive_lock:
-            self._window.check(snd_seq)
+        self._window.check(token[SND_SEQ:HEADER_SIZE])
         return _filled(buffers, single, pieces, data)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
@@ -190,6 +191,8 @@ class IovProtection(CfxProtection):
 
 class DceProtection(IovProtection):
     """Per-message tokens in DCE style: a token in one piece is that of `wrap_iov` without TRAILER."""
+
+    __slots__ = ()
 
     _filler = b"\xff" * BLOCK
     wrap_iov = IovProtection._wrap_pieces

@@ -61,7 +61,7 @@ class Rc4Protection:
         self._seal_key = hmac_md5(bytes(b ^ 0xF0 for b in contents), bytes(4))
         self._ours, self._theirs = (bytes(4), b"\xff" * 4) if initiator else (b"\xff" * 4, bytes(4))
         self._random = random
-        self._send_lock, self._receive_lock = Lock(), Lock()
+        self._send_lock = Lock()
         self._send_seq = send_seq
         self._window = SequenceWindow(
             receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32, seen=seen
@@ -127,7 +127,7 @@ class Rc4Protection:
 
     def sequences(self) -> tuple[int, int, int]:
         """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
-        with self._send_lock, self._receive_lock:
+        with self._send_lock:
             return self._send_seq, *self._window.state
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
@@ -152,8 +152,7 @@ class Rc4Protection:
         return plain[:4]
 
     def _check_sequence(self, seq: bytes) -> None:
-        with self._receive_lock:
-            self._window.check(int.from_bytes(seq, "big"))
+        self._window.check(seq)
 
     def _next_seq(self) -> bytes:
         with self._send_lock:

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Callable
-from functools import cache, cached_property, partial
-from itertools import count
-from threading import Lock
-from typing import Any, ClassVar, NoReturn, cast
+from functools import cache, partial
+from typing import ClassVar, NoReturn, cast
 
 from purekrb import crypto
 from purekrb.constants import Flag
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
 from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
-from purekrb.gss.sequence import SequenceWindow
+from purekrb.gss.sequence import SequenceWindow, numbers
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.records import record
 from purekrb.registry import KeyUsage
@@ -45,7 +42,6 @@ _WRAP_START = struct.Struct(">HBBHH")
 SND_SEQ = _WRAP_START.size
 #: Slices that exist already take half the time.
 _START, _HEADER, _CONTENTS, _NUMBER = slice(SND_SEQ), slice(HEADER_SIZE), slice(HEADER_SIZE, None), slice(SND_SEQ, None)
-_SEQ_MASK = (1 << 64) - 1
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
 
@@ -95,6 +91,25 @@ class CfxProtection:
 
     etypes: ClassVar[tuple[int, ...]] = (17, 18, 19, 20)
 
+    __slots__ = (
+        "_confounder",
+        "_confounder_size",
+        "_initiator",
+        "_key",
+        "_mac_size",
+        "_ours",
+        "_receive_flags",
+        "_seal",
+        "_sealed_rrc",
+        "_send_flags",
+        "_send_seq",
+        "_sign",
+        "_theirs",
+        "_unseal",
+        "_unsign",
+        "_window",
+    )
+
     def __init__(
         self,
         key: EncryptionKey,
@@ -121,66 +136,58 @@ class CfxProtection:
         self._receive_flags = subkey | (SENT_BY_ACCEPTOR if initiator else 0)
         self._ours, self._theirs = _layout(self._send_flags, mac_size), _layout(self._receive_flags, mac_size)
         self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
-        self._receive_lock = Lock()
-        self._send_seq = count(send_seq)  # its next() is atomic
+        # The ciphers are made when they are first used, which for many contexts is never. A token takes its sequence
+        # number before its cipher: where the key is wiped in between, it comes to nothing (see `export_context`).
+        self._seal: AesUsageCipher | None = None
+        self._sign: AesUsageCipher | None = None
+        self._unseal: AesUsageCipher | None = None
+        self._unsign: AesUsageCipher | None = None
+        self._send_seq = numbers(send_seq)
         self._window = SequenceWindow(
             receive_seq, replay=bool(flags & _REPLAY), sequence=bool(flags & _SEQUENCE), seen=seen
         )
 
-    # The ciphers are made when they are first used, which for many contexts is never. A token takes its sequence number
-    # before its cipher: where the key is wiped in between, it comes to nothing (see `export_context`).
-
-    @cached_property
-    def _seal(self) -> AesUsageCipher:
-        return self._cipher(KeyUsage.INITIATOR_SEAL if self._initiator else KeyUsage.ACCEPTOR_SEAL)
-
-    @cached_property
-    def _sign(self) -> AesUsageCipher:
-        return self._cipher(KeyUsage.INITIATOR_SIGN if self._initiator else KeyUsage.ACCEPTOR_SIGN)
-
-    @cached_property
-    def _unseal(self) -> AesUsageCipher:
-        return self._cipher(KeyUsage.ACCEPTOR_SEAL if self._initiator else KeyUsage.INITIATOR_SEAL)
-
-    @cached_property
-    def _unsign(self) -> AesUsageCipher:
-        return self._cipher(KeyUsage.ACCEPTOR_SIGN if self._initiator else KeyUsage.INITIATOR_SIGN)
-
-    def _cipher(self, usage: int) -> AesUsageCipher:
-        return cast(AesUsageCipher, crypto.usage_cipher(self._key, usage))
-
     def wrap(self, data: bytes, sealed: bool) -> bytes:
         """Return a Wrap token over `data`. Source: RFC 4121 4.2.4."""
-        snd_seq = (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
-        ours = self._ours
+        snd_seq = next(self._send_seq)
+        ours, seal = self._ours, self._seal or self._make_seal()
         if sealed:
-            return self._seal.seal(ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder())
-        mac = self._seal.checksum(data, ours.signed_copy + snd_seq)
+            return seal.seal(ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder())
+        mac = seal.checksum(data, ours.signed_copy + snd_seq)
         return b"".join((ours.signed, snd_seq, mac, data))
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
-        theirs, ec = self._theirs, 0
-        start, copy_start = token[_START], theirs.sealed_copy
-        if start != theirs.sealed:
-            if start == theirs.signed and not sealed:
-                return self._open_signed(token, theirs.signed_copy)
+        theirs = self._theirs
+        start = token[_START]
+        if start == theirs.sealed:
+            flags, ec, copy_start = SEALED, 0, theirs.sealed_copy
+        elif start == theirs.signed and not sealed:
+            flags, ec, copy_start = 0, 0, theirs.signed_copy
+        else:
             flags, ec, token, copy_start = self._read_other(token, sealed)
-            if not flags & SEALED:
-                return self._open_signed(token, copy_start)
         size = len(token)
+        if not flags & SEALED:
+            if size < theirs.signed_size:
+                raise DecodeError("the signed message is cut off")
+            snd_seq, mac = theirs.signed_parts.unpack_from(token)
+            data = token[theirs.signed_data]
+            expected = (self._unseal or self._make_unseal()).checksum(data, copy_start + snd_seq)
+            if not hmac.compare_digest(expected, mac):
+                raise IntegrityError
+            self._window.check(snd_seq)
+            return data
         if size < theirs.sealed_size:
             raise DecodeError("the sealed message is cut off")
-        snd_seq, last, mac = theirs.sealed_parts(token)
+        snd_seq, last, mac = theirs.sealed_parts.unpack_from(token)
         body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
         # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
-        data = self._unseal.open(body, last, mac, copy_start + snd_seq)
+        data = (self._unseal or self._make_unseal()).open(body, last, mac, copy_start + snd_seq)
         if ec:
             if ec > len(data):
                 raise IntegrityError
             data = data[:-ec]
-        with self._receive_lock:
-            self._window.check(int.from_bytes(snd_seq, "big"))
+        self._window.check(snd_seq)
         return data
 
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
@@ -194,12 +201,12 @@ class CfxProtection:
             data = self.unwrap(token, sealed)
             out[: len(data)] = data
             return len(data)
-        snd_seq, last, mac = theirs.sealed_parts(token)
+        snd_seq, last, mac = theirs.sealed_parts.unpack_from(token)
         with memoryview(token) as view, out[:size] as place:
-            self._unseal.open_into(place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq)
+            unseal = self._unseal or self._make_unseal()
+            unseal.open_into(place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq)
             try:
-                with self._receive_lock:
-                    self._window.check(int.from_bytes(snd_seq, "big"))
+                self._window.check(snd_seq)
             except SequenceError:
                 place[:] = bytes(size)
                 raise
@@ -207,18 +214,18 @@ class CfxProtection:
 
     def get_mic(self, data: bytes) -> bytes:
         """Return a MIC token over `data`. Source: RFC 4121 4.2.6.1."""
-        header = self._ours.detached + (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
-        return header + self._sign.checksum(data, header)
+        header = self._ours.detached + next(self._send_seq)
+        return header + (self._sign or self._make_sign()).checksum(data, header)
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
-        header = mic[_HEADER]
-        if header[_START] != self._theirs.detached or len(header) < HEADER_SIZE:
+        header, mac = mic[_HEADER], mic[_CONTENTS]
+        if header[_START] != self._theirs.detached or not mac:
             self._check_mic_header(header)
-        if not hmac.compare_digest(self._unsign.checksum(data, header), mic[_CONTENTS]):
+        expected = (self._unsign or self._make_unsign()).checksum(data, header)
+        if not hmac.compare_digest(expected, mac):
             raise IntegrityError
-        with self._receive_lock:
-            self._window.check(int.from_bytes(header[_NUMBER], "big"))
+        self._window.check(header[_NUMBER])
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
@@ -227,21 +234,7 @@ class CfxProtection:
 
     def sequences(self) -> tuple[int, int, int]:
         """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
-        with self._receive_lock:
-            return next(self._send_seq) & _SEQ_MASK, *self._window.state
-
-    def _open_signed(self, token: bytes, copy_start: bytes) -> bytes:
-        """Return the data of a signed token, rotated as ours are. `copy_start` is of its header with EC and RRC 0."""
-        theirs = self._theirs
-        if len(token) < theirs.signed_size:
-            raise DecodeError("the signed message is cut off")
-        snd_seq, mac = theirs.signed_parts(token)
-        data = token[theirs.signed_size :]
-        if not hmac.compare_digest(self._unseal.checksum(data, copy_start + snd_seq), mac):
-            raise IntegrityError
-        with self._receive_lock:
-            self._window.check(int.from_bytes(snd_seq, "big"))
-        return data
+        return int.from_bytes(next(self._send_seq), "big"), *self._window.state
 
     def _read_other(self, token: bytes, sealed: bool) -> tuple[int, int, bytes, bytes]:
         """Return flags and EC of what does not start as ours do, and may be no token; it turned so as ours are; and the
@@ -284,8 +277,24 @@ class CfxProtection:
             raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
         raise ProtocolError("the token is not protected with the key that this context agreed on")
 
-    def _next_seq(self) -> bytes:
-        return (next(self._send_seq) & _SEQ_MASK).to_bytes(8, "big")
+    def _make_seal(self) -> AesUsageCipher:
+        self._seal = self._cipher(KeyUsage.INITIATOR_SEAL if self._initiator else KeyUsage.ACCEPTOR_SEAL)
+        return self._seal
+
+    def _make_sign(self) -> AesUsageCipher:
+        self._sign = self._cipher(KeyUsage.INITIATOR_SIGN if self._initiator else KeyUsage.ACCEPTOR_SIGN)
+        return self._sign
+
+    def _make_unseal(self) -> AesUsageCipher:
+        self._unseal = self._cipher(KeyUsage.ACCEPTOR_SEAL if self._initiator else KeyUsage.INITIATOR_SEAL)
+        return self._unseal
+
+    def _make_unsign(self) -> AesUsageCipher:
+        self._unsign = self._cipher(KeyUsage.ACCEPTOR_SIGN if self._initiator else KeyUsage.INITIATOR_SIGN)
+        return self._unsign
+
+    def _cipher(self, usage: int) -> AesUsageCipher:
+        return cast(AesUsageCipher, crypto.usage_cipher(self._key, usage))
 
 
 def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
@@ -293,7 +302,6 @@ def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
     return _WRAP_START.pack(_WRAP, flags, _FILLER, ec, rrc)
 
 
-@record
 class _Layout:
     """What the tokens of a direction have in common, but for their sequence numbers.
 
@@ -302,33 +310,35 @@ class _Layout:
     SND_SEQ, last block and MAC, `signed_parts` SND_SEQ and MAC.
     """
 
-    sealed: bytes
-    sealed_copy: bytes
-    sealed_size: int
-    sealed_body: slice
-    sealed_parts: Callable[[bytes], tuple[bytes, bytes, bytes]]
-    signed: bytes
-    signed_copy: bytes
-    signed_size: int
-    signed_parts: Callable[[bytes], tuple[bytes, bytes]]
-    detached: bytes  # of a MIC token
-
-
-@cache  # there are twelve
-def _layout(flags: int, mac_size: int) -> _Layout:
-    sealed_parts, signed_parts = struct.Struct(f"8x8s16s{mac_size}s"), struct.Struct(f"8x8s{mac_size}s")
-    return _Layout(
-        sealed=wrap_header(flags | SEALED, 0, HEADER_SIZE + mac_size),
-        sealed_copy=wrap_header(flags | SEALED, 0, 0),
-        sealed_size=sealed_parts.size + BLOCK,  # and the confounder
-        sealed_body=slice(sealed_parts.size, None),
-        sealed_parts=cast(Any, sealed_parts.unpack_from),
-        signed=wrap_header(flags, mac_size, mac_size),
-        signed_copy=wrap_header(flags, 0, 0),
-        signed_size=signed_parts.size,
-        signed_parts=cast(Any, signed_parts.unpack_from),
-        detached=_MIC + bytes((flags,)) + _MIC_FILLER,
+    __slots__ = (
+        "detached",
+        "sealed",
+        "sealed_body",
+        "sealed_copy",
+        "sealed_parts",
+        "sealed_size",
+        "signed",
+        "signed_copy",
+        "signed_data",
+        "signed_parts",
+        "signed_size",
     )
+
+    def __init__(self, flags: int, mac_size: int) -> None:
+        self.sealed = wrap_header(flags | SEALED, 0, HEADER_SIZE + mac_size)
+        self.sealed_copy = wrap_header(flags | SEALED, 0, 0)
+        self.sealed_parts = struct.Struct(f"8x8s16s{mac_size}s")
+        self.sealed_body = slice(self.sealed_parts.size, None)
+        self.sealed_size = self.sealed_parts.size + BLOCK  # and the confounder
+        self.signed = wrap_header(flags, mac_size, mac_size)
+        self.signed_copy = wrap_header(flags, 0, 0)
+        self.signed_parts = struct.Struct(f"8x8s{mac_size}s")
+        self.signed_size = self.signed_parts.size
+        self.signed_data = slice(self.signed_size, None)
+        self.detached = _MIC + bytes((flags,)) + _MIC_FILLER  # of a MIC token
+
+
+_layout = cache(_Layout)  # there are twelve
 
 
 def rotated(body: bytes, turn: int) -> bytes:
