@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -391,6 +392,39 @@ def test_one_thread_may_seal_while_another_unseals() -> None:
         for thread in threads:
             thread.join()
         assert not failures
+
+
+def test_threads_that_bring_the_first_messages_count_them_together() -> None:
+    """What protects messages is made with the first of them: only one is, however many threads bring one at once."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(soak(40, 2000)):
+            ours, theirs = pair(18)
+            start, tokens = threading.Barrier(4), []
+
+            def first(ours: Initiator = ours, start: threading.Barrier = start, tokens: list[bytes] = tokens) -> None:
+                start.wait()
+                tokens.append(ours.wrap(b"first"))
+
+            threads = [threading.Thread(target=first) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert [theirs.unwrap(token) for token in sorted(tokens, key=lambda token: token[8:16])] == [b"first"] * 4
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_context_that_is_closed_before_its_first_message_has_none() -> None:
+    ours, theirs = pair(18)
+    token = ours.wrap(b"data")
+    theirs.close()
+    for call in (lambda: theirs.unwrap(token), lambda: theirs.wrap(b""), lambda: theirs.get_mic(b"")):
+        with pytest.raises(ContextError, match="closed"):
+            call()
+    assert pair(18)[1].wrap(b"")
 
 
 @pytest.mark.parametrize("etype", AES)

@@ -118,8 +118,13 @@ def test_mics_go_with_the_third_leg_of_dce_style_where_they_are_required() -> No
     last = read(initiator.step(resp(NegState.ACCEPT_INCOMPLETE, None, reply)))
     assert service.step(last.response_token or b"") is None
     service.verify_mic(signed, last.mech_list_mic or b"")
+    # It has signed, but waits for the service's MIC: nothing of the user's is protected before that is verified.
+    for call in (lambda: initiator.wrap(b""), lambda: initiator.get_mic(b""), lambda: initiator.unwrap(b"early")):
+        with pytest.raises(ContextError, match="not established"):
+            call()
     assert initiator.step(resp(NegState.ACCEPT_COMPLETED, None, None, service.get_mic(signed))) is None
     assert initiator.established
+    service.unwrap(initiator.wrap(b"now"))
 
 
 def test_the_initiator_offers_kerberos_by_both_names_as_windows_does() -> None:

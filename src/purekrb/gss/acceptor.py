@@ -30,7 +30,7 @@ from purekrb.exchanges.ap_exchange import (
 )
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import MessageProtection, SecurityContext
+from purekrb.gss.context import SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
@@ -177,16 +177,16 @@ class Acceptor(SecurityContext):
         self._relevant, self._authorization_data = state.relevant, state.authorization_data
         self._delegated = None if state.delegated is None else _credential(state.delegated)
 
-    def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
+    def _begin(self, in_token: bytes | None) -> Handshake:
         if in_token is None:
             raise ContextError("an acceptor needs the initiator's token: pass it to step()")
         if self._negotiate and (not in_token or is_framed_for(in_token, SPNEGO_OID)):
             from purekrb.gss.negotiate import accept  # only who negotiates pays for it
 
-            return accept(self._kerberos, in_token)
+            return accept(self._kerberos, self._messages, in_token)
         return self._kerberos(in_token)
 
-    def _kerberos(self, in_token: bytes) -> Handshake[MessageProtection]:
+    def _kerberos(self, in_token: bytes) -> Handshake:
         """Take the AP-REQ; with MUTUAL, return the AP-REP; in DCE style, yield it and take one."""
         moment = self._clock()
         # What calls Kerberos by Microsoft's name expects to hear it.
@@ -198,16 +198,16 @@ class Acceptor(SecurityContext):
             if tok_id != TOK_AP_REQ:
                 raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
             accepted = self._accept(message, moment)
-            reply, protection = self._reply(accepted)
+            reply = self._reply(accepted)
         except ApError as error:
             if error.response is None:
                 error.response = self._krb_error(error.code, moment)
                 log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
         if not self._flags & _DCE_STYLE or reply is None:
-            return reply, protection
+            return reply
         verify_third_leg((yield reply), accepted.ticket.key, service_seq_number=self._seq_number)
-        return None, protection
+        return None
 
     def _accept(self, message: bytes, moment: datetime) -> AcceptedApReq:
         accepted = accept_ap_req(
@@ -246,11 +246,12 @@ class Acceptor(SecurityContext):
         self._endtime = ticket.endtime
         return accepted
 
-    def _reply(self, accepted: AcceptedApReq) -> tuple[bytes | None, MessageProtection]:
+    def _reply(self, accepted: AcceptedApReq) -> bytes | None:
         initiator_seq = accepted.authenticator.seq_number or 0
         initiator_key = accepted.authenticator.subkey or accepted.ticket.key
         if not self._flags & _MUTUAL:
-            return None, self._protect(initiator_key, initiator_key, False, initiator_seq, initiator_seq)
+            self._agree(initiator_key, initiator_key, False, initiator_seq, initiator_seq)
+            return None
         etype = self._subkey_etype(accepted, initiator_key.etype)
         # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
         plain_rc4 = etype == initiator_key.etype == _RC4_HMAC
@@ -260,9 +261,8 @@ class Acceptor(SecurityContext):
             self._secrets.append(subkey)
         self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
         reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
-        return self._framed(TOK_AP_REP, reply), self._protect(
-            subkey or initiator_key, initiator_key, subkey is not None, self._seq_number, initiator_seq
-        )
+        self._agree(subkey or initiator_key, initiator_key, subkey is not None, self._seq_number, initiator_seq)
+        return self._framed(TOK_AP_REP, reply)
 
     def _framed(self, tok_id: bytes, message: bytes) -> bytes:
         return message if self._mechanism is None else frame(tok_id, message, self._mechanism)

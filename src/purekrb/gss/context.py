@@ -99,14 +99,16 @@ class SecurityContext:
 
     # What a new context starts with is said once, by the class: making one costs a tenth of a handshake otherwise.
     _state = _State.NEW
-    _handshake: Handshake[MessageProtection] | None = None
+    _handshake: Handshake | None = None
     _expires: datetime | None = None  # endtime by our clock, where it is enforced
     _deadline = math.inf  # the same, as what is compared with `_seconds` when a message is sent
     _flags = 0
-    _protection: MessageProtection | None = None
+    _protection: MessageProtection | None = None  # from the first message on
+    _made: MessageProtection | None = None
     _key: EncryptionKey | None = None
     _initiator_key: EncryptionKey | None = None
     _acceptor_subkey = False
+    _numbers = (0, 0, 0)  # the first to send and to receive, and the window behind that
     _initiator_name: Principal | None = None
     _acceptor_name: Principal | None = None
     _starttime: datetime | None = None
@@ -163,8 +165,7 @@ class SecurityContext:
             else:
                 token = self._handshake.send(in_token)
         except StopIteration as end:
-            last: bytes | None
-            last, self._protection = end.value
+            last: bytes | None = end.value
             self._handshake = None
             self._begin_messages()
             if log.on():
@@ -179,7 +180,7 @@ class SecurityContext:
         self._state = _State.WAITING
         return token
 
-    def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
+    def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError
 
     @property
@@ -393,7 +394,7 @@ class SecurityContext:
         self._initiator_name, self._acceptor_name = state.initiator, state.acceptor
         self._starttime, self._endtime = state.starttime, state.endtime
         self._secrets.append(state.initiator_key)
-        self._protection = self._protect(
+        self._agree(
             state.key, state.initiator_key, state.acceptor_subkey, state.send_seq, state.receive_seq, state.seen
         )
         self._expires = state.expires
@@ -405,7 +406,7 @@ class SecurityContext:
 
     def _end(self, state: _State) -> None:
         self._state = state
-        self._protection = self._key = self._initiator_key = self._handshake = None
+        self._protection = self._made = self._key = self._initiator_key = self._handshake = None
         for key in self._secrets:
             key.wipe()
         self._secrets.clear()
@@ -423,10 +424,38 @@ class SecurityContext:
         return value
 
     def _established(self) -> MessageProtection:
-        protection = self._protection
-        if protection is None:
+        if self._state is not _State.ESTABLISHED:
             raise ContextError(f"this context is {self._state.value}")
+        self._protection = protection = self._messages()
+        if self._state is not _State.ESTABLISHED:  # another thread has ended it meanwhile
+            self._protection = None
         return protection
+
+    def _messages(self) -> MessageProtection:
+        """Return what protects messages, made when the first one comes, which for many contexts is never.
+
+        A negotiation signs with it before the context is established: `_protection` comes after that.
+        """
+        key, made = self._key, self._made
+        if made is None and key is not None:
+            send_seq, receive_seq, seen = self._numbers
+            made = self._protections()[key.etype](
+                key,
+                initiator=self._role == "initiator",
+                acceptor_subkey=self._acceptor_subkey,
+                send_seq=send_seq,
+                receive_seq=receive_seq,
+                flags=self._flags,
+                random=self._random,
+                seen=seen,
+            )
+            # In one step: where two threads bring the first messages, both take what one of them made, for it counts
+            # them; and where a third ends the context, none.
+            made = vars(self).setdefault("_made", made)
+        return self._known(made)
+
+    def _protections(self) -> _Protections:
+        return _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
 
     def _sender(self) -> MessageProtection:
         protection = self._established()
@@ -441,7 +470,7 @@ class SecurityContext:
             self._deadline = self._expires.timestamp()
         self._state = _State.ESTABLISHED
 
-    def _protect(
+    def _agree(
         self,
         key: EncryptionKey,
         initiator_key: EncryptionKey,
@@ -449,8 +478,8 @@ class SecurityContext:
         send_seq: int,
         receive_seq: int,
         seen: int = 0,
-    ) -> MessageProtection:
-        """Return what protects messages with `key`, on which both sides have agreed."""
+    ) -> None:
+        """Take the key on which both sides have agreed, and the initial sequence numbers."""
         # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
         if id(key) not in map(id, self._secrets):
             key = _copy(key)
@@ -458,20 +487,10 @@ class SecurityContext:
         self._key = key
         self._initiator_key = initiator_key
         self._acceptor_subkey = acceptor_subkey
+        self._numbers = send_seq, receive_seq, seen
         self._expires = self._endtime if self._enforce_expiry else None
-        protections = _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
-        if key.etype not in protections:
+        if key.etype not in self._protections():
             raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
-        return protections[key.etype](
-            key,
-            initiator=self._role == "initiator",
-            acceptor_subkey=acceptor_subkey,
-            send_seq=send_seq,
-            receive_seq=receive_seq,
-            flags=self._flags,
-            random=self._random,
-            seen=seen,
-        )
 
 
 _C = TypeVar("_C", bound=SecurityContext)  # not by its name, which `typing` would compile when it is imported

@@ -14,7 +14,7 @@ from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_l
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import MessageProtection, SecurityContext
+from purekrb.gss.context import SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
@@ -89,20 +89,21 @@ class Initiator(SecurityContext):
                 raise CredentialError("DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)")
         return flags
 
-    def _begin(self, in_token: bytes | None) -> Handshake[MessageProtection]:
+    def _begin(self, in_token: bytes | None) -> Handshake:
         if self._negotiate:
             from purekrb.gss.negotiate import initiate  # only who negotiates pays for it
 
-            return initiate(self._kerberos, in_token)
+            return initiate(self._kerberos, self._messages, in_token)
         if in_token is not None:
             raise ContextError("an initiator's first step takes no token")
         return self._kerberos()
 
-    def _kerberos(self) -> Handshake[MessageProtection]:
+    def _kerberos(self) -> Handshake:
         """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
         token = self._first_token()
         if not self._flags & _MUTUAL:
-            return token, self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+            self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+            return token
         return self._take_reply((yield token))
 
     def _first_token(self) -> bytes:
@@ -144,7 +145,7 @@ class Initiator(SecurityContext):
         )
         return sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
 
-    def _take_reply(self, token: bytes) -> tuple[bytes | None, MessageProtection]:
+    def _take_reply(self, token: bytes) -> bytes | None:
         dce_style = bool(self._flags & _DCE_STYLE)
         tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
@@ -157,17 +158,16 @@ class Initiator(SecurityContext):
         if part.subkey is not None:
             self._secrets.append(part.subkey)
         service_seq = 0 if part.seq_number is None else part.seq_number
-        protection = self._finish(part.subkey, service_seq)
-        third_leg = None
-        if dce_style:
-            third_leg = build_third_leg(
-                self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
-            )
-        return third_leg, protection
+        self._finish(part.subkey, service_seq)
+        if not dce_style:
+            return None
+        return build_third_leg(
+            self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
+        )
 
-    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> MessageProtection:
+    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> None:
         initiator_key = self._subkey or self._ticket.session_key
-        protection = self._protect(
+        self._agree(
             acceptor_subkey or initiator_key,
             initiator_key,
             acceptor_subkey is not None,
@@ -177,8 +177,6 @@ class Initiator(SecurityContext):
         if self._expires is not None and self._ticket.time_offset:
             with suppress(OverflowError):  # the year 9999 may mean "never"
                 self._expires -= self._ticket.time_offset
-        return protection
-
 
 @lru_cache(maxsize=16)
 def _without_delegation(flags: int, bindings: bytes) -> Checksum:

@@ -13,15 +13,15 @@ This is all where Kerberos is the initiator's first choice. Where it is not, the
     NegTokenResp {accept-completed, mechListMIC} ----------------------->
 
 The mechListMICs sign what the initiator offered, so that nobody between the two can make them choose what they did not
-mean to. Each side is one generator: it yields the token to send, is sent the peer's, and returns its last token with
-what protects messages from then on. The Kerberos context inside is such a generator too, of any number of legs.
+mean to. Each side is one generator: it yields the token to send, is sent the peer's, and returns its last token. The
+Kerberos context inside is such a generator too, of any number of legs.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Generator
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
 from purekrb.errors import (
@@ -50,25 +50,25 @@ _HINTS = NegHints("not_defined_in_RFC4178@please_ignore")
 _COMPLETED, _INCOMPLETE, _REJECT, _REQUEST_MIC = map(int, NegState)
 
 
-class Protection(Protocol):
+class Messages(Protocol):
     """What the negotiation needs of an established context."""
 
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
 
 
-P = TypeVar("P", bound=Protection)
-#: A handshake yields tokens to send and is sent the peer's; it returns the last token, if any, and the protection.
-Handshake = Generator[bytes, bytes, tuple["bytes | None", P]]
+#: A handshake yields tokens to send and is sent the peer's; it returns the last token, if any.
+Handshake = Generator[bytes, bytes, "bytes | None"]
 
 
-class _Kerberos(Generic[P]):
-    """The context that is negotiated about: its tokens, and once it is complete, its protection."""
+class _Kerberos:
+    """The context that is negotiated about: its tokens, and once it is `complete`, its `messages()`."""
 
-    def __init__(self, start: Callable[..., Handshake[P]]) -> None:
+    def __init__(self, start: Callable[..., Handshake], messages: Callable[[], Messages]) -> None:
         self._start = start
-        self._legs: Handshake[P] | None = None
-        self.protection: P | None = None
+        self._legs: Handshake | None = None
+        self.messages = messages
+        self.complete = False
 
     def step(self, in_token: bytes | None) -> bytes | None:
         """Return the next token, None where there is none to send. An initiator's first step takes None."""
@@ -78,13 +78,13 @@ class _Kerberos(Generic[P]):
                 return next(self._legs)
             return self._legs.send(in_token or b"")
         except StopIteration as end:
-            token: bytes | None
-            token, self.protection = end.value
+            self.complete = True
+            token: bytes | None = end.value
             return token
 
 
-def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> Handshake[P]:
-    """The initiator's side around the Kerberos context that `start()` begins.
+def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None) -> Handshake:
+    """The initiator's side around the Kerberos context that `start()` begins, and whose messages are `messages()`.
 
     `hints` is the NegTokenInit2 of an acceptor that spoke first.
     """
@@ -92,7 +92,7 @@ def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> H
     try:
         if hints:
             _check_hints(hints)
-        kerberos = _Kerberos(start)
+        kerberos = _Kerberos(start, messages)
         first = NegTokenInit(MECHANISMS, mech_token=kerberos.step(None))
         log.debug("NegTokenInit: offering Kerberos")
         reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
@@ -101,36 +101,36 @@ def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> H
         if required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
             # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
             # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
-            kerberos = _Kerberos(start)
+            kerberos = _Kerberos(start, messages)
             token, mic = kerberos.step(None), None
-            if kerberos.protection is not None:
-                mic, sent = kerberos.protection.get_mic(encode_mech_types(MECHANISMS)), True
+            if kerberos.complete:
+                mic, sent = messages().get_mic(encode_mech_types(MECHANISMS)), True
             reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
         while True:
-            if reply.neg_state == _COMPLETED and kerberos.protection is None and not reply.response_token:
+            if reply.neg_state == _COMPLETED and not kerberos.complete and not reply.response_token:
                 raise MutualAuthenticationError(
                     "the service says that authentication is complete, but it has not proved its identity"
                 )
             token = _next_leg(kerberos, reply)
             received = _take_mic(kerberos, MECHANISMS, reply)
-            protection = kerberos.protection
+            complete = kerberos.complete
             if reply.neg_state == _COMPLETED or (reply.neg_state is None and not token and not reply.mech_list_mic):
-                if protection is None or token:
+                if not complete or token:
                     raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
                 if required and not received:
                     raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
-                return None, protection
+                return None
             mic = None
-            if protection is not None:
+            if complete:
                 if not token and not received:
                     raise ProtocolError("the service sent all of its tokens, but waits for something more of ours")
                 if sent:
                     raise ProtocolError("the service waits for something more, after both mechListMICs")
                 if required or received:
-                    mic, sent = protection.get_mic(encode_mech_types(MECHANISMS)), True
+                    mic, sent = messages().get_mic(encode_mech_types(MECHANISMS)), True
                 if received:
                     log.debug("NegTokenResp: our mechListMIC ends the negotiation")
-                    return NegTokenResp(_COMPLETED, None, token, mic).encode(), protection
+                    return NegTokenResp(_COMPLETED, None, token, mic).encode()
             reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
     except KerberosError as error:
         if reply is not None and reply.neg_state in (_INCOMPLETE, _REQUEST_MIC):
@@ -138,19 +138,20 @@ def initiate(start: Callable[[], Handshake[P]], hints: bytes | None = None) -> H
         raise
 
 
-def accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P]:
-    """The acceptor's side; `start` begins the Kerberos context with the initiator's first Kerberos token.
+def accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes) -> Handshake:
+    """The acceptor's side; `start` begins the Kerberos context with the initiator's first Kerberos token, and
+    `messages()` are its messages.
 
     An empty `token` asks for hints. Every error carries the rejection to send as its `response`.
     """
     try:
-        return (yield from _accept(start, token))
+        return (yield from _accept(start, messages, token))
     except KerberosError as error:
         error.response = _rejection(error.response)
         raise
 
 
-def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P]:
+def _accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes) -> Handshake:
     if not token:
         log.debug("NegTokenInit2: the initiator asked what we have")
         token = yield frame_mechanism(SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode())
@@ -168,26 +169,25 @@ def _accept(start: Callable[[bytes], Handshake[P]], token: bytes) -> Handshake[P
     if required or not request.response_token:
         state = _REQUEST_MIC if required else _INCOMPLETE
         request, supported = _read((yield NegTokenResp(state, supported).encode())), None
-    kerberos = _Kerberos(start)
+    kerberos = _Kerberos(start, messages)
     sent = False
     while True:
         answer = _next_leg(kerberos, request)
         received = _take_mic(kerberos, offered, request)
-        protection = kerberos.protection
-        done = protection is not None and (received or not required)
-        if protection is not None and done and sent:
-            return None, protection
+        done = kerberos.complete and (received or not required)
+        if done and sent:
+            return None
         mic = None
-        if protection is not None and (required or received):
+        if kerberos.complete and (required or received):
             if not answer and not received:
                 raise ProtocolError("the initiator sent its last token without a mechListMIC", expected="mechListMIC")
-            mic, sent = protection.get_mic(encode_mech_types(offered)), True
+            mic, sent = messages().get_mic(encode_mech_types(offered)), True
         state = _COMPLETED if done else _INCOMPLETE
         token = NegTokenResp(state, supported, answer, mic).encode()
         if log.on():
             log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
-        if protection is not None and done:
-            return token, protection
+        if done:
+            return token
         request, supported = _read((yield token)), None
 
 
@@ -250,9 +250,9 @@ def _chosen(reply: NegTokenResp) -> bool:
     return reply.neg_state == _REQUEST_MIC
 
 
-def _next_leg(kerberos: _Kerberos[P], message: NegTokenResp) -> bytes | None:
+def _next_leg(kerberos: _Kerberos, message: NegTokenResp) -> bytes | None:
     """Hand the Kerberos token of `message` to the context inside and return its answer."""
-    if kerberos.protection is not None:
+    if kerberos.complete:
         if message.response_token:
             raise ProtocolError("a Kerberos token came after the last one")
         return None
@@ -261,15 +261,15 @@ def _next_leg(kerberos: _Kerberos[P], message: NegTokenResp) -> bytes | None:
     return kerberos.step(message.response_token)
 
 
-def _take_mic(kerberos: _Kerberos[P], offered: tuple[bytes, ...], message: NegTokenResp) -> bool:
+def _take_mic(kerberos: _Kerberos, offered: tuple[bytes, ...], message: NegTokenResp) -> bool:
     """Verify the mechListMIC of `message`, if it has one, and return whether it has; neither side waits for another."""
     mic = message.mech_list_mic
     if mic is None:
         return False
-    if kerberos.protection is None:
+    if not kerberos.complete:
         raise ProtocolError("a mechListMIC came before the Kerberos context was complete")
     try:
-        kerberos.protection.verify_mic(encode_mech_types(offered), mic)
+        kerberos.messages().verify_mic(encode_mech_types(offered), mic)
     except SequenceError as error:
         # Windows numbers this token 0, and its messages from the initial number on. It is genuine, or else the
         # error would be another, and there is no second one that it could be a copy of.
