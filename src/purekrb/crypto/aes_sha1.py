@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
-from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, Dk, dk, folded_constant
+from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, Dk, dk, folded_constants
 from purekrb.crypto.profile import iterations
 
 __all__ = ["AesSha1"]
@@ -46,11 +46,11 @@ class AesSha1:
 
     def encryption(self, derive: Dk, usage: int) -> tuple[bytes, HMAC]:
         """Return Ke, and the HMAC keyed with Ki."""
-        ke, ki = derive(folded_constant(usage, ENCRYPT), folded_constant(usage, INTEGRITY))
+        ke, ki = derive(folded_constants(usage, ENCRYPT, INTEGRITY))
         return ke, HMAC(ki, _SHA1)
 
     def checksum(self, derive: Dk, usage: int) -> HMAC:
-        (kc,) = derive(folded_constant(usage, CHECKSUM))
+        (kc,) = derive(folded_constants(usage, CHECKSUM))
         return HMAC(kc, _SHA1)
 
     def prf(self, key: bytes, data: bytes) -> bytes:

@@ -15,7 +15,7 @@ __all__ = [
     "dk",
     "kdf_hmac_sha2",
     "usage_constant",
-    "folded_constant",
+    "folded_constants",
     "ENCRYPT",
     "CHECKSUM",
     "INTEGRITY",
@@ -61,9 +61,8 @@ class Dk:
         self._encryptor: CipherContext | None = None
         self._lock = Lock()
 
-    def __call__(self, *folded: bytes) -> list[bytes]:
+    def __call__(self, blocks: bytes) -> list[bytes]:
         """Return the derived keys, as long as the base key, of constants that are folded to 16 bytes each."""
-        blocks = b"".join(folded)
         with self._lock:
             encryptor = self._encryptor
             if encryptor is None:
@@ -71,6 +70,8 @@ class Dk:
                 encryptor = self._encryptor = Cipher(algorithm, _ECB).encryptor()
             first = encryptor.update(blocks)
             second = b"" if len(self._key) == BLOCK else encryptor.update(first)
+        if len(blocks) == BLOCK:
+            return [first + second]
         return [first[at : at + BLOCK] + second[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)]
 
 
@@ -86,9 +87,9 @@ def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context
 
 
 @lru_cache(maxsize=64)
-def folded_constant(usage: int, kind: int) -> bytes:
-    """Return `usage_constant` folded to 16 bytes."""
-    return n_fold(usage_constant(usage, kind), BLOCK)
+def folded_constants(usage: int, *kinds: int) -> bytes:
+    """Return `usage_constant` of each kind, folded to 16 bytes."""
+    return b"".join(n_fold(usage_constant(usage, kind), BLOCK) for kind in kinds)
 
 
 def usage_constant(usage: int, kind: int) -> bytes:
