@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from types import FrameType
 from typing import Any
@@ -175,6 +176,8 @@ def test_of_many_threads_with_the_same_numbers_one_passes_each() -> None:
 def at_step(step: int, then: Callable[[FrameType], bool], call: Callable[[], object]) -> bool:
     """Make `call`, and `then` before the bytecode number `step` of the window's code, or before the first one after it
     for which it returns True. Tell whether there was one.
+
+    In a thread of its own: what a trace function raises can stay behind as the exception that a thread is handling.
     """
     done = False
 
@@ -188,13 +191,16 @@ def at_step(step: int, then: Callable[[FrameType], bool], call: Callable[[], obj
             done = step < 0 and then(frame)
         return trace
 
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants it when tracing begins
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    def traced() -> None:
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants it when tracing begins
+        sys.settrace(trace)
+        try:
+            call()
+        finally:
+            sys.settrace(None)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(traced).result()
     return done
 
 

@@ -189,7 +189,8 @@ def accept_ap_req(
     enc_ticket = opened.part
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
-    _permit(session_key.etype, permitted_etypes, "the session key")
+    if session_key.etype not in permitted_etypes:
+        raise _not_permitted(session_key.etype, permitted_etypes, "the session key")
     authenticator = _decrypt_authenticator(request, session_key)
     if authenticator.cname != enc_ticket.cname or authenticator.crealm != enc_ticket.crealm:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
@@ -200,8 +201,9 @@ def accept_ap_req(
             f"the client's clock differs by {(now - sent).total_seconds():.0f} s, more than "
             f"{clock_skew.total_seconds():.0f} s: set both clocks (NTP)",
         )
-    if authenticator.subkey is not None:
-        _permit(authenticator.subkey.etype, permitted_etypes, "the initiator's subkey")
+    subkey = authenticator.subkey
+    if subkey is not None and subkey.etype not in permitted_etypes:
+        raise _not_permitted(subkey.etype, permitted_etypes, "the initiator's subkey")
     try:
         check_critical(enc_ticket.authorization_data)
         check_critical(authenticator.authorization_data)
@@ -331,13 +333,11 @@ def _refuse(code: ErrorCode, message: str) -> ApError:
     return ApError(message, code=code)
 
 
-def _permit(etype: int, permitted: tuple[int, ...], what: str) -> None:
-    if etype not in permitted:
-        raise _refuse(
-            ErrorCode.KDC_ERR_ETYPE_NOSUPP,
-            f"{what} is of {etype_name(etype)}, which is not permitted here: "
-            f"permitted are {etype_names(permitted)}",
-        )
+def _not_permitted(etype: int, permitted: tuple[int, ...], what: str) -> ApError:
+    return _refuse(
+        ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+        f"{what} is of {etype_name(etype)}, which is not permitted here: permitted are {etype_names(permitted)}",
+    )
 
 
 def _decode_ap_req(message: bytes) -> ApReq:
@@ -377,7 +377,8 @@ def _decrypt_ticket(
             kvno,
             len(_answered_for(keys, service)),
         )
-    _permit(etype, permitted, "the ticket")
+    if etype not in permitted:
+        raise _not_permitted(etype, permitted, "the ticket")
     candidates = [
         entry for entry in keys if entry.key.etype == etype and (service is None or _matches(service, entry.principal))
     ]

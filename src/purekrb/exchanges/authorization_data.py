@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from purekrb.constants import KERB_AP_OPTIONS_CBT
 from purekrb.errors import DecodeError, ProtocolError
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EtypeList
 from purekrb.registry import AuthDataType
 
-__all__ = ["check_critical", "read_relevant", "relevant_entries", "wrap_if_relevant"]
+__all__ = ["check_critical", "is_bindings_aware", "read_relevant", "relevant_entries", "wrap_if_relevant"]
 
 #: Elements that an application server may meet outside AD-IF-RELEVANT without having to refuse the ticket.
 _KNOWN = frozenset(
@@ -54,6 +55,20 @@ def read_relevant(
         if entry.ad_type == AuthDataType.ETYPE_NEGOTIATION:
             return relevant, EtypeList.decode(entry.ad_data).entries
     return relevant, ()
+
+
+@lru_cache(maxsize=64)
+def is_bindings_aware(relevant: tuple[AuthorizationDataEntry, ...]) -> bool:
+    """Return whether the client knows channel bindings: what `read_relevant` returned says so. MS-KILE 3.2.5.8.
+
+    Raises ProtocolError for a malformed or repeated element.
+    """
+    options = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.AP_OPTIONS]
+    if not options:
+        return False
+    if len(options) > 1 or len(options[0]) != 4:
+        raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
+    return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
 
 
 def relevant_entries(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
-    KERB_AP_OPTIONS_CBT,
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
@@ -19,7 +18,7 @@ from purekrb.constants import (
     error_name,
     flag_names,
 )
-from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, PacError, ProtocolError
+from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, PacError
 from purekrb.exchanges.ap_exchange import (
     AcceptedApReq,
     ServiceKeys,
@@ -28,6 +27,7 @@ from purekrb.exchanges.ap_exchange import (
     remember_authenticator,
     verify_third_leg,
 )
+from purekrb.exchanges.authorization_data import is_bindings_aware
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import SecurityContext
@@ -300,7 +300,7 @@ class Acceptor(SecurityContext):
 
     def _check_bindings(self, received: bytes, accepted: AcceptedApReq) -> None:
         """Compare channel bindings. Source: RFC 4121 4.1.1.2, MS-KILE 3.4.5.1."""
-        aware = self._client_is_bindings_aware(accepted)
+        aware = is_bindings_aware(accepted.relevant)
         if self._channel_bindings is None:
             return
         if received == NO_BINDINGS:
@@ -317,15 +317,6 @@ class Acceptor(SecurityContext):
             )
         self._bound = True
         log.debug("channel bindings: the initiator's are equal to ours")
-
-    @staticmethod
-    def _client_is_bindings_aware(accepted: AcceptedApReq) -> bool:
-        options = [entry.ad_data for entry in accepted.relevant if entry.ad_type == AuthDataType.AP_OPTIONS]
-        if not options:
-            return False
-        if len(options) > 1 or len(options[0]) != 4:
-            raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
-        return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
 
     def _krb_error(self, code: int, moment: datetime) -> bytes:
         """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""

@@ -147,38 +147,35 @@ class SecurityContext:
                 if in_token is not None:
                     if len(in_token) > MAX_TOKEN:
                         raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
-                    in_token = _bytes(in_token)
-                return self._advance(in_token)
+                    if type(in_token) is not bytes:
+                        in_token = _bytes(in_token)
+                try:
+                    if self._handshake is None:
+                        self._handshake = self._begin(in_token)
+                        token = next(self._handshake)
+                    elif in_token is None:
+                        raise ContextError("the context waits for the peer's answer: pass it to step()")
+                    else:
+                        token = self._handshake.send(in_token)
+                except StopIteration as end:
+                    self._complete()
+                    if log.on():
+                        log.debug(
+                            "context established: %s -> %s, %s, %s",
+                            self._initiator_name,
+                            self._acceptor_name,
+                            etype_name(self.etype),
+                            ", ".join(flag_names(Flag, self._flags)),
+                        )
+                    last: bytes | None = end.value
+                    return last
+                self._state = _State.WAITING
+                return token
             except BaseException as error:
                 self._end(_State.FAILED)
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
                 log.debug("%s: no context: %s%s", type(self).__name__, code, error)
                 raise
-
-    def _advance(self, in_token: bytes | None) -> bytes | None:
-        try:
-            if self._handshake is None:
-                self._handshake = self._begin(in_token)
-                token = next(self._handshake)
-            elif in_token is None:
-                raise ContextError("the context waits for the peer's answer: pass it to step()")
-            else:
-                token = self._handshake.send(in_token)
-        except StopIteration as end:
-            last: bytes | None = end.value
-            self._handshake = None
-            self._begin_messages()
-            if log.on():
-                log.debug(
-                    "context established: %s -> %s, %s, %s",
-                    self._initiator_name,
-                    self._acceptor_name,
-                    etype_name(self.etype),
-                    ", ".join(flag_names(Flag, self._flags)),
-                )
-            return last
-        self._state = _State.WAITING
-        return token
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError
@@ -398,7 +395,7 @@ class SecurityContext:
             state.key, state.initiator_key, state.acceptor_subkey, state.send_seq, state.receive_seq, state.seen
         )
         self._expires = state.expires
-        self._begin_messages()
+        self._complete()
 
     def close(self) -> None:
         """End the context and wipe its keys. Later calls raise ContextError."""
@@ -465,7 +462,9 @@ class SecurityContext:
             )
         return protection
 
-    def _begin_messages(self) -> None:
+    def _complete(self) -> None:
+        """Begin with messages: the handshake is over, here or where the context was exported."""
+        self._handshake = None
         if self._expires is not None:
             self._deadline = self._expires.timestamp()
         self._state = _State.ESTABLISHED
