@@ -449,14 +449,16 @@ class Sequence:
         """Return the contents that encode `value`, behind headers with `tags`, outermost first."""
         values = value if self._is_record else self._attributes(value)
         fresh = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._fresh]
-        sizes: list[int | None] = [*map(len, fresh)]
+        sizes: tuple[int | None, ...] = tuple(map(len, fresh))
         if 0 in sizes:  # what is absent is not the same as what is there and empty
-            sizes = [None if part is _ABSENT else len(part) for part in fresh]
-        parts = self._template(tags, self._lasting(values), *sizes).copy()
+            sizes = tuple(None if part is _ABSENT else len(part) for part in fresh)
+        parts = self._template(tags, self._lasting(values), sizes).copy()
         parts[1::2] = fresh
         return b"".join(parts)
 
-    def _template_for(self, tags: tuple[int, ...], values: tuple[Any, ...], *sizes: int | None) -> list[bytes]:
+    def _template_for(
+        self, tags: tuple[int, ...], values: tuple[Any, ...], sizes: tuple[int | None, ...]
+    ) -> list[bytes]:
         """Return what stands before, between and behind the fresh fields, with a place for each of these.
 
         `values` are those of the lasting fields, `sizes` those of the others (None: it is absent).
@@ -547,11 +549,11 @@ class Labelled(Sequence):
         self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
 
     def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
-        *numbers, octets = value if self._is_record else self._attributes(value)
-        encoded: bytes = self._label(tags, len(octets), *numbers) + octets
-        return encoded
+        values = value if self._is_record else self._attributes(value)
+        octets: bytes = values[-1]
+        return self._label(tags, values[:-1], len(octets)) + octets
 
-    def _label_for(self, tags: tuple[int, ...], size: int, *numbers: int | None) -> bytes:
+    def _label_for(self, tags: tuple[int, ...], numbers: tuple[int | None, ...], size: int) -> bytes:
         """Return what stands before octets of that size."""
         label = b"".join(map(_element, self.fields, numbers)) + _headers(self.fields[-1], size)
         return headers_around(len(label) + size, tags) + label
