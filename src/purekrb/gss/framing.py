@@ -57,14 +57,23 @@ def frame_mechanism(mechanism: bytes, inner: bytes) -> bytes:
     return tlv(_FRAME[0], _oid(mechanism) + inner)
 
 
+def _start_of(token: bytes, mechanism: bytes) -> int:
+    """Return where the inner token starts, 0 unless the frame is as we would write it."""
+    head = headers_of(len(token), _FRAME)
+    if head is None:
+        return 0
+    frame = head + _oid(mechanism)
+    return len(frame) if token.startswith(frame) else 0
+
+
 def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
     """Return the inner token of a token that is framed for `mechanism`.
 
     Raises DecodeError where the frame is not exactly as long as the token, UnsupportedError for another mechanism.
     """
-    head = headers_of(len(token), _FRAME)
-    if head is not None and token.startswith(frame := head + _oid(mechanism)):
-        return token[len(frame) :]
+    begin = _start_of(token, mechanism)
+    if begin:
+        return token[begin:]
     if token.startswith(_NTLM):
         _refuse(NTLM_OID, mechanism)
     tag, start, end = read_header(token, 0, len(token))
@@ -89,10 +98,11 @@ def frame(tok_id: bytes, inner: bytes, mechanism: bytes = KRB5_MECH_OID) -> byte
 
 def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
     """Return (token id, inner token) of a framed Kerberos token; errors as in `unframe_mechanism`."""
-    inner = unframe_mechanism(token, mechanism)
-    if len(inner) < 2:
+    start = _start_of(token, mechanism) or len(token) - len(unframe_mechanism(token, mechanism))
+    message = start + 2
+    if len(token) < message:
         raise DecodeError("the GSS-API token ends before its token id")
-    return inner[:2], inner[2:]
+    return token[start:message], token[message:]
 
 
 def unframe_any(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:

@@ -57,9 +57,9 @@ def replayed() -> ReplayError:
     )
 
 
-def check_age(bucket: int, now: datetime) -> None:
-    """Raise ReplayError for a bucket that may be forgotten already: a large clock_skew lets its authenticators in."""
-    if bucket < oldest_bucket(now):
+def check_age(ctime: datetime, now: datetime) -> None:
+    """Raise ReplayError where the bucket may be forgotten already: a large clock_skew lets such authenticators in."""
+    if now - ctime > _KEEP and bucket_of(ctime) < oldest_bucket(now):
         raise ReplayError(
             f"this authenticator is older than what the replay cache remembers ({KEEP} s): set both clocks (NTP), or "
             "use a smaller clock_skew",
@@ -85,7 +85,7 @@ class MemoryReplayCache:
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
         """Store `tag`; raise ReplayError where it was stored before or the cache is full."""
         bucket = bucket_of(ctime)
-        check_age(bucket, now)
+        check_age(ctime, now)
         with self._lock:
             seen = self._buckets.get(bucket)
             if seen is None:

@@ -62,7 +62,7 @@ class SqliteReplayCache:
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
         """Store `tag` durably against the death of this process; raise ReplayError where it was stored before."""
         bucket = bucket_of(ctime)
-        check_age(bucket, now)
+        check_age(ctime, now)
         with self._lock, self._failing_closed():
             connection = self._connection or self._open()
             self._check_file_is_ours()
