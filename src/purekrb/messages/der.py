@@ -451,7 +451,7 @@ class Sequence:
         fresh = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._fresh]
         sizes: tuple[int | None, ...] = tuple(map(len, fresh))
         if 0 in sizes:  # what is absent is not the same as what is there and empty
-            sizes = tuple(None if part is _ABSENT else len(part) for part in fresh)
+            sizes = tuple([None if part is _ABSENT else len(part) for part in fresh])
         parts = self._template(tags, self._lasting(values), sizes).copy()
         parts[1::2] = fresh
         return b"".join(parts)
