@@ -15,8 +15,8 @@ BATCH = 0.001
 #: Below this a row takes 10th percentiles, from it on medians: a longer operation has its share of every standstill.
 SHORT = 0.001
 
-#: Calls that tell how long one takes.
-CALIBRATING = 40
+#: For how long single calls are tried, in seconds, to tell how long one takes.
+CALIBRATING = 0.01
 
 #: Does n operations and returns the seconds that they took together.
 Batch = Callable[[int], float]
@@ -105,8 +105,10 @@ def _p10(samples: Sequence[float]) -> float:
 
 
 def _batch_size(contender: Contender) -> int:
-    contender.batch(1)  # which may load what is needed
     best = contender.batch(1)
-    if best < 4 * contender.batch_seconds:  # the first calls take several times as long as later ones
-        best = min(best, *(contender.batch(1) for _ in range(CALIBRATING)))
+    if best > 10 * CALIBRATING:
+        return 1
+    stop = time.perf_counter() + CALIBRATING
+    while time.perf_counter() < stop:  # the first calls take several times as long as later ones
+        best = min(best, contender.batch(1))
     return max(1, min(400, int(contender.batch_seconds / best)))
