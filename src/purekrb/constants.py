@@ -13,38 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from purekrb import registry
 
 if TYPE_CHECKING:
-    from purekrb.registry import (
-        AddressType,
-        ApOptions,
-        AuthDataType,
-        ChecksumType,
-        ErrorCode,
-        KdcOptions,
-        KeyUsage,
-        MessageType,
-        NameType,
-        NegState,
-        PaDataType,
-        PrfKey,
-        TicketFlags,
-    )
+    from purekrb.registry import *  # noqa: F403 - what registry.__all__ names, which stands there alone
 
 __all__ = [
     "EncryptionType",
-    "ChecksumType",
-    "KeyUsage",
-    "NameType",
-    "MessageType",
-    "ErrorCode",
-    "PaDataType",
-    "AuthDataType",
-    "AddressType",
-    "TicketFlags",
-    "KdcOptions",
-    "ApOptions",
     "Flag",
-    "PrfKey",
-    "NegState",
     "DEFAULT_ETYPES",
     "KERB_AP_OPTIONS_CBT",
     "KRB5_MECH_OID",
@@ -55,6 +28,7 @@ __all__ = [
     "error_name",
     "flag_names",
 ]
+__all__ += registry.__all__
 
 
 class EncryptionType(IntEnum):

@@ -42,13 +42,9 @@ def random_block() -> bytes:
     try:
         return _blocks.pop()
     except IndexError:
-        return _draw()
-
-
-def _draw() -> bytes:
-    drawn = os.urandom(64 * 16)
-    _blocks.extend([drawn[at : at + 16] for at in range(16, len(drawn), 16)])
-    return drawn[:16]
+        drawn = os.urandom(64 * 16)
+        _blocks.extend([drawn[at : at + 16] for at in range(16, len(drawn), 16)])
+        return drawn[:16]
 
 
 def unpredictable(random: RandomBytes, size: int) -> bytes:
@@ -56,12 +52,7 @@ def unpredictable(random: RandomBytes, size: int) -> bytes:
 
     The system's come from the pool; keys never do, since what is in the pool lies in memory before it is used.
     """
-    if random is not random_bytes:
-        return random(size)
-    try:
-        return _blocks.pop()[:size]
-    except IndexError:
-        return _draw()[:size]
+    return random_block()[:size] if random is random_bytes else random(size)
 
 
 if hasattr(os, "register_at_fork"):

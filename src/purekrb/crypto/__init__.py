@@ -113,8 +113,7 @@ def encrypt(key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes 
 
 def decrypt(key: EncryptionKey, usage: int, ciphertext: bytes) -> bytes:
     """Return the plaintext. Raises IntegrityError for another key or usage, and for altered or short data."""
-    cipher: UsageCipher = key._derived.get(usage) or _derived(key, usage)
-    return cipher.decrypt(ciphertext)
+    return usage_cipher(key, usage).decrypt(ciphertext)
 
 
 def checksum(key: EncryptionKey, usage: int, data: bytes) -> bytes:

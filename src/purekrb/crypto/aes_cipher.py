@@ -64,16 +64,7 @@ class AesUsageCipher:
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         """Return the ciphertext and its MAC."""
-        if len(plaintext) >= LARGE:
-            return b"".join(self._encrypt(plaintext, confounder))
-        cts, integrity = self._cts, self._integrity
-        if cts is None or integrity is None:
-            cts, integrity = self._ready()
-        state = integrity.copy()
-        message = confounder + plaintext
-        start, swapped, last = cts.encrypt(message)
-        state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
-        return b"".join((start, swapped, last, state.finalize()[self._mac]))
+        return b"".join(self.encrypt_mixed(plaintext, confounder, ()))
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext. Raises IntegrityError."""
@@ -185,14 +176,17 @@ class AesUsageCipher:
         `signed` holds (offset in the plaintext, bytes that only the MAC sees there), in order, none in the last 16
         bytes of the plaintext.
         """
-        if not signed:
-            return self._encrypt(plaintext, confounder)
+        if not signed and len(plaintext) >= LARGE:
+            return self._encrypt_large(plaintext, confounder)
         cts, integrity = self._ready()
         state = integrity.copy()
         message = confounder + plaintext
         start, swapped, last = cts.encrypt(message)
         covered = b"".join((start, swapped, last)) if self._encrypt_then_mac else message
-        _update_mixed(state, covered, signed)
+        if signed:
+            _update_mixed(state, covered, signed)
+        else:
+            state.update(covered)
         return start + swapped, last, state.finalize()[self._mac]
 
     def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
@@ -227,8 +221,8 @@ class AesUsageCipher:
             cts = self._cts = AesCts(key)
         return cts, integrity
 
-    def _encrypt(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
-        """Return (ciphertext but for its last 16 bytes, these, MAC)."""
+    def _encrypt_large(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return what `encrypt_mixed` does, made chunk by chunk."""
         sealed = self.seal(b"", plaintext[:-BLOCK], plaintext[-BLOCK:], confounder)
         end = BLOCK + self._keys.checksum_size
         return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]

@@ -17,6 +17,7 @@ from purekrb import crypto
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
 from purekrb.exchanges.authorization_data import check_critical, read_relevant, wrap_if_relevant
+from purekrb.exchanges.timestamps import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import (
     ApRep,
@@ -54,7 +55,6 @@ __all__ = [
 
 log = Log("purekrb.ap")
 PVNO = 5
-MICROSECOND = timedelta(microseconds=1)
 #: Opened tickets that one service key keeps; the oldest leaves.
 _MAX_OPENED = 256
 #: Tickets up to this size in bytes are taken apart once, however often they are presented.

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 from purekrb import system
 from purekrb.system import Clock
 
-__all__ = ["unique_now"]
+__all__ = ["MICROSECOND", "unique_now"]
 
-_TICK = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 #: How far a clock may be set back before its new time is believed: twice the usual skew, after which no replay cache
 #: still holds what was given before.
 _SET_BACK = timedelta(minutes=10)
@@ -44,6 +44,6 @@ def _unique(clock: Clock, owner: object, memory: MutableMapping[object, datetime
         last = memory.get(owner)
         now = clock()
         if last is not None and last - _SET_BACK < now <= last:
-            now = last + _TICK
+            now = last + MICROSECOND
         memory[owner] = now
     return now

@@ -54,8 +54,8 @@ log = Log("purekrb.gss")
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
 _GSSAPI, _RC4_HMAC = int(ChecksumType.GSSAPI), int(EncryptionType.RC4_HMAC)
-#: Checksums up to this size in bytes, which have no delegation, are the same from one client to the next.
-_MAX_KNOWN_CHECKSUM = 24
+#: The size in bytes of checksums without delegation, which are the same from one client to the next.
+_MAX_KNOWN_CHECKSUM = len(GssChecksum(0).encode())
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
 from purekrb.errors import DecodeError, UnsupportedError
-from purekrb.messages.der import header, headers_of, read_header, tlv
+from purekrb.messages.der import headers_of, read_header, tlv
 
 __all__ = [
     "TOK_AP_REQ",
@@ -92,8 +92,7 @@ def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
 
 def frame(tok_id: bytes, inner: bytes, mechanism: bytes = KRB5_MECH_OID) -> bytes:
     """Return `inner` as a framed Kerberos token with the two bytes `tok_id`."""
-    start = _start(mechanism, tok_id)
-    return header(_FRAME[0], len(start) + len(inner)) + start + inner
+    return frame_mechanism(mechanism, tok_id + inner)
 
 
 def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
@@ -120,11 +119,6 @@ def is_framed_for(token: bytes, mechanism: bytes) -> bool:
 @lru_cache(maxsize=16)
 def _oid(mechanism: bytes) -> bytes:
     return tlv(0x06, mechanism)
-
-
-@lru_cache(maxsize=16)
-def _start(mechanism: bytes, tok_id: bytes) -> bytes:
-    return _oid(mechanism) + tok_id
 
 
 def _refuse(found: bytes, expected: bytes) -> NoReturn:

@@ -104,7 +104,7 @@ def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], h
             kerberos = _Kerberos(start, messages)
             token, mic = kerberos.step(None), None
             if kerberos.complete:
-                mic, sent = messages().get_mic(encode_mech_types(MECHANISMS)), True
+                mic, sent = kerberos.messages().get_mic(encode_mech_types(MECHANISMS)), True
             reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
         while True:
             if reply.neg_state == _COMPLETED and not kerberos.complete and not reply.response_token:
@@ -127,7 +127,7 @@ def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], h
                 if sent:
                     raise ProtocolError("the service waits for something more, after both mechListMICs")
                 if required or received:
-                    mic, sent = messages().get_mic(encode_mech_types(MECHANISMS)), True
+                    mic, sent = kerberos.messages().get_mic(encode_mech_types(MECHANISMS)), True
                 if received:
                     log.debug("NegTokenResp: our mechListMIC ends the negotiation")
                     return NegTokenResp(_COMPLETED, None, token, mic).encode()
@@ -181,7 +181,7 @@ def _accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages
         if kerberos.complete and (required or received):
             if not answer and not received:
                 raise ProtocolError("the initiator sent its last token without a mechListMIC", expected="mechListMIC")
-            mic, sent = messages().get_mic(encode_mech_types(offered)), True
+            mic, sent = kerberos.messages().get_mic(encode_mech_types(offered)), True
         state = _COMPLETED if done else _INCOMPLETE
         token = NegTokenResp(state, supported, answer, mic).encode()
         if log.on():
