@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -401,6 +402,12 @@ def outcome(schema: Application, fields: bytes) -> Any:
         return type(error)
 
 
+def with_every_value_of_each_byte(data: bytes) -> Iterator[bytes]:
+    for at in range(len(data)):
+        for value in range(256):
+            yield data[:at] + bytes((value,)) + data[at + 1 :]
+
+
 def test_what_is_taken_and_what_is_refused_does_not_depend_on_what_came_before() -> None:
     warm = closed()
     genuine = NUMBER + TEXT + ITEMS
@@ -410,12 +417,10 @@ def test_what_is_taken_and_what_is_refused_does_not_depend_on_what_came_before()
             assert outcome(warm, NUMBER + text + items) == outcome(closed(), NUMBER + text + items) != DecodeError
     assert outcome(warm, genuine) == Closed(7, "hi", (1, -1))
     refused = 0
-    for at in range(len(genuine)):
-        for value in range(256):
-            altered = genuine[:at] + bytes((value,)) + genuine[at + 1 :]
-            found = outcome(warm, altered)
-            assert found == outcome(closed(), altered)
-            refused += isinstance(found, type)
+    for data in with_every_value_of_each_byte(genuine):
+        found = outcome(warm, data)
+        assert found == outcome(closed(), data)
+        refused += isinstance(found, type)
     assert refused > 13 * 250, "every header byte but for its right value"
 
 
@@ -481,12 +486,10 @@ def test_what_is_inside_a_message_is_as_strict_where_its_layout_is_known() -> No
             assert Holder.decode(other.encode()) == read(cold(), other.encode()) == other
     assert Holder.decode(genuine) == Holder.decode(genuine) == value
     refused = 0
-    for at in range(len(genuine)):
-        for byte in range(256):
-            altered = genuine[:at] + bytes((byte,)) + genuine[at + 1 :]
-            found = read(Holder, altered)
-            assert found == read(cold(), altered)
-            refused += isinstance(found, type)
+    for data in with_every_value_of_each_byte(genuine):
+        found = read(Holder, data)
+        assert found == read(cold(), data)
+        refused += isinstance(found, type)
     octets = len(b"cipher") + len(b"octets") + 16
     numbers = 3  # etype, kvno and keytype take many values
     assert refused > (len(genuine) - octets - numbers) * 254, "every header byte but for its right value"

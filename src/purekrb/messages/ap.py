@@ -92,7 +92,7 @@ class EncryptedData(Message):
     cipher: bytes
 
 
-EncryptedData.schema = Labelled(
+ENCRYPTED_DATA = EncryptedData.schema = Labelled(
     EncryptedData, Field(0, "etype", INT32), Field(1, "kvno", SEQ_NUMBER, optional=True), Field(2, "cipher", _OCTETS)
 )
 

@@ -628,22 +628,13 @@ class Key(Labelled):
 
 
 class _Explicit:
-    """`inner` under another tag, explicitly."""
+    """`inner` under another tag, explicitly: what encloses a message. `Message` reads and writes all tags at once."""
 
     tag_class: ClassVar[int]
 
     def __init__(self, number: int, inner: DerType) -> None:
         self.tag = self.tag_class | number
         self.inner = inner
-
-    def decode(self, contents: bytes) -> Any:
-        tag, start, end = read_header(contents, 0, len(contents))
-        if tag != self.inner.tag or end != len(contents):
-            raise DecodeError("an explicit tag holds another type, or more than one")
-        return self.inner.decode(_part(contents, start, end, tag))
-
-    def encode(self, value: Any) -> bytes:
-        return tlv(self.inner.tag, self.inner.encode(value))
 
 
 class Application(_Explicit):
@@ -669,7 +660,7 @@ _Frame = tuple[
 
 
 def _find_frame(kind: Any) -> _Frame:
-    schema: DerType = kind.schema
+    schema: DerType | _Explicit = kind.schema
     tags = [schema.tag]
     while isinstance(schema, _Explicit):
         schema = schema.inner
@@ -692,7 +683,7 @@ class Message:
     """Base of all messages: `decode` bytes into a record, `encode` it back."""
 
     __slots__ = ()
-    schema: ClassVar[DerType]
+    schema: ClassVar[DerType | _Explicit]
 
     @classmethod
     def decode(cls: type[M], data: bytes) -> M:

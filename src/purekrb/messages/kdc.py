@@ -15,7 +15,17 @@ from typing import Any, ClassVar
 from purekrb.constants import MessageType
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
-from purekrb.messages.ap import ADDRESSES, MAX_ENTRIES, NAME, TICKET_TAG, EncryptedData, HostAddress, KrbError, ListOf
+from purekrb.messages.ap import (
+    ADDRESSES,
+    ENCRYPTED_DATA,
+    MAX_ENTRIES,
+    NAME,
+    TICKET_TAG,
+    EncryptedData,
+    HostAddress,
+    KrbError,
+    ListOf,
+)
 from purekrb.messages.der import (
     INT32,
     MICROSECONDS,
@@ -236,7 +246,7 @@ class _ReceivedBody:
         return self.inner.encode(value)
 
 
-KdcReqBody.schema = _ReceivedBody(
+_BODY = KdcReqBody.schema = _ReceivedBody(
     Sequence(
         KdcReqBody,
         Field(0, "kdc_options", _FLAGS),
@@ -249,7 +259,7 @@ KdcReqBody.schema = _ReceivedBody(
         Field(7, "nonce", SEQ_NUMBER),  # as a negative Int32 in the wild, like a kvno
         Field(8, "etype", SequenceOf(INT32, MAX_ENTRIES)),
         Field(9, "addresses", ADDRESSES, optional=True),
-        Field(10, "enc_authorization_data", EncryptedData.schema, optional=True),
+        Field(10, "enc_authorization_data", ENCRYPTED_DATA, optional=True),
         Field(11, "additional_tickets", SequenceOf(_TICKET, MAX_ENTRIES), optional=True),
     )
 )
@@ -299,7 +309,7 @@ def _request(make: type[_KdcReq]) -> Application:
             Field(1, "pvno", _PVNO),
             Field(2, "msg_type", Integer(make.msg_type, make.msg_type)),
             Field(3, "padata", _PADATA, optional=True),
-            Field(4, "req_body", KdcReqBody.schema),
+            Field(4, "req_body", _BODY),
         ),
     )
 
@@ -354,7 +364,7 @@ def _reply(make: type[_KdcRep]) -> Application:
             Field(3, "crealm", _STRING),
             Field(4, "cname", NAME),
             Field(5, "ticket", _TICKET),
-            Field(6, "enc_part", EncryptedData.schema),
+            Field(6, "enc_part", ENCRYPTED_DATA),
         ),
     )
 
