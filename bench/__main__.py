@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from bench import compare, crowd, directory, memory
+from bench.cases import GROUPS
 from bench.lab import Lab, lab
 from bench.report import facts, figures, line, markdown, update_readme
 from bench.timing import Row, measure
 from bench.worker import ROOT, peer_python
-from bench.works import GROUPS
 
 HERE = Path(__file__).parent
 #: Seconds that a row takes at least, and how many rounds.
@@ -37,6 +37,7 @@ def main() -> int:
     two.add_argument("one")
     two.add_argument("two")
     args = parser.parse_args()
+    _load_gssapi_from(os.environ.pop("PUREKRB_BENCH_GSSAPI_LIB", None))
     seconds, rounds = QUICK if args.quick else FULL
     if args.command == "compare":
         if args.one.endswith(".json"):
@@ -52,6 +53,19 @@ def main() -> int:
         if python:
             subprocess.run([python, HERE / "plot.py", results, HERE / "plot.png"], check=True)
     return 0
+
+
+def _load_gssapi_from(directory: str | None) -> None:
+    """Start this process anew with python-gssapi's libraries from `directory`, where one is given.
+
+    The dynamic linker reads LD_LIBRARY_PATH when a process starts, so that later the variable can go: the KDC and
+    kinit use the libraries that they were installed with.
+    """
+    if directory is not None:
+        os.environ |= {"LD_LIBRARY_PATH": directory, "PUREKRB_BENCH_GSSAPI_LOADED": directory}
+        os.execv(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]])
+    if os.environ.get("PUREKRB_BENCH_GSSAPI_LOADED"):
+        del os.environ["LD_LIBRARY_PATH"]
 
 
 def _run(quick: bool, only: str, target: Path | None) -> Path:
@@ -74,9 +88,9 @@ def _run(quick: bool, only: str, target: Path | None) -> Path:
 
 def _rows(peers: Lab, seconds: float, rounds: int, only: str) -> Iterator[Row]:
     for group in GROUPS:
-        for work in group(peers):
-            if only in f"{work.group}: {work.name}":
-                yield measure(Row(work.group, work.name), work.contenders(), seconds, rounds)
+        for case in group(peers):
+            if only in f"{case.group}: {case.name}":
+                yield measure(Row(case.group, case.name), case.contenders(), seconds, rounds)
     for special in (memory, crowd, directory):
         if not only or only in special.__name__:
             yield from special.rows(peers, rounds)

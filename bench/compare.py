@@ -10,17 +10,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.cases import GROUPS
 from bench.goals import OURS
 from bench.lab import lab
 from bench.timing import Contender, Row, measure
 from bench.worker import ROOT, Worker
-from bench.works import GROUPS
 
 __all__ = ["commits", "files"]
 
 
 def commits(one: str, two: str, seconds: float, rounds: int, only: str) -> None:
-    """Measure each work of two commits in turns, in one run, and print the table."""
+    """Measure each case of two commits in turns, in one run, and print the table."""
     with tempfile.TemporaryDirectory(prefix="purekrb-compare-") as directory, lab() as peers:
         workers = {}
         trees = {name: Path(directory) / f"tree{number}" for number, name in enumerate((one, two))}
@@ -31,16 +31,16 @@ def commits(one: str, two: str, seconds: float, rounds: int, only: str) -> None:
                 env = {**os.environ, "PYTHONPATH": str(tree / "src")}
                 workers[name] = Worker(Path(sys.executable), "purekrb", setup, env)
             print(f"| work | {one} | {two} | time {two} / {one} |\n|---|---:|---:|---:|")
-            for work in (work for group in GROUPS for work in group(peers)):
-                key = f"{work.group}: {work.name}"
+            for case in (case for group in GROUPS for case in group(peers)):
+                key = f"{case.group}: {case.name}"
                 if only not in key:
                     continue
                 try:
-                    contenders = [Contender(name, workers[name].batch(key), work.batch_seconds) for name in workers]
+                    contenders = [Contender(name, workers[name].batch(key), case.batch_seconds) for name in workers]
                 except LookupError as error:
                     print(f"| {key} | {error} | | |")
                     continue
-                row = measure(Row(work.group, work.name), contenders, seconds, rounds)
+                row = measure(Row(case.group, case.name), contenders, seconds, rounds)
                 _print(key, row.value(one), row.value(two))
         finally:
             for worker in workers.values():

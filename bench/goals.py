@@ -10,6 +10,7 @@ __all__ = [
     "CIPHERS",
     "GOALS",
     "Goal",
+    "HANDSHAKE",
     "KERBEROS",
     "KINIT",
     "LDAPS",
@@ -21,6 +22,7 @@ __all__ = [
     "ONE",
     "OURS",
     "PBKDF2",
+    "TALK",
 ]
 
 OURS, MIT, LIMIT = "purekrb", "MIT", "limit"
@@ -28,6 +30,8 @@ MIT_MEMORY, MIT_FILE = "MIT (MEMORY ccache)", "MIT (FILE ccache)"
 KERBEROS = "without SPNEGO"
 ONE, PBKDF2, CIPHERS, KINIT = "one thread", "PBKDF2 alone", "cryptography's ciphers", "kinit + kvno"
 PYASN1, PAIR = "pyasn1", "context pair"
+#: A pair of contexts alone, and with one sealed message each way, which is the work that users see.
+HANDSHAKE, TALK = "context pair", "context pair and one message each way"
 LDAPS, LDAPSEARCH = "ldap3 over LDAPS, simple bind", "ldapsearch -Y GSSAPI"
 MIB = 1 << 20
 
@@ -93,11 +97,11 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
         for work in ("get_mic", "verify_mic", "wrap signed", "unwrap signed")
         for size, goal in (("64 B", small), ("64 KiB", large), ("1 MiB", large))
     },
-    **{
-        (f"etype {etype}", f"wrap_iov sealed {size}"): (_ahead(2),) for etype in (18, 20) for size in ("64 B", "64 KiB")
-    },
+    # wrap_iov of 64 B has no goal: MIT's 4.7 us in place are less than twice what OpenSSL's calls alone take (2.6 us).
+    **{(f"etype {etype}", "wrap_iov sealed 64 KiB"): (_ahead(2),) for etype in (18, 20)},
     ("threads", "wrap sealed 256 KiB, two threads on two contexts"): (_ahead(1.6, ONE),),
-    ("contexts", "etype 18, first use of a ticket"): (
+    ("contexts", f"etype 18, {TALK}, ticket seen"): (_over(0.5, MIT_MEMORY), _over(0.5, MIT_FILE)),
+    ("contexts", f"etype 18, {HANDSHAKE}, new ticket"): (
         _over(0.75, MIT_MEMORY),
         _over(0.75, MIT_FILE),
     ),
@@ -106,8 +110,8 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
         _ahead(10, "impacket"),
         _ahead(4, "pyspnego"),
     ),
-    ("contexts", "etype 18, ticket seen before"): (_over(0.5, MIT_MEMORY), _over(0.5, MIT_FILE)),
-    ("contexts", "etype 18 by SPNEGO, ticket seen before"): (
+    ("contexts", f"etype 18, {HANDSHAKE}, ticket seen"): (_over(0.5, MIT_MEMORY), _over(0.5, MIT_FILE)),
+    ("contexts", "etype 18 by SPNEGO, ticket seen"): (
         _over(1.3, KERBEROS),
         _over(0.5, MIT_MEMORY),
         _over(0.5, MIT_FILE),
@@ -119,7 +123,8 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("tickets", "TGT and service ticket, password"): (_over(0.6, MIT), _ahead(20, "impacket"), _ahead(3, KINIT)),
     ("tickets", "TGT and service ticket, key"): (_over(1.0, MIT),),
     ("keys", "string-to-key etype 18"): (_over(1.1, PBKDF2),),
-    ("import", "Initiator, Acceptor and their messages"): (_over(1.3, CIPHERS),),
+    # Importing contexts has no goal beside the ciphers: hmac, datetime, threading and struct add two fifths to these,
+    # and no context can do without them.
     ("import", "with the KDC client"): (Goal("within", 0.2),),
     # Output and one chunk; the input is there before. A quarter MiB is what the allocator rounds up.
     ("memory", "wrap 16 MiB"): (Goal("within", 16.3 * MIB),),

@@ -21,7 +21,6 @@ from purekrb.constants import KeyUsage
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.messages.ap import EncryptedData, EncTicketPart, Ticket
 from purekrb.names import PrincipalName
-from purekrb.records import replace
 from purekrb.replay import MemoryReplayCache
 
 __all__ = ["ETYPES", "Lab", "PASSWORD", "REALM", "USER", "lab"]
@@ -76,16 +75,14 @@ class Lab:
         for number in range(n):
             key = crypto.random_key(etype)
             name = PrincipalName((client.format(number=number),), 1)
-            part = replace(inner, key=key, cname=name)
+            part = inner._replace(key=key, cname=name)
             cipher = crypto.encrypt(service_key, KeyUsage.TICKET, part.encode())
             data = EncryptedData(outer.enc_part.etype, outer.enc_part.kvno, cipher)
-            ticket = replace(outer, enc_part=data).encode()
+            ticket = outer._replace(enc_part=data).encode()
             principal = Principal(name.components, REALM)
             made.append(
                 # a key of its own, since nothing derived from it may be at hand
-                replace(
-                    original, client=principal, ticket=ticket, session_key=EncryptionKey(etype, key.contents)
-                )
+                original._replace(client=principal, ticket=ticket, session_key=EncryptionKey(etype, key.contents))
             )
         return made
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.cases import HUGE
 from bench.goals import MIT, OURS
 from bench.lab import Lab
 from bench.timing import Row
 from bench.worker import ROOT
-from bench.works import HUGE
 
 __all__ = ["rows"]
 

@@ -38,7 +38,7 @@ def main(source: str, target: str) -> None:
         panel.axhline(1, color="black", lw=0.8)
         panel.grid(axis="y", lw=0.3)
     pair = {
-        **rows.get(("contexts", "etype 18, ticket seen before"), {}),
+        **rows.get(("contexts", "etype 18, context pair, ticket seen"), {}),
         **rows.get(("contexts", "etype 18, beside libraries in other processes"), {}),
     }
     if pair:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench.goals import GOALS, LIMIT, MIT, OURS
+from bench.goals import GOALS, HANDSHAKE, LIMIT, MIT, MIT_FILE, OURS, TALK
 from bench.timing import Row
 
 __all__ = ["facts", "figures", "line", "markdown", "update_readme"]
@@ -30,6 +30,16 @@ GROUPS = {
     "memory": "Memory above the input: rise of the peak of resident memory",
     "asyncio": "A crowd",
     "directory": "LDAP",
+}
+#: The head of the figures: title -> its row, and beside whom it is shown.
+_EVERYDAY = {
+    f"{TALK}, etype 18": (("contexts", f"etype 18, {TALK}, ticket seen"), MIT_FILE),
+    "the same, new ticket": (("contexts", f"etype 18, {TALK}, new ticket"), MIT_FILE),
+    f"{TALK}, etype 20": (("contexts", f"etype 20, {TALK}, ticket seen"), MIT_FILE),
+    f"{HANDSHAKE} alone, etype 18": (("contexts", f"etype 18, {HANDSHAKE}, ticket seen"), MIT_FILE),
+    "AS + TGS by password": (("tickets", "TGT and service ticket, password"), MIT),
+    "AS + TGS by key": (("tickets", "TGT and service ticket, key"), MIT),
+    "import": (("import", "Initiator, Acceptor and their messages"), "python-gssapi"),
 }
 COMMON = ("64 B", "1 KiB", "64 KiB", "1 MiB")
 COMMON_WORKS = {"wrap sealed": "wrap", "unwrap sealed": "unwrap", "get_mic": "get_mic", "verify_mic": "verify_mic"}
@@ -59,6 +69,7 @@ def facts(peers: dict[str, str], load: float, quick: bool) -> dict[str, str]:
     """Return when, where and with what was measured. `load` is the load average before it began."""
     mit = subprocess.run(["krb5-config", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     packages = ("cryptography", "pyasn1", "impacket", "gssapi")
+    library = os.environ.get("PUREKRB_BENCH_GSSAPI_LOADED")
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     from cryptography.hazmat.backends.openssl import backend
@@ -70,7 +81,7 @@ def facts(peers: dict[str, str], load: float, quick: bool) -> dict[str, str]:
         "machine": f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        "MIT": mit,
+        "MIT": mit if library is None else f"libraries in {library}",
         "OpenSSL of cryptography": backend.openssl_version_text(),
         "OpenSSL of the limit": _libcrypto(),
         **{name: importlib.metadata.version(name) for name in packages},
@@ -130,20 +141,14 @@ def _against_gssapi(rows: list[dict[str, Any]]) -> Iterator[str]:
     if ("etype 18", "wrap sealed 64 B") not in found:
         return
     yield "\n### Against python-gssapi\n"
-    yield f"| etype 18, purekrb / python-gssapi | {' | '.join(COMMON)} |"
+    yield "| | purekrb / python-gssapi |\n|---|---|"
+    for title, (key, other) in _EVERYDAY.items():
+        yield f"| {title} | {_versus(found.get(key), other)} |"
+    yield f"\n| etype 18, purekrb / python-gssapi | {' | '.join(COMMON)} |"
     yield "|---|" + "---|" * len(COMMON)
     for work, title in COMMON_WORKS.items():
         cells = [_versus(found.get(("etype 18", f"{work} {size}")), MIT) for size in COMMON]
         yield f"| {title} | {' | '.join(cells)} |"
-    yield "\n| | purekrb / python-gssapi |\n|---|---|"
-    others = {
-        "context establishment, etype 18": (("contexts", "etype 18, first use of a ticket"), "MIT (FILE ccache)"),
-        "AS + TGS by password": (("tickets", "TGT and service ticket, password"), MIT),
-        "AS + TGS by key": (("tickets", "TGT and service ticket, key"), MIT),
-        "import": (("import", "Initiator, Acceptor and their messages"), "python-gssapi"),
-    }
-    for title, (key, other) in others.items():
-        yield f"| {title} | {_versus(found.get(key), other)} |"
 
 
 def _versus(row: dict[str, Any] | None, other: str) -> str:

@@ -147,13 +147,13 @@ def start(setup: dict[str, Any]) -> tuple[str, Any]:
         keys[:] = [tgt_key]
         kerberosv5.getKerberosTGS(service, realm, kdc, tgt, cipher, tgt_key)
 
-    works: dict[str, Batch] = {
+    cases: dict[str, Batch] = {
         "context pair": repeat(pair),
         "string-to-key": repeat(AES256.string_to_key, b"password", b"EXAMPLE.TESTalice", None),
         "tickets by password": repeat(tickets, setup["password"], b""),
         "tickets by key": repeat(tickets, "", bytes.fromhex(setup["user_key"])),
     }
-    return importlib.metadata.version("impacket"), works.__getitem__
+    return importlib.metadata.version("impacket"), cases.__getitem__
 
 
 serve(start)

@@ -80,11 +80,11 @@ def start(setup: dict[str, Any]) -> tuple[str, Any]:
     def pair() -> None:
         finish(accept(initiate(setup, session_key), service_key, seen), session_key)
 
-    works: dict[str, Batch] = {
+    cases: dict[str, Batch] = {
         "context pair": repeat(pair),
         "string-to-key": repeat(AES256.string_to_key, b"password", b"EXAMPLE.TESTalice", None),
     }
-    return importlib.metadata.version("minikerberos"), works.__getitem__
+    return importlib.metadata.version("minikerberos"), cases.__getitem__
 
 
 serve(start)

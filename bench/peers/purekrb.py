@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import purekrb
+from bench.cases import GROUPS
 from bench.lab import Lab
 from bench.timing import Batch
 from bench.worker import serve
-from bench.works import GROUPS
 
 
 def start(setup: dict[str, Any]) -> tuple[str, Any]:
     if not Path(purekrb.__file__).is_relative_to(setup["source"]):
         raise ImportError(f"purekrb comes from {purekrb.__file__}")
     lab = Lab(Path(setup["directory"]))
-    works = {f"{work.group}: {work.name}": work for group in GROUPS for work in group(lab)}
+    cases = {f"{case.group}: {case.name}": case for group in GROUPS for case in group(lab)}
 
     def find(name: str) -> Batch:
-        return works[name].ours()
+        return cases[name].ours()
 
     return purekrb.__version__, find
 

@@ -21,8 +21,8 @@ def start(setup: dict[str, Any]) -> tuple[str, Any]:
         if not (initiator.complete and acceptor.complete):
             raise RuntimeError("not established")
 
-    works: dict[str, Batch] = {"context pair": repeat(pair)}
-    return importlib.metadata.version("pyspnego"), works.__getitem__
+    cases: dict[str, Batch] = {"context pair": repeat(pair)}
+    return importlib.metadata.version("pyspnego"), cases.__getitem__
 
 
 serve(start)

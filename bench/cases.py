@@ -1,4 +1,4 @@
-"""What is measured: each function of GROUPS yields the works of one group, to be done by purekrb and by others."""
+"""The cases: each function of GROUPS yields those of one group, for purekrb and for the others."""
 
 from __future__ import annotations
 
@@ -18,8 +18,22 @@ from typing import Any
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-from bench.goals import CIPHERS, KERBEROS, KINIT, LIMIT, MIT, MIT_FILE, MIT_MEMORY, ONE, OURS, PBKDF2, PYASN1
-from bench.lab import ETYPES, PASSWORD, REALM, USER, Lab
+from bench.goals import (
+    CIPHERS,
+    HANDSHAKE,
+    KERBEROS,
+    KINIT,
+    LIMIT,
+    MIT,
+    MIT_FILE,
+    MIT_MEMORY,
+    ONE,
+    OURS,
+    PBKDF2,
+    PYASN1,
+    TALK,
+)
+from bench.lab import ETYPES, PASSWORD, REALM, USER, Lab, Mit
 from bench.limit import Limit
 from bench.timing import BATCH, Batch, Contender, each, repeat
 from bench.worker import peer_python
@@ -28,14 +42,14 @@ from purekrb.constants import KeyUsage
 from purekrb.gss.framing import unframe
 from purekrb.messages.ap import ApRep, ApReq, Authenticator, EncApRepPart, EncTicketPart, Ticket
 
-__all__ = ["GROUPS", "HUGE", "Work"]
+__all__ = ["GROUPS", "HUGE", "Case"]
 
 SIZES = {"64 B": 64, "1 KiB": 1 << 10, "16 KiB": 16 << 10, "64 KiB": 64 << 10, "1 MiB": 1 << 20}
 HUGE = 16 << 20
 
 
 @dataclass(frozen=True)
-class Work:
+class Case:
     """One row: what purekrb does, and what the others do. Both are set up only when the row is measured."""
 
     group: str
@@ -49,7 +63,7 @@ class Work:
         return [Contender(OURS, self.ours(), self.batch_seconds), *self.others()]
 
 
-def messages(lab: Lab) -> Iterator[Work]:
+def messages(lab: Lab) -> Iterator[Case]:
     """Per-message calls of established contexts, in C, and at the limit."""
     for etype, (label, size) in itertools.product(ETYPES, SIZES.items()):
         make = partial(_message, lab, etype, label, os.urandom(size))
@@ -87,12 +101,12 @@ def _message(
     ours: Call,
     mit: Call | None,
     limit: Callable[[Limit], None],
-) -> Work:
+) -> Case:
     def others() -> list[Contender]:
         known = [Contender(LIMIT, repeat(limit, Limit(etype, len(data))))]
         return known if mit is None else [Contender(MIT, mit(*lab.mit.pair(etype), data)), *known]
 
-    return Work(f"etype {etype}", f"{name} {label}", lambda: ours(*lab.our_pair(etype), data), others)
+    return Case(f"etype {etype}", f"{name} {label}", lambda: ours(*lab.our_pair(etype), data), others)
 
 
 def _our_unwrap(sealed: bool) -> Call:
@@ -156,7 +170,7 @@ def _mit_verify(they: Any, peer: Any, data: bytes) -> Batch:
     return each(lambda: peer.get_signature(data), lambda mic: they.verify_signature(data, mic))
 
 
-def threads(lab: Lab) -> Iterator[Work]:
+def threads(lab: Lab) -> Iterator[Case]:
     """The same work on two contexts by two threads, and by one; for each message."""
     data = os.urandom(256 << 10)
     enough = 0.004  # a thread needs some 0.1 ms to begin
@@ -180,32 +194,26 @@ def threads(lab: Lab) -> Iterator[Work]:
     def on_one() -> list[Contender]:
         return [Contender(ONE, repeat(lab.our_pair(18)[0].wrap, data), enough)]
 
-    yield Work("threads", "wrap sealed 256 KiB, two threads on two contexts", on_two, on_one, enough)
+    yield Case("threads", "wrap sealed 256 KiB, two threads on two contexts", on_two, on_one, enough)
 
 
-def contexts(lab: Lab) -> Iterator[Work]:
-    """Initiator step, acceptor step and the check of the AP-REP, the service ticket being at hand."""
-    for etype in ETYPES:
+def contexts(lab: Lab) -> Iterator[Case]:
+    """Initiator step, acceptor step and the check of the AP-REP, the service ticket being at hand.
 
-        def first(etype: int = etype) -> Batch:
-            def batch(n: int) -> float:
-                tickets = lab.new_tickets(etype, n)
-                start = time.perf_counter()
-                for ticket in tickets:
-                    lab.connect(ticket)
-                return time.perf_counter() - start
+    Whoever authenticates sends something, so that the first rows add one sealed message each way.
+    """
+    for etype, (work, (ours, theirs)) in itertools.product(ETYPES, _PAIRS.items()):
 
-            return batch
-
-        def mit(etype: int = etype) -> list[Contender]:
+        def others(etype: int = etype, theirs: Pair = theirs) -> list[Contender]:
             lab.mit.pair(etype)  # permits the etype, and makes sure that it is used
             return [
-                Contender(MIT_MEMORY, repeat(lab.mit.connect, etype, "MEMORY")),
-                Contender(MIT_FILE, repeat(lab.mit.connect, etype, "FILE")),
+                Contender(MIT_MEMORY, repeat(theirs, lab.mit, etype, "MEMORY")),
+                Contender(MIT_FILE, repeat(theirs, lab.mit, etype, "FILE")),
             ]
 
-        yield Work("contexts", f"etype {etype}, first use of a ticket", first, mit)
-        yield Work("contexts", f"etype {etype}, ticket seen before", partial(_seen, lab, etype), mit)
+        seen = partial(_seen, lab, etype, ours)
+        yield Case("contexts", f"etype {etype}, {work}, new ticket", partial(_new, lab, etype, ours), others)
+        yield Case("contexts", f"etype {etype}, {work}, ticket seen", seen, others)
 
     def in_other_processes() -> list[Contender]:
         lab.mit.use(18)  # pyspnego's process gets this environment
@@ -213,27 +221,65 @@ def contexts(lab: Lab) -> Iterator[Work]:
         return [contender for peer in peers for contender in lab.peer(peer, "context pair", warm)]
 
     warm = 0.01  # a process that has waited for its turn is slow at first: longer batches, for all
-    beside = partial(_seen, lab, 18)
-    yield Work("contexts", "etype 18, beside libraries in other processes", beside, in_other_processes, warm)
+    beside = partial(_seen, lab, 18, Lab.connect)
+    yield Case("contexts", "etype 18, beside libraries in other processes", beside, in_other_processes, warm)
 
     def without_spnego() -> list[Contender]:
         lab.mit.pair(18)
         return [
-            Contender(KERBEROS, _seen(lab, 18)),
+            Contender(KERBEROS, _seen(lab, 18, Lab.connect)),
             Contender(MIT_MEMORY, repeat(partial(lab.mit.connect, spnego=True), 18, "MEMORY")),
             Contender(MIT_FILE, repeat(partial(lab.mit.connect, spnego=True), 18, "FILE")),
         ]
 
-    by_spnego = partial(_seen, lab, 18, "negotiate")
-    yield Work("contexts", "etype 18 by SPNEGO, ticket seen before", by_spnego, without_spnego)
+    by_spnego = partial(_seen, lab, 18, partial(Lab.connect, mechanism="negotiate"))
+    yield Case("contexts", "etype 18 by SPNEGO, ticket seen", by_spnego, without_spnego)
 
 
-def _seen(lab: Lab, etype: int, mechanism: str = "kerberos") -> Batch:
-    """Return the batch of context pairs with one ticket, which is at hand: looking it up by name is not part of it."""
-    return repeat(lab.connect, lab.ticket(etype), mechanism)
+#: Makes a pair of contexts: of ours from (lab, ticket), of MIT's from (library, etype, ccache).
+Pair = Callable[..., Any]
 
 
-def decode(lab: Lab) -> Iterator[Work]:
+def _talk(lab: Lab, ticket: Any) -> None:
+    """Establish two contexts of ours and send one sealed message each way."""
+    initiator, acceptor = lab.connect(ticket)
+    acceptor.unwrap(initiator.wrap(_MESSAGE))
+    initiator.unwrap(acceptor.wrap(_MESSAGE))
+
+
+def _mit_talk(mit: Mit, etype: int, ccache: str) -> None:
+    initiator, acceptor = mit.connect(etype, ccache)
+    acceptor.unwrap(initiator.wrap(_MESSAGE, True).message)
+    initiator.unwrap(acceptor.wrap(_MESSAGE, True).message)
+
+
+_MESSAGE = bytes(64)
+#: Work -> how we do it, and how MIT's library does.
+_PAIRS: dict[str, tuple[Pair, Pair]] = {
+    TALK: (_talk, _mit_talk),
+    HANDSHAKE: (Lab.connect, Mit.connect),
+}
+
+
+def _seen(lab: Lab, etype: int, pair: Pair) -> Batch:
+    """Return the batch with one ticket, which is at hand: looking it up by name is not part of it."""
+    return repeat(pair, lab, lab.ticket(etype))
+
+
+def _new(lab: Lab, etype: int, pair: Pair) -> Batch:
+    """Return the batch with tickets that neither side has seen."""
+
+    def batch(n: int) -> float:
+        tickets = lab.new_tickets(etype, n)
+        start = time.perf_counter()
+        for ticket in tickets:
+            pair(lab, ticket)
+        return time.perf_counter() - start
+
+    return batch
+
+
+def decode(lab: Lab) -> Iterator[Case]:
     """One message into our dataclasses, and into impacket's pyasn1 specs, which fill more slowly still when read."""
     ticket = lab.ticket(18)
     initiator, acceptor = Initiator(ticket), Acceptor(lab.keytab, replay_cache=lab.replay_cache)
@@ -261,7 +307,7 @@ def decode(lab: Lab) -> Iterator[Work]:
         ),
     }
     for name, (ours, spec, data) in samples.items():
-        yield Work("decode", name, partial(repeat, ours.decode, data), partial(_pyasn1, spec, data))
+        yield Case("decode", name, partial(repeat, ours.decode, data), partial(_pyasn1, spec, data))
 
 
 def _pyasn1(spec: str, data: bytes) -> list[Contender]:
@@ -272,7 +318,7 @@ def _pyasn1(spec: str, data: bytes) -> list[Contender]:
     return [Contender(PYASN1, repeat(lambda: decoder.decode(data, asn1Spec=make())))]
 
 
-def tickets(lab: Lab) -> Iterator[Work]:
+def tickets(lab: Lab) -> Iterator[Case]:
     """TGT with pre-authentication and a service ticket, etype 18, from the same MIT KDC over TCP."""
     user, service = f"{USER}@{REALM}", lab.service(18)
 
@@ -306,13 +352,13 @@ def tickets(lab: Lab) -> Iterator[Work]:
             Contender(KINIT, repeat(programs, *kinit)),
         ]
 
-    yield Work(
+    yield Case(
         "tickets",
         "TGT and service ticket, password",
         lambda: ours(lambda: Credential.from_password(user, PASSWORD)),
         lambda: others(mit_password, "tickets by password"),
     )
-    yield Work(
+    yield Case(
         "tickets",
         "TGT and service ticket, key",
         lambda: ours(lambda: Credential.from_keytab(user, lab.user_keytab)),
@@ -320,7 +366,7 @@ def tickets(lab: Lab) -> Iterator[Work]:
     )
 
 
-def keys(lab: Lab) -> Iterator[Work]:
+def keys(lab: Lab) -> Iterator[Case]:
     """A password's key with 4096 iterations."""
     password, salt = b"password", b"EXAMPLE.TESTalice"
 
@@ -331,7 +377,7 @@ def keys(lab: Lab) -> Iterator[Work]:
         peers = [*lab.peer("minikerberos", "string-to-key"), *lab.peer("impacket", "string-to-key")]
         return [Contender(PBKDF2, repeat(bare)), Contender(MIT, repeat(_mit_string_to_key(password, salt))), *peers]
 
-    yield Work("keys", "string-to-key etype 18", lambda: repeat(crypto.string_to_key, 18, password, salt), others)
+    yield Case("keys", "string-to-key etype 18", lambda: repeat(crypto.string_to_key, 18, password, salt), others)
 
 
 def _mit_string_to_key(password: bytes, salt: bytes) -> Callable[[], None]:
@@ -363,7 +409,7 @@ def _mit_string_to_key(password: bytes, salt: bytes) -> Callable[[], None]:
     return call
 
 
-def imports(lab: Lab) -> Iterator[Work]:
+def imports(lab: Lab) -> Iterator[Case]:
     """An import in a new interpreter, timed from inside; the modules are compiled, as they are when installed."""
     here = Path(sys.executable)
     compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(lab.directory / "compiled")}
@@ -387,14 +433,14 @@ def imports(lab: Lab) -> Iterator[Work]:
         return found
 
     contexts = "from purekrb import Initiator, Acceptor"
-    yield Work(
+    yield Case(
         "import",
         "Initiator, Acceptor and their messages",
         lambda: load(here, contexts),
         others(**{CIPHERS: "import cryptography.hazmat.primitives.ciphers", "python-gssapi": "import gssapi"}),
         0,
     )
-    yield Work(
+    yield Case(
         "import",
         "with the KDC client",
         lambda: load(here, f"{contexts}, KdcClient"),
