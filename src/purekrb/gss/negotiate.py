@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
 from purekrb.errors import (
@@ -83,6 +83,78 @@ class _Kerberos:
             return token
 
 
+class _Answer(NamedTuple):
+    """What a side sends next: its negState, whether its mechListMIC goes with it, whether it is the last token."""
+
+    state: int
+    mic: bool = False
+    last: bool = False
+
+
+#: (a MIC is required, Kerberos is complete, the peer's MIC came, ours was sent) -> the answer, None where nothing
+#: is left to send, or what is wrong. Source: RFC 4178 5.
+_Table = dict[tuple[bool, bool, bool, bool], "_Answer | str | None"]
+_WAITS = "the service waits for something more, after both mechListMICs"
+_INITIATOR: _Table = {
+    (False, False, False, False): _Answer(_INCOMPLETE),
+    (False, True, False, False): _Answer(_INCOMPLETE),
+    (False, True, True, False): _Answer(_COMPLETED, mic=True, last=True),
+    (True, False, False, False): _Answer(_INCOMPLETE),
+    (True, True, False, False): _Answer(_INCOMPLETE, mic=True),
+    (True, True, True, False): _Answer(_COMPLETED, mic=True, last=True),
+    (True, True, False, True): _WAITS,
+    (True, True, True, True): _WAITS,
+}
+_NO_MIC = "the initiator sent its last token without a mechListMIC"
+_ACCEPTOR: _Table = {
+    (False, False, False, False): _Answer(_INCOMPLETE),
+    (False, True, False, False): _Answer(_COMPLETED, last=True),
+    (False, True, True, False): _Answer(_COMPLETED, mic=True, last=True),
+    (True, False, False, False): _Answer(_INCOMPLETE),
+    (True, True, False, False): _Answer(_INCOMPLETE, mic=True),
+    (True, True, True, False): _Answer(_COMPLETED, mic=True, last=True),
+    (True, True, False, True): _NO_MIC,
+    (True, True, True, True): None,
+}
+
+
+class _Side:
+    """One side of a negotiation: the Kerberos context inside, what was offered, and whose mechListMICs went by."""
+
+    def __init__(self, table: _Table, kerberos: _Kerberos, offered: tuple[bytes, ...], *, required: bool) -> None:
+        self._table = table
+        self.kerberos = kerberos
+        self._offered = offered
+        self.required = required
+        self.received = False
+        self.sent = False
+
+    def take(self, message: NegTokenResp) -> bytes | None:
+        """Hand on the peer's Kerberos token, verify its mechListMIC, and return our Kerberos token."""
+        token = _next_leg(self.kerberos, message)
+        self.received = _take_mic(self.kerberos, self._offered, message)
+        return token
+
+    def answer(self) -> _Answer | None:
+        """Return what to send next. Raises ProtocolError where the peer broke the order."""
+        found = self._table[self.required, self.kerberos.complete, self.received, self.sent]
+        if isinstance(found, str):
+            raise ProtocolError(found, expected="mechListMIC" if found is _NO_MIC else None)
+        return found
+
+    def mic(self) -> bytes:
+        """Return our mechListMIC, and remember that it was sent."""
+        self.sent = True
+        return self.kerberos.messages().get_mic(encode_mech_types(self._offered))
+
+    def token(self, answer: _Answer, token: bytes | None, supported: bytes | None = None) -> bytes:
+        """Return the NegTokenResp of `answer` around our Kerberos token."""
+        mic = self.mic() if answer.mic else None
+        if log.on():
+            log.debug("NegTokenResp: %s%s", NegState(answer.state).name, " with mechListMIC" if mic else "")
+        return NegTokenResp(answer.state, supported, token, mic).encode()
+
+
 def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None) -> Handshake:
     """The initiator's side around the Kerberos context that `start()` begins, and whose messages are `messages()`.
 
@@ -96,46 +168,40 @@ def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], h
         first = NegTokenInit(MECHANISMS, mech_token=kerberos.step(None))
         log.debug("NegTokenInit: offering Kerberos")
         reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
-        required = _chosen(reply)
-        sent = False
-        if required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
+        side = _Side(_INITIATOR, kerberos, MECHANISMS, required=_chosen(reply))
+        if side.required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
             # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
             # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
-            kerberos = _Kerberos(start, messages)
-            token, mic = kerberos.step(None), None
-            if kerberos.complete:
-                mic, sent = kerberos.messages().get_mic(encode_mech_types(MECHANISMS)), True
-            reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
+            side.kerberos = _Kerberos(start, messages)
+            token = side.kerberos.step(None)
+            reply = _read((yield side.token(_Answer(_INCOMPLETE, mic=side.kerberos.complete), token)))
         while True:
-            if reply.neg_state == _COMPLETED and not kerberos.complete and not reply.response_token:
+            if reply.neg_state == _COMPLETED and not side.kerberos.complete and not reply.response_token:
                 raise MutualAuthenticationError(
                     "the service says that authentication is complete, but it has not proved its identity"
                 )
-            token = _next_leg(kerberos, reply)
-            received = _take_mic(kerberos, MECHANISMS, reply)
-            complete = kerberos.complete
+            token = side.take(reply)
             if reply.neg_state == _COMPLETED or (reply.neg_state is None and not token and not reply.mech_list_mic):
-                if not complete or token:
-                    raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
-                if required and not received:
-                    raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
+                _check_end(side, token)
                 return None
-            mic = None
-            if complete:
-                if not token and not received:
-                    raise ProtocolError("the service sent all of its tokens, but waits for something more of ours")
-                if sent:
-                    raise ProtocolError("the service waits for something more, after both mechListMICs")
-                if required or received:
-                    mic, sent = kerberos.messages().get_mic(encode_mech_types(MECHANISMS)), True
-                if received:
-                    log.debug("NegTokenResp: our mechListMIC ends the negotiation")
-                    return NegTokenResp(_COMPLETED, None, token, mic).encode()
-            reply = _read((yield NegTokenResp(_INCOMPLETE, None, token, mic).encode()))
+            if side.kerberos.complete and not token and not side.received:
+                raise ProtocolError("the service sent all of its tokens, but waits for something more of ours")
+            answer = side.answer()
+            if answer is None or answer.last:
+                return None if answer is None else side.token(answer, token)
+            reply = _read((yield side.token(answer, token)))
     except KerberosError as error:
         if reply is not None and reply.neg_state in (_INCOMPLETE, _REQUEST_MIC):
             error.response = _rejection(None)
         raise
+
+
+def _check_end(side: _Side, token: bytes | None) -> None:
+    """Raise unless the initiator may believe that the negotiation is complete."""
+    if token or not side.kerberos.complete:
+        raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
+    if side.required and not side.received:
+        raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
 
 
 def accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes) -> Handshake:
@@ -165,28 +231,19 @@ def _accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages
     supported: bytes | None = chosen  # named in our first answer only
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
     # The token that came with the list is for the first mechanism on it. Source: RFC 4178 4.2.1.
-    required = chosen != offered[0]
-    if required or not request.response_token:
-        state = _REQUEST_MIC if required else _INCOMPLETE
+    side = _Side(_ACCEPTOR, _Kerberos(start, messages), offered, required=chosen != offered[0])
+    if side.required or not request.response_token:
+        state = _REQUEST_MIC if side.required else _INCOMPLETE
         request, supported = _read((yield NegTokenResp(state, supported).encode())), None
-    kerberos = _Kerberos(start, messages)
-    sent = False
     while True:
-        answer = _next_leg(kerberos, request)
-        received = _take_mic(kerberos, offered, request)
-        done = kerberos.complete and (received or not required)
-        if done and sent:
+        ours = side.take(request)
+        answer = side.answer()
+        if answer is None:
             return None
-        mic = None
-        if kerberos.complete and (required or received):
-            if not answer and not received:
-                raise ProtocolError("the initiator sent its last token without a mechListMIC", expected="mechListMIC")
-            mic, sent = kerberos.messages().get_mic(encode_mech_types(offered)), True
-        state = _COMPLETED if done else _INCOMPLETE
-        token = NegTokenResp(state, supported, answer, mic).encode()
-        if log.on():
-            log.debug("NegTokenResp: %s%s", NegState(state).name, " with mechListMIC" if mic else "")
-        if done:
+        if answer.mic and not ours and not side.received:
+            raise ProtocolError(_NO_MIC, expected="mechListMIC")
+        token = side.token(answer, ours, supported)
+        if answer.last:
             return token
         request, supported = _read((yield token)), None
 
