@@ -1,23 +1,30 @@
-"""Numbers of the Kerberos standards as enums. Source: RFC 4120 7.5 and the RFCs named beside each class.
+"""Numbers and names of the standards. Source: RFC 4120 7.5 and the RFCs named beside each class.
 
-Encryption types and context flags are in what contexts return. The other enums are made when they are first asked for
-(PEP 562), of the numbers in `purekrb.registry`, with which contexts work: a context needs none of them, and making them
-all took a tenth of the time that importing contexts takes.
+A member costs as much as a plain int to compare, but `&` and `|` of an IntFlag are a hundred times
+slower: modules of the hot path hold `int()` copies of the members that they use so.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from purekrb import registry
-
-if TYPE_CHECKING:
-    from purekrb.registry import *  # noqa: F403 - what registry.__all__ names, which stands there alone
+from typing import ClassVar
 
 __all__ = [
     "EncryptionType",
     "Flag",
+    "ChecksumType",
+    "KeyUsage",
+    "NameType",
+    "MessageType",
+    "ErrorCode",
+    "PaDataType",
+    "AuthDataType",
+    "AddressType",
+    "TicketFlags",
+    "KdcOptions",
+    "ApOptions",
+    "PrfKey",
+    "NegState",
     "DEFAULT_ETYPES",
     "KERB_AP_OPTIONS_CBT",
     "KRB5_MECH_OID",
@@ -28,7 +35,6 @@ __all__ = [
     "error_name",
     "flag_names",
 ]
-__all__ += registry.__all__
 
 
 class EncryptionType(IntEnum):
@@ -65,6 +71,247 @@ class Flag(IntFlag):
 Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTEG
 
 
+class ChecksumType(IntEnum):
+    """Checksum types. Source: RFC 3961, RFC 3962, RFC 8009, RFC 4757, RFC 4121 4.1.1."""
+
+    HMAC_SHA1_96_AES128 = 15
+    HMAC_SHA1_96_AES256 = 16
+    HMAC_SHA256_128_AES128 = 19
+    HMAC_SHA384_192_AES256 = 20
+    GSSAPI = 0x8003
+    HMAC_MD5 = -138
+
+
+class KeyUsage(IntEnum):
+    """Key usage numbers. Source: RFC 4120 7.5.1, RFC 4121 2, RFC 6806 11."""
+
+    AS_REQ_PA_ENC_TIMESTAMP = 1
+    TICKET = 2
+    AS_REP_ENC_PART = 3
+    TGS_REQ_AUTH_DATA_SESSION_KEY = 4
+    TGS_REQ_AUTH_DATA_SUBKEY = 5
+    TGS_REQ_AUTHENTICATOR_CHECKSUM = 6
+    TGS_REQ_AUTHENTICATOR = 7
+    TGS_REP_ENC_PART_SESSION_KEY = 8
+    TGS_REP_ENC_PART_SUBKEY = 9
+    AP_REQ_AUTHENTICATOR_CHECKSUM = 10
+    AP_REQ_AUTHENTICATOR = 11
+    AP_REP_ENC_PART = 12
+    KRB_PRIV_ENC_PART = 13
+    KRB_CRED_ENC_PART = 14
+    KRB_SAFE_CHECKSUM = 15
+    KERB_NON_KERB_CKSUM_SALT = 17
+    ACCEPTOR_SEAL = 22
+    ACCEPTOR_SIGN = 23
+    INITIATOR_SEAL = 24
+    INITIATOR_SIGN = 25
+    AS_REQ_ENC_PA_REP = 56
+
+
+class NameType(IntEnum):
+    """Principal name types. Source: RFC 4120 6.2, RFC 6806 5."""
+
+    UNKNOWN = 0
+    PRINCIPAL = 1
+    SRV_INST = 2
+    SRV_HST = 3
+    SRV_XHST = 4
+    UID = 5
+    X500_PRINCIPAL = 6
+    SMTP_NAME = 7
+    ENTERPRISE = 10
+    WELLKNOWN = 11
+
+
+class MessageType(IntEnum):
+    """Message types, equal to the ASN.1 APPLICATION tag of each message. Source: RFC 4120 7.5.7, 5.10."""
+
+    AS_REQ = 10
+    AS_REP = 11
+    TGS_REQ = 12
+    TGS_REP = 13
+    AP_REQ = 14
+    AP_REP = 15
+    KRB_CRED = 22
+    KRB_ERROR = 30
+
+
+class ErrorCode(IntEnum):
+    """KRB-ERROR codes. Source: RFC 4120 7.5.9."""
+
+    KDC_ERR_NONE = 0
+    KDC_ERR_NAME_EXP = 1
+    KDC_ERR_SERVICE_EXP = 2
+    KDC_ERR_BAD_PVNO = 3
+    KDC_ERR_C_OLD_MAST_KVNO = 4
+    KDC_ERR_S_OLD_MAST_KVNO = 5
+    KDC_ERR_C_PRINCIPAL_UNKNOWN = 6
+    KDC_ERR_S_PRINCIPAL_UNKNOWN = 7
+    KDC_ERR_PRINCIPAL_NOT_UNIQUE = 8
+    KDC_ERR_NULL_KEY = 9
+    KDC_ERR_CANNOT_POSTDATE = 10
+    KDC_ERR_NEVER_VALID = 11
+    KDC_ERR_POLICY = 12
+    KDC_ERR_BADOPTION = 13
+    KDC_ERR_ETYPE_NOSUPP = 14
+    KDC_ERR_SUMTYPE_NOSUPP = 15
+    KDC_ERR_PADATA_TYPE_NOSUPP = 16
+    KDC_ERR_TRTYPE_NOSUPP = 17
+    KDC_ERR_CLIENT_REVOKED = 18
+    KDC_ERR_SERVICE_REVOKED = 19
+    KDC_ERR_TGT_REVOKED = 20
+    KDC_ERR_CLIENT_NOTYET = 21
+    KDC_ERR_SERVICE_NOTYET = 22
+    KDC_ERR_KEY_EXPIRED = 23
+    KDC_ERR_PREAUTH_FAILED = 24
+    KDC_ERR_PREAUTH_REQUIRED = 25
+    KDC_ERR_SERVER_NOMATCH = 26
+    KDC_ERR_MUST_USE_USER2USER = 27
+    KDC_ERR_PATH_NOT_ACCEPTED = 28
+    KDC_ERR_SVC_UNAVAILABLE = 29
+    KRB_AP_ERR_BAD_INTEGRITY = 31
+    KRB_AP_ERR_TKT_EXPIRED = 32
+    KRB_AP_ERR_TKT_NYV = 33
+    KRB_AP_ERR_REPEAT = 34
+    KRB_AP_ERR_NOT_US = 35
+    KRB_AP_ERR_BADMATCH = 36
+    KRB_AP_ERR_SKEW = 37
+    KRB_AP_ERR_BADADDR = 38
+    KRB_AP_ERR_BADVERSION = 39
+    KRB_AP_ERR_MSG_TYPE = 40
+    KRB_AP_ERR_MODIFIED = 41
+    KRB_AP_ERR_BADORDER = 42
+    KRB_AP_ERR_ILL_CR_TKT = 43
+    KRB_AP_ERR_BADKEYVER = 44
+    KRB_AP_ERR_NOKEY = 45
+    KRB_AP_ERR_MUT_FAIL = 46
+    KRB_AP_ERR_BADDIRECTION = 47
+    KRB_AP_ERR_METHOD = 48
+    KRB_AP_ERR_BADSEQ = 49
+    KRB_AP_ERR_INAPP_CKSUM = 50
+    KRB_AP_PATH_NOT_ACCEPTED = 51
+    KRB_ERR_RESPONSE_TOO_BIG = 52
+    KRB_ERR_GENERIC = 60
+    KRB_ERR_FIELD_TOOLONG = 61
+    KDC_ERR_WRONG_REALM = 68
+    KRB_AP_ERR_USER_TO_USER_REQUIRED = 69
+    KDC_ERR_PREAUTH_EXPIRED = 90
+    KDC_ERR_MORE_PREAUTH_DATA_REQUIRED = 91
+    KDC_ERR_UNKNOWN_CRITICAL_FAST_OPTIONS = 93
+
+
+class PaDataType(IntEnum):
+    """Pre-authentication data types. Source: RFC 4120 7.5.2, RFC 6113, RFC 6806, MS-KILE 2.2.3."""
+
+    TGS_REQ = 1
+    ENC_TIMESTAMP = 2
+    PW_SALT = 3
+    ETYPE_INFO = 11
+    PK_AS_REQ = 16
+    PK_AS_REP = 17
+    ETYPE_INFO2 = 19
+    FX_COOKIE = 133
+    PAC_REQUEST = 128
+    FX_FAST = 136
+    FX_ERROR = 137
+    ENCRYPTED_CHALLENGE = 138
+    PKINIT_KX = 147
+    ENC_PA_REP = 149
+    SPAKE = 151
+    PAC_OPTIONS = 167
+
+
+class AuthDataType(IntEnum):
+    """Authorization data types. Source: RFC 4120 7.5.4, RFC 4537 2, MS-KILE 2.2."""
+
+    IF_RELEVANT = 1
+    KDC_ISSUED = 4
+    AND_OR = 5
+    MANDATORY_FOR_KDC = 8
+    INITIAL_VERIFIED_CAS = 9
+    CAMMAC = 96
+    AUTHENTICATION_INDICATOR = 97
+    WIN2K_PAC = 128
+    ETYPE_NEGOTIATION = 129
+    TOKEN_RESTRICTIONS = 141
+    LOCAL = 142
+    AP_OPTIONS = 143
+    CLIENT_TARGET = 144
+
+
+class AddressType(IntEnum):
+    """Host address types. Source: RFC 4120 7.5.3."""
+
+    IPV4 = 2
+    DIRECTIONAL = 3
+    NETBIOS = 20
+    IPV6 = 24
+
+
+class TicketFlags(IntFlag):
+    """Ticket flags as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.3, RFC 6806 11."""
+
+    FORWARDABLE = 1 << 30
+    FORWARDED = 1 << 29
+    PROXIABLE = 1 << 28
+    PROXY = 1 << 27
+    MAY_POSTDATE = 1 << 26
+    POSTDATED = 1 << 25
+    INVALID = 1 << 24
+    RENEWABLE = 1 << 23
+    INITIAL = 1 << 22
+    PRE_AUTHENT = 1 << 21
+    HW_AUTHENT = 1 << 20
+    TRANSITED_POLICY_CHECKED = 1 << 19
+    OK_AS_DELEGATE = 1 << 18
+    ENC_PA_REP = 1 << 16
+    ANONYMOUS = 1 << 15
+
+
+class KdcOptions(IntFlag):
+    """KDC options as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.4.1, RFC 6806."""
+
+    FORWARDABLE = 1 << 30
+    FORWARDED = 1 << 29
+    PROXIABLE = 1 << 28
+    PROXY = 1 << 27
+    ALLOW_POSTDATE = 1 << 26
+    POSTDATED = 1 << 25
+    RENEWABLE = 1 << 23
+    CANONICALIZE = 1 << 16
+    DISABLE_TRANSITED_CHECK = 1 << 5
+    RENEWABLE_OK = 1 << 4
+    ENC_TKT_IN_SKEY = 1 << 3
+    RENEW = 1 << 1
+    VALIDATE = 1 << 0
+
+
+class ApOptions(IntFlag):
+    """AP-REQ options as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.5.1."""
+
+    USE_SESSION_KEY = 1 << 30
+    MUTUAL_REQUIRED = 1 << 29
+
+
+class PrfKey(IntEnum):
+    """Which key a pseudo-random function uses. Source: RFC 4401 3, RFC 4402 2.
+
+    FULL is the key of the per-message tokens; PARTIAL that which the initiator alone has chosen.
+    """
+
+    FULL = 0
+    PARTIAL = 1
+
+
+class NegState(IntEnum):
+    """What a NegTokenResp says of the negotiation. Source: RFC 4178 4.2.2."""
+
+    ACCEPT_COMPLETED = 0
+    ACCEPT_INCOMPLETE = 1
+    REJECT = 2
+    REQUEST_MIC = 3
+
+
 def flag_names(kind: type[IntFlag], value: int) -> list[str]:
     """Return the names of the flags that are set in `value`, in the order of `kind`."""
     return [str(flag.name) for flag in kind if value & flag]
@@ -72,10 +319,8 @@ def flag_names(kind: type[IntFlag], value: int) -> list[str]:
 
 def error_name(code: int) -> str:
     """Return the name and the number of a KRB-ERROR code."""
-    for name, number in registry.members(registry.ErrorCode).items():
-        if number == code:
-            return f"{name} {number}"
-    return f"error {code}"
+    known = ErrorCode._value2member_map_.get(code)
+    return f"{known.name} {code}" if known is not None else f"error {code}"
 
 
 #: In AD-AP-OPTIONS: the client knows channel bindings, so that their absence is meant. Source: MS-KILE 3.2.5.8.
@@ -90,17 +335,3 @@ SPNEGO_OID = bytes.fromhex("2b0601050502")
 #: 1.3.6.1.4.1.311.2.2.10 and .30, which are refused, but by their names. Source: MS-SPNG 1.9.
 NTLM_OID = bytes.fromhex("2b06010401823702020a")
 NEGOEX_OID = bytes.fromhex("2b06010401823702021e")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in registry.__all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    numbers = getattr(registry, name)
-    base: Any = IntFlag if issubclass(numbers, registry.IntFlag) else IntEnum
-    made = base(name, registry.members(numbers), module=__name__)
-    made.__doc__ = numbers.__doc__
-    return globals().setdefault(name, made)  # in one step: all threads get the same one
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from purekrb.constants import NameType
 from purekrb.errors import DecodeError
 from purekrb.records import record
-from purekrb.registry import NameType
 
 __all__ = ["PrincipalName", "Principal"]
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from purekrb import crypto
+from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
 from purekrb.exchanges.authorization_data import check_critical, read_relevant, wrap_if_relevant
@@ -34,7 +35,6 @@ from purekrb.messages.ap import (
 )
 from purekrb.names import Principal
 from purekrb.records import record
-from purekrb.registry import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
 from purekrb.replay import ReplayCache
 from purekrb.system import RandomBytes, unpredictable
 from purekrb.trace import Log

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from purekrb.constants import KERB_AP_OPTIONS_CBT
+from purekrb.constants import KERB_AP_OPTIONS_CBT, AuthDataType
 from purekrb.errors import DecodeError, ProtocolError
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EtypeList
-from purekrb.registry import AuthDataType
 
 __all__ = ["check_critical", "is_bindings_aware", "read_relevant", "relevant_entries", "wrap_if_relevant"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from purekrb import crypto
+from purekrb.constants import KeyUsage, MessageType
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import DecodeError, IntegrityError, ProtocolError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo
-from purekrb.registry import KeyUsage, MessageType
 from purekrb.system import RandomBytes
 
 __all__ = ["build_krb_cred", "read_krb_cred"]

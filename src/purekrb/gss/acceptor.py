@@ -13,7 +13,10 @@ from purekrb.constants import (
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
+    AuthDataType,
+    ChecksumType,
     EncryptionType,
+    ErrorCode,
     Flag,
     error_name,
     flag_names,
@@ -34,7 +37,6 @@ from purekrb.gss.context import SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
-from purekrb.registry import AuthDataType, ChecksumType, ErrorCode
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log

@@ -22,8 +22,8 @@ from functools import lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
-from purekrb import constants, crypto
-from purekrb.constants import Flag, error_name, flag_names
+from purekrb import crypto
+from purekrb.constants import Flag, PrfKey, error_name, flag_names
 from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
@@ -34,7 +34,6 @@ from purekrb.system import Clock, RandomBytes, now, random_bytes, seconds_of
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
-    from purekrb.constants import PrfKey
     from purekrb.gss.negotiate import Handshake
     from purekrb.gss.transfer import ContextState
 
@@ -312,7 +311,7 @@ class SecurityContext:
         `key_use` FULL is what to take; PARTIAL uses the key that the initiator alone has chosen.
         """
         self._established()
-        key = self._known(self._key if constants.PrfKey(key_use) is constants.PrfKey.FULL else self._initiator_key)
+        key = self._known(self._key if PrfKey(key_use) is PrfKey.FULL else self._initiator_key)
         if length < 0:
             raise ValueError(f"{length} bytes cannot be made")
         seed, out, number = _bytes(data), bytearray(), 0

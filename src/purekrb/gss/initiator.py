@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from purekrb import crypto
-from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Flag
+from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
@@ -19,7 +19,6 @@ from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, un
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import Checksum
-from purekrb.registry import ChecksumType, TicketFlags
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 

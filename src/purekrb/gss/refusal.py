@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from purekrb.constants import error_name
+from purekrb.constants import ErrorCode, error_name
 from purekrb.errors import ApError
 from purekrb.messages.ap import KrbError
-from purekrb.registry import ErrorCode
 
 __all__ = ["peer_refused"]
 

@@ -18,14 +18,13 @@ from functools import cache, partial
 from typing import ClassVar, NoReturn, cast
 
 from purekrb import crypto
-from purekrb.constants import Flag
+from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
 from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
 from purekrb.gss.sequence import SequenceWindow, numbers
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.records import record
-from purekrb.registry import KeyUsage
 from purekrb.system import RandomBytes, random_block, random_bytes
 
 __all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SND_SEQ", "SEALED", "wrap_header", "rotated"]

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta, timezone
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from purekrb.constants import ErrorCode
 from purekrb.errors import ReplayError
-from purekrb.registry import ErrorCode
 
 if TYPE_CHECKING:
     from purekrb.replay.sqlite import SqliteReplayCache
