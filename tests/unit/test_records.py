@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from purekrb.messages.ap import Checksum, HostAddress
 from purekrb.records import field_names, record, replace
 
 
@@ -96,3 +97,19 @@ def test_the_values_of_a_record_are_given_as_to_a_function() -> None:
 
 def test_other_values_have_no_fields() -> None:
     assert field_names(int) == field_names(tuple) == ()
+
+
+@record
+class Crate(Base):
+    width: int
+    height: int = 2
+
+
+def test_records_of_two_types_are_never_equal() -> None:
+    assert Crate(3, 2) == Crate(3)
+    for other in (Box(3, 2), (3, 2)):
+        assert Crate(3, 2) != other
+        assert other != Crate(3, 2)
+        assert not Crate(3, 2) == other  # noqa: SIM201 - the other operator
+    assert len({Crate(3, 2), Box(3, 2), (3, 2)}) == 3
+    assert Checksum(1, b"x") != HostAddress(1, b"x")
