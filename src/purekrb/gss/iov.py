@@ -67,11 +67,11 @@ class IovProtection(CfxProtection):
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
-        if len(buffers) == 2:
+        if sealed and len(buffers) == 2:
             (first, _), (second, contents) = buffers
             if first == _HEADER and second == _DATA:  # together they are a whole token
                 data = contents if type(contents) is bytes else _bytes(contents)
-                token = self.wrap(data, sealed)
+                token = self.wrap(data, True)
                 start = len(token) - len(data)
                 return [_new(IovBuffer, (_HEADER, token[:start])), _new(IovBuffer, (_DATA, token[start:]))]
         return self._wrap_pieces(buffers, sealed)

@@ -6,8 +6,9 @@ A token starts with 16 bytes, numbers big-endian:
     MIC   04 04 | flags | FF FF FF FF FF       | SND_SEQ (8), then the checksum
 
 The body of a sealed token is Encrypt(data | filler of EC bytes | header with RRC 0); of a signed one, data | checksum
-over (data | header with EC and RRC 0). Tokens are sent with EC 0 and rotated so that all overhead stands before the
-data, as Windows sends them; any rotation is accepted.
+over (data | header with EC and RRC 0). Sealed tokens are sent with EC 0 and rotated so that all overhead stands before
+the data, as Windows sends them; signed tokens are sent as they are, as MIT sends them, since some libraries read no
+others. Any rotation is accepted.
 """
 
 from __future__ import annotations
@@ -39,8 +40,6 @@ _WRAP_HEADER = struct.Struct(">HBBHHQ")
 _WRAP_START = struct.Struct(">HBBHH")
 #: Where SND_SEQ starts in a header.
 SND_SEQ = _WRAP_START.size
-#: Slices that exist already take half the time.
-_START, _HEADER, _CONTENTS, _NUMBER = slice(SND_SEQ), slice(HEADER_SIZE), slice(HEADER_SIZE, None), slice(SND_SEQ, None)
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
 
 
@@ -153,12 +152,12 @@ class CfxProtection:
         if sealed:
             return seal.seal(ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder())
         mac = seal.checksum(data, ours.signed_copy + snd_seq)
-        return b"".join((ours.signed, snd_seq, mac, data))
+        return b"".join((ours.signed, snd_seq, data, mac))
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
         """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
         theirs = self._theirs
-        start = token[_START]
+        start = token[:SND_SEQ]
         if start == theirs.sealed:
             flags, ec, copy_start = SEALED, 0, theirs.sealed_copy
         elif start == theirs.signed and not sealed:
@@ -169,8 +168,8 @@ class CfxProtection:
         if not flags & SEALED:
             if size < theirs.signed_size:
                 raise DecodeError("the signed message is cut off")
-            snd_seq, mac = theirs.signed_parts.unpack_from(token)
-            data = token[theirs.signed_data]
+            snd_seq = token[SND_SEQ:HEADER_SIZE]
+            data, mac = token[HEADER_SIZE : -self._mac_size], token[-self._mac_size :]
             expected = (self._unseal or self._make_unseal()).checksum(data, copy_start + snd_seq)
             if not hmac.compare_digest(expected, mac):
                 raise IntegrityError
@@ -196,7 +195,7 @@ class CfxProtection:
         """
         theirs = self._theirs
         size = len(token) - theirs.sealed_size
-        if size < LARGE or token[_START] != theirs.sealed:
+        if size < LARGE or token[:SND_SEQ] != theirs.sealed:
             data = self.unwrap(token, sealed)
             out[: len(data)] = data
             return len(data)
@@ -218,13 +217,13 @@ class CfxProtection:
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`."""
-        header, mac = mic[_HEADER], mic[_CONTENTS]
-        if header[_START] != self._theirs.detached or not mac:
+        header, mac = mic[:HEADER_SIZE], mic[HEADER_SIZE:]
+        if header[:SND_SEQ] != self._theirs.detached or not mac:
             self._check_mic_header(header)
         expected = (self._unsign or self._make_unsign()).checksum(data, header)
         if not hmac.compare_digest(expected, mac):
             raise IntegrityError
-        self._window.check(header[_NUMBER])
+        self._window.check(header[SND_SEQ:])
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
@@ -247,7 +246,7 @@ class CfxProtection:
             raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
         if ec != self._mac_size:
             raise DecodeError(f"the checksum of a signed message has {self._mac_size} bytes")
-        token = _turned(token, ec - rrc)
+        token = _turned(token, -rrc)
         return flags, ec, token, token[:4] + bytes(4)
 
     def _check_mic_header(self, header: bytes) -> None:
@@ -306,7 +305,7 @@ class _Layout:
 
     The `bytes` come before SND_SEQ: in a header as we write it, and in the copy of it that the MAC covers. The sizes
     are of all that is not data; `sealed_body` is what the trailer leaves of the ciphertext. `sealed_parts` reads
-    SND_SEQ, last block and MAC, `signed_parts` SND_SEQ and MAC.
+    SND_SEQ, last block and MAC.
     """
 
     __slots__ = (
@@ -318,8 +317,6 @@ class _Layout:
         "sealed_size",
         "signed",
         "signed_copy",
-        "signed_data",
-        "signed_parts",
         "signed_size",
     )
 
@@ -329,11 +326,9 @@ class _Layout:
         self.sealed_parts = struct.Struct(f"8x8s16s{mac_size}s")
         self.sealed_body = slice(self.sealed_parts.size, None)
         self.sealed_size = self.sealed_parts.size + BLOCK  # and the confounder
-        self.signed = wrap_header(flags, mac_size, mac_size)
+        self.signed = wrap_header(flags, mac_size, 0)
         self.signed_copy = wrap_header(flags, 0, 0)
-        self.signed_parts = struct.Struct(f"8x8s{mac_size}s")
-        self.signed_size = self.signed_parts.size
-        self.signed_data = slice(self.signed_size, None)
+        self.signed_size = HEADER_SIZE + mac_size
         self.detached = _MIC + bytes((flags,)) + _MIC_FILLER  # of a MIC token
 
 

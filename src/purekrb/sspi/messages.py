@@ -84,7 +84,8 @@ def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) 
     for buffer in padding:
         _check_room(buffer, pad)
     _check_room(token, _overhead(context, sealed) - pad)
-    if any(map(_is_signed_only, data)):
+    # `wrap` puts an AES checksum after the data; on Windows it goes into TOKEN, before them.
+    if any(map(_is_signed_only, data)) or not (sealed or pad):
         header, *pieces = context.wrap_iov([IovBuffer(IovType.HEADER), *map(_piece, data)], sealed)
         start, wrapped = header.data, b"".join(piece.data for piece in pieces if piece.type == IovType.DATA)
         rest = b""
