@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from string import ascii_lowercase, ascii_uppercase
 from typing import TypeVar
 
 from purekrb.constants import Flag, TicketFlags
@@ -49,6 +50,7 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_LIFETIME = 86400.0
 #: Principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class _Call:
@@ -151,8 +153,7 @@ class _Exchanges:
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         tgt = yield from as_exchange(credential, options, offsets=self._offsets)
-        credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
-        credential.ccache.store(tgt)
+        _keep(tgt, credential)
         return tgt
 
     def _get_ticket(
@@ -209,6 +210,11 @@ class _Exchanges:
         )
 
 
+def _keep(tgt: ServiceTicket, credential: Credential) -> None:
+    credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
+    credential.ccache.store(tgt)
+
+
 def _stored_tgt(credential: Credential) -> ServiceTicket | None:
     realm = credential.ccache.principal.realm
     return credential.ccache.find(Principal(("krbtgt", realm), realm))
@@ -218,7 +224,8 @@ class KdcClient(_Exchanges):
     """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
 
     `config` is by default that of krb5.conf. `timeout` is in seconds and covers everything that one call asks of KDCs,
-    whatever they do. Tickets go to the credential's ccache. Holds no socket between calls; safe for several threads.
+    whatever they do, and deriving a password's key. Tickets go to the credential's ccache. Holds no socket between
+    calls; safe for several threads.
     Every method raises TransportError (TransportTimeoutError at the deadline) where no KDC answers, ConfigError where
     none is known, KdcError for what a KDC refuses, ProtocolError or DecodeError for a reply that does not fit.
     """
@@ -343,14 +350,19 @@ def verify_credentials(
     service: Target | None = None,
     config: Config | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    accept_canonical: bool = False,
 ) -> Principal:
     """Return the client's principal once a KDC that knows a key of `keytab` has vouched for its password or key.
+
+    Use the result: it is who has logged in, as the KDC spells the name. It is the credential's principal, but with
+    `canonicalize` (or an enterprise name) ASCII letters may differ in case (RFC 6806 6). `accept_canonical`: it may
+    be any other name, which the KDC says to be the canonical one.
 
     `keytab` is a Keytab, a file, or None: see `Keytab.load`.
     A TGT alone proves nothing to others than its owner: who can answer in the KDC's place can answer with any password.
     So a new TGT is taken to get a ticket for a service of this machine, `service` or those in `keytab`, and the ticket
-    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, else what stood
-    in the way. Source: RFC 4120 3.1.5, 10.
+    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, or where the
+    KDC vouches for another client, else what stood in the way. Source: RFC 4120 3.1.5, 10.
     """
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
     services: list[Target] = list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
@@ -359,7 +371,14 @@ def verify_credentials(
             "the keytab is empty, so that nothing can prove the KDC genuine: export a host key into it"
         )
     client = KdcClient(config, timeout=timeout)
-    fresh = client._run(lambda: client._get_tgt(credential, client._as_options()))
+    options = client._as_options()
+    fresh = client._run(lambda: as_exchange(credential, options, offsets=client._offsets))
+    if not accept_canonical and _folded(fresh.client) != _folded(credential.principal):
+        # An account that answers in the KDC's place can name itself and hand out a genuine ticket of its own.
+        raise CredentialError(
+            f"the KDC vouches for {fresh.client}, not for {credential.principal}: do not trust this login; where the "
+            "two may be names of one account, pass accept_canonical=True and go by the name that is returned"
+        )
     refused: KerberosError | None = None
     for candidate in services[:MAX_SERVICES]:
         proof = Credential(fresh.client, ccache=CCache(fresh.client, [fresh]))
@@ -376,5 +395,14 @@ def verify_credentials(
                 f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, not to {fresh.client}: "
                 "do not trust this login"
             )
+        _keep(fresh, credential)
         return fresh.client
     raise refused or CredentialError("no service was tried")
+
+
+def _folded(principal: Principal) -> tuple[str, ...]:
+    """Return what principals that differ in the case of ASCII letters alone have in common.
+
+    Unicode's rules would take different accounts for one ("ss" and "ß").
+    """
+    return tuple(text.translate(_LOWER) for text in (principal.realm, *principal.components))
