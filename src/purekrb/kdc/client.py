@@ -18,15 +18,15 @@ from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError
-from purekrb.exchanges.as_exchange import AsOptions, as_exchange
-from purekrb.exchanges.runner import Exchange, KdcRequest, run, run_async
+from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
+from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import check_mechanism
 from purekrb.gss.initiator import Initiator
 from purekrb.kdc import transport
-from purekrb.kdc.attempts import Steps, ask
+from purekrb.kdc.attempts import Steps, ask, in_thread
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.messages.ap import HostAddress
@@ -77,6 +77,14 @@ class _Call:
             raise
         self._realm, self._answered = request.realm, answer.kdc
         return answer.reply
+
+    def derive(self, derivation: KeyDerivation) -> Steps[None]:
+        """Have a key derived, in a thread of its own: nothing else would end the wait at the deadline."""
+        late = (
+            f"a key with {derivation.iterations} iterations, which the KDC names, was not derived before the deadline: "
+            "allow more time, or set the account's password anew with fewer iterations"
+        )
+        return in_thread(derivation.run, self._deadline, time.monotonic, late)
 
     def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
         """Return the result of the exchange; if a replica refuses the password, ask a primary KDC once.
@@ -135,8 +143,10 @@ class _Exchanges:
             canonicalize=config.canonicalize if canonicalize is None else canonicalize,
             pac_request=pac_request,
             etypes=config.tkt_etypes,
+            referral_realms=config.client_realms,
             clock_skew=config.clockskew,
             timesync=config.kdc_timesync,
+            max_iterations=config.max_iterations or DEFAULT_MAX_ITERATIONS,
         )
 
     @property
@@ -268,7 +278,11 @@ class KdcClient(_Exchanges):
 
     def _run(self, make: Callable[[], Exchange[T]]) -> T:
         call = self._new_call()
-        return run(call.exchange(make), lambda request: transport.drive(call.ask(request)))
+        return run(
+            call.exchange(make),
+            lambda request: transport.drive(call.ask(request)),
+            lambda derivation: transport.drive(call.derive(derivation)),
+        )
 
 
 class AsyncKdcClient(_Exchanges):
@@ -304,7 +318,11 @@ class AsyncKdcClient(_Exchanges):
         from purekrb.kdc import aio_transport  # imports asyncio, which who blocks does not need
 
         call = self._new_call()
-        return await run_async(call.exchange(make), lambda request: aio_transport.drive(call.ask(request)))
+        return await run_async(
+            call.exchange(make),
+            lambda request: aio_transport.drive(call.ask(request)),
+            lambda derivation: aio_transport.drive(call.derive(derivation)),
+        )
 
 
 def initiate(
