@@ -1,4 +1,4 @@
-"""A KDC that agrees with whatever password is guessed (K066 to K068), against `verify_credentials`.
+"""A KDC that agrees with whatever password is guessed (K066 to K068, K401), against `verify_credentials`.
 
 Who answers in the KDC's place can make a TGT for any password. Only a key that both the real KDC and this machine's
 keytab hold tells them apart. Source: RFC 4120 3.1.5, 10.
@@ -7,16 +7,19 @@ keytab hold tells them apart. Source: RFC 4120 3.1.5, 10.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from purekrb import (
     ApError,
     CCache,
+    Config,
     Credential,
     CredentialError,
     DecodeError,
@@ -26,11 +29,18 @@ from purekrb import (
     Keytab,
     PreauthFailedError,
     Principal,
+    ProtocolError,
     ServiceUnknownError,
     verify_credentials,
 )
-from purekrb.constants import ErrorCode
+from purekrb.constants import ErrorCode, NameType
+from purekrb.exchanges.runner import KdcRequest
+from purekrb.messages.ap import Ticket
+from purekrb.system import now
 from purekrb.testing import Realm
+from support.kdc_stubs import TcpStub, frame, read_frame
+from support.scripted_kdc import PASSWORD, REALM, ScriptedKdc
+from support.values import replace
 
 ALICE = Principal.parse("alice@R.TEST")
 HOST = "host/here.r.test"
@@ -240,3 +250,112 @@ def test_k068_one_usable_key_among_stale_ones_is_enough(genuine: Realm, fake: Re
     mixed = stale.merge(genuine.keytab(HOST))
     assert login(genuine, "secret", mixed) == ALICE
     assert isinstance(refused(fake, "guess", mixed), (KdcError, ApError))
+
+
+# --- K401
+
+CLIENTS = [
+    pytest.param(Principal.parse(f"root@{REALM}"), id="canonicalize"),
+    pytest.param(Principal((f"root@{REALM}",), REALM, NameType.ENTERPRISE), id="enterprise"),
+]
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Realm]:
+    with Realm(REALM) as realm:
+        realm.add_user("root", "secret")
+        realm.add_user("mallory", "mine")
+        realm.add_service(HOST)
+        yield realm
+
+
+@pytest.fixture(scope="module")
+def taken_over(ours: Realm) -> Iterator[Config]:
+    """mallory, an ordinary account, in the KDC's place.
+
+    It knows the password that is tried, as it typed it, says that the client is mallory, and hands out a genuine ticket
+    of its own for the host.
+    """
+    mallory = Credential.from_password(f"mallory@{REALM}", "mine")
+    own = KdcClient(ours.config).get_ticket(mallory, HOST)
+
+    def part(genuine: Any) -> Any:
+        return replace(genuine, key=own.session_key) if genuine.sname == own.service.name else genuine
+
+    def ticket(genuine: Any) -> Any:
+        return Ticket.decode(own.ticket) if genuine.sname == own.service.name else genuine
+
+    kdc = ScriptedKdc(clock=now, canonical=mallory.principal, part=part, ticket=ticket)
+
+    def answer(_stub: TcpStub, connection: Any) -> None:
+        connection.sendall(frame(kdc(KdcRequest(REALM, read_frame(connection)))))
+
+    with TcpStub(answer) as stub:
+        yield Config(realms={REALM: [stub.url]}, dns_lookup_kdc=False, canonicalize=True)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_k401_an_account_in_the_kdcs_place_does_not_pass_for_the_client(
+    ours: Realm, taken_over: Config, client: Principal
+) -> None:
+    keytab = ours.keytab(HOST)
+    guess = Credential.from_password(client, PASSWORD)
+    with pytest.raises(CredentialError, match=f"vouches for mallory@{REALM}, not for root"):
+        verify_credentials(guess, keytab, config=taken_over)
+    assert not list(guess.ccache), "a login that is refused leaves no ticket of somebody else"
+    assert guess.ccache.principal == client
+    # Who permits any name is told whose ticket it was, and so does not take it for root's.
+    assert str(verify_credentials(guess, keytab, config=taken_over, accept_canonical=True)) == f"mallory@{REALM}"
+
+    canonicalize = dataclasses.replace(ours.config, canonicalize=True)
+    genuine = Credential.from_password(client, "secret")
+    permitted = client.name_type == NameType.ENTERPRISE
+    got = verify_credentials(genuine, keytab, config=canonicalize, accept_canonical=permitted)
+    assert str(got) == f"root@{REALM}"
+    assert genuine.ccache.principal == got
+
+
+def test_k401_without_canonicalize_another_clients_reply_is_no_reply(ours: Realm, taken_over: Config) -> None:
+    config = dataclasses.replace(taken_over, canonicalize=False)
+    for accept_canonical in (False, True):
+        with pytest.raises(ProtocolError, match="another client"):
+            verify_credentials(
+                Credential.from_password(f"root@{REALM}", PASSWORD),
+                ours.keytab(HOST),
+                config=config,
+                accept_canonical=accept_canonical,
+            )
+
+
+@pytest.mark.parametrize(
+    ("typed", "account", "same"),
+    [
+        ("ALICE", "alice", True),
+        ("Alice/Admin", "alice/admin", True),
+        ("al", "alice", False),
+        ("alice", "alice/admin", False),
+        ("alice/admin", "alice", False),
+        ("straße", "strasse", False),
+        ("\u212aelvin", "kelvin", False),
+        ("ÄRGER", "ärger", False),
+    ],
+)
+def test_k401_of_canonical_names_the_case_of_ascii_letters_alone_may_differ(
+    typed: str, account: str, same: bool
+) -> None:
+    with Realm("R.TEST") as realm:
+        realm.add_user(account, "secret")
+        realm.add_alias(typed, account)
+        keytab = realm.add_service(HOST)
+        config = dataclasses.replace(realm.config, canonicalize=True)
+
+        def check(accept_canonical: bool) -> str:
+            credential = Credential.from_password(f"{typed}@R.TEST", "secret")
+            return str(verify_credentials(credential, keytab, config=config, accept_canonical=accept_canonical))
+
+        assert check(True) == f"{account}@R.TEST"
+        if same:
+            assert check(False) == f"{account}@R.TEST"
+        else:
+            with pytest.raises(CredentialError, match="accept_canonical"):
+                check(False)

@@ -9,9 +9,10 @@ import pytest
 
 from purekrb import crypto
 from purekrb.constants import ChecksumType, EncryptionType
+from purekrb.crypto import profile
 from purekrb.crypto.aes_cts import AesCts
 from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, dk, kdf_hmac_sha2, usage_constant
-from purekrb.crypto.profile import MAX_ITERATIONS, iterations
+from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations, pbkdf2
 from purekrb.errors import CredentialError, DecodeError, IntegrityError, KerberosError, PolicyError, UnsupportedError
 from purekrb.keys import KEY_SIZES, EncryptionKey
 from support.reference_cts import cts_decrypt
@@ -148,6 +149,20 @@ def test_bad_string_to_key_params_are_refused(etype: int, s2kparams: str, error:
     assert crypto.string_to_key(etype, "pw", "salt", bytes.fromhex("00000001")).etype == etype
     with pytest.raises(error):
         crypto.string_to_key(etype, "pw", "salt", bytes.fromhex(s2kparams))
+
+
+@pytest.mark.parametrize(("name", "size"), [("sha1", 16), ("sha1", 32), ("sha256", 16), ("sha384", 32)])
+def test_long_derivations_give_the_same_key_by_either_library(
+    name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = set()
+    for lets_others_run in (False, True):
+        monkeypatch.setattr(profile, "_LETS_OTHERS_RUN", lets_others_run)
+        keys.add(pbkdf2(name, "pässword".encode(), b"", QUICK_ITERATIONS + 1, size))
+    assert len(keys) == 1
+    assert len(keys.pop()) == size
+    published = "4b007901b765489abead49d926f721d065a429c1"  # RFC 6070 2
+    assert pbkdf2("sha1", b"password", b"salt", 4096, 20).hex() == published
 
 
 def test_iteration_counts_up_to_the_limit_are_taken() -> None:

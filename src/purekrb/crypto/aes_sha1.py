@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
 from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, Dk, dk, folded_constants
-from purekrb.crypto.profile import iterations
+from purekrb.crypto.profile import iterations, pbkdf2
 
 __all__ = ["AesSha1"]
 
@@ -32,10 +32,7 @@ class AesSha1:
         self.checksum_type = checksum_type
 
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
-        from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC  # only passwords need it
-
-        count = iterations(params, 4096)
-        seed = PBKDF2HMAC(algorithm=_SHA1, length=self.key_size, salt=salt, iterations=count).derive(password)
+        seed = pbkdf2("sha1", password, salt, iterations(params, 4096), self.key_size)
         return dk(seed, b"kerberos")
 
     def schedule(self, key: bytes) -> Dk:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
 from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, kdf_hmac_sha2, usage_constant
-from purekrb.crypto.profile import iterations
+from purekrb.crypto.profile import iterations, pbkdf2
 
 __all__ = ["AesSha2"]
 
@@ -38,12 +38,8 @@ class AesSha2:
         self._name = name
 
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
-        from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC  # only passwords need it
-
-        count = iterations(params, 32768)
         salted = self._name + b"\x00" + salt
-        algorithm = _HASHES[self.hash_name]()
-        seed = PBKDF2HMAC(algorithm=algorithm, length=self.key_size, salt=salted, iterations=count).derive(password)
+        seed = pbkdf2(self.hash_name, password, salted, iterations(params, 32768), self.key_size)
         return kdf_hmac_sha2(self.hash_name, seed, b"kerberos", self.key_size)
 
     def schedule(self, key: bytes) -> Derive:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NoReturn, Protocol
+
+import cryptography
 
 from purekrb.errors import CredentialError, DecodeError, PolicyError
 
-__all__ = ["Profile", "UsageCipher", "WIPED", "iterations", "MAX_ITERATIONS"]
+__all__ = ["Profile", "UsageCipher", "WIPED", "iterations", "pbkdf2", "MAX_ITERATIONS", "QUICK_ITERATIONS"]
 
 #: The largest PBKDF2 iteration count that is tried; a KDC that names more is refused at once. Source: RFC 3962 3.
 MAX_ITERATIONS = 0x1000000
+#: Up to as many iterations, PBKDF2 takes a few milliseconds. It is the default of etypes 17 and 18. Source: RFC 3962 4.
+QUICK_ITERATIONS = 4096
+#: Whether cryptography releases the interpreter's lock during PBKDF2. hashlib always does, but can take twice the time.
+_LETS_OTHERS_RUN = int(cryptography.__version__.partition(".")[0]) >= 50
 
 
 class UsageCipher(Protocol):
@@ -79,3 +86,17 @@ def iterations(params: bytes | None, default: int) -> int:
     if not 1 <= count <= MAX_ITERATIONS:
         raise PolicyError(f"a PBKDF2 iteration count of {count} is outside 1..{MAX_ITERATIONS}: refused")
     return count
+
+
+def pbkdf2(hash_name: str, password: bytes, salt: bytes, count: int, size: int) -> bytes:
+    """Return `size` bytes of PBKDF2 with HMAC of "sha1", "sha256" or "sha384". Source: RFC 8018 5.2.
+
+    Where `count` is above `QUICK_ITERATIONS`, other threads run meanwhile.
+    """
+    if count > QUICK_ITERATIONS and not _LETS_OTHERS_RUN:
+        return hashlib.pbkdf2_hmac(hash_name, password, salt, count, size)
+    from cryptography.hazmat.primitives import hashes  # only passwords need these two
+    from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+    algorithm: hashes.HashAlgorithm = getattr(hashes, hash_name.upper())()
+    return PBKDF2HMAC(algorithm=algorithm, length=size, salt=salt, iterations=count).derive(password)

@@ -1,13 +1,15 @@
 """The AS exchange: a client proves to the KDC who it is and gets its first ticket. Source: RFC 4120 3.1, RFC 6806.
 
-`as_exchange` is a generator: it yields requests for a KDC, is sent the replies and returns the ticket.
+`as_exchange` is a generator: it yields requests for a KDC, is sent the replies and returns the ticket. With a password
+it also yields a `KeyDerivation` where the KDC names so many iterations that the runner must mind its deadline or loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from purekrb import crypto
@@ -23,6 +25,7 @@ from purekrb.constants import (
     error_name,
 )
 from purekrb.credentials.ticket import ServiceTicket
+from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations
 from purekrb.errors import (
     ClockSkewError,
     CredentialError,
@@ -35,7 +38,7 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.exchanges.kdc_reply import About, check_clock, check_reply, kdc_error, new_nonce, open_reply
-from purekrb.exchanges.runner import Exchange, KdcRequest
+from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import Checksum, EncryptedData, HostAddress, KrbError
 from purekrb.messages.kdc import (
@@ -67,6 +70,8 @@ MAX_REFERRALS = 10
 #: PBKDF2 iterations below which a count is refused, since it would make the password cheap to guess for whoever
 #: forged it: the defaults of the encryption types. Source: RFC 3962 4, RFC 8009 4.
 MIN_ITERATIONS = {17: 4096, 18: 4096, 19: 32768, 20: 32768}
+#: PBKDF2 iterations that are accepted unless the caller says otherwise: less than a second of work.
+DEFAULT_MAX_ITERATIONS = 1 << 20
 
 #: What the KDC says when it wants (more) pre-authentication.
 _PREAUTH_WANTED = (ErrorCode.KDC_ERR_PREAUTH_REQUIRED, ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED)
@@ -107,6 +112,8 @@ class AsOptions:
     service: the service, by default the ticket-granting service of the client's realm.
     starttime: when the ticket shall become valid (a postdated ticket); None: now.
     canonicalize: let the KDC correct the client's name and refer to another realm (RFC 6806).
+    referral_realms: the realms that the client may be referred to. Anyone can forge a referral, and the client sends
+        its proof of identity there, at which the other side can guess.
     addresses: bind the ticket to these addresses; none: use from anywhere.
     pac_request: ask for a PAC (True), for none (False), or leave it to the KDC (None).
     etypes: what to offer, in order of preference; RC4 is offered last, and only if it is named here.
@@ -116,6 +123,8 @@ class AsOptions:
         is about what the KDC asks for).
     timesync: where the KDC's clock differs by more than `clock_skew`, go by the KDC's for this realm, up to
         `max_offset`; the clock of this machine is never set. False: refuse.
+    max_iterations: the PBKDF2 iterations up to which a password's key is derived, at most 2^24. Anyone can forge the
+        error that names the count.
     """
 
     service: Principal | None = None
@@ -125,6 +134,7 @@ class AsOptions:
     forwardable: bool = False
     proxiable: bool = False
     canonicalize: bool = False
+    referral_realms: Collection[str] = ()
     addresses: tuple[HostAddress, ...] = ()
     pac_request: bool | None = None
     etypes: tuple[int, ...] = DEFAULT_ETYPES
@@ -133,6 +143,7 @@ class AsOptions:
     clock_skew: float = 300.0
     timesync: bool = True
     max_offset: float = 86400.0
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
 
 
 def as_exchange(
@@ -168,9 +179,12 @@ class _AsExchange:
         self.clock = clock
         self.random = random
         self.offsets = offsets
+        self.referral_realms = frozenset(options.referral_realms)
         self.client = credential.principal
         self.name = self.client.name
         self.etypes = _offered_etypes(credential, options)
+        # A KRB-ERROR that names RC4 alone may be forged: no timestamp under RC4 while anything else is offered.
+        self.stamp_etypes = tuple(e for e in self.etypes if e != EncryptionType.RC4_HMAC) or self.etypes
         self.referrals = [self.client.realm]
         self.start_over()
 
@@ -200,7 +214,7 @@ class _AsExchange:
         if not self.realm:
             raise CredentialError(f"the client {self.client} has no realm: write it as name@REALM")
         about = About("AS", self.client, self.service)
-        self.anticipate()
+        yield from self.anticipate()
         for _ in range(MAX_REQUESTS):
             body = self.body()
             request = AsReq(self.padata(), body).encode()
@@ -218,11 +232,11 @@ class _AsExchange:
                 reply = decode_kdc_reply(answer)
                 if isinstance(reply, KrbError):
                     log.debug("KRB-ERROR from %s: %s", self.realm, error_name(reply.error_code))
-                    self.learn(reply, about)
+                    yield from self.learn(reply, about)
                     continue
                 if isinstance(reply, TgsRep):
                     raise ProtocolError("the KDC answered an AS-REQ with a TGS-REP")
-                return self.accept(reply, request, body, about)
+                return (yield from self.accept(reply, request, body, about))
             except KerberosError as error:
                 log.debug("AS exchange failed: %s", error)
                 raise
@@ -280,23 +294,23 @@ class _AsExchange:
     def kdc_time(self) -> datetime:
         return self.clock() + self.offset
 
-    def anticipate(self) -> None:
+    def anticipate(self) -> Exchange[None]:
         """Take the key that the KDC will ask for, if there is nothing to learn from it first. Source: RFC 4120 5.2.7.2.
 
         This spares an exchange. After a referral, which anyone can forge, the other realm's KDC has to ask.
         """
         options = self.options
         if options.allow_encrypted_timestamp and not options.require_preauth and not self.credential.needs_salt:
-            self.key = self.client_key(self.etypes[0])
+            self.key = yield from self.client_key(self.stamp_etypes[0])
             self.unasked = True
 
     # -- KRB-ERROR
 
-    def learn(self, error: KrbError, about: About) -> None:
+    def learn(self, error: KrbError, about: About) -> Exchange[None]:
         """Take from a KRB-ERROR what the next request needs, or raise what it means."""
         code = error.error_code
         if code in _PREAUTH_WANTED:
-            self.choose_preauth(error, about)
+            yield from self.choose_preauth(error, about)
         elif code == ErrorCode.KDC_ERR_PREAUTH_EXPIRED:
             self.forget_preauth()
         elif code == ErrorCode.KRB_AP_ERR_SKEW and self.options.timesync and not self.clock_corrected:
@@ -309,7 +323,7 @@ class _AsExchange:
         else:
             raise kdc_error(error, about)
 
-    def choose_preauth(self, error: KrbError, about: About) -> None:
+    def choose_preauth(self, error: KrbError, about: About) -> Exchange[None]:
         methods = MethodData.decode(error.e_data or b"\x30\x00").entries
         if not self.options.allow_encrypted_timestamp:
             raise PolicyError(
@@ -324,11 +338,14 @@ class _AsExchange:
         self.info = _etype_info2(methods)
         self.cookie = next((m for m in methods if m.padata_type == PaDataType.FX_COOKIE), None)
         offered = {entry.etype for entry in self.info}
-        etype = next((e for e in self.etypes if e in offered), None) if self.info else self.etypes[0]
+        etype = next((e for e in self.stamp_etypes if e in offered), None) if self.info else self.stamp_etypes[0]
         if etype is None:
+            advice = "set the account's password anew so that it gets AES keys"
+            if EncryptionType.RC4_HMAC in offered.intersection(self.etypes):
+                advice += "; no proof is made with rc4-hmac unless it is offered alone (default_tkt_enctypes)"
             raise KdcEtypeError(
                 f"{about}: the KDC has keys of {etype_names(sorted(offered))} only, offered were "
-                f"{etype_names(self.etypes)}; set the account's password anew so that it gets AES keys",
+                f"{etype_names(self.etypes)}; {advice}",
                 code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
                 krb_error=error,
             )
@@ -341,7 +358,7 @@ class _AsExchange:
                 ", ".join(map(str, types)),
                 etype_name(etype),
             )
-        self.key = self.client_key(etype)
+        self.key = yield from self.client_key(etype)
         self.unasked = False
 
     def correct_clock(self, error: KrbError, about: About) -> None:
@@ -357,34 +374,58 @@ class _AsExchange:
             raise ProtocolError(f"{about}: the KDCs refer the client in a circle: {[*self.referrals, realm]}")
         if len(self.referrals) > MAX_REFERRALS:
             raise ProtocolError(f"{about}: more than {MAX_REFERRALS} client referrals: {self.referrals}")
+        if realm not in self.referral_realms:
+            raise PolicyError(
+                f"{about}: the KDC of {self.realm} refers the client to {realm!r}, which is not a realm that it may be "
+                "referred to; nothing was sent there, as anyone can forge this answer. If the account lives there, "
+                "name the realm in krb5.conf ([realms] or [domain_realm]) or in Config(referral_realms=...)"
+            )
         log.debug("%s refers the client %s to %s", self.realm, self.client, realm)
         self.referrals.append(realm)
         self.start_over()
 
     # -- the client's key
 
-    def client_key(self, etype: int) -> EncryptionKey:
+    def client_key(self, etype: int) -> Exchange[EncryptionKey]:
         """Return the long-term key for `etype` with the salt that the KDC named, else the default one."""
-        entry = next((e for e in self.info if e.etype == etype), EtypeInfo2Entry(etype, None, None))
-        salt = entry.salt
-        if salt is None:  # RFC 4120 4: the realm and the components of the name, one after the other
-            salt = (self.realm + "".join(self.client.components)).encode()
-        params = entry.s2kparams if etype in MIN_ITERATIONS else None
-        if params is not None and len(params) == 4:  # string_to_key refuses other lengths, and counts too high
-            count = int.from_bytes(params, "big")
-            if count < MIN_ITERATIONS[etype]:
-                raise PolicyError(
-                    f"the KDC names a PBKDF2 iteration count of {count} for {etype_name(etype)}; at least "
-                    f"{MIN_ITERATIONS[etype]} is needed: a forged answer, or the account's password must be set anew"
-                )
-        key = self.credential.key_for(etype, salt, params)
+        if self.credential.needs_salt:
+            key = yield from self.derived_key(etype)
+        else:
+            key = self.credential.key_for(etype, b"", None)
         if key is None:
             raise CredentialError(f"there is no key of {etype_name(etype)} for {self.client}: export the keytab again")
         return key
 
+    def derived_key(self, etype: int) -> Exchange[EncryptionKey | None]:
+        """Return the key of a password, after bounding what the KDC, or whoever answers for it, makes of the work."""
+        entry = next((e for e in self.info if e.etype == etype), EtypeInfo2Entry(etype, None, None))
+        salt = entry.salt
+        if salt is None:  # RFC 4120 4: the realm and the components of the name, one after the other
+            salt = (self.realm + "".join(self.client.components)).encode()
+        if etype not in MIN_ITERATIONS:
+            return self.credential.key_for(etype, salt, None)
+        least, most = MIN_ITERATIONS[etype], self.options.max_iterations
+        count = iterations(entry.s2kparams, least)
+        named = f"the KDC names a PBKDF2 iteration count of {count} for {etype_name(etype)}"
+        if count < least:
+            raise PolicyError(
+                f"{named}; at least {least} is needed: a forged answer, or the account's password must be set anew"
+            )
+        if count > most:
+            raise PolicyError(
+                f"{named}; at most {most} is permitted: a forged answer, or the account needs a higher limit "
+                f"(Config(max_iterations=...), up to {MAX_ITERATIONS})"
+            )
+        derive = partial(self.credential.key_for, etype, salt, entry.s2kparams)
+        if count <= QUICK_ITERATIONS:
+            return derive()
+        derivation = KeyDerivation(derive, count)
+        yield derivation
+        return derivation.key
+
     # -- AS-REP
 
-    def accept(self, reply: AsRep, request: bytes, body: KdcReqBody, about: About) -> ServiceTicket:
+    def accept(self, reply: AsRep, request: bytes, body: KdcReqBody, about: About) -> Exchange[ServiceTicket]:
         """Return the ticket of the reply after every check of RFC 4120 3.1.5 and RFC 6806 6 and 11."""
         etype = reply.enc_part.etype
         if etype not in body.etype:
@@ -401,7 +442,7 @@ class _AsExchange:
             )
         if self.key is None or self.key.etype != etype:
             self.info = _etype_info2(reply.padata or ()) or self.info
-            self.key = self.client_key(etype)
+            self.key = yield from self.client_key(etype)
         try:
             part = open_reply(self.key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
         except IntegrityError:
@@ -411,7 +452,7 @@ class _AsExchange:
                 code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
             ) from None
         verified = self.vouches_for_request(part, request)
-        if etype == EncryptionType.RC4_HMAC and not (proven or verified or self.etypes == (etype,)):
+        if etype == EncryptionType.RC4_HMAC and not (verified or self.etypes == (etype,)):
             # Whoever strips AES from the request, which nothing protects but the checksum, gets just this reply.
             raise PolicyError(
                 f"{about}: the reply is encrypted with rc4-hmac although AES was offered, and the KDC does not "

@@ -25,7 +25,7 @@ from purekrb.messages.ap import KrbError
 from purekrb.records import record, replace
 from purekrb.trace import Log
 
-__all__ = ["Answer", "FrameReader", "Steps", "Wait", "aside", "ask"]
+__all__ = ["Answer", "FrameReader", "Steps", "Wait", "aside", "ask", "in_thread"]
 
 _log = Log("purekrb.kdc")
 
@@ -111,12 +111,22 @@ def ask(
 
 
 def aside(function: Callable[[], T], deadline: float, clock: Callable[[], float], what: str) -> Steps[T]:
-    """Return what the blocking `function` returns, which runs in a thread of its own."""
+    """Return what `function`, which asks DNS for `what`, returns; it runs in a thread of its own."""
+    return in_thread(function, deadline, clock, f"DNS did not name {what} before the deadline: check the resolver")
+
+
+def in_thread(function: Callable[[], T], deadline: float, clock: Callable[[], float], late: str) -> Steps[T]:
+    """Return what the blocking `function` returns, which runs in a thread of its own.
+
+    Raises TransportTimeoutError, with the text `late`, at the deadline. After it, `function` is not started.
+    """
+    if clock() >= deadline:
+        raise TransportTimeoutError(late)
     call = _ThreadCall(function)
     try:
         while call.socket not in (yield Wait([call.socket], [], deadline)):
             if clock() >= deadline:
-                raise TransportTimeoutError(f"DNS did not name {what} before the deadline: check the resolver")
+                raise TransportTimeoutError(late)
         return call.result()
     finally:
         call.close()
@@ -125,18 +135,23 @@ def aside(function: Callable[[], T], deadline: float, clock: Callable[[], float]
 class _ThreadCall(Generic[T]):
     """A blocking call in a daemon thread; `socket` becomes readable when it is done.
 
-    The system's resolver has no deadline and cannot be stopped, so that a late one is left behind: it ends by itself.
+    Neither the system's resolver nor PBKDF2 can be stopped, so that a late call is left behind: it ends by itself.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
         try:
             self.socket, self._signal = socket.socketpair()
         except OSError as error:
-            raise TransportError(f"no socket for a name lookup: {error.strerror}") from error
+            raise TransportError(f"no socket to wait for a thread: {error.strerror}") from error
         self._function = function
         self._value: T | None = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="purekrb-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="purekrb-aside", daemon=True).start()
+        except RuntimeError as error:
+            self.socket.close()
+            self._signal.close()
+            raise TransportError(f"no thread could be started ({error}): raise the limit of threads") from error
 
     def _run(self) -> None:
         try:

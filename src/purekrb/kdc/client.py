@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from string import ascii_lowercase, ascii_uppercase
 from typing import TypeVar
 
 from purekrb.constants import Flag, TicketFlags
@@ -17,15 +18,15 @@ from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError
-from purekrb.exchanges.as_exchange import AsOptions, as_exchange
-from purekrb.exchanges.runner import Exchange, KdcRequest, run, run_async
+from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
+from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import check_mechanism
 from purekrb.gss.initiator import Initiator
 from purekrb.kdc import transport
-from purekrb.kdc.attempts import Steps, ask
+from purekrb.kdc.attempts import Steps, ask, in_thread
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.messages.ap import HostAddress
@@ -49,6 +50,7 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_LIFETIME = 86400.0
 #: Principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class _Call:
@@ -75,6 +77,14 @@ class _Call:
             raise
         self._realm, self._answered = request.realm, answer.kdc
         return answer.reply
+
+    def derive(self, derivation: KeyDerivation) -> Steps[None]:
+        """Have a key derived, in a thread of its own: nothing else would end the wait at the deadline."""
+        late = (
+            f"a key with {derivation.iterations} iterations, which the KDC names, was not derived before the deadline: "
+            "allow more time, or set the account's password anew with fewer iterations"
+        )
+        return in_thread(derivation.run, self._deadline, time.monotonic, late)
 
     def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
         """Return the result of the exchange; if a replica refuses the password, ask a primary KDC once.
@@ -133,8 +143,10 @@ class _Exchanges:
             canonicalize=config.canonicalize if canonicalize is None else canonicalize,
             pac_request=pac_request,
             etypes=config.tkt_etypes,
+            referral_realms=config.client_realms,
             clock_skew=config.clockskew,
             timesync=config.kdc_timesync,
+            max_iterations=config.max_iterations or DEFAULT_MAX_ITERATIONS,
         )
 
     @property
@@ -151,8 +163,7 @@ class _Exchanges:
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         tgt = yield from as_exchange(credential, options, offsets=self._offsets)
-        credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
-        credential.ccache.store(tgt)
+        _keep(tgt, credential)
         return tgt
 
     def _get_ticket(
@@ -209,6 +220,11 @@ class _Exchanges:
         )
 
 
+def _keep(tgt: ServiceTicket, credential: Credential) -> None:
+    credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
+    credential.ccache.store(tgt)
+
+
 def _stored_tgt(credential: Credential) -> ServiceTicket | None:
     realm = credential.ccache.principal.realm
     return credential.ccache.find(Principal(("krbtgt", realm), realm))
@@ -218,7 +234,8 @@ class KdcClient(_Exchanges):
     """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
 
     `config` is by default that of krb5.conf. `timeout` is in seconds and covers everything that one call asks of KDCs,
-    whatever they do. Tickets go to the credential's ccache. Holds no socket between calls; safe for several threads.
+    whatever they do, and deriving a password's key. Tickets go to the credential's ccache. Holds no socket between
+    calls; safe for several threads.
     Every method raises TransportError (TransportTimeoutError at the deadline) where no KDC answers, ConfigError where
     none is known, KdcError for what a KDC refuses, ProtocolError or DecodeError for a reply that does not fit.
     """
@@ -261,7 +278,11 @@ class KdcClient(_Exchanges):
 
     def _run(self, make: Callable[[], Exchange[T]]) -> T:
         call = self._new_call()
-        return run(call.exchange(make), lambda request: transport.drive(call.ask(request)))
+        return run(
+            call.exchange(make),
+            lambda request: transport.drive(call.ask(request)),
+            lambda derivation: transport.drive(call.derive(derivation)),
+        )
 
 
 class AsyncKdcClient(_Exchanges):
@@ -297,7 +318,11 @@ class AsyncKdcClient(_Exchanges):
         from purekrb.kdc import aio_transport  # imports asyncio, which who blocks does not need
 
         call = self._new_call()
-        return await run_async(call.exchange(make), lambda request: aio_transport.drive(call.ask(request)))
+        return await run_async(
+            call.exchange(make),
+            lambda request: aio_transport.drive(call.ask(request)),
+            lambda derivation: aio_transport.drive(call.derive(derivation)),
+        )
 
 
 def initiate(
@@ -343,14 +368,19 @@ def verify_credentials(
     service: Target | None = None,
     config: Config | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    accept_canonical: bool = False,
 ) -> Principal:
     """Return the client's principal once a KDC that knows a key of `keytab` has vouched for its password or key.
+
+    Use the result: it is who has logged in, as the KDC spells the name. It is the credential's principal, but with
+    `canonicalize` (or an enterprise name) ASCII letters may differ in case (RFC 6806 6). `accept_canonical`: it may
+    be any other name, which the KDC says to be the canonical one.
 
     `keytab` is a Keytab, a file, or None: see `Keytab.load`.
     A TGT alone proves nothing to others than its owner: who can answer in the KDC's place can answer with any password.
     So a new TGT is taken to get a ticket for a service of this machine, `service` or those in `keytab`, and the ticket
-    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, else what stood
-    in the way. Source: RFC 4120 3.1.5, 10.
+    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, or where the
+    KDC vouches for another client, else what stood in the way. Source: RFC 4120 3.1.5, 10.
     """
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
     services: list[Target] = list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
@@ -359,7 +389,14 @@ def verify_credentials(
             "the keytab is empty, so that nothing can prove the KDC genuine: export a host key into it"
         )
     client = KdcClient(config, timeout=timeout)
-    fresh = client._run(lambda: client._get_tgt(credential, client._as_options()))
+    options = client._as_options()
+    fresh = client._run(lambda: as_exchange(credential, options, offsets=client._offsets))
+    if not accept_canonical and _folded(fresh.client) != _folded(credential.principal):
+        # An account that answers in the KDC's place can name itself and hand out a genuine ticket of its own.
+        raise CredentialError(
+            f"the KDC vouches for {fresh.client}, not for {credential.principal}: do not trust this login; where the "
+            "two may be names of one account, pass accept_canonical=True and go by the name that is returned"
+        )
     refused: KerberosError | None = None
     for candidate in services[:MAX_SERVICES]:
         proof = Credential(fresh.client, ccache=CCache(fresh.client, [fresh]))
@@ -376,5 +413,14 @@ def verify_credentials(
                 f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, not to {fresh.client}: "
                 "do not trust this login"
             )
+        _keep(fresh, credential)
         return fresh.client
     raise refused or CredentialError("no service was tried")
+
+
+def _folded(principal: Principal) -> tuple[str, ...]:
+    """Return what principals that differ in the case of ASCII letters alone have in common.
+
+    Unicode's rules would take different accounts for one ("ss" and "ß").
+    """
+    return tuple(text.translate(_LOWER) for text in (principal.realm, *principal.components))

@@ -6,7 +6,7 @@ import getpass
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,9 @@ class Config:
     `kdc_timeout` bounds one attempt to reach one KDC, `request_timeout` everything that one call asks of KDCs; None
     leaves that to the call. `max_retries` is how often a UDP datagram is sent at most. The etype lists hold numbers in
     order of preference; None means the default. RC4 counts only with `allow_rc4`.
+    Two fields have no relation in krb5.conf. `referral_realms` are the realms that a KDC may refer a client to
+    (RFC 6806 7), so that its proof of identity goes there; None: all that the configuration names, see `client_realms`.
+    `max_iterations` are the PBKDF2 iterations, at most 2^24, up to which the key of a password is derived; None: 2^20.
     Raises ConfigError for what cannot be used.
     """
 
@@ -121,6 +124,8 @@ class Config:
     kdc_timeout: float | None = None
     max_retries: int = 3
     request_timeout: float | None = None
+    referral_realms: Collection[str] | None = None
+    max_iterations: int | None = None
 
     def __post_init__(self) -> None:
         realms = {name: _realm(value) for name, value in self.realms.items()}
@@ -192,6 +197,16 @@ class Config:
         """Return the realms between `client` and `server` in order; empty: direct trust; None: [capaths] is silent."""
         path = self.capaths.get(client, {}).get(server)
         return None if path is None else [realm for realm in path if realm != "."]
+
+    @property
+    def client_realms(self) -> frozenset[str]:
+        """The realms that a client may be referred to: `referral_realms`, else all that the configuration names.
+
+        These are the default realm, those of [realms] and [domain_realm], and those whose clients [capaths] leads on.
+        """
+        if self.referral_realms is not None:
+            return frozenset([self.referral_realms] if isinstance(self.referral_realms, str) else self.referral_realms)
+        return frozenset({*self.realms, *self.domain_realm.values(), *self.capaths, self.default_realm or ""} - {""})
 
     @property
     def permitted_etypes(self) -> tuple[int, ...]:

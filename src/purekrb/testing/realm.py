@@ -34,6 +34,8 @@ _MAX_REQUEST = 1 << 20
 _IDLE = 30.0
 #: Seconds that starting or stopping may take before it counts as failed.
 _PATIENCE = 10.0
+#: A client proves itself with RC4 only where it offers nothing else.
+_RC4_ALONE = (EncryptionType.RC4_HMAC,)
 #: How many ports are tried for one that is free for both UDP and TCP.
 _ATTEMPTS = 100
 
@@ -229,6 +231,7 @@ class Realm:
             default_realm=self.name,
             dns_lookup_kdc=False,
             allow_rc4=any(realm._uses_rc4 for realm in realms),
+            default_tkt_enctypes=_RC4_ALONE if self.etypes == _RC4_ALONE else None,
         )
 
     def write_krb5_conf(self, path: str | os.PathLike[str], **libdefaults: object) -> None:
@@ -246,6 +249,8 @@ class Realm:
         }
         if any(realm._uses_rc4 for realm in realms):
             defaults["allow_rc4"] = True
+        if self.etypes == _RC4_ALONE:
+            defaults["default_tkt_enctypes"] = "rc4-hmac"
         lines = ["[libdefaults]"]
         for name, value in (defaults | libdefaults).items():
             lines.append(f"  {name} = {str(value).lower() if isinstance(value, bool) else value}")
