@@ -32,8 +32,10 @@ from purekrb import (
     IntegrityError,
     KdcClient,
     KerberosError,
+    KeytabEntry,
     MutualAuthenticationError,
     PolicyError,
+    Principal,
     ProtocolError,
     SequenceError,
     ServiceTicket,
@@ -130,6 +132,43 @@ def test_both_sides_know_each_other_and_the_flags(client: Side, server: Side) ->
         assert channel.recv() == b"done"
         assert [channel.context.initiator, channel.context.acceptor] == [ALICE, SERVICE]
     assert seen == [ALICE, SERVICE, Flag.DEFAULT]
+
+
+def test_k410_a_server_refuses_anonymous_clients_unless_it_lets_them_in(client: Side, server: Side) -> None:
+    ticket, keys = issue(client=Principal.parse("WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"))
+    with server.serve(keys) as running, pytest.raises(ApError) as caught:
+        client.connect(running.address, ticket)
+    assert caught.value.code == ErrorCode.KDC_ERR_POLICY
+    with server.serve(keys, accept_anonymous=True) as running:
+        assert_echoes(client, running.address, ticket)
+
+
+def test_k411_a_server_may_require_that_the_client_asked_for_it(client: Side, server: Side) -> None:
+    ticket, (key,) = issue()
+    other = KeytabEntry(Principal.parse("host/web.example.test@EXAMPLE.TEST"), 3, key.key)
+    for keys, good in (([key, other], True), ([other], False)):
+        with server.serve(keys, require_client_target=True) as running:
+            with pytest.raises(ApError):  # the client says nothing
+                client.connect(running.address, ticket)
+            if good:
+                assert_echoes(client, running.address, ticket, send_client_target=True)
+                continue
+            with pytest.raises(ApError) as caught:
+                client.connect(running.address, ticket, send_client_target=True)
+            assert caught.value.code == ErrorCode.KRB_AP_ERR_NOT_US
+
+
+def test_k411_a_connection_names_the_service_that_was_asked_for() -> None:
+    seen: list[Any] = []
+    with Realm() as realm:
+        alice, keytab = realm.add_user("alice", "pw"), realm.add_service("HTTP/web.example.test")
+        with listen(("127.0.0.1", 0), keytab, require_client_target=True) as server:
+            serving = threading.Thread(target=lambda: seen.append(next(iter(server))))
+            serving.start()
+            connect(server.address, "HTTP/web.example.test", alice, realm.config).close()
+            serving.join()
+        with seen[0] as channel:
+            assert channel.context.client_target == f"HTTP/web.example.test@{realm.name}"
 
 
 def test_what_the_server_says_first_arrives_with_its_proof(client: Side, server: Side) -> None:

@@ -1,8 +1,9 @@
-"""Bad AP-REQs, each beside its genuine twin (K069 to K098). Source: RFC 4120 3.2.3."""
+"""Bad AP-REQs, each beside its genuine twin (K069 to K098, K410, K411, K420). Source: RFC 4120 3.2.3."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,10 +22,12 @@ from purekrb import (
     Keytab,
     KeytabEntry,
     Principal,
+    ProtocolError,
     ServiceTicket,
     crypto,
 )
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, AuthDataType, ErrorCode, KeyUsage, TicketFlags
+from purekrb.exchanges.ap_exchange import MAX_TRIES
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
 from purekrb.messages.ap import (
     ApReq,
@@ -235,6 +238,177 @@ def test_k076_an_alias_is_accepted_under_the_name_of_the_key(cleartext: dict[str
         take(keys, ap_req(ticket), service=str(HOST))
 
 
+# --- K411: names that share a key
+
+OTHER_HOST = Principal.parse("host/other.example.test@EXAMPLE.TEST")
+
+
+def sharing(*names: Principal, target: bool = True, service: Principal = SERVICE) -> tuple[bytes, list[Entry]]:
+    """Return an AP-REQ for `service`, and keys that `names` share, as those of one account do."""
+    ticket, (key,) = issue(service=service)
+    token = Initiator(ticket, send_client_target=target).step()
+    assert token is not None
+    return token, [Entry(name, 3, key.key) for name in names]
+
+
+def rewritten(token: bytes) -> Iterator[bytes]:
+    """Yield the token, and as it is with other names in the ticket's cleartext, which anybody can rewrite."""
+    yield token
+    for name in (HOST, SERVICE, OTHER_HOST, Principal.parse("evil@EVIL.TEST")):
+        yield with_ticket(token, sname=name.name, realm=name.realm)
+
+
+@pytest.mark.parametrize("names", [(SERVICE, HOST), (HOST, SERVICE)], ids=["asked-first", "asked-last"])
+def test_k411_the_cleartext_name_does_not_decide_between_names_of_one_key(names: tuple[Principal, ...]) -> None:
+    token, keys = sharing(*names)
+    keys += [entry(OTHER_HOST, 3), entry(SERVICE, 2), entry(HOST, 2)]  # of other accounts, or older
+    for altered in rewritten(token):
+        context = take(keys, altered)
+        assert (context.acceptor, context.acceptor_names) == (names[0], names)
+        for name in names:  # says which keys count, not which name was asked for
+            limited = take(keys, altered, service=name)
+            assert (limited.acceptor, limited.acceptor_names) == (name, names)
+        with pytest.raises(ApError):
+            take(keys, altered, service=OTHER_HOST)
+    alone, own = sharing(SERVICE)
+    assert take([*own, entry(HOST, 3)], alone).acceptor_names == (SERVICE,)
+
+
+def test_k411_where_it_is_required_the_clients_word_decides_between_names_of_one_key() -> None:
+    for asked, other in ((SERVICE, HOST), (HOST, SERVICE)):
+        token, keys = sharing(HOST, SERVICE, service=asked)
+        for altered in rewritten(token):
+            for service in (None, asked, "/".join(asked.components)):
+                context = take(keys, altered, service=service, require_client_target=True)
+                assert (context.acceptor, context.client_target) == (asked, str(asked))
+            error = refusal(keys, altered, service=other, require_client_target=True)
+            assert error.code == ErrorCode.KRB_AP_ERR_NOT_US
+            assert str(asked) in str(error)
+            assert str(other) in str(error)
+    token, keys = sharing(HOST, SERVICE, service=OTHER_HOST)  # a name of the account that the keytab has not
+    assert refusal(keys, token, require_client_target=True).code == ErrorCode.KRB_AP_ERR_NOT_US
+    assert take(keys, token).acceptor == HOST
+
+
+def test_k411_a_client_that_does_not_say_whom_it_asked_for_is_refused_where_it_must() -> None:
+    token, keys = sharing(SERVICE, target=False)
+    error = refusal(keys, token, require_client_target=True)
+    assert error.code == ErrorCode.KDC_ERR_POLICY
+    assert "does not say which service" in str(error)
+    assert take(keys, token).client_target is None
+
+
+def naming(*targets: bytes) -> tuple[bytes, list[Entry]]:
+    """Return an AP-REQ whose authenticator names targets."""
+    ticket, keys = issue()
+    entries = [AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, target) for target in targets]
+    return ap_req(ticket, authenticator(ticket, authorization_data=(if_relevant(*entries),))), keys
+
+
+def utf16(text: str) -> bytes:
+    return text.encode("utf-16-le")
+
+
+@pytest.mark.parametrize("target", [str(SERVICE), "HTTP/web.example.test", "http/WEB.Example.Test@example.test"])
+def test_k411_a_target_is_compared_as_a_directory_would(target: str) -> None:
+    token, keys = naming(utf16(target))
+    assert take(keys, token, require_client_target=True).acceptor == SERVICE
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "HTTP/web",
+        "HTTP/web.example.test@EVIL.TEST",
+        "HTTP/web.example.test@",
+        "HTTP/web.example.test\0",
+        "HTTP/web.example.test/EXAMPLE.TEST",
+        "HTTP",
+        "web.example.test",
+        "x\x1b[2J\u202e",
+    ],
+)
+def test_k411_another_target_is_refused_and_told_without_control_characters(target: str) -> None:
+    token, keys = naming(utf16(target))
+    error = refusal(keys, token, require_client_target=True)
+    assert error.code == ErrorCode.KRB_AP_ERR_NOT_US
+    assert str(error).isprintable()
+    assert take(keys, token).client_target == target
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [(utf16(str(SERVICE)), utf16(str(SERVICE))), (utf16(str(SERVICE))[:-1],), (b"\x00\xd8",)],
+    ids=["twice", "cut", "surrogate"],
+)
+def test_k411_a_malformed_or_repeated_target_counts_nowhere(targets: tuple[bytes, ...]) -> None:
+    token, keys = naming(*targets)
+    with pytest.raises(ProtocolError):
+        take(keys, token, require_client_target=True)
+    context = take(keys, token)
+    with pytest.raises(ProtocolError):
+        _ = context.client_target
+
+
+# --- K420: junk costs a bounded number of decryptions
+
+
+def tries(caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes) -> list[tuple[Principal, int]]:
+    """Return name and kvno of the keys that were tried, all in vain or but for the last."""
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "purekrb.ap"):
+        try:
+            take(keys, token)
+        except ApError as error:
+            assert error.code in (ErrorCode.KRB_AP_ERR_NOKEY, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY)  # noqa: PT017
+    return [found.args[:2] for found in caplog.records if "does not decrypt" in found.msg]  # type: ignore[index, misc]
+
+
+def test_k420_junk_is_tried_with_a_small_number_of_keys(caplog: pytest.LogCaptureFixture) -> None:
+    names = [Principal(("HTTP", f"web{number}.example.test"), "EXAMPLE.TEST") for number in range(512)]
+    accounts = [entry(name, 3) for name in names]
+    versions = [entry(SERVICE, kvno) for kvno in range(1, 513)]
+    junk = ap_req(issue(kvno=3)[0])
+    for keys in (accounts, versions, accounts + versions):
+        assert len(tries(caplog, keys, junk)) == MAX_TRIES
+    # The named key first, then that name's others, the newest first, then other names' of the same kvno.
+    keys = [entry(HOST, 3), entry(HOST, 9), entry(SERVICE, 7), entry(SERVICE, 3), entry(SERVICE, 8)]
+    assert tries(caplog, keys, junk) == [(SERVICE, 3), (SERVICE, 8), (SERVICE, 7), (HOST, 3), (HOST, 9)]
+    # A key that many names share is tried once.
+    shared = crypto.random_key(18)
+    assert len(tries(caplog, [Entry(name, 3, shared) for name in names], junk)) == 1
+
+
+@pytest.mark.parametrize("kvno", [3, None, 259])
+@pytest.mark.parametrize("place", [0, 255, 511])
+def test_k420_an_honest_client_is_served_whatever_else_the_keytab_holds(kvno: int | None, place: int) -> None:
+    ticket, (own,) = issue(kvno=kvno)
+    crowd = [entry(Principal((f"web{number}",), "EXAMPLE.TEST"), 3) for number in range(511)]
+    older = [entry(SERVICE, number) for number in range(4, 4 + MAX_TRIES - 1)]
+    keys = [*crowd[:place], *older, Entry(SERVICE, 3, own.key), *crowd[place:]]
+    assert take(keys, ap_req(ticket)).acceptor == SERVICE  # by another kvno than those that are newer
+
+
+def test_k420_an_alias_is_served_by_an_account_of_many_names_and_among_several_accounts() -> None:
+    alias = {"sname": PrincipalName(("HTTP", "alias.example.test"))}
+    ticket, (own,) = issue(cleartext=alias, kvno=3)
+    names = [Principal((f"web{number}",), "EXAMPLE.TEST") for number in range(512)]
+    assert take([Entry(name, 3, own.key) for name in names], ap_req(ticket)).acceptor == names[0]
+    others = [entry(name, 3) for name in names[: MAX_TRIES - 1]]
+    assert take([*others, own], ap_req(ticket)).acceptor == SERVICE
+    # More accounts than that: its kvno, the limit to one name, or an entry of the alias's name finds the key.
+    others = [entry(name, 4) for name in names]
+    assert take([*others, own], ap_req(ticket)).acceptor == SERVICE
+    others = [entry(name, 3) for name in names]
+    error = refusal([*others, own], ap_req(ticket))
+    assert error.code == ErrorCode.KRB_AP_ERR_NOKEY
+    assert "export one with that name" in str(error)
+    assert take([*others, own], ap_req(ticket), service=SERVICE).acceptor == SERVICE
+    named = Entry(Principal(("HTTP", "alias.example.test"), "EXAMPLE.TEST"), 3, own.key)
+    assert take([*others, own, named], ap_req(ticket)).acceptor_names == (SERVICE, named.principal)
+
+
 # --- K077 to K079: ciphertext
 
 
@@ -330,6 +504,32 @@ def test_k080_the_authenticator_of_another_client(changes: dict[str, Any]) -> No
     assert take(keys, ap_req(ticket)).initiator == ALICE
 
 
+ANONYMOUS = ("WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS", "WELLKNOWN/ANONYMOUS@EXAMPLE.TEST")
+
+
+@pytest.mark.parametrize(
+    ("client", "flags"),
+    [
+        *((Principal.parse(name), flags) for name in ANONYMOUS for flags in (0, TicketFlags.ANONYMOUS)),
+        (Principal.parse("alice@WELLKNOWN:ANONYMOUS"), 0),
+        (ALICE, TicketFlags.ANONYMOUS),
+    ],
+    ids=str,
+)
+def test_k410_an_anonymous_client_is_refused_unless_it_is_let_in(client: Principal, flags: int) -> None:
+    ticket, keys = issue(client=client, flags=flags)
+    error = refusal(keys, ap_req(ticket))
+    assert error.code == ErrorCode.KDC_ERR_POLICY
+    assert "anonymous" in str(error)
+    context = take(keys, ap_req(ticket), accept_anonymous=True)
+    assert context.anonymous
+    assert context.initiator == client
+    for name in ("ANONYMOUS", "WELLKNOWN", "WELLKNOWN/anonymous", "WELLKNOWN/ANONYMOUS/x", "wellknown/ANONYMOUS"):
+        named, keys = issue(client=Principal.parse(f"{name}@EXAMPLE.TEST"))
+        for options in ({}, {"accept_anonymous": True}):
+            assert not take(keys, ap_req(named), **options).anonymous
+
+
 @pytest.mark.parametrize("name_type", [0, 1, 2, 3, 10, -1])
 def test_k081_a_name_type_alone_makes_no_other_name(name_type: int) -> None:
     ticket, keys = issue()
@@ -406,7 +606,12 @@ def test_k085_an_invalid_ticket() -> None:
     error = refusal(keys, ap_req(ticket))
     assert error.code == ErrorCode.KRB_AP_ERR_TKT_NYV
     assert "validate" in str(error)
-    for flags in (TicketFlags.INITIAL, TicketFlags.POSTDATED, 0, ~TicketFlags.INVALID & 0xFFFFFFFF):
+    for flags in (
+        TicketFlags.INITIAL,
+        TicketFlags.POSTDATED,
+        0,
+        0xFFFFFFFF & ~(TicketFlags.INVALID | TicketFlags.ANONYMOUS),
+    ):
         good, keys = issue(flags=flags)
         take(keys, ap_req(good))
 

@@ -1,4 +1,4 @@
-"""PACs that are cut, forged, contradictory or malformed (K201 to K210): nothing of them is believed."""
+"""PACs that are cut, forged, contradictory or malformed (K201 to K210, K418, K428): nothing of them is believed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from purekrb.exchanges.authorization_data import wrap_if_relevant
 from purekrb.exchanges.identity import verified_pac
 from purekrb.gss.framing import unframe
 from purekrb.messages.ap import AuthorizationDataEntry, EncTicketPart, KrbError, Ticket
-from purekrb.messages.pac import ClientInfo, LogonInfo, PacBuffer, UpnDnsInfo
+from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, PacSignature, UpnDnsInfo
 from purekrb.sid import Sid
 from support.pac import (
     DOMAIN,
@@ -313,3 +313,95 @@ def test_k210_a_user_dc_and_the_computer_dc_dollar_are_two_identities() -> None:
     assert seen["dc"].name == "dc"
     assert seen["DC$"].name == "DC$"
     assert (seen["dc"].user_sid, seen["DC$"].user_sid) == (f"{DOMAIN}-1200", f"{DOMAIN}-1000")
+
+
+# --- K418: names of a PAC that another realm's KDC made
+
+
+def named(client: str, domain: str, dns: str | None) -> Any:
+    """Return the identity of `client` at a service of EXAMPLE.TEST, by a genuine PAC that says this of its domain."""
+    principal = Principal.parse(client)
+    name = principal.components[0]
+    parts = genuine(name=name, domain=domain) | {PacBuffer.CLIENT_INFO: client_info(name, AUTHTIME)}
+    del parts[PacBuffer.UPN_DNS_INFO]
+    if dns is not None:
+        parts[PacBuffer.UPN_DNS_INFO] = upn_info(f"{name}@{dns}", dns, name)
+    return context(sign(assemble(parts), KEY), client=principal).identity
+
+
+@pytest.mark.parametrize("dns", ["EXAMPLE.TEST", "OTHER.TEST", "EXAMPLE.EVIL", "", None])
+@pytest.mark.parametrize("realm", ["OTHER.TEST", "EXAMPLE.EVIL", "SUB.EXAMPLE.TEST", "example.test"])
+def test_k418_a_client_of_another_realm_does_not_have_the_text_of_one_of_ours(realm: str, dns: str | None) -> None:
+    theirs = named(f"Administrator@{realm}", "EXAMPLE", dns)
+    assert theirs.foreign
+    assert str(theirs) == f"Administrator@{realm}"
+    assert (theirs.domain, theirs.name, theirs.user_sid) == ("EXAMPLE", "Administrator", USER_SID)  # as the PAC says
+    ours = named("Administrator@EXAMPLE.TEST", "EXAMPLE", "EXAMPLE.TEST")
+    assert str(ours) == "EXAMPLE\\Administrator"
+    assert not ours.foreign
+
+
+@pytest.mark.parametrize(
+    ("domain", "dns", "text"),
+    [
+        ("EXAMPLE", "example.test", "EXAMPLE\\alice"),
+        ("CORP", "EXAMPLE.TEST", "CORP\\alice"),  # a NetBIOS name need not be the first part of the DNS name
+        ("EXAMPLE", None, "EXAMPLE\\alice"),
+        ("Example", "", "Example\\alice"),
+        ("EXAMPLE", "OTHER.TEST", "alice@EXAMPLE.TEST"),
+        ("OTHER", "OTHER.TEST", "alice@EXAMPLE.TEST"),
+        ("OTHER", None, "alice@EXAMPLE.TEST"),
+        ("", "EXAMPLE.TEST", "alice@EXAMPLE.TEST"),
+    ],
+)
+def test_k418_the_domain_counts_only_where_it_is_that_of_the_clients_realm(
+    domain: str, dns: str | None, text: str
+) -> None:
+    assert str(named("alice@EXAMPLE.TEST", domain, dns)) == text
+
+
+# --- K428: PACs of a read-only domain controller
+
+
+def of_rodc(identifier: bytes = b"\x34\x12", kinds: tuple[int, ...] = (6, 7, 16, 19)) -> Buffers:
+    parts = genuine()
+    for kind in kinds:
+        parts[kind] += identifier
+    return parts
+
+
+@pytest.mark.parametrize("kinds", [(6, 7, 16, 19), (6, 7), (7,), (6,), ()], ids=str)
+def test_k428_a_pac_of_a_read_only_domain_controller_is_genuine(kinds: tuple[int, ...]) -> None:
+    """MS-PAC 2.8: the identifier behind a signature is zero while the server signs, as the signature is."""
+    pac = sign(assemble(of_rodc(kinds=kinds)), KEY)
+    assert context(pac, require_pac=True).identity.user_sid == USER_SID
+    signatures = {kind: Pac.decode(pac).signature(kind) for kind in PacBuffer if kind in (6, 7, 16, 19)}
+    for kind, found in signatures.items():
+        assert isinstance(found, PacSignature)
+        assert found.rodc_identifier == (0x1234 if kind in kinds else None)
+        assert len(found.signature) == 12
+
+
+def test_k428_what_stands_behind_a_signature_has_the_length_of_an_identifier() -> None:
+    for identifier in (b"\x34", b"\x34\x12\0", b"\x34\x12\0\0"):
+        refused(sign(assemble(of_rodc(identifier, (PacBuffer.SERVER_CHECKSUM,))), KEY), "holds no signature")
+        refused(sign(assemble(of_rodc(identifier, (PacBuffer.KDC_CHECKSUM,))), KEY), "holds no signature")
+    assert context(sign(assemble(of_rodc(b"\0\0")), KEY)).identity.user_sid == USER_SID
+
+
+def test_k428_every_flipped_bit_but_of_the_zeroed_bytes_is_refused() -> None:
+    pac = sign(assemble(of_rodc()), KEY)
+    kdc = place(pac, PacBuffer.KDC_CHECKSUM)
+    server = place(pac, PacBuffer.SERVER_CHECKSUM)
+    # The KDC's signature and both identifiers: what a KDC signs afterwards, and what it does not sign at all.
+    unprotected = {*range(kdc + 4, kdc + 18), *range(server + 16, server + 18)}
+    ticket, _ = issue(18, key=KEY, now=AUTHTIME)
+    part = EncTicketPart.decode(crypto.decrypt(KEY, KeyUsage.TICKET, Ticket.decode(ticket.ticket).enc_part.cipher))
+    for at in range(len(pac)):
+        forged = pac[:at] + bytes((pac[at] ^ 1,)) + pac[at + 1 :]
+        told = replace(part, authorization_data=(element(forged),))
+        if at in unprotected:
+            verified_pac(told, KEY)
+            continue
+        with pytest.raises(PacError):
+            verified_pac(told, KEY)

@@ -79,6 +79,7 @@ class Lab:
     def initiator(self, service: str, etype: int | None, **options: object) -> Initiator:
         if etype is not None:
             options["permitted_etypes"] = (etype,)
+        options.setdefault("send_client_target", True)  # no peer may stumble over it
         return Initiator(self.ticket(f"{service}/localhost"), **options)  # type: ignore[arg-type]
 
     def acceptor(self, etype: int | None, **options: object) -> Acceptor:

@@ -156,11 +156,19 @@ def place(pac: bytes, kind: int) -> int:
 
 
 def sign(pac: bytearray, key: EncryptionKey) -> bytes:
-    """Return `pac`, whose server signature is zero, with that signature; the others count as the KDC's."""
+    """Return `pac`, whose server signature is zero, with that signature; the others count as the KDC's.
+
+    What stands behind either signature, the identifier of a read-only domain controller, is signed as zeros too.
+    """
     start = place(pac, PacBuffer.SERVER_CHECKSUM) + 4
-    mac = crypto.checksum(key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, bytes(pac))
-    pac[start : start + len(mac)] = mac
     kdc = place(pac, PacBuffer.KDC_CHECKSUM) + 4
+    covered = bytearray(pac)
+    for at in range(8, 8 + 16 * int.from_bytes(pac[:4], "little"), 16):
+        kind, size, offset = struct.unpack_from("<IIQ", pac, at)
+        if kind in (PacBuffer.SERVER_CHECKSUM, PacBuffer.KDC_CHECKSUM):
+            covered[offset + 4 : offset + size] = bytes(size - 4)
+    mac = crypto.checksum(key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, bytes(covered))
+    pac[start : start + len(mac)] = mac
     pac[kdc : kdc + 12] = b"kdc's own..."
     return bytes(pac)
 

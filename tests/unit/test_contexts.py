@@ -176,9 +176,7 @@ def test_the_first_subkey_is_fresh_and_of_the_session_keys_etype(etype: int) -> 
         ((18, 17, 20, 19), (18,), 18),
     ],
 )
-def test_the_session_keys_own_etype_comes_first(
-    ours: tuple[int, ...], theirs: tuple[int, ...], agreed: int
-) -> None:
+def test_the_session_keys_own_etype_comes_first(ours: tuple[int, ...], theirs: tuple[int, ...], agreed: int) -> None:
     ends = pair(18, initiator={"permitted_etypes": ours}, accept={"permitted_etypes": theirs})
     assert [end.etype for end in ends] == [agreed, agreed]
     exchange(*ends)
@@ -240,6 +238,25 @@ def test_the_target_that_the_client_names_is_at_the_acceptors_disposal(said: str
     theirs = acceptor(keys)
     theirs.step(ap_req(ticket, made))
     assert theirs.client_target == said
+
+
+@pytest.mark.parametrize("flags", [Flag.DEFAULT, Flag.DEFAULT | Flag.DCE_STYLE, Flag.CONF], ids=str)
+@pytest.mark.parametrize(
+    "name", ["HTTP/web.example.test@EXAMPLE.TEST", "OrderSvc/web/CN=Gr\u00f6\u00dfe,DC=example,DC=test@EXAMPLE.TEST"]
+)
+def test_an_initiator_may_name_its_target_inside_the_authenticator(name: str, flags: Flag) -> None:
+    components, realm = name.rpartition("@")[::2]
+    ticket, keys = issue(service=Principal(tuple(components.split("/")), realm))
+    for said in (True, False):
+        ours, theirs = Initiator(ticket, flags=flags, send_client_target=said), acceptor(keys, require=Flag(0))
+        token = ours.step()
+        assert token is not None
+        assert name.encode("utf-16-le") not in token
+        theirs.step(token)
+        assert theirs._accepted is not None
+        assert theirs._accepted.etypes == ((18, 17, 20, 19) if flags & Flag.MUTUAL else ())  # the offer is still there
+        if not flags & Flag.DCE_STYLE:
+            assert theirs.client_target == (name if said else None)
 
 
 def test_messages_before_the_proof_are_refused() -> None:

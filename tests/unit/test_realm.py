@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from impacket.krb5.pac import VALIDATION_INFO
 
-from purekrb import crypto
+from purekrb import Acceptor, ClientIdentity, Credential, Initiator, KdcClient, Keytab, crypto
 from purekrb.constants import (
     AddressType,
     AuthDataType,
@@ -28,6 +29,7 @@ from purekrb.constants import (
     TicketFlags,
 )
 from purekrb.errors import TransportError
+from purekrb.exchanges.authorization_data import relevant_entries
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import (
     ApReq,
@@ -41,6 +43,8 @@ from purekrb.messages.ap import (
     Ticket,
 )
 from purekrb.messages.kdc import EtypeInfo2, MethodData, PaData, TgsReq
+from purekrb.messages.pac import Pac, PacBuffer
+from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.kdc_requests import (
     NONCE,
@@ -846,6 +850,87 @@ def test_config_and_krb5_conf_name_every_realm_that_trusts_lead_to(tmp_path: obj
         a.write_krb5_conf(path)
         assert "allow_rc4 = true" in path.read_text()
         assert a.config.allow_rc4
+
+
+# -- PACs
+
+SID = "S-1-5-21-1111-2222-3333"
+
+
+def pac_of(realm: Realm, keys: Keytab, user: Credential, service: str = "HTTP/web.example.test") -> Acceptor:
+    """Return an acceptor that requires a PAC, and has got one."""
+    ticket = KdcClient(realm.config).get_ticket(user, service)
+    acceptor = Acceptor(keys, require_pac=True, replay_cache=MemoryReplayCache())
+    acceptor.step(Initiator(ticket).step())
+    return acceptor
+
+
+@pytest.mark.parametrize("etype", [17, 18, 19, 20])
+@pytest.mark.parametrize("rodc", [None, 1, 0x1234, 0xFFFF])
+def test_k428_a_realm_with_a_domain_issues_pacs_also_as_a_read_only_domain_controller(
+    etype: int, rodc: int | None
+) -> None:
+    with Realm(R, domain_sid=SID, rodc_identifier=rodc, etypes=(etype,)) as realm:
+        alice, bob = realm.add_user("alice", "pw"), realm.add_user("bob", "pw")
+        keys = realm.add_service("HTTP/web.example.test")
+        for user, number in ((alice, 1104), (bob, 1105), (alice, 1104)):
+            acceptor = pac_of(realm, keys, user)
+            name = user.principal.components[0]
+            assert acceptor.identity == ClientIdentity(
+                user.principal,
+                has_pac=True,
+                user_sid=f"{SID}-{number}",
+                group_sids=(f"{SID}-513",),
+                domain=R.partition(".")[0],
+                name=name,
+                full_name=name,
+                upn=f"{name}@{R.lower()}",
+                dns_domain=R,
+            )
+        entry = next(e for e in relevant_entries(acceptor.authorization_data) if e.ad_type == AuthDataType.WIN2K_PAC)
+        pac = Pac.decode(entry.ad_data)
+        kdc = realm.keytab(f"krbtgt/{R}").entries[0].key
+        for kind in (6, 7, 16, 19):
+            found = pac.signature(PacBuffer(kind))
+            assert found is not None
+            assert found.rodc_identifier == rodc
+        server, counter = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
+        assert server is not None
+        assert counter is not None
+        crypto.verify_checksum(kdc, KeyUsage.KERB_NON_KERB_CKSUM_SALT, server.signature, counter.signature)
+        read = VALIDATION_INFO()  # by another decoder of NDR
+        read.fromString(pac.buffer(PacBuffer.LOGON_INFO))
+        read.fromStringReferents(pac.buffer(PacBuffer.LOGON_INFO)[len(read.getData()) :])
+        assert str(read["Data"]["EffectiveName"]) == "alice"
+
+
+def test_a_pac_crosses_realms_signed_anew_and_what_it_names_stays_foreign() -> None:
+    with Realm("A.TEST", domain_sid=SID) as a, Realm("B.TEST", domain_sid="S-1-5-21-4-5-6", rodc_identifier=7) as b:
+        a.trust(b)
+        keys = b.add_service("HTTP/web.b.test")
+        theirs = pac_of(a, keys, a.add_user("alice", "pw"), "HTTP/web.b.test@B.TEST")
+        assert theirs.identity.user_sid == f"{SID}-1104"
+        assert str(theirs.identity) == "alice@A.TEST"
+        assert str(pac_of(b, keys, b.add_user("bob", "pw"), "HTTP/web.b.test").identity) == "B\\bob"
+
+
+def test_a_client_gets_no_pac_where_it_wants_none_or_the_realm_is_no_domain() -> None:
+    for options, wanted in (({}, None), ({"domain_sid": SID}, False), ({"domain_sid": SID}, None)):
+        with Realm(R, **options) as realm:  # type: ignore[arg-type]
+            alice, keys = realm.add_user("alice", "pw"), realm.add_service("HTTP/web.example.test")
+            client = KdcClient(realm.config)
+            client.get_tgt(alice, pac_request=wanted)
+            acceptor = Acceptor(keys)
+            acceptor.step(Initiator(client.get_ticket(alice, "HTTP/web.example.test")).step())
+            assert acceptor.identity.has_pac is (bool(options) and wanted is None)
+
+
+def test_the_identifier_of_a_read_only_domain_controller_has_16_bits_and_a_domain() -> None:
+    for options in ({"rodc_identifier": 1}, {"domain_sid": SID, "rodc_identifier": 0}):
+        with pytest.raises(ValueError, match="1 to 65535"):
+            Realm(R, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 to 65535"):
+        Realm(R, domain_sid=SID, rodc_identifier=65536)
 
 
 def test_the_plugin_gives_a_running_realm(krb_realm: Realm) -> None:

@@ -526,6 +526,38 @@ def test_the_target_that_the_client_named_is_for_the_service_to_ask() -> None:
         both.client.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET)
 
 
+def test_k411_a_target_that_the_client_did_not_name_is_not_made_up() -> None:
+    ticket, (key,) = issue()
+    ours = credentials(key=key.key)
+    for said in (True, False):
+        service, token = sspi.CtxtHandle(), purekrb.Initiator(ticket, send_client_target=said).step()
+        sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, room())
+        if said:
+            assert service.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET) == TARGET
+            continue
+        with refused(sspi.SEC_E_TARGET_UNKNOWN):
+            service.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET)
+
+
+def test_k410_an_anonymous_client_is_let_in_as_a_null_session_or_not_at_all() -> None:
+    ticket, (key,) = issue(client=Principal.parse("WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"))
+    named, _ = issue(key=key.key)
+    ours = credentials(key=key.key)
+
+    def accept(token: bytes | None, flags: int) -> int:
+        out = room()
+        legs = sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, token or b"")), flags, 0, sspi.CtxtHandle(), out
+        )
+        return legs[1] & sspi.ASC_RET_NULL_SESSION
+
+    with refused(sspi.SEC_E_LOGON_DENIED):
+        accept(purekrb.Initiator(ticket).step(), ASC)
+    assert accept(purekrb.Initiator(ticket).step(), ASC | sspi.ASC_REQ_ALLOW_NULL_SESSION)
+    for flags in (ASC, ASC | sspi.ASC_REQ_ALLOW_NULL_SESSION):
+        assert not accept(purekrb.Initiator(named).step(), flags)
+
+
 def test_sizes_are_zero_for_what_was_not_asked_for() -> None:
     for asked, signature, trailer in (
         (sspi.ISC_REQ_MUTUAL_AUTH, 0, 0),

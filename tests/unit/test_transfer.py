@@ -26,6 +26,7 @@ from purekrb import (
     KerberosError,
     PacError,
     PrfKey,
+    Principal,
     SequenceError,
     UnsupportedError,
     crypto,
@@ -35,6 +36,7 @@ from purekrb.messages.ap import AuthorizationDataEntry
 from support.contexts import ALL, FixedClock, acceptor, flipped, pair
 from support.pac import assemble, buffers, element, established, now, sign
 from support.tickets import ALICE, issue
+from support.values import replace
 
 KEY = bytes(range(32))
 NOTHING = AuthorizationDataEntry(1, b"0\0")  # an empty AD-IF-RELEVANT
@@ -209,6 +211,37 @@ def test_a_pac_that_was_not_believed_is_not_believed_after_the_journey() -> None
             _ = theirs.identity
 
 
+def test_k411_all_names_of_the_key_come_along() -> None:
+    ticket, keys = issue()
+    other = Principal.parse("host/web.example.test@EXAMPLE.TEST")
+    keys.append(replace(keys[0], principal=other))
+    theirs = acceptor(keys)
+    theirs.step(Initiator(ticket, send_client_target=True).step())
+    names, target = theirs.acceptor_names, theirs.client_target
+    assert names == (keys[0].principal, other)
+    theirs = moved(theirs)
+    assert (theirs.acceptor, theirs.acceptor_names, theirs.client_target) == (names[0], names, target)
+    blob = theirs.export_context(KEY)
+    with pytest.raises(DecodeError, match="who the service is"):
+        Acceptor.import_context(altered(blob, acceptor_names=[]), KEY)
+
+
+@pytest.mark.parametrize("flags", [0, TicketFlags.ANONYMOUS], ids=["named", "anonymous"])
+def test_k410_whether_the_client_is_anonymous_comes_along(flags: int) -> None:
+    ticket, keys = issue(flags=flags)
+    theirs = acceptor(keys, accept_anonymous=True)
+    theirs.step(Initiator(ticket).step())
+    for _ in range(2):
+        theirs = moved(theirs)
+        assert theirs.anonymous is bool(flags)
+
+
+def test_k418_whether_the_client_is_of_another_realm_comes_along() -> None:
+    theirs = pair(client=Principal.parse("Administrator@OTHER.TEST"))[1]
+    assert moved(theirs).identity.foreign
+    assert not moved(pair()[1]).identity.foreign
+
+
 # --- time
 
 
@@ -221,6 +254,33 @@ def test_expiry_is_enforced_after_the_journey_too() -> None:
     options = {"enforce_expiry": False}
     for context in pair(initiator=options, accept=options):
         assert moved(context, clock=later).wrap(b"")
+
+
+def test_k424_an_exported_context_is_not_imported_after_it_has_expired() -> None:
+    clock = FixedClock()
+    expired = FixedClock(clock.moment + timedelta(hours=10, seconds=1))
+    options = {"clock": clock}
+    for context in pair(initiator=options, accept=options):
+        end, blob = context.endtime, context.export_context(KEY)
+        with pytest.raises(ContextExpiredError, match="authenticate again"):
+            type(context).import_context(blob, KEY, clock=expired)
+        assert type(context).import_context(blob, KEY, clock=FixedClock(end)).established
+    # Whoever does not have expiry enforced says so where the context is made, and takes care of it.
+    unlimited = {"enforce_expiry": False}
+    for context in pair(initiator=unlimited, accept=unlimited):
+        assert moved(context, clock=expired).established
+
+
+def test_k424_a_context_whose_ticket_has_a_time_offset_expires_by_our_clock() -> None:
+    ticket, _ = issue()
+    ahead = replace(ticket, time_offset=timedelta(hours=1))
+    clock = FixedClock(ticket.starttime)
+    ours = Initiator(ahead, clock=clock, flags=Flag.CONF)
+    ours.step()
+    blob = ours.export_context(KEY)
+    with pytest.raises(ContextExpiredError):
+        Initiator.import_context(blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=59)))
+    assert Initiator.import_context(blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=61))).established
 
 
 def test_a_ticket_without_end_comes_along() -> None:
@@ -315,7 +375,7 @@ ANYTHING = (None, True, -1, 5, 1.5, 2**64, "text", [], [5], [["alice"], 5, 1], {
 #: What fields may be, of these: a number, a truth, text (why a PAC was not believed), an empty list, nothing.
 FITTING: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("flags", "send_seq", "receive_seq", "seen"), (5,)),
-    **dict.fromkeys(("acceptor_subkey", "channel_bound"), (True,)),
+    **dict.fromkeys(("acceptor_subkey", "anonymous", "channel_bound"), (True,)),
     **dict.fromkeys(("relevant", "authorization_data"), ([],)),
     **dict.fromkeys(("expires", "delegated"), (None,)),
     "identity": ("text",),

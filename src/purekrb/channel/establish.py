@@ -133,6 +133,8 @@ class AcceptorOptions(TypedDict, total=False):
     clock_skew: float
     permitted_etypes: tuple[int, ...]
     accept_delegation: bool
+    accept_anonymous: bool
+    require_client_target: bool
 
 
 def context_factory(keytab: ServiceKeys, options: AcceptorOptions) -> Callable[[], Acceptor]:

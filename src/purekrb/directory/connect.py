@@ -122,6 +122,7 @@ def bind_starter(
             mechanism=_CONTEXTS[mechanism],
             channel_bindings=bindings,
             permitted_etypes=client.config.permitted_etypes,
+            send_client_target=True,
         )
         _log.debug("bind as %s to %s: %s, %s", credential.principal, ticket.service, mechanism, layer.name)
         return mechanism, MECHANISMS[mechanism](context, layer)

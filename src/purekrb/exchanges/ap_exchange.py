@@ -8,7 +8,8 @@ No clock and no randomness: both come in as arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import hmac
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -17,7 +18,12 @@ from purekrb import crypto
 from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
-from purekrb.exchanges.authorization_data import check_critical, read_relevant, wrap_if_relevant
+from purekrb.exchanges.authorization_data import (
+    check_critical,
+    read_client_target,
+    read_relevant,
+    wrap_if_relevant,
+)
 from purekrb.exchanges.timestamps import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import (
@@ -57,6 +63,8 @@ log = Log("purekrb.ap")
 PVNO = 5
 #: Opened tickets that one service key keeps; the oldest leaves.
 _MAX_OPENED = 256
+#: Service keys that are tried on one ticket, so that junk costs no decryption for each key of a large keytab.
+MAX_TRIES = 16
 #: Tickets up to this size in bytes are taken apart once, however often they are presented.
 _MAX_KNOWN = 8192
 #: As plain numbers: enum arithmetic costs a microsecond each time.
@@ -64,6 +72,9 @@ _AP_REQ, _AP_REP = int(MessageType.AP_REQ), int(MessageType.AP_REP)
 _AUTHENTICATOR, _AP_REP_PART = int(KeyUsage.AP_REQ_AUTHENTICATOR), int(KeyUsage.AP_REP_ENC_PART)
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
 _INVALID, _TRANSITED_CHECKED = int(TicketFlags.INVALID), int(TicketFlags.TRANSITED_POLICY_CHECKED)
+_ANONYMOUS = int(TicketFlags.ANONYMOUS)
+#: The name of clients that have none, and the realm of those that do not tell theirs either. Source: RFC 8062 3.
+_ANONYMOUS_NAME, _ANONYMOUS_REALM = ("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS"
 
 
 class ServiceKey(Protocol):
@@ -94,9 +105,10 @@ class SentApReq:
 class AcceptedApReq:
     """A verified AP-REQ: whose it is, for which service, and what it agreed on.
 
-    `service` is the principal of `key`, which decrypted the ticket, never the ticket's cleartext name. `sent` is when
-    the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC 4537), () where it sent
-    none. `relevant` holds the authenticator's authorization data.
+    `service` is one of `names`, all principals of `key`, which decrypted the ticket; the ticket's cleartext name has no
+    say in it. `sent` is when the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC
+    4537), () where it sent none. `relevant` holds the authenticator's authorization data. `anonymous` tells that the
+    KDC does not say who the client is.
     """
 
     client: Principal
@@ -109,14 +121,17 @@ class AcceptedApReq:
     etypes: tuple[int, ...]
     relevant: tuple[AuthorizationDataEntry, ...]
     replay_tag: bytes
+    names: tuple[Principal, ...]
+    anonymous: bool
 
 
 @record
 class OpenedTicket:
-    """A ticket's encrypted part, and the client that it names."""
+    """A ticket's encrypted part, the client that it names, and whether that is anonymous."""
 
     part: EncTicketPart
     client: Principal
+    anonymous: bool
 
     @property
     def key(self) -> EncryptionKey:
@@ -132,17 +147,20 @@ def build_ap_req(
     seq_number: int,
     mutual: bool,
     etypes: tuple[int, ...],
+    client_target: bool,
     now: datetime,
     random: RandomBytes,
 ) -> SentApReq:
-    """Return an AP-REQ that presents `ticket`. Source: RFC 4120 3.2.2, RFC 4537.
+    """Return an AP-REQ that presents `ticket`. Source: RFC 4120 3.2.2, RFC 4537, MS-KILE 3.2.5.8.
 
     `now` is the KDC's time (aware UTC, with microseconds), unique to this authenticator. `etypes` are the session key
-    etypes that the acceptor may choose its subkey from.
+    etypes that the acceptor may choose its subkey from. With `client_target` the authenticator names the service.
     """
     cusec = now.microsecond
     ctime = now - cusec * MICROSECOND  # a quarter of the time that `replace` takes
-    client, authorization_data = ticket.client, _offer(etypes) if mutual else None
+    client, service = ticket.client, ticket.service
+    target = f"{'/'.join(service.components)}@{service.realm}" if client_target else None  # nothing is quoted
+    authorization_data = _authorization_data(etypes if mutual else None, target)
     # The fields of messages by their order, as in the ASN.1: by name, making one takes twice as long.
     authenticator = Authenticator(
         PVNO, client.realm, client.name, cksum, cusec, ctime, subkey, seq_number, authorization_data
@@ -170,12 +188,16 @@ def accept_ap_req(
     clock_skew: timedelta,
     now: datetime,
     peer_address: HostAddress | None = None,
+    accept_anonymous: bool = False,
+    require_client_target: bool = False,
 ) -> AcceptedApReq:
-    """Return what a genuine AP-REQ says. Source: RFC 4120 3.2.3.
+    """Return what a genuine AP-REQ says. Source: RFC 4120 3.2.3, RFC 8062, MS-KILE 3.2.5.8.
 
-    `service` limits which of `keys` count (an empty realm matches any); None takes all. All checks of the section are
-    made but the replay cache's, which comes last: call `remember_authenticator` when nothing else can fail. Raises
-    ApError with the KRB-ERROR code that fits, DecodeError for a message that is not well-formed.
+    `service` limits which of `keys` count (an empty realm matches any); None takes all. Of several names of one key the
+    service is the first that `keys` have; with `require_client_target` the one that the client says, encrypted, that it
+    asked for. All checks of the section are made but the replay cache's, which comes last: call
+    `remember_authenticator` when nothing else can fail. Raises ApError with the KRB-ERROR code that fits, DecodeError
+    for a message that is not well-formed, ProtocolError for a malformed client target.
     """
     request = _decode_ap_req(message)
     ticket = _known_ticket(request.ticket) if len(request.ticket) <= _MAX_KNOWN else Ticket.decode(request.ticket)
@@ -185,7 +207,7 @@ def accept_ap_req(
         raise _refuse(
             ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
         )
-    entry, opened = _decrypt_ticket(ticket, keys, service, permitted_etypes)
+    entry, opened, names = _decrypt_ticket(ticket, keys, service, permitted_etypes)
     enc_ticket = opened.part
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
@@ -210,21 +232,27 @@ def accept_ap_req(
     except ProtocolError as error:
         raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
     relevant, etypes = read_relevant(authenticator.authorization_data)
+    if opened.anonymous and not accept_anonymous:
+        raise _refuse(
+            ErrorCode.KDC_ERR_POLICY,
+            "the client is anonymous: pass accept_anonymous=True if whoever does not say who it is may come in",
+        )
+    ours = names if service is None else tuple([name for name in names if _matches(service, name)])
+    chosen = _targeted(ours, read_client_target(relevant)) if require_client_target else ours[0]
     if log.on():
         log.debug(
             "AP-REQ verified: client %s, ticket for %s kvno %d %s, session key %s",
             opened.client,
-            entry.principal,
+            chosen,
             entry.kvno,
             etype_name(entry.key.etype),
             etype_name(session_key.etype),
         )
-    # The tag is that of the ciphertext alone. No name: where several share a key, as those of one account do, the
-    # ticket's cleartext name, which anybody can rewrite, decides whose entry is tried first.
+    # The tag is that of the ciphertext alone: no name, of which one key may have several.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
         opened.client,
-        entry.principal,
+        chosen,
         entry.key,
         enc_ticket,
         authenticator,
@@ -233,6 +261,8 @@ def accept_ap_req(
         etypes,
         relevant,
         tag,
+        names,
+        opened.anonymous,
     )
 
 
@@ -300,10 +330,18 @@ def verify_third_leg(message: bytes, session_key: EncryptionKey, *, service_seq_
     log.debug("the client's AP-REP verified: it returns our sequence number, so the client is there now")
 
 
-@lru_cache(maxsize=16)
-def _offer(etypes: tuple[int, ...]) -> tuple[AuthorizationDataEntry, ...]:
-    offer = AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
-    return (wrap_if_relevant(offer),)
+@lru_cache(maxsize=64)
+def _authorization_data(
+    etypes: tuple[int, ...] | None, target: str | None
+) -> tuple[AuthorizationDataEntry, ...] | None:
+    """Return an authenticator's authorization data: what acceptors need not know, in one AD-IF-RELEVANT."""
+    entries = []
+    if etypes is not None:
+        entries.append(AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode()))
+    if target is not None:
+        name = target.encode("utf-16-le", "surrogatepass")
+        entries.append(AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, name))
+    return (wrap_if_relevant(*entries),) if entries else None
 
 
 def _encode_ap_rep(part: EncApRepPart, key: EncryptionKey, random: RandomBytes) -> bytes:
@@ -362,12 +400,13 @@ def _same_kvno(wanted: int, held: int) -> bool:
 
 def _decrypt_ticket(
     ticket: Ticket, keys: ServiceKeys, service: Principal | None, permitted: tuple[int, ...]
-) -> tuple[ServiceKey, OpenedTicket]:
-    """Return the service key that decrypts the ticket, and the opened ticket.
+) -> tuple[ServiceKey, OpenedTicket, tuple[Principal, ...]]:
+    """Return the service key that decrypts the ticket, the opened ticket, and all principals that have that key.
 
     Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
-    accounts with several names) the other keys that this acceptor answers for.
+    accounts with several names) the other keys that this acceptor answers for; MAX_TRIES different keys in all.
     """
+    held = list(keys)
     etype, kvno, cipher = ticket.enc_part.etype, ticket.enc_part.kvno, ticket.enc_part.cipher
     if log.on():
         log.debug(
@@ -375,33 +414,74 @@ def _decrypt_ticket(
             ticket.sname.principal(ticket.realm),
             etype_name(etype),
             kvno,
-            len(_answered_for(keys, service)),
+            len(_answered_for(held, service)),
         )
     if etype not in permitted:
         raise _not_permitted(etype, permitted, "the ticket")
-    candidates = [
-        entry for entry in keys if entry.key.etype == etype and (service is None or _matches(service, entry.principal))
-    ]
-    if len(candidates) > 1:
-        candidates.sort(key=_by_likelihood(ticket))
-    for entry in candidates:
+    fitting = [entry for entry in held if entry.key.etype == etype]
+    candidates = fitting if service is None else _answered_for(fitting, service)
+    for entry in candidates if len(candidates) == 1 else _likeliest(ticket, candidates):
         try:
-            return entry, _open_ticket(entry.key, cipher)
+            opened = _open_ticket(entry.key, cipher)
         except IntegrityError:
             log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
-    raise _why_no_key(ticket, keys, service)
+        else:
+            return entry, opened, (entry.principal,) if len(fitting) == 1 else _names_of(entry, fitting)
+    raise _why_no_key(ticket, held, service)
 
 
-def _answered_for(keys: ServiceKeys, service: Principal | None) -> list[ServiceKey]:
-    return [entry for entry in keys if service is None or _matches(service, entry.principal)]
+def _answered_for(keys: list[ServiceKey], service: Principal | None) -> list[ServiceKey]:
+    return keys if service is None else [entry for entry in keys if _matches(service, entry.principal)]
 
 
-def _by_likelihood(ticket: Ticket) -> Callable[[ServiceKey], tuple[bool, bool, int]]:
-    name, kvno = ticket.sname.principal(ticket.realm), ticket.enc_part.kvno
-    return lambda entry: (
-        entry.principal != name,
-        kvno is not None and not _same_kvno(kvno, entry.kvno),
-        -entry.kvno,
+def _likeliest(ticket: Ticket, candidates: list[ServiceKey]) -> Iterator[ServiceKey]:
+    """Yield the entries to try, the likeliest first, each key once, and of MAX_TRIES keys at most."""
+    components, realm = ticket.sname.components, ticket.realm
+    named: list[ServiceKey] = []
+    others: list[ServiceKey] = []
+    for entry in candidates:
+        principal = entry.principal
+        (named if principal.components == components and principal.realm == realm else others).append(entry)
+    tried: list[EncryptionKey] = []
+    for entries in (named, others):
+        entries.sort(key=_by_kvno(ticket.enc_part.kvno))
+        for entry in entries:
+            if entry.key in tried:
+                continue
+            if len(tried) == MAX_TRIES:
+                log.debug("%d keys were tried, the others are not", MAX_TRIES)
+                return
+            tried.append(entry.key)
+            yield entry
+
+
+def _by_kvno(wanted: int | None) -> Callable[[ServiceKey], tuple[bool, int]]:
+    return lambda entry: (wanted is not None and not _same_kvno(wanted, entry.kvno), -entry.kvno)
+
+
+def _names_of(found: ServiceKey, fitting: list[ServiceKey]) -> tuple[Principal, ...]:
+    """Return the principals that have the key, in the order of the keytab: nothing proves which one was asked for."""
+    # Not by `==`, which copies both keys each time: a keytab may be large.
+    ours = found.key._contents or b""
+    return tuple(
+        dict.fromkeys([entry.principal for entry in fitting if hmac.compare_digest(entry.key._contents or b"", ours)])
+    )
+
+
+def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
+    """Return the one of `names` that the client asked for: with or without realm, in any case, as in a directory."""
+    if target is None:
+        raise _refuse(
+            ErrorCode.KDC_ERR_POLICY, "the client does not say which service it asked for, which this acceptor requires"
+        )
+    wanted = target.casefold()
+    for name in names:
+        text = "/".join(name.components).casefold()
+        if wanted in (text, f"{text}@{name.realm.casefold()}"):
+            return name
+    raise _refuse(
+        ErrorCode.KRB_AP_ERR_NOT_US,
+        f"the client asked for {target!r}, this acceptor is {' or '.join(map(str, names[:10]))}",
     )
 
 
@@ -420,7 +500,7 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
-        opened = OpenedTicket(part, part.cname.principal(part.crealm))
+        opened = OpenedTicket(part, part.cname.principal(part.crealm), _is_anonymous(part))
         if len(key._opened) >= _MAX_OPENED:
             for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
                 key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself
@@ -428,15 +508,25 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     return opened
 
 
-def _why_no_key(ticket: Ticket, keys: ServiceKeys, service: Principal | None) -> ApError:
+def _is_anonymous(part: EncTicketPart) -> bool:
+    """Return whether the KDC does not say who the client is: by the flag, the name or the realm. Source: RFC 8062 3."""
+    return bool(part.flags & _ANONYMOUS) or part.cname.components == _ANONYMOUS_NAME or part.crealm == _ANONYMOUS_REALM
+
+
+def _why_no_key(ticket: Ticket, keys: list[ServiceKey], service: Principal | None) -> ApError:
     name, ours = ticket.sname.principal(ticket.realm), _answered_for(keys, service)
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
     named = [entry for entry in ours if entry.principal == name]
     if not named:
         if service is not None and (ours or any(entry.principal == name for entry in keys)):
             return _refuse(ErrorCode.KRB_AP_ERR_NOT_US, f"the ticket is for {name}, this acceptor is {service}")
-        what = f"for {service}" if service is not None else f"that decrypts a ticket for {name}"
-        return _refuse(ErrorCode.KRB_AP_ERR_NOKEY, f"the keytab has no key {what}: export one with that name")
+        if service is not None:
+            what = f"no key for {service}"
+        elif sum(entry.key.etype == etype for entry in ours) > MAX_TRIES:
+            what = f"no key of {name}, and none of the {MAX_TRIES} likeliest others decrypts the ticket"
+        else:
+            what = f"no key that decrypts a ticket for {name}"
+        return _refuse(ErrorCode.KRB_AP_ERR_NOKEY, f"the keytab has {what}: export one with that name")
     held = sorted({entry.kvno for entry in named})
     if kvno is not None and not any(_same_kvno(kvno, number) for number in held):
         stale = "the keytab is older: export it again" if kvno > max(held) else "the client's ticket is older: renew it"
@@ -488,9 +578,7 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
     if enc_part.etype != session_key.etype:
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
     try:
-        authenticator = Authenticator.decode(
-            crypto.decrypt(session_key, _AUTHENTICATOR, enc_part.cipher)
-        )
+        authenticator = Authenticator.decode(crypto.decrypt(session_key, _AUTHENTICATOR, enc_part.cipher))
     except IntegrityError:
         raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None
     if authenticator.authenticator_vno != PVNO:

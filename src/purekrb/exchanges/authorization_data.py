@@ -9,7 +9,14 @@ from purekrb.constants import KERB_AP_OPTIONS_CBT, AuthDataType
 from purekrb.errors import DecodeError, ProtocolError
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EtypeList
 
-__all__ = ["check_critical", "is_bindings_aware", "read_relevant", "relevant_entries", "wrap_if_relevant"]
+__all__ = [
+    "check_critical",
+    "is_bindings_aware",
+    "read_client_target",
+    "read_relevant",
+    "relevant_entries",
+    "wrap_if_relevant",
+]
 
 #: Elements that an application server may meet outside AD-IF-RELEVANT without having to refuse the ticket.
 _KNOWN = frozenset(
@@ -68,6 +75,23 @@ def is_bindings_aware(relevant: tuple[AuthorizationDataEntry, ...]) -> bool:
     if len(options) > 1 or len(options[0]) != 4:
         raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
     return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
+
+
+def read_client_target(relevant: tuple[AuthorizationDataEntry, ...]) -> str | None:
+    """Return the name of the service that the client says it asked for, None where it says nothing. MS-KILE 3.2.5.8.
+
+    Raises ProtocolError for a malformed or repeated element.
+    """
+    names = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
+    if not names:
+        return None
+    try:
+        (name,) = names
+        return name.decode("utf-16-le")
+    except ValueError:  # of more than one, as of bytes that are no text
+        raise ProtocolError(
+            "the client's target occurs once and is UTF-16", got=[len(name) for name in names]
+        ) from None
 
 
 def relevant_entries(

@@ -31,6 +31,7 @@ class ClientIdentity:
     """Who the client is. `principal` is always known; the rest is the PAC's, and None or () where that is silent.
 
     has_pac     whether the ticket holds a PAC; it is then verified. Tickets of KDCs without a directory have none
+    foreign     whether the client is of another realm than the service: the names are then that realm's word alone
     user_sid    the account's SID as text, S-1-5-21-...: what rights should be tied to, since names can be taken over
     group_sids  the SIDs of its groups, the primary one first, without those that only deny
     domain, name  NetBIOS name of its domain and name of the account, as in DOMAIN\\name; a computer's ends in `$`
@@ -48,19 +49,39 @@ class ClientIdentity:
     full_name: str | None = None
     upn: str | None = None
     dns_domain: str | None = None
+    foreign: bool = False
 
     def __str__(self) -> str:
-        """DOMAIN\\name where the PAC tells both, else the principal."""
-        return f"{self.domain}\\{self.name}" if self.domain and self.name else str(self.principal)
+        """DOMAIN\\name where the PAC tells both and the domain is that of the client's realm, else the principal.
+
+        The service's KDC passes on the names of a PAC that another realm's KDC made, which may choose any. So for a
+        client of another realm this is always the principal.
+        """
+        return f"{self.domain}\\{self.name}" if self.name and self._is_of_its_realm() else str(self.principal)
+
+    def _is_of_its_realm(self) -> bool:
+        realm = self.principal.realm.casefold()
+        if not self.domain or self.foreign:
+            return False
+        if self.dns_domain:
+            return self.dns_domain.casefold() == realm
+        # A NetBIOS name has at most 15 characters; by default they are the first of the DNS name.
+        return self.domain.casefold() == realm.partition(".")[0][:15]
 
 
-def client_identity(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> ClientIdentity:
-    """Return who the client of a ticket is; the arguments are those of `verified_pac`. Raises PacError."""
+def client_identity(
+    ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False, realm: str | None = None
+) -> ClientIdentity:
+    """Return who the client of a ticket is; `ticket`, `service_key` and `required` are those of `verified_pac`.
+
+    `realm` is the service's; without it the client counts as one of the same realm. Raises PacError.
+    """
     client = ticket.cname.principal(ticket.crealm)
+    foreign = realm is not None and client.realm != realm
     pac = verified_pac(ticket, service_key, required=required)
     if pac is None:
         log.debug("the ticket of %s holds no PAC: its SIDs are unknown", client)
-        return ClientIdentity(client)
+        return ClientIdentity(client, foreign=foreign)
     log.debug("the PAC of %s is verified", client)
     logon_info, upn_info = pac.buffer(PacBuffer.LOGON_INFO), pac.buffer(PacBuffer.UPN_DNS_INFO)
     requester = pac.buffer(PacBuffer.REQUESTER_SID)
@@ -80,6 +101,7 @@ def client_identity(ticket: EncTicketPart, service_key: EncryptionKey, *, requir
         full_name=None if logon is None else logon.full_name,
         upn=None if names is None else names.upn,
         dns_domain=None if names is None else names.dns_domain,
+        foreign=foreign,
     )
 
 

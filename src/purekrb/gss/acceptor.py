@@ -13,7 +13,6 @@ from purekrb.constants import (
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
-    AuthDataType,
     ChecksumType,
     EncryptionType,
     ErrorCode,
@@ -30,7 +29,7 @@ from purekrb.exchanges.ap_exchange import (
     remember_authenticator,
     verify_third_leg,
 )
-from purekrb.exchanges.authorization_data import is_bindings_aware
+from purekrb.exchanges.authorization_data import is_bindings_aware, read_client_target
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import SecurityContext
@@ -65,9 +64,12 @@ _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 class Acceptor(SecurityContext):
     """The service's side of one context. `keytab` is a Keytab or any iterable of its entries.
 
-    `service` (a principal, or its text) limits the context to that name; without it every key counts. The acceptor's
-    identity is that of the key which decrypted the ticket. `require` names the flags without which no context comes
-    about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
+    `service` (a principal, or its text) limits the context to the keys of that name; without it every key counts. The
+    acceptor is the principal of the key that decrypted the ticket. Where several names share that key, as those of one
+    account do, `acceptor` is the first of them in the keytab that fits `service`, whichever the client asked for: with
+    `require_client_target` it must say so, encrypted, and for such a name. `require` names the flags without which no
+    context comes about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
+    Clients without a name (RFC 8062) are refused unless `accept_anonymous`.
     `channel_bindings` are compared when the client sends some; with `require_channel_bindings` it must.
     `peer_address` is checked against a ticket's addresses. `require_pac` refuses clients without a PAC that both the
     service's key and the KDC have signed. With `accept_delegation` false a delegated credential is neither read nor
@@ -80,6 +82,9 @@ class Acceptor(SecurityContext):
     _delegated: Credential | None = None
     _bound = False
     _accepted: AcceptedApReq | None = None
+    # The same, where it comes from another process:
+    _acceptor_names: tuple[Principal, ...] = ()
+    _anonymous = False
     _relevant: tuple[AuthorizationDataEntry, ...] = ()
     _authorization_data: tuple[AuthorizationDataEntry, ...] = ()
     _identity: ClientIdentity | PacError | None = None
@@ -101,6 +106,8 @@ class Acceptor(SecurityContext):
         peer_address: HostAddress | None = None,
         require_pac: bool = False,
         accept_delegation: bool = True,
+        accept_anonymous: bool = False,
+        require_client_target: bool = False,
         enforce_expiry: bool = True,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
@@ -117,6 +124,8 @@ class Acceptor(SecurityContext):
         self._peer_address = peer_address
         self._require_pac = require_pac
         self._accept_delegation = accept_delegation
+        self._accept_anonymous = accept_anonymous
+        self._require_target = require_client_target
 
     @property
     def identity(self) -> ClientIdentity:
@@ -145,17 +154,35 @@ class Acceptor(SecurityContext):
         return self._bound
 
     @property
-    def client_target(self) -> str | None:
-        """The SPN that a Windows client says it asked for (AD-type 144), or None; the client's word, not the KDC's."""
+    def acceptor_names(self) -> tuple[Principal, ...]:
+        """All principals of the keytab that have the key which decrypted the ticket, in its order; one is `acceptor`.
+
+        The key proves no more than that the client asked for one of them, or for another name of the same account.
+        """
         self._established()
-        names = [entry.ad_data for entry in self._relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
-        return names[0].decode("utf-16-le", "replace") if names else None
+        return self._acceptor_names if self._accepted is None else self._accepted.names
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the KDC does not say who the client is: only with `accept_anonymous`. Source: RFC 8062."""
+        self._established()
+        return self._anonymous if self._accepted is None else self._accepted.anonymous
+
+    @property
+    def client_target(self) -> str | None:
+        """The service that the client says it asked for, as in HTTP/web.ad.test@AD.TEST, or None (AD-type 144).
+
+        The client's word, not the KDC's, but nobody on the way can change it: it is in the encrypted authenticator.
+        Raises ProtocolError where it is no UTF-16, or there twice. Source: MS-KILE 3.2.5.8.
+        """
+        self._established()
+        return read_client_target(self._relevant if self._accepted is None else self._accepted.relevant)
 
     @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
         """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
         self._established()
-        return self._authorization_data
+        return self._authorization_data if self._accepted is None else self._accepted.ticket.authorization_data or ()
 
     def _also_exported(self) -> dict[str, Any]:
         identity: ClientIdentity | PacError
@@ -164,9 +191,11 @@ class Acceptor(SecurityContext):
         except PacError as error:
             identity = error
         return {
+            "acceptor_names": self.acceptor_names,
+            "anonymous": self.anonymous,
             "channel_bound": self._bound,
-            "relevant": self._relevant,
-            "authorization_data": self._authorization_data,
+            "relevant": self._relevant if self._accepted is None else self._accepted.relevant,
+            "authorization_data": self.authorization_data,
             "identity": identity,
             "delegated": self._delegated and self._delegated.ccache,
         }
@@ -174,7 +203,10 @@ class Acceptor(SecurityContext):
     def _restore(self, state: ContextState) -> None:
         if state.identity is None:
             raise DecodeError("the exported context does not say who the client is: purekrb did not make it")
+        if not state.acceptor_names:
+            raise DecodeError("the exported context does not say who the service is: purekrb did not make it")
         super()._restore(state)
+        self._acceptor_names, self._anonymous = state.acceptor_names, state.anonymous
         self._bound, self._identity = state.channel_bound, state.identity
         self._relevant, self._authorization_data = state.relevant, state.authorization_data
         self._delegated = None if state.delegated is None else _credential(state.delegated)
@@ -220,6 +252,8 @@ class Acceptor(SecurityContext):
             clock_skew=self._clock_skew,
             now=moment,
             peer_address=self._peer_address,
+            accept_anonymous=self._accept_anonymous,
+            require_client_target=self._require_target,
         )
         ticket, subkey = accepted.ticket, accepted.authenticator.subkey
         if subkey is not None:
@@ -242,7 +276,6 @@ class Acceptor(SecurityContext):
             log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
-        self._relevant, self._authorization_data = accepted.relevant, ticket.authorization_data or ()
         self._initiator_name, self._acceptor_name = accepted.client, accepted.service
         self._starttime = ticket.starttime or ticket.authtime
         self._endtime = ticket.endtime
@@ -354,4 +387,4 @@ def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
     from purekrb.exchanges.identity import client_identity  # only who asks for the PAC pays for its decoder
 
-    return client_identity(accepted.ticket, accepted.key, required=required)
+    return client_identity(accepted.ticket, accepted.key, required=required, realm=accepted.service.realm)

@@ -203,7 +203,7 @@ class SecurityContext:
 
     @property
     def acceptor(self) -> Principal:
-        """The service's principal: at the acceptor, that of the key which decrypted the ticket."""
+        """The service's principal: at the acceptor, one of the key which decrypted the ticket."""
         self._established()
         return self._known(self._acceptor_name)
 
@@ -360,13 +360,20 @@ class SecurityContext:
         """Return the established context that `export_context` returned as `blob`, encrypted with `key`.
 
         Raises DecodeError for what is no exported context, IntegrityError for another key and altered bytes,
-        UnsupportedError for the form of another version, ContextError for a context of the other side.
+        UnsupportedError for the form of another version, ContextError for a context of the other side,
+        ContextExpiredError for one that has expired.
         """
         from purekrb.gss import transfer
 
         state = transfer.open_state(_bytes(blob), key)
         if state.role != cls._role:
             raise ContextError(f"this is the context of an {state.role}: import it as such")
+        if state.expires is not None and clock() > state.expires:
+            for expired in (state.key, state.initiator_key):
+                expired.wipe()
+            raise ContextExpiredError(
+                f"the exported context expired at {state.expires:%Y-%m-%d %H:%M:%SZ}: authenticate again"
+            )
         context = cls.__new__(cls)
         SecurityContext.__init__(
             context,

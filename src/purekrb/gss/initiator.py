@@ -41,7 +41,8 @@ class Initiator(SecurityContext):
     `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
     was decrypted and its ctime and cusec equal what was sent; DCE_STYLE implies it. DELEG hands `forwarded_tgt` to the
     service, and only if the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism`
-    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. `clock` and
+    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. With
+    `send_client_target` the service is told, encrypted, by which name it was asked for, as Windows does. `clock` and
     `random` are for replaying recordings; a clock given here must not return the same time twice.
     """
 
@@ -61,12 +62,14 @@ class Initiator(SecurityContext):
         forwarded_tgt: ServiceTicket | None = None,
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
         enforce_expiry: bool = True,
+        send_client_target: bool = False,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
+        self._send_target = send_client_target
         self._initiator_name = service_ticket.client
         self._acceptor_name = service_ticket.service
         self._starttime = service_ticket.starttime or service_ticket.authtime
@@ -139,6 +142,7 @@ class Initiator(SecurityContext):
             seq_number=seq_number,
             mutual=bool(flags & _MUTUAL),
             etypes=_own_first(etype, self._permitted_etypes),
+            client_target=self._send_target,
             now=moment,
             random=random,
         )

@@ -56,6 +56,8 @@ class ContextState:
     starttime: datetime
     endtime: datetime
     expires: datetime | None
+    acceptor_names: tuple[Principal, ...] = ()
+    anonymous: bool = False
     channel_bound: bool = False
     relevant: tuple[AuthorizationDataEntry, ...] = ()
     authorization_data: tuple[AuthorizationDataEntry, ...] = ()
@@ -111,8 +113,10 @@ def _plain(value: Any) -> Any:
         return [value.components, value.realm, int(value.name_type)]
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, AuthorizationDataEntry):
+        return [value.ad_type, value.ad_data.hex()]
     if isinstance(value, tuple):
-        return [[entry.ad_type, entry.ad_data.hex()] for entry in value]
+        return [_plain(member) for member in value]
     if isinstance(value, ClientIdentity):
         return asdict(value) | {"principal": _plain(value.principal)}
     if isinstance(value, PacError):
@@ -167,6 +171,10 @@ def _principal(value: Any) -> Principal:
     return Principal(_texts(value[0]), _text(value[1]), _integer(value[2]))
 
 
+def _principals(value: Any) -> tuple[Principal, ...]:
+    return tuple(map(_principal, _list(value)))
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, _list(value)))
 
@@ -182,7 +190,12 @@ def _ccache(value: Any) -> CCache:
 
 
 #: How the fields of an identity are read that are not text or None.
-_READ_IDENTITY: dict[str, Callable[[Any], Any]] = {"principal": _principal, "has_pac": _truth, "group_sids": _texts}
+_READ_IDENTITY: dict[str, Callable[[Any], Any]] = {
+    "principal": _principal,
+    "has_pac": _truth,
+    "foreign": _truth,
+    "group_sids": _texts,
+}
 #: How each field is read from what JSON holds.
 _READ: dict[str, Callable[[Any], Any]] = {
     "role": _text,
@@ -198,6 +211,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "starttime": _time,
     "endtime": _time,
     "expires": _or_none(_time),
+    "acceptor_names": _principals,
+    "anonymous": _truth,
     "channel_bound": _truth,
     "relevant": _entries,
     "authorization_data": _entries,

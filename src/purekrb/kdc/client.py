@@ -217,6 +217,7 @@ class _Exchanges:
             channel_bindings=channel_bindings,
             forwarded_tgt=forwarded,
             permitted_etypes=self.config.permitted_etypes,
+            send_client_target=True,
         )
 
 

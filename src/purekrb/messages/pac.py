@@ -31,7 +31,7 @@ SIGNATURE_SIZES = {
     ChecksumType.HMAC_SHA384_192_AES256: 24,
     ChecksumType.HMAC_MD5: 16,
 }
-_RODC_ID = 2  # bytes that may follow a signature: which read-only DC made it
+_RODC_ID = 2  # bytes that may follow a signature
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
 
 
@@ -50,10 +50,14 @@ class PacBuffer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PacSignature:
-    """PAC_SIGNATURE_DATA: a checksum type and the checksum. Source: MS-PAC 2.8."""
+    """PAC_SIGNATURE_DATA: a checksum type, the checksum, and which read-only DC made it. Source: MS-PAC 2.8.
+
+    `rodc_identifier` (16 bits, little-endian behind the checksum) is None where no read-only domain controller did.
+    """
 
     cksumtype: int
     signature: bytes
+    rodc_identifier: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +105,19 @@ class Pac:
         size = SIGNATURE_SIZES.get(cksumtype)  # type: ignore[call-overload]
         if size is None or len(data) - 4 not in (size, size + _RODC_ID):
             raise PacError(f"PAC buffer {kind.name} holds no signature: checksum type {cksumtype}, {len(data)} bytes")
-        return PacSignature(cksumtype, data[4 : 4 + size])
+        identifier = data[4 + size :]
+        return PacSignature(cksumtype, data[4 : 4 + size], int.from_bytes(identifier, "little") if identifier else None)
 
     def signed_data(self) -> bytes:
-        """Return what the server signature covers: all, with the bytes of both signatures zero. MS-PAC 2.8.1."""
+        """Return what the server signature covers: all, with both signatures zero but for their types. MS-PAC 2.8.4.
+
+        Zero is what follows a signature as well, the identifier of a read-only domain controller: so Windows makes it.
+        """
         data = bytearray(self.data)
         for kind in (PacBuffer.SERVER_CHECKSUM, PacBuffer.KDC_CHECKSUM):
-            found = self.signature(kind)
-            if found is not None:
-                start = self.buffers[kind][0] + 4
-                data[start : start + len(found.signature)] = bytes(len(found.signature))
+            if self.signature(kind) is not None:
+                start, size = self.buffers[kind]
+                data[start + 4 : start + size] = bytes(size - 4)
         return bytes(data)
 
 

@@ -38,7 +38,8 @@ def returned_flags(context: SecurityContext) -> int:
     """Return the ISC_RET_ or ASC_RET_ flags of an established context."""
     flags = context.flags
     initiator = isinstance(context, Initiator)
-    return sum(isc if initiator else asc for flag, isc, asc in FLAGS if flags & flag)
+    anonymous = c.ASC_RET_NULL_SESSION if isinstance(context, Acceptor) and context.anonymous else 0
+    return anonymous | sum(isc if initiator else asc for flag, isc, asc in FLAGS if flags & flag)
 
 
 def query(context: SecurityContext, attribute: int, target: str) -> Any:
@@ -84,7 +85,10 @@ def _target_information(context: SecurityContext, target: str) -> str:
 def _client_specified_target(context: SecurityContext, _target: str) -> str:
     if not isinstance(context, Acceptor):
         raise RefusedError(c.SEC_E_UNSUPPORTED_FUNCTION, "CLIENT_SPECIFIED_TARGET is for services to ask")
-    return context.client_target or _spn(context)
+    said = context.client_target
+    if said is None:  # no other name in its place: whoever asks wants the client's word
+        raise RefusedError(c.SEC_E_TARGET_UNKNOWN, "the client did not say which service it asked for")
+    return said.removesuffix(f"@{context.acceptor.realm}")  # an SPN has no realm
 
 
 _ATTRIBUTES: dict[int, Callable[[SecurityContext, str], Any]] = {

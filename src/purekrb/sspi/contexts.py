@@ -20,6 +20,7 @@ from purekrb.sspi.buffers import SecBuffer, SecBufferDesc, buffers_of, channel_b
 from purekrb.sspi.constants import (
     ASC_REQ_ALLOCATE_MEMORY,
     ASC_REQ_ALLOW_MISSING_BINDINGS,
+    ASC_REQ_ALLOW_NULL_SESSION,
     ASC_REQ_DELEGATE,
     ASC_REQ_EXTENDED_ERROR,
     ASC_REQ_MUTUAL_AUTH,
@@ -272,7 +273,8 @@ def AcceptSecurityContext(
     As `InitializeSecurityContext`, but the client's token is in `inputs` from the first call on; without one, Negotiate
     says what it has. ASC_REQ_MUTUAL_AUTH refuses clients that do not ask for the service's proof; ASC_REQ_DELEGATE
     takes what they delegate; with channel bindings in `inputs` the client must have the same, unless
-    ASC_REQ_ALLOW_MISSING_BINDINGS lets it have none. Other flags are wishes: what came of them is in what is returned.
+    ASC_REQ_ALLOW_MISSING_BINDINGS lets it have none; clients without a name are refused unless
+    ASC_REQ_ALLOW_NULL_SESSION lets them in. Other flags are wishes: what came of them is in what is returned.
     A PAC in the client's ticket has to be genuine. With ASC_REQ_EXTENDED_ERROR `outputs` may hold, after a failure, a
     token that tells the client why: a KRB-ERROR, or the rejection of a negotiation.
     """
@@ -295,6 +297,7 @@ def AcceptSecurityContext(
             channel_bindings=bindings,
             require_channel_bindings=bindings is not None and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
             accept_delegation=bool(context_req & ASC_REQ_DELEGATE),
+            accept_anonymous=bool(context_req & ASC_REQ_ALLOW_NULL_SESSION),
             permitted_etypes=DEFAULT_ETYPES if config is None else config.permitted_etypes,
         )
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -49,11 +49,13 @@ from purekrb.messages.kdc import (
     MethodData,
     PaData,
     PaEncTsEnc,
+    PaPacRequest,
     TgsRep,
     TgsReq,
 )
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
+from purekrb.testing.pac import Domain, pac_in, with_pac
 
 __all__ = ["Account", "Kdc"]
 
@@ -142,11 +144,13 @@ class _Grant:
     caddr: tuple[HostAddress, ...] | None
     transited: TransitedEncoding = _NOT_TRANSITED
     authorization_data: tuple[AuthorizationDataEntry, ...] | None = None
+    pac: Mapping[int, bytes] | None = None
 
 
 class Kdc:
     """A KDC of one realm. `accounts` is keyed by name; what is changed there counts from the next request on.
 
+    With a `domain` its tickets hold PACs, as those of a domain controller.
     `clock` and `random` are the only sources of time and randomness; `clock_offset` is added to the time.
     """
 
@@ -166,6 +170,7 @@ class Kdc:
         self.clock_offset = timedelta(0)
         self.accounts: dict[PrincipalName, Account] = {}
         self.aliases: dict[PrincipalName, PrincipalName] = {}
+        self.domain: Domain | None = None
         #: Realms that this one trusts, by name.
         self.trusted: dict[str, Kdc] = {}
         self._clock = clock
@@ -262,6 +267,8 @@ class Kdc:
             client.name if body.kdc_options & KdcOptions.CANONICALIZE else body.cname or client.name,
             lifetimes=(client.lifetime, service.lifetime),
         )
+        if self.domain is not None and _wants_pac(req.padata):
+            grant = replace(grant, pac=self.domain.buffers(grant.cname, grant.authtime))
         reply_key = _key_of(client, etype)
         encrypted_padata: tuple[PaData, ...] | None = None
         if _find(req.padata, PaDataType.ENC_PA_REP) is not None:
@@ -345,6 +352,7 @@ class Kdc:
             grant,
             transited=self._transited(tgt, header),
             authorization_data=_authorization_data(tgt, authenticator, body),
+            pac=pac_in(tgt.authorization_data),
         )
         if options & KdcOptions.RENEW:
             # The new ticket lives as long as the old one did. RFC 4120 3.3.3.
@@ -542,6 +550,16 @@ class Kdc:
             caddr=grant.caddr,
             authorization_data=grant.authorization_data,
         )
+        if grant.pac is not None:
+            kdc = self.accounts[self.tgs]
+            inside = with_pac(
+                inside,
+                grant.pac,
+                ticket_key,
+                _key_of(kdc, kdc.etypes[0]),
+                rodc=self.domain.rodc if self.domain else None,
+                signs_ticket=service.name.components[0] != self.tgs.components[0],
+            )
         enc_part = self._encrypt(ticket_key, KeyUsage.TICKET, inside.encode(), service.kvno)
         logger.debug(
             "ticket for %s to %s@%s: %s kvno %d, session key %s, until %s",
@@ -579,6 +597,12 @@ class Kdc:
 
 def _find(padata: Iterable[PaData] | None, padata_type: int) -> PaData | None:
     return next((pa for pa in padata or () if pa.padata_type == padata_type), None)
+
+
+def _wants_pac(padata: Iterable[PaData] | None) -> bool:
+    """Return whether the client wants a PAC: unless it says no. Source: MS-KILE 2.2.3."""
+    request = _find(padata, PaDataType.PAC_REQUEST)
+    return request is None or PaPacRequest.decode(request.padata_value).include_pac
 
 
 def _key_of(account: Account, etype: int) -> EncryptionKey:

@@ -22,8 +22,10 @@ from purekrb.errors import TransportError
 from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
+from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 from purekrb.testing.kdc import Account, Kdc
+from purekrb.testing.pac import Domain
 
 __all__ = ["Realm"]
 
@@ -54,6 +56,9 @@ class Realm:
     `etypes` are those of the ticket-granting service and of accounts that name none; RC4 only when listed. `lifetime`
     and `renewable_lifetime` are the most that tickets get, in seconds. `clock_offset` (seconds, may be changed later)
     makes a KDC whose clock is off. Replies larger than `udp_limit` bytes do not go over UDP (RESPONSE_TOO_BIG).
+    With `domain_sid` ("S-1-5-21-...") tickets hold a PAC, as those of a domain controller: accounts get SIDs of that
+    domain, and are members of its Domain Users. `rodc_identifier` (1 to 65535) makes it a read-only one's, which signs
+    with its identifier.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Realm:
         clock_offset: float = 0.0,
         udp_limit: int = 4096,
         port: int = 0,
+        domain_sid: str | None = None,
+        rodc_identifier: int | None = None,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
@@ -81,6 +88,10 @@ class Realm:
             clock=clock,
             random=random,
         )
+        if rodc_identifier is not None and (domain_sid is None or not 0 < rodc_identifier < 1 << 16):
+            raise ValueError(f"rodc_identifier is 1 to 65535, with a domain_sid; got {rodc_identifier}, {domain_sid}")
+        if domain_sid is not None:
+            self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
         self.clock_offset = clock_offset
         self._port = port
         self._trusted: dict[str, Realm] = {}

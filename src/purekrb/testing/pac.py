@@ -1,0 +1,174 @@
+"""The PACs of the embedded KDC: what a domain controller would say of a realm's users. FOR TESTS AND DEMOS ONLY.
+
+Source: MS-PAC 2; `purekrb.messages.pac` reads them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from purekrb import crypto, records
+from purekrb.constants import AuthDataType, ChecksumType, KeyUsage
+from purekrb.exchanges.authorization_data import relevant_entries, wrap_if_relevant
+from purekrb.keys import EncryptionKey
+from purekrb.messages.ap import AuthorizationDataEntry, EncTicketPart
+from purekrb.messages.pac import SIGNATURE_SIZES, Pac, PacBuffer
+from purekrb.names import PrincipalName
+from purekrb.sid import Sid
+
+__all__ = ["Domain", "pac_in", "with_pac"]
+
+#: The buffers that are signatures, which each KDC makes anew.
+_SIGNATURES = (
+    PacBuffer.SERVER_CHECKSUM,
+    PacBuffer.KDC_CHECKSUM,
+    PacBuffer.TICKET_CHECKSUM,
+    PacBuffer.FULL_CHECKSUM,
+)
+_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
+_NEVER = (1 << 63) - 1
+_DOMAIN_USERS = 513
+#: SE_GROUP_MANDATORY, ENABLED_BY_DEFAULT, ENABLED; and USER_NORMAL_ACCOUNT. Source: MS-PAC 2.2.1, MS-SAMR 2.2.1.12.
+_ENABLED, _NORMAL_ACCOUNT = 7, 0x10
+#: What accounts are numbered from, in the order in which they first get a ticket.
+_FIRST_RID = 1104
+
+
+@dataclass(slots=True)
+class Domain:
+    """The domain that a realm is. `rodc` (1 to 65535) identifies its KDC, where that is a read-only domain controller.
+
+    Every account is a member of Domain Users alone.
+    """
+
+    realm: str
+    sid: Sid
+    rodc: int | None = None
+    _rids: dict[PrincipalName, int] = field(default_factory=dict)
+
+    def buffers(self, client: PrincipalName, authtime: datetime) -> dict[int, bytes]:
+        """Return what a PAC says of a client, by the types of its buffers; no signatures."""
+        rid = self._rids.setdefault(client, _FIRST_RID + len(self._rids))
+        name = "/".join(client.components)
+        account = Sid(self.sid.authority, (*self.sid.sub_authorities, rid)).encode()
+        return {
+            PacBuffer.LOGON_INFO: self._logon_info(name, rid, authtime),
+            PacBuffer.CLIENT_INFO: struct.pack("<Q", _filetime(authtime)) + _counted(name),
+            PacBuffer.UPN_DNS_INFO: _upn_dns_info(f"{name}@{self.realm.lower()}", self.realm, name, account),
+            PacBuffer.REQUESTER_SID: account,
+        }
+
+    def _logon_info(self, name: str, rid: int, authtime: datetime) -> bytes:
+        """Return KERB_VALIDATION_INFO in NDR. Source: MS-PAC 2.5, C706 14."""
+        fixed, pointed = bytearray(), bytearray()
+
+        def pointer(data: bytes) -> bytes:
+            pointed.extend(data + bytes(-len(data) % 4))
+            return struct.pack("<I", 0x20000 + len(pointed))  # any number that is not zero
+
+        def text(value: str) -> bytes:
+            data = value.encode("utf-16-le")
+            characters = len(data) // 2
+            head = struct.pack("<HH", len(data), len(data))
+            return head + pointer(struct.pack("<III", characters, 0, characters) + data)
+
+        fixed += struct.pack("<6Q", _filetime(authtime), _NEVER, _NEVER, 0, 0, _NEVER)
+        fixed += b"".join(map(text, (name, name, "", "", "", "")))
+        fixed += struct.pack("<HHIII", 0, 0, rid, _DOMAIN_USERS, 1)
+        fixed += pointer(struct.pack("<III", 1, _DOMAIN_USERS, _ENABLED))
+        fixed += bytes(4 + 16)  # UserFlags, UserSessionKey
+        fixed += text("KDC") + text(self.realm.partition(".")[0][:15])
+        fixed += pointer(struct.pack("<I", len(self.sid.sub_authorities)) + self.sid.encode())
+        fixed += struct.pack("<IIII", 0, 0, _NORMAL_ACCOUNT, 0) + bytes(2 * 8 + 2 * 4)
+        fixed += bytes(5 * 4)  # no further SIDs, no groups of a resource domain
+        body = struct.pack("<I", 0x20000) + fixed + pointed
+        body += bytes(-len(body) % 8)
+        return b"\x01\x10\x08\x00" + b"\xcc" * 4 + struct.pack("<II", len(body), 0) + body
+
+
+def pac_in(entries: tuple[AuthorizationDataEntry, ...] | None) -> dict[int, bytes] | None:
+    """Return the buffers of a ticket's PAC by their types, but for the signatures; None where there is no PAC."""
+    for entry in relevant_entries(entries):
+        if entry.ad_type == AuthDataType.WIN2K_PAC:
+            pac = Pac.decode(entry.ad_data)
+            found = {kind: pac.data[start : start + size] for kind, (start, size) in pac.buffers.items()}
+            return {kind: data for kind, data in found.items() if kind not in _SIGNATURES}
+    return None
+
+
+def with_pac(
+    ticket: EncTicketPart,
+    buffers: Mapping[int, bytes],
+    service_key: EncryptionKey,
+    kdc_key: EncryptionKey,
+    *,
+    rodc: int | None,
+    signs_ticket: bool,
+) -> EncTicketPart:
+    """Return `ticket` with a PAC of these buffers, signed, in place of any other. Source: MS-PAC 2.8.
+
+    `signs_ticket` adds the signatures of the ticket and of the PAC as a whole, which tickets for the KDC do not have.
+    """
+    others = tuple(entry for entry in ticket.authorization_data or () if pac_in((entry,)) is None)
+
+    def holding(pac: bytes) -> EncTicketPart:
+        first = wrap_if_relevant(AuthorizationDataEntry(AuthDataType.WIN2K_PAC, pac))
+        return records.replace(ticket, authorization_data=(first, *others))
+
+    tail = b"" if rodc is None else rodc.to_bytes(2, "little")
+
+    def signature(key: EncryptionKey, mac: bytes | None = None) -> bytes:
+        """Return PAC_SIGNATURE_DATA; without `mac`, all zeros but for the type, as what comes later is signed."""
+        kind = crypto.profile_of(key.etype).checksum_type
+        zeros = bytes(SIGNATURE_SIZES[ChecksumType(kind)] + len(tail))
+        return struct.pack("<i", kind) + (zeros if mac is None else mac + tail)
+
+    def mac(key: EncryptionKey, data: bytes) -> bytes:
+        return crypto.checksum(key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, data)
+
+    parts = {
+        **buffers,
+        PacBuffer.SERVER_CHECKSUM: signature(service_key),
+        PacBuffer.KDC_CHECKSUM: signature(kdc_key),
+    }
+    if signs_ticket:
+        parts[PacBuffer.TICKET_CHECKSUM] = signature(kdc_key, mac(kdc_key, holding(b"\0").encode()))
+        parts[PacBuffer.FULL_CHECKSUM] = signature(kdc_key)
+        parts[PacBuffer.FULL_CHECKSUM] = signature(kdc_key, mac(kdc_key, _assembled(parts)))
+    server = mac(service_key, _assembled(parts))
+    parts[PacBuffer.SERVER_CHECKSUM] = signature(service_key, server)
+    parts[PacBuffer.KDC_CHECKSUM] = signature(kdc_key, mac(kdc_key, server))
+    return holding(_assembled(parts))
+
+
+def _assembled(parts: Mapping[int, bytes]) -> bytes:
+    """Return the PAC of these buffers. Source: MS-PAC 2.3, 2.4."""
+    table, body = struct.pack("<II", len(parts), 0), b""
+    start = len(table) + 16 * len(parts)
+    for kind, data in parts.items():
+        table += struct.pack("<IIQ", kind, len(data), start + len(body))
+        body += data + bytes(-len(data) % 8)
+    return table + body
+
+
+def _upn_dns_info(upn: str, dns: str, sam: str, sid: bytes) -> bytes:
+    """Return UPN_DNS_INFO in its extended form; the UPN is made up. Source: MS-PAC 2.10."""
+    pieces = (upn.encode("utf-16-le"), dns.encode("utf-16-le"), sam.encode("utf-16-le"), sid)
+    at, places, data = 24, [], b""
+    for piece in pieces:
+        places += [len(piece), at + len(data)]
+        data += piece + bytes(-len(piece) % 8)
+    return struct.pack("<HHHHIHHHH", *places[:4], 1 | 2, *places[4:]) + bytes(4) + data
+
+
+def _counted(text: str) -> bytes:
+    data = text.encode("utf-16-le")
+    return struct.pack("<H", len(data)) + data
+
+
+def _filetime(moment: datetime) -> int:
+    """Return `moment` as 100 ns since 1601."""
+    return int((moment - _FILETIME_EPOCH).total_seconds()) * 10_000_000
