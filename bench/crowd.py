@@ -23,7 +23,7 @@ from bench.lab import Lab
 from bench.timing import Row
 from bench.worker import ROOT
 from purekrb import Initiator, aio
-from purekrb.channel.framing import FrameReader, encode_frame
+from purekrb.channel.framing import encode_frame, frame_reader
 from purekrb.gss.context import MAX_TOKEN
 
 __all__ = ["rows"]
@@ -67,7 +67,7 @@ def _burst(lab: Lab, address: tuple[str, int]) -> tuple[float, list[float]]:
         client.setblocking(False)
         client.send(token)
         sockets.append(client)
-        selector.register(client, selectors.EVENT_READ, (initiator, FrameReader(MAX_TOKEN), start))
+        selector.register(client, selectors.EVENT_READ, (initiator, frame_reader(MAX_TOKEN), start))
     while len(latencies) < CLIENTS:
         for key, _ in selector.select(30):
             initiator, reader, start = key.data

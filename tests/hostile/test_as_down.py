@@ -29,8 +29,9 @@ from purekrb.errors import (
 )
 from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, MAX_REFERRALS, MAX_REQUESTS, AsOptions, as_exchange
 from purekrb.exchanges.runner import run
-from purekrb.kdc import aio_transport, transport
-from purekrb.kdc.attempts import in_thread
+from purekrb.io import asyncio as io_asyncio
+from purekrb.io import blocking as io_blocking
+from purekrb.io.steps import in_thread
 from purekrb.kdc.client import AsyncKdcClient
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import Checksum
@@ -535,7 +536,7 @@ def test_k406_the_loop_of_asyncio_goes_on_while_a_key_is_derived(slow: Realm, na
         assert credential.passed > 2
 
 
-@pytest.mark.parametrize("drive", [transport.drive, lambda steps: asyncio.run(aio_transport.drive(steps))])
+@pytest.mark.parametrize("drive", [io_blocking.drive, lambda steps: asyncio.run(io_asyncio.drive(steps))])
 def test_k406_nothing_is_started_after_the_deadline(drive: Callable[[Any], Any]) -> None:
     started = threading.Event()
     with pytest.raises(TransportTimeoutError, match="too late"):

@@ -18,11 +18,12 @@ import pytest
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError, UnsupportedError
-from purekrb.kdc import aio_transport, attempts, transport
+from purekrb.kdc import udp
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
+from support import asking
 from support.kdc_stubs import (
     DnsStub,
     TcpStub,
@@ -65,12 +66,12 @@ def locator_of(kdcs: tuple[str, ...], options: dict[str, Any]) -> Locator:
 
 def blocking(*kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **options: Any) -> bytes:
     locator = locator_of(kdcs, options)
-    return transport.send(locator, REALM, message, time.monotonic() + timeout)
+    return asking.send(locator, REALM, message, time.monotonic() + timeout)
 
 
 def with_asyncio(*kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **options: Any) -> bytes:
     locator = locator_of(kdcs, options)
-    return asyncio.run(aio_transport.send(locator, REALM, message, time.monotonic() + timeout))
+    return asyncio.run(asking.send_async(locator, REALM, message, time.monotonic() + timeout))
 
 
 @pytest.fixture(params=[blocking, with_asyncio], ids=["blocking", "asyncio"])
@@ -331,7 +332,7 @@ def test_k252_udp_garbage_alone_ends_at_the_deadline(send: Send) -> None:
 
 
 def test_k253_a_lost_datagram_is_sent_again(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "RESEND", 0.1)
+    monkeypatch.setattr(udp, "RESEND", 0.1)
 
     def lose_first(stub: UdpStub, data: bytes, client: Any) -> None:
         if len(stub.received) > 1:
@@ -351,7 +352,7 @@ def test_k253_all_datagrams_lost_goes_over_tcp(send: Send) -> None:
 
 
 def test_k253_no_more_datagrams_than_max_retries(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "RESEND", 0.05)
+    monkeypatch.setattr(udp, "RESEND", 0.05)
     with UdpStub(silent_udp) as kdc:
         with pytest.raises(TransportTimeoutError):
             send(kdc.url, timeout=0.5, max_retries=2)
@@ -618,7 +619,7 @@ def test_k261_failures_leave_no_descriptor_behind(send: Send) -> None:
 def test_k261_a_cancelled_task_leaves_no_descriptor_behind() -> None:
     async def cancel() -> None:
         locator = Locator(Config(realms={REALM: [kdc.url, other.url]}))
-        task = asyncio.create_task(aio_transport.send(locator, REALM, REQUEST, time.monotonic() + 60))
+        task = asyncio.create_task(asking.send_async(locator, REALM, REQUEST, time.monotonic() + 60))
         await asyncio.sleep(1.0)
         before = descriptors()
         task.cancel()
@@ -694,7 +695,7 @@ def test_an_event_loop_that_cannot_watch_sockets_works_too() -> None:
         loop = LoopWithoutReadiness()
         with contextlib.closing(loop):
             return loop.run_until_complete(
-                aio_transport.send(locator_of(kdcs, {}), REALM, REQUEST, time.monotonic() + timeout)
+                asking.send_async(locator_of(kdcs, {}), REALM, REQUEST, time.monotonic() + timeout)
             )
 
     with TcpStub(answer) as tcp, UdpStub(answer_udp) as udp, TcpStub(silent) as mute:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purekrb import Config, ConfigError, DecodeError
-from purekrb.kdc.attempts import FrameReader
+from purekrb.io.framing import FrameReader
 from purekrb.kdc.config import KdcAddress, parse_duration, parse_etypes
+from purekrb.kdc.tcp import reply_reader
 
 _LINES = st.lists(
     st.sampled_from(
@@ -78,18 +79,23 @@ def test_any_value_is_read_or_refused(text: str) -> None:
     assert set(parse_etypes(text)) <= {17, 18, 19, 20, 23}
 
 
+def fed(reader: FrameReader, data: bytes) -> bytes | None:
+    reader.feed(data)
+    return reader.next_frame()
+
+
 @given(st.binary(min_size=1, max_size=300), st.lists(st.integers(0, 400)), st.binary(max_size=20))
 def test_a_framed_reply_is_the_same_however_it_is_cut(message: bytes, cuts: list[int], rest: bytes) -> None:
     stream = len(message).to_bytes(4, "big") + message + rest
-    reader = FrameReader()
-    replies = [reader.feed(stream[start:stop]) for start, stop in pairwise(sorted({0, *cuts, len(stream)}))]
+    reader = reply_reader()
+    replies = (fed(reader, stream[start:stop]) for start, stop in pairwise(sorted({0, *cuts, len(stream)})))
     assert next(reply for reply in replies if reply is not None) == message
 
 
 @given(st.integers(0, 0xFFFFFFFF).filter(lambda size: not 0 < size <= 1 << 20))
 def test_a_frame_of_a_size_that_no_reply_has_is_refused_at_its_fourth_byte(size: int) -> None:
-    reader = FrameReader()
+    reader = reply_reader()
     header = size.to_bytes(4, "big")
-    assert reader.feed(header[:3]) is None
+    assert fed(reader, header[:3]) is None
     with pytest.raises(DecodeError):
-        reader.feed(header[3:])
+        fed(reader, header[3:])

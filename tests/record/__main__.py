@@ -25,8 +25,8 @@ from typing import Any
 from purekrb import Acceptor, Credential, Flag, Initiator, KdcClient, Keytab, Principal, ServiceTicket
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.locate import Locator
-from purekrb.kdc.transport import send
 from support import gss_samples, mit, recordings
+from support.asking import send
 from support.gss_peer import GssPeer, PeerContext
 from support.gss_samples import ENCRYPTED, SEND_MIC, WRAPPED, GssServer, SampleService, run_gss_client
 from support.heimdal import start_heimdal_peer

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 from purekrb import Initiator, ServiceTicket
 from purekrb.channel import aio, blocking
 from purekrb.channel.establish import dial
-from purekrb.channel.framing import DEFAULT_MAX_FRAME, FrameReader, encode_frame
+from purekrb.channel.framing import DEFAULT_MAX_FRAME, encode_frame, frame_reader
 from purekrb.channel.stream import SealedStream
 from purekrb.gss.context import SecurityContext
-from purekrb.kdc import aio_transport, transport
+from purekrb.io import asyncio as io_asyncio
+from purekrb.io import blocking as io_blocking
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ def connect_blocking(
     **options: Any,
 ) -> blocking.Channel:
     stream = SealedStream(Initiator(ticket, **options), max_frame=max_frame)
-    return blocking.Channel(transport.drive(dial(address, stream, time.monotonic() + timeout)), stream)
+    return blocking.Channel(io_blocking.drive(dial(address, stream, time.monotonic() + timeout)), stream)
 
 
 async def connect_asyncio(
@@ -117,7 +118,7 @@ async def connect_asyncio(
     **options: Any,
 ) -> aio.Channel:
     stream = SealedStream(Initiator(ticket, **options), max_frame=max_frame)
-    return await aio.open_channel(await aio_transport.drive(dial(address, stream, time.monotonic() + timeout)), stream)
+    return await aio.open_channel(await io_asyncio.drive(dial(address, stream, time.monotonic() + timeout)), stream)
 
 
 class Side:
@@ -217,7 +218,7 @@ class RawClient:
     def __init__(self, address: tuple[str, int], ticket: ServiceTicket | None = None, **options: Any) -> None:
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.frames = FrameReader(DEFAULT_MAX_FRAME)
+        self.frames = frame_reader(DEFAULT_MAX_FRAME)
         if ticket is not None:
             self.context = Initiator(ticket, **options)
 
@@ -276,7 +277,7 @@ def raw_server(serve: Callable[[socket.socket], T]) -> Iterator[tuple[tuple[str,
 
 def read_frame(connection: socket.socket) -> bytes:
     """Return one frame from a plain socket."""
-    frames = FrameReader(DEFAULT_MAX_FRAME)
+    frames = frame_reader(DEFAULT_MAX_FRAME)
     while (frame := frames.next_frame()) is None:
         data = connection.recv(1)
         if not data:

@@ -24,7 +24,8 @@ def layers() -> list[list[str]]:
 
 LAYERS = layers()
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-CORE = {unit for layer in LAYERS[: next(n for n, layer in enumerate(LAYERS) if "gss" in layer) + 1] for unit in layer}
+_UP_TO_GSS = LAYERS[: next(n for n, layer in enumerate(LAYERS) if "gss" in layer) + 1]
+CORE = {unit for layer in _UP_TO_GSS for unit in layer} - {"io"}
 
 #: Modules that do I/O, tell the time, start threads or draw random numbers. The core takes all of that as arguments.
 FORBIDDEN_IN_CORE = {
@@ -212,6 +213,15 @@ def test_messages_know_no_cryptography_crypto_no_messages_and_gss_no_kdc() -> No
         for path in (p for p in FILES if unit_of(p) == unit):
             for module in own_modules(path, typing=True):
                 assert module.split("/")[0] != stranger, f"{name_of(path)} imports {module}"
+
+
+def test_io_knows_no_kerberos_and_the_core_uses_it_for_caches_alone() -> None:
+    for path in FILES:
+        modules = own_modules(path, typing=True)
+        if unit_of(path) == "io":
+            assert {module.split("/")[0] for module in modules} <= {"io", "errors"}, name_of(path)
+        elif unit_of(path) in CORE and not name_of(path).startswith("credentials/"):
+            assert not [module for module in modules if module.split("/")[0] == "io"], name_of(path)
 
 
 def test_nothing_imports_in_circles_not_even_lazily() -> None:

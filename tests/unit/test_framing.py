@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purekrb import DecodeError
-from purekrb.channel.framing import DEFAULT_MAX_FRAME, FrameReader, check_max_frame, encode_frame
+from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame, encode_frame, frame_reader
+from purekrb.io.framing import FrameReader
 
 LIMIT = 64
 
@@ -27,7 +28,7 @@ def test_a_body_of_zero_bytes_is_not_sent() -> None:
 
 
 def test_a_frame_of_zero_bytes_is_refused() -> None:
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     reader.feed(encode_frame(b"x") + b"\0\0\0\0")
     assert reader.next_frame() == b"x"
     with pytest.raises(DecodeError, match="announces 0 bytes"):
@@ -35,7 +36,7 @@ def test_a_frame_of_zero_bytes_is_refused() -> None:
 
 
 def test_a_frame_of_exactly_the_limit_is_read_and_one_more_byte_is_refused_before_it_arrives() -> None:
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     reader.feed(encode_frame(bytes(LIMIT)))
     assert reader.next_frame() == bytes(LIMIT)
     reader.feed((LIMIT + 1).to_bytes(4, "little"))
@@ -55,7 +56,7 @@ def test_a_frame_of_exactly_the_limit_is_read_and_one_more_byte_is_refused_befor
     ids=["http", "ssh", "tls", "ones", "smtp"],
 )
 def test_other_protocols_are_refused_at_their_first_bytes(banner: bytes) -> None:
-    reader = FrameReader(DEFAULT_MAX_FRAME)
+    reader = frame_reader(DEFAULT_MAX_FRAME)
     reader.feed(banner[:4])
     with pytest.raises(DecodeError, match="another protocol"):
         reader.next_frame()
@@ -63,7 +64,7 @@ def test_other_protocols_are_refused_at_their_first_bytes(banner: bytes) -> None
 
 def test_a_short_frame_is_not_returned_and_counts_as_pending() -> None:
     frame = encode_frame(b"hello")
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     for size in range(1, len(frame)):
         reader.feed(frame[size - 1 : size])
         assert reader.next_frame() is None
@@ -74,7 +75,7 @@ def test_a_short_frame_is_not_returned_and_counts_as_pending() -> None:
 
 
 def test_the_limit_can_change_between_two_frames_that_arrived_together() -> None:
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     reader.feed(encode_frame(b"token") + encode_frame(bytes(1000)))
     assert reader.next_frame() == b"token"
     reader.max_frame = 1000
@@ -93,7 +94,7 @@ def test_a_limit_must_leave_room_for_a_token_and_fit_into_the_length(max_frame: 
 @given(bodies=st.lists(st.binary(min_size=1, max_size=LIMIT)), data=st.data())
 def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(bodies: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(map(encode_frame, bodies))
-    reader, got = FrameReader(LIMIT), []
+    reader, got = frame_reader(LIMIT), []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
         reader.feed(stream[:size])
@@ -106,14 +107,14 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(bodies: list[
 @given(body=st.binary(min_size=1, max_size=LIMIT), data=st.data())
 def test_no_prefix_of_a_frame_gives_a_body(body: bytes, data: st.DataObject) -> None:
     frame = encode_frame(body)
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     reader.feed(frame[: data.draw(st.integers(0, len(frame) - 1))])
     assert reader.next_frame() is None
 
 
 @given(stream=st.binary(max_size=400))
 def test_any_bytes_give_frames_within_the_limit_or_a_decode_error(stream: bytes) -> None:
-    reader = FrameReader(LIMIT)
+    reader = frame_reader(LIMIT)
     reader.feed(stream)
     try:
         frames = read_all(reader)

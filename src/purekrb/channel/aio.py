@@ -29,7 +29,7 @@ from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
-from purekrb.kdc.aio_transport import drive
+from purekrb.io.asyncio import drive
 from purekrb.trace import Log
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
-from purekrb.kdc.attempts import Steps
-from purekrb.kdc.transport import drive
+from purekrb.io.blocking import drive
+from purekrb.io.steps import Steps
 from purekrb.trace import Log
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """From an address to an established stream: one source for blocking and asyncio, for clients and servers.
 
-`dial` and `handshake` are generators over non-blocking sockets, run by `drive` of kdc/transport.py or
-kdc/aio_transport.py; the blocking server runs many handshakes at once by itself.
+`dial` and `handshake` are generators over non-blocking sockets, run by `drive` of
+io/blocking.py or io/asyncio.py; the blocking server runs many handshakes at once by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, last_words
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
-from purekrb.kdc.attempts import Steps, Wait, aside
+from purekrb.io.steps import Steps, Wait, look_up
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def _connect(address: tuple[str, int], deadline: float) -> Steps[socket.socket]:
         infos = _resolve(host, port, socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         try:
-            infos = yield from aside(lambda: _resolve(host, port), deadline, time.monotonic, f"the addresses of {host}")
+            wanted = f"the addresses of {host}"
+            infos = yield from look_up(lambda: _resolve(host, port), deadline, time.monotonic, wanted)
         except (OSError, UnicodeError) as error:
             if isinstance(error, KerberosError):
                 raise

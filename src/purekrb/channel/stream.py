@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from purekrb.channel.framing import FrameReader, check_max_frame, encode_frame
+from purekrb.channel.framing import check_max_frame, encode_frame, frame_reader
 from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
 from purekrb.gss.context import MAX_TOKEN, SecurityContext
@@ -65,7 +65,7 @@ class SealedStream:
         self.closed = False
         self.peer_closed = False
         self._max_frame = check_max_frame(max_frame)
-        self._reader = FrameReader(MAX_TOKEN)
+        self._reader = frame_reader(MAX_TOKEN)
         self._rounds = 0
         self._max_message = 0
 

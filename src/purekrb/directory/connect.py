@@ -37,11 +37,11 @@ from purekrb.errors import (
 )
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
-from purekrb.kdc.attempts import aside
+from purekrb.io.blocking import drive
+from purekrb.io.steps import look_up
 from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
-from purekrb.kdc.transport import drive
 from purekrb.spn import target_principal
 from purekrb.trace import Log
 
@@ -205,7 +205,7 @@ class Connector:
     def _addresses(self, url: Url) -> list[str]:
         deadline = time.monotonic() + self._options.timeout
         find = partial(self._locator.addresses, url.host, url.port)
-        found = drive(aside(find, deadline, time.monotonic, f"the addresses of {url.host}"))
+        found = drive(look_up(find, deadline, time.monotonic, f"the addresses of {url.host}"))
         return [address.sockaddr[0] for address in found]
 
     def _tls(self, url: Url, target: Target) -> Tls | None:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from purekrb.channel.stream import MAX_ROUNDS
 from purekrb.constants import Flag
-from purekrb.errors import DecodeError, PolicyError, ProtocolError
+from purekrb.errors import PolicyError, ProtocolError
 from purekrb.gss.context import SecurityContext
+from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.trace import Log
 
 __all__ = ["MAX_BUFFER", "MECHANISMS", "Bind", "Layer", "Reply", "SecurityLayer", "context_flags"]
@@ -26,7 +27,6 @@ MAX_BUFFER = 0xFF_FFFF
 _MAX_SENT = 0x1_0000
 #: The smallest buffer that is worth sending: a token has up to 72 bytes besides the data.
 _MIN_SENT = 256
-_LENGTH_SIZE = 4
 
 
 class Layer(IntFlag):
@@ -63,21 +63,23 @@ class SecurityLayer:
         self.context = context
         self._sealed = sealed
         self._max_data = context.wrap_size_limit(max_send, sealed)
-        self._max_receive = max_receive
-        self._received = bytearray()
+        refusal = (
+            "a SASL buffer announces {length} bytes, expected 1 to {limit}: the server does not keep to the security "
+            "layer that was agreed on"
+        )
+        self._reader = FrameReader(max_receive, "big", refusal)
 
     @property
     def pending(self) -> int:
         """Bytes of a buffer that has not arrived completely."""
-        return len(self._received)
+        return self._reader.pending
 
     def wrap(self, data: bytes) -> bytes:
         """Return `data` in as many buffers as the peer's limit demands."""
-        tokens = (
-            self.context.wrap(data[start : start + self._max_data], self._sealed)
+        return b"".join(
+            encode_frame(self.context.wrap(data[start : start + self._max_data], self._sealed))
             for start in range(0, len(data), self._max_data)
         )
-        return b"".join(part for token in tokens for part in (len(token).to_bytes(_LENGTH_SIZE, "big"), token))
 
     def unwrap(self, data: bytes) -> bytes:
         """Take bytes from the connection, cut anywhere, and return the data of all buffers that are complete.
@@ -85,22 +87,10 @@ class SecurityLayer:
         Raises DecodeError for a length that was not agreed on; IntegrityError, SequenceError and so on for a forged
         token. After any error the connection must be closed.
         """
-        self._received += data
+        self._reader.feed(data)
         found = bytearray()
-        start = 0
-        while len(self._received) - start >= _LENGTH_SIZE:
-            body = start + _LENGTH_SIZE
-            length = int.from_bytes(self._received[start:body], "big")
-            if not 0 < length <= self._max_receive:
-                raise DecodeError(
-                    f"a SASL buffer announces {length} bytes, expected 1 to {self._max_receive}: the server does not "
-                    "keep to the security layer that was agreed on"
-                )
-            if len(self._received) < body + length:
-                break
-            found += self.context.unwrap(bytes(self._received[body : body + length]), self._sealed)
-            start = body + length
-        del self._received[:start]
+        while (token := self._reader.next_frame()) is not None:
+            found += self.context.unwrap(token, self._sealed)
         return bytes(found)
 
 

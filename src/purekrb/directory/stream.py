@@ -21,8 +21,8 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.kdc.attempts import Wait
-from purekrb.kdc.transport import wait_ready
+from purekrb.io.blocking import wait_ready
+from purekrb.io.steps import Wait
 from purekrb.trace import Log
 
 __all__ = ["MAX_MESSAGE", "MAX_RESPONSE", "MessageReader", "MessageSocket"]

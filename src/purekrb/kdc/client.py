@@ -25,10 +25,11 @@ from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import check_mechanism
 from purekrb.gss.initiator import Initiator
-from purekrb.kdc import transport
-from purekrb.kdc.attempts import Steps, ask, in_thread
+from purekrb.io import blocking
+from purekrb.io.steps import Steps, in_thread
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
+from purekrb.kdc.transport import ask
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
@@ -281,8 +282,8 @@ class KdcClient(_Exchanges):
         call = self._new_call()
         return run(
             call.exchange(make),
-            lambda request: transport.drive(call.ask(request)),
-            lambda derivation: transport.drive(call.derive(derivation)),
+            lambda request: blocking.drive(call.ask(request)),
+            lambda derivation: blocking.drive(call.derive(derivation)),
         )
 
 
@@ -316,13 +317,13 @@ class AsyncKdcClient(_Exchanges):
         return await self._run(lambda: self._forward_tgt(credential, addresses))
 
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
-        from purekrb.kdc import aio_transport  # imports asyncio, which who blocks does not need
+        from purekrb.io import asyncio  # a blocking caller does not need it
 
         call = self._new_call()
         return await run_async(
             call.exchange(make),
-            lambda request: aio_transport.drive(call.ask(request)),
-            lambda derivation: aio_transport.drive(call.derive(derivation)),
+            lambda request: asyncio.drive(call.ask(request)),
+            lambda derivation: asyncio.drive(call.derive(derivation)),
         )
 
 

@@ -1,6 +1,6 @@
 """Where the KDCs of a realm are: configured, else DNS SRV records; then every address of their names.
 
-Both lookups block, for as long as the system's resolver likes: attempts.py runs them aside. The realm itself is never
+Both lookups block, for as long as the system's resolver likes: transport.py runs them in a thread. The realm itself is never
 looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
 """
 

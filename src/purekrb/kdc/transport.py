@@ -1,55 +1,286 @@
-"""The blocking runner of attempts.py."""
+"""How a message gets to some KDC of a realm and the reply back, as steps for `drive` of io/.
+
+Attempts overlap: the next one starts when the last one failed or has been silent for a while, and the
+first answer wins. Nothing waits beyond the deadline. Source: RFC 4120 7.2.
+"""
 
 from __future__ import annotations
 
-import select
 import socket
-import time
-from collections.abc import Collection
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
 
-from purekrb.errors import TransportError
-from purekrb.kdc.attempts import Steps, Wait, ask
-from purekrb.kdc.locate import Locator
+from purekrb.constants import ErrorCode, MessageType
+from purekrb.errors import (
+    ConfigError,
+    DecodeError,
+    TransportError,
+    TransportTimeoutError,
+    UnsupportedError,
+)
+from purekrb.io.steps import Steps, ThreadCall, Wait, look_up
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate
+from purekrb.kdc.config import Config, KdcAddress
+from purekrb.kdc.locate import Locator, SocketAddress
+from purekrb.kdc.tcp import TcpAttempt
+from purekrb.kdc.udp import UdpAttempt
+from purekrb.messages.ap import KrbError
+from purekrb.records import replace
+from purekrb.trace import Log
 
-__all__ = ["drive", "send"]
+__all__ = ["TRANSPORTS", "Answer", "ask"]
 
-T = TypeVar("T")
+_log = Log("purekrb.kdc")
+
+#: By the name that `kdc = udp/host` gives it: begins an attempt, of (candidate, address, message, config, now).
+TRANSPORTS: dict[str, Callable[[Candidate, SocketAddress, bytes, Config, float], Attempt]] = {
+    "udp": UdpAttempt,
+    "tcp": TcpAttempt,
+}
+#: Seconds of silence after which the next KDC is asked as well.
+STAGGER = 0.8
+#: Attempts of one call, whatever the configuration and DNS name.
+MAX_ATTEMPTS = 64
+
+_KRB_ERROR = 0x60 | MessageType.KRB_ERROR
+#: The encoded fields error-code [6] that lead to another attempt.
+_OTHER_ATTEMPT = [
+    bytes((0xA6, 3, 0x02, 1, code))
+    for code in (ErrorCode.KDC_ERR_SVC_UNAVAILABLE, ErrorCode.KRB_ERR_RESPONSE_TOO_BIG)
+]
 
 
-def send(locator: Locator, realm: str, message: bytes, deadline: float) -> bytes:
-    """Return the reply of some KDC of `realm` to `message`; `deadline` is `time.monotonic`'s.
+class Answer(NamedTuple):
+    """A reply, and the KDC that gave it."""
 
-    Raises ConfigError, UnsupportedError, TransportError or TransportTimeoutError.
+    reply: bytes
+    kdc: KdcAddress
+
+
+def ask(
+    locator: Locator,
+    realm: str,
+    message: bytes,
+    deadline: float,
+    *,
+    clock: Callable[[], float],
+    primary: bool = False,
+) -> Steps[Answer]:
+    """Return the answer of some KDC of `realm` to `message`; `primary`: of a primary KDC only.
+
+    `deadline` and `clock` are `time.monotonic`'s. Raises ConfigError if no KDC is known, UnsupportedError if none can
+    be used, TransportError if none answers, TransportTimeoutError at the deadline. Closes every socket when it ends or
+    is closed.
     """
-    return drive(ask(locator, realm, message, deadline, clock=time.monotonic)).reply
-
-
-def drive(steps: Steps[T]) -> T:
-    """Return what `steps` returns, waiting wherever it asks for that."""
+    kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
+    if not kdcs and not primary and locator.config.dns_lookup_kdc:
+        kdcs = yield from look_up(lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}")
+    if not kdcs:
+        raise ConfigError(f"no KDC of realm {realm} is known: add kdc = host:port to it under [realms] in krb5.conf")
+    race = _Race(locator, realm, message, kdcs)
+    ready: Collection[socket.socket] = ()
     try:
-        wait = next(steps)
         while True:
-            wait = steps.send(wait_ready(wait))
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+            now = clock()
+            answer = race.step(ready, now)
+            if answer is not None:
+                return answer
+            if now >= deadline:
+                raise TransportTimeoutError(race.summary("answered before the deadline"))
+            ready = yield race.waits(deadline)
     finally:
-        steps.close()
+        race.close()
 
 
-def wait_ready(wait: Wait) -> Collection[socket.socket]:
-    """Return the sockets that are ready, waiting until one is or the time is over."""
-    seconds = max(wait.until - time.monotonic(), 0)
+class _Lookup(Attempt):
+    """The addresses of a KDC's name, on their way from the system's resolver."""
+
+    def __init__(self, candidate: Candidate, locator: Locator, now: float) -> None:
+        kdc = candidate.kdc
+        self._call = ThreadCall(lambda: locator.addresses(kdc.host, kdc.port))
+        super().__init__(candidate, self._call.socket, now)
+
+    def receive(self) -> list[SocketAddress]:
+        return self._call.result()
+
+
+def _error_code(reply: bytes) -> int | None:
+    """Return the code of a KRB-ERROR that leads to another attempt, None for what the exchange has to judge."""
+    if reply[0] != _KRB_ERROR or not any(field in reply for field in _OTHER_ATTEMPT):
+        return None  # most are PREAUTH_REQUIRED, which the exchange reads anyway
     try:
-        if not hasattr(select, "poll"):  # Windows, where a refused connection is neither readable nor writable
-            reading, writing, failed = select.select(wait.reading, wait.writing, wait.writing, seconds)
-            return {*reading, *writing, *failed}
-        poll = select.poll()  # it takes no descriptor and two system calls less than a selector
-        for sock in wait.reading:
-            poll.register(sock, select.POLLIN)
-        for sock in wait.writing:
-            poll.register(sock, select.POLLOUT)
-        ready = {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
-    except OSError as error:
-        raise TransportError(f"cannot wait for a KDC: {error.strerror}") from error
-    return [sock for sock in (*wait.reading, *wait.writing) if sock.fileno() in ready]
+        return KrbError.decode(reply).error_code
+    except DecodeError:
+        return None
+
+
+class _Race:
+    """The attempts of one `ask`: those planned, those under way, and why the others failed."""
+
+    def __init__(self, locator: Locator, realm: str, message: bytes, kdcs: Iterable[KdcAddress]) -> None:
+        self._locator = locator
+        self._config = locator.config
+        self._realm = realm
+        self._message = message
+        self._failures: list[str] = []
+        self._timed_out = False
+        self._addresses: dict[tuple[str, int], list[SocketAddress]] = {}
+        self._live: list[Attempt] = []
+        self._next_start = 0.0
+        self._attempts_left = MAX_ATTEMPTS
+        self._started: set[Candidate] = set()
+        self._plan = deque(self._planned(kdcs))
+
+    def _planned(self, kdcs: Iterable[KdcAddress]) -> list[Candidate]:
+        """Return the candidates in order: all KDCs over the preferred transport, then over the next one.
+
+        A KDC that names no transport has UDP and TCP. Source: RFC 4120 7.2.1; udp_preference_limit of krb5.conf(5).
+        """
+        small = len(self._message) <= self._config.udp_preference_limit
+        either = ("udp", "tcp") if small else ("tcp", "udp")
+        unsupported = [kdc for kdc in kdcs if kdc.transport and kdc.transport not in TRANSPORTS]
+        self._failures += [f"{kdc}: purekrb has no {kdc.transport} transport" for kdc in unsupported]
+        plan = [
+            Candidate(kdc, transport)
+            for transport in dict.fromkeys((*either, *TRANSPORTS))
+            for kdc in kdcs
+            if kdc.transport == transport or (not kdc.transport and transport in either)
+        ]
+        if not plan and unsupported:
+            raise UnsupportedError(
+                f"realm {self._realm} has only KDCs that purekrb cannot talk to "
+                f"({', '.join(map(str, unsupported))}): configure one with UDP or TCP"
+            )
+        return plan
+
+    def step(self, ready: Collection[socket.socket], now: float) -> Answer | None:
+        """Do all that can be done without waiting; return the answer if there is one."""
+        for attempt in [attempt for attempt in self._live if attempt.socket in ready]:
+            answer = self._receive(attempt, now)
+            if answer is not None:
+                return answer
+        for attempt in list(self._live):
+            self._tend(attempt, now)
+        while self._plan and (now >= self._next_start or not self._live) and self._attempts_left:
+            self._attempts_left -= 1
+            self._start(self._plan.popleft(), now)
+        if not self._live:
+            kind = TransportTimeoutError if self._timed_out else TransportError
+            raise kind(self.summary("could be reached"))
+        return None
+
+    def waits(self, deadline: float) -> Wait:
+        """Return what to wait for."""
+        until = [deadline, *(attempt.resend_at for attempt in self._live)]
+        if self._plan and self._attempts_left:
+            until.append(self._next_start)
+        if self._config.kdc_timeout is not None:
+            until += [attempt.started + self._config.kdc_timeout for attempt in self._live]
+        reading = [attempt.socket for attempt in self._live if not attempt.writing]
+        writing = [attempt.socket for attempt in self._live if attempt.writing]
+        return Wait(reading, writing, min(until))
+
+    def close(self) -> None:
+        for attempt in self._live:
+            attempt.close()
+        self._live.clear()
+
+    def summary(self, what: str) -> str:
+        """Return that no KDC did `what`, with each KDC and why."""
+        silent = [f"{attempt.candidate}: no answer" for attempt in self._live]
+        return (
+            f"no KDC of realm {self._realm} {what}: {'; '.join([*self._failures, *silent])}. "
+            "Check that a KDC runs there and that the network lets it through"
+        )
+
+    def _start(self, candidate: Candidate, now: float) -> None:
+        """Set `candidate` going; count it as failed if it does not go at once."""
+        try:
+            if candidate.address is None:
+                if not self._expand(candidate):
+                    self._live.append(_Lookup(candidate, self._locator, now))
+                    self._next_start = now + STAGGER
+                return
+            if candidate in self._started:
+                return
+            self._started.add(candidate)
+            begin = TRANSPORTS[candidate.transport]
+            attempt = begin(candidate, candidate.address, self._message, self._config, now)
+        except (OSError, AttemptError) as error:
+            self._fail(candidate, error, now)
+        else:
+            _log.debug("%s: sent %d bytes for %s", candidate, len(self._message), self._realm)
+            self._live.append(attempt)
+            self._next_start = now + STAGGER
+
+    def _expand(self, candidate: Candidate) -> bool:
+        """Replace a candidate by one for each address, if these are known without asking anyone."""
+        kdc = candidate.kdc
+        found = self._addresses.get((kdc.host, kdc.port))
+        if found is None:
+            try:
+                found = self._locator.addresses(kdc.host, kdc.port, numeric=True)
+            except TransportError:
+                return False
+            self._addresses[kdc.host, kdc.port] = found
+        self._plan.extendleft(Candidate(kdc, candidate.transport, address) for address in reversed(found))
+        return True
+
+    def _receive(self, attempt: Attempt, now: float) -> Answer | None:
+        try:
+            got = attempt.receive()
+            if got is None:
+                return None
+            if isinstance(got, list):
+                self._addresses[attempt.candidate.kdc.host, attempt.candidate.kdc.port] = got
+                self._end(attempt)
+                self._next_start = now
+                self._expand(attempt.candidate)
+                return None
+            code = _error_code(got)
+            if code == ErrorCode.KDC_ERR_SVC_UNAVAILABLE:
+                raise AttemptError("it says that its service is unavailable (KDC_ERR_SVC_UNAVAILABLE)")
+            if code == ErrorCode.KRB_ERR_RESPONSE_TOO_BIG:
+                self._switch_to_tcp(attempt.candidate)
+                raise AttemptError("its reply is too big for this transport (KRB_ERR_RESPONSE_TOO_BIG)")
+        except (OSError, DecodeError, AttemptError) as error:
+            if attempt.candidate.address is None:
+                self._addresses[attempt.candidate.kdc.host, attempt.candidate.kdc.port] = []  # do not ask again
+            self._end(attempt)
+            self._fail(attempt.candidate, error, now)
+            return None
+        _log.debug("%s: answered with %d bytes", attempt.candidate, len(got))
+        return Answer(got, attempt.candidate.kdc)
+
+    def _switch_to_tcp(self, candidate: Candidate) -> None:
+        """Plan TCP alone from now on, first to who said that its reply is too big; once for each address."""
+        if candidate.transport == "tcp":
+            return
+        over_tcp = replace(candidate, transport="tcp")
+        rest = [planned for planned in self._plan if planned.transport == "tcp" and planned != over_tcp]
+        self._plan = deque([over_tcp, *rest])
+
+    def _tend(self, attempt: Attempt, now: float) -> None:
+        """Give up an attempt that had its time, or send its datagram again when that is due."""
+        timeout = self._config.kdc_timeout
+        try:
+            if timeout is not None and now >= attempt.started + timeout:
+                self._timed_out = True
+                raise AttemptError(f"no answer within {timeout} s")
+            if now >= attempt.resend_at:
+                attempt.resend(now)
+        except (OSError, AttemptError) as error:
+            self._end(attempt)
+            self._fail(attempt.candidate, error, now)
+
+    def _fail(self, candidate: Candidate, error: Exception, now: float) -> None:
+        """Keep why `candidate` did not help; the next one need not wait."""
+        why = getattr(error, "strerror", None) or str(error)
+        _log.debug("%s: %s", candidate, why)
+        self._failures.append(f"{candidate}: {why}")
+        self._next_start = now
+
+    def _end(self, attempt: Attempt) -> None:
+        attempt.close()
+        self._live.remove(attempt)

@@ -18,7 +18,8 @@ from typing import cast
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType, ErrorCode
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
-from purekrb.errors import TransportError
+from purekrb.errors import DecodeError, TransportError
+from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
@@ -363,7 +364,7 @@ class _TcpConnection(asyncio.Protocol):
     def __init__(self, kdc: Kdc, connections: set[asyncio.Transport]) -> None:
         self._kdc = kdc
         self._connections = connections
-        self._received = bytearray()
+        self._reader = FrameReader(_MAX_REQUEST, "big", "the request has {length} bytes, at most {limit} are taken")
         self._unread_replies = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -383,7 +384,7 @@ class _TcpConnection(asyncio.Protocol):
         self._answer_next()
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
+        self._reader.feed(data)
         self._transport.pause_reading()  # until all that came is answered
         self._answer_next()
 
@@ -391,22 +392,22 @@ class _TcpConnection(asyncio.Protocol):
         """Answer one request and come back for the next, so that others get their turn in between."""
         if self._unread_replies or self._transport.is_closing():
             return
-        size = int.from_bytes(self._received[:4], "big")
-        if len(self._received) >= 4 and size > _MAX_REQUEST:
-            self._send(self._kdc.error(ErrorCode.KRB_ERR_FIELD_TOOLONG, "the request is too long"))
+        try:
+            request = self._reader.next_frame()
+        except DecodeError as error:
+            self._send(self._kdc.error(ErrorCode.KRB_ERR_FIELD_TOOLONG, str(error)))
             self._transport.close()
-        elif len(self._received) < 4 + size:
+            return
+        if request is None:
             self._transport.resume_reading()
-        else:
-            request = bytes(self._received[4 : 4 + size])
-            del self._received[: 4 + size]
-            self._send(self._kdc.handle(request))
-            self._timer.cancel()
-            self._restart_timer()
-            asyncio.get_running_loop().call_soon(self._answer_next)
+            return
+        self._send(self._kdc.handle(request))
+        self._timer.cancel()
+        self._restart_timer()
+        asyncio.get_running_loop().call_soon(self._answer_next)
 
     def _send(self, reply: bytes) -> None:
-        self._transport.write(len(reply).to_bytes(4, "big") + reply)
+        self._transport.write(encode_frame(reply))
 
     def _restart_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_IDLE, self._transport.abort)

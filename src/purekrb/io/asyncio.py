@@ -1,4 +1,4 @@
-"""The asyncio runner of attempts.py."""
+"""Drives steps on asyncio's loop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TypeVar
 
-from purekrb.kdc.attempts import Steps, Wait, ask
-from purekrb.kdc.locate import Locator
-from purekrb.kdc.transport import wait_ready
+from purekrb.io.blocking import wait_ready
+from purekrb.io.steps import Steps, Wait
 
-__all__ = ["drive", "send"]
+__all__ = ["drive"]
 
 T = TypeVar("T")
 
@@ -21,16 +20,8 @@ T = TypeVar("T")
 _POLL = 0.01
 
 
-async def send(locator: Locator, realm: str, message: bytes, deadline: float) -> bytes:
-    """Return the reply of some KDC of `realm` to `message`; `deadline` is `time.monotonic`'s.
-
-    Raises ConfigError, UnsupportedError, TransportError or TransportTimeoutError.
-    """
-    return (await drive(ask(locator, realm, message, deadline, clock=time.monotonic))).reply
-
-
 async def drive(steps: Steps[T]) -> T:
-    """Return what `steps` returns, waiting wherever it asks for that."""
+    """Return the result of `steps`; wait wherever they ask for it."""
     try:
         wait = next(steps)
         while True:

@@ -1,0 +1,5 @@
+"""Waiting for sockets: steps that say what they wait for, and what drives them; frames on streams.
+
+Code that does I/O is a generator of `Wait`s (steps.py), so that one source serves blocking callers
+(blocking.py) and asyncio (asyncio.py). Nothing here knows Kerberos.
+"""

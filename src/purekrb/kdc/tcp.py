@@ -1,0 +1,75 @@
+"""A KDC over TCP: a connection for each request. Source: RFC 4120 7.2.2.
+
+A new connection costs nothing that a kept one would spare: MIT's KDC closes it after its reply.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from purekrb.io.framing import FrameReader, encode_frame
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, is_reply, open_socket
+from purekrb.kdc.config import Config
+from purekrb.kdc.locate import SocketAddress
+
+__all__ = ["MAX_REPLY", "TcpAttempt", "reply_reader"]
+
+#: The largest reply in bytes, as in other implementations.
+MAX_REPLY = 1 << 20
+#: The codes of sending before the connection stands, by the platform.
+_NOT_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOTCONN)
+
+
+class TcpAttempt(Attempt):
+    """Length and message there, length and message back."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        address: SocketAddress,
+        message: bytes,
+        _config: Config,
+        now: float,
+    ) -> None:
+        super().__init__(candidate, open_socket(address, socket.SOCK_STREAM), now)
+        self._unsent = memoryview(encode_frame(message))
+        self._reader = reply_reader()
+        try:
+            self._send()  # the connection to a KDC on this machine stands by now
+        except OSError as error:
+            self.writing = True
+            if error.errno not in _NOT_YET:
+                self.close()
+                raise
+
+    def receive(self) -> bytes | None:
+        """Go on sending, or take bytes; return the reply once it is whole."""
+        try:
+            if self.writing:
+                code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code))
+                self._send()
+                return None
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return None
+        if not data:
+            raise AttemptError(f"it closed the connection after {self._reader.pending} bytes")
+        self._reader.feed(data)
+        reply = self._reader.next_frame()
+        if reply is not None and not is_reply(reply):
+            raise AttemptError("its reply is not Kerberos")
+        return reply
+
+    def _send(self) -> None:
+        self._unsent = self._unsent[self.socket.send(self._unsent) :]
+        self.writing = bool(self._unsent)
+
+
+def reply_reader() -> FrameReader:
+    """Return the reader of one reply."""
+    refusal = "its reply starts with 0x{length:08x} where the length belongs (1 to {limit})"
+    return FrameReader(MAX_REPLY, "big", refusal)
