@@ -1,7 +1,7 @@
 """Where the KDCs of a realm are: configured, else DNS SRV records; then every address of their names.
 
-Both lookups block, for as long as the system's resolver likes: transport.py runs them in a thread. The realm itself is never
-looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
+Both lookups block, for as long as the system's resolver likes: transport.py runs them in a thread.
+The realm itself is never looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
 """
 
 from __future__ import annotations
