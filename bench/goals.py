@@ -10,6 +10,7 @@ __all__ = [
     "CIPHERS",
     "GOALS",
     "Goal",
+    "IDLE",
     "KERBEROS",
     "KINIT",
     "LDAPS",
@@ -18,6 +19,7 @@ __all__ = [
     "MIT",
     "MIT_FILE",
     "MIT_MEMORY",
+    "NEIGHBOUR",
     "ONE",
     "OURS",
     "PBKDF2",
@@ -28,6 +30,7 @@ MIT_MEMORY, MIT_FILE = "MIT (MEMORY ccache)", "MIT (FILE ccache)"
 KERBEROS = "without SPNEGO"
 ONE, PBKDF2, CIPHERS, KINIT = "one thread", "PBKDF2 alone", "cryptography's ciphers", "kinit + kvno"
 PYASN1, PAIR = "pyasn1", "context pair"
+IDLE, NEIGHBOUR = "no flood", "from the flood's address"
 LDAPS, LDAPSEARCH = "ldap3 over LDAPS, simple bind", "ldapsearch -Y GSSAPI"
 MIB = 1 << 20
 
@@ -125,4 +128,5 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("memory", "wrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("memory", "unwrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("asyncio", "handshake, 1,000 clients at once"): (_over(1.5, PAIR),),
+    **{("asyncio", f"p99 of handshakes beside a flood, {kind}"): (_over(2, IDLE),) for kind in ("asyncio", "blocking")},
 }
