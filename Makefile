@@ -59,7 +59,7 @@ record: peers $(VENV)/interop-$(VERSION)
 bench: bench-peers
 	$(BIN)/python -m bench --update-readme
 
-# The same in less than a minute, for every day; changes no file but bench/results/.
+# The same in about a minute, for every day; changes no file but bench/results/.
 bench-quick: bench-peers
 	$(BIN)/python -m bench --quick
 

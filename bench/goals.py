@@ -11,6 +11,7 @@ __all__ = [
     "GOALS",
     "Goal",
     "HANDSHAKE",
+    "IDLE",
     "KERBEROS",
     "KINIT",
     "LDAPS",
@@ -19,6 +20,7 @@ __all__ = [
     "MIT",
     "MIT_FILE",
     "MIT_MEMORY",
+    "NEIGHBOUR",
     "ONE",
     "OURS",
     "PBKDF2",
@@ -32,6 +34,7 @@ ONE, PBKDF2, CIPHERS, KINIT = "one thread", "PBKDF2 alone", "cryptography's ciph
 PYASN1, PAIR = "pyasn1", "context pair"
 #: A pair of contexts alone, and with one sealed message each way, which is the work that users see.
 HANDSHAKE, TALK = "context pair", "context pair and one message each way"
+IDLE, NEIGHBOUR = "no flood", "from the flood's address"
 LDAPS, LDAPSEARCH = "ldap3 over LDAPS, simple bind", "ldapsearch -Y GSSAPI"
 MIB = 1 << 20
 
@@ -130,4 +133,5 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("memory", "wrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("memory", "unwrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("asyncio", "handshake, 1,000 clients at once"): (_over(1.5, PAIR),),
+    **{("asyncio", f"p99 of handshakes beside a flood, {kind}"): (_over(2, IDLE),) for kind in ("asyncio", "blocking")},
 }

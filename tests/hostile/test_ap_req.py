@@ -26,7 +26,15 @@ from purekrb import (
     ServiceTicket,
     crypto,
 )
-from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, AuthDataType, ErrorCode, KeyUsage, TicketFlags
+from purekrb.constants import (
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    AddressType,
+    AuthDataType,
+    ErrorCode,
+    KeyUsage,
+    TicketFlags,
+)
 from purekrb.exchanges.ap_exchange import MAX_TRIES
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
 from purekrb.messages.ap import (
@@ -548,6 +556,16 @@ def test_k082_a_ticket_for_other_addresses() -> None:
     take(keys, ap_req(ticket), peer_address=None)
     addressless, keys = issue()
     take(keys, ap_req(addressless), peer_address=THERE)
+
+
+def test_k425_a_ticket_for_computers_names_no_address_to_compare_with() -> None:
+    computer = HostAddress(AddressType.NETBIOS, b"WORKSTATION    ")
+    for caddr in ((computer, HERE), (HERE, computer)):
+        ticket, keys = issue(caddr=caddr)
+        assert refusal(keys, ap_req(ticket), peer_address=THERE).code == ErrorCode.KRB_AP_ERR_BADADDR
+        take(keys, ap_req(ticket), peer_address=HERE)
+    ticket, keys = issue(caddr=(computer,))
+    take(keys, ap_req(ticket), peer_address=THERE)
 
 
 # --- K083 to K089: times

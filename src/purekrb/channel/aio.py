@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from concurrent import futures
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
 from purekrb.channel.establish import (
+    LONGEST_WAIT,
     READ_SIZE,
     AcceptorOptions,
     accept,
@@ -18,11 +22,20 @@ from purekrb.channel.establish import (
     context_factory,
     dial,
     handshake,
-    handshake_deadline,
+    lost_place,
     open_listener,
+    peer_address,
+    source_of,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
-from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.channel.places import Places
+from purekrb.channel.stream import (
+    HANDSHAKE_TIMEOUT,
+    MAX_HANDSHAKES,
+    MAX_PER_SOURCE,
+    SealedStream,
+    check_flags,
+)
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
@@ -30,6 +43,9 @@ from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
 from purekrb.io.asyncio import drive
+from purekrb.io.steps import Steps, Wait
+from purekrb.messages.ap import HostAddress
+from purekrb.replay import MemoryReplayCache
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -38,10 +54,13 @@ if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import Target
     from purekrb.kdc.config import Config
+    from purekrb.replay import ReplayCache
 
 __all__ = ["Channel", "Server", "connect", "start_server"]
 
 log = Log("purekrb.channel")
+
+T = TypeVar("T")
 
 
 class Channel:
@@ -188,11 +207,12 @@ class Server:
         self,
         listener: socket.socket,
         handler: Callable[[Channel], Awaitable[None]],
-        new_context: Callable[[], Acceptor],
+        new_context: Callable[[HostAddress], Acceptor],
+        places: Places[asyncio.Task[None]],
         *,
+        in_thread: bool,
         max_frame: int,
         handshake_timeout: float,
-        max_handshakes: int,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._listener = listener
@@ -200,10 +220,17 @@ class Server:
         self._new_context = new_context
         self._max_frame = max_frame
         self._handshake_timeout = handshake_timeout
-        self._max_handshakes = max_handshakes
-        self._half_open = 0
-        self._slots = asyncio.Semaphore(max_handshakes)
+        self._in_thread = in_thread
+        self._places = places
+        self._place_left = asyncio.Event()
+        # Until `_look_at` the places need not be looked at.
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
+        # One thread for what is long: two would take the interpreter from the loop twice as often.
+        self._verifier = futures.ThreadPoolExecutor(1, "purekrb-verify")
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those that wait for a frame of the handshake may be cut.
+        self._waiting: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     @property
@@ -227,10 +254,13 @@ class Server:
         self._listener.close()
         # Each task has begun by now, and so looks after its connection: the accepting task was the last to create one.
         tasks = self._tasks - {asyncio.current_task()}  # a handler may close its server
+        self._verifier.shutdown(wait=False, cancel_futures=True)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def __aenter__(self) -> Self:
         return self
@@ -241,27 +271,71 @@ class Server:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._slots.acquire()
+            await self._room()
             try:
                 # Not loop.sock_accept(), which loses a connection that arrives together with a cancellation.
                 sock, peer = await drive(accept(self._listener))
             except OSError as error:
                 log.warning("no connection can be accepted now: %s", error)
-                self._slots.release()
                 await asyncio.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
                 continue
-            task = loop.create_task(self._serve(sock, peer))
+            address = peer_address(sock, peer)
+            task = loop.create_task(self._serve(sock, peer, address))
             self._tasks.add(task)
+            self._waiting.add(task)
             task.add_done_callback(self._tasks.discard)
+            loser = self._places.enter(task, source_of(address), time.monotonic())
+            if loser is not None:
+                self._cut(loser)
+            self._watch(self._places.look_at())
 
-    async def _serve(self, sock: socket.socket, peer: object) -> None:
+    async def _room(self) -> None:
+        """Wait until there is a place for another connection."""
+        while (opens_at := self._places.opens_at()) > time.monotonic():
+            self._watch(opens_at)
+            self._place_left.clear()
+            await self._place_left.wait()
+
+    def _watch(self, moment: float) -> None:
+        """See to it that the places are looked at by then."""
+        if moment < self._look_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._look_at = moment
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(moment - time.monotonic(), self._look)
+
+    def _look(self) -> None:
+        """End the handshakes that were silent for too long, and see whether there is a place."""
+        self._look_at = math.inf
+        for task in self._places.overdue(time.monotonic()):
+            self._cut(task)
+        self._place_left.set()
+        self._watch(self._places.look_at())
+
+    def _cut(self, task: asyncio.Task[None], rounds: int = 3) -> None:
+        """End a handshake that has lost its place, unless its token turns out to be there.
+
+        Three rounds of the loop later: in the first one the loop sees what arrived until now, in
+        the second one the task hears of it. By then it has begun, too, and looks after its socket.
+        """
+        if task in self._waiting:
+            if rounds:
+                asyncio.get_running_loop().call_soon(self._cut, task, rounds - 1)
+            else:
+                task.cancel()
+
+    async def _serve(self, sock: socket.socket, peer: object, address: HostAddress) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            channel = await self._establish(sock)
+            channel = await self._establish(sock, address, task)
         except Exception as error:
             report_refusal(peer, error)
             return
         finally:
-            self._slots.release()
+            self._waiting.discard(task)
+            self._places.leave(task)
+            self._place_left.set()
         try:
             async with channel:
                 await self._handler(channel)
@@ -274,18 +348,66 @@ class Server:
                 {"message": f"the handler failed and the connection of {peer} was cut", "exception": error}
             )
 
-    async def _establish(self, sock: socket.socket) -> Channel:
-        deadline = handshake_deadline(self._half_open, self._max_handshakes, self._handshake_timeout)
-        self._half_open += 1
+    async def _establish(
+        self, sock: socket.socket, address: HostAddress, task: asyncio.Task[None]
+    ) -> Channel:
+        deadline = time.monotonic() + self._handshake_timeout
         try:
-            stream = SealedStream(self._new_context(), max_frame=self._max_frame)
-            await drive(handshake(sock, stream, deadline))
+            stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
+            await drive(handshake(sock, stream, deadline, partial(self._advance, task)))
             return await open_channel(sock, stream)
+        except asyncio.CancelledError:
+            sock.close()
+            if task in self._places:
+                raise  # close()'s
+            raise lost_place() from None
         except BaseException:
             sock.close()
             raise
+
+    def _advance(self, task: asyncio.Task[None], stream: SealedStream) -> Steps[bytes]:
+        """Take the tokens that have arrived, in a thread where a replay cache waits for its disk."""
+        if not stream.token_size:
+            return stream.advance()
+        self._places.busy(task)
+        self._waiting.discard(task)
+        if self._in_thread:
+            out = yield from run_in(self._verifier, stream.advance)
+        else:
+            out = stream.advance()
+        if not stream.established:
+            if task not in self._places:
+                raise lost_place()
+            self._places.heard(task, time.monotonic())
+            self._waiting.add(task)
+        return out
+
+
+def waits_for_disk(replay_cache: ReplayCache | None) -> bool:
+    """Tell whether a replay cache may hold up the event loop.
+
+    A cache in a file waits for the disk and for other processes: mostly 30 us, 6 ms at times. All
+    else takes less than a thread would cost, since an AP-REQ is tried with MAX_TRIES keys at most.
+    """
+    return replay_cache is not None and not isinstance(replay_cache, MemoryReplayCache)
+
+
+def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
+    """Return what `function` returns, which `executor` runs.
+
+    When this is closed early, nothing of it still runs.
+    """
+    done, signal = socket.socketpair()
+    with done, signal:
+        future = executor.submit(function)
+        try:
+            future.add_done_callback(lambda _: signal.close())
+            while done not in (yield Wait([done], [], time.monotonic() + LONGEST_WAIT)):
+                pass
         finally:
-            self._half_open -= 1
+            if not future.cancel():
+                futures.wait([future])  # before the context is closed that it works on
+        return future.result()
 
 
 async def start_server(
@@ -296,19 +418,24 @@ async def start_server(
     max_frame: int = DEFAULT_MAX_FRAME,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,
     max_handshakes: int = MAX_HANDSHAKES,
+    max_per_source: int = MAX_PER_SOURCE,
+    check_addresses: bool = True,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
     """Return a server at `address` (host, port) that authenticates its clients and runs `handler` for each.
 
-    It serves at once. The arguments are those of `purekrb.listen`.
+    It serves at once. The arguments are those of `purekrb.listen`. What takes long (a large token
+    with a large keytab, a replay cache in a file) is done in a thread: the event loop goes on.
     """
-    new_context = context_factory(keytab, options)
+    new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)
+    places: Places[asyncio.Task[None]] = Places(max_handshakes, max_per_source)
     return Server(
         open_listener(address),
         handler,
         new_context,
+        places,
+        in_thread=waits_for_disk(options.get("replay_cache")),
         max_frame=max_frame,
         handshake_timeout=handshake_timeout,
-        max_handshakes=max_handshakes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import time
@@ -20,11 +21,20 @@ from purekrb.channel.establish import (
     context_factory,
     dial,
     handshake,
-    handshake_deadline,
+    lost_place,
     open_listener,
+    peer_address,
+    source_of,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
-from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.channel.places import Places
+from purekrb.channel.stream import (
+    HANDSHAKE_TIMEOUT,
+    MAX_HANDSHAKES,
+    MAX_PER_SOURCE,
+    SealedStream,
+    check_flags,
+)
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
@@ -33,6 +43,7 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import SecurityContext
 from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
+from purekrb.messages.ap import HostAddress
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -190,19 +201,19 @@ class Server:
     def __init__(
         self,
         listener: socket.socket,
-        new_context: Callable[[], Acceptor],
+        new_context: Callable[[HostAddress], Acceptor],
+        places: Places[_HalfOpen],
         *,
         max_frame: int,
         handshake_timeout: float,
-        max_handshakes: int,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._listener = listener
         self._new_context = new_context
         self._max_frame = max_frame
         self._handshake_timeout = handshake_timeout
-        self._max_handshakes = max_handshakes
         self._closed = False
+        self._places = places
         self._half_open: set[_HalfOpen] = set()
         self._ready: deque[Channel] = deque()
         self._lock = Lock()  # of the thread that drives the handshakes
@@ -258,15 +269,23 @@ class Server:
 
     def _advance(self) -> None:
         """Wait for something to happen, and let it."""
-        self._listen(len(self._half_open) < self._max_handshakes)
-        soonest = min((connection.until for connection in self._half_open), default=None)
-        for key, _ in self._selector.select(None if soonest is None else max(0.0, soonest - time.monotonic())):
+        opens_at = self._places.opens_at()
+        self._listen(opens_at <= time.monotonic())
+        soonest = min((connection.until for connection in self._half_open), default=math.inf)
+        soonest = min(soonest, self._places.look_at(), math.inf if self._accepting else opens_at)
+        newcomer = False
+        timeout = None if soonest == math.inf else max(0.0, soonest - time.monotonic())
+        for key, _ in self._selector.select(timeout):
             if key.fileobj is self._listener:
-                self._accept()
+                newcomer = True
             elif key.data is not None:
                 self._selector.unregister(key.fileobj)
                 self._resume(key.data, [key.data.sock])
+        if newcomer:  # after those that have spoken, so that none of them loses its place
+            self._accept()
         now = time.monotonic()
+        for connection in self._places.overdue(now):
+            self._drop(connection)
         for connection in [late for late in self._half_open if late.until <= now]:
             self._selector.unregister(connection.sock)
             self._resume(connection, [])
@@ -287,22 +306,27 @@ class Server:
             log.warning("no connection can be accepted now: %s", error)
             time.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
             return
-        deadline = handshake_deadline(len(self._half_open), self._max_handshakes, self._handshake_timeout)
-        stream = SealedStream(self._new_context(), max_frame=self._max_frame)
-        connection = _HalfOpen(sock, peer, stream, handshake(sock, stream, deadline))
+        address, now = peer_address(sock, peer), time.monotonic()
+        stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
+        steps = handshake(sock, stream, now + self._handshake_timeout)
+        connection = _HalfOpen(sock, peer, stream, steps)
         self._half_open.add(connection)
+        loser = self._places.enter(connection, source_of(address), now)
+        if loser is not None:
+            self._drop(loser)
         self._resume(connection, None)
 
     def _resume(self, connection: _HalfOpen, ready: list[socket.socket] | None) -> None:
         """Go on with a handshake, None being its start, and wait or finish as it says."""
-        sock = connection.sock
+        sock, stream = connection.sock, connection.stream
+        rounds = stream.rounds
         try:
             wait = next(connection.steps) if ready is None else connection.steps.send(ready)
         except StopIteration:
-            self._half_open.discard(connection)
-            self._ready.append(Channel(sock, connection.stream))
+            self._forget(connection)
+            self._ready.append(Channel(sock, stream))
         except BaseException as error:
-            self._half_open.discard(connection)
+            self._forget(connection)
             connection.abandon()
             if not isinstance(error, Exception):
                 raise
@@ -310,6 +334,19 @@ class Server:
         else:
             connection.until = wait.until
             self._selector.register(sock, selectors.EVENT_READ if wait.reading else selectors.EVENT_WRITE, connection)
+            if stream.rounds != rounds:
+                self._places.heard(connection, time.monotonic())
+
+    def _drop(self, connection: _HalfOpen) -> None:
+        """Cut a connection that has lost its place."""
+        self._selector.unregister(connection.sock)
+        self._forget(connection)
+        connection.abandon()
+        report_refusal(connection.peer, lost_place())
+
+    def _forget(self, connection: _HalfOpen) -> None:
+        self._half_open.discard(connection)
+        self._places.leave(connection)
 
 
 @dataclass(eq=False)
@@ -335,22 +372,30 @@ def listen(
     max_frame: int = DEFAULT_MAX_FRAME,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,
     max_handshakes: int = MAX_HANDSHAKES,
+    max_per_source: int = MAX_PER_SOURCE,
+    check_addresses: bool = True,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
     """Return a server at `address` (host, port) that authenticates its clients with the keys of `keytab`.
 
     Host None or "" listens on all addresses, port 0 on a free one: see `server.address`. A client has
-    `handshake_timeout` seconds to authenticate itself, and at most `max_handshakes` may be about it; more wait.
+    `handshake_timeout` seconds to authenticate itself, and at most `max_handshakes` may be about it.
+    When half of these places are taken, a client has a second for each frame, and a source address
+    (of IPv6 its /64) that has `max_per_source` silent clients gets a place for one more only from the
+    oldest of them. When all are taken, the client that has been silent longest goes. Raise
+    `max_per_source` where many clients share an address. A ticket bound to addresses is refused from
+    another one; with `check_addresses` false it is taken, for clients with a translated address (NAT).
     Further `options` are those of `purekrb.Acceptor`.
     """
-    new_context = context_factory(keytab, options)
+    new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)
+    places: Places[_HalfOpen] = Places(max_handshakes, max_per_source)
     return Server(
         open_listener(address),
         new_context,
+        places,
         max_frame=max_frame,
         handshake_timeout=handshake_timeout,
-        max_handshakes=max_handshakes,
     )
 
 

@@ -1,7 +1,8 @@
 """From an address to an established stream: one source for blocking and asyncio, for clients and servers.
 
 `dial` and `handshake` are generators over non-blocking sockets, run by `drive` of
-io/blocking.py or io/asyncio.py; the blocking server runs many handshakes at once by itself.
+io/blocking.py or io/asyncio.py; the blocking server runs many handshakes at once by itself. Which
+connections may be in the handshake is decided in places.py.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, last_words
+from purekrb.constants import AddressType
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.io.steps import Steps, Wait, look_up
+from purekrb.messages.ap import HostAddress
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ __all__ = [
     "context_factory",
     "dial",
     "handshake",
-    "handshake_deadline",
+    "lost_place",
     "open_listener",
+    "peer_address",
+    "source_of",
 ]
 
 log = Log("purekrb.channel")
@@ -45,10 +49,12 @@ log = Log("purekrb.channel")
 READ_SIZE = 65_536
 #: Connections that the kernel holds while all places for handshakes are taken.
 BACKLOG = 1024
-#: Seconds for a handshake while more than half of the places are taken: idle connections do not keep clients out long.
-CROWDED_TIMEOUT = 3.0
 #: The longest single wait in seconds; selectors do not take any number.
 LONGEST_WAIT = 3600.0
+#: Address types as plain numbers.
+_IPV4, _IPV6 = int(AddressType.IPV4), int(AddressType.IPV6)
+#: How an IPv6 address begins that stands for an IPv4 address. Source: RFC 4291 2.5.5.2.
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def dial(address: tuple[str, int], stream: SealedStream, deadline: float) -> Steps[socket.socket]:
@@ -78,10 +84,21 @@ def accept(listener: socket.socket) -> Steps[tuple[socket.socket, Any]]:
             yield from _readable(listener, math.inf)
 
 
-def handshake(sock: socket.socket, stream: SealedStream, deadline: float) -> Steps[None]:
+def at_once(stream: SealedStream) -> Steps[bytes]:
+    """Take the tokens that have arrived, here and now."""
+    return stream.advance()
+    yield  # a generator, as what goes to a thread
+
+
+def handshake(
+    sock: socket.socket,
+    stream: SealedStream,
+    deadline: float,
+    advance: Callable[[SealedStream], Steps[bytes]] = at_once,
+) -> Steps[None]:
     """Establish `stream` over the non-blocking `sock`; on any error, tell the peer what it may know.
 
-    Closing the socket is left to the caller.
+    `advance` takes the tokens that have arrived. Closing the socket is left to the caller.
     """
     try:
         _prepare(sock)
@@ -99,7 +116,8 @@ def handshake(sock: socket.socket, stream: SealedStream, deadline: float) -> Ste
             except BlockingIOError:
                 yield from _readable(sock, deadline)
             else:
-                out = stream.handshake(data)
+                stream.feed(data)
+                out = yield from advance(stream)
     except KerberosError as error:
         stream.abort()
         with suppress(OSError):  # a peer that is gone changes nothing
@@ -112,9 +130,30 @@ def handshake(sock: socket.socket, stream: SealedStream, deadline: float) -> Ste
         raise
 
 
-def handshake_deadline(half_open: int, max_handshakes: int, timeout: float) -> float:
-    """Return the deadline of a server's handshake that begins now, while `half_open` others are under way."""
-    return time.monotonic() + (timeout if 2 * half_open < max_handshakes else min(timeout, CROWDED_TIMEOUT))
+def peer_address(sock: socket.socket, peer: tuple[Any, ...]) -> HostAddress:
+    """Return the address of an accepted connection as tickets have it.
+
+    `peer` is that of the socket module. An IPv4-mapped IPv6 address is an IPv4 address. One that the
+    system cannot tell any more, as the peer is gone, is equal to none. Source: RFC 4120 7.5.3.
+    """
+    if not peer:
+        return HostAddress(0, b"")
+    address = socket.inet_pton(sock.family, peer[0].partition("%")[0])
+    if address.startswith(_MAPPED):
+        address = address[len(_MAPPED) :]
+    return HostAddress(_IPV4 if len(address) == 4 else _IPV6, address)
+
+
+def source_of(address: HostAddress) -> bytes:
+    """Return what stands for all addresses of a host: the IPv4 address, or the /64 of IPv6."""
+    return address.address[:8]
+
+
+def lost_place() -> TransportTimeoutError:
+    """Return why a connection was cut that was silent for too long in a crowd."""
+    return TransportTimeoutError(
+        "it was silent, and its place for a handshake was needed for others"
+    )
 
 
 def broken(error: OSError) -> TransportError:
@@ -137,10 +176,19 @@ class AcceptorOptions(TypedDict, total=False):
     require_client_target: bool
 
 
-def context_factory(keytab: ServiceKeys, options: AcceptorOptions) -> Callable[[], Acceptor]:
-    """Return what makes one acceptor per connection. Makes one now, so that wrong options fail at once."""
-    new_context = partial(Acceptor, keytab, require=CHANNEL_FLAGS, **options)
-    new_context().close()
+def context_factory(
+    keytab: ServiceKeys, options: AcceptorOptions, check_addresses: bool
+) -> Callable[[HostAddress], Acceptor]:
+    """Return what makes one acceptor per connection, for its peer's address.
+
+    The address counts with `check_addresses`. Makes one now, so that wrong options fail at once.
+    """
+
+    def new_context(address: HostAddress | None) -> Acceptor:
+        peer = address if check_addresses else None
+        return Acceptor(keytab, require=CHANNEL_FLAGS, peer_address=peer, **options)
+
+    new_context(None).close()
     return new_context
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "CHANNEL_FLAGS",
     "HANDSHAKE_TIMEOUT",
     "MAX_HANDSHAKES",
+    "MAX_PER_SOURCE",
     "MAX_ROUNDS",
     "SealedStream",
     "check_flags",
@@ -36,6 +37,8 @@ MAX_ROUNDS = 10
 HANDSHAKE_TIMEOUT = 10.0
 #: Connections of one server that may be in the handshake at the same time.
 MAX_HANDSHAKES = 256
+#: How many of them may come from one source address, once half of the places are taken.
+MAX_PER_SOURCE = 32
 
 
 def check_flags(flags: Flag) -> None:
@@ -65,8 +68,8 @@ class SealedStream:
         self.closed = False
         self.peer_closed = False
         self._max_frame = check_max_frame(max_frame)
+        self.rounds = 0  # tokens made or taken so far
         self._reader = frame_reader(MAX_TOKEN)
-        self._rounds = 0
         self._max_message = 0
 
     def begin(self) -> bytes:
@@ -80,6 +83,15 @@ class SealedStream:
         Any KerberosError ends the handshake; `last_words(error)` is what to send before closing.
         """
         self.feed(data)
+        return self.advance()
+
+    @property
+    def token_size(self) -> int:
+        """The size in bytes of the token that has arrived and that `advance` takes; 0: none has."""
+        return self._reader.whole
+
+    def advance(self) -> bytes:
+        """Take the tokens that have arrived, and return the bytes to send; errors as `handshake`."""
         out = b""
         with self._fatal():
             while not self.established and (token := self._reader.next_frame()) is not None:
@@ -156,8 +168,8 @@ class SealedStream:
             raise ContextError("the channel is closed, here or by an earlier error: connect again")
 
     def _step(self, in_token: bytes | None) -> bytes:
-        self._rounds += 1
-        if self._rounds > MAX_ROUNDS:
+        self.rounds += 1
+        if self.rounds > MAX_ROUNDS:
             raise ProtocolError("the handshake does not end: the peer keeps sending tokens", expected=MAX_ROUNDS)
         token = self.context.step(in_token)
         if self.context.established:

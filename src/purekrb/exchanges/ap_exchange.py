@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from purekrb import crypto
-from purekrb.constants import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
+from purekrb.constants import AddressType, ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
 from purekrb.exchanges.authorization_data import (
@@ -71,6 +71,7 @@ _MAX_KNOWN = 8192
 _AP_REQ, _AP_REP = int(MessageType.AP_REQ), int(MessageType.AP_REP)
 _AUTHENTICATOR, _AP_REP_PART = int(KeyUsage.AP_REQ_AUTHENTICATOR), int(KeyUsage.AP_REP_ENC_PART)
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
+_NETBIOS = int(AddressType.NETBIOS)
 _INVALID, _TRANSITED_CHECKED = int(TicketFlags.INVALID), int(TicketFlags.TRANSITED_POLICY_CHECKED)
 _ANONYMOUS = int(TicketFlags.ANONYMOUS)
 #: The name of clients that have none, and the realm of those that do not tell theirs either. Source: RFC 8062 3.
@@ -568,8 +569,16 @@ def _check_ticket(
         raise _refuse(
             ErrorCode.KRB_AP_ERR_ILL_CR_TKT, "the ticket crossed realms and no KDC has checked by which way it came"
         )
-    if peer_address is not None and ticket.caddr and peer_address not in ticket.caddr:
+    if peer_address is not None and ticket.caddr and not _is_listed(peer_address, ticket.caddr):
         raise _refuse(ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's")
+
+
+def _is_listed(address: HostAddress, addresses: tuple[HostAddress, ...]) -> bool:
+    """Tell whether `addresses` hold `address`, or nothing that it can be compared with.
+
+    Windows names its computer (NetBIOS) where others name addresses, and some KDCs put that into the ticket.
+    """
+    return address in addresses or all(other.addr_type == _NETBIOS for other in addresses)
 
 
 def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authenticator:

@@ -40,6 +40,12 @@ class FrameReader:
         """Bytes that were fed and not yet returned in a frame."""
         return len(self._buffer)
 
+    @property
+    def whole(self) -> int:
+        """The length of the next frame's body if all of it was fed; else 0."""
+        length = int.from_bytes(self._buffer[:LENGTH_SIZE], self._byteorder)
+        return length if len(self._buffer) >= LENGTH_SIZE + length else 0
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, cut anywhere."""
         self._buffer += data
