@@ -14,8 +14,8 @@ read the same, more slowly.
 - `Labelled` is a SEQUENCE of numbers that come again and an OCTET STRING at its end: a ciphertext,
   a checksum, a key. Its numbers count as headers in the layout around it.
 
-The memory does not change what is accepted. A layout belongs to one message, thus to the tags around it.
-It is never used for a part of another message, even where the same schema reads that part.
+The memory does not change what is accepted. A layout belongs to one message, thus to the tags
+around it. It is never used for a part of another message, even where the same schema reads it.
 
 Secrets are not remembered: a layout holds headers and the numbers of a `Labelled`, and no key is in
 a `Remembered`.
@@ -124,7 +124,10 @@ class Labelled(Sequence):
 
 
 class Key(Labelled):
-    """EncryptionKey ::= SEQUENCE { keytype [0] Int32, keyvalue [1] OCTET STRING }. RFC 4120 5.2.9"""
+    """EncryptionKey ::= SEQUENCE { keytype [0] Int32, keyvalue [1] OCTET STRING }
+
+    Source: RFC 4120 5.2.9.
+    """
 
     def __init__(self) -> None:
         fields = Field(0, "etype", INT32), Field(1, "contents", OctetString())
@@ -187,8 +190,8 @@ def _variable(
 ) -> tuple[int, int, Callable[[bytes], Any]]:
     """Return how to read a field whose contents, at data[begin:end], were found to be `value`.
 
-    That is: where the part begins that may change, where the part begins that is decoded (both reach
-    to `end`), and what decodes it.
+    That is: where the part begins that may change, where the part begins that is decoded (both
+    reach to `end`), and what decodes it.
     """
     if isinstance(kind, Labelled):
         *numbers, octets = kind.values(value)
