@@ -40,7 +40,8 @@ def _unescape(value: str) -> str:
     backslashes = len(stripped) - len(stripped.rstrip("\\"))
     if backslashes % 2:  # the blank behind it is escaped, and so part of the value
         stripped += " "
-    return _ESCAPE.sub(_unescaped_bytes, stripped.encode()).decode(errors="surrogateescape")
+    raw = stripped.encode(errors="surrogatepass")  # text that is no Unicode is compared all the same
+    return _ESCAPE.sub(_unescaped_bytes, raw).decode(errors="surrogateescape")
 
 
 def _unescaped_bytes(escape: re.Match[bytes]) -> bytes:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, kdc
+from purekrb.messages import ap, kdc, spnego
+from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
+from support.der_tree import Node, parse
+from support.der_tree import encode as encode_tree
 from support.impacket_twin import SPECS, encode, reencode
+from support.plain_schema import plain
 from support.values import field_names, replace
 from support.vectors import load
 
@@ -165,6 +171,26 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | some(PADATA),
     ),
 }
+MECHANISMS = st.lists(st.binary(min_size=1, max_size=12).filter(lambda oid: oid[-1] < 0x80), max_size=4).map(tuple)
+HINTS = st.builds(spnego.NegHints, st.none() | TEXT, st.none() | OCTETS)
+NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
+#: Messages that impacket has no spec for.
+OTHERS: dict[type, st.SearchStrategy[Any]] = {
+    ap.AuthorizationDataEntry: ENTRY,
+    ap.EtypeList: st.builds(ap.EtypeList, tuples(INT32)),
+    kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),
+    spnego.NegTokenInit: st.builds(spnego.NegTokenInit, *NEGOTIATION, st.none() | OCTETS),
+    spnego.NegHints: HINTS,
+    spnego.NegTokenInit2: st.builds(spnego.NegTokenInit2, *NEGOTIATION, st.none() | HINTS, st.none() | OCTETS),
+    spnego.NegTokenResp: st.builds(
+        spnego.NegTokenResp,
+        st.none() | st.integers(0, 3),
+        st.none() | st.just(b"\x2a\x03"),
+        st.none() | OCTETS,
+        st.none() | OCTETS,
+    ),
+}
+EVERY_KIND = {**MESSAGES, **OTHERS}
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in MESSAGES]
 
 
@@ -256,3 +282,103 @@ def test_microseconds_are_cut_off_as_kerberos_times_have_none(time: datetime) ->
     part = ap.EncApRepPart(time, time.microsecond, None, None)
     again = ap.EncApRepPart.decode(part.encode())
     assert again.ctime.replace(microsecond=again.cusec) == time
+
+
+# Cold and warm: what is accepted does not depend on what was read before
+
+
+def messages_of(base: type = Message) -> Iterator[Any]:
+    """Yield every class with a schema that the package has."""
+    for kind in base.__subclasses__():
+        if hasattr(kind, "schema") and kind is getattr(sys.modules[kind.__module__], kind.__name__, None):
+            yield kind
+        yield from messages_of(kind)
+
+
+def test_k417_every_schema_is_compared_cold_and_warm() -> None:
+    found = {kind for kind in messages_of() if kind.__module__.startswith("purekrb.")}
+    assert found == set(EVERY_KIND)
+
+
+def outcome(decode: Any, data: bytes) -> Any:
+    """What decoding comes to: the value with its types, which equality does not show, or the error."""
+    try:
+        value = decode(data)
+    except DecodeError as error:
+        return type(error), str(error)
+    return value, repr(value)
+
+
+def warm_up(data: bytes) -> None:
+    """Read the message and each element in it as every message that there is, twice."""
+    for node in parse(data):
+        element = encode_tree(node)
+        for kind in EVERY_KIND:
+            for _ in range(2):
+                with contextlib.suppress(DecodeError):
+                    kind.decode(element)  # type: ignore[attr-defined]
+
+
+def with_spoilt_headers(data: bytes) -> Iterator[bytes]:
+    """Yield the message with each of its headers flipped, doubled, inserted elsewhere, and the data cut there.
+
+    Lengths around the change stay as they were, and are put right.
+    """
+    tree = parse(data)
+    for node in tree:
+        for changed in (
+            lambda tag, contents: tlv(tag, tlv(tag, contents)),
+            lambda tag, contents: tlv(0x30, tlv(tag, contents)),
+            lambda tag, contents: tlv(tag, contents) * 2,
+            lambda tag, contents: contents,
+            lambda tag, contents: tlv(tag, contents[:-1]),
+            lambda tag, contents: tlv(tag, contents + b"\0"),
+            lambda tag, contents: tlv(tag ^ 0x01, contents),
+            lambda tag, contents: bytes((tag, 0x81)) + tlv(tag, contents)[1:],
+        ):
+            yield encode_tree(tree, node, changed)
+    for start, end in headers(tree):
+        for at in range(start, end):
+            for bit in range(8):
+                yield data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
+        yield data[:start] + data[start:end] * 2 + data[end:]
+        yield data[:start] + b"\x30" + data[start:]
+        yield data[:start] + data[end:]
+        yield from (data[:start], data[:end])
+
+
+def headers(node: Node, at: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield where each header of the tree begins and ends."""
+    contents = b"".join(map(encode_tree, node.children)) if node.children is not None else node.contents
+    end = at + len(tlv(node.tag, contents)) - len(contents)
+    yield at, end
+    for child in node.children or ():
+        yield from headers(child, end)
+        end += len(encode_tree(child))
+
+
+def check_cold_and_warm(kind: Any, data: bytes) -> None:
+    cold = plain(kind)
+    genuine = cold(data)
+    warm_up(data)
+    assert outcome(kind.decode, data) == outcome(cold, data) == (genuine, repr(genuine))
+    refused = 0
+    for spoilt in with_spoilt_headers(data):
+        found = outcome(cold, spoilt)
+        assert outcome(kind.decode, spoilt) == found
+        refused += isinstance(found[0], type)
+    assert refused
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in EVERY_KIND])
+def test_k417_the_same_is_accepted_cold_and_warm(kind: Any) -> None:
+    for reference in load("asn1.json"):
+        if reference["message"] == kind.__name__:
+            check_cold_and_warm(kind, reference["der"])
+
+    @settings(max_examples=2, deadline=None, phases=[Phase.generate], derandomize=True)
+    @given(EVERY_KIND[kind])
+    def run(message: Any) -> None:
+        check_cold_and_warm(kind, message.encode())
+
+    run()

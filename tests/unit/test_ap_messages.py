@@ -10,7 +10,8 @@ import pytest
 
 from purekrb.keys import EncryptionKey
 from purekrb.messages import ap, kdc
-from purekrb.messages.der import Key, Message, tlv
+from purekrb.messages.der import Message, tlv
+from purekrb.messages.layouts import Key
 from purekrb.names import PrincipalName
 from support.impacket_twin import SPECS, encode, reencode
 from support.vectors import load

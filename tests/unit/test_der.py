@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.messages import der
-from purekrb.messages.ap import EncryptedData
 from purekrb.messages.der import (
     INT32,
     MICROSECONDS,
@@ -24,7 +22,6 @@ from purekrb.messages.der import (
     GeneralString,
     KerberosFlags,
     KerberosTime,
-    Key,
     Message,
     Sequence,
     SequenceOf,
@@ -32,6 +29,7 @@ from purekrb.messages.der import (
     tlv,
 )
 from purekrb.messages.kdc import EtypeInfo2Entry
+from purekrb.messages.layouts import Key
 
 UTC = timezone.utc
 
@@ -387,54 +385,6 @@ def test_a_length_is_written_in_its_shortest_form_and_read_back(size: int) -> No
     assert read_header(element, 0, len(element)) == (0x04, len(element) - size, len(element))
 
 
-# Layouts that are remembered
-
-
-def closed() -> Application:
-    """Return the schema of Closed, which has seen nothing yet."""
-    return Application(5, Sequence(Closed, *FIELDS))
-
-
-def outcome(schema: Application, fields: bytes) -> Any:
-    try:
-        return schema.inner.decode(fields)
-    except (DecodeError, IndexError) as error:
-        return type(error)
-
-
-def with_every_value_of_each_byte(data: bytes) -> Iterator[bytes]:
-    for at in range(len(data)):
-        for value in range(256):
-            yield data[:at] + bytes((value,)) + data[at + 1 :]
-
-
-def test_what_is_taken_and_what_is_refused_does_not_depend_on_what_came_before() -> None:
-    warm = closed()
-    genuine = NUMBER + TEXT + ITEMS
-    for size in range(4):  # layouts of many sizes, and several of one size
-        items = tlv(0xA3, tlv(0x30, bytes.fromhex("020105") * size))
-        for text in (b"", tlv(0xA2, tlv(0x1B, b"")), TEXT, tlv(0xA2, tlv(0x1B, b"hi all"))):
-            assert outcome(warm, NUMBER + text + items) == outcome(closed(), NUMBER + text + items) != DecodeError
-    assert outcome(warm, genuine) == Closed(7, "hi", (1, -1))
-    refused = 0
-    for data in with_every_value_of_each_byte(genuine):
-        found = outcome(warm, data)
-        assert found == outcome(closed(), data)
-        refused += isinstance(found, type)
-    assert refused > 13 * 250, "every header byte but for its right value"
-
-
-def test_strangers_cannot_have_more_layouts_remembered_than_the_limit() -> None:
-    schema = closed()
-    inner = schema.inner
-    assert isinstance(inner, Sequence)
-    for size in range(3 * der.MAX_LAYOUTS):
-        text = tlv(0xA2, tlv(0x1B, b"x" * size))
-        assert inner.decode(NUMBER + text + ITEMS).text == "x" * size
-        assert 0 < sum(map(len, inner._layouts.values())) <= der.MAX_LAYOUTS
-    assert inner.decode(NUMBER + TEXT + ITEMS).text == "hi"
-
-
 @pytest.mark.parametrize("tags", [(0x30,), (0x6E, 0x30), (0xA0, 0x30)])
 def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: tuple[int, ...]) -> None:
     sizes = [*range(140), *range(240, 270), 65535, 65536]
@@ -447,65 +397,8 @@ def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: 
         assert der.headers_of(total, tags) == totals.get(total)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder(Message):
-    """Holds a SEQUENCE that ends in octets, and an element that is passed on as it came."""
-
-    part: EncryptedData
-    element: bytes
-    key: EncryptionKey | None
-
-
-HOLDER_FIELDS = (
-    Field(0, "part", EncryptedData.schema),
-    Field(1, "element", Any_(0x61)),
-    Field(2, "key", Key(), optional=True),
-)
-Holder.schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
-ELEMENT = tlv(0x61, b"octets")
-
-
-def test_what_is_inside_a_message_is_as_strict_where_its_layout_is_known() -> None:
-    def cold() -> type[Message]:
-        class Unread(Holder):
-            schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
-
-        return Unread
-
-    def read(kind: type[Message], data: bytes) -> Any:
-        try:
-            return kind.decode(data)
-        except DecodeError as error:
-            return type(error)
-
-    value = Holder(EncryptedData(18, 7, b"cipher"), ELEMENT, EncryptionKey(17, bytes(range(16))))
-    genuine = value.encode()
-    for part in (EncryptedData(18, None, b"cipher"), EncryptedData(17, 7, b"cipher"), EncryptedData(18, 1 << 30, b"")):
-        for key in (None, value.key, EncryptionKey(19, bytes(16))):
-            other = Holder(part, ELEMENT, key)
-            assert Holder.decode(other.encode()) == read(cold(), other.encode()) == other
-    assert Holder.decode(genuine) == Holder.decode(genuine) == value
-    refused = 0
-    for data in with_every_value_of_each_byte(genuine):
-        found = read(Holder, data)
-        assert found == read(cold(), data)
-        refused += isinstance(found, type)
-    octets = len(b"cipher") + len(b"octets") + 16
-    numbers = 3  # etype, kvno and keytype take many values
-    assert refused > (len(genuine) - octets - numbers) * 254, "every header byte but for its right value"
-
-
 def test_what_is_absent_is_written_otherwise_than_what_is_empty() -> None:
     for salt in (None, b"", b"salt"):
         entry = EtypeInfo2Entry(18, salt, None)
         assert EtypeInfo2Entry.decode(entry.encode()) == entry
     assert EtypeInfo2Entry(18, None, None).encode() != EtypeInfo2Entry(18, b"", None).encode()
-
-
-def test_what_strangers_send_is_remembered_in_bounds() -> None:
-    schema = Application(9, Sequence(Holder, *HOLDER_FIELDS))
-    for kvno in range(3 * der.MAX_LAYOUTS):
-        value = Holder(EncryptedData(18, kvno, b"cipher"), ELEMENT, None)
-        assert schema.inner.decode(value.encode()[4:]) == value
-        assert isinstance(schema.inner, Sequence)
-        assert 0 < sum(map(len, schema.inner._layouts.values())) <= der.MAX_LAYOUTS

@@ -55,3 +55,8 @@ def test_any_text_is_taken_apart_without_trouble(text: str) -> None:
     assert len(parent_of(text)) < max(len(text), 1)
     assert domain_of(text) == domain_of(text).casefold()
     assert is_at_or_below(text, parent_of(text)) == bool(dn_key(text) and dn_key(parent_of(text)))
+
+
+def test_text_that_is_not_unicode_is_compared_all_the_same() -> None:
+    assert dn_key("CN=a\udcff,DC=test") == dn_key("cn=a\udcff,dc=TEST")
+    assert dn_key("CN=a\udcff,DC=test") != dn_key("CN=a\ud800,DC=test")

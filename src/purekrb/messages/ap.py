@@ -21,15 +21,12 @@ from purekrb.messages.der import (
     GeneralString,
     KerberosFlags,
     KerberosTime,
-    Key,
-    Labelled,
-    Lasting,
     Message,
     OctetString,
-    Remembered,
     Sequence,
     SequenceOf,
 )
+from purekrb.messages.layouts import Key, Labelled, Recurring, Remembered
 from purekrb.names import PrincipalName
 from purekrb.records import record
 
@@ -57,10 +54,11 @@ __all__ = [
 #: Addresses, authorization data, tickets, name components: more than any real message has.
 MAX_ENTRIES = 256
 
-_STRING = Lasting(GeneralString())
+_INT32 = Remembered(INT32)
+_STRING = Remembered(GeneralString())
 _OCTETS = OctetString()
 _TIME = Remembered(KerberosTime())
-_FLAGS = Lasting(KerberosFlags())
+_FLAGS = Remembered(KerberosFlags())
 _KEY = Key()
 TICKET_TAG = 0x61
 
@@ -173,7 +171,7 @@ EtypeList.schema = ListOf(EtypeList, SequenceOf(INT32, MAX_ENTRIES))
 
 
 @record
-class Ticket(Message):
+class Ticket(Recurring):
     """Ticket ::= [APPLICATION 1] SEQUENCE {
     tkt-vno [0] INTEGER (5), realm [1] Realm, sname [2] PrincipalName, enc-part [3] EncryptedData }
     """
@@ -188,7 +186,7 @@ Ticket.schema = Application(
     1,
     Sequence(
         Ticket,
-        Field(0, "tkt_vno", INT32),
+        Field(0, "tkt_vno", _INT32),
         Field(1, "realm", _STRING),
         Field(2, "sname", NAME),
         Field(3, "enc_part", EncryptedData.schema),
@@ -208,7 +206,7 @@ TransitedEncoding.schema = Labelled(TransitedEncoding, Field(0, "tr_type", INT32
 
 
 @record
-class EncTicketPart(Message):
+class EncTicketPart(Recurring):
     """EncTicketPart ::= [APPLICATION 3] SEQUENCE {
     flags [0] TicketFlags, key [1] EncryptionKey, crealm [2] Realm, cname [3] PrincipalName,
     transited [4] TransitedEncoding, authtime [5] KerberosTime, starttime [6] KerberosTime OPTIONAL,
@@ -237,7 +235,7 @@ EncTicketPart.schema = Application(
         Field(1, "key", _KEY),
         Field(2, "crealm", _STRING),
         Field(3, "cname", NAME),
-        Field(4, "transited", Lasting(TransitedEncoding.schema)),
+        Field(4, "transited", Remembered(TransitedEncoding.schema)),
         Field(5, "authtime", _TIME),
         Field(6, "starttime", _TIME, optional=True),
         Field(7, "endtime", _TIME),
@@ -249,7 +247,7 @@ EncTicketPart.schema = Application(
 
 
 @record
-class ApReq(Message):
+class ApReq(Recurring):
     """AP-REQ ::= [APPLICATION 14] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (14), ap-options [2] APOptions, ticket [3] Ticket,
     authenticator [4] EncryptedData }
@@ -268,8 +266,8 @@ ApReq.schema = Application(
     14,
     Sequence(
         ApReq,
-        Field(0, "pvno", INT32),
-        Field(1, "msg_type", INT32),
+        Field(0, "pvno", _INT32),
+        Field(1, "msg_type", _INT32),
         Field(2, "ap_options", _FLAGS),
         Field(3, "ticket", Any_(TICKET_TAG)),
         Field(4, "authenticator", EncryptedData.schema),
@@ -278,7 +276,7 @@ ApReq.schema = Application(
 
 
 @record
-class Authenticator(Message):
+class Authenticator(Recurring):
     """Authenticator ::= [APPLICATION 2] SEQUENCE {
     authenticator-vno [0] INTEGER (5), crealm [1] Realm, cname [2] PrincipalName, cksum [3] Checksum OPTIONAL,
     cusec [4] Microseconds, ctime [5] KerberosTime, subkey [6] EncryptionKey OPTIONAL,
@@ -300,7 +298,7 @@ Authenticator.schema = Application(
     2,
     Sequence(
         Authenticator,
-        Field(0, "authenticator_vno", INT32),
+        Field(0, "authenticator_vno", _INT32),
         Field(1, "crealm", _STRING),
         Field(2, "cname", NAME),
         Field(3, "cksum", Checksum.schema, optional=True),
@@ -308,13 +306,13 @@ Authenticator.schema = Application(
         Field(5, "ctime", _TIME),
         Field(6, "subkey", _KEY, optional=True),
         Field(7, "seq_number", SEQ_NUMBER, optional=True),
-        Field(8, "authorization_data", Lasting(_AUTHORIZATION_DATA), optional=True),
+        Field(8, "authorization_data", Remembered(_AUTHORIZATION_DATA), optional=True),
     ),
 )
 
 
 @record
-class ApRep(Message):
+class ApRep(Recurring):
     """AP-REP ::= [APPLICATION 15] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (15), enc-part [2] EncryptedData }
     """
@@ -327,13 +325,13 @@ class ApRep(Message):
 ApRep.schema = Application(
     15,
     Sequence(
-        ApRep, Field(0, "pvno", INT32), Field(1, "msg_type", INT32), Field(2, "enc_part", EncryptedData.schema)
+        ApRep, Field(0, "pvno", _INT32), Field(1, "msg_type", _INT32), Field(2, "enc_part", EncryptedData.schema)
     ),
 )
 
 
 @record
-class EncApRepPart(Message):
+class EncApRepPart(Recurring):
     """EncAPRepPart ::= [APPLICATION 27] SEQUENCE {
     ctime [0] KerberosTime, cusec [1] Microseconds, subkey [2] EncryptionKey OPTIONAL,
     seq-number [3] UInt32 OPTIONAL }
@@ -375,8 +373,8 @@ KrbCred.schema = Application(
     22,
     Sequence(
         KrbCred,
-        Field(0, "pvno", INT32),
-        Field(1, "msg_type", INT32),
+        Field(0, "pvno", _INT32),
+        Field(1, "msg_type", _INT32),
         Field(2, "tickets", SequenceOf(Any_(TICKET_TAG), MAX_ENTRIES)),
         Field(3, "enc_part", EncryptedData.schema),
     ),
@@ -478,8 +476,8 @@ KrbError.schema = Application(
     30,
     Sequence(
         KrbError,
-        Field(0, "pvno", INT32),
-        Field(1, "msg_type", INT32),
+        Field(0, "pvno", _INT32),
+        Field(1, "msg_type", _INT32),
         Field(2, "ctime", _TIME, optional=True),
         Field(3, "cusec", MICROSECONDS, optional=True),
         Field(4, "stime", _TIME),

@@ -5,24 +5,20 @@ Decoding refuses everything that is not DER: indefinite or non-minimal lengths, 
 unknown fields, trailing bytes, non-minimal integers. Nesting is bounded, because a schema is finite; counts are bounded
 by `SequenceOf`. All failures are DecodeError. Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
 
-How it works: a type knows its tag and turns contents (what stands behind tag and length) into a value and back. What
-comes again costs little: `Sequence` remembers the layouts that it has accepted, so that a message whose tags and
-lengths are those of an earlier one is taken apart by two calls of `struct`; `Remembered` remembers whole values. That
-keeps an AP-REQ at some microseconds.
+How it works: a type knows its tag and turns contents (the octets after tag and length) into a value
+and back. This file remembers nothing but headers that it has written; `layouts.py` holds the memory
+that makes reading fast.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
-from functools import cache, lru_cache, partial
-from operator import attrgetter, itemgetter
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
-from purekrb.keys import EncryptionKey
-from purekrb.records import field_names, record
+from purekrb.records import field_names
 
 __all__ = [
     "DerType",
@@ -36,10 +32,7 @@ __all__ = [
     "KerberosFlags",
     "Any_",
     "Sequence",
-    "Labelled",
     "SequenceOf",
-    "Remembered",
-    "Lasting",
     "Application",
     "Context",
     "Field",
@@ -55,10 +48,6 @@ __all__ = [
 MAX_STRING = 8192
 _MAX_INTEGER = 9  # bytes
 MAX_OID = 64
-#: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
-MAX_REMEMBERED = 256
-#: Layouts of one type that are remembered; real messages of a type have a handful, by the sizes of their numbers.
-MAX_LAYOUTS = 64
 #: What holds other elements is copied up to this size, which is quickest; beyond, no level of nesting copies it again.
 MAX_COPIED = 64 * 1024
 UTC = timezone.utc
@@ -99,33 +88,23 @@ def tlv(tag: int, contents: bytes) -> bytes:
     return header(tag, len(contents)) + contents
 
 
-def _long_length(buf: bytes, at: int) -> tuple[int, int]:
-    """Return (start, length) for the length octets at `at`, which are not of the short form."""
-    count = buf[at] & 0x7F
-    if count == 1 and buf[at + 1] >= 0x80:
-        return at + 2, buf[at + 1]
-    if not 1 <= count <= 4:
-        raise DecodeError("an indefinite or oversized length is not DER")
-    start = at + 1 + count
-    length = int.from_bytes(buf[at + 1 : start], "big")
-    if length < 0x80 or length >> 8 * (count - 1) == 0:
-        raise DecodeError("a length is not encoded in its shortest form")
-    return start, length
-
-
 def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
     """Return (tag, start, end) of the TLV at `at`, which must end at or before `stop`; single-byte tags only."""
     if at + 2 > stop:
         raise DecodeError("the data ends inside a DER header")
-    tag = buf[at]
+    tag, length, start = buf[at], buf[at + 1], at + 2
     if tag & 0x1F == 0x1F:
         raise DecodeError("a multi-byte tag occurs nowhere in Kerberos")
-    length = buf[at + 1]
-    start = at + 2
-    if length >= 0x80:
-        if at + 2 + (length & 0x7F) > stop:
+    if length >= 0x80:  # the long form: so many octets hold the length. X.690 8.1.3.5
+        count = length & 0x7F
+        if not 1 <= count <= 4:
+            raise DecodeError("an indefinite or oversized length is not DER")
+        start += count
+        if start > stop:
             raise DecodeError("the data ends inside a DER header")
-        start, length = _long_length(buf, at + 1)
+        length = int.from_bytes(buf[at + 2 : start], "big")
+        if length < 0x80 or length >> 8 * (count - 1) == 0:  # X.690 10.1
+            raise DecodeError("a length is not encoded in its shortest form")
     end = start + length
     if end > stop:
         raise DecodeError("a DER length reaches past the end of the data")
@@ -172,29 +151,25 @@ class Integer:
 
     def __init__(self, low: int, high: int, mask: int | None = None) -> None:
         self.low, self.high, self.mask = low, high, mask
-        #: By size, the least number above zero that has no shorter form.
-        self._least = (high + 1, max(low, 0), *(max(low, 1 << 8 * size - 9) for size in range(2, _MAX_INTEGER + 1)))
 
     def decode(self, contents: bytes) -> int:
-        value, size = int.from_bytes(contents, "big", signed=True), len(contents)
-        if size <= _MAX_INTEGER and self._least[size] <= value <= self.high:
-            return value  # as almost all are; a mask would change nothing
-        # What is in range has at most 64 bits, so that the shift leaves the sign alone: -1 or 0.
-        if not self.low <= value <= self.high or (value ^ (value >> 64)).bit_length() // 8 + 1 != size:
-            raise DecodeError(self._fault(contents, value))
+        size = len(contents)
+        if size > _MAX_INTEGER:
+            raise DecodeError("an INTEGER is larger than any in Kerberos")
+        # The first octet must not only repeat the sign bit of the second one. X.690 8.3.2
+        repeats = size > 1 and contents[0] in (0, 0xFF) and contents[0] ^ contents[1] < 0x80
+        if size == 0 or repeats:
+            raise DecodeError("an INTEGER is not encoded in its shortest form")
+        value = int.from_bytes(contents, "big", signed=True)
+        if not self.low <= value <= self.high:
+            raise DecodeError(f"an INTEGER is outside {self.low}..{self.high}")
         return value if self.mask is None else value & self.mask
 
     def encode(self, value: int) -> bytes:
         if not self.low <= value <= self.high:
             raise ValueError(f"{value} is outside {self.low}..{self.high}")
-        return value.to_bytes((value ^ (value >> 64)).bit_length() // 8 + 1, "big", signed=True)
-
-    def _fault(self, contents: bytes, value: int) -> str:
-        if len(contents) > _MAX_INTEGER:
-            return "an INTEGER is larger than any in Kerberos"
-        if self.low <= value <= self.high:
-            return "an INTEGER is not encoded in its shortest form"
-        return f"an INTEGER is outside {self.low}..{self.high}"
+        bits = (~value if value < 0 else value).bit_length() + 1  # with the sign
+        return value.to_bytes((bits + 7) // 8, "big", signed=True)
 
 
 class Enumerated(Integer):
@@ -238,7 +213,8 @@ class GeneralString:
         try:
             return contents.decode()
         except UnicodeDecodeError:
-            raise DecodeError("a KerberosString is not UTF-8") from None
+            pass  # it holds the contents
+        raise DecodeError("a KerberosString is not UTF-8")
 
     def encode(self, value: str) -> bytes:
         raw = value.encode()
@@ -256,9 +232,11 @@ class KerberosTime:
         if len(contents) != 15 or contents[14] != 0x5A or not contents[:14].isdigit():
             raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
         n = int(contents[:14])
+        date, time = divmod(n, 10**6)
+        year, month, day = date // 10**4, date // 100 % 100, date % 100
         try:
             return datetime(
-                n // 10**10, n // 10**8 % 100, n // 10**6 % 100, n // 10**4 % 100, n // 100 % 100, n % 100, 0, UTC
+                year, month, day, time // 10**4, time // 100 % 100, time % 100, 0, UTC
             )
         except ValueError:
             raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
@@ -302,261 +280,84 @@ class Any_:  # noqa: N801 - "Any" is typing's
         return value[len(head) :]
 
 
-@record
 class Field:
     """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
 
-    number: int
-    name: str
-    type: DerType
-    optional: bool = False
-
-    @property
-    def tags(self) -> tuple[int, int]:
-        """The tags in front of the contents, outermost first."""
-        return 0xA0 | self.number, self.type.tag
-
-
-T = TypeVar("T")
-
-
-class _Absent(bytes):
-    """What an absent field encodes to."""
-
-
-_ABSENT = _Absent()
-
-
-#: A layout of a SEQUENCE that has been accepted: what cuts out of data the bytes that never change, which these are,
-#: what cuts out the other contents, the values with a place for what these decode to, and of each of these its place,
-#: its number among the contents, and what decodes it. A plain tuple is quicker to take apart than a named one.
-_Layout = tuple[
-    Callable[[bytes], tuple[bytes, ...]],
-    tuple[bytes, ...],
-    Callable[[bytes], tuple[bytes, ...]],
-    list[Any],
-    tuple[tuple[int, int, Callable[[bytes], Any]], ...],
-]
-
-
-@record
-class _Place:
-    """A field that changes: its headers end at `begin`; `decode` takes data[contents:end] and gives value `at`."""
-
-    at: int
-    begin: int
-    contents: int
-    end: int
-    decode: Callable[[bytes], Any]
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        type: DerType,  # noqa: A002 - the word of the schema
+        optional: bool = False,
+    ) -> None:
+        self.number, self.name, self.type, self.optional = number, name, type, optional
+        #: The tags in front of the contents, outermost first.
+        self.tags = 0xA0 | number, type.tag
 
 
 class Sequence:
     """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order; `make` may be a record.
 
     `extensible` skips unknown fields at the end, for types whose ASN.1 ends in "...".
-
-    Each accepted layout is remembered by the size of the data. Data whose headers are, byte by byte, those of a
-    remembered layout have the same fields in the same places; only the values are still to be read. Fields that are the
-    same in each message of a program (`Lasting`) count as headers. So it is with writing.
     """
 
     tag = 0x30
 
     def __init__(self, make: Callable[..., Any], *fields: Field, extensible: bool = False) -> None:
-        self.make: Callable[[Any], Any] = lambda values: make(*values)
-        self._make = make
-        names = [f.name for f in fields]
-        self._is_record = isinstance(make, type) and field_names(make) == tuple(names)
-        if isinstance(make, type) and self._is_record and not hasattr(make, "__post_init__"):
-            self.make = partial(tuple.__new__, make)
-        self._attributes = _tuples(attrgetter, names)
+        #: Makes a value of the values of all fields.
+        self.make: Callable[[Iterable[Any]], Any] = lambda values: make(*values)
+        if isinstance(make, type) and field_names(make) and not hasattr(make, "__post_init__"):
+            self.make = partial(tuple.__new__, make)  # a record, which is a tuple of its fields
         self.fields = fields
         self.extensible = extensible
-        self._layouts: dict[int, list[_Layout]] = {}
-        self._lasting = _tuples(itemgetter, [at for at, f in enumerate(fields) if isinstance(f.type, Lasting)])
-        self._fresh = [(at, f.type.encode) for at, f in enumerate(fields) if not isinstance(f.type, Lasting)]
-        self._template = lru_cache(maxsize=MAX_LAYOUTS)(self._template_for)
 
     def decode(self, contents: bytes) -> Any:
-        value = self.recognise(contents)
-        return self.walk(contents, 0) if value is None else value
+        return self.make([value for value, _, _ in self.walk(contents)])
 
-    def recognise(self, data: bytes) -> Any:
-        """Return the value of data whose layout is remembered, else None."""
-        for unchanged, expected, contents, values, places in self._layouts.get(len(data), ()):
-            if unchanged(data) == expected:
-                found, parts = values.copy(), contents(data)
-                for at, number, decode in places:
-                    found[at] = decode(parts[number])
-                return self.make(found)
-        return None
+    def walk(self, contents: bytes) -> Iterator[tuple[Any, int, int]]:
+        """Yield for each field its value and where its own contents begin and end.
 
-    def walk(self, data: bytes, start: int) -> Any:
-        """Return the value of the contents from `start` to the end of `data`, whatever their layout, and remember it.
-
-        What stands before `start` are headers around the SEQUENCE, which the caller has checked.
+        An absent field is None, and begins and ends where it could have stood.
         """
-        values: list[Any] = []
-        places: list[_Place] = []
-        at, stop = start, len(data)
+        at, stop = 0, len(contents)
         for field in self.fields:
-            number, name, kind, optional = field.number, field.name, field.type, field.optional
-            tag = data[at] if at < stop else None
-            if tag == 0xA0 | number:
-                begin, end = _explicit_field(data, at, kind.tag, name)
-                if end > stop:
-                    raise DecodeError(f"field {name} reaches past the end of its SEQUENCE")
-                value = kind.decode(_part(data, begin, end, kind.tag))
-                if not isinstance(kind, Lasting) or end - begin > MAX_REMEMBERED:
-                    places.append(_place(len(values), kind, begin, end, value))
-                values.append(value)
-                at = end
-            elif optional:
-                values.append(None)
+            outer, inner = field.tags
+            tag = contents[at] if at < stop else None
+            if tag == outer:
+                _, start, at = read_header(contents, at, stop)
+                tag, begin, end = read_header(contents, start, at)
+                if tag != inner:
+                    raise DecodeError(f"field {field.name} has another type than 0x{inner:02x}")
+                if end != at:
+                    raise DecodeError(f"field {field.name} has a length that does not fit")
+                yield field.type.decode(_part(contents, begin, end, tag)), begin, end
+            elif field.optional:
+                yield None, at, at
             else:
-                raise DecodeError(f"field {name} is missing, repeated or out of order")
-        if at == stop:
-            self._learn(data, values, places)
-        else:
-            self._skip_extensions(data, at, stop)
-        return self.make(values)
+                raise DecodeError(f"field {field.name} is missing, repeated or out of order")
+        if at != stop:
+            self._skip_extensions(contents, at, stop)
 
-    def _learn(self, data: bytes, values: list[Any], places: list[_Place]) -> None:
-        unchanged, contents, end = "", "", 0
-        for place in places:
-            unchanged += f"{place.begin - end}s{place.end - place.begin}x"
-            contents += f"{place.contents - end}x{place.end - place.contents}s"
-            end = place.end
-        cut = struct.Struct(f"{unchanged}{len(data) - end}s").unpack
-        cut_contents = struct.Struct(f"{contents}{len(data) - end}x").unpack
-        values = list(values)
-        for place in places:
-            values[place.at] = None  # it may be secret
-        decoders = tuple((place.at, number, place.decode) for number, place in enumerate(places))
-        _remember(self._layouts, len(data), (cut, cut(data), cut_contents, values, decoders))
-
-    def _skip_extensions(self, data: bytes, at: int, stop: int) -> None:
+    def _skip_extensions(self, contents: bytes, at: int, stop: int) -> None:
         if not self.extensible:
             raise DecodeError("unknown, repeated or misplaced fields at the end of a SEQUENCE")
         last = max(f.number for f in self.fields)
         while at < stop:
-            tag, _, at = read_header(data, at, stop)
+            tag, _, at = read_header(contents, at, stop)
             if tag & 0xE0 != 0xA0 or tag & 0x1F <= last:
                 raise DecodeError("an extension field is out of order")
             last = tag & 0x1F
 
-    def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
-        """Return the contents that encode `value`, behind headers with `tags`, outermost first."""
-        values = value if self._is_record else self._attributes(value)
-        fresh = [_ABSENT if values[at] is None else encode(values[at]) for at, encode in self._fresh]
-        sizes: tuple[int | None, ...] = tuple(map(len, fresh))
-        if 0 in sizes:  # what is absent is not the same as what is there and empty
-            sizes = tuple([None if part is _ABSENT else len(part) for part in fresh])
-        parts = self._template(tags, self._lasting(values), sizes).copy()
-        parts[1::2] = fresh
-        return b"".join(parts)
-
-    def _template_for(
-        self, tags: tuple[int, ...], values: tuple[Any, ...], sizes: tuple[int | None, ...]
-    ) -> list[bytes]:
-        """Return what stands before, between and behind the fresh fields, with a place for each of these.
-
-        `values` are those of the lasting fields, `sizes` those of the others (None: it is absent).
-        """
-        lasting, fresh = iter(values), iter(sizes)
-        parts, total = [b""], 0
+    def encode(self, value: Any) -> bytes:
+        parts: list[bytes] = []
         for field in self.fields:
-            if isinstance(field.type, Lasting):
-                parts[-1] += _element(field, next(lasting))
-            else:
-                size = next(fresh)
-                parts[-1] += _headers(field, size)
-                parts += [b"", b""]
-                total += size or 0
-        parts[0] = headers_around(sum(map(len, parts)) + total, tags) + parts[0]
-        return parts
-
-
-def _headers(field: Field, size: int | None) -> bytes:
-    """Return what stands before contents of `size` bytes, nothing where the field is absent (None)."""
-    if size is not None:
-        return headers_around(size, field.tags)
-    if not field.optional:
-        raise ValueError(f"field {field.name} is required")
-    return b""
-
-
-def _element(field: Field, value: Any) -> bytes:
-    contents = b"" if value is None else field.type.encode(value)
-    return _headers(field, None if value is None else len(contents)) + contents
-
-
-def _remember(memory: dict[int, list[T]], size: int, item: T) -> None:
-    """Add what was learned from contents of that size; where there is too much, all else is forgotten."""
-    if sum(map(len, memory.values())) >= MAX_LAYOUTS:
-        memory.clear()
-    memory[size] = [*memory.get(size, ()), item]  # a new list: others may be going through the old one
-
-
-def _tuples(getter: Callable[..., Callable[[Any], Any]], keys: list[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return `getter(*keys)`, attrgetter or itemgetter, which gets a tuple also for one key and for none."""
-    if not keys:
-        return lambda _: ()
-    got = getter(*keys)
-    return got if len(keys) > 1 else lambda value: (got(value),)
-
-
-def _place(at: int, kind: DerType, begin: int, end: int, value: Any) -> _Place:
-    """Return the place of a field of this type that was found to hold `value`, its contents at data[begin:end]."""
-    if isinstance(kind, Labelled):
-        *numbers, octets = kind._attributes(value)
-        begin = end - len(octets)
-        return _Place(at, begin, begin, end, partial(kind._make, *numbers))
-    if isinstance(kind, Any_):
-        return _Place(at, begin, begin - len(header(kind.tag, end - begin)), end, bytes)
-    if isinstance(kind, Remembered) and end - begin <= MAX_REMEMBERED:
-        return _Place(at, begin, begin, end, kind.known)
-    return _Place(at, begin, begin, end, kind.decode)
-
-
-def _explicit_field(buf: bytes, at: int, inner: int, name: str) -> tuple[int, int]:
-    """Return (start, end) of the contents of the field at `at`."""
-    begin, length = at + 2, buf[at + 1]
-    if length >= 0x80:
-        begin, length = _long_length(buf, at + 1)
-    end = begin + length
-    if buf[begin] != inner:
-        raise DecodeError(f"field {name} has another type than 0x{inner:02x}")
-    length = buf[begin + 1]
-    if length >= 0x80:
-        begin, length = _long_length(buf, begin + 1)
-    else:
-        begin += 2
-    if begin + length != end:
-        raise DecodeError(f"field {name} has a length that does not fit")
-    return begin, end
-
-
-class Labelled(Sequence):
-    """SEQUENCE of numbers that come again, and an OCTET STRING at the end: a ciphertext, a checksum, a key.
-
-    What stands before the octets, its label, is remembered as a whole, with the numbers that it holds: here where it is
-    written, in the layout of what is around it where it is read.
-    """
-
-    def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
-        super().__init__(make, *fields)
-        self._label = lru_cache(maxsize=MAX_LAYOUTS)(self._label_for)
-
-    def encode(self, value: Any, tags: tuple[int, ...] = ()) -> bytes:
-        values = value if self._is_record else self._attributes(value)
-        octets: bytes = values[-1]
-        return self._label(tags, values[:-1], len(octets)) + octets
-
-    def _label_for(self, tags: tuple[int, ...], numbers: tuple[int | None, ...], size: int) -> bytes:
-        """Return what stands before octets of that size."""
-        label = b"".join(map(_element, self.fields, numbers)) + _headers(self.fields[-1], size)
-        return headers_around(len(label) + size, tags) + label
+            item = getattr(value, field.name)
+            if item is not None:
+                contents = field.type.encode(item)
+                parts += headers_around(len(contents), field.tags), contents
+            elif not field.optional:
+                raise ValueError(f"field {field.name} is required")
+        return b"".join(parts)
 
 
 class SequenceOf:
@@ -570,71 +371,38 @@ class SequenceOf:
 
     def decode(self, contents: bytes) -> tuple[Any, ...]:
         values: list[Any] = []
-        decode, expected = self.item.decode, self.item.tag
         at, stop = 0, len(contents)
         while at < stop:
-            tag = contents[at]
-            if tag != expected:
+            tag, begin, at = read_header(contents, at, stop)
+            if tag != self.item.tag:
                 raise DecodeError("an element of a SEQUENCE OF has another type")
-            begin, length = at + 2, contents[at + 1]
-            if length >= 0x80:
-                begin, length = _long_length(contents, at + 1)
-            at = begin + length
-            if at > stop:
-                raise DecodeError("an element reaches past the end of its SEQUENCE OF")
             if len(values) == self.limit:
                 raise DecodeError(f"a SEQUENCE OF has more than {self.limit} elements")
-            values.append(decode(_part(contents, begin, at, expected)))
+            values.append(self.item.decode(_part(contents, begin, at, tag)))
         return tuple(values)
 
     def encode(self, value: tuple[Any, ...]) -> bytes:
         return b"".join(tlv(self.item.tag, self.item.encode(v)) for v in value)
 
 
-class Remembered:
-    """`inner`, an immutable value that is no secret and comes again in many messages: the last ones are remembered.
-
-    Values that are equal must encode to the same bytes.
-    """
-
-    def __init__(self, inner: DerType) -> None:
-        self.tag = inner.tag
-        self._inner = inner
-        #: `decode` for contents that are short enough to be remembered.
-        self.known = lru_cache(maxsize=256)(inner.decode)
-        #: Our own values are few; of others only an embedded KDC writes any.
-        self.encode: Callable[[Any], bytes] = lru_cache(maxsize=256)(inner.encode)
-
-    def decode(self, contents: bytes) -> Any:
-        return self.known(contents) if len(contents) <= MAX_REMEMBERED else self._inner.decode(contents)
-
-
-class Lasting(Remembered):
-    """The same, where the value hardly ever changes from one message of a program to the next."""
-
-
-INT32 = Lasting(Integer(-(1 << 31), (1 << 31) - 1))
+INT32 = Integer(-(1 << 31), (1 << 31) - 1)
 UINT32 = Integer(0, (1 << 32) - 1)
 MICROSECONDS = Integer(0, 999_999)
 #: UInt32 that some implementations send as a negative Int32. Source: RFC 4120 5.5.1 (seq-number).
 SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
 
 
-class Key(Labelled):
-    """EncryptionKey of RFC 4120 5.2.9: SEQUENCE { keytype [0] Int32, keyvalue [1] OCTET STRING }."""
-
-    def __init__(self) -> None:
-        super().__init__(EncryptionKey, Field(0, "etype", INT32), Field(1, "contents", OctetString()))
-
-
 class _Explicit:
-    """`inner` under another tag, explicitly: what encloses a message. `Message` reads and writes all tags at once."""
+    """`inner` under another tag, explicitly: the outside of a message, which `Message` reads."""
 
     tag_class: ClassVar[int]
 
     def __init__(self, number: int, inner: DerType) -> None:
         self.tag = self.tag_class | number
         self.inner = inner
+
+    def encode(self, value: Any) -> bytes:
+        return tlv(self.inner.tag, self.inner.encode(value))
 
 
 class Application(_Explicit):
@@ -649,36 +417,6 @@ class Context(_Explicit):
     tag_class = 0xA0
 
 
-#: How a message is read and written: the tags around what its schema encloses, outermost first; what recognises it
-#: (see `Sequence`), else walks it; what encodes it.
-_Frame = tuple[
-    tuple[int, ...],
-    Callable[[bytes], Any],
-    Callable[[bytes, int], Any],
-    Callable[[Any, tuple[int, ...]], bytes],
-]
-
-
-def _find_frame(kind: Any) -> _Frame:
-    schema: DerType | _Explicit = kind.schema
-    tags = [schema.tag]
-    while isinstance(schema, _Explicit):
-        schema = schema.inner
-        tags.append(schema.tag)
-    if isinstance(schema, Sequence):
-        return tuple(tags), schema.recognise, schema.walk, schema.encode
-    body = schema
-
-    def encode(value: Any, tags: tuple[int, ...]) -> bytes:
-        contents = body.encode(value)
-        return headers_around(len(contents), tags) + contents
-
-    return tuple(tags), lambda _: None, lambda data, start: body.decode(data[start:]), encode
-
-
-_frame_of: Callable[[Any], _Frame] = cache(_find_frame)
-
-
 class Message:
     """Base of all messages: `decode` bytes into a record, `encode` it back."""
 
@@ -690,35 +428,40 @@ class Message:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
         data = bytes(data)
         try:
-            value: M
-            tags, recognise, walk, _ = _frame_of(cls)
-            value = recognise(data)
-            return walk(data, _enter(cls.__name__, tags, data)) if value is None else value
-        except IndexError:  # a header cut off by the end of the data
-            failure = DecodeError(f"the {cls.__name__} ends inside a field")
+            value: M = cls._read(data)
+            return value
         except DecodeError as error:
             failure = error.with_traceback(None)
         # What `secrecy.forget_frames` does, without the cost of a wrapper: the data may be a decrypted message.
         del data
         raise failure
 
+    @classmethod
+    def _read(cls, data: bytes) -> Any:
+        kind, contents = cls._open(data)
+        return kind.decode(contents)
+
+    @classmethod
+    def _open(cls, data: bytes) -> tuple[Any, bytes]:
+        """Return the type inside all explicit tags and its contents, to the last byte of `data`."""
+        kind: Any = cls.schema
+        while True:
+            tag, start, end = read_header(data, 0, len(data))
+            if tag != kind.tag:
+                name, expected = cls.__name__, kind.tag
+                raise DecodeError(
+                    f"this is not a {name}: tag 0x{tag:02x} instead of 0x{expected:02x}"
+                )
+            if end != len(data):
+                raise DecodeError(f"{len(data) - end} bytes follow the end of the {cls.__name__}")
+            data = _part(data, start, end, tag)
+            if not isinstance(kind, _Explicit):
+                return kind, data
+            kind = kind.inner
+
     def encode(self) -> bytes:
         """Return the DER bytes."""
-        tags, _, _, encode = _frame_of(type(self))
-        return encode(self, tags)
-
-
-def _enter(name: str, tags: tuple[int, ...], data: bytes) -> int:
-    """Return where the contents start inside headers with `tags`, each of which must reach to the end of `data`."""
-    at = 0
-    for expected in tags:
-        tag, start, end = read_header(data, at, len(data))
-        if tag != expected:
-            raise DecodeError(f"this is not a {name}: tag 0x{tag:02x} instead of 0x{expected:02x}")
-        if end != len(data):
-            raise DecodeError(f"{len(data) - end} bytes follow the end of the {name}")
-        at = start
-    return at
+        return tlv(self.schema.tag, self.schema.encode(self))
 
 
 M = TypeVar("M", bound=Message)  # not by its name, which `typing` would compile when it is imported

@@ -38,15 +38,13 @@ from purekrb.messages.der import (
     Integer,
     KerberosFlags,
     KerberosTime,
-    Key,
-    Lasting,
     Message,
     OctetString,
-    Remembered,
     Sequence,
     SequenceOf,
     tlv,
 )
+from purekrb.messages.layouts import Key, Recurring, Remembered
 from purekrb.names import PrincipalName
 from purekrb.records import record
 from purekrb.secrecy import forget_frames
@@ -70,10 +68,10 @@ __all__ = [
 
 PVNO = 5
 _PVNO = Integer(PVNO, PVNO)
-_STRING = Lasting(GeneralString())
+_STRING = Remembered(GeneralString())
 _OCTETS = OctetString()
 _TIME = Remembered(KerberosTime())
-_FLAGS = Lasting(KerberosFlags())
+_FLAGS = Remembered(KerberosFlags())
 _TICKET = Any_(TICKET_TAG)
 
 
@@ -322,7 +320,7 @@ TgsReq.schema = _request(TgsReq)
 
 
 @record
-class _KdcRep(Message):
+class _KdcRep(Recurring):
     """KDC-REP ::= SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER, padata [2] SEQUENCE OF PA-DATA OPTIONAL, crealm [3] Realm,
     cname [4] PrincipalName, ticket [5] Ticket, enc-part [6] EncryptedData }
@@ -386,7 +384,7 @@ LastReqEntry.schema = Sequence(LastReqEntry, Field(0, "lr_type", INT32), Field(1
 _AS_PART, _TGS_PART = b"\x79", b"\x7a"  # [APPLICATION 25], [APPLICATION 26]
 
 
-class _EncKdcRepPart(Message):
+class _EncKdcRepPart(Recurring):
     """Either tag: RFC 4120 5.4.2 has a client take both in either reply, since some KDCs send 26 in an AS-REP."""
 
     __slots__ = ()

@@ -12,7 +12,6 @@ from purekrb.messages.der import (
     Field,
     GeneralString,
     KerberosFlags,
-    Lasting,
     Message,
     ObjectIdentifier,
     OctetString,
@@ -20,6 +19,7 @@ from purekrb.messages.der import (
     SequenceOf,
     tlv,
 )
+from purekrb.messages.layouts import Recurring, Remembered
 from purekrb.records import record
 
 __all__ = ["NegTokenInit", "NegTokenInit2", "NegHints", "NegTokenResp", "MAX_MECHANISMS", "encode_mech_types"]
@@ -29,10 +29,10 @@ MAX_MECHANISMS = 64
 
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
-_MECH_TYPES = Lasting(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
+_MECH_TYPES = Remembered(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
 _FIRST_FIELDS = (
     Field(0, "mech_types", _MECH_TYPES),
-    Field(1, "req_flags", Lasting(KerberosFlags()), optional=True),
+    Field(1, "req_flags", Remembered(KerberosFlags()), optional=True),
     Field(2, "mech_token", _OCTETS, optional=True),
 )
 
@@ -43,7 +43,7 @@ def encode_mech_types(mech_types: tuple[bytes, ...]) -> bytes:
 
 
 @record
-class NegTokenInit(Message):
+class NegTokenInit(Recurring):
     """NegTokenInit ::= SEQUENCE { mechTypes [0] MechTypeList, reqFlags [1] ContextFlags OPTIONAL,
     mechToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [0] of NegotiationToken
     """
@@ -75,7 +75,7 @@ NegHints.schema = Sequence(
 
 
 @record
-class NegTokenInit2(Message):
+class NegTokenInit2(Recurring):
     """NegTokenInit2 ::= SEQUENCE { mechTypes [0], reqFlags [1] and mechToken [2] as in NegTokenInit,
     negHints [3] NegHints OPTIONAL, mechListMIC [4] OCTET STRING OPTIONAL }; what an acceptor begins with. MS-SPNG 2.2.1
     """
@@ -99,7 +99,7 @@ NegTokenInit2.schema = Context(
 
 
 @record
-class NegTokenResp(Message):
+class NegTokenResp(Recurring):
     """NegTokenResp ::= SEQUENCE { negState [0] ENUMERATED OPTIONAL, supportedMech [1] MechType OPTIONAL,
     responseToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [1] of NegotiationToken
     """
@@ -114,8 +114,8 @@ NegTokenResp.schema = Context(
     1,
     Sequence(
         NegTokenResp,
-        Field(0, "neg_state", Lasting(Enumerated(0, 3)), optional=True),
-        Field(1, "supported_mech", Lasting(_OID), optional=True),
+        Field(0, "neg_state", Remembered(Enumerated(0, 3)), optional=True),
+        Field(1, "supported_mech", Remembered(_OID), optional=True),
         Field(2, "response_token", _OCTETS, optional=True),
         Field(3, "mech_list_mic", _OCTETS, optional=True),
     ),
