@@ -42,7 +42,7 @@ from purekrb import (
     crypto,
     sspi,
 )
-from purekrb.channel.framing import FrameReader, encode_frame
+from purekrb.channel.framing import encode_frame, frame_reader
 from purekrb.channel.stream import SealedStream
 from purekrb.cli import inspect
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
@@ -56,7 +56,7 @@ from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.gss import framing, transfer
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.tokens import MicToken, WrapToken
-from purekrb.kdc import attempts, locate
+from purekrb.kdc import locate, tcp
 from purekrb.kdc.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, pac, spnego
 from purekrb.messages.der import Message
@@ -415,7 +415,7 @@ def exported_state() -> bytes:
 
 
 def frames(data: bytes) -> None:
-    reader = FrameReader(1000)
+    reader = frame_reader(1000)
     reader.feed(data)
     while reader.next_frame() is not None:
         pass
@@ -569,7 +569,9 @@ def method_data() -> list[bytes]:
 
 
 def kdc_stream(data: bytes) -> None:
-    attempts.FrameReader().feed(data)
+    reader = tcp.reply_reader()
+    reader.feed(data)
+    reader.next_frame()
 
 
 def embedded_kdc(data: bytes) -> None:
