@@ -184,12 +184,15 @@ def test_the_certificate_of_another_host_is_refused(
         connect(scheme, tls_address, start_tls=scheme == "ldap", target="ldap/dc2.ad.test")
 
 
-def test_a_certificate_is_not_checked_where_the_caller_brings_such_a_context(
+def test_a_certificate_is_not_checked_where_the_caller_brings_such_a_context_and_says_so(
     connect: Callable[..., LdapSession], tls_address: str
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    assert rid(connect("ldaps", tls_address, tls_context=context)) == ADMINISTRATOR
+    with pytest.raises(PolicyError, match="nobody verified"):
+        connect("ldaps", tls_address, tls_context=context)
+    session = connect("ldaps", tls_address, tls_context=context, allow_unverified_tls=True)
+    assert rid(session) == ADMINISTRATOR
 
 
 def test_the_name_of_a_service_that_the_server_is_not_is_refused(
@@ -344,6 +347,26 @@ def test_a_connection_of_ldap3_is_sealed(
     again = connection.search("", "(objectClass=*)", ldap3.BASE, attributes=["tokenGroups"])
     assert again[0] if strategy.startswith("SAFE") else again
     connection.unbind()
+
+
+@pytest.mark.parametrize("start_tls", [True, False], ids=["starttls", "ldaps"])
+def test_a_connection_of_ldap3_in_tls_that_ldap3_did_not_verify_is_refused(
+    samba_dc: SambaDc, admin: Credential, tls_address: str, start_tls: bool
+) -> None:
+    from purekrb.directory.ldap import ldap3
+
+    for options in ({}, {"allow_unverified_tls": True}):
+        server = ldap3.Server(tls_address, use_ssl=not start_tls, get_info=ldap3.NONE)
+        connection = ldap3.Connection(server)
+        if start_tls:
+            connection.start_tls(read_server_info=False)
+        if options:
+            ldap3_sasl.bind(connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}", **options)
+            assert connection.bound
+            connection.unbind()
+        else:
+            with pytest.raises(PolicyError, match="nobody verified"):
+                ldap3_sasl.bind(connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}")
 
 
 @pytest.mark.filterwarnings("ignore:ssl.match_hostname")

@@ -6,19 +6,34 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyasn1.codec.ber import decoder
 
 from purekrb import Acceptor, ChannelBindings, Flag, KerberosError, Keytab
-from purekrb.directory.ldap import ldap3  # without the warnings of its own import
+from purekrb.directory.ldap import LdapSession, ldap3  # without the warnings of ldap3's own import
 from purekrb.directory.sasl import SecurityLayer
-from purekrb.directory.stream import MessageReader
+from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.messages.der import tlv
 from purekrb.replay import MemoryReplayCache
+from support.der_tree import parse
 from support.kdc_stubs import TcpStub
 
-__all__ = ["ROOT_DSE", "Entries", "LdapPeer", "LdapStub", "Request", "entry", "message", "reference", "result"]
+__all__ = [
+    "ROOT_DSE",
+    "Entries",
+    "LdapPeer",
+    "LdapStub",
+    "PlainStub",
+    "Question",
+    "Request",
+    "next_number",
+    "entry",
+    "message",
+    "reference",
+    "result",
+    "session_without_bind",
+]
 
 Entries = Sequence[tuple[str, Mapping[str, Sequence[bytes]]]]
 
@@ -28,6 +43,7 @@ ROOT_DSE: dict[str, Sequence[bytes]] = {
     "dnsHostName": [b"dc1.example.test"],
 }
 PAGED = b"1.2.840.113556.1.4.319"
+SEARCH, UNBIND = 0x63, 0x42
 BIND, SEARCH_ENTRY, SEARCH_DONE, SEARCH_REFERENCE, EXTENDED = 0x61, 0x64, 0x65, 0x73, 0x78
 #: The tags of what answers requests that change something.
 ANSWERS = {"modifyRequest": 0x67, "addRequest": 0x69, "delRequest": 0x6B, "modDNRequest": 0x6D}
@@ -189,7 +205,7 @@ class LdapStub(TcpStub):
         """Take the initiator's token and make the offer; or take its choice."""
         token = credentials(request)
         if peer.context is None or not token.startswith(b"\5\4"):
-            if peer.context is None:
+            if peer.context is None or token.startswith(b"\x60"):  # the first token of a bind, maybe of another one
                 peer.context = self.acceptor()
                 self.contexts.append(peer.context)
                 self.in_progress(peer, request, peer.context.step(token) or b"")
@@ -244,3 +260,69 @@ class LdapStub(TcpStub):
 def credentials(request: Request) -> bytes:
     """Return the SASL token of a bind request."""
     return bytes(request.body["authentication"]["sasl"]["credentials"])
+
+
+class Question(NamedTuple):
+    """A request: its number, its tag and, of a search, the base and the attributes."""
+
+    number: int
+    operation: int
+    base: str
+    attributes: list[str]
+
+
+class PlainStub(TcpStub):
+    """Answers each request with the octets that `answer` returns, and knows no bind; closes where `once` is set.
+
+    For `session_without_bind`: filters of any kind may be asked for, which pyasn1 cannot read.
+    """
+
+    def __init__(self, answer: Callable[[Question], bytes], *, once: bool = False) -> None:
+        self.answer = answer
+        self.once = once
+        self.questions: list[Question] = []
+        super().__init__(PlainStub._serve_connection)
+
+    def _serve_connection(self, connection: socket.socket) -> None:
+        reader = MessageReader()
+        while data := connection.recv(65536):
+            reader.feed(data)
+            while (request := reader.next_message()) is not None:
+                question = question_of(request)
+                if question.operation == UNBIND:
+                    return
+                self.questions.append(question)
+                connection.sendall(self.answer(question))
+                if self.once:
+                    return
+
+
+def question_of(request: bytes) -> Question:
+    number, operation, *_ = parse(request).children or ()
+    base, attributes = "", []
+    if operation.tag == SEARCH:
+        assert operation.children is not None
+        base = operation.children[0].contents.decode()
+        attributes = [node.contents.decode() for node in operation.children[-1].children or ()]
+    return Question(int.from_bytes(number.contents, "big"), operation.tag, base, attributes)
+
+
+def next_number() -> int:
+    """Return the number of the next request of this process: ldap3 counts them over all connections."""
+    return int(ldap3.Server._message_counter) + 1
+
+
+def session_without_bind(stub: TcpStub, timeout: float = 5.0) -> LdapSession:
+    """Return a session with `stub` that is taken for bound: for what a directory may answer after it."""
+
+    def connection() -> Any:
+        server = ldap3.Server(stub.host, stub.port, get_info=ldap3.NONE)
+        opened = ldap3.Connection(
+            server, auto_referrals=False, auto_range=False, check_names=False, return_empty_attributes=False
+        )
+        opened.open(read_server_info=False)
+        opened.socket = MessageSocket(opened.socket)
+        opened.socket.secure(None)
+        return opened
+
+    return LdapSession(connection(), reopen=connection, timeout=timeout)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 __all__ = ["Authority", "ServerTls"]
 
@@ -36,13 +37,16 @@ class ServerTls:
     der: bytes
 
 
-class Authority:
-    """A CA whose own certificate is the file `ca`."""
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-    def __init__(self, directory: Path, name: str = "Test CA") -> None:
+
+class Authority:
+    """A CA whose own certificate is the file `ca`. Its `key` decides how certificates are signed."""
+
+    def __init__(self, directory: Path, name: str = "Test CA", key: Key | None = None) -> None:
         self._directory = directory
         self._name = name
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(name, self._key.public_key(), ca=True).add_extension(_KEY_USAGE, critical=True)
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(_pem(self._sign(builder)))
@@ -70,7 +74,7 @@ class Authority:
         context.load_cert_chain(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         return ServerTls(context, certificate.public_bytes(serialization.Encoding.DER))
 
-    def _builder(self, subject: str, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.CertificateBuilder:
+    def _builder(self, subject: str, key: CertificatePublicKeyTypes, *, ca: bool) -> x509.CertificateBuilder:
         now = datetime.now(timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -86,7 +90,7 @@ class Authority:
         )
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        return builder.sign(self._key, hashes.SHA256())
+        return builder.sign(self._key, hashes.SHA256() if isinstance(self._key, ec.EllipticCurvePrivateKey) else None)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -16,7 +16,7 @@ from purekrb.directory.ldap import (
     object_guid,
     single,
 )
-from purekrb.errors import AccountNotFoundError, DirectoryError
+from purekrb.errors import AccountNotFoundError, DecodeError, DirectoryError
 from purekrb.sid import Sid
 
 __all__ = [
@@ -51,14 +51,21 @@ class Account:
 
 
 def account_of(entry: Entry) -> Account:
-    """Return the account that `entry` describes. Raises DirectoryError or DecodeError for what is none."""
+    """Return the account that `entry` describes. Raises DirectoryError for what is none."""
     return Account(
         dn=entry.dn,
         name=entry.text("sAMAccountName"),
         spns=entry.texts("servicePrincipalName"),
         object_guid=object_guid(entry),
-        sid=Sid.decode(b"".join(entry.attributes["objectSid"])),
+        sid=_object_sid(entry),
     )
+
+
+def _object_sid(entry: Entry) -> Sid:
+    try:
+        return Sid.decode(b"".join(entry.attributes["objectSid"]))
+    except DecodeError as error:
+        raise DirectoryError(f"the object {entry.dn!r} is not usable: its objectSid is none ({error})") from None
 
 
 def check_name(account: str) -> None:
@@ -98,7 +105,7 @@ def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
     found = session.search(
         session.base_dn, f"(&{_IS_ACCOUNT}{equals('objectGUID', guid.bytes_le)})", ACCOUNT_ATTRIBUTES
     )
-    return account_of(found[0]) if found else None
+    return account_of(single(found, f"account with the objectGUID {guid}")) if found else None
 
 
 def find_caller(session: LdapSession) -> Account:

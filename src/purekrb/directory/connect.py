@@ -45,7 +45,7 @@ from purekrb.kdc.locate import Locator
 from purekrb.spn import target_principal
 from purekrb.trace import Log
 
-__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect", "default_targets"]
+__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect", "default_targets", "host_of"]
 
 _log = Log("purekrb.directory")
 
@@ -92,7 +92,10 @@ class Url(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """How sessions are opened. `sealed` counts without TLS alone: inside of TLS there is no security layer."""
+    """How sessions are opened. `sealed` counts without TLS alone: inside of TLS there is no security layer.
+
+    `allow_unverified_tls`: a `tls_context` that does not check certificates and their names will do.
+    """
 
     mechanism: str = "GSSAPI"
     sealed: bool = True
@@ -101,6 +104,7 @@ class Options:
     tls_context: ssl.SSLContext | None = None
     site: str = ""
     timeout: float = DEFAULT_TIMEOUT
+    allow_unverified_tls: bool = False
 
 
 def bind_starter(
@@ -218,7 +222,7 @@ class Connector:
                 context = ssl.create_default_context(cafile=options.ca_file)
             except OSError as error:
                 raise DirectoryError(f"the CA file {options.ca_file} cannot be used: {error}") from None
-        return Tls(context, target_principal(target).components[1], options.start_tls)
+        return Tls(context, host_of(target), options.start_tls, options.allow_unverified_tls)
 
 
 def default_targets(config: Config, credential: Credential, host: str) -> list[str]:
@@ -234,6 +238,12 @@ def default_targets(config: Config, credential: Credential, host: str) -> list[s
         )
     realm = config.realm_of(host) or credential.principal.realm
     return [f"ldap/{host}/{realm.lower()}", f"ldap/{host}"]
+
+
+def host_of(target: Target) -> str:
+    """Return the host that the service principal name `target` names, "" where it names none."""
+    components = target_principal(target).components
+    return components[1].partition(":")[0] if len(components) > 1 else ""
 
 
 def _first_known(client: KdcClient, credential: Credential, targets: Sequence[Target]) -> ServiceTicket:

@@ -73,6 +73,7 @@ class Directory:
         tls_context: ssl.SSLContext | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         locator: Locator | None = None,
+        allow_unverified_tls: bool = False,
     ) -> Directory:
         """Return the directory of the domain controller at `url`, authenticated mutually and sealed.
 
@@ -81,12 +82,13 @@ class Directory:
         host is not the domain controller's DNS name. Without TLS the connection is `sealed`, or else signed; the SASL
         `mechanism` is "GSSAPI" or "GSS-SPNEGO". With `start_tls` or ldaps:// TLS protects it, and channel bindings tie
         the context to it; a CA of `ca_file` (by default the system's) must have issued the certificate for the host of
-        `target` or of the URL. `tls_context` replaces that. `timeout` (seconds) is for opening a connection and for
-        the answer to each request.
+        `target` or of the URL. `tls_context` does that its own way; one that does not check the certificate, or not its
+        name, is refused unless `allow_unverified_tls` is set: who stands between reads and changes everything then.
+        `timeout` (seconds) is for opening a connection and for the answer to each request.
         Raises DirectoryError for a URL that is none, PolicyError where the protection asked for cannot be had,
         TransportError where nobody answers, and what KdcClient.get_ticket raises.
         """
-        options = Options(mechanism, sealed, start_tls, ca_file, tls_context, site, timeout)
+        options = Options(mechanism, sealed, start_tls, ca_file, tls_context, site, timeout, allow_unverified_tls)
         return Directory(connect(url, credential, config, target, domain, options, locator))
 
     @staticmethod

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +18,7 @@ from functools import cached_property, partial
 from typing import Any
 from uuid import UUID
 
+from purekrb.directory.answers import Entry, Wanted, spelled
 from purekrb.directory.sasl import Bind, Reply
 from purekrb.directory.stream import MessageSocket
 from purekrb.dn import domain_of
@@ -98,6 +99,9 @@ _START_TLS = "1.3.6.1.4.1.1466.20037"
 MAX_ENTRIES = 1_000_000
 #: Pieces in which the values of one attribute may come.
 _MAX_RANGES = 1000
+#: An attribute with a part of its values: which one, and the numbers of the first and of the last value, where they are
+#: numbers. Source: MS-ADTS 3.1.1.3.1.3.3.
+_RANGE = re.compile(r"(.*?);range=(?:([0-9]{1,10})-([0-9]{1,10}|\*)|.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 #: How Windows and mostly also Samba begin their diagnostic message: with the Windows error number.
 _WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
 #: What a domain controller of default configuration returns at most in one page (MaxPageSize).
@@ -144,22 +148,6 @@ class Change:
     values: Sequence[str | bytes] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a search found: the DN, and raw values by LDAP name, none where the object has no such attribute."""
-
-    dn: str
-    attributes: Mapping[str, Sequence[bytes]]
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return the values of the attribute `name` as text; what is no UTF-8 becomes U+FFFD."""
-        return tuple(value.decode(errors="replace") for value in self.attributes.get(name, ()))
-
-    def text(self, name: str) -> str:
-        """Return the only (or first) value of the attribute `name` as text, "" where there is none."""
-        return next(iter(self.texts(name)), "")
-
-
 class LdapSession:
     """A session with a directory over one bound ldap3 connection of a synchronous strategy; for several threads.
 
@@ -189,8 +177,10 @@ class LdapSession:
     @cached_property
     def root_dse(self) -> Entry:
         """What the directory says of itself. Source: RFC 4512 5.1; MS-ADTS 3.1.1.3.2."""
-        (entry,) = self.search("", "(objectClass=*)", ("*",), scope=Scope.BASE)
-        return entry
+        found = self.search("", "(objectClass=*)", ("*",), scope=Scope.BASE)
+        if not found:
+            raise DirectoryError("the directory says nothing of itself, its root DSE is empty: is it Active Directory?")
+        return found[0]
 
     @cached_property
     def base_dn(self) -> str:
@@ -213,6 +203,8 @@ class LdapSession:
     ) -> list[Entry]:
         """Return all that match, however many pages they fill; nothing where there is no object `base`.
 
+        With Scope.BASE that is one entry at most: DirectoryError where the directory returns several.
+
         Entries have the attributes under the spelling of `attributes`; "*" stands for all, as the directory spells
         them. Referrals to other directories are not followed.
         """
@@ -234,7 +226,7 @@ class LdapSession:
         found: list[Entry] = []
         cookie: bytes | None = None
         while True:
-            result, response = self._request(
+            result, entries = self._request(
                 f"searching {base!r}",
                 "search",
                 base,
@@ -245,39 +237,41 @@ class LdapSession:
                 paged_size=None if scope is Scope.BASE else _PAGE_SIZE,
                 paged_cookie=cookie,
                 accepted=(_NO_SUCH_OBJECT,),
+                wanted=None if "*" in attributes else {name.casefold(): name for name in attributes},
             )
-            for entry in response:
-                if entry["type"] == "searchResEntry":
-                    values = self._in_full(entry["dn"], entry["raw_attributes"])
-                    found.append(Entry(str(entry["dn"]), _by_ldap_name(values, attributes)))
-                elif entry["type"] == "searchResRef":
-                    _log.debug("the directory refers to %s, which is not followed", ", ".join(entry["uri"]))
+            if scope is Scope.BASE:
+                _check_alone(base, entries)
+            found += map(self._in_full, entries)
             cookie = (result.get("controls") or {}).get(_PAGED_RESULTS, {}).get("value", {}).get("cookie")
             if not cookie:
                 return found
             if len(found) > MAX_ENTRIES:
                 raise DirectoryError(f"searching {base!r} found more than {MAX_ENTRIES} entries: ask for less")
 
-    def _in_full(self, dn: str, values: Mapping[str, Sequence[bytes]]) -> dict[str, Sequence[bytes]]:
-        """Return `values`, complete where a domain controller gave the first 1500 alone. MS-ADTS 3.1.1.3.1.3.3."""
-        whole = {name: found for name, found in values.items() if ";range=" not in name}
-        for name in values.keys() - whole.keys():
-            attribute, _, option = name.partition(";range=")
-            pieces = list(values[name])
+    def _in_full(self, entry: Entry) -> Entry:
+        """Return `entry`, complete where a domain controller gave the first 1500 values. MS-ADTS 3.1.1.3.1.3.3."""
+        ranges = {name: match for name in entry.attributes if ";" in name and (match := _RANGE.fullmatch(name))}
+        if not ranges:
+            return entry
+        whole = {name: values for name, values in entry.attributes.items() if name not in ranges}
+        for match in ranges.values():
+            values = list(entry.attributes[match[0]])
+            start, last = _bounds(entry.dn, match)
+            if start:
+                raise DirectoryError(f"the values of {match[1]} of {entry.dn!r} begin with number {start}, expected 0")
             for _ in range(_MAX_RANGES):
-                last = option.partition("-")[2]
-                if not last.isdecimal():  # "*": this was the last piece
+                if last is None:
                     break
-                option, piece = self._next_range(dn, attribute, int(last) + 1)
-                pieces += piece
+                piece, last = self._next_range(entry.dn, match[1], last + 1)
+                values += piece
             else:
-                raise DirectoryError(f"the values of {attribute} of {dn!r} come in more than {_MAX_RANGES} pieces")
-            whole[attribute] = pieces
-        return whole
+                raise DirectoryError(f"the values of {match[1]} of {entry.dn!r} come in more than {_MAX_RANGES} pieces")
+            whole[match[1]] = values
+        return Entry(entry.dn, whole)
 
-    def _next_range(self, dn: str, attribute: str, start: int) -> tuple[str, Sequence[bytes]]:
-        """Return the values of the attribute from number `start` on, as far as they came, and which they are."""
-        _, response = self._request(
+    def _next_range(self, dn: str, attribute: str, start: int) -> tuple[Sequence[bytes], int | None]:
+        """Return the values of the attribute from number `start` on, and the number of the last; None: of all."""
+        _, entries = self._request(
             f"reading {attribute} of {dn!r}",
             "search",
             dn,
@@ -285,10 +279,14 @@ class LdapSession:
             ldap3.BASE,
             attributes=[f"{attribute};range={start}-*"],
         )
-        for entry in response:
-            for name, piece in entry.get("raw_attributes", {}).items():
-                if name.partition("-")[0].casefold() == f"{attribute};range={start}".casefold():
-                    return name.partition(";range=")[2], piece
+        _check_alone(dn, entries)
+        for entry in entries:
+            for name, piece in entry.attributes.items():
+                match = _RANGE.fullmatch(name)
+                if match and match[1].casefold() == attribute.casefold():
+                    first, last = _bounds(dn, match)
+                    if first == start:
+                        return piece, last
         raise DirectoryError(f"{attribute} of {dn!r} changed while it was read: read it again")
 
     def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
@@ -324,9 +322,19 @@ class LdapSession:
                 self._connection.unbind()
 
     def _request(
-        self, what: str, operation: str, *arguments: object, accepted: Sequence[int] = (), **options: object
-    ) -> tuple[Mapping[str, Any], list[Any]]:
-        """Return the result of one request, and the entries of a search. The one place where requests are sent."""
+        self,
+        what: str,
+        operation: str,
+        *arguments: object,
+        accepted: Sequence[int] = (),
+        wanted: Wanted = None,
+        **options: object,
+    ) -> tuple[Mapping[str, Any], list[Entry]]:
+        """Return the result of one request, and the entries of a search. The one place where requests are sent.
+
+        `wanted` are the attributes that a search asks for.
+        """
+        ask = partial(_ask, what, timeout=self._timeout, operation=operation, wanted=wanted)
         with self._lock:
             if self._closed:
                 raise DirectoryError(f"{what} failed: this session is closed; connect again")
@@ -334,19 +342,18 @@ class LdapSession:
                 self._open_again()
             try:
                 try:
-                    _ask(what, self._connection, self._timeout, operation, *arguments, **options)
+                    result, entries = ask(self._connection, arguments=arguments, options=options)
                 except ContextExpiredError:  # nothing was sent
                     self._open_again()
-                    _ask(what, self._connection, self._timeout, operation, *arguments, **options)
+                    result, entries = ask(self._connection, arguments=arguments, options=options)
             except TransportError as error:
                 if operation == "search":
                     raise
                 text = f"{error}; nobody knows whether it was done: look before you repeat it"
                 raise type(error)(text) from None
-            result, response = self._connection.result, self._connection.response
         if result["result"] not in (_SUCCESS, *accepted):
             raise _refused(what, result)
-        return result, response or []
+        return result, entries
 
     def _open_again(self) -> None:
         _log.debug("the connection to the directory is over: a new one is opened")
@@ -356,28 +363,56 @@ class LdapSession:
         self._connection = self._reopen()
 
 
-def _ask(what: str, connection: Any, timeout: float | None, operation: str, *arguments: object, **options: Any) -> None:
-    """Send one request and wait for its answer, whatever it says; raise where none comes that can be read."""
+def _ask(
+    what: str,
+    connection: Any,
+    timeout: float | None,
+    operation: str,
+    arguments: Sequence[object] = (),
+    options: Mapping[str, Any] | None = None,
+    wanted: Wanted = None,
+) -> tuple[Mapping[str, Any], list[Entry]]:
+    """Send one request and wait for its answer, whatever it says; raise where none comes that can be read.
+
+    Returns the result, and the entries of a search with the attributes that were `wanted`.
+    """
     stream = connection.socket
-    if isinstance(stream, MessageSocket):
-        stream.begin(None if timeout is None else time.monotonic() + timeout)
+    if not isinstance(stream, MessageSocket):  # ldap3's mock, or a connection that is not open yet
+        stream = None
+    else:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        stream.begin(deadline, searching=operation == "search", wanted=wanted)
     try:
-        getattr(connection, operation)(*arguments, **options)
+        getattr(connection, operation)(*arguments, **options or {})
+        if stream is not None:
+            return connection.result, stream.entries
+        found = connection.response if operation == "search" else None
+        return connection.result, list(_mock_entries(found or (), wanted))
     except Exception as error:
         if isinstance(error, LDAPException):
             failure = _failure(error, stream)
-        elif isinstance(error, KerberosError) or not isinstance(stream, MessageSocket):
+        elif isinstance(error, KerberosError) or stream is None:
             raise
         else:
             # ldap3 takes apart what a server sends without looking first: an IndexError or a KeyError comes of it.
             stream.close()
             failure = DecodeError(f"the answer is no LDAP message ({type(error).__name__})")
         raise type(failure)(f"{what} failed: {failure}") from None
+    finally:
+        if stream is not None:
+            stream.end()
 
 
-def _failure(error: LDAPException, stream: object) -> KerberosError:
+def _mock_entries(response: Iterable[Mapping[str, Any]], wanted: Wanted) -> Iterator[Entry]:
+    for found in response:
+        if found["type"] == "searchResEntry":
+            pairs = ((name, values or ()) for name, values in found["raw_attributes"].items())
+            yield Entry(str(found["dn"]), spelled(pairs, wanted))
+
+
+def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosError:
     """Return what a caller is told in place of an exception of ldap3."""
-    if isinstance(stream, MessageSocket) and stream.failure is not None:
+    if stream is not None and stream.failure is not None:
         return stream.failure
     if isinstance(error, LDAPCommunicationError):
         return TransportError(f"the directory has closed the connection ({error})")
@@ -411,11 +446,15 @@ def _is_dead(connection: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tls:
-    """How TLS begins: with StartTLS or at once, and the name that the server's certificate must have."""
+    """How TLS begins: with StartTLS or at once, and the name that the server's certificate must have.
+
+    `allow_unverified`: a `context` that does not look at the certificate will do.
+    """
 
     context: ssl.SSLContext
     server_name: str
     start_tls: bool = False
+    allow_unverified: bool = False
 
 
 #: Begins a bind: is told whether there is TLS, and its channel bindings; returns the SASL mechanism and the exchange.
@@ -433,11 +472,12 @@ def open_connection(addresses: Sequence[str], port: int, start_bind: StartBind, 
         connection.socket = MessageSocket(connection.socket)
         if tls is not None:
             if tls.start_tls:
-                _ask("StartTLS", connection, timeout, "extended", _START_TLS)
+                _ask("StartTLS", connection, timeout, "extended", [_START_TLS])
                 if connection.result["result"] != _SUCCESS:
                     raise _refused("StartTLS", connection.result)
             connection.socket = MessageSocket(_handshake(connection.socket, tls, timeout))
-        bind(connection, start_bind, timeout)
+        names, unverified = ((), False) if tls is None else ((tls.server_name,), tls.allow_unverified)
+        bind(connection, start_bind, timeout, names=names, allow_unverified_tls=unverified)
     except BaseException:
         connection.strategy.close()
         raise
@@ -483,8 +523,18 @@ def _handshake(stream: MessageSocket, tls: Tls, timeout: float) -> ssl.SSLSocket
         sock.close()
 
 
-def bind(connection: Any, start_bind: StartBind, timeout: float | None = None) -> None:
+def bind(
+    connection: Any,
+    start_bind: StartBind,
+    timeout: float | None = None,
+    *,
+    names: Collection[str] = (),
+    allow_unverified_tls: bool = False,
+) -> None:
     """Bind an ldap3 connection with what `start_bind` begins, and protect it from then on; later binds do the same.
+
+    Inside of TLS there is no layer, so that whoever ends it reads everything: PolicyError unless its certificate was
+    verified, and is for one of `names`, or the caller says `allow_unverified_tls`.
 
     ldap3's own mechanism GSSAPI needs a C library, has no security layer and does not know GSS-SPNEGO. It is replaced
     where ldap3 calls it, `do_sasl_bind`, and the layer goes where every octet passes, `connection.socket`; both are
@@ -496,14 +546,28 @@ def bind(connection: Any, start_bind: StartBind, timeout: float | None = None) -
             f"the client strategy {connection.strategy_type} cannot be protected: use ldap3.SYNC or ldap3.SAFE_SYNC"
         )
     connection.authentication, connection.sasl_mechanism = ldap3.SASL, ldap3.GSSAPI
-    connection.do_sasl_bind = partial(_bind, connection, start_bind)
+    verify = None if allow_unverified_tls else partial(_check_verified, names=names)
+    connection.do_sasl_bind = partial(_bind, connection, start_bind, verify)
     what = f"the bind to {connection.server.host} port {connection.server.port}"
     _ask(what, connection, timeout, "bind")
     if not connection.bound:
         raise _refused(what, connection.result)
 
 
-def _bind(connection: Any, start_bind: StartBind, controls: Any = None) -> Mapping[str, Any]:
+def _check_verified(stream: MessageSocket, names: Collection[str]) -> None:
+    """Raise PolicyError for TLS that may end at somebody between."""
+    if stream.has_tls and not stream.is_verified_for(names):
+        raise PolicyError(
+            "nobody verified that the certificate of this TLS connection is for the directory "
+            f"({', '.join(names) or 'no name is given'}), and inside of TLS nothing else protects it: demand a "
+            "certificate of a CA that you trust (ldap3: Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=...)) for the "
+            "host's name, use ldap:// without StartTLS, which Kerberos seals, or pass allow_unverified_tls=True"
+        )
+
+
+def _bind(
+    connection: Any, start_bind: StartBind, verify: Callable[[MessageSocket], None] | None, controls: Any = None
+) -> Mapping[str, Any]:
     """Do one SASL bind on the open `connection`; return its last result, as ldap3 wants it."""
     with connection.connection_lock:
         if isinstance(connection.socket, MessageSocket) and connection.socket.layer is not None:
@@ -514,6 +578,8 @@ def _bind(connection: Any, start_bind: StartBind, controls: Any = None) -> Mappi
             connection.socket = MessageSocket(connection.socket)
         connection.sasl_in_progress = True
         try:
+            if verify is not None:
+                verify(connection.socket)
             return _exchange(connection, start_bind, controls)
         except BaseException:
             connection.strategy.close()
@@ -592,6 +658,20 @@ def single(found: Sequence[Entry], what: str, missing: type[DirectoryError] = Di
     raise DirectoryError(f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others")
 
 
+def _check_alone(base: str, found: Sequence[Entry]) -> None:
+    """Raise DirectoryError where a search for the one object `base` found several: never a guess."""
+    if len(found) > 1:
+        raise DirectoryError(f"the directory returns {len(found)} objects for {base!r}, and one was asked for")
+
+
+def _bounds(dn: str, match: re.Match[str]) -> tuple[int, int | None]:
+    """Return the numbers of the first and the last of the values that `match` names; None: there are no more."""
+    first, last = match[2], match[3]
+    if not first or (last != "*" and int(last) < int(first)):
+        raise DirectoryError(f"the values of {match[1]} of {dn!r} come as {match[0][:200]!r}, which is no range")
+    return int(first), None if last == "*" else int(last)
+
+
 def object_guid(entry: Entry) -> UUID:
     """Return the objectGUID of `entry`. Raises DirectoryError where it has none that can be."""
     guid = b"".join(entry.attributes["objectGUID"])
@@ -600,11 +680,3 @@ def object_guid(entry: Entry) -> UUID:
             f"the object {entry.dn!r} is not usable: its objectGUID has {len(guid)} bytes, expected 16"
         )
     return UUID(bytes_le=guid)
-
-
-def _by_ldap_name(values: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> dict[str, Sequence[bytes]]:
-    """Return `values` under the spelling of `names`: a directory may answer in another case."""
-    if "*" in names:
-        return dict(values)
-    folded = {name.casefold(): value for name, value in values.items()}
-    return {name: folded.get(name.casefold(), ()) for name in names}

@@ -25,7 +25,7 @@ from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint
 from purekrb.directory.security_descriptor import grant, revoke
 from purekrb.directory.transaction import Undo
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
-from purekrb.errors import DirectoryError, InsufficientRightsError, TransportError
+from purekrb.errors import DecodeError, DirectoryError, InsufficientRightsError, TransportError
 from purekrb.sid import Sid
 from purekrb.trace import Log
 
@@ -185,9 +185,12 @@ def allow_updates(
 
     found = session.search(dn, _IS_SCP, (_DESCRIPTOR,), scope=Scope.BASE, controls=[sd_flags(_DACL)])
     before = b"".join(single(found, f"SCP {dn}").attributes[_DESCRIPTOR])
-    after = grant(before, trustee, _UPDATED) if trustee else before
-    if instead_of and instead_of != trustee:
-        after = revoke(after, instead_of, _UPDATED)
+    try:
+        after = grant(before, trustee, _UPDATED) if trustee else before
+        if instead_of and instead_of != trustee:
+            after = revoke(after, instead_of, _UPDATED)
+    except DecodeError as error:
+        raise DirectoryError(f"the access rights on {dn!r} cannot be changed: {error}") from None
     if after != before:
         _log.debug("allowing %s to update the SCP %s", trustee, dn)
         undo.write(lambda: write(after), f"restoring the access rights on {dn}", lambda: write(before))

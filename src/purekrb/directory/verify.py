@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, spns
 from purekrb.directory.accounts import Account, account_by_guid, find_account
-from purekrb.directory.ldap import OBJECT_NOT_FOUND, Entry, LdapSession, Scope
+from purekrb.directory.ldap import OBJECT_NOT_FOUND, Entry, LdapSession, Scope, single
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.state import ServiceState
 from purekrb.errors import DirectoryError, RegistrationError, TransportError
@@ -23,6 +24,7 @@ _log = Log("purekrb.directory")
 #: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: a domain controller that answers, but not to the question.
 _NO_ANSWER = (8206, 8207)
 _KVNO, _ETYPES = "msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
 #: The bits of msDS-SupportedEncryptionTypes. Source: MS-KILE 2.2.7.
 _ETYPE_BITS = {0x4: 23, 0x8: 17, 0x10: 18}
 
@@ -126,7 +128,8 @@ def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Acco
 
 def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -> Iterator[str]:
     """Yield what may keep `keytab` from opening the tickets that clients will present."""
-    (entry,) = session.search(account.dn, "(objectClass=*)", (_KVNO, _ETYPES), scope=Scope.BASE)
+    found = session.search(account.dn, "(objectClass=*)", (_KVNO, _ETYPES), scope=Scope.BASE)
+    entry = single(found, f"account {account.dn!r}")
     kvno, bits = _number(entry, _KVNO), _number(entry, _ETYPES)
     if kvno is None:
         return
@@ -148,7 +151,11 @@ def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -
 
 def _number(entry: Entry, name: str) -> int | None:
     text = entry.text(name)
-    return int(text) if text.isascii() and text.isdigit() else None
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise DirectoryError(f"{name} of {entry.dn!r} is {text[:50]!r}, expected a number of 32 bits")
+    return int(text)
 
 
 def _not_registered(what: str) -> RegistrationError:

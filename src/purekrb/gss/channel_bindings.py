@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.records import record
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 __all__ = ["ChannelBindings"]
 
@@ -28,25 +32,23 @@ class ChannelBindings:
         """Return the bindings to a TLS server's certificate (DER). Source: RFC 5929 4.1.
 
         The hash is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Raises DecodeError for
-        no certificate, UnsupportedError where the signature has no single hash (Ed25519 ...).
+        no certificate, UnsupportedError where the signature has no single hash (Ed25519, Ed448, RSA-PSS with two).
         """
         from cryptography import x509
-        from cryptography.exceptions import UnsupportedAlgorithm
 
         try:
             certificate = x509.load_der_x509_certificate(der_certificate)
         except (ValueError, x509.InvalidVersion):
             raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
+        name = _single_hash(certificate)
         try:
-            algorithm = certificate.signature_hash_algorithm
-        except UnsupportedAlgorithm:
-            algorithm = None
-        if algorithm is None:
+            digest = hashlib.new("sha256" if name in ("md5", "sha1") else name, der_certificate).digest()
+        except ValueError:  # none, or one that OpenSSL does not have here
             raise UnsupportedError(
-                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
-            )
-        name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
-        return cls(b"tls-server-end-point:" + hashlib.new(name, der_certificate).digest())
+                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash "
+                f"function (its algorithm: {certificate.signature_algorithm_oid.dotted_string})"
+            ) from None
+        return cls(b"tls-server-end-point:" + digest)
 
     @classmethod
     def tls_unique(cls, finished: bytes) -> ChannelBindings:
@@ -85,3 +87,25 @@ class ChannelBindings:
             )
         )
         return hashlib.md5(packed, usedforsecurity=False).digest()
+
+
+def _single_hash(certificate: Certificate) -> str:
+    """Return the name of the one hash function of the certificate's signature, "" where it has none or several.
+
+    RSA-PSS has one for the message and one for its mask (RFC 4055 3.1), which may differ.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+
+    try:
+        algorithm = certificate.signature_hash_algorithm
+        parameters = certificate.signature_algorithm_parameters
+    except (UnsupportedAlgorithm, ValueError):  # ValueError: parameters that are none
+        return ""
+    if algorithm is None:
+        return ""
+    if isinstance(parameters, PSS):
+        mask = parameters.mgf
+        if not isinstance(mask, MGF1) or mask._algorithm.name != algorithm.name:
+            return ""
+    return algorithm.name
