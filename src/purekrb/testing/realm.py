@@ -23,7 +23,9 @@ from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
 from purekrb.system import Clock, RandomBytes, now, random_bytes
-from purekrb.testing.kdc import Account, Kdc
+from purekrb.testing.kdc import Kdc
+from purekrb.testing.kdc_accounts import Account
+from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism
 
 __all__ = ["Realm"]
 
@@ -51,6 +53,8 @@ class Realm:
     `stop`) ends that, and a later start takes the same port again. `handle` answers without any socket. Users,
     services and trusts may change at any time.
 
+    `preauth_mechanisms` are the kinds of pre-authentication that the KDC offers and takes: see `testing.kdc_preauth`.
+
     `etypes` are those of the ticket-granting service and of accounts that name none; RC4 only when listed. `lifetime`
     and `renewable_lifetime` are the most that tickets get, in seconds. `clock_offset` (seconds, may be changed later)
     makes a KDC whose clock is off. Replies larger than `udp_limit` bytes do not go over UDP (RESPONSE_TOO_BIG).
@@ -63,6 +67,7 @@ class Realm:
         etypes: Iterable[int] = DEFAULT_ETYPES,
         lifetime: float = 10 * 3600,
         renewable_lifetime: float = 7 * 86400,
+        preauth_mechanisms: Iterable[KdcMechanism] = KDC_MECHANISMS,
         clock_offset: float = 0.0,
         udp_limit: int = 4096,
         port: int = 0,
@@ -78,6 +83,7 @@ class Realm:
             etypes=self.etypes,
             lifetime=timedelta(seconds=lifetime),
             renewable_lifetime=timedelta(seconds=renewable_lifetime),
+            preauth_mechanisms=preauth_mechanisms,
             clock=clock,
             random=random,
         )
@@ -109,7 +115,7 @@ class Realm:
     ) -> Credential:
         """Add a user, or replace the one of that name; return its credential.
 
-        With `preauth` the KDC wants PA-ENC-TIMESTAMP first. `salt` and PBKDF2 `iterations` other than the default are
+        With `preauth` the KDC wants pre-authentication first. `salt` and PBKDF2 `iterations` other than the default are
         what ETYPE-INFO2 then says (MIT's clients refuse fewer than the default); `lifetime` is the most that this
         user's tickets get, in seconds.
         """
