@@ -74,9 +74,8 @@ class ClientKeys:
         """Return the key that the KDC will ask for; None where it must first name the salt."""
         if self.credential.needs_salt:
             return None
-        return self._existing(
-            self.credential.key_for(self._proof_etypes[0], b"", None), self._proof_etypes[0]
-        )
+        etype = self._proof_etypes[0]
+        return self._existing(self.credential.key_for(etype, b"", None), etype)
 
     def for_proof(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[EncryptionKey]:
         """Return the key to prove the identity with, as the METHOD-DATA of `error` asks for it.
@@ -125,9 +124,7 @@ class ClientKeys:
         named = (entry for entry in self._etype_info if entry.etype == etype)
         entry = next(named, EtypeInfo2Entry(etype, None, None))
         salt = entry.salt
-        if (
-            salt is None
-        ):  # RFC 4120 4: the realm and the components of the name, one after the other
+        if salt is None:  # RFC 4120 4: the realm and the name's components, one after the other
             salt = (self.realm + "".join(self.credential.principal.components)).encode()
         if etype not in MIN_ITERATIONS:
             return self.credential.key_for(etype, salt, None)

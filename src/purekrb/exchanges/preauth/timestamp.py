@@ -45,7 +45,7 @@ class Timestamp:
 
 
 class _TimestampProof:
-    """`key` is that of the next timestamp, None until the KDC has asked."""
+    """`key` makes the timestamps; it is None until the KDC has asked for one of its kind."""
 
     def __init__(self, keys: ClientKeys, random: RandomBytes, key: EncryptionKey | None) -> None:
         self._keys = keys
@@ -54,9 +54,8 @@ class _TimestampProof:
         self._asked = False
 
     def __str__(self) -> str:
-        return (
-            f"{Timestamp.name} with {etype_name(self._key.etype)}" if self._key else Timestamp.name
-        )
+        etype = etype_name(self._key.etype) if self._key else "a key that the KDC has yet to name"
+        return f"{Timestamp.name} with {etype}"
 
     def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
         if self._key is None:
