@@ -162,14 +162,15 @@ class _AsExchange:
         self.client = credential.principal
         self.canonicalize = options.canonicalize or self.client.name_type == NameType.ENTERPRISE
         self.etypes = _offered_etypes(credential, options)
-        self.label = ExchangeLabel("AS", self.client, self.service_in(self.client.realm))
+        service = self.service_in(self.client.realm)
+        self.label = ExchangeLabel("AS", self.client, service)
         self.realms: list[str] = []
-        self.enter(self.client.realm)
+        self.enter(self.client.realm, service)
 
-    def enter(self, realm: str) -> None:
+    def enter(self, realm: str, service: Principal) -> None:
         """Turn to the KDCs of `realm`: nothing that another realm's KDC has said counts there."""
         self.realms.append(realm)
-        self.service = self.service_in(realm)
+        self.service = service
         self.offset = self.offsets.get(realm, timedelta(0))
         self.clock_corrected = False
         options = self.options
@@ -307,7 +308,7 @@ class _AsExchange:
                 "[domain_realm]) or in Config(referral_realms=...)"
             )
         log.debug("%s refers the client %s to %s", self.realm, self.client, realm)
-        self.enter(realm)
+        self.enter(realm, self.service_in(realm))
 
     # -- AS-REP
 
