@@ -13,17 +13,21 @@ from purekrb.credentials.ccache import CCache
 from purekrb.errors import (
     ClockSkewError,
     CredentialError,
+    IntegrityError,
     KdcError,
     KdcEtypeError,
     ProtocolError,
     ServiceUnknownError,
 )
-from purekrb.exchanges.as_exchange import AsOptions
-from purekrb.exchanges.runner import run
+from purekrb.exchanges.as_exchange import AsOptions, as_exchange
+from purekrb.exchanges.runner import KdcRequest, run
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew, tgs_exchange
+from purekrb.exchanges.tgs_request import TgsRequest, request_ticket
 from purekrb.messages.ap import ApReq, HostAddress
-from purekrb.messages.kdc import TgsReq
+from purekrb.messages.kdc import PaData, TgsReq
 from purekrb.names import Principal, PrincipalName
+from purekrb.system import random_bytes
+from purekrb.testing import Realm
 from support.scripted_kdc import ALICE, NOW, REALM, WEB, Password, ScriptedKdc, clock, issue_tgt
 from support.values import replace
 
@@ -248,6 +252,76 @@ def test_a_tgt_that_is_not_forwardable_is_told_so_without_asking() -> None:
     with pytest.raises(CredentialError, match="forwardable=True"):
         run(forward_tgt(issue_tgt(flags=TicketFlags.INITIAL), clock=clock), kdc)
     assert kdc.seen == []
+
+
+# -- one request
+
+
+def get_one(kdc: Any, request: TgsRequest) -> Any:
+    return run(request_ticket(request, clock, random_bytes), kdc)
+
+
+def test_a_request_carries_padata_and_additional_tickets() -> None:
+    kdc, tgt, theirs = ScriptedKdc(), issue_tgt(), issue_tgt()
+    made_of = []
+
+    def padata(body: Any, subkey: Any) -> tuple[PaData, ...]:
+        made_of.append((body.nonce, subkey))
+        return (PaData(PaDataType.PAC_OPTIONS, b"options"), PaData(129, b"for a user"))
+
+    options = KdcOptions.ENC_TKT_IN_SKEY
+    request = TgsRequest(tgt, WEB, kdc_options=options, padata=padata, additional_tickets=(theirs.ticket, tgt.ticket))
+    assert get_one(kdc, request).service == WEB  # the KDC of the test has verified the checksum over the body
+    sent = kdc.seen[0]
+    assert [p.padata_type for p in sent.padata or ()] == [PaDataType.TGS_REQ, PaDataType.PAC_OPTIONS, 129]
+    assert sent.req_body.additional_tickets == (theirs.ticket, tgt.ticket)
+    assert sent.req_body.kdc_options & options
+    assert made_of == [(sent.req_body.nonce, kdc.authenticators[0].subkey)]
+    assert str(request) == f"{ALICE} asks for {WEB} (ENC_TKT_IN_SKEY)"
+
+
+def test_the_embedded_kdc_gets_both() -> None:
+    realm = Realm(REALM, clock=clock)
+    realm.add_service("HTTP/web.example.test")
+    tgt = run(as_exchange(realm.add_user("alice", "pw"), clock=clock), lambda request: realm.handle(request.message))
+    seen: list[TgsReq] = []
+
+    def send(request: Any) -> bytes:
+        seen.append(TgsReq.decode(request.message))
+        return realm.handle(request.message)
+
+    marker = PaData(-1, b"marker")
+    assert get_one(send, TgsRequest(tgt, WEB, padata=lambda body, subkey: (marker,))).service == WEB
+    assert (seen[-1].padata or ())[1:] == (marker,)
+    with pytest.raises(KdcError, match="does not have that option") as caught:  # user-to-user
+        get_one(send, TgsRequest(tgt, WEB, kdc_options=KdcOptions.ENC_TKT_IN_SKEY, additional_tickets=(tgt.ticket,)))
+    assert caught.value.code == 13
+    assert seen[-1].req_body.additional_tickets == (tgt.ticket,)
+
+
+def test_a_request_by_itself_carries_neither() -> None:
+    kdc = ScriptedKdc()
+    get_one(kdc, TgsRequest(issue_tgt(), WEB))
+    assert [p.padata_type for p in kdc.seen[0].padata or ()] == [PaDataType.TGS_REQ]
+    assert kdc.seen[0].req_body.additional_tickets is None
+
+
+def test_an_exact_name_takes_no_other_service() -> None:
+    elsewhere = ScriptedKdc(refer={(REALM, str(WEB.name)): "B.TEST"})
+    with pytest.raises(ProtocolError, match="another service"):
+        get_one(elsewhere, TgsRequest(issue_tgt(), WEB, exact_name=True))
+    assert not elsewhere.seen[0].req_body.kdc_options & KdcOptions.CANONICALIZE
+    assert get_one(elsewhere, TgsRequest(issue_tgt(), WEB)).service == Principal(("krbtgt", "B.TEST"), REALM)
+    assert get_one(ScriptedKdc(), TgsRequest(issue_tgt(), WEB, exact_name=True)).service == WEB
+
+
+def test_a_request_is_built_and_its_answer_opened_apart() -> None:
+    kdc = ScriptedKdc()
+    first, second = (TgsRequest(issue_tgt(), WEB).build(clock, random_bytes) for _ in range(2))
+    answer = kdc(KdcRequest(REALM, first.message))
+    assert first.open(answer, clock).service == WEB
+    with pytest.raises(IntegrityError):  # it was for another subkey
+        second.open(answer, clock)
 
 
 # -- with a store

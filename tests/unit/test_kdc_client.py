@@ -38,6 +38,7 @@ from purekrb import (
     verify_credentials,
 )
 from purekrb.constants import ErrorCode, TicketFlags
+from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.client import AsyncKdcClient, KdcClient, initiate, initiate_async
 from purekrb.kdc.config import RealmConfig
 from purekrb.system import now
@@ -558,3 +559,19 @@ def test_no_secret_is_in_the_clients_repr(realm: Realm) -> None:
     with pytest.raises(purekrb.KerberosError) as caught:
         client.get_tgt(Credential.from_key("alice@R.TEST", key))
     assert "canary" not in repr(caught.value) + repr(client) + repr(vars(client))
+
+
+# -- other servers than KDCs
+
+
+def test_a_request_for_another_server_is_refused_by_name_before_any_is_asked(realm: Realm, client_class: Any) -> None:
+    client = client_class(realm.config)
+
+    def exchange(server: Any) -> Any:
+        reply = yield KdcRequest("R.TEST", b"neither an AS-REQ nor a TGS-REQ", server)
+        return reply
+
+    with pytest.raises(UnsupportedError, match=r"kpasswd servers of R\.TEST"):
+        client._run(lambda: exchange("kpasswd"))
+    assert client._run(lambda: exchange("kdc"))[:1] == b"\x7e"  # a KRB-ERROR
+    assert KdcRequest("R.TEST", b"").server == "kdc"

@@ -27,7 +27,7 @@ from purekrb.records import record
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
-__all__ = ["About", "KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
+__all__ = ["ExchangeLabel", "KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
 
 #: What each error-code means for the caller: the class, what happened, what to do next. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
@@ -111,8 +111,8 @@ _ROUNDING = timedelta(seconds=1)
 
 
 @record
-class About:
-    """What was asked for, as errors tell it: text only where there is one."""
+class ExchangeLabel:
+    """Names an exchange in errors. Its text is made only where there is one."""
 
     exchange: str
     client: Principal
@@ -122,7 +122,7 @@ class About:
         return f"{self.exchange} exchange for {self.client} -> {self.service}"
 
 
-def kdc_error(error: KrbError, about: About, service: Principal | None = None) -> KdcError:
+def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None = None) -> KdcError:
     """Return the exception for a KRB-ERROR; `service` is given where it is the service that may be unknown.
 
     A KRB-ERROR is not authenticated: anyone on the path can forge one, so nothing but the error follows from it.
@@ -132,7 +132,7 @@ def kdc_error(error: KrbError, about: About, service: Principal | None = None) -
     name = error_name(error.error_code)
     if cls is ServiceUnknownError and service and not _QUOTED_BY_SAMBA.isdisjoint("".join(service.components)):
         advice += '; Samba finds no SPN that has a blank, "\\" or "@": use the objectGUID in place of a DN'
-    return cls(f"{about}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error)
+    return cls(f"{label}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error)
 
 
 def new_nonce(random: RandomBytes) -> int:
@@ -214,12 +214,12 @@ def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
         raise ProtocolError("the ticket does not start when it was asked to", expected=body.from_, got=part.starttime)
 
 
-def check_clock(time: datetime, now: datetime, clock_skew: float, about: About) -> None:
+def check_clock(time: datetime, now: datetime, clock_skew: float, label: ExchangeLabel) -> None:
     """Raise ClockSkewError unless `time`, of a KDC that answered just now, is within `clock_skew` seconds of `now`."""
     apart = abs(time - now)
     if apart > timedelta(seconds=clock_skew) + _ROUNDING:
         raise ClockSkewError(
-            f"{about}: the KDC's clock and this machine's are {apart.total_seconds():.0f} s apart, allowed are "
+            f"{label}: the KDC's clock and this machine's are {apart.total_seconds():.0f} s apart, allowed are "
             f"{clock_skew:.0f} s; set this machine's clock",
             code=ErrorCode.KRB_AP_ERR_SKEW,
         )

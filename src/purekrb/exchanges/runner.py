@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from purekrb.keys import EncryptionKey
 from purekrb.records import record
 
-__all__ = ["KdcRequest", "KeyDerivation", "Exchange", "run", "run_async"]
+__all__ = ["Server", "KdcRequest", "KeyDerivation", "Exchange", "run", "run_async"]
 
 T = TypeVar("T")
 
 
+#: A realm's KDCs, or the servers that change passwords (RFC 3244).
+Server = Literal["kdc", "kpasswd"]
+
+
 @record
 class KdcRequest:
-    """One message for a KDC of `realm`; the runner answers with the bytes of the reply."""
+    """One message for a server of `realm`; the runner answers with the bytes of the reply."""
 
     realm: str
     message: bytes
+    server: Server = "kdc"
 
 
 class KeyDerivation:
@@ -54,7 +59,9 @@ def run(
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         reply = b""
-        if isinstance(step, KeyDerivation):  # outside the try: a StopIteration of its own is not the result
+        if isinstance(
+            step, KeyDerivation
+        ):  # outside the try: a StopIteration of its own is not the result
             derive(step)
         else:
             reply = send(step)

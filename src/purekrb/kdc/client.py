@@ -17,7 +17,13 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import CredentialError, KerberosError, PreauthFailedError, TransportError
+from purekrb.errors import (
+    CredentialError,
+    KerberosError,
+    PreauthFailedError,
+    TransportError,
+    UnsupportedError,
+)
 from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
@@ -66,7 +72,11 @@ class _Call:
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
-        """Return the reply to one request."""
+        """Return the reply to one request. Raises UnsupportedError for a server that is not a KDC."""
+        if request.server != "kdc":
+            raise UnsupportedError(
+                f"purekrb does not talk to the {request.server} servers of {request.realm}, only to its KDCs"
+            )
         primary = request.realm == self._primary_of
         try:
             answer = yield from ask(

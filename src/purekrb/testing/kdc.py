@@ -10,7 +10,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from purekrb import crypto, records
@@ -48,21 +48,20 @@ from purekrb.messages.kdc import (
     LastReqEntry,
     MethodData,
     PaData,
-    PaEncTsEnc,
     PaPacRequest,
     TgsRep,
     TgsReq,
 )
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
+from purekrb.testing.kdc_accounts import CLOCK_SKEW, Account, RefusedError
+from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism, PreauthRequest
 from purekrb.testing.pac import Domain, pac_in, with_pac
 
-__all__ = ["Account", "Kdc"]
+__all__ = ["Kdc"]
 
 logger = logging.getLogger("purekrb.testing")
 
-#: How far the clock of a client may be off. Source: RFC 4120 8.2.
-CLOCK_SKEW = timedelta(minutes=5)
 #: The first byte of each request: [APPLICATION 10] and [APPLICATION 12].
 _AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
 #: No realm between. The encoding is DOMAIN-X500-COMPRESS, without compression. Source: RFC 4120 3.3.3.2.
@@ -76,57 +75,6 @@ _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VA
 _ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
 #: Flags that a ticket inherits from the TGT.
 _INHERITED = TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORWARDED
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A principal that the KDC has keys of: a user, a service, the ticket-granting service or a trusted realm's.
-
-    `etypes` in order of preference: tickets for this principal are encrypted with the first. The keys of a user come
-    from `password`, `salt` and PBKDF2 `iterations` (None: the etype's default), those of a service are random.
-    """
-
-    name: PrincipalName
-    etypes: tuple[int, ...]
-    kvno: int
-    password: str | None = field(default=None, repr=False)
-    salt: bytes = b""
-    iterations: int | None = None
-    preauth: bool = True
-    password_expired: bool = False
-    disabled: bool = False
-    ok_as_delegate: bool = False
-    lifetime: timedelta | None = None
-    #: By kvno and etype; keys of earlier kvnos stay, for the tickets that are still out there.
-    keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
-
-    @property
-    def s2kparams(self) -> bytes | None:
-        """The string-to-key parameters as ETYPE-INFO2 carries them. Source: RFC 3962 4."""
-        return None if self.iterations is None else self.iterations.to_bytes(4, "big")
-
-    def key(self, etype: int, kvno: int | None = None) -> EncryptionKey | None:
-        """Return the key of `etype` and `kvno` (None: the current one), or None where there is no such key."""
-        kvno = self.kvno if kvno is None else kvno
-        known = self.keys.get((kvno, etype))
-        if known is None and self.password is not None and kvno == self.kvno and etype in self.etypes:
-            # Only when asked for: PBKDF2 for every etype of every user would be most of the start time.
-            known = crypto.string_to_key(etype, self.password, self.salt, self.s2kparams)
-            self.keys[kvno, etype] = known
-        return known
-
-    def with_random_keys(self, kvno: int, random: RandomBytes) -> Account:
-        """Return this account with fresh random keys of `kvno` as its current ones."""
-        fresh = {(kvno, etype): crypto.random_key(etype, random) for etype in self.etypes}
-        return replace(self, kvno=kvno, keys={**self.keys, **fresh})
-
-
-class _RefusedError(Exception):
-    """A request that is answered with a KRB-ERROR."""
-
-    def __init__(self, code: ErrorCode, text: str, *, e_data: bytes | None = None, crealm: str | None = None) -> None:
-        super().__init__(text)
-        self.code, self.text, self.e_data, self.crealm = code, text, e_data, crealm
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +111,10 @@ class Kdc:
         renewable_lifetime: timedelta,
         clock: Clock,
         random: RandomBytes,
+        preauth_mechanisms: Iterable[KdcMechanism] = KDC_MECHANISMS,
     ) -> None:
         self.realm = realm
+        self.preauth_mechanisms = tuple(preauth_mechanisms)
         self.lifetime = lifetime
         self.renewable_lifetime = renewable_lifetime
         self.clock_offset = timedelta(0)
@@ -195,7 +145,7 @@ class Kdc:
                 body = tgs_req.req_body
                 return self._answer_tgs_req(tgs_req)
             return self.error(ErrorCode.KRB_AP_ERR_MSG_TYPE, "neither an AS-REQ nor a TGS-REQ")
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return self.error(refused.code, refused.text, body, e_data=refused.e_data, crealm=refused.crealm)
         except DecodeError as error:
             return self.error(ErrorCode.KRB_ERR_GENERIC, f"malformed request: {error}", body)
@@ -244,21 +194,15 @@ class Kdc:
         client = self._client(body)
         service, sname = self._service(body)
         if client.disabled:
-            raise _RefusedError(ErrorCode.KDC_ERR_CLIENT_REVOKED, "the client is disabled")
+            raise RefusedError(ErrorCode.KDC_ERR_CLIENT_REVOKED, "the client is disabled")
         if client.password_expired and service.name != _CHANGEPW:
-            raise _RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
+            raise RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
         etype = next((e for e in body.etype if e in client.etypes), None)
         if etype is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request")
+            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request")
         flags = TicketFlags.INITIAL | TicketFlags(body.kdc_options & _ON_REQUEST)
-        preauth = _find(req.padata, PaDataType.ENC_TIMESTAMP)
-        if preauth is not None:
-            self._verify_timestamp(client, preauth, body)
-            flags |= TicketFlags.PRE_AUTHENT
-        elif client.preauth:
-            raise _RefusedError(
-                ErrorCode.KDC_ERR_PREAUTH_REQUIRED, "preauthentication is required", e_data=_hints(client, body)
-            )
+        proven_key, proven_flag = self._verify_proof(PreauthRequest(client, req, request, self.now()))
+        flags |= proven_flag
         grant = self._grant(
             body,
             sname,
@@ -269,12 +213,12 @@ class Kdc:
         )
         if self.domain is not None and _wants_pac(req.padata):
             grant = replace(grant, pac=self.domain.buffers(grant.cname, grant.authtime))
-        reply_key = _key_of(client, etype)
+        reply_key = proven_key or _key_of(client, etype)
         encrypted_padata: tuple[PaData, ...] | None = None
         if _find(req.padata, PaDataType.ENC_PA_REP) is not None:
             # Proves to the client that its request, preauthentication included, came unaltered. RFC 6806 11.
             mac = crypto.checksum(reply_key, KeyUsage.AS_REQ_ENC_PA_REP, request)
-            proof = Checksum(crypto.profile_of(etype).checksum_type, mac).encode()
+            proof = Checksum(crypto.profile_of(reply_key.etype).checksum_type, mac).encode()
             encrypted_padata = (PaData(PaDataType.ENC_PA_REP, proof),)
             grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
         ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
@@ -292,36 +236,53 @@ class Kdc:
         """Return the account that the request names as its client. Source: RFC 4120 3.1.3, RFC 6806 5, 6, 7."""
         cname = body.cname
         if cname is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "the request names no client")
+            raise RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "the request names no client")
         if body.kdc_options & KdcOptions.CANONICALIZE:
             if cname.name_type == NameType.ENTERPRISE:
                 local, at, realm = "/".join(cname.components).rpartition("@")
                 if at and realm.upper() in self.trusted:
-                    raise _RefusedError(ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper())
+                    raise RefusedError(ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper())
                 if at and realm.upper() == self.realm:
                     cname = PrincipalName((local,))
             cname = self.aliases.get(cname, cname)
         account = self.accounts.get(cname)
         if account is None or body.realm != self.realm:
-            raise _RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm")
+            raise RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm")
         return account
 
-    def _verify_timestamp(self, client: Account, preauth: PaData, body: KdcReqBody) -> None:
-        """Refuse unless PA-ENC-TIMESTAMP is of now and made with the client's key. Source: RFC 4120 5.2.7.2."""
-        encrypted = EncryptedData.decode(preauth.padata_value)
-        key = client.key(encrypted.etype)
-        if key is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of the timestamp's etype")
-        try:
-            plain = crypto.decrypt(key, KeyUsage.AS_REQ_PA_ENC_TIMESTAMP, encrypted.cipher)
-        except IntegrityError:
-            raise _RefusedError(
-                ErrorCode.KDC_ERR_PREAUTH_FAILED, "preauthentication failed", e_data=_hints(client, body)
-            ) from None
-        stamp = PaEncTsEnc.decode(plain)
-        if abs(stamp.patimestamp - self.now()) > CLOCK_SKEW:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
-        logger.debug("PA-ENC-TIMESTAMP of %s verified, %s", client.name, etype_name(encrypted.etype))
+    def _verify_proof(self, request: PreauthRequest) -> tuple[EncryptionKey | None, int]:
+        """Return the key for the reply (None: the client's own) and the flag that a proof of identity gives.
+
+        Refuses a wrong proof, and a missing one where the account needs it. Source: RFC 4120 3.1.3.
+        """
+        for mechanism in self.preauth_mechanisms:
+            proof = _find(request.message.padata, mechanism.type)
+            if proof is None:
+                continue
+            try:
+                return mechanism.verify(request, proof.padata_value), TicketFlags.PRE_AUTHENT
+            except RefusedError as refused:
+                if refused.code == ErrorCode.KDC_ERR_PREAUTH_FAILED:
+                    refused.e_data = self._method_data(request)
+                raise
+        if request.client.preauth:
+            raise RefusedError(
+                ErrorCode.KDC_ERR_PREAUTH_REQUIRED,
+                "preauthentication is required",
+                e_data=self._method_data(request),
+            )
+        return None, 0
+
+    def _method_data(self, request: PreauthRequest) -> bytes:
+        """Return the METHOD-DATA that tells the client how to preauthenticate. Source: RFC 4120 5.2.7.5, 5.9.1."""
+        client = request.client
+        etypes = [e for e in request.message.req_body.etype if e in client.etypes]
+        methods = [PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode())]
+        for mechanism in self.preauth_mechanisms:
+            hint = mechanism.hint(request)
+            if hint is not None:
+                methods.append(PaData(mechanism.type, hint))
+        return MethodData(tuple(methods)).encode()
 
     # -- the TGS exchange -----------------------------------------------------------------------------------------
 
@@ -330,7 +291,7 @@ class Kdc:
         body = req.req_body
         pa_tgs_req = _find(req.padata, PaDataType.TGS_REQ)
         if pa_tgs_req is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP, "a TGS-REQ without PA-TGS-REQ")
+            raise RefusedError(ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP, "a TGS-REQ without PA-TGS-REQ")
         header, tgt, authenticator = self._verify_pa_tgs_req(ApReq.decode(pa_tgs_req.padata_value), body)
         logger.debug("TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype)
         options = KdcOptions(body.kdc_options)
@@ -374,9 +335,9 @@ class Kdc:
         """Return the ticket that the request came with, its inside and the authenticator. Source: RFC 4120 3.3.2."""
         header = Ticket.decode(ap_req.ticket)
         if (ap_req.pvno, header.tkt_vno) != (5, 5):
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
         if ap_req.msg_type != MessageType.AP_REQ:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "PA-TGS-REQ holds no AP-REQ")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "PA-TGS-REQ holds no AP-REQ")
         key = self._header_key(header, body.kdc_options)
         try:
             tgt = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, header.enc_part.cipher))
@@ -384,29 +345,29 @@ class Kdc:
                 crypto.decrypt(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR, ap_req.authenticator.cipher)
             )
         except IntegrityError:
-            raise _RefusedError(
+            raise RefusedError(
                 ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the ticket or the authenticator does not decrypt"
             ) from None
         if (authenticator.crealm, authenticator.cname) != (tgt.crealm, tgt.cname):
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
         if header.realm != self.realm and tgt.crealm == self.realm:
-            raise _RefusedError(ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one")
+            raise RefusedError(ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one")
         now = self.now()
         if abs(authenticator.ctime + timedelta(microseconds=authenticator.cusec) - now) > CLOCK_SKEW:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
         if tgt.endtime < now - CLOCK_SKEW:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
         if (tgt.starttime or tgt.authtime) > now + CLOCK_SKEW or tgt.flags & TicketFlags.INVALID:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is not yet valid")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is not yet valid")
         cksum = authenticator.cksum
         if cksum is None or cksum.cksumtype != crypto.profile_of(tgt.key.etype).checksum_type:
-            raise _RefusedError(
+            raise RefusedError(
                 ErrorCode.KRB_AP_ERR_INAPP_CKSUM, "the request body has no checksum with the session key"
             )
         try:
             crypto.verify_checksum(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum)
         except IntegrityError:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified") from None
+            raise RefusedError(ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified") from None
         return header, tgt, authenticator
 
     def _header_key(self, header: Ticket, options: int) -> EncryptionKey:
@@ -418,10 +379,10 @@ class Kdc:
         account = issuer.accounts.get(header.sname) if issuer else None
         to_renew = issuer is self and options & KdcOptions.RENEW
         if account is None or (header.sname != self.tgs and not to_renew):
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service")
         key = account.key(header.enc_part.etype, header.enc_part.kvno)
         if key is None:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_BADKEYVER, "no key of the ticket's kvno and etype")
+            raise RefusedError(ErrorCode.KRB_AP_ERR_BADKEYVER, "no key of the ticket's kvno and etype")
         return key
 
     def _service(self, body: KdcReqBody) -> tuple[Account, PrincipalName]:
@@ -432,7 +393,7 @@ class Kdc:
         """
         sname = body.sname
         if sname is None or body.realm != self.realm:
-            raise _RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+            raise RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
         canonical = self.aliases.get(sname, sname)
         account = self.accounts.get(canonical)
         if account is None:
@@ -440,7 +401,7 @@ class Kdc:
             account = self.accounts[sname]
             logger.debug("referral to %s", sname)
         if account.disabled:
-            raise _RefusedError(ErrorCode.KDC_ERR_SERVICE_REVOKED, "the service is disabled")
+            raise RefusedError(ErrorCode.KDC_ERR_SERVICE_REVOKED, "the service is disabled")
         return account, (canonical if body.kdc_options & KdcOptions.CANONICALIZE else sname)
 
     def _referral(self, sname: PrincipalName, canonicalize: bool) -> PrincipalName:
@@ -451,7 +412,7 @@ class Kdc:
         elif canonicalize:
             hop = self._next_hop(lambda kdc: sname in kdc.accounts or sname in kdc.aliases)
         if hop is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+            raise RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
         return PrincipalName(("krbtgt", hop), NameType.SRV_INST)
 
     def _next_hop(self, wanted: Callable[[Kdc], bool]) -> str | None:
@@ -490,7 +451,7 @@ class Kdc:
         options = body.kdc_options
         now = self.now().replace(microsecond=0)
         if options & KdcOptions.POSTDATED or (body.from_ is not None and body.from_ > now + CLOCK_SKEW):
-            raise _RefusedError(ErrorCode.KDC_ERR_CANNOT_POSTDATE, "tickets are not postdated here")
+            raise RefusedError(ErrorCode.KDC_ERR_CANNOT_POSTDATE, "tickets are not postdated here")
         endtime = min([now + life for life in (self.lifetime, *lifetimes) if life is not None])
         if tgt is not None:
             endtime = min(endtime, tgt.endtime)
@@ -528,10 +489,10 @@ class Kdc:
     ) -> tuple[bytes, EncKdcRepPart]:
         """Return the ticket and the part of the reply that goes with it, with a fresh session key."""
         if grant.endtime <= grant.starttime:
-            raise _RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts")
+            raise RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts")
         session_etype = next((e for e in body.etype if e in service.etypes), None)
         if session_etype is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request")
+            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request")
         session_key = crypto.random_key(session_etype, self._random)
         flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
         if service.ok_as_delegate:
@@ -591,7 +552,7 @@ class Kdc:
         try:
             confounder = self._random(crypto.profile_of(key.etype).confounder_size)
         except UnsupportedError:  # the client chose it: a subkey
-            raise _RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype") from None
+            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype") from None
         return EncryptedData(key.etype, kvno, crypto.encrypt(key, usage, plaintext, confounder))
 
 
@@ -608,7 +569,7 @@ def _wants_pac(padata: Iterable[PaData] | None) -> bool:
 def _key_of(account: Account, etype: int) -> EncryptionKey:
     key = account.key(etype)
     if key is None:
-        raise _RefusedError(ErrorCode.KDC_ERR_NULL_KEY, f"{account.name} has no key of {etype_name(etype)}")
+        raise RefusedError(ErrorCode.KDC_ERR_NULL_KEY, f"{account.name} has no key of {etype_name(etype)}")
     return key
 
 
@@ -616,27 +577,17 @@ def _etype_info(client: Account, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry
     return tuple(EtypeInfo2Entry(e, client.salt, client.s2kparams) for e in etypes)
 
 
-def _hints(client: Account, body: KdcReqBody) -> bytes:
-    """Return the METHOD-DATA that tells the client how to preauthenticate. Source: RFC 4120 5.2.7.5, 5.9.1."""
-    etypes = [e for e in body.etype if e in client.etypes]
-    methods = (
-        PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode()),
-        PaData(PaDataType.ENC_TIMESTAMP, b""),
-    )
-    return MethodData(methods).encode()
-
-
 def _check_options(options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody) -> None:
     """Refuse options that the ticket does not allow or that this KDC does not have. Source: RFC 4120 3.3.3."""
     if options & _REFUSED_OPTIONS or body.additional_tickets:
-        raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
+        raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
     if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:
-        raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not forwardable")
+        raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not forwardable")
     if options & KdcOptions.RENEW:
         if not tgt.flags & TicketFlags.RENEWABLE or tgt.renew_till is None:
-            raise _RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not renewable")
+            raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not renewable")
         if body.sname != header.sname:
-            raise _RefusedError(ErrorCode.KDC_ERR_SERVER_NOMATCH, "a ticket is renewed for the same service")
+            raise RefusedError(ErrorCode.KDC_ERR_SERVER_NOMATCH, "a ticket is renewed for the same service")
 
 
 def _authorization_data(
@@ -651,6 +602,6 @@ def _authorization_data(
         try:
             plain = crypto.decrypt(key, usage, body.enc_authorization_data.cipher)
         except IntegrityError:
-            raise _RefusedError(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt") from None
+            raise RefusedError(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt") from None
         added = AuthorizationData.decode(plain).entries
     return (*added, *(tgt.authorization_data or ())) or None

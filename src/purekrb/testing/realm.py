@@ -25,7 +25,9 @@ from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
-from purekrb.testing.kdc import Account, Kdc
+from purekrb.testing.kdc import Kdc
+from purekrb.testing.kdc_accounts import Account
+from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism
 from purekrb.testing.pac import Domain
 
 __all__ = ["Realm"]
@@ -54,6 +56,8 @@ class Realm:
     `stop`) ends that, and a later start takes the same port again. `handle` answers without any socket. Users,
     services and trusts may change at any time.
 
+    `preauth_mechanisms` are the kinds of pre-authentication that the KDC offers and takes: see `testing.kdc_preauth`.
+
     `etypes` are those of the ticket-granting service and of accounts that name none; RC4 only when listed. `lifetime`
     and `renewable_lifetime` are the most that tickets get, in seconds. `clock_offset` (seconds, may be changed later)
     makes a KDC whose clock is off. Replies larger than `udp_limit` bytes do not go over UDP (RESPONSE_TOO_BIG).
@@ -69,6 +73,7 @@ class Realm:
         etypes: Iterable[int] = DEFAULT_ETYPES,
         lifetime: float = 10 * 3600,
         renewable_lifetime: float = 7 * 86400,
+        preauth_mechanisms: Iterable[KdcMechanism] = KDC_MECHANISMS,
         clock_offset: float = 0.0,
         udp_limit: int = 4096,
         port: int = 0,
@@ -86,6 +91,7 @@ class Realm:
             etypes=self.etypes,
             lifetime=timedelta(seconds=lifetime),
             renewable_lifetime=timedelta(seconds=renewable_lifetime),
+            preauth_mechanisms=preauth_mechanisms,
             clock=clock,
             random=random,
         )
@@ -121,7 +127,7 @@ class Realm:
     ) -> Credential:
         """Add a user, or replace the one of that name; return its credential.
 
-        With `preauth` the KDC wants PA-ENC-TIMESTAMP first. `salt` and PBKDF2 `iterations` other than the default are
+        With `preauth` the KDC wants pre-authentication first. `salt` and PBKDF2 `iterations` other than the default are
         what ETYPE-INFO2 then says (MIT's clients refuse fewer than the default); `lifetime` is the most that this
         user's tickets get, in seconds.
         """

@@ -1,0 +1,165 @@
+"""The table of mechanisms, and the choice among them. Source: RFC 4120 5.9.1, RFC 6113 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from purekrb.constants import ErrorCode, PaDataType
+from purekrb.errors import KerberosError, PolicyError, UnsupportedError
+from purekrb.exchanges.preauth.client_keys import ClientKeys
+from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
+from purekrb.exchanges.preauth.timestamp import Timestamp
+from purekrb.exchanges.runner import Exchange
+from purekrb.keys import EncryptionKey
+from purekrb.messages.ap import KrbError
+from purekrb.messages.kdc import AsRep, KdcReqBody, MethodData, PaData
+from purekrb.system import RandomBytes
+from purekrb.trace import Log
+
+__all__ = ["MECHANISMS", "Preauth"]
+
+log = Log("purekrb.kdc")
+
+#: Strongest first: the first one that the KDC offers, the caller permits and the credential can
+#: give is used.
+MECHANISMS: tuple[Mechanism, ...] = (Timestamp(),)
+
+_NO_METHODS = b"\x30\x00"
+
+
+class Preauth:
+    """Pre-authentication with the KDCs of one realm: the proof under way, and the KDC's cookie.
+
+    `mechanisms` are in order of preference; those below `floor` are not used. Once the KDC has
+    asked for one, nothing weaker is begun: anyone can forge the error that asks for it.
+    """
+
+    def __init__(
+        self,
+        keys: ClientKeys,
+        mechanisms: Iterable[Mechanism],
+        floor: Strength,
+        random: RandomBytes,
+    ) -> None:
+        self.proof: Proof | None = None
+        self._keys = keys
+        self._mechanisms = tuple(mechanisms)
+        self._floor = floor
+        self._random = random
+        self._mechanism: Mechanism | None = None  # that of the proof, or of the last one
+        self._cookie: PaData | None = None
+
+    def begin_unasked(self) -> None:
+        """Prove the identity with the first request, before the KDC asks, which spares an exchange.
+
+        Only the strongest mechanism that the credential can give does so: a weaker one waits until
+        the KDC has said what it offers.
+        """
+        for mechanism in self._permitted():
+            proof = mechanism.begin(self._keys, self._random, asked=False)
+            if proof is not None:
+                self.proof, self._mechanism = proof, mechanism
+                return
+            if mechanism.begin(self._keys, self._random, asked=True) is not None:
+                return
+
+    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+        """Return what goes along with the request `body` at `time`, by the KDC's clock."""
+        cookie = () if self._cookie is None else (self._cookie,)
+        return cookie if self.proof is None else (*cookie, *self.proof.padata(body, time))
+
+    def take_error(self, error: KrbError) -> Exchange[bool]:
+        """Take from a KRB-ERROR what the next request needs; return False where it is final."""
+        code = error.error_code
+        if code == ErrorCode.KDC_ERR_PREAUTH_REQUIRED:
+            yield from self._choose(_methods(error), error)
+        elif code == ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED:
+            yield from self._go_on(_methods(error), error)
+        elif code == ErrorCode.KDC_ERR_PREAUTH_EXPIRED or self._may_do_without(error):
+            self.proof = self._cookie = None  # the KDC then says what it wants
+        else:
+            return False
+        return True
+
+    def _may_do_without(self, refusal: KrbError) -> bool:
+        return self.proof is not None and self.proof.refused(refusal)
+
+    def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
+        """Return the key of the reply to `request`, which is the encoded AS-REQ."""
+        if self.proof is None:
+            return (yield from self._keys.for_reply(reply))
+        return (yield from self.proof.reply_key(reply, request))
+
+    def _permitted(self) -> list[Mechanism]:
+        return [mechanism for mechanism in self._mechanisms if mechanism.strength >= self._floor]
+
+    def _choose(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
+        """Begin the first mechanism that the KDC offers and the credential can give."""
+        types = [method.padata_type for method in methods]
+        for mechanism in self._permitted():
+            if mechanism.type not in types:
+                continue
+            proof = mechanism.begin(self._keys, self._random, asked=True)
+            if proof is not None:
+                yield from self._ask(mechanism, proof, methods, error)
+                return
+        raise self._none_fits(types)
+
+    def _go_on(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
+        """Take the next step of the mechanism under way, or begin another that the KDC asks for."""
+        mechanism, proof = self._mechanism, self.proof
+        types = [method.padata_type for method in methods]
+        if mechanism is not None and proof is not None and mechanism.type in types:
+            yield from self._ask(mechanism, proof, methods, error)
+        else:
+            yield from self._choose(methods, error)
+
+    def _ask(
+        self, mechanism: Mechanism, proof: Proof, methods: tuple[PaData, ...], error: KrbError
+    ) -> Exchange[None]:
+        yield from proof.asked(methods, error)
+        self.proof, self._mechanism = proof, mechanism
+        self._floor = max(self._floor, mechanism.strength)
+        self._cookie = next((m for m in methods if m.padata_type == PaDataType.FX_COOKIE), None)
+        if log.on():
+            types = ", ".join(str(method.padata_type) for method in methods)
+            log.debug(
+                "%s takes pre-authentication of the types %s: %s is chosen",
+                self._keys.realm,
+                types,
+                proof,
+            )
+
+    def _none_fits(self, types: list[int]) -> KerberosError:
+        """Return the error of an exchange whose KDC offers `types`."""
+        label = self._keys.label
+        permitted = self._permitted()
+        weak = [mechanism for mechanism in self._mechanisms if mechanism not in permitted]
+        weak_offered = [mechanism for mechanism in weak if mechanism.type in types]
+        if weak_offered and self._mechanism is not None:
+            return PolicyError(
+                f"{label}: after {self._mechanism.name} the KDC asks for {_names(weak_offered)}, "
+                "which is weaker; nothing more was sent, as anyone can forge this answer; try "
+                "again, or over another network"
+            )
+        if weak_offered or (weak and not permitted):
+            return PolicyError(
+                f"{label}: the KDC asks for pre-authentication, and {_names(weak)}, the only kind "
+                "that this credential can give, is not permitted; permit it, or use a credential "
+                "with another kind"
+            )
+        return UnsupportedError(
+            f"{label}: the KDC takes pre-authentication of the types {types} only, and this "
+            f"credential can give none of them; known here: {_names(permitted) or 'none'}"
+        )
+
+
+def _names(mechanisms: Iterable[Mechanism]) -> str:
+    return ", ".join(f"{mechanism.name} ({int(mechanism.type)})" for mechanism in mechanisms)
+
+
+def _methods(error: KrbError) -> tuple[PaData, ...]:
+    """Return the METHOD-DATA of an error. Source: RFC 4120 5.9.1."""
+    data: MethodData = MethodData.decode(error.e_data or _NO_METHODS)
+    return data.entries

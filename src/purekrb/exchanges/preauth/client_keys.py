@@ -1,0 +1,173 @@
+"""The client's long-term keys in one realm: which one proves its identity, and how it is derived.
+
+Anyone can forge the KRB-ERROR that names encryption types, salts and iterations, so that all of
+them are bounded here. Source: RFC 4120 4, 5.2.7.5.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+from purekrb.constants import EncryptionType, ErrorCode, PaDataType
+from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations
+from purekrb.errors import CredentialError, KdcEtypeError, PolicyError
+from purekrb.exchanges.kdc_reply import ExchangeLabel, kdc_error
+from purekrb.exchanges.runner import Exchange, KeyDerivation
+from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.messages.ap import KrbError
+from purekrb.messages.kdc import AsRep, EtypeInfo2, EtypeInfo2Entry, PaData
+from purekrb.names import Principal
+
+__all__ = ["ClientCredential", "ClientKeys"]
+
+#: PBKDF2 iterations below which a count is refused, since it would make the password cheap to guess
+#: for whoever forged it: the defaults of the encryption types. Source: RFC 3962 4, RFC 8009 4.
+MIN_ITERATIONS = {17: 4096, 18: 4096, 19: 32768, 20: 32768}
+
+
+class ClientCredential(Protocol):
+    """Who asks for a ticket, and the long-term keys that prove it."""
+
+    @property
+    def principal(self) -> Principal:
+        """The client, with its realm."""
+
+    @property
+    def etypes(self) -> tuple[int, ...]:
+        """The encryption types that `key_for` has keys of."""
+
+    @property
+    def needs_salt(self) -> bool:
+        """Whether `key_for` needs what the KDC names, as with a password; keys do not."""
+
+    def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
+        """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
+
+
+class ClientKeys:
+    """The long-term keys of `credential` for the KDCs of `realm`, and what those say about them.
+
+    `etypes` are those that the requests offer. `label` names the exchange in errors.
+    """
+
+    def __init__(
+        self,
+        credential: ClientCredential,
+        realm: str,
+        etypes: tuple[int, ...],
+        max_iterations: int,
+        label: ExchangeLabel,
+    ) -> None:
+        self.credential = credential
+        self.realm = realm
+        self.etypes = etypes
+        self.label = label
+        self._max_iterations = max_iterations
+        # A KRB-ERROR that names RC4 alone may be forged: RC4 proves nothing while anything else is
+        # offered.
+        self._proof_etypes = tuple(e for e in etypes if e != EncryptionType.RC4_HMAC) or etypes
+        self._etype_info: tuple[EtypeInfo2Entry, ...] = ()
+        self._refusals: dict[int, KrbError] = {}
+
+    def at_hand(self) -> EncryptionKey | None:
+        """Return the key that the KDC will ask for; None where it must first name the salt."""
+        if self.credential.needs_salt:
+            return None
+        etype = self._proof_etypes[0]
+        return self._existing(self.credential.key_for(etype, b"", None), etype)
+
+    def for_proof(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[EncryptionKey]:
+        """Return the key to prove the identity with, as the METHOD-DATA of `error` asks for it.
+
+        Raises KdcEtypeError where the KDC has no key of a type that may prove it, PolicyError for
+        iterations out of bounds, and the KdcError of its refusal for a key that the KDC has refused
+        already.
+        """
+        self._etype_info = _etype_info2(methods)
+        offered = {entry.etype for entry in self._etype_info}
+        # A KDC that names no type takes the preferred one.
+        etype = next((e for e in self._proof_etypes if not offered or e in offered), None)
+        if etype is None:
+            raise self._no_common_etype(offered, error)
+        if etype in self._refusals:  # it would fail again, and count twice against the account
+            raise kdc_error(self._refusals[etype], self.label)
+        return (yield from self._key(etype))
+
+    def for_reply(self, reply: AsRep) -> Exchange[EncryptionKey]:
+        """Return the key of a `reply` that is encrypted with a long-term key."""
+        self._etype_info = _etype_info2(reply.padata or ()) or self._etype_info
+        return (yield from self._key(reply.enc_part.etype))
+
+    def refuse(self, etype: int, error: KrbError) -> None:
+        """Remember that the KDC has refused the key of `etype` with `error`."""
+        self._refusals[etype] = error
+
+    def _key(self, etype: int) -> Exchange[EncryptionKey]:
+        """Return the key of `etype`, with the salt that the KDC has named, else the default one."""
+        if self.credential.needs_salt:
+            key = yield from self._derived(etype)
+        else:
+            key = self.credential.key_for(etype, b"", None)
+        return self._existing(key, etype)
+
+    def _existing(self, key: EncryptionKey | None, etype: int) -> EncryptionKey:
+        if key is None:
+            client = self.credential.principal
+            raise CredentialError(
+                f"there is no key of {etype_name(etype)} for {client}: export the keytab again"
+            )
+        return key
+
+    def _derived(self, etype: int) -> Exchange[EncryptionKey | None]:
+        """Return the key of a password; bound the work that the KDC, or a forger, makes of it."""
+        named = (entry for entry in self._etype_info if entry.etype == etype)
+        entry = next(named, EtypeInfo2Entry(etype, None, None))
+        salt = entry.salt
+        if salt is None:  # RFC 4120 4: the realm and the name's components, one after the other
+            salt = (self.realm + "".join(self.credential.principal.components)).encode()
+        if etype not in MIN_ITERATIONS:
+            return self.credential.key_for(etype, salt, None)
+        count = iterations(entry.s2kparams, MIN_ITERATIONS[etype])
+        self._check_iterations(etype, count)
+        derive = partial(self.credential.key_for, etype, salt, entry.s2kparams)
+        if count <= QUICK_ITERATIONS:
+            return derive()
+        derivation = KeyDerivation(derive, count)
+        yield derivation
+        return derivation.key
+
+    def _check_iterations(self, etype: int, count: int) -> None:
+        least, most = MIN_ITERATIONS[etype], self._max_iterations
+        named = f"the KDC names a PBKDF2 iteration count of {count} for {etype_name(etype)}"
+        if count < least:
+            raise PolicyError(
+                f"{named}; at least {least} is needed: a forged answer, or the account's password "
+                "must be set anew"
+            )
+        if count > most:
+            raise PolicyError(
+                f"{named}; at most {most} is permitted: a forged answer, or the account needs a "
+                f"higher limit (Config(max_iterations=...), up to {MAX_ITERATIONS})"
+            )
+
+    def _no_common_etype(self, offered: set[int], error: KrbError) -> KdcEtypeError:
+        advice = "set the account's password anew so that it gets AES keys"
+        if EncryptionType.RC4_HMAC in offered.intersection(self.etypes):
+            advice += (
+                "; no proof is made with rc4-hmac unless it is offered alone (default_tkt_enctypes)"
+            )
+        return KdcEtypeError(
+            f"{self.label}: the KDC has keys of {etype_names(sorted(offered))} only, offered were "
+            f"{etype_names(self.etypes)}; {advice}",
+            code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+            krb_error=error,
+        )
+
+
+def _etype_info2(padata: tuple[PaData, ...]) -> tuple[EtypeInfo2Entry, ...]:
+    for entry in padata:
+        if entry.padata_type == PaDataType.ETYPE_INFO2:
+            info: EtypeInfo2 = EtypeInfo2.decode(entry.padata_value)
+            return info.entries
+    return ()

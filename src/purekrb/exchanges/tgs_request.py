@@ -1,0 +1,312 @@
+"""One TGS-REQ and its answer. Source: RFC 4120 3.3.2 to 3.3.4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from purekrb import crypto
+from purekrb.constants import (
+    DEFAULT_ETYPES,
+    EncryptionType,
+    KdcOptions,
+    KeyUsage,
+    MessageType,
+    PaDataType,
+    TicketFlags,
+    error_name,
+    flag_names,
+)
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import IntegrityError, KerberosError, ProtocolError
+from purekrb.exchanges.kdc_reply import (
+    ExchangeLabel,
+    check_clock,
+    check_reply,
+    kdc_error,
+    new_nonce,
+    open_reply,
+)
+from purekrb.exchanges.runner import Exchange, KdcRequest
+from purekrb.exchanges.timestamps import unique_now
+from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.messages.ap import (
+    ApReq,
+    Authenticator,
+    Checksum,
+    EncryptedData,
+    HostAddress,
+    KrbError,
+    Ticket,
+)
+from purekrb.messages.kdc import (
+    PVNO,
+    AsRep,
+    EncKdcRepPart,
+    KdcReqBody,
+    PaData,
+    TgsRep,
+    TgsReq,
+    decode_kdc_reply,
+)
+from purekrb.names import Principal
+from purekrb.records import replace
+from purekrb.system import Clock, RandomBytes
+from purekrb.trace import Log
+
+__all__ = ["TgsOptions", "TgsRequest", "BuiltTgsRequest", "request_ticket"]
+
+log = Log("purekrb.kdc")
+
+#: The options that a request takes over from the TGT; each has the bit of its flag.
+_INHERITED = int(TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE | TicketFlags.RENEWABLE)
+
+#: Makes padata from the body and the subkey of the request that it goes along with.
+MakePadata = Callable[[KdcReqBody, EncryptionKey], tuple[PaData, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class TgsOptions:
+    """What to ask for in a TGS exchange.
+
+    lifetime: seconds; None: as long as the TGT.
+    canonicalize: let the KDC name the service canonically and refer to other realms (RFC 6806).
+    etypes: of the session key, in order of preference.
+    clock_skew: seconds that the KDC's clock may differ from the TGT's time.
+    """
+
+    lifetime: float | None = None
+    canonicalize: bool = True
+    etypes: tuple[int, ...] = DEFAULT_ETYPES
+    clock_skew: float = 300.0
+
+
+def _no_padata(_body: KdcReqBody, _subkey: EncryptionKey) -> tuple[PaData, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class TgsRequest:
+    """What to ask a KDC for with a TGT.
+
+    tgt: a ticket for the ticket-granting service of the realm to ask, or a renewable one to renew.
+    service: the service to get a ticket for; its realm is the one to ask.
+    kdc_options: options beside those that follow from the TGT and from `options`.
+    till: when the ticket shall end; None: after the lifetime in `options`.
+    addresses: bind the ticket to these; none: use from anywhere; None: as the TGT.
+    additional_tickets: the DER of each, as user-to-user and constrained delegation need them.
+    padata: makes what goes along beside PA-TGS-REQ. It is given the body and the subkey, since
+        PA-S4U-X509-USER is bound to both (MS-SFU 2.2.2).
+    exact_name: refuse a ticket for any other service, even for one that may stand for it.
+    """
+
+    tgt: ServiceTicket
+    service: Principal
+    options: TgsOptions = TgsOptions()
+    kdc_options: int = 0
+    till: datetime | None = None
+    addresses: tuple[HostAddress, ...] | None = None
+    additional_tickets: tuple[bytes, ...] = ()
+    padata: MakePadata = _no_padata
+    exact_name: bool = False
+
+    def __str__(self) -> str:
+        purpose = ", ".join(flag_names(KdcOptions, self.kdc_options))
+        asked = f"{self.tgt.client} asks for {self.service}"
+        return f"{asked} ({purpose})" if purpose else asked
+
+    @property
+    def canonicalize(self) -> bool:
+        """Whether the KDC may name the service canonically, or refer to another realm."""
+        return self.options.canonicalize and not self.exact_name
+
+    def build(self, clock: Clock, random: RandomBytes) -> BuiltTgsRequest:
+        """Return the message with a fresh nonce and a fresh subkey."""
+        tgt = self.tgt
+        kdc_options = tgt.flags & _INHERITED | self.kdc_options
+        if self.canonicalize:
+            kdc_options |= int(KdcOptions.CANONICALIZE)
+        body = KdcReqBody(
+            kdc_options=kdc_options,
+            cname=None,
+            realm=self.service.realm,
+            sname=self.service.name,
+            from_=None,
+            till=self.till or self._default_till(clock),
+            rtime=tgt.renew_till if tgt.flags & TicketFlags.RENEWABLE else None,
+            nonce=new_nonce(random),
+            etype=self.options.etypes,
+            addresses=self.addresses or None,
+            additional_tickets=self.additional_tickets or None,
+        )
+        subkey = crypto.random_key(tgt.session_key.etype, random)
+        pa_tgs_req = PaData(PaDataType.TGS_REQ, _ap_req(tgt, subkey, body, clock, random))
+        message = TgsReq((pa_tgs_req, *self.padata(body, subkey)), body).encode()
+        return BuiltTgsRequest(self, body, subkey, message)
+
+    def _default_till(self, clock: Clock) -> datetime:
+        if self.options.lifetime is None:
+            return self.tgt.endtime
+        start = (clock() + self.tgt.time_offset).replace(microsecond=0)
+        return min(self.tgt.endtime, start + timedelta(seconds=self.options.lifetime))
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTgsRequest:
+    """A TGS-REQ as it is sent, and what its answer has to fit."""
+
+    request: TgsRequest
+    body: KdcReqBody
+    subkey: EncryptionKey
+    message: bytes
+
+    def open(self, answer: bytes, clock: Clock) -> ServiceTicket:
+        """Return the ticket that the KDC gives, which may be a referral.
+
+        It has passed every check of RFC 4120 3.3.4. Raises the KdcError of a KRB-ERROR,
+        ProtocolError or DecodeError for a reply that does not fit, IntegrityError for one that does
+        not decrypt, and ClockSkewError.
+        """
+        request = self.request
+        label = ExchangeLabel("TGS", request.tgt.client, request.service)
+        reply = decode_kdc_reply(answer)
+        if isinstance(reply, KrbError):
+            log.debug("KRB-ERROR from %s: %s", request.service.realm, error_name(reply.error_code))
+            raise kdc_error(reply, label, request.service)
+        if isinstance(reply, AsRep):
+            raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
+        part = self._open_part(reply, label)
+        ticket = check_reply(
+            self.body,
+            reply,
+            part,
+            addresses=request.tgt.caddr if request.addresses is None else request.addresses,
+            inherited=request.addresses is None,
+            offset=request.tgt.time_offset,
+        )
+        _check_names(request, ticket)
+        if part.starttime is not None:
+            kdc_time = clock() + request.tgt.time_offset
+            check_clock(part.starttime, kdc_time, request.options.clock_skew, label)
+        return _without_foreign_delegation(request, ticket)
+
+    def _open_part(self, reply: TgsRep, label: ExchangeLabel) -> EncKdcRepPart:
+        """Return the encrypted part.
+
+        RFC 4120 5.4.2: with the subkey, usage 9. Old Heimdal KDCs use the session key, usage 8,
+        although there is a subkey; RFC 4757 as printed has 8 for both, before its erratum. A wrong
+        guess fails the integrity check.
+        """
+        subkey, enc_part = self.subkey, reply.enc_part
+        attempts = [
+            (subkey, KeyUsage.TGS_REP_ENC_PART_SUBKEY),
+            (self.request.tgt.session_key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY),
+        ]
+        if subkey.etype == EncryptionType.RC4_HMAC:
+            attempts.append((subkey, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY))
+        if enc_part.etype != subkey.etype:
+            raise ProtocolError(
+                f"{label}: the reply is encrypted with another encryption type than the key's",
+                expected=etype_name(subkey.etype),
+                got=etype_name(enc_part.etype),
+            )
+        for key, usage in attempts:
+            try:
+                return open_reply(key, usage, enc_part, self.body.nonce)
+            except IntegrityError:
+                continue
+        raise IntegrityError
+
+
+def request_ticket(
+    request: TgsRequest, clock: Clock, random: RandomBytes
+) -> Exchange[ServiceTicket]:
+    """Return the ticket that the KDC of the service's realm gives, which may be a referral.
+
+    Raises what `BuiltTgsRequest.open` raises.
+    """
+    built = request.build(clock, random)
+    realm = request.service.realm
+    if log.on():
+        log.debug("TGS-REQ to %s: %s, etypes %s", realm, request, etype_names(built.body.etype))
+    answer = yield KdcRequest(realm, built.message)
+    try:
+        ticket = built.open(answer, clock)
+    except KerberosError as error:
+        log.debug("TGS exchange failed: %s", error)
+        raise
+    if log.on():
+        service_key = Ticket.decode(ticket.ticket).enc_part
+        log.debug(
+            "TGS-REP from %s: ticket for %s until %s, session key %s, encrypted with the service's "
+            "key %s kvno %s",
+            realm,
+            ticket.service,
+            ticket.endtime,
+            etype_name(ticket.session_key.etype),
+            etype_name(service_key.etype),
+            service_key.kvno,
+        )
+    return ticket
+
+
+def _ap_req(
+    tgt: ServiceTicket, subkey: EncryptionKey, body: KdcReqBody, clock: Clock, random: RandomBytes
+) -> bytes:
+    """Return the AP-REQ of PA-TGS-REQ, with a checksum that ties it to `body`.
+
+    Source: RFC 4120 5.2.7.1, 7.5.1.
+    """
+    key = tgt.session_key
+    profile = crypto.profile_of(key.etype)
+    time = unique_now(clock) + tgt.time_offset
+    usage = KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM
+    authenticator = Authenticator(
+        authenticator_vno=PVNO,
+        crealm=tgt.client.realm,
+        cname=tgt.client.name,
+        cksum=Checksum(profile.checksum_type, crypto.checksum(key, usage, body.encode())),
+        cusec=time.microsecond,
+        ctime=time.replace(microsecond=0),
+        subkey=subkey,
+        seq_number=None,
+        authorization_data=None,
+    ).encode()
+    confounder = random(profile.confounder_size)
+    cipher = crypto.encrypt(key, KeyUsage.TGS_REQ_AUTHENTICATOR, authenticator, confounder)
+    encrypted = EncryptedData(key.etype, None, cipher)
+    return ApReq(PVNO, MessageType.AP_REQ, 0, tgt.ticket, encrypted).encode()
+
+
+def _check_names(request: TgsRequest, ticket: ServiceTicket) -> None:
+    """Refuse other names than those asked for, but for services that may stand for them."""
+    client, wanted, named = request.tgt.client, request.service, ticket.service
+    if ticket.client != client:
+        raise ProtocolError(
+            "the reply is not for the client of the TGT", expected=client, got=ticket.client
+        )
+    if named == wanted:
+        return
+    if named.components[:1] == ("krbtgt",) and not ticket.is_tgt:
+        raise ProtocolError(
+            "a referral names a ticket-granting service without its realm", got=named
+        )
+    to_tgs = wanted.components[:1] == ("krbtgt",)
+    may_differ = ticket.is_tgt if to_tgs else request.canonicalize
+    if request.exact_name or not may_differ or named.realm != wanted.realm:
+        raise ProtocolError(
+            "the ticket is for another service than was asked for", expected=wanted, got=named
+        )
+
+
+def _without_foreign_delegation(request: TgsRequest, ticket: ServiceTicket) -> ServiceTicket:
+    """Return `ticket` without OK-AS-DELEGATE, if a realm gives it that may not vouch for services.
+
+    Only a trust that the client's own realm marks may vouch for the services of another. Source:
+    RFC 4120 2.8.
+    """
+    tgt = request.tgt
+    if request.service.realm == tgt.client.realm or tgt.flags & TicketFlags.OK_AS_DELEGATE:
+        return ticket
+    return replace(ticket, flags=ticket.flags & ~TicketFlags.OK_AS_DELEGATE)

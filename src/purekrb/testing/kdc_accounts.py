@@ -1,0 +1,77 @@
+"""What the parts of the embedded KDC share: its accounts, and the refusal of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from purekrb import crypto
+from purekrb.constants import ErrorCode
+from purekrb.keys import EncryptionKey
+from purekrb.names import PrincipalName
+from purekrb.system import RandomBytes
+
+__all__ = ["CLOCK_SKEW", "Account", "RefusedError"]
+
+#: How far the clock of a client may be off. Source: RFC 4120 8.2.
+CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A principal that the KDC has keys of: a user, a service, or a ticket-granting service.
+
+    `etypes` in order of preference: tickets for this principal are encrypted with the first. The
+    keys of a user come from `password`, `salt` and PBKDF2 `iterations` (None: the etype's default),
+    those of a service are random.
+    """
+
+    name: PrincipalName
+    etypes: tuple[int, ...]
+    kvno: int
+    password: str | None = field(default=None, repr=False)
+    salt: bytes = b""
+    iterations: int | None = None
+    preauth: bool = True
+    password_expired: bool = False
+    disabled: bool = False
+    ok_as_delegate: bool = False
+    lifetime: timedelta | None = None
+    #: By kvno and etype; keys of earlier kvnos stay, for the tickets that are still out there.
+    keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
+
+    @property
+    def s2kparams(self) -> bytes | None:
+        """The string-to-key parameters as ETYPE-INFO2 carries them. Source: RFC 3962 4."""
+        return None if self.iterations is None else self.iterations.to_bytes(4, "big")
+
+    def key(self, etype: int, kvno: int | None = None) -> EncryptionKey | None:
+        """Return the key of `etype` and `kvno` (None: the current one), or None without one."""
+        kvno = self.kvno if kvno is None else kvno
+        known = self.keys.get((kvno, etype))
+        if (
+            known is None
+            and self.password is not None
+            and kvno == self.kvno
+            and etype in self.etypes
+        ):
+            # Only when asked for: PBKDF2 for every etype of every user would be most of the start
+            # time.
+            known = crypto.string_to_key(etype, self.password, self.salt, self.s2kparams)
+            self.keys[kvno, etype] = known
+        return known
+
+    def with_random_keys(self, kvno: int, random: RandomBytes) -> Account:
+        """Return this account with fresh random keys of `kvno` as its current ones."""
+        fresh = {(kvno, etype): crypto.random_key(etype, random) for etype in self.etypes}
+        return replace(self, kvno=kvno, keys={**self.keys, **fresh})
+
+
+class RefusedError(Exception):
+    """A request that is answered with a KRB-ERROR."""
+
+    def __init__(
+        self, code: ErrorCode, text: str, *, e_data: bytes | None = None, crealm: str | None = None
+    ) -> None:
+        super().__init__(text)
+        self.code, self.text, self.e_data, self.crealm = code, text, e_data, crealm
