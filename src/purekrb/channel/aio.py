@@ -70,7 +70,9 @@ class Channel:
     Leaving the `async with` block by an exception cuts the connection, so that the peer does not take it for the end.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: SealedStream) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: SealedStream
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._stream = stream
@@ -142,7 +144,10 @@ class Channel:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is None:
             await self.close()
@@ -277,7 +282,9 @@ class Server:
                 sock, peer = await drive(accept(self._listener))
             except OSError as error:
                 log.warning("no connection can be accepted now: %s", error)
-                await asyncio.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
+                await asyncio.sleep(
+                    0.1
+                )  # out of descriptors: the listener stays readable, so this would spin
                 continue
             address = peer_address(sock, peer)
             task = loop.create_task(self._serve(sock, peer, address))
@@ -345,7 +352,10 @@ class Server:
             raise  # not the handler's own: the user's, or close()'s
         except BaseException as error:
             asyncio.get_running_loop().call_exception_handler(
-                {"message": f"the handler failed and the connection of {peer} was cut", "exception": error}
+                {
+                    "message": f"the handler failed and the connection of {peer} was cut",
+                    "exception": error,
+                }
             )
 
     async def _establish(

@@ -63,7 +63,9 @@ CLOSE_TIMEOUT = 5.0
 #: interrupted the very thread that it waits for, which then has to close by itself.
 HANDOVER_TIMEOUT = 1.0
 #: The selector that needs no descriptor of its own.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 
 
 class Channel:
@@ -132,7 +134,10 @@ class Channel:
         self._cut()
         # The shutdown wakes threads that wait in send() or recv(). The descriptor is given back when they have left,
         # so that none of them ever touches the next socket of the same number.
-        with _held(self._sending, HANDOVER_TIMEOUT) as sending, _held(self._receiving, HANDOVER_TIMEOUT) as receiving:
+        with (
+            _held(self._sending, HANDOVER_TIMEOUT) as sending,
+            _held(self._receiving, HANDOVER_TIMEOUT) as receiving,
+        ):
             if sending and receiving:
                 self._socket.close()
 
@@ -145,7 +150,10 @@ class Channel:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is None:
             self.close()
@@ -333,7 +341,9 @@ class Server:
             report_refusal(connection.peer, error)
         else:
             connection.until = wait.until
-            self._selector.register(sock, selectors.EVENT_READ if wait.reading else selectors.EVENT_WRITE, connection)
+            self._selector.register(
+                sock, selectors.EVENT_READ if wait.reading else selectors.EVENT_WRITE, connection
+            )
             if stream.rounds != rounds:
                 self._places.heard(connection, time.monotonic())
 
@@ -428,7 +438,9 @@ def _remaining(deadline: float | None) -> float | None:
         return None
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TransportTimeoutError("the time allowed is over: is the peer busy or stopped? A larger timeout may help")
+        raise TransportTimeoutError(
+            "the time allowed is over: is the peer busy or stopped? A larger timeout may help"
+        )
     return left
 
 

@@ -158,7 +158,9 @@ def lost_place() -> TransportTimeoutError:
 
 def broken(error: OSError) -> TransportError:
     """Return what a caller is told of a socket's error."""
-    return TransportError(f"the connection broke ({error.strerror or error}): what was received may not be all")
+    return TransportError(
+        f"the connection broke ({error.strerror or error}): what was received may not be all"
+    )
 
 
 class AcceptorOptions(TypedDict, total=False):
@@ -197,7 +199,9 @@ def open_listener(address: tuple[str | None, int]) -> socket.socket:
     host, port = address
     try:
         if not host and socket.has_dualstack_ipv6():
-            listener = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+            listener = socket.create_server(
+                ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+            )
         else:
             family = _resolve(host, port, socket.AI_PASSIVE)[0][0]
             listener = socket.create_server((host or "", port), family=family, backlog=BACKLOG)
@@ -215,11 +219,15 @@ def _connect(address: tuple[str, int], deadline: float) -> Steps[socket.socket]:
     except (OSError, UnicodeError):
         try:
             wanted = f"the addresses of {host}"
-            infos = yield from look_up(lambda: _resolve(host, port), deadline, time.monotonic, wanted)
+            infos = yield from look_up(
+                lambda: _resolve(host, port), deadline, time.monotonic, wanted
+            )
         except (OSError, UnicodeError) as error:
             if isinstance(error, KerberosError):
                 raise
-            raise TransportError(f"the host name {host!r} cannot be resolved ({error}): check its spelling") from None
+            raise TransportError(
+                f"the host name {host!r} cannot be resolved ({error}): check its spelling"
+            ) from None
     failures = []
     for number, (family, kind, protocol, _, where) in enumerate(infos):
         # Each address has its share of the time, so that a silent one does not keep us from the next.

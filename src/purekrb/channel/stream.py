@@ -45,7 +45,9 @@ def check_flags(flags: Flag) -> None:
     """Raise ValueError if a channel cannot be made of a context with `flags`."""
     missing = CHANNEL_FLAGS & ~flags
     if missing:
-        raise ValueError(f"a channel cannot do without {', '.join(flag_names(Flag, missing))}: add it to flags")
+        raise ValueError(
+            f"a channel cannot do without {', '.join(flag_names(Flag, missing))}: add it to flags"
+        )
 
 
 def last_words(error: BaseException) -> bytes:
@@ -105,7 +107,9 @@ class SealedStream:
         if not data and not self.peer_closed:
             self.abort()
             if not self.established:
-                raise TransportError("the peer closed the connection during the handshake: its log may tell why")
+                raise TransportError(
+                    "the peer closed the connection during the handshake: its log may tell why"
+                )
             raise TransportError(
                 f"the connection was cut: no close notice, and {self._reader.pending} bytes of an unfinished frame; "
                 "what was received may not be all that the peer meant to send"
@@ -170,7 +174,9 @@ class SealedStream:
     def _step(self, in_token: bytes | None) -> bytes:
         self.rounds += 1
         if self.rounds > MAX_ROUNDS:
-            raise ProtocolError("the handshake does not end: the peer keeps sending tokens", expected=MAX_ROUNDS)
+            raise ProtocolError(
+                "the handshake does not end: the peer keeps sending tokens", expected=MAX_ROUNDS
+            )
         token = self.context.step(in_token)
         if self.context.established:
             missing = CHANNEL_FLAGS & ~self.context.flags
@@ -182,5 +188,7 @@ class SealedStream:
             self._reader.max_frame = self._max_frame
             self._max_message = self.context.wrap_size_limit(self._max_frame)
             self.established = True
-            log.debug("channel established: %s -> %s", self.context.initiator, self.context.acceptor)
+            log.debug(
+                "channel established: %s -> %s", self.context.initiator, self.context.acceptor
+            )
         return encode_frame(token) if token else b""

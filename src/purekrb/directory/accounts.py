@@ -65,7 +65,9 @@ def _object_sid(entry: Entry) -> Sid:
     try:
         return Sid.decode(b"".join(entry.attributes["objectSid"]))
     except DecodeError as error:
-        raise DirectoryError(f"the object {entry.dn!r} is not usable: its objectSid is none ({error})") from None
+        raise DirectoryError(
+            f"the object {entry.dn!r} is not usable: its objectSid is none ({error})"
+        ) from None
 
 
 def check_name(account: str) -> None:
@@ -103,7 +105,9 @@ def find_account(session: LdapSession, account: str) -> Account:
 def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
     """Return the account that has this objectGUID, however it is called by now; None where it is gone."""
     found = session.search(
-        session.base_dn, f"(&{_IS_ACCOUNT}{equals('objectGUID', guid.bytes_le)})", ACCOUNT_ATTRIBUTES
+        session.base_dn,
+        f"(&{_IS_ACCOUNT}{equals('objectGUID', guid.bytes_le)})",
+        ACCOUNT_ATTRIBUTES,
     )
     return account_of(single(found, f"account with the objectGUID {guid}")) if found else None
 
@@ -126,7 +130,9 @@ def find_computer(session: LdapSession, host: str) -> Entry:
     there is none.
     """
     names = equals("dNSHostName", host) + equals("sAMAccountName", host)
-    found = session.search(session.base_dn, f"(&(objectClass=computer)(|{names}))", ("dNSHostName", "sAMAccountName"))
+    found = session.search(
+        session.base_dn, f"(&(objectClass=computer)(|{names}))", ("dNSHostName", "sAMAccountName")
+    )
     if not found:
         netbios = equals("sAMAccountName", f"{host.partition('.')[0][:15]}$")
         unnamed = f"(&(objectClass=computer)(!(dNSHostName=*)){netbios})"

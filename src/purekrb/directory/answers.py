@@ -29,10 +29,20 @@ __all__ = [
 
 #: The operations of messages that come before a result. Source: RFC 4511 4.5.2, 4.13.
 SEARCH_ENTRY, SEARCH_REFERENCE, INTERMEDIATE = 0x64, 0x73, 0x79
-_BOOLEAN, _INTEGER, _OCTETS, _ENUMERATED, _SEQUENCE, _SET, _CONTROLS = 0x01, 0x02, 0x04, 0x0A, 0x30, 0x31, 0xA0
+_BOOLEAN, _INTEGER, _OCTETS, _ENUMERATED, _SEQUENCE, _SET, _CONTROLS = (
+    0x01,
+    0x02,
+    0x04,
+    0x0A,
+    0x30,
+    0x31,
+    0xA0,
+)
 #: What stands inside of answers: the universal types, a referral (3), saslCreds (7), name and value of an extended
 #: response (10, 11). ldap3 looks into some elements that are not marked as constructed; no such tag is among these.
-_TAGS = frozenset((_BOOLEAN, _INTEGER, _OCTETS, _ENUMERATED, _SEQUENCE, _SET, 0xA3, 0x87, 0x8A, 0x8B))
+_TAGS = frozenset(
+    (_BOOLEAN, _INTEGER, _OCTETS, _ENUMERATED, _SEQUENCE, _SET, 0xA3, 0x87, 0x8A, 0x8B)
+)
 #: The same of an intermediate response, whose name and value have other numbers. Source: RFC 4511 4.13.
 _INTERMEDIATE_TAGS = _TAGS | {0x80, 0x81}
 #: Octets of a number: those of LDAP are below 2**31 (RFC 4511 4.1.1, maxInt).
@@ -112,7 +122,9 @@ def count_elements(message: bytes, header: Header, limit: int, tick: Callable[[]
             tag, start, end = _element(message, at, ends[-1])
             count += 1
             if count > limit:
-                raise DecodeError(f"an LDAP answer consists of too many elements for its size ({len(message)} bytes)")
+                raise DecodeError(
+                    f"an LDAP answer consists of too many elements for its size ({len(message)} bytes)"
+                )
             if not count % _TICK:
                 tick()
             if tag not in tags:
@@ -121,7 +133,9 @@ def count_elements(message: bytes, header: Header, limit: int, tick: Callable[[]
                 ends.append(end)
                 at = start
                 if len(ends) > _MAX_DEPTH:
-                    raise DecodeError(f"the elements of an LDAP answer are nested more than {_MAX_DEPTH} deep")
+                    raise DecodeError(
+                        f"the elements of an LDAP answer are nested more than {_MAX_DEPTH} deep"
+                    )
             else:
                 at = end
                 if tag in (_INTEGER, _ENUMERATED) and not 1 <= end - start <= _MAX_INTEGER:
@@ -165,9 +179,13 @@ def read_urls(message: bytes, header: Header) -> list[str]:
     return urls
 
 
-def spelled(pairs: Iterable[tuple[str, Sequence[bytes]]], wanted: Wanted) -> dict[str, Sequence[bytes]]:
+def spelled(
+    pairs: Iterable[tuple[str, Sequence[bytes]]], wanted: Wanted
+) -> dict[str, Sequence[bytes]]:
     """Return the attributes `pairs` that were `wanted`, under the spelling with which they were asked for."""
-    attributes: dict[str, Sequence[bytes]] = {} if wanted is None else dict.fromkeys(wanted.values(), ())
+    attributes: dict[str, Sequence[bytes]] = (
+        {} if wanted is None else dict.fromkeys(wanted.values(), ())
+    )
     for name, values in pairs:
         known = _spelling(name, wanted)
         if known is not None:
@@ -195,7 +213,9 @@ def _begin(message: bytes) -> tuple[int, int, int]:
     start, stop = _content(message, 0, len(message), _SEQUENCE)
     first, at = _content(message, start, stop, _INTEGER)
     if not 1 <= at - first <= _MAX_LENGTH_OCTETS or at >= stop:
-        raise DecodeError("an LDAP message begins with a number of 1 to 4 octets and has an operation")
+        raise DecodeError(
+            "an LDAP message begins with a number of 1 to 4 octets and has an operation"
+        )
     return int.from_bytes(message[first:at], "big"), at, stop
 
 

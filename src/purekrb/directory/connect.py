@@ -45,7 +45,16 @@ from purekrb.kdc.locate import Locator
 from purekrb.spn import target_principal
 from purekrb.trace import Log
 
-__all__ = ["DEFAULT_TIMEOUT", "Options", "Sessions", "Url", "bind_starter", "connect", "default_targets", "host_of"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Options",
+    "Sessions",
+    "Url",
+    "bind_starter",
+    "connect",
+    "default_targets",
+    "host_of",
+]
 
 _log = Log("purekrb.directory")
 
@@ -108,14 +117,21 @@ class Options:
 
 
 def bind_starter(
-    client: KdcClient, credential: Credential, targets: Sequence[Target], *, mechanism: str, sealed: bool
+    client: KdcClient,
+    credential: Credential,
+    targets: Sequence[Target],
+    *,
+    mechanism: str,
+    sealed: bool,
 ) -> StartBind:
     """Return what begins a bind as `credential` with the first of `targets` that the KDC knows.
 
     Raises UnsupportedError for a SASL mechanism that is not among MECHANISMS.
     """
     if mechanism not in MECHANISMS:
-        raise UnsupportedError(f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(MECHANISMS)}")
+        raise UnsupportedError(
+            f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(MECHANISMS)}"
+        )
 
     def start(tls: bool, bindings: ChannelBindings | None) -> tuple[str, Bind]:
         layer = Layer.NONE if tls else Layer.CONFIDENTIALITY if sealed else Layer.INTEGRITY
@@ -128,7 +144,9 @@ def bind_starter(
             permitted_etypes=client.config.permitted_etypes,
             send_client_target=True,
         )
-        _log.debug("bind as %s to %s: %s, %s", credential.principal, ticket.service, mechanism, layer.name)
+        _log.debug(
+            "bind as %s to %s: %s, %s", credential.principal, ticket.service, mechanism, layer.name
+        )
         return mechanism, MECHANISMS[mechanism](context, layer)
 
     return start
@@ -147,7 +165,9 @@ class Connector:
         locator: Locator | None = None,
     ) -> None:
         if ldaps and options.start_tls:
-            raise DirectoryError("ldaps:// is TLS from the first octet: leave out start_tls", code=INVALID_PARAMETER)
+            raise DirectoryError(
+                "ldaps:// is TLS from the first octet: leave out start_tls", code=INVALID_PARAMETER
+            )
         client = KdcClient(config, timeout=options.timeout, locator=locator)
         self.config = client.config
         self._credential = credential
@@ -160,7 +180,11 @@ class Connector:
         """Return a session with the server at `url`, which proves to be the first of `targets` that a KDC knows."""
         options = self._options
         start_bind = bind_starter(
-            self._client, self._credential, targets, mechanism=options.mechanism, sealed=options.sealed
+            self._client,
+            self._credential,
+            targets,
+            mechanism=options.mechanism,
+            sealed=options.sealed,
         )
         tls = self._tls(url, targets[0])
 
@@ -181,7 +205,9 @@ class Connector:
 
     def to_forest(self, forest: str) -> LdapSession:
         """Return a session with a global catalog of the forest whose root domain is `forest`."""
-        return self._to_first(global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}")[0]
+        return self._to_first(
+            global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}"
+        )[0]
 
     def _to_first(
         self, servers: Sequence[KdcAddress], target: str, writable: bool = False
@@ -197,7 +223,13 @@ class Connector:
                     return session, url, name
                 session.close()
                 refusals.append(f"{server.host} is read-only")
-            except (CredentialError, PreauthFailedError, ClientUnknownError, ClientRevokedError, PasswordExpiredError):
+            except (
+                CredentialError,
+                PreauthFailedError,
+                ClientUnknownError,
+                ClientRevokedError,
+                PasswordExpiredError,
+            ):
                 raise  # ours, not the server's: to try again with each would lock the account
             except KerberosError as error:
                 refusals.append(f"{server.host}: {error}")
@@ -221,7 +253,9 @@ class Connector:
             try:
                 context = ssl.create_default_context(cafile=options.ca_file)
             except OSError as error:
-                raise DirectoryError(f"the CA file {options.ca_file} cannot be used: {error}") from None
+                raise DirectoryError(
+                    f"the CA file {options.ca_file} cannot be used: {error}"
+                ) from None
         return Tls(context, host_of(target), options.start_tls, options.allow_unverified_tls)
 
 
@@ -246,7 +280,9 @@ def host_of(target: Target) -> str:
     return components[1].partition(":")[0] if len(components) > 1 else ""
 
 
-def _first_known(client: KdcClient, credential: Credential, targets: Sequence[Target]) -> ServiceTicket:
+def _first_known(
+    client: KdcClient, credential: Credential, targets: Sequence[Target]
+) -> ServiceTicket:
     for target in targets[:-1]:
         with suppress(ServiceUnknownError):
             return client.get_ticket(credential, target)
@@ -291,7 +327,9 @@ class ConnectedSessions(Sessions):
     `main` is with the server at `url`, which is one of `targets`.
     """
 
-    def __init__(self, main: LdapSession, connector: Connector, url: Url, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, main: LdapSession, connector: Connector, url: Url, targets: Sequence[Target]
+    ) -> None:
         super().__init__(main)
         self._connector = connector
         self._url = url
@@ -313,7 +351,9 @@ class ConnectedSessions(Sessions):
         """Return the session with a domain controller of the domain of `dn`."""
         domain = domain_of(dn)
         if not domain:
-            raise DirectoryError(f"{dn!r} is in no domain: expected a DN that ends in DC=...", code=INVALID_PARAMETER)
+            raise DirectoryError(
+                f"{dn!r} is in no domain: expected a DN that ends in DC=...", code=INVALID_PARAMETER
+            )
         return self._once(domain, lambda: self._open_domain(domain))
 
     def close(self) -> None:
@@ -343,10 +383,20 @@ class ConnectedSessions(Sessions):
             return self.main
         root = self.main.root_dse
         try:
-            session = self._at_other_port(_GC_PORTS) if root.text("isGlobalCatalogReady") == "TRUE" else None
-            return session or self._connector.to_forest(domain_of(root.text("rootDomainNamingContext")))
+            session = (
+                self._at_other_port(_GC_PORTS)
+                if root.text("isGlobalCatalogReady") == "TRUE"
+                else None
+            )
+            return session or self._connector.to_forest(
+                domain_of(root.text("rootDomainNamingContext"))
+            )
         except KerberosError as error:
-            _log.warning("no global catalog answers, so that only %s is searched: %s", self.main.base_dn, error)
+            _log.warning(
+                "no global catalog answers, so that only %s is searched: %s",
+                self.main.base_dn,
+                error,
+            )
             return self.main
 
     def _at_other_port(self, ports: Mapping[int, int]) -> LdapSession | None:
@@ -373,11 +423,17 @@ def connect(
 ) -> Sessions:
     """Return the sessions that begin with one at `url`, or with a domain controller of `domain`."""
     where = None if url is None else Url.parse(url)
-    connector = Connector(credential, config, options, ldaps=where is not None and where.ldaps, locator=locator)
+    connector = Connector(
+        credential, config, options, ldaps=where is not None and where.ldaps, locator=locator
+    )
     if where is None:
         main, where, name = connector.find(domain or credential.principal.realm.lower())
         return ConnectedSessions(main, connector, where, [name])
-    targets = [target] if target is not None else default_targets(connector.config, credential, where.host)
+    targets = (
+        [target]
+        if target is not None
+        else default_targets(connector.config, credential, where.host)
+    )
     return ConnectedSessions(connector.to(where, targets), connector, where, targets)
 
 

@@ -88,7 +88,9 @@ class Directory:
         Raises DirectoryError for a URL that is none, PolicyError where the protection asked for cannot be had,
         TransportError where nobody answers, and what KdcClient.get_ticket raises.
         """
-        options = Options(mechanism, sealed, start_tls, ca_file, tls_context, site, timeout, allow_unverified_tls)
+        options = Options(
+            mechanism, sealed, start_tls, ca_file, tls_context, site, timeout, allow_unverified_tls
+        )
         return Directory(connect(url, credential, config, target, domain, options, locator))
 
     @staticmethod
@@ -100,7 +102,10 @@ class Directory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -114,7 +119,9 @@ class Directory:
         """Return the account that `account` names, with its service principal names: `setspn -L`."""
         return find_account(self._session, account)
 
-    def write_account_spn(self, operation: SpnOperation | int, account: str, spns: Sequence[str]) -> None:
+    def write_account_spn(
+        self, operation: SpnOperation | int, account: str, spns: Sequence[str]
+    ) -> None:
         """Change the service principal names of `account` in one step: DsWriteAccountSpn.
 
         ADD leaves names alone that are there already, DELETE ignores names that are not; REPLACE sets exactly `spns`,
@@ -126,19 +133,25 @@ class Directory:
         """
         account_spns.write(self._session, self._forest, operation, account, spns)
 
-    def change_account_spns(self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()) -> None:
+    def change_account_spns(
+        self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()
+    ) -> None:
         """Delete and add service principal names of `account` in one step, as for a host that gets another name.
 
         Either all of it is done or nothing. Otherwise as `write_account_spn` with DELETE and ADD.
         """
         account_spns.change(self._session, self._forest, account, delete=delete, add=add)
 
-    def server_register_spn(self, operation: SpnOperation | int, service_class: str, account: str = "") -> list[str]:
+    def server_register_spn(
+        self, operation: SpnOperation | int, service_class: str, account: str = ""
+    ) -> list[str]:
         """Write and return `class/host` for the DNS name and the NetBIOS name of this machine: DsServerRegisterSpn.
 
         Without `account`, they are written to the account that is bound. Raises what `write_account_spn` raises.
         """
-        return account_spns.server_register(self._session, self._forest, operation, service_class, account)
+        return account_spns.server_register(
+            self._session, self._forest, operation, service_class, account
+        )
 
     def find_spn(self, spn: str) -> list[Account]:
         """Return the accounts that have `spn`, ordered by DN. More than one is a fault: the KDC then knows none.
@@ -180,7 +193,9 @@ class Directory:
             published, _ = scps.publish(self._session, scp, undo, host=host, parent=parent)
             if account or not parent:
                 name = account or find_computer(self._session, host or scp.dns_name).dn
-                scps.allow_updates(self._session, published.dn, find_account(self._session, name).sid, undo)
+                scps.allow_updates(
+                    self._session, published.dn, find_account(self._session, name).sid, undo
+                )
             return published
 
     def find_scps(self, keywords: Sequence[str] = ()) -> list[ServiceConnectionPoint]:
@@ -203,7 +218,9 @@ class Directory:
         """Delete `scp` (as returned by `publish_scp` or `find_scps`); it is no error if it is gone already."""
         scps.remove(self._session, scp.object_guid, scp.dn)
 
-    def find_endpoints(self, keywords: Sequence[str], *, policy: str = "first", host: str = "") -> Iterator[Endpoint]:
+    def find_endpoints(
+        self, keywords: Sequence[str], *, policy: str = "first", host: str = ""
+    ) -> Iterator[Endpoint]:
         """Yield the places where the service with all `keywords` listens, in the order to try them.
 
         `policy` is "first" (ordered by DN) or "random", to spread clients over the instances; `host` asks for those on
@@ -234,7 +251,9 @@ class Directory:
         found, and what `purekrb.connect` raises.
         """
         found = self.find_endpoints(keywords, policy=policy, host=host)
-        return reach(found, credential, config, address=address, mechanism=mechanism, timeout=timeout)
+        return reach(
+            found, credential, config, address=address, mechanism=mechanism, timeout=timeout
+        )
 
     # Services ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +278,14 @@ class Directory:
         written.
         """
         return install(
-            self._session, self._forest, scp, state_file, account=account, host=host, parent=parent, hosts=hosts
+            self._session,
+            self._forest,
+            scp,
+            state_file,
+            account=account,
+            host=host,
+            parent=parent,
+            hosts=hosts,
         )
 
     def uninstall_service(self, state_file: FilePath) -> None:
@@ -270,7 +296,11 @@ class Directory:
         uninstall(self._session, self._forest, state_file)
 
     def update_service(
-        self, state: ServiceState | FilePath, *, bindings: Sequence[str] | None = None, host: str | None = None
+        self,
+        state: ServiceState | FilePath,
+        *,
+        bindings: Sequence[str] | None = None,
+        host: str | None = None,
     ) -> tuple[str, ...]:
         """Write bindings and host of an installed service, as it finds them when it starts, to its SCP.
 
@@ -322,16 +352,26 @@ class EmbeddedDirectory(Directory):
     def add_computer(self, dns_name: str) -> Account:
         """Create the account of the computer `dns_name` in CN=Computers and return it: web.example.test is `WEB$`."""
         name = dns_name.partition(".")[0].upper()[:15]
-        return self._add_account("computer", "Computers", name, {"sAMAccountName": f"{name}$", "dNSHostName": dns_name})
+        return self._add_account(
+            "computer", "Computers", name, {"sAMAccountName": f"{name}$", "dNSHostName": dns_name}
+        )
 
     def add_user(self, name: str) -> Account:
         """Create the account of the user `name` in CN=Users and return it."""
         names = {"sAMAccountName": name, "userPrincipalName": f"{name}@{self._domain}"}
         return self._add_account("user", "Users", name, names)
 
-    def _add_account(self, object_class: str, container: str, name: str, attributes: Mapping[str, str]) -> Account:
-        if not name.strip() or any(CONTROL_CHARACTERS.search(value) for value in attributes.values()):
-            raise DirectoryError(f"account name {name!r} is empty or has control characters", code=INVALID_PARAMETER)
+    def _add_account(
+        self, object_class: str, container: str, name: str, attributes: Mapping[str, str]
+    ) -> Account:
+        if not name.strip() or any(
+            CONTROL_CHARACTERS.search(value) for value in attributes.values()
+        ):
+            raise DirectoryError(
+                f"account name {name!r} is empty or has control characters", code=INVALID_PARAMETER
+            )
         dn = f"CN={escape_rdn_value(name)},CN={container},{self._session.base_dn}"
-        self._session.add(dn, object_class, {"cn": [name], **{key: [value] for key, value in attributes.items()}})
+        self._session.add(
+            dn, object_class, {"cn": [name], **{key: [value] for key, value in attributes.items()}}
+        )
         return find_account(self._session, attributes["sAMAccountName"])

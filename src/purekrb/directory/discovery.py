@@ -29,7 +29,9 @@ def domain_controllers(locator: Locator, domain: str, site: str = "") -> list[Kd
     found = _by_dns(locator, [f"_ldap._tcp.{scope}dc._msdcs.{domain}." for scope in _scopes(site)])
     if not found:
         hosts = dict.fromkeys(
-            kdc.host for kdc in locator.configured(domain.upper()) if kdc.transport in ("", "tcp", "udp")
+            kdc.host
+            for kdc in locator.configured(domain.upper())
+            if kdc.transport in ("", "tcp", "udp")
         )
         found = [KdcAddress(host, LDAP_PORT, "tcp") for host in hosts]
     if not found:
@@ -55,7 +57,9 @@ def _by_dns(locator: Locator, names: list[str]) -> list[KdcAddress]:
     found: dict[KdcAddress, None] = {}
     for name in names:
         try:
-            found.update(dict.fromkeys(order_by_rfc2782(lookup_srv(locator.resolver(), name, "tcp"))))
+            found.update(
+                dict.fromkeys(order_by_rfc2782(lookup_srv(locator.resolver(), name, "tcp")))
+            )
         except TransportError as error:
             _log.debug("DNS does not say where the directory is: %s", error)
             break

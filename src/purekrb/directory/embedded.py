@@ -35,7 +35,9 @@ class EmbeddedSession(LdapSession):
 
     def __init__(self, domain: str) -> None:
         if not _DOMAIN.fullmatch(domain):
-            raise DirectoryError(f"domain {domain!r} is no DNS name: give one such as 'example.test'")
+            raise DirectoryError(
+                f"domain {domain!r} is no DNS name: give one such as 'example.test'"
+            )
         base_dn = ",".join(f"DC={label}" for label in domain.split("."))
         super().__init__(mock_connection(), base_dn)
         #: The domain's SID; Domain Admins are 512 in it, and new accounts are counted from 1000.
@@ -51,7 +53,11 @@ class EmbeddedSession(LdapSession):
         self.add(
             f"CN={domain},CN=Partitions,{configuration}",
             "crossRef",
-            {"nCName": [base_dn], "dnsRoot": [domain], "nETBIOSName": [domain.partition(".")[0].upper()]},
+            {
+                "nCName": [base_dn],
+                "dnsRoot": [domain],
+                "nETBIOSName": [domain.partition(".")[0].upper()],
+            },
         )
         self.add(
             f"CN=Directory Service,CN=Windows NT,CN=Services,{configuration}",
@@ -59,12 +65,16 @@ class EmbeddedSession(LdapSession):
             {"sPNMappings": ["host=cifs,http,rpc,www"]},
         )
 
-    def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
+    def add(
+        self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]
+    ) -> None:
         """Create the object `dn` with an objectGUID and a security descriptor, and accounts with a SID."""
         own = {"objectGUID": uuid4().bytes_le, "nTSecurityDescriptor": self._descriptor}
         if object_class in _ACCOUNTS:
             own["objectSid"] = self._child(next(self._rids)).encode()
-        super().add(dn, object_class, {**attributes, **{name: [value] for name, value in own.items()}})
+        super().add(
+            dn, object_class, {**attributes, **{name: [value] for name, value in own.items()}}
+        )
 
     def search(
         self,
@@ -77,13 +87,24 @@ class EmbeddedSession(LdapSession):
     ) -> list[Entry]:
         """Return all that match. Of `controls`, none is known here."""
         if not base:  # the mock has no root DSE
-            return [Entry("", {name: self.root_dse.attributes.get(name, ()) for name in attributes})]
+            return [
+                Entry("", {name: self.root_dse.attributes.get(name, ()) for name in attributes})
+            ]
         found = super().search(base, search_filter, attributes, scope=scope)
         # The mock takes an object for one of those directly below it.
-        return [entry for entry in found if scope is not Scope.LEVEL or entry.dn.casefold() != base.casefold()]
+        return [
+            entry
+            for entry in found
+            if scope is not Scope.LEVEL or entry.dn.casefold() != base.casefold()
+        ]
 
     def modify(
-        self, dn: str, changes: Iterable[Change], *, permissive: bool = False, controls: Sequence[Control] = ()
+        self,
+        dn: str,
+        changes: Iterable[Change],
+        *,
+        permissive: bool = False,
+        controls: Sequence[Control] = (),
     ) -> None:
         """Make all `changes` as a permissive modify does, and refuse an SPN that another object has."""
         # The mock has no permissive modify, and stores a value twice if told so. All writers of this directory hold
@@ -91,17 +112,25 @@ class EmbeddedSession(LdapSession):
         changes = list(changes)
         with self._lock:
             names = list(dict.fromkeys(change.attribute for change in changes))
-            before = single(self.search(dn, "(objectClass=*)", names, scope=Scope.BASE), f"object {dn!r}").attributes
+            before = single(
+                self.search(dn, "(objectClass=*)", names, scope=Scope.BASE), f"object {dn!r}"
+            ).attributes
             after = {name: list(values) for name, values in before.items()}
             for change in changes:
                 after[change.attribute] = _changed(after[change.attribute], change)
             for spn in after.get("servicePrincipalName", ()):
                 if spn not in before["servicePrincipalName"]:
                     self._check_unique(dn, spn.decode())
-            different = {name: values for name, values in after.items() if values != list(before[name])}
+            different = {
+                name: values for name, values in after.items() if values != list(before[name])
+            }
             if different:
                 super().modify(
-                    dn, [Change(ChangeOperation.REPLACE, name, values) for name, values in different.items()]
+                    dn,
+                    [
+                        Change(ChangeOperation.REPLACE, name, values)
+                        for name, values in different.items()
+                    ],
                 )
 
     @property
@@ -119,20 +148,30 @@ class EmbeddedSession(LdapSession):
         for owner in self.search(self.base_dn, equals("servicePrincipalName", spn)):
             if owner.dn.casefold() != dn.casefold():
                 raise DirectoryError(
-                    f"SPN {spn!r} belongs to {owner.dn!r} already", code=SPN_NOT_UNIQUE, ldap_result=19
+                    f"SPN {spn!r} belongs to {owner.dn!r} already",
+                    code=SPN_NOT_UNIQUE,
+                    ldap_result=19,
                 )
 
 
 def _changed(values: Iterable[bytes], change: Change) -> list[bytes]:
     """Return `values` after a permissive `change`. Values that differ in case alone are one."""
-    after = {} if change.operation is ChangeOperation.REPLACE else {_folded(value): value for value in values}
+    after = (
+        {}
+        if change.operation is ChangeOperation.REPLACE
+        else {_folded(value): value for value in values}
+    )
     for value in change.values:
         raw = value.encode() if isinstance(value, str) else value
         if change.operation is ChangeOperation.DELETE:
             after.pop(_folded(raw), None)
         else:
             after.setdefault(_folded(raw), raw)
-    return [] if change.operation is ChangeOperation.DELETE and not change.values else list(after.values())
+    return (
+        []
+        if change.operation is ChangeOperation.DELETE and not change.values
+        else list(after.values())
+    )
 
 
 def _folded(value: bytes) -> str:

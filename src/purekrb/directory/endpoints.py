@@ -57,7 +57,11 @@ class Endpoint:
 
 
 def endpoints(
-    scps: Iterable[ServiceConnectionPoint], resolve: Resolve, *, policy: str = "first", host: str = ""
+    scps: Iterable[ServiceConnectionPoint],
+    resolve: Resolve,
+    *,
+    policy: str = "first",
+    host: str = "",
 ) -> Iterator[Endpoint]:
     """Yield the endpoints of `scps` in the order to try them.
 
@@ -75,20 +79,28 @@ def endpoints(
     reasons = [] if ordered else ["there is no SCP"]
     for scp in ordered:
         try:
-            places = list(resolve(scp.dns_name)) if scp.dns_name_type == "SRV" else [(scp.dns_name, scp.port)]
+            places = (
+                list(resolve(scp.dns_name))
+                if scp.dns_name_type == "SRV"
+                else [(scp.dns_name, scp.port)]
+            )
         except KerberosError as error:
             _log.warning("the SCP %s is passed over: %s", scp.dn, error)
             reasons.append(str(error))
             continue
         for name, port in places:
             if not DNS_NAME.fullmatch(name):
-                _log.warning("an SRV record of the SCP %s is passed over: %r is no DNS name", scp.dn, name)
+                _log.warning(
+                    "an SRV record of the SCP %s is passed over: %r is no DNS name", scp.dn, name
+                )
             elif not wanted or _host_key(name) == wanted:
                 found = True
                 yield Endpoint(name.rstrip("."), port, scp)
     if not found:
         reasons += [f"none is on the host {host}"] if host else []
-        raise DirectoryError(f"the service is nowhere to be reached: {'; '.join(reasons) or 'no SRV record is left'}")
+        raise DirectoryError(
+            f"the service is nowhere to be reached: {'; '.join(reasons) or 'no SRV record is left'}"
+        )
 
 
 def _host_key(name: str) -> str:
@@ -110,7 +122,9 @@ def reach(
         for target in endpoint.targets:
             try:
                 place = address or endpoint.address
-                return connect(place, target, credential, config, mechanism=mechanism, timeout=timeout)
+                return connect(
+                    place, target, credential, config, mechanism=mechanism, timeout=timeout
+                )
             except (ServiceUnknownError, TransportError) as error:
                 _log.debug("%s at %s:%d is passed over: %s", target, *endpoint.address, error)
                 failure = error
@@ -124,5 +138,7 @@ def resolve_srv(name: str, resolver: Resolver | None = None) -> list[tuple[str, 
 
     `resolver` is by default the system's. Raises TransportError where the DNS does not say.
     """
-    records = lookup_srv(Locator(Config(), resolver=resolver).resolver(), f"{name.rstrip('.')}.", "tcp")
+    records = lookup_srv(
+        Locator(Config(), resolver=resolver).resolver(), f"{name.rstrip('.')}.", "tcp"
+    )
     return [(server.host, server.port) for server in order_by_rfc2782(records)]

@@ -68,7 +68,9 @@ def install(
     with transaction() as undo:
         published, containers = _publish(session, scp, before, undo, host, parent)
         former = before.account.sid if before and before.account else None
-        scps.allow_updates(session, published.dn, owner.sid if owner else None, undo, instead_of=former)
+        scps.allow_updates(
+            session, published.dn, owner.sid if owner else None, undo, instead_of=former
+        )
         names = [spn for one in hosts or [""] for spn in published.spns(one)] if owner else []
         _register(session, forest, owner, names, before, undo)
         state = ServiceState(
@@ -76,7 +78,9 @@ def install(
             scp_dn=published.dn,
             domain=domain_of(published.dn),
             spns=tuple(names),
-            account=StateAccount(owner.dn, owner.name, owner.object_guid, owner.sid) if owner else None,
+            account=StateAccount(owner.dn, owner.name, owner.object_guid, owner.sid)
+            if owner
+            else None,
             containers=(*containers, *(before.containers if before else ())),
         )
         state.save(state_file)
@@ -88,7 +92,9 @@ def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FileP
     state = ServiceState.load(state_file)
     with transaction() as undo:
         ServiceState.remove(state_file)
-        undo.add(f"restoring the state file {os.fspath(state_file)}", lambda: state.save(state_file))
+        undo.add(
+            f"restoring the state file {os.fspath(state_file)}", lambda: state.save(state_file)
+        )
         account = account_by_guid(session, state.account.object_guid) if state.account else None
         if account:
             _change_spns(session, forest, account, state.spns, (), undo)
@@ -101,7 +107,12 @@ def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FileP
 
 
 def _publish(
-    session: LdapSession, scp: ServiceConnectionPoint, before: ServiceState | None, undo: Undo, host: str, parent: str
+    session: LdapSession,
+    scp: ServiceConnectionPoint,
+    before: ServiceState | None,
+    undo: Undo,
+    host: str,
+    parent: str,
 ) -> tuple[ServiceConnectionPoint, list[str]]:
     """Bring the SCP of an earlier installation up to date, wherever it is now, or publish a new one."""
     if before:
@@ -125,7 +136,9 @@ def _register(
     undo: Undo,
 ) -> None:
     """Register `names` on `owner`, and take away what an earlier installation has registered besides."""
-    former = account_by_guid(session, before.account.object_guid) if before and before.account else None
+    former = (
+        account_by_guid(session, before.account.object_guid) if before and before.account else None
+    )
     stale = [spn for spn in before.spns if spn not in names] if before else []
     if former and before and (owner is None or owner.object_guid != former.object_guid):
         _change_spns(session, forest, former, before.spns, (), undo)
@@ -135,7 +148,12 @@ def _register(
 
 
 def _change_spns(
-    session: LdapSession, forest: LdapSession, account: Account, delete: Sequence[str], add: Sequence[str], undo: Undo
+    session: LdapSession,
+    forest: LdapSession,
+    account: Account,
+    delete: Sequence[str],
+    add: Sequence[str],
+    undo: Undo,
 ) -> None:
     """Delete and add names of `account`; those that it has not, or has, need nothing and are not undone."""
     held = {spn.casefold(): spn for spn in account.spns}

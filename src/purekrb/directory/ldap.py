@@ -82,16 +82,34 @@ SPN_NOT_UNIQUE = 8647
 _RESULTS = {
     3: (8226, "the search took longer than the directory allows: ask for less"),
     4: (8227, "there is more than the directory gives in one answer: ask for less"),
-    8: (8232, "it takes no such bind here: inside of TLS, use ldap:// without StartTLS, which Kerberos seals"),
-    10: (8235, "another directory holds this; referrals are never followed, for nobody vouches for where they lead"),
-    49: (1326, "it does not accept our authentication: its clock, its key and its log may tell why"),
+    8: (
+        8232,
+        "it takes no such bind here: inside of TLS, use ldap:// without StartTLS, which Kerberos seals",
+    ),
+    10: (
+        8235,
+        "another directory holds this; referrals are never followed, for nobody vouches for where they lead",
+    ),
+    49: (
+        1326,
+        "it does not accept our authentication: its clock, its key and its log may tell why",
+    ),
     32: (OBJECT_NOT_FOUND, "the object does not exist: check the name, or create it first"),
     34: (8242, "the DN is malformed: give it as the directory returns it"),
-    50: (8344, "the account you are bound as may not do this: ask an administrator for the right, or to do it"),
+    50: (
+        8344,
+        "the account you are bound as may not do this: ask an administrator for the right, or to do it",
+    ),
     51: (8206, "the server is busy: try again later"),
     52: (8207, "the server is not available: try again later, or another one"),
-    53: (8245, "the server is a global catalog or read-only: connect to a writable domain controller"),
-    68: (OBJECT_EXISTS, "an object of this name exists already: choose another name, or remove it first"),
+    53: (
+        8245,
+        "the server is a global catalog or read-only: connect to a writable domain controller",
+    ),
+    68: (
+        OBJECT_EXISTS,
+        "an object of this name exists already: choose another name, or remove it first",
+    ),
 }
 _SUCCESS, _SASL_BIND_IN_PROGRESS, _NO_SUCH_OBJECT, _INSUFFICIENT_ACCESS_RIGHTS = 0, 14, 32, 50
 _START_TLS = "1.3.6.1.4.1.1466.20037"
@@ -101,7 +119,9 @@ MAX_ENTRIES = 1_000_000
 _MAX_RANGES = 1000
 #: An attribute with a part of its values: which one, and the numbers of the first and of the last value, where they are
 #: numbers. Source: MS-ADTS 3.1.1.3.1.3.3.
-_RANGE = re.compile(r"(.*?);range=(?:([0-9]{1,10})-([0-9]{1,10}|\*)|.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
+_RANGE = re.compile(
+    r"(.*?);range=(?:([0-9]{1,10})-([0-9]{1,10}|\*)|.*)", re.IGNORECASE | re.ASCII | re.DOTALL
+)
 #: How Windows and mostly also Samba begin their diagnostic message: with the Windows error number.
 _WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
 #: What a domain controller of default configuration returns at most in one page (MaxPageSize).
@@ -179,13 +199,17 @@ class LdapSession:
         """What the directory says of itself. Source: RFC 4512 5.1; MS-ADTS 3.1.1.3.2."""
         found = self.search("", "(objectClass=*)", ("*",), scope=Scope.BASE)
         if not found:
-            raise DirectoryError("the directory says nothing of itself, its root DSE is empty: is it Active Directory?")
+            raise DirectoryError(
+                "the directory says nothing of itself, its root DSE is empty: is it Active Directory?"
+            )
         return found[0]
 
     @cached_property
     def base_dn(self) -> str:
         """Where searches of everything begin."""
-        return self.root_dse.text("defaultNamingContext") if self._base_dn is None else self._base_dn
+        return (
+            self.root_dse.text("defaultNamingContext") if self._base_dn is None else self._base_dn
+        )
 
     @property
     def domain(self) -> str:
@@ -221,7 +245,12 @@ class LdapSession:
                 return self._search(*arguments)
 
     def _search(
-        self, base: str, search_filter: str, attributes: Sequence[str], scope: Scope, controls: list[Control]
+        self,
+        base: str,
+        search_filter: str,
+        attributes: Sequence[str],
+        scope: Scope,
+        controls: list[Control],
     ) -> list[Entry]:
         found: list[Entry] = []
         cookie: bytes | None = None
@@ -237,20 +266,33 @@ class LdapSession:
                 paged_size=None if scope is Scope.BASE else _PAGE_SIZE,
                 paged_cookie=cookie,
                 accepted=(_NO_SUCH_OBJECT,),
-                wanted=None if "*" in attributes else {name.casefold(): name for name in attributes},
+                wanted=None
+                if "*" in attributes
+                else {name.casefold(): name for name in attributes},
             )
             if scope is Scope.BASE:
                 _check_alone(base, entries)
             found += map(self._in_full, entries)
-            cookie = (result.get("controls") or {}).get(_PAGED_RESULTS, {}).get("value", {}).get("cookie")
+            cookie = (
+                (result.get("controls") or {})
+                .get(_PAGED_RESULTS, {})
+                .get("value", {})
+                .get("cookie")
+            )
             if not cookie:
                 return found
             if len(found) > MAX_ENTRIES:
-                raise DirectoryError(f"searching {base!r} found more than {MAX_ENTRIES} entries: ask for less")
+                raise DirectoryError(
+                    f"searching {base!r} found more than {MAX_ENTRIES} entries: ask for less"
+                )
 
     def _in_full(self, entry: Entry) -> Entry:
         """Return `entry`, complete where a domain controller gave the first 1500 values. MS-ADTS 3.1.1.3.1.3.3."""
-        ranges = {name: match for name in entry.attributes if ";" in name and (match := _RANGE.fullmatch(name))}
+        ranges = {
+            name: match
+            for name in entry.attributes
+            if ";" in name and (match := _RANGE.fullmatch(name))
+        }
         if not ranges:
             return entry
         whole = {name: values for name, values in entry.attributes.items() if name not in ranges}
@@ -258,18 +300,24 @@ class LdapSession:
             values = list(entry.attributes[match[0]])
             start, last = _bounds(entry.dn, match)
             if start:
-                raise DirectoryError(f"the values of {match[1]} of {entry.dn!r} begin with number {start}, expected 0")
+                raise DirectoryError(
+                    f"the values of {match[1]} of {entry.dn!r} begin with number {start}, expected 0"
+                )
             for _ in range(_MAX_RANGES):
                 if last is None:
                     break
                 piece, last = self._next_range(entry.dn, match[1], last + 1)
                 values += piece
             else:
-                raise DirectoryError(f"the values of {match[1]} of {entry.dn!r} come in more than {_MAX_RANGES} pieces")
+                raise DirectoryError(
+                    f"the values of {match[1]} of {entry.dn!r} come in more than {_MAX_RANGES} pieces"
+                )
             whole[match[1]] = values
         return Entry(entry.dn, whole)
 
-    def _next_range(self, dn: str, attribute: str, start: int) -> tuple[Sequence[bytes], int | None]:
+    def _next_range(
+        self, dn: str, attribute: str, start: int
+    ) -> tuple[Sequence[bytes], int | None]:
         """Return the values of the attribute from number `start` on, and the number of the last; None: of all."""
         _, entries = self._request(
             f"reading {attribute} of {dn!r}",
@@ -289,12 +337,19 @@ class LdapSession:
                         return piece, last
         raise DirectoryError(f"{attribute} of {dn!r} changed while it was read: read it again")
 
-    def add(self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]) -> None:
+    def add(
+        self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]
+    ) -> None:
         """Create the object `dn`."""
         self._request(f"adding {dn!r}", "add", dn, object_class, dict(attributes))
 
     def modify(
-        self, dn: str, changes: Iterable[Change], *, permissive: bool = False, controls: Sequence[Control] = ()
+        self,
+        dn: str,
+        changes: Iterable[Change],
+        *,
+        permissive: bool = False,
+        controls: Sequence[Control] = (),
     ) -> None:
         """Make all `changes` of the object `dn` in one request, which succeeds or fails as a whole.
 
@@ -302,7 +357,9 @@ class LdapSession:
         """
         by_attribute: dict[str, list[tuple[str, list[str | bytes]]]] = {}
         for change in changes:
-            by_attribute.setdefault(change.attribute, []).append((change.operation.value, list(change.values)))
+            by_attribute.setdefault(change.attribute, []).append(
+                (change.operation.value, list(change.values))
+            )
         controls = [*controls, PERMISSIVE_MODIFY] if permissive else list(controls)
         self._request(f"modifying {dn!r}", "modify", dn, by_attribute, controls=controls or None)
 
@@ -461,7 +518,9 @@ class Tls:
 StartBind = Callable[[bool, "ChannelBindings | None"], tuple[str, Bind]]
 
 
-def open_connection(addresses: Sequence[str], port: int, start_bind: StartBind, tls: Tls | None, timeout: float) -> Any:
+def open_connection(
+    addresses: Sequence[str], port: int, start_bind: StartBind, tls: Tls | None, timeout: float
+) -> Any:
     """Return a new connection, bound and protected, to the directory at the first of `addresses` that answers.
 
     `timeout` is in seconds. Raises TransportError, PolicyError for a certificate that is not accepted, DirectoryError
@@ -476,7 +535,9 @@ def open_connection(addresses: Sequence[str], port: int, start_bind: StartBind, 
                 if connection.result["result"] != _SUCCESS:
                     raise _refused("StartTLS", connection.result)
             connection.socket = MessageSocket(_handshake(connection.socket, tls, timeout))
-        names, unverified = ((), False) if tls is None else ((tls.server_name,), tls.allow_unverified)
+        names, unverified = (
+            ((), False) if tls is None else ((tls.server_name,), tls.allow_unverified)
+        )
         bind(connection, start_bind, timeout, names=names, allow_unverified_tls=unverified)
     except BaseException:
         connection.strategy.close()
@@ -488,9 +549,15 @@ def _dial(addresses: Sequence[str], port: int, timeout: float) -> Any:
     """Return an open ldap3 connection; each address has its share of the time."""
     failures = []
     for address in addresses:
-        server = ldap3.Server(address, port=port, get_info=ldap3.NONE, connect_timeout=timeout / len(addresses))
+        server = ldap3.Server(
+            address, port=port, get_info=ldap3.NONE, connect_timeout=timeout / len(addresses)
+        )
         connection = ldap3.Connection(
-            server, auto_referrals=False, auto_range=False, check_names=False, return_empty_attributes=False
+            server,
+            auto_referrals=False,
+            auto_range=False,
+            check_names=False,
+            return_empty_attributes=False,
         )
         try:
             connection.open(read_server_info=False)
@@ -566,7 +633,10 @@ def _check_verified(stream: MessageSocket, names: Collection[str]) -> None:
 
 
 def _bind(
-    connection: Any, start_bind: StartBind, verify: Callable[[MessageSocket], None] | None, controls: Any = None
+    connection: Any,
+    start_bind: StartBind,
+    verify: Callable[[MessageSocket], None] | None,
+    controls: Any = None,
 ) -> Mapping[str, Any]:
     """Do one SASL bind on the open `connection`; return its last result, as ldap3 wants it."""
     with connection.connection_lock:
@@ -641,12 +711,15 @@ def like(attribute: str, pattern: str) -> str:
     """Return the filter `(attribute=pattern)` in which "*" stands for anything, and all else for itself."""
     if not pattern or CONTROL_CHARACTERS.search(pattern):
         raise DirectoryError(
-            f"cannot search for {attribute} {pattern!r}: it is empty or has control characters", code=INVALID_PARAMETER
+            f"cannot search for {attribute} {pattern!r}: it is empty or has control characters",
+            code=INVALID_PARAMETER,
         )
     return f"({attribute}={re.sub('[^*]+', lambda part: escape_bytes(part[0].encode()), re.sub('[*]+', '*', pattern))})"
 
 
-def single(found: Sequence[Entry], what: str, missing: type[DirectoryError] = DirectoryError) -> Entry:
+def single(
+    found: Sequence[Entry], what: str, missing: type[DirectoryError] = DirectoryError
+) -> Entry:
     """Return the one entry that was `found`.
 
     Raises `missing` where there is none and DirectoryError where there are several: never a guess.
@@ -654,21 +727,29 @@ def single(found: Sequence[Entry], what: str, missing: type[DirectoryError] = Di
     if len(found) == 1:
         return found[0]
     if not found:
-        raise missing(f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND)
-    raise DirectoryError(f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others")
+        raise missing(
+            f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND
+        )
+    raise DirectoryError(
+        f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others"
+    )
 
 
 def _check_alone(base: str, found: Sequence[Entry]) -> None:
     """Raise DirectoryError where a search for the one object `base` found several: never a guess."""
     if len(found) > 1:
-        raise DirectoryError(f"the directory returns {len(found)} objects for {base!r}, and one was asked for")
+        raise DirectoryError(
+            f"the directory returns {len(found)} objects for {base!r}, and one was asked for"
+        )
 
 
 def _bounds(dn: str, match: re.Match[str]) -> tuple[int, int | None]:
     """Return the numbers of the first and the last of the values that `match` names; None: there are no more."""
     first, last = match[2], match[3]
     if not first or (last != "*" and int(last) < int(first)):
-        raise DirectoryError(f"the values of {match[1]} of {dn!r} come as {match[0][:200]!r}, which is no range")
+        raise DirectoryError(
+            f"the values of {match[1]} of {dn!r} come as {match[0][:200]!r}, which is no range"
+        )
     return int(first), None if last == "*" else int(last)
 
 

@@ -47,7 +47,9 @@ class Reply(NamedTuple):
 def context_flags(layer: Layer) -> Flag:
     """Return the flags that a context needs to be asked for, so that `layer` can be had on it."""
     if layer is Layer.NONE:
-        return Flag.MUTUAL  # a server that sees INTEG takes it for the wish for a layer, which TLS forbids
+        return (
+            Flag.MUTUAL
+        )  # a server that sees INTEG takes it for the wish for a layer, which TLS forbids
     flags = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG
     return flags | Flag.CONF if layer is Layer.CONFIDENTIALITY else flags
 
@@ -59,7 +61,14 @@ class SecurityLayer:
     Source: RFC 4752 3.3, RFC 4422 3.7.
     """
 
-    def __init__(self, context: SecurityContext, *, sealed: bool, max_send: int, max_receive: int = MAX_BUFFER) -> None:
+    def __init__(
+        self,
+        context: SecurityContext,
+        *,
+        sealed: bool,
+        max_send: int,
+        max_receive: int = MAX_BUFFER,
+    ) -> None:
         self.context = context
         self._sealed = sealed
         self._max_data = context.wrap_size_limit(max_send, sealed)
@@ -136,7 +145,10 @@ def _gss_spnego(context: SecurityContext, layer: Layer) -> Bind:
 
 
 #: What a mechanism's name stands for. Source: RFC 4752 3, MS-ADTS 3.1.1.3.4.5.
-MECHANISMS: dict[str, Callable[[SecurityContext, Layer], Bind]] = {"GSSAPI": _gssapi, "GSS-SPNEGO": _gss_spnego}
+MECHANISMS: dict[str, Callable[[SecurityContext, Layer], Bind]] = {
+    "GSSAPI": _gssapi,
+    "GSS-SPNEGO": _gss_spnego,
+}
 
 
 def _choose(offer: bytes, layer: Layer) -> tuple[bytes, int]:
@@ -157,7 +169,8 @@ def _choose(offer: bytes, layer: Layer) -> tuple[bytes, int]:
         return bytes((layer, 0, 0, 0)), 0
     if max_send < _MIN_SENT:
         raise ProtocolError(
-            f"the server takes buffers of {max_send} bytes: nothing fits into them", expected=f"at least {_MIN_SENT}"
+            f"the server takes buffers of {max_send} bytes: nothing fits into them",
+            expected=f"at least {_MIN_SENT}",
         )
     return bytes((layer, *MAX_BUFFER.to_bytes(3, "big"))), min(max_send, _MAX_SENT)
 
@@ -167,8 +180,12 @@ def _layer(context: SecurityContext, layer: Layer, max_send: int) -> SecurityLay
 
 
 def _too_early() -> ProtocolError:
-    return ProtocolError("the server reports success before it has proved itself: treat it as an impostor")
+    return ProtocolError(
+        "the server reports success before it has proved itself: treat it as an impostor"
+    )
 
 
 def _endless() -> ProtocolError:
-    return ProtocolError("the bind does not end: the server keeps sending tokens", expected=MAX_ROUNDS)
+    return ProtocolError(
+        "the bind does not end: the server keeps sending tokens", expected=MAX_ROUNDS
+    )

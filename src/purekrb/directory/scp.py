@@ -59,15 +59,21 @@ class ServiceConnectionPoint:
         self._check_text("name", self.name, 64)
         self._check_text("serviceClassName", self.service_class_name, 256)
         if "/" in self.service_class_name:
-            raise self._unusable(f"serviceClassName {self.service_class_name!r} contains '/', which ends it in an SPN")
+            raise self._unusable(
+                f"serviceClassName {self.service_class_name!r} contains '/', which ends it in an SPN"
+            )
         if not DNS_NAME.fullmatch(self.dns_name):
             raise self._unusable(f"serviceDNSName {self.dns_name!r} is no fully qualified DNS name")
         if self.dns_name_type not in ("A", "SRV"):
-            raise self._unusable(f"serviceDNSNameType is {self.dns_name_type!r}, expected 'A' or 'SRV'")
+            raise self._unusable(
+                f"serviceDNSNameType is {self.dns_name_type!r}, expected 'A' or 'SRV'"
+            )
         if _CONTROL.search(self.dn):
             raise self._unusable("its DN has control characters")
         if not self.bindings:
-            raise self._unusable("serviceBindingInformation is empty, expected the port in decimal first")
+            raise self._unusable(
+                "serviceBindingInformation is empty, expected the port in decimal first"
+            )
         for value in self.bindings:
             self._check_text("serviceBindingInformation", value, 1024)
         for value in self.keywords:
@@ -92,7 +98,9 @@ class ServiceConnectionPoint:
         def text(name: str) -> str:
             values = texts(name)
             if len(values) != 1:
-                raise DirectoryError(f"the SCP {dn!r} is not usable: {name} has {len(values)} values, expected one")
+                raise DirectoryError(
+                    f"the SCP {dn!r} is not usable: {name} has {len(values)} values, expected one"
+                )
             return values[0]
 
         return cls(
@@ -136,7 +144,9 @@ class ServiceConnectionPoint:
         Raises DirectoryError where the SCP was never in a directory, SpnError for a DN with "/".
         """
         if not host and self.dns_name_type == "SRV":
-            raise self._unusable("its serviceDNSName is that of SRV records: resolve them and pass the host")
+            raise self._unusable(
+                "its serviceDNSName is that of SRV records: resolve them and pass the host"
+            )
         service_name = str(self.object_guid or "") if by_guid else self.dn
         if not service_name:
             raise self._unusable(

@@ -39,7 +39,10 @@ _COLUMNS = ("cn", "objectGUID", *SCP_ATTRIBUTES)
 _DESCRIPTOR = "nTSecurityDescriptor"
 _DACL = 4
 #: The attributes that a service updates when it starts, and their schemaIDGUIDs. Source: MS-ADA3 2.211, 2.213.
-_UPDATED = (UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1"), UUID("b7b1311c-b82e-11d0-afee-0000f80367c1"))
+_UPDATED = (
+    UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1"),
+    UUID("b7b1311c-b82e-11d0-afee-0000f80367c1"),
+)
 
 #: Places in a domain where no SCP belongs, whether that is true of what is below too, and why.
 _FORBIDDEN = (
@@ -52,7 +55,12 @@ _FORBIDDEN = (
 
 
 def publish(
-    session: LdapSession, scp: ServiceConnectionPoint, undo: Undo, *, host: str = "", parent: str = ""
+    session: LdapSession,
+    scp: ServiceConnectionPoint,
+    undo: Undo,
+    *,
+    host: str = "",
+    parent: str = "",
 ) -> tuple[ServiceConnectionPoint, list[str]]:
     """Create `scp`, or bring it up to date; see `Directory.publish_scp`. Return also the DNs of new containers.
 
@@ -71,10 +79,14 @@ def publish(
         parent = find_computer(session, host or scp.dns_name).dn
     dn = f"CN={escape_rdn_value(scp.name)},{parent}"
     _log.debug("publishing the SCP %s", dn)
-    create = partial(session.add, dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()})
+    create = partial(
+        session.add, dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()}
+    )
     if not session.search(dn, _ANY, scope=Scope.BASE):
         undo.write(create, f"deleting {dn}", lambda: session.delete(dn))
-    elif (existing := session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)) and scp.same_service(_scp(existing[0])):
+    elif (existing := session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)) and scp.same_service(
+        _scp(existing[0])
+    ):
         update(session, replace(scp, dn=dn, object_guid=None), undo)
     else:
         create()  # the directory refuses it
@@ -82,7 +94,10 @@ def publish(
 
 
 def find(
-    session: LdapSession, forest: LdapSession, keywords: Sequence[str], domain_of_dn: Callable[[str], LdapSession]
+    session: LdapSession,
+    forest: LdapSession,
+    keywords: Sequence[str],
+    domain_of_dn: Callable[[str], LdapSession],
 ) -> list[ServiceConnectionPoint]:
     """Return the service connection points that have all `keywords`; see `Directory.find_scps`.
 
@@ -124,13 +139,16 @@ def read(session: LdapSession, guid: UUID | None, dn: str) -> ServiceConnectionP
     return _scp(_published(session, guid, dn))
 
 
-def update(session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None = None) -> tuple[str, ...]:
+def update(
+    session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None = None
+) -> tuple[str, ...]:
     """Bring the directory's copy of `scp` up to date; see `Directory.update_scp`. What it does is added to `undo`."""
     entry = _published(session, scp.object_guid, scp.dn)
     changes = [
         Change(ChangeOperation.REPLACE, name, values)
         for name, values in scp.attributes().items()
-        if _comparable(name, (value.encode() for value in values)) != _comparable(name, entry.attributes[name])
+        if _comparable(name, (value.encode() for value in values))
+        != _comparable(name, entry.attributes[name])
     ]
     changed = tuple(change.attribute for change in changes)
     if changes:
@@ -139,7 +157,9 @@ def update(session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None 
         restoring = f"restoring {', '.join(changed)} of {entry.dn}"
         try:
             (undo or Undo()).write(
-                lambda: session.modify(entry.dn, changes), restoring, lambda: session.modify(entry.dn, before)
+                lambda: session.modify(entry.dn, changes),
+                restoring,
+                lambda: session.modify(entry.dn, before),
             )
         except InsufficientRightsError as error:
             raise InsufficientRightsError(
@@ -183,7 +203,9 @@ def allow_updates(
         replaced = Change(ChangeOperation.REPLACE, _DESCRIPTOR, [descriptor])
         session.modify(dn, [replaced], controls=[sd_flags(_DACL)])
 
-    found = session.search(dn, _IS_SCP, (_DESCRIPTOR,), scope=Scope.BASE, controls=[sd_flags(_DACL)])
+    found = session.search(
+        dn, _IS_SCP, (_DESCRIPTOR,), scope=Scope.BASE, controls=[sd_flags(_DACL)]
+    )
     before = b"".join(single(found, f"SCP {dn}").attributes[_DESCRIPTOR])
     try:
         after = grant(before, trustee, _UPDATED) if trustee else before
@@ -193,14 +215,18 @@ def allow_updates(
         raise DirectoryError(f"the access rights on {dn!r} cannot be changed: {error}") from None
     if after != before:
         _log.debug("allowing %s to update the SCP %s", trustee, dn)
-        undo.write(lambda: write(after), f"restoring the access rights on {dn}", lambda: write(before))
+        undo.write(
+            lambda: write(after), f"restoring the access rights on {dn}", lambda: write(before)
+        )
 
 
 def _check_place(session: LdapSession, parent: str) -> None:
     """Raise DirectoryError where no SCP belongs below `parent`."""
     key, top = dn_key(parent), dn_key(session.base_dn) or ()
     if key is None:
-        raise DirectoryError(f"the parent {parent!r} is no DN: give one as in CN=Product,CN=System,DC=example,DC=com")
+        raise DirectoryError(
+            f"the parent {parent!r} is no DN: give one as in CN=Product,CN=System,DC=example,DC=com"
+        )
     if domain_of(parent) != domain_of(session.base_dn) or key[-len(top) :] != top:
         raise DirectoryError(
             f"the parent {parent!r} is not in the domain {domain_of(session.base_dn)}: connect to its own"
@@ -228,7 +254,9 @@ def _make_containers(session: LdapSession, parent: str, undo: Undo) -> list[str]
             )
     for dn in reversed(missing):
         _log.debug("creating the container %s", dn)
-        undo.write(partial(session.add, dn, "container", {}), f"deleting {dn}", partial(session.delete, dn))
+        undo.write(
+            partial(session.add, dn, "container", {}), f"deleting {dn}", partial(session.delete, dn)
+        )
     return missing
 
 
@@ -236,11 +264,15 @@ def _published(session: LdapSession, guid: UUID | None, dn: str) -> Entry:
     """Return the directory's copy of an SCP."""
     if guid:
         # The DN changes when the object or its computer is moved or renamed; the objectGUID never does.
-        found = session.search(session.base_dn, f"(&{_IS_SCP}{equals('objectGUID', guid.bytes_le)})", _COLUMNS)
+        found = session.search(
+            session.base_dn, f"(&{_IS_SCP}{equals('objectGUID', guid.bytes_le)})", _COLUMNS
+        )
     elif dn:
         found = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
     else:
-        raise DirectoryError("the SCP is not published: pass what publish_scp or find_scps returned")
+        raise DirectoryError(
+            "the SCP is not published: pass what publish_scp or find_scps returned"
+        )
     return single(found, f"SCP {dn or guid}")
 
 

@@ -40,7 +40,9 @@ class Ace:
 
     def encode(self) -> bytes:
         """Return the ACE as bytes."""
-        return _ACE_HEADER.pack(self.type, self.flags, _ACE_HEADER.size + len(self.body)) + self.body
+        return (
+            _ACE_HEADER.pack(self.type, self.flags, _ACE_HEADER.size + len(self.body)) + self.body
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ class Acl:
             raise _damaged(f"an ACL has {len(data)} bytes, its header alone {_ACL_HEADER.size}")
         revision, zero, size, count, zeros = _ACL_HEADER.unpack_from(data)
         if revision not in (2, _ACL_REVISION_DS) or zero or zeros:
-            raise _damaged(f"the header of an ACL is {data[:8].hex()}, expected revision 2 or 4 and zeros as padding")
+            raise _damaged(
+                f"the header of an ACL is {data[:8].hex()}, expected revision 2 or 4 and zeros as padding"
+            )
         if not _ACL_HEADER.size <= size <= len(data):
             raise _damaged(f"an ACL claims {size} bytes of {len(data)}")
         aces: list[Ace] = []
@@ -77,7 +81,9 @@ class Acl:
         aces = b"".join(ace.encode() for ace in self.aces)
         size = _ACL_HEADER.size + len(aces)
         if size > _MAX_ACL:
-            raise DirectoryError(f"the access control list would have {size} bytes of at most {_MAX_ACL}: shorten it")
+            raise DirectoryError(
+                f"the access control list would have {size} bytes of at most {_MAX_ACL}: shorten it"
+            )
         return _ACL_HEADER.pack(self.revision, 0, size, len(self.aces), 0) + aces
 
 
@@ -102,7 +108,9 @@ class SecurityDescriptor:
             raise _damaged(f"it has {len(data)} bytes, its header alone {_HEADER.size}")
         revision, reserved, control, *offsets = _HEADER.unpack_from(data)
         if revision != 1 or not control & _SELF_RELATIVE:
-            raise _damaged(f"revision {revision} and control {control:#06x}, expected revision 1, self-relative")
+            raise _damaged(
+                f"revision {revision} and control {control:#06x}, expected revision 1, self-relative"
+            )
         for offset in offsets:
             if offset and not _HEADER.size <= offset < len(data):
                 raise _damaged(f"a part is said to begin at byte {offset} of {len(data)}")
@@ -145,7 +153,9 @@ def grant(descriptor: bytes, trustee: Sid, attributes: Iterable[UUID]) -> bytes:
     inherited. Raises DecodeError for what is no descriptor, DirectoryError for one without a DACL.
     """
     decoded, dacl = _with_dacl(descriptor)
-    missing = [ace for ace in (property_ace(a, trustee) for a in attributes) if ace not in dacl.aces]
+    missing = [
+        ace for ace in (property_ace(a, trustee) for a in attributes) if ace not in dacl.aces
+    ]
     if not missing:
         return descriptor
     inherited = (at for at, ace in enumerate(dacl.aces) if ace.flags & _INHERITED)

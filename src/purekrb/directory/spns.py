@@ -80,19 +80,27 @@ class SpnOperation(IntEnum):
 
 
 def write(
-    session: LdapSession, forest: LdapSession, operation: SpnOperation | int, account: str, spns: Sequence[str]
+    session: LdapSession,
+    forest: LdapSession,
+    operation: SpnOperation | int,
+    account: str,
+    spns: Sequence[str],
 ) -> None:
     """Change the service principal names of `account`; see `Directory.write_account_spn`."""
     _check_sequence(spns)
     check_name(account)
     operation = _operation(operation)
     if not spns and operation is not SpnOperation.REPLACE:
-        raise DirectoryError(f"there is no SPN to {operation.name}: name at least one", code=INVALID_PARAMETER)
+        raise DirectoryError(
+            f"there is no SPN to {operation.name}: name at least one", code=INVALID_PARAMETER
+        )
     if operation is SpnOperation.REPLACE:
         _check_names(spns)
         found = find_account(session, account)
         _check_unique(session, forest, found, spns)
-        _modify(session, forest, found, [_change(ChangeOperation.REPLACE, _spelled_once(spns))], spns)
+        _modify(
+            session, forest, found, [_change(ChangeOperation.REPLACE, _spelled_once(spns))], spns
+        )
     elif operation is SpnOperation.ADD:
         change(session, forest, account, add=spns)
     else:
@@ -100,7 +108,12 @@ def write(
 
 
 def change(
-    session: LdapSession, forest: LdapSession, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()
+    session: LdapSession,
+    forest: LdapSession,
+    account: str,
+    *,
+    delete: Sequence[str] = (),
+    add: Sequence[str] = (),
 ) -> None:
     """Delete and add service principal names of `account` in one step; see `Directory.change_account_spns`."""
     for spns in (delete, add):
@@ -168,7 +181,8 @@ def _operation(operation: SpnOperation | int) -> SpnOperation:
         return SpnOperation(operation)
     except ValueError:
         raise DirectoryError(
-            f"SPN operation {operation!r} is unknown: use a member of SpnOperation", code=_INVALID_FUNCTION
+            f"SPN operation {operation!r} is unknown: use a member of SpnOperation",
+            code=_INVALID_FUNCTION,
         ) from None
 
 
@@ -185,7 +199,9 @@ def _check_names(spns: Iterable[str]) -> None:
 def _check_deletable(spn: str) -> None:
     """Raise SpnError for what no directory can hold: what somebody stored must be deletable, however odd."""
     if not spn or not spn.isprintable():
-        raise SpnError(f"SPN {spn!r} is empty or has characters that are no text: give it as the directory shows it")
+        raise SpnError(
+            f"SPN {spn!r} is empty or has characters that are no text: give it as the directory shows it"
+        )
 
 
 def _spelled_once(spns: Iterable[str]) -> list[str]:
@@ -199,7 +215,9 @@ def _changes(account: Account, delete: Iterable[str], add: Iterable[str]) -> lis
     for spn in account.spns:
         stored.setdefault(spn.casefold(), []).append(spn)
     # What is not there now may be there when the request arrives, so it is named all the same.
-    leaving = [spelling for spn in _spelled_once(delete) for spelling in stored.get(spn.casefold(), [spn])]
+    leaving = [
+        spelling for spn in _spelled_once(delete) for spelling in stored.get(spn.casefold(), [spn])
+    ]
     gone = {spn.casefold() for spn in leaving}
     # Samba, unlike Windows, takes the same name in another case for another value, and would store both.
     coming = [
@@ -207,9 +225,14 @@ def _changes(account: Account, delete: Iterable[str], add: Iterable[str]) -> lis
         for spn in _spelled_once(add)
         if spn.casefold() in gone or spn in account.spns or spn.casefold() not in stored
     ]
-    adding, deleting = _change(ChangeOperation.ADD, coming), _change(ChangeOperation.DELETE, leaving)
+    adding, deleting = (
+        _change(ChangeOperation.ADD, coming),
+        _change(ChangeOperation.DELETE, leaving),
+    )
     # Samba checks the values of the first change alone: the names to add come first, unless one changes its case.
-    ordered = [deleting, adding] if gone & {spn.casefold() for spn in coming} else [adding, deleting]
+    ordered = (
+        [deleting, adding] if gone & {spn.casefold() for spn in coming} else [adding, deleting]
+    )
     return [one for one in ordered if one.values]
 
 
@@ -242,10 +265,16 @@ def _key(spn: str) -> object:
 
 
 def _collisions(
-    session: LdapSession, forest: LdapSession, account: Account, equivalents: Mapping[str, Iterable[str]]
+    session: LdapSession,
+    forest: LdapSession,
+    account: Account,
+    equivalents: Mapping[str, Iterable[str]],
 ) -> list[_Collision]:
     """Return which accounts besides `account` have a key of `equivalents`, or one of its values."""
-    names = {spn: {name.casefold(): name for name in (spn, *others)} for spn, others in equivalents.items()}
+    names = {
+        spn: {name.casefold(): name for name in (spn, *others)}
+        for spn, others in equivalents.items()
+    }
     wanted = list(dict.fromkeys(name for equal in names.values() for name in equal.values()))
     owners: dict[str, Account] = {}
     # The catalog knows the forest, but late: what was written a moment ago is seen where it was written.
@@ -278,7 +307,9 @@ def _mapped_to(spn: str, mappings: Iterable[str]) -> Iterator[str]:
             yield from (f"{name.strip()}/{rest}" for name in classes.split(",") if name.strip())
 
 
-def _check_unique(session: LdapSession, forest: LdapSession, account: Account, spns: Sequence[str]) -> None:
+def _check_unique(
+    session: LdapSession, forest: LdapSession, account: Account, spns: Sequence[str]
+) -> None:
     """Raise SpnNotUniqueError where an account besides `account` has one of `spns`."""
     if not spns:
         return
@@ -287,20 +318,36 @@ def _check_unique(session: LdapSession, forest: LdapSession, account: Account, s
     collisions = _collisions(session, forest, account, aliases)
     for spn, other, owner in collisions:
         if spn.casefold() == other.casefold():
-            taken = [found for found in collisions if found.spn.casefold() == found.other.casefold()]
+            taken = [
+                found for found in collisions if found.spn.casefold() == found.other.casefold()
+            ]
             raise _not_unique(spn, taken, None)
         # Not forbidden: a web server often has an account of its own on a host whose computer has HOST/host.
         _log.warning(
-            "%s has %s, which stands for %s too where nobody has that; %s takes it", owner, other, spn, account.dn
+            "%s has %s, which stands for %s too where nobody has that; %s takes it",
+            owner,
+            other,
+            spn,
+            account.dn,
         )
 
 
 def _modify(
-    session: LdapSession, forest: LdapSession, account: Account, changes: Sequence[Change], added: Sequence[str]
+    session: LdapSession,
+    forest: LdapSession,
+    account: Account,
+    changes: Sequence[Change],
+    added: Sequence[str],
 ) -> None:
     """Make `changes`, with which `account` gets the names `added`, in one request that fails or succeeds as a whole."""
     for one in changes:
-        _log.debug("%s of %s: %s %s", one.attribute, account.dn, one.operation.name, ", ".join(map(str, one.values)))
+        _log.debug(
+            "%s of %s: %s %s",
+            one.attribute,
+            account.dn,
+            one.operation.name,
+            ", ".join(map(str, one.values)),
+        )
     try:
         _send(session, account, changes)
     except DirectoryError as error:
@@ -321,12 +368,22 @@ def _send(session: LdapSession, account: Account, changes: Sequence[Change]) -> 
 
 
 def _refusal(
-    session: LdapSession, forest: LdapSession, account: Account, added: Sequence[str], error: DirectoryError
+    session: LdapSession,
+    forest: LdapSession,
+    account: Account,
+    added: Sequence[str],
+    error: DirectoryError,
 ) -> DirectoryError | SpnError:
     """Return what the directory meant when it refused to give `account` the names `added`."""
     if error.code == OBJECT_NOT_FOUND:
-        return _like(error, AccountNotFoundError, f"the account {account.dn!r} has gone meanwhile: check its name")
-    reason = next((n for n, said in _REASONS.items() if error.code == n or said.match(error.diagnostic)), 0)
+        return _like(
+            error,
+            AccountNotFoundError,
+            f"the account {account.dn!r} has gone meanwhile: check its name",
+        )
+    reason = next(
+        (n for n, said in _REASONS.items() if error.code == n or said.match(error.diagnostic)), 0
+    )
     if reason == _VALIDATED_WRITE_DENIED:
         return _like(
             error,
@@ -336,23 +393,47 @@ def _refusal(
             code=reason,
         )
     if reason == _SYNTAX_INVALID:
-        return SpnError(f"one of {', '.join(added)} is no SPN to the directory: {error.diagnostic!r}", code=reason)
-    if reason != SPN_NOT_UNIQUE and error.ldap_result not in (_CONSTRAINT_VIOLATION, _INSUFFICIENT_ACCESS_RIGHTS):
+        return SpnError(
+            f"one of {', '.join(added)} is no SPN to the directory: {error.diagnostic!r}",
+            code=reason,
+        )
+    if reason != SPN_NOT_UNIQUE and error.ldap_result not in (
+        _CONSTRAINT_VIOLATION,
+        _INSUFFICIENT_ACCESS_RIGHTS,
+    ):
         return error
     mappings = _mappings(session)
-    equivalents = {spn: [*filter(None, [map_spn(spn, mappings)]), *_mapped_to(spn, mappings)] for spn in added}
+    equivalents = {
+        spn: [*filter(None, [map_spn(spn, mappings)]), *_mapped_to(spn, mappings)] for spn in added
+    }
     collisions = _collisions(session, forest, account, equivalents)
     if error.ldap_result == _INSUFFICIENT_ACCESS_RIGHTS:
-        others = "".join(f", nor take {spn!r} from {owner!r}, which has {other!r}" for spn, other, owner in collisions)
+        others = "".join(
+            f", nor take {spn!r} from {owner!r}, which has {other!r}"
+            for spn, other, owner in collisions
+        )
         message = f"the account that is bound may not write the service principal names of {account.dn!r}{others}"
-        return _like(error, InsufficientRightsError, f"{message}: ask an administrator to do it, or for the right")
-    return _not_unique(added[0], collisions, error) if collisions or reason == SPN_NOT_UNIQUE else error
+        return _like(
+            error,
+            InsufficientRightsError,
+            f"{message}: ask an administrator to do it, or for the right",
+        )
+    return (
+        _not_unique(added[0], collisions, error)
+        if collisions or reason == SPN_NOT_UNIQUE
+        else error
+    )
 
 
-def _not_unique(spn: str, collisions: Sequence[_Collision], cause: DirectoryError | None) -> DirectoryError:
+def _not_unique(
+    spn: str, collisions: Sequence[_Collision], cause: DirectoryError | None
+) -> DirectoryError:
     """Return the error for names that `collisions` shows, or for `spn` where nothing is to be seen of another's."""
     names = dict.fromkeys(found.spn for found in collisions) or [spn]
-    has = " and ".join(f"{owner!r} has {other!r}" for _, other, owner in collisions) or "another account has it"
+    has = (
+        " and ".join(f"{owner!r} has {other!r}" for _, other, owner in collisions)
+        or "another account has it"
+    )
     return _like(
         cause,
         SpnNotUniqueError,
@@ -363,6 +444,8 @@ def _not_unique(spn: str, collisions: Sequence[_Collision], cause: DirectoryErro
     )
 
 
-def _like(cause: DirectoryError | None, kind: type[DirectoryError], message: str, **details: Any) -> DirectoryError:
+def _like(
+    cause: DirectoryError | None, kind: type[DirectoryError], message: str, **details: Any
+) -> DirectoryError:
     """Return an error of `kind` with the numbers and the diagnostic of `cause`, where `details` has no others."""
     return kind(message, **{**(vars(cause) if cause else {}), **details})

@@ -26,7 +26,10 @@ _MAX_TEXT = 4096
 _WHAT = "state file"
 _BINDING = re.compile(r"LDAP://<GUID=(.*)>")
 #: The bytes of an objectGUID as they are stored, or its text.
-_BYTES, _DASHED = re.compile(r"[0-9A-Fa-f]{32}"), re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_BYTES, _DASHED = (
+    re.compile(r"[0-9A-Fa-f]{32}"),
+    re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"),
+)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_PATH = re.compile(r"[^A-Za-z0-9.-]")
 
@@ -94,7 +97,9 @@ class ServiceState:
             fields = json.loads(data.decode())
             version = fields["format_version"]
         except (ValueError, RecursionError, KeyError, TypeError):
-            raise DecodeError("the state file is damaged: it is no JSON object with a format_version") from None
+            raise DecodeError(
+                "the state file is damaged: it is no JSON object with a format_version"
+            ) from None
         if type(version) is not int or version != _FORMAT_VERSION:
             raise DecodeError(
                 f"the state file has format version {str(version)[:20]}, this purekrb reads {_FORMAT_VERSION}"
@@ -146,8 +151,12 @@ def default_path(service_class_name: str, name: str) -> str:
     XDG_STATE_HOME takes the place of /var/lib and of ~/.local/state. What is no letter, digit, "." or "-" becomes "_".
     """
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    home = os.environ.get("XDG_STATE_HOME") or ("/var/lib" if root else os.path.expanduser("~/.local/state"))
-    directory, file = (_NO_PATH.sub("_", part).lstrip(".") or "_" for part in (service_class_name, name))
+    home = os.environ.get("XDG_STATE_HOME") or (
+        "/var/lib" if root else os.path.expanduser("~/.local/state")
+    )
+    directory, file = (
+        _NO_PATH.sub("_", part).lstrip(".") or "_" for part in (service_class_name, name)
+    )
     return os.path.join(home, "purekrb", directory, f"{file}.json")
 
 
@@ -162,7 +171,9 @@ def _account(fields: dict[str, Any]) -> StateAccount:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or _CONTROL.search(value):
-        raise ValueError(f"{str(value)[:50]!r} stands where text of 1 to {_MAX_TEXT} characters belongs")
+        raise ValueError(
+            f"{str(value)[:50]!r} stands where text of 1 to {_MAX_TEXT} characters belongs"
+        )
     return value
 
 

@@ -58,7 +58,16 @@ _BYTES_PER_ELEMENT = 5
 #: The same of a result alone, which has 4 elements and a few for a referral or controls.
 _SPARE_RESULT_ELEMENTS = 64
 #: The tag of the result that ends the answer to a request. Source: RFC 4511 4.2 to 4.12.
-_RESULTS = {0x60: 0x61, 0x63: 0x65, 0x66: 0x67, 0x68: 0x69, 0x4A: 0x6B, 0x6C: 0x6D, 0x6E: 0x6F, 0x77: 0x78}
+_RESULTS = {
+    0x60: 0x61,
+    0x63: 0x65,
+    0x66: 0x67,
+    0x68: 0x69,
+    0x4A: 0x6B,
+    0x6C: 0x6D,
+    0x6E: 0x6F,
+    0x77: 0x78,
+}
 _READ_SIZE = 65_536
 _SEQUENCE = 0x30
 _MAX_LENGTH_OCTETS = 4
@@ -94,7 +103,9 @@ class MessageReader:
         """Return the size of the first message, header included; None where the header is not complete."""
         head = self._buffer[: 2 + _MAX_LENGTH_OCTETS]
         if head and head[0] != _SEQUENCE:
-            raise DecodeError(f"an LDAP message starts with 0x30, got 0x{head[0]:02x}: is this an LDAP server?")
+            raise DecodeError(
+                f"an LDAP message starts with 0x30, got 0x{head[0]:02x}: is this an LDAP server?"
+            )
         if len(head) < 2:
             return None
         octets = head[1] & 0x7F if head[1] & 0x80 else 0
@@ -104,7 +115,9 @@ class MessageReader:
             return None
         length = int.from_bytes(head[2 : 2 + octets], "big") if octets else head[1]
         if length > self.max_message:
-            raise DecodeError(f"an LDAP message announces {length} bytes, more than {self.max_message}")
+            raise DecodeError(
+                f"an LDAP message announces {length} bytes, more than {self.max_message}"
+            )
         return 2 + octets + length
 
 
@@ -156,7 +169,9 @@ class MessageSocket:
         if not isinstance(self._socket, ssl.SSLSocket):
             return None
         try:
-            return ChannelBindings.tls_server_end_point(self._socket.getpeercert(binary_form=True) or b"")
+            return ChannelBindings.tls_server_end_point(
+                self._socket.getpeercert(binary_form=True) or b""
+            )
         except UnsupportedError as error:
             raise PolicyError(
                 f"nothing can tie the bind to TLS: {error}; use ldap:// without StartTLS, which Kerberos seals, or a "
@@ -183,7 +198,9 @@ class MessageSocket:
         self._check_nothing_waits()
         return self._socket
 
-    def begin(self, deadline: float | None, *, searching: bool = False, wanted: Wanted = None) -> None:
+    def begin(
+        self, deadline: float | None, *, searching: bool = False, wanted: Wanted = None
+    ) -> None:
         """Say that a request begins, whose answer must be here at `deadline`; `wanted` are a search's attributes."""
         self._deadline = deadline
         self._reads, self._searching, self._wanted = True, searching, wanted
@@ -240,7 +257,12 @@ class MessageSocket:
         else:
             if len(message) > MAX_RESULT:
                 raise DecodeError(f"the result of a request has more than {MAX_RESULT} bytes")
-            count_elements(message, header, _SPARE_RESULT_ELEMENTS + len(message) // _BYTES_PER_ELEMENT, self._left)
+            count_elements(
+                message,
+                header,
+                _SPARE_RESULT_ELEMENTS + len(message) // _BYTES_PER_ELEMENT,
+                self._left,
+            )
         if not (reads and part):
             return True
         if header.operation == SEARCH_ENTRY:
@@ -292,7 +314,9 @@ class MessageSocket:
     def _check_nothing_waits(self) -> None:
         # Who can write into the connection would have his words taken for those of the protected server.
         if self._reader.pending:
-            raise ProtocolError("the server sent more before the protection of the connection began")
+            raise ProtocolError(
+                "the server sent more before the protection of the connection began"
+            )
 
     def _read(self) -> bytes:
         self._limit()
@@ -318,7 +342,9 @@ class MessageSocket:
     def _end(self) -> bytes:
         rest = self._reader.pending + (self._layer.pending if self._layer else 0)
         if rest:
-            raise TransportError(f"the server closed the connection in the middle of a message ({rest} bytes are here)")
+            raise TransportError(
+                f"the server closed the connection in the middle of a message ({rest} bytes are here)"
+            )
         return b""
 
     def _fail(self, error: BaseException) -> None:
@@ -362,4 +388,6 @@ def _broken(error: OSError) -> TransportError:
 
 
 def _late() -> TransportTimeoutError:
-    return TransportTimeoutError("the directory did not answer in time: is it busy, or the timeout too short?")
+    return TransportTimeoutError(
+        "the directory did not answer in time: is it busy, or the timeout too short?"
+    )

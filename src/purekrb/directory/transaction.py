@@ -46,7 +46,9 @@ class Undo:
                 if isinstance(error, DirectoryError) and error.code == OBJECT_NOT_FOUND:
                     _log.debug("nothing to undo, it is not there: %s", what)
                     continue
-                _log.warning("%s, to undo what was begun, has failed; do it by hand: %s", what, error)
+                _log.warning(
+                    "%s, to undo what was begun, has failed; do it by hand: %s", what, error
+                )
             else:
                 _log.debug("undone: %s", what)
 

@@ -39,7 +39,12 @@ class VerifiedService:
 
 
 def verify(
-    session: LdapSession, forest: LdapSession, state: ServiceState, *, account: str = "", keytab: Keytab | None = None
+    session: LdapSession,
+    forest: LdapSession,
+    state: ServiceState,
+    *,
+    account: str = "",
+    keytab: Keytab | None = None,
 ) -> VerifiedService:
     """Return the service that `state` describes; see `Directory.verify_service`."""
     try:
@@ -77,14 +82,18 @@ def _registered_account(session: LdapSession, state: ServiceState, runs_as: str)
     if runs_as:
         actual = find_account(session, runs_as)
         if actual.object_guid != account.object_guid:
-            raise _wrong_account(f"the service runs as {actual.dn}, and was installed for {account.dn}")
+            raise _wrong_account(
+                f"the service runs as {actual.dn}, and was installed for {account.dn}"
+            )
     return account
 
 
 def _check_owner(session: LdapSession, forest: LdapSession, spn: str, account: Account) -> None:
     """Raise RegistrationError unless `account`, and it alone, has `spn`."""
     # A catalog lags behind; the domain knows its own accounts best.
-    owners = {owner.object_guid: owner for owner in (*spns.find(forest, spn), *spns.find(session, spn))}
+    owners = {
+        owner.object_guid: owner for owner in (*spns.find(forest, spn), *spns.find(session, spn))
+    }
     names = ", ".join(owner.dn for owner in owners.values())
     if len(owners) > 1:
         raise RegistrationError(
@@ -95,7 +104,9 @@ def _check_owner(session: LdapSession, forest: LdapSession, spn: str, account: A
     if not owners:
         raise _not_registered(f"the SPN {spn} is on no account, expected on {account.dn}")
     if account.object_guid not in owners:
-        raise _wrong_account(f"the SPN {spn} belongs to {names}, and the service runs as {account.dn}")
+        raise _wrong_account(
+            f"the SPN {spn} belongs to {names}, and the service runs as {account.dn}"
+        )
 
 
 def _published_scp(session: LdapSession, state: ServiceState) -> ServiceConnectionPoint:
@@ -120,10 +131,14 @@ def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Acco
     if scp.dns_name_type == "A":
         # Where the DN was not registered, since it contains "/" or is not found by the KDC, clients use the objectGUID.
         composed = scp.spns()
-        by_dn = any("=" in (ServicePrincipalName.parse(spn).service_name or "") for spn in state.spns)
+        by_dn = any(
+            "=" in (ServicePrincipalName.parse(spn).service_name or "") for spn in state.spns
+        )
         expected = composed[0 if by_dn else -1]
         if expected.casefold() not in (spn.casefold() for spn in account.spns):
-            raise _not_registered(f"clients compose the SPN {expected}, which {account.dn} does not have")
+            raise _not_registered(
+                f"clients compose the SPN {expected}, which {account.dn} does not have"
+            )
 
 
 def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -> Iterator[str]:
@@ -154,12 +169,16 @@ def _number(entry: Entry, name: str) -> int | None:
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
-        raise DirectoryError(f"{name} of {entry.dn!r} is {text[:50]!r}, expected a number of 32 bits")
+        raise DirectoryError(
+            f"{name} of {entry.dn!r} is {text[:50]!r}, expected a number of 32 bits"
+        )
     return int(text)
 
 
 def _not_registered(what: str) -> RegistrationError:
-    return RegistrationError(f"{what}: have an administrator install the service again", reason="NOT_REGISTERED")
+    return RegistrationError(
+        f"{what}: have an administrator install the service again", reason="NOT_REGISTERED"
+    )
 
 
 def _wrong_account(what: str) -> RegistrationError:

@@ -27,7 +27,15 @@ from purekrb.records import record
 from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
 
-__all__ = ["ExchangeLabel", "KDC_ERRORS", "kdc_error", "open_reply", "check_reply", "check_clock", "new_nonce"]
+__all__ = [
+    "ExchangeLabel",
+    "KDC_ERRORS",
+    "kdc_error",
+    "open_reply",
+    "check_reply",
+    "check_clock",
+    "new_nonce",
+]
 
 #: What each error-code means for the caller: the class, what happened, what to do next. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
@@ -130,9 +138,15 @@ def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None =
     cls, what, advice = KDC_ERRORS.get(error.error_code, _NO_ADVICE)
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
-    if cls is ServiceUnknownError and service and not _QUOTED_BY_SAMBA.isdisjoint("".join(service.components)):
+    if (
+        cls is ServiceUnknownError
+        and service
+        and not _QUOTED_BY_SAMBA.isdisjoint("".join(service.components))
+    ):
         advice += '; Samba finds no SPN that has a blank, "\\" or "@": use the objectGUID in place of a DN'
-    return cls(f"{label}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error)
+    return cls(
+        f"{label}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error
+    )
 
 
 def new_nonce(random: RandomBytes) -> int:
@@ -141,14 +155,18 @@ def new_nonce(random: RandomBytes) -> int:
 
 
 @forget_frames
-def open_reply(key: EncryptionKey, usage: int, enc_part: EncryptedData, nonce: int) -> EncKdcRepPart:
+def open_reply(
+    key: EncryptionKey, usage: int, enc_part: EncryptedData, nonce: int
+) -> EncKdcRepPart:
     """Return the encrypted part of the reply to the request with `nonce`.
 
     Raises IntegrityError for another key, DecodeError for bad contents, ProtocolError for another nonce.
     """
     part: EncKdcRepPart = EncKdcRepPart.decode(crypto.decrypt(key, usage, enc_part.cipher))
     if part.nonce != nonce:
-        raise ProtocolError("the reply answers another request: its nonce differs (a replayed reply?)")
+        raise ProtocolError(
+            "the reply answers another request: its nonce differs (a replayed reply?)"
+        )
     return part
 
 
@@ -186,7 +204,9 @@ def check_reply(
             got=etype_name(part.key.etype),
         )
     _check_times(body, part)
-    if frozenset(part.caddr or ()) != frozenset(addresses) and not (inherited and part.caddr is None):
+    if frozenset(part.caddr or ()) != frozenset(addresses) and not (
+        inherited and part.caddr is None
+    ):
         raise ProtocolError("the ticket is bound to other addresses than were asked for")
     return ServiceTicket(
         client=reply.cname.principal(reply.crealm),
@@ -205,13 +225,21 @@ def check_reply(
 
 def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
     if part.endtime > body.till:
-        raise ProtocolError("the ticket lasts longer than was asked for", expected=body.till, got=part.endtime)
+        raise ProtocolError(
+            "the ticket lasts longer than was asked for", expected=body.till, got=part.endtime
+        )
     if body.rtime is not None and part.renew_till is not None and part.renew_till > body.rtime:
         raise ProtocolError(
-            "the ticket is renewable longer than was asked for", expected=body.rtime, got=part.renew_till
+            "the ticket is renewable longer than was asked for",
+            expected=body.rtime,
+            got=part.renew_till,
         )
     if body.from_ is not None and part.starttime != body.from_:
-        raise ProtocolError("the ticket does not start when it was asked to", expected=body.from_, got=part.starttime)
+        raise ProtocolError(
+            "the ticket does not start when it was asked to",
+            expected=body.from_,
+            got=part.starttime,
+        )
 
 
 def check_clock(time: datetime, now: datetime, clock_skew: float, label: ExchangeLabel) -> None:

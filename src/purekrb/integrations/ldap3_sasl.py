@@ -41,7 +41,9 @@ def bind(
     """
     client = KdcClient(config, timeout=timeout)
     server = connection.server
-    targets = [target] if target is not None else default_targets(client.config, credential, server.host)
+    targets = (
+        [target] if target is not None else default_targets(client.config, credential, server.host)
+    )
     start_bind = bind_starter(client, credential, targets, mechanism=mechanism, sealed=sealed)
     # "*" is no name: it lets ldap3 take a certificate for any.
     names = {server.host, *_valid_names(server.tls), *map(host_of, targets)} - {"", "*"}

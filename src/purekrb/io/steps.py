@@ -81,6 +81,7 @@ class ThreadCall(Generic[T]):
             raise TransportError(
                 f"no thread could be started ({error}): raise the limit of threads"
             ) from error
+
     def _run(self) -> None:
         try:
             self._value = self._function()

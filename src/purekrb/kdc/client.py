@@ -68,7 +68,9 @@ class _Call:
         self._deadline = deadline
         self._realm = ""
         self._answered: KdcAddress | None = None
-        self._primary_of: str | None = None  # from now on, only primary KDCs of this realm are asked
+        self._primary_of: str | None = (
+            None  # from now on, only primary KDCs of this realm are asked
+        )
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
@@ -80,7 +82,12 @@ class _Call:
         primary = request.realm == self._primary_of
         try:
             answer = yield from ask(
-                self._locator, request.realm, request.message, self._deadline, clock=time.monotonic, primary=primary
+                self._locator,
+                request.realm,
+                request.message,
+                self._deadline,
+                clock=time.monotonic,
+                primary=primary,
             )
         except TransportError:
             if primary and self._refused_by_replica is not None:
@@ -109,7 +116,11 @@ class _Call:
             primaries = self._locator.configured(self._realm, primary=True)
             if not primaries or self._answered is None or _is_among(self._answered, primaries):
                 raise
-            _log.debug("%s refused the password, now a primary KDC of %s is asked", self._answered, self._realm)
+            _log.debug(
+                "%s refused the password, now a primary KDC of %s is asked",
+                self._answered,
+                self._realm,
+            )
             self._primary_of = self._realm
             self._refused_by_replica = error
         return (yield from make())
@@ -123,7 +134,11 @@ class _Exchanges:
     """What both clients do, as exchanges."""
 
     def __init__(
-        self, config: Config | None = None, *, timeout: float = DEFAULT_TIMEOUT, locator: Locator | None = None
+        self,
+        config: Config | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        locator: Locator | None = None,
     ) -> None:
         if config is None:
             config = Config.from_file() if locator is None else locator.config
@@ -200,12 +215,16 @@ class _Exchanges:
         credential.ccache.store(renewed)
         return renewed
 
-    def _forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> Exchange[ServiceTicket]:
+    def _forward_tgt(
+        self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
+    ) -> Exchange[ServiceTicket]:
         tgt = _stored_tgt(credential)
         if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
             tgt = yield from self._get_tgt(credential, self._as_options(forwardable=True))
         if tgt is None:
-            raise CredentialError(f"there is no valid TGT of {credential.principal} to forward: get one with kinit -f")
+            raise CredentialError(
+                f"there is no valid TGT of {credential.principal} to forward: get one with kinit -f"
+            )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options))
 
     def _initiate(
@@ -281,7 +300,9 @@ class KdcClient(_Exchanges):
         """Return the credential's TGT, renewed. Raises CredentialError for one that is not renewable."""
         return self._run(lambda: self._renew(credential))
 
-    def forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> ServiceTicket:
+    def forward_tgt(
+        self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
+    ) -> ServiceTicket:
         """Return a forwarded TGT, to delegate it to a service; none: `addresses` from which it can be used are all.
 
         Raises CredentialError for a TGT that is not forwardable.
@@ -322,7 +343,9 @@ class AsyncKdcClient(_Exchanges):
         """As `KdcClient.renew`."""
         return await self._run(lambda: self._renew(credential))
 
-    async def forward_tgt(self, credential: Credential, addresses: tuple[HostAddress, ...] = ()) -> ServiceTicket:
+    async def forward_tgt(
+        self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
+    ) -> ServiceTicket:
         """As `KdcClient.forward_tgt`."""
         return await self._run(lambda: self._forward_tgt(credential, addresses))
 
@@ -354,7 +377,9 @@ def initiate(
     """
     check_mechanism(mechanism)  # before a KDC is asked
     client = KdcClient(config, timeout=timeout)
-    return client._run(lambda: client._initiate(target, credential, flags, mechanism, channel_bindings))
+    return client._run(
+        lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
+    )
 
 
 async def initiate_async(
@@ -370,7 +395,9 @@ async def initiate_async(
     """As `initiate`, for asyncio."""
     check_mechanism(mechanism)  # before a KDC is asked
     client = AsyncKdcClient(config, timeout=timeout)
-    return await client._run(lambda: client._initiate(target, credential, flags, mechanism, channel_bindings))
+    return await client._run(
+        lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
+    )
 
 
 def verify_credentials(
@@ -395,7 +422,9 @@ def verify_credentials(
     KDC vouches for another client, else what stood in the way. Source: RFC 4120 3.1.5, 10.
     """
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
-    services: list[Target] = list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
+    services: list[Target] = (
+        list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
+    )
     if not services:
         raise CredentialError(
             "the keytab is empty, so that nothing can prove the KDC genuine: export a host key into it"
@@ -415,7 +444,9 @@ def verify_credentials(
         try:
             ticket = client.get_ticket(proof, candidate)
             permitted = client.config.permitted_etypes
-            acceptor = Acceptor(keytab, replay_cache=MemoryReplayCache(), permitted_etypes=permitted)
+            acceptor = Acceptor(
+                keytab, replay_cache=MemoryReplayCache(), permitted_etypes=permitted
+            )
             acceptor.step(Initiator(ticket, permitted_etypes=permitted).step())
         except KerberosError as error:
             refused = refused or error

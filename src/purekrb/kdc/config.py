@@ -153,7 +153,9 @@ class Config:
             if len(paths) > 1:
                 paths = [name for name in paths if name.exists()]
             if not paths:
-                raise ConfigError(f"KRB5_CONFIG={listed!r} names no file that exists: correct or unset it")
+                raise ConfigError(
+                    f"KRB5_CONFIG={listed!r} names no file that exists: correct or unset it"
+                )
         else:
             paths = [DEFAULT_PATH] if DEFAULT_PATH.exists() else []
         try:
@@ -205,8 +207,15 @@ class Config:
         These are the default realm, those of [realms] and [domain_realm], and those whose clients [capaths] leads on.
         """
         if self.referral_realms is not None:
-            return frozenset([self.referral_realms] if isinstance(self.referral_realms, str) else self.referral_realms)
-        return frozenset({*self.realms, *self.domain_realm.values(), *self.capaths, self.default_realm or ""} - {""})
+            return frozenset(
+                [self.referral_realms]
+                if isinstance(self.referral_realms, str)
+                else self.referral_realms
+            )
+        return frozenset(
+            {*self.realms, *self.domain_realm.values(), *self.capaths, self.default_realm or ""}
+            - {""}
+        )
 
     @property
     def permitted_etypes(self) -> tuple[int, ...]:
@@ -230,7 +239,9 @@ class Config:
 
     def _only_permitted(self, etypes: Sequence[int] | None) -> tuple[int, ...]:
         permitted = self.permitted_etypes
-        return permitted if etypes is None else tuple(etype for etype in etypes if etype in permitted)
+        return (
+            permitted if etypes is None else tuple(etype for etype in etypes if etype in permitted)
+        )
 
 
 def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
@@ -264,7 +275,9 @@ def _parse_integer(text: str) -> int:
 
 _DURATIONS = [
     re.compile(r"(?P<s>[0-9]{1,9})"),
-    re.compile(r"(?:(?P<d>[0-9]{1,6})-)?(?P<h>[0-9]{1,6}):(?P<m>[0-9]{1,6})(?::(?P<s>[0-9]{1,6}))?"),
+    re.compile(
+        r"(?:(?P<d>[0-9]{1,6})-)?(?P<h>[0-9]{1,6}):(?P<m>[0-9]{1,6})(?::(?P<s>[0-9]{1,6}))?"
+    ),
     re.compile(
         r"(?=.)(?:(?P<d>[0-9]{1,6})\s*d)?\s*(?:(?P<h>[0-9]{1,6})\s*h)?\s*(?:(?P<m>[0-9]{1,6})\s*m)?\s*(?:(?P<s>[0-9]{1,9})\s*s)?"
     ),
@@ -280,8 +293,12 @@ def parse_duration(text: str) -> int:
     for pattern in _DURATIONS:
         match = pattern.fullmatch(text.strip())
         if match is not None:
-            return sum(int(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
-    raise ConfigError(f'{text!r} is not a duration: write seconds, "10h", "7d 3h" or "1:30" (hours:minutes)')
+            return sum(
+                int(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count
+            )
+    raise ConfigError(
+        f'{text!r} is not a duration: write seconds, "10h", "7d 3h" or "1:30" (hours:minutes)'
+    )
 
 
 _ETYPE_NAMES: dict[str, tuple[int, ...]] = {
@@ -405,9 +422,12 @@ def _fields(root: Section) -> dict[str, Any]:
         relation = libdefaults.first(name)
         if relation is not None:
             fields[name] = _convert(relation, convert)
-    fields["realms"] = {name: _realm_config(section) for name, section in root.section("realms").sections.items()}
+    fields["realms"] = {
+        name: _realm_config(section) for name, section in root.section("realms").sections.items()
+    }
     fields["domain_realm"] = {
-        host: relations[0].text for host, relations in root.section("domain_realm").relations.items()
+        host: relations[0].text
+        for host, relations in root.section("domain_realm").relations.items()
     }
     fields["capaths"] = {
         client: {server: _words(relations) for server, relations in section.relations.items()}

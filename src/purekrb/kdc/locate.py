@@ -82,7 +82,9 @@ class Locator:
             raise TransportError(f"{_no_kdc(realm)}; {error}") from error
         for transport in ("udp", "tcp"):
             try:
-                records += lookup_srv(resolver, f"_kerberos._{transport}.{realm.rstrip('.')}.", transport)
+                records += lookup_srv(
+                    resolver, f"_kerberos._{transport}.{realm.rstrip('.')}.", transport
+                )
             except TransportError as error:
                 failures.append(str(error))
                 if isinstance(error, TransportTimeoutError):
@@ -92,8 +94,12 @@ class Locator:
             _log.debug("DNS names %d KDC addresses of %s", len(kdcs), realm)
             return kdcs
         if failures:
-            raise TransportError(f"{_no_kdc(realm)}; DNS does not answer either ({'; '.join(failures)})")
-        raise ConfigError(f"{_no_kdc(realm)}, and DNS has no SRV records for _kerberos._tcp.{realm}")
+            raise TransportError(
+                f"{_no_kdc(realm)}; DNS does not answer either ({'; '.join(failures)})"
+            )
+        raise ConfigError(
+            f"{_no_kdc(realm)}, and DNS has no SRV records for _kerberos._tcp.{realm}"
+        )
 
     def addresses(self, host: str, port: int, *, numeric: bool = False) -> list[SocketAddress]:
         """Return every address of `host`; `numeric`: only if it is an address itself. Blocks unless `numeric`.
@@ -134,14 +140,22 @@ def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]
     import dns.resolver
 
     try:
-        answer = resolver.resolve(name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False)
+        answer = resolver.resolve(
+            name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False
+        )
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
         _log.debug("DNS has no SRV records for %s", name)
         return []
-    except (dns.exception.DNSException, OSError, ValueError) as error:  # ValueError: not a DNS name at all
+    except (
+        dns.exception.DNSException,
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: not a DNS name at all
         _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
         late = isinstance(error, dns.resolver.LifetimeTimeout)
-        raise (TransportTimeoutError if late else TransportError)(f"{name}: {type(error).__name__}") from None
+        raise (TransportTimeoutError if late else TransportError)(
+            f"{name}: {type(error).__name__}"
+        ) from None
     return _usable(answer, transport)
 
 
@@ -165,11 +179,15 @@ def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:
         if host in ("", ".", "@") or record.port == 0:
             _log.debug("an SRV record with target %s and port %d is skipped", host, record.port)
             continue
-        records.append(SrvRecord(record.priority, record.weight, KdcAddress(host, record.port, transport)))
+        records.append(
+            SrvRecord(record.priority, record.weight, KdcAddress(host, record.port, transport))
+        )
     return records
 
 
-def order_by_rfc2782(records: Iterable[SrvRecord], choose: Callable[[int], int] = _randrange) -> list[KdcAddress]:
+def order_by_rfc2782(
+    records: Iterable[SrvRecord], choose: Callable[[int], int] = _randrange
+) -> list[KdcAddress]:
     """Return the KDCs by ascending priority, within one priority drawn at random by weight.
 
     `choose(n)` returns a number below n. Source: RFC 2782, "Weight".
@@ -179,7 +197,9 @@ def order_by_rfc2782(records: Iterable[SrvRecord], choose: Callable[[int], int] 
         by_priority.setdefault(record.priority, []).append(record)
     ordered = []
     for priority in sorted(by_priority):
-        group = sorted(by_priority[priority], key=lambda record: record.weight != 0)  # weight 0 first, as the RFC says
+        group = sorted(
+            by_priority[priority], key=lambda record: record.weight != 0
+        )  # weight 0 first, as the RFC says
         while group:
             mark = choose(sum(record.weight for record in group) + 1)
             for i, record in enumerate(group):

@@ -111,13 +111,19 @@ class _Loader:
 
     def _read(self, path: Path) -> str:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # a FIFO would block; /dev/null is a usual empty file
-            raise ConfigError(f"{path} is not a regular file: name a krb5.conf, or use includedir for a directory")
+        if not (
+            stat.S_ISREG(mode) or stat.S_ISCHR(mode)
+        ):  # a FIFO would block; /dev/null is a usual empty file
+            raise ConfigError(
+                f"{path} is not a regular file: name a krb5.conf, or use includedir for a directory"
+            )
         with path.open("rb") as file:
             data = file.read(MAX_SIZE - self._size + 1)
         self._size += len(data)
         if self._size > MAX_SIZE:
-            raise ConfigError(f"{path}: more than {MAX_SIZE} bytes of configuration: this is not a krb5.conf")
+            raise ConfigError(
+                f"{path}: more than {MAX_SIZE} bytes of configuration: this is not a krb5.conf"
+            )
         if b"\0" in data:
             raise ConfigError(f"{path} contains NUL bytes: this is not a krb5.conf")
         return data.decode("utf-8-sig", errors="replace")
@@ -129,7 +135,9 @@ class _Loader:
             if directive == "include":
                 paths = [Path(name)]
             else:
-                paths = [Path(name, entry) for entry in sorted(os.listdir(name)) if _is_included(entry)]
+                paths = [
+                    Path(name, entry) for entry in sorted(os.listdir(name)) if _is_included(entry)
+                ]
                 paths = [path for path in paths if path.is_file()]
             for path in paths:
                 self.load(path, root, depth + 1)
@@ -176,7 +184,9 @@ class _Parser:
         if match is None:
             raise ConfigError(f"{where}: expected a section like [realms], got {line!r}")
         if len(self._open) > 1:
-            raise ConfigError(f"{where}: section {line} starts inside braces: a '}}' is missing before it")
+            raise ConfigError(
+                f"{where}: section {line} starts inside braces: a '}}' is missing before it"
+            )
         section = self._root.sections.setdefault(match[1].strip(_BLANK), Section())
         section.final |= bool(match[2])
         self._open = [section]
@@ -198,7 +208,9 @@ class _Parser:
         if match is None:
             raise ConfigError(f"{where}: expected 'name = value', got {line!r}")
         if not self._open:
-            raise ConfigError(f"{where}: {line!r} stands before any section: put [libdefaults] or another one first")
+            raise ConfigError(
+                f"{where}: {line!r} stands before any section: put [libdefaults] or another one first"
+            )
         name, final, text = match[1], bool(match[2]), match[3]
         section = self._open[-1]
         if text in ("", "{"):

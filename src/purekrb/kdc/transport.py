@@ -75,9 +75,13 @@ def ask(
     """
     kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
     if not kdcs and not primary and locator.config.dns_lookup_kdc:
-        kdcs = yield from look_up(lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}")
+        kdcs = yield from look_up(
+            lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}"
+        )
     if not kdcs:
-        raise ConfigError(f"no KDC of realm {realm} is known: add kdc = host:port to it under [realms] in krb5.conf")
+        raise ConfigError(
+            f"no KDC of realm {realm} is known: add kdc = host:port to it under [realms] in krb5.conf"
+        )
     race = _Race(locator, realm, message, kdcs)
     ready: Collection[socket.socket] = ()
     try:
@@ -118,7 +122,9 @@ def _error_code(reply: bytes) -> int | None:
 class _Race:
     """The attempts of one `ask`: those planned, those under way, and why the others failed."""
 
-    def __init__(self, locator: Locator, realm: str, message: bytes, kdcs: Iterable[KdcAddress]) -> None:
+    def __init__(
+        self, locator: Locator, realm: str, message: bytes, kdcs: Iterable[KdcAddress]
+    ) -> None:
         self._locator = locator
         self._config = locator.config
         self._realm = realm
@@ -140,7 +146,9 @@ class _Race:
         small = len(self._message) <= self._config.udp_preference_limit
         either = ("udp", "tcp") if small else ("tcp", "udp")
         unsupported = [kdc for kdc in kdcs if kdc.transport and kdc.transport not in TRANSPORTS]
-        self._failures += [f"{kdc}: purekrb has no {kdc.transport} transport" for kdc in unsupported]
+        self._failures += [
+            f"{kdc}: purekrb has no {kdc.transport} transport" for kdc in unsupported
+        ]
         plan = [
             Candidate(kdc, transport)
             for transport in dict.fromkeys((*either, *TRANSPORTS))
@@ -224,7 +232,9 @@ class _Race:
             except TransportError:
                 return False
             self._addresses[kdc.host, kdc.port] = found
-        self._plan.extendleft(Candidate(kdc, candidate.transport, address) for address in reversed(found))
+        self._plan.extendleft(
+            Candidate(kdc, candidate.transport, address) for address in reversed(found)
+        )
         return True
 
     def _receive(self, attempt: Attempt, now: float) -> Answer | None:
@@ -240,13 +250,19 @@ class _Race:
                 return None
             code = _error_code(got)
             if code == ErrorCode.KDC_ERR_SVC_UNAVAILABLE:
-                raise AttemptError("it says that its service is unavailable (KDC_ERR_SVC_UNAVAILABLE)")
+                raise AttemptError(
+                    "it says that its service is unavailable (KDC_ERR_SVC_UNAVAILABLE)"
+                )
             if code == ErrorCode.KRB_ERR_RESPONSE_TOO_BIG:
                 self._switch_to_tcp(attempt.candidate)
-                raise AttemptError("its reply is too big for this transport (KRB_ERR_RESPONSE_TOO_BIG)")
+                raise AttemptError(
+                    "its reply is too big for this transport (KRB_ERR_RESPONSE_TOO_BIG)"
+                )
         except (OSError, DecodeError, AttemptError) as error:
             if attempt.candidate.address is None:
-                self._addresses[attempt.candidate.kdc.host, attempt.candidate.kdc.port] = []  # do not ask again
+                self._addresses[
+                    attempt.candidate.kdc.host, attempt.candidate.kdc.port
+                ] = []  # do not ask again
             self._end(attempt)
             self._fail(attempt.candidate, error, now)
             return None
@@ -258,7 +274,9 @@ class _Race:
         if candidate.transport == "tcp":
             return
         over_tcp = replace(candidate, transport="tcp")
-        rest = [planned for planned in self._plan if planned.transport == "tcp" and planned != over_tcp]
+        rest = [
+            planned for planned in self._plan if planned.transport == "tcp" and planned != over_tcp
+        ]
         self._plan = deque([over_tcp, *rest])
 
     def _tend(self, attempt: Attempt, now: float) -> None:

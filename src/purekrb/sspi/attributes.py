@@ -46,7 +46,9 @@ def query(context: SecurityContext, attribute: int, target: str) -> Any:
     """Return one attribute of an established context; `target` is what an initiator asked for."""
     answer = _ATTRIBUTES.get(attribute)
     if answer is None:
-        raise RefusedError(c.SEC_E_UNSUPPORTED_FUNCTION, f"Kerberos contexts have no attribute {attribute}")
+        raise RefusedError(
+            c.SEC_E_UNSUPPORTED_FUNCTION, f"Kerberos contexts have no attribute {attribute}"
+        )
     return answer(context, target)
 
 
@@ -62,7 +64,9 @@ def _lifespan(context: SecurityContext, _target: str) -> tuple[Any, Any]:
 def _key_info(context: SecurityContext, _target: str) -> dict[str, Any]:
     profile = crypto.profile_of(context.etype)
     return {
-        "SignatureAlgorithmName": ChecksumType(profile.checksum_type).name.lower().replace("_", "-"),
+        "SignatureAlgorithmName": ChecksumType(profile.checksum_type)
+        .name.lower()
+        .replace("_", "-"),
         "EncryptAlgorithmName": etype_name(context.etype),
         "KeySize": 8 * profile.key_size,
         "SignatureAlgorithm": profile.checksum_type,
@@ -84,10 +88,14 @@ def _target_information(context: SecurityContext, target: str) -> str:
 
 def _client_specified_target(context: SecurityContext, _target: str) -> str:
     if not isinstance(context, Acceptor):
-        raise RefusedError(c.SEC_E_UNSUPPORTED_FUNCTION, "CLIENT_SPECIFIED_TARGET is for services to ask")
+        raise RefusedError(
+            c.SEC_E_UNSUPPORTED_FUNCTION, "CLIENT_SPECIFIED_TARGET is for services to ask"
+        )
     said = context.client_target
     if said is None:  # no other name in its place: whoever asks wants the client's word
-        raise RefusedError(c.SEC_E_TARGET_UNKNOWN, "the client did not say which service it asked for")
+        raise RefusedError(
+            c.SEC_E_TARGET_UNKNOWN, "the client did not say which service it asked for"
+        )
     return said.removesuffix(f"@{context.acceptor.realm}")  # an SPN has no realm
 
 
@@ -98,7 +106,10 @@ _ATTRIBUTES: dict[int, Callable[[SecurityContext, str], Any]] = {
     c.SECPKG_ATTR_KEY_INFO: _key_info,
     c.SECPKG_ATTR_SESSION_KEY: lambda context, _: context.session_key.contents,
     c.SECPKG_ATTR_PACKAGE_INFO: lambda context, _: package_info("Kerberos").copy(),
-    c.SECPKG_ATTR_NEGOTIATION_INFO: lambda *_: (c.SECPKG_NEGOTIATION_COMPLETE, package_info("Kerberos").copy()),
+    c.SECPKG_ATTR_NEGOTIATION_INFO: lambda *_: (
+        c.SECPKG_NEGOTIATION_COMPLETE,
+        package_info("Kerberos").copy(),
+    ),
     c.SECPKG_ATTR_NATIVE_NAMES: _native_names,
     c.SECPKG_ATTR_FLAGS: lambda context, _: returned_flags(context),
     c.SECPKG_ATTR_TARGET_INFORMATION: _target_information,

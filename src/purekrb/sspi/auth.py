@@ -82,7 +82,9 @@ class _Auth:
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`: an RFC 4121 MIC token."""
         signature = SecBuffer(self._sizes()["MaxSignature"], SECBUFFER_TOKEN)
-        self._handle().MakeSignature(0, _message(_filled(data, SECBUFFER_DATA), signature), self._next_number())
+        self._handle().MakeSignature(
+            0, _message(_filled(data, SECBUFFER_DATA), signature), self._next_number()
+        )
         return signature.Buffer
 
     def verify(self, data: bytes, sig: bytes) -> None:
@@ -95,7 +97,10 @@ class _Auth:
         sizes = self._sizes()
         # Where there is no confidentiality there is no trailer; a signed message needs as much as a signature.
         token = SecBuffer(sizes["SecurityTrailer"] or sizes["MaxSignature"], SECBUFFER_TOKEN)
-        data, padding = _filled(msg, SECBUFFER_DATA), SecBuffer(sizes["BlockSize"], SECBUFFER_PADDING)
+        data, padding = (
+            _filled(msg, SECBUFFER_DATA),
+            SecBuffer(sizes["BlockSize"], SECBUFFER_PADDING),
+        )
         qop = 0 if encrypt else SECQOP_WRAP_NO_ENCRYPT
         self._handle().EncryptMessage(qop, _message(token, data, padding), self._next_number())
         return token.Buffer + data.Buffer + padding.Buffer
@@ -103,13 +108,17 @@ class _Auth:
     def unwrap(self, token: bytes) -> tuple[bytes, bool]:
         """Return (message, whether it was encrypted) of the peer's Wrap token."""
         data = SecBuffer(0, SECBUFFER_DATA)
-        qop = self._handle().DecryptMessage(_message(_filled(token, SECBUFFER_STREAM), data), self._next_number())
+        qop = self._handle().DecryptMessage(
+            _message(_filled(token, SECBUFFER_STREAM), data), self._next_number()
+        )
         return data.Buffer, qop != SECQOP_WRAP_NO_ENCRYPT
 
     @sspi_function(Phase.MESSAGE)
     def _handle(self) -> CtxtHandle:
         if self.ctxt is None:
-            raise RefusedError(SEC_E_INVALID_HANDLE, "there is no context yet: call authorize() until it returns 0")
+            raise RefusedError(
+                SEC_E_INVALID_HANDLE, "there is no context yet: call authorize() until it returns 0"
+            )
         return self.ctxt
 
     def _sizes(self) -> dict[str, int]:
@@ -157,7 +166,12 @@ class ClientAuth(_Auth):
     ) -> None:
         super().__init__(pkg_name)
         if scflags is None:
-            scflags = ISC_REQ_INTEGRITY | ISC_REQ_SEQUENCE_DETECT | ISC_REQ_REPLAY_DETECT | ISC_REQ_CONFIDENTIALITY
+            scflags = (
+                ISC_REQ_INTEGRITY
+                | ISC_REQ_SEQUENCE_DETECT
+                | ISC_REQ_REPLAY_DETECT
+                | ISC_REQ_CONFIDENTIALITY
+            )
         self.scflags = scflags
         self.datarep = datarep
         self.targetspn = targetspn
@@ -200,7 +214,12 @@ class ServerAuth(_Auth):
     ) -> None:
         super().__init__(pkg_name)
         if scflags is None:
-            scflags = ASC_REQ_INTEGRITY | ASC_REQ_SEQUENCE_DETECT | ASC_REQ_REPLAY_DETECT | ASC_REQ_CONFIDENTIALITY
+            scflags = (
+                ASC_REQ_INTEGRITY
+                | ASC_REQ_SEQUENCE_DETECT
+                | ASC_REQ_REPLAY_DETECT
+                | ASC_REQ_CONFIDENTIALITY
+            )
         self.spn = spn
         self.scflags = scflags
         self.datarep = datarep
@@ -212,7 +231,13 @@ class ServerAuth(_Auth):
         """Return (status, buffers) of one leg, begun with the client's first token; see `ClientAuth.authorize`."""
         before, handle, output = self._legs()
         leg = AcceptSecurityContext(
-            self.credentials, before, _input(sec_buffer_in), self.scflags, self.datarep, handle, output
+            self.credentials,
+            before,
+            _input(sec_buffer_in),
+            self.scflags,
+            self.datarep,
+            handle,
+            output,
         )
         return self._take(leg, output)
 

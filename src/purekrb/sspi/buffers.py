@@ -120,12 +120,14 @@ def buffers_of(message: SecBufferDesc | None, kind: int) -> list[SecBuffer]:
         raise TypeError(f"buffers are passed in a SecBufferDesc, not as {type(message).__name__}")
     if message.Version != SECBUFFER_VERSION:
         raise RefusedError(
-            SEC_E_INVALID_TOKEN, f"the buffers have version {message.Version}, expected {SECBUFFER_VERSION}"
+            SEC_E_INVALID_TOKEN,
+            f"the buffers have version {message.Version}, expected {SECBUFFER_VERSION}",
         )
     return [
         buffer
         for buffer in message
-        if buffer.BufferType & ~SECBUFFER_ATTRMASK & 0xFFFFFFFF == kind and not buffer.BufferType & SECBUFFER_READONLY
+        if buffer.BufferType & ~SECBUFFER_ATTRMASK & 0xFFFFFFFF == kind
+        and not buffer.BufferType & SECBUFFER_READONLY
     ]
 
 
@@ -133,7 +135,9 @@ def the_only(message: SecBufferDesc | None, kind: int, name: str) -> SecBuffer:
     """Return the one buffer of type `kind`. Refuses none and several."""
     found = buffers_of(message, kind)
     if len(found) != 1:
-        raise RefusedError(SEC_E_INVALID_TOKEN, f"one buffer of type {name} is needed, {len(found)} were passed")
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, f"one buffer of type {name} is needed, {len(found)} were passed"
+        )
     return found[0]
 
 
@@ -141,7 +145,8 @@ def fill(buffer: SecBuffer, content: bytes) -> None:
     """Put `content` into `buffer`. Refuses one that is too small."""
     if len(content) > buffer.MaxBufferSize:
         raise RefusedError(
-            SEC_E_BUFFER_TOO_SMALL, f"{len(content)} bytes do not fit into a buffer of {buffer.MaxBufferSize}"
+            SEC_E_BUFFER_TOO_SMALL,
+            f"{len(content)} bytes do not fit into a buffer of {buffer.MaxBufferSize}",
         )
     buffer.Buffer = content
 
@@ -154,7 +159,9 @@ def channel_bindings(message: SecBufferDesc | None) -> ChannelBindings | None:
     data = found[0].Buffer
     if len(data) < _CHANNEL_BINDINGS.size:
         raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings end before their header does")
-    from_type, from_size, from_at, to_type, to_size, to_at, size, at = _CHANNEL_BINDINGS.unpack_from(data)
+    from_type, from_size, from_at, to_type, to_size, to_at, size, at = (
+        _CHANNEL_BINDINGS.unpack_from(data)
+    )
     if max(from_at + from_size, to_at + to_size, at + size) > len(data):
         raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings name bytes behind their end")
     return ChannelBindings(

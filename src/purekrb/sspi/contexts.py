@@ -16,7 +16,14 @@ from purekrb.gss.context import SecurityContext
 from purekrb.gss.initiator import Initiator
 from purekrb.sspi import messages
 from purekrb.sspi.attributes import FLAGS, query, returned_flags
-from purekrb.sspi.buffers import SecBuffer, SecBufferDesc, buffers_of, channel_bindings, fill, the_only
+from purekrb.sspi.buffers import (
+    SecBuffer,
+    SecBufferDesc,
+    buffers_of,
+    channel_bindings,
+    fill,
+    the_only,
+)
 from purekrb.sspi.constants import (
     ASC_REQ_ALLOCATE_MEMORY,
     ASC_REQ_ALLOW_MISSING_BINDINGS,
@@ -147,7 +154,10 @@ class CtxtHandle:
         """
         context = _complete(self)
         if not isinstance(context, Acceptor):
-            raise RefusedError(SEC_E_NO_IMPERSONATION, "only a service impersonates, and this is the client's context")
+            raise RefusedError(
+                SEC_E_NO_IMPERSONATION,
+                "only a service impersonates, and this is the client's context",
+            )
         impersonation.set(Impersonation(self, context.delegated_credential))
 
     @sspi_function(Phase.SERVICE)
@@ -155,7 +165,9 @@ class CtxtHandle:
         """End what ImpersonateSecurityContext has begun; also when the context is deleted already."""
         current = impersonation.get()
         if current is None or current.handle is not self:
-            raise RefusedError(SEC_E_NO_IMPERSONATION, "the client of this context is not being impersonated here")
+            raise RefusedError(
+                SEC_E_NO_IMPERSONATION, "the client of this context is not being impersonated here"
+            )
         impersonation.set(None)
 
     @contextmanager
@@ -190,7 +202,9 @@ class CtxtHandle:
             self._context = None
 
     def __repr__(self) -> str:
-        return f"<CtxtHandle {self._context!r}>" if self._context else "<CtxtHandle without context>"
+        return (
+            f"<CtxtHandle {self._context!r}>" if self._context else "<CtxtHandle without context>"
+        )
 
 
 MakeSignature = CtxtHandle.MakeSignature
@@ -230,9 +244,13 @@ def InitializeSecurityContext(
     if context is None:
         client = client_credential(credential)
         if token_in is not None and mechanism(credential) != "negotiate":
-            raise RefusedError(SEC_E_INVALID_TOKEN, "the client speaks first: the first call has no token as input")
+            raise RefusedError(
+                SEC_E_INVALID_TOKEN, "the client speaks first: the first call has no token as input"
+            )
         if not target_name:
-            raise RefusedError(SEC_E_TARGET_UNKNOWN, "the target is missing: pass the service's SPN")
+            raise RefusedError(
+                SEC_E_TARGET_UNKNOWN, "the target is missing: pass the service's SPN"
+            )
         flags, bindings = _requested(context_req), channel_bindings(inputs)
         handle = _new(new_context)
         from purekrb.kdc.client import initiate  # the KDC client, which services do without
@@ -285,7 +303,9 @@ def AcceptSecurityContext(
         if token_in is None and mechanism(credential) == "negotiate":
             token_in = b""  # asks for hints
         if context_req & ASC_REQ_USE_SESSION_KEY:
-            raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, "user-to-user authentication is not available")
+            raise RefusedError(
+                SEC_E_UNSUPPORTED_FUNCTION, "user-to-user authentication is not available"
+            )
         _check_token(token_in, "client's")
         config = credential.config
         handle = _new(new_context)
@@ -295,7 +315,8 @@ def AcceptSecurityContext(
             service=credential.service,
             require=Flag.MUTUAL if context_req & ASC_REQ_MUTUAL_AUTH else Flag(0),
             channel_bindings=bindings,
-            require_channel_bindings=bindings is not None and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
+            require_channel_bindings=bindings is not None
+            and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
             accept_delegation=bool(context_req & ASC_REQ_DELEGATE),
             accept_anonymous=bool(context_req & ASC_REQ_ALLOW_NULL_SESSION),
             permitted_etypes=DEFAULT_ETYPES if config is None else config.permitted_etypes,
@@ -313,7 +334,12 @@ def AcceptSecurityContext(
 
 
 def _step(
-    handle: CtxtHandle, token: bytes | None, output: SecBuffer, *, allocate: bool, extended_error: bool
+    handle: CtxtHandle,
+    token: bytes | None,
+    output: SecBuffer,
+    *,
+    allocate: bool,
+    extended_error: bool,
 ) -> tuple[int, int, datetime | None]:
     """Take a token, put the next one into `output`; return (status, flags, expiry).
 
@@ -326,7 +352,9 @@ def _step(
     try:
         reply = context.step(token)
         if context.established and isinstance(context, Acceptor):
-            _ = context.identity  # as on Windows, no context comes about with a PAC that is not genuine
+            _ = (
+                context.identity
+            )  # as on Windows, no context comes about with a PAC that is not genuine
         put(reply or b"")
     except ContextError:  # not for this state, which stays what it is
         raise
@@ -342,7 +370,9 @@ def _step(
 
 
 def _no_context() -> RefusedError:
-    return RefusedError(SEC_E_INVALID_HANDLE, "there is no context behind this handle: never begun, or deleted")
+    return RefusedError(
+        SEC_E_INVALID_HANDLE, "there is no context behind this handle: never begun, or deleted"
+    )
 
 
 def _context(handle: CtxtHandle) -> SecurityContext:
@@ -355,7 +385,9 @@ def _context(handle: CtxtHandle) -> SecurityContext:
 def _complete(handle: CtxtHandle) -> SecurityContext:
     context = _context(handle)
     if not context.established:
-        raise RefusedError(SEC_E_INVALID_HANDLE, "the context is not complete: go on with its handshake first")
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE, "the context is not complete: go on with its handshake first"
+        )
     return context
 
 
@@ -374,18 +406,29 @@ def _check_token(token: bytes | None, whose: str) -> None:
 
 def _new(handle: CtxtHandle | None) -> CtxtHandle:
     if handle is None:
-        raise RefusedError(SEC_E_INVALID_HANDLE, "the first call needs an empty CtxtHandle for the new context")
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE, "the first call needs an empty CtxtHandle for the new context"
+        )
     if handle._context is not None:  # its keys would be lost without being wiped
-        raise RefusedError(SEC_E_INVALID_HANDLE, "the new context's handle has a context: delete that first")
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE, "the new context's handle has a context: delete that first"
+        )
     handle._begun = True
     return handle
 
 
-def _begun(context: CtxtHandle, new_context: CtxtHandle | None, role: type[SecurityContext]) -> CtxtHandle:
+def _begun(
+    context: CtxtHandle, new_context: CtxtHandle | None, role: type[SecurityContext]
+) -> CtxtHandle:
     if not isinstance(_context(context), role):
-        raise RefusedError(SEC_E_INVALID_HANDLE, f"this is not the context of an {role.__name__.lower()}")
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE, f"this is not the context of an {role.__name__.lower()}"
+        )
     if new_context is not None and new_context is not context:
-        raise RefusedError(SEC_E_INVALID_HANDLE, "after the first call, the new context's handle is the context's own")
+        raise RefusedError(
+            SEC_E_INVALID_HANDLE,
+            "after the first call, the new context's handle is the context's own",
+        )
     return context
 
 
@@ -394,7 +437,9 @@ def _requested(context_req: int) -> Flag:
         if context_req & flag:
             raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, f"{what} is not available")
     if context_req & ISC_REQ_DELEGATE and not context_req & ISC_REQ_MUTUAL_AUTH:
-        raise RefusedError(SEC_E_SECURITY_QOS_FAILED, "DELEGATE hands over a TGT: it needs MUTUAL_AUTH")
+        raise RefusedError(
+            SEC_E_SECURITY_QOS_FAILED, "DELEGATE hands over a TGT: it needs MUTUAL_AUTH"
+        )
     if context_req & ISC_REQ_NO_INTEGRITY:
         context_req &= ~ISC_REQ_INTEGRITY
     return Flag(sum(flag for flag, isc, _ in FLAGS if context_req & isc))

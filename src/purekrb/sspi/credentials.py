@@ -131,7 +131,10 @@ impersonation: ContextVar[Impersonation | None] = ContextVar("impersonation", de
 
 
 def set_default_credential(
-    credential: Credential | None = None, *, keytab: Keytab | None = None, config: Config | None = None
+    credential: Credential | None = None,
+    *,
+    keytab: Keytab | None = None,
+    config: Config | None = None,
 ) -> None:
     """Set what `AcquireCredentialsHandle` takes where it is given no credentials: this process's logon, so to say.
 
@@ -179,11 +182,15 @@ class CredHandle:
         """
         mechanism(self)
         if attribute != SECPKG_CRED_ATTR_NAMES:
-            raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, f"credentials have no attribute {attribute}")
+            raise RefusedError(
+                SEC_E_UNSUPPORTED_FUNCTION, f"credentials have no attribute {attribute}"
+            )
         if self._credential is not None:
             return str(self._credential.principal)
         name = self.service or service_keytab(self).principals[0]
-        return "/".join(name.components) + (f"@{name.realm}" if name.realm else "")  # an SPN: nothing is quoted
+        return "/".join(name.components) + (
+            f"@{name.realm}" if name.realm else ""
+        )  # an SPN: nothing is quoted
 
     @sspi_function(Phase.CLIENT)
     def FreeCredentialsHandle(self) -> None:
@@ -205,7 +212,10 @@ def client_credential(handle: CredHandle) -> Credential:
     """Return the client's credential. Refuses a handle without one."""
     mechanism(handle)
     if handle._credential is None:
-        raise RefusedError(SEC_E_NO_CREDENTIALS, "these credentials are for services: acquire some for OUTBOUND use")
+        raise RefusedError(
+            SEC_E_NO_CREDENTIALS,
+            "these credentials are for services: acquire some for OUTBOUND use",
+        )
     return handle._credential
 
 
@@ -213,7 +223,9 @@ def service_keytab(handle: CredHandle) -> Keytab:
     """Return the service's keys. Refuses a handle without any."""
     mechanism(handle)
     if handle._keytab is None:
-        raise RefusedError(SEC_E_NO_CREDENTIALS, "these credentials are for clients: acquire some for INBOUND use")
+        raise RefusedError(
+            SEC_E_NO_CREDENTIALS, "these credentials are for clients: acquire some for INBOUND use"
+        )
     return handle._keytab
 
 
@@ -221,7 +233,8 @@ def mechanism(handle: CredHandle) -> str:
     """Return the mechanism of contexts for which the credentials were acquired: "kerberos" or "negotiate"."""
     if not isinstance(handle, CredHandle) or handle.package is None:
         raise RefusedError(
-            SEC_E_INVALID_HANDLE, "there are no credentials behind this handle: never acquired, or freed"
+            SEC_E_INVALID_HANDLE,
+            "there are no credentials behind this handle: never acquired, or freed",
         )
     return handle.package.lower()
 
@@ -231,7 +244,9 @@ def package_info(name: str) -> SecPkgInfo:
     found = _PACKAGES.get(name.lower())
     if found is None:
         known = " and ".join(f'"{info["Name"]}"' for info in _PACKAGES.values())
-        raise RefusedError(SEC_E_SECPKG_NOT_FOUND, f"there is no security package {name!r}: purekrb has {known}")
+        raise RefusedError(
+            SEC_E_SECPKG_NOT_FOUND, f"there is no security package {name!r}: purekrb has {known}"
+        )
     return found
 
 
@@ -262,15 +277,25 @@ def AcquireCredentialsHandle(
     """
     name = package_info(package)["Name"]
     if logon_id is not None:
-        raise RefusedError(SEC_E_UNSUPPORTED_FUNCTION, "there are no logon sessions here: pass None for the logon id")
+        raise RefusedError(
+            SEC_E_UNSUPPORTED_FUNCTION,
+            "there are no logon sessions here: pass None for the logon id",
+        )
     if credential_use not in (SECPKG_CRED_INBOUND, SECPKG_CRED_OUTBOUND, SECPKG_CRED_BOTH):
         raise RefusedError(
-            SEC_E_UNKNOWN_CREDENTIALS, f"the use of credentials is INBOUND, OUTBOUND or BOTH, not {credential_use}"
+            SEC_E_UNKNOWN_CREDENTIALS,
+            f"the use of credentials is INBOUND, OUTBOUND or BOTH, not {credential_use}",
         )
     unfit = {SECPKG_CRED_INBOUND: Credential, SECPKG_CRED_OUTBOUND: Keytab}.get(credential_use)
     if unfit is not None and isinstance(auth_data, unfit):
-        raise RefusedError(SEC_E_UNKNOWN_CREDENTIALS, "a Credential is for OUTBOUND use, a Keytab for INBOUND use")
-    logon = None if auth_data is None or isinstance(auth_data, Credential | Keytab) else _logon(auth_data)
+        raise RefusedError(
+            SEC_E_UNKNOWN_CREDENTIALS, "a Credential is for OUTBOUND use, a Keytab for INBOUND use"
+        )
+    logon = (
+        None
+        if auth_data is None or isinstance(auth_data, Credential | Keytab)
+        else _logon(auth_data)
+    )
     credential = keytab = service = problem = None
     if credential_use & SECPKG_CRED_OUTBOUND:
         try:
@@ -323,7 +348,9 @@ def _config() -> Config:
     return _defaults.config or Config.from_file()
 
 
-def _client(principal: str | None, auth_data: AuthData | None, logon: tuple[Principal, str] | None) -> Credential:
+def _client(
+    principal: str | None, auth_data: AuthData | None, logon: tuple[Principal, str] | None
+) -> Credential:
     if logon is not None:
         return Credential.from_password(*logon)
     if isinstance(auth_data, Credential):
@@ -342,7 +369,9 @@ def _client(principal: str | None, auth_data: AuthData | None, logon: tuple[Prin
         default = _defaults.credential or Credential.from_ccache()
         if default.principal == wanted:
             return default
-        problem = CredentialError(f"the default credential is that of {default.principal}, not of {wanted}")
+        problem = CredentialError(
+            f"the default credential is that of {default.principal}, not of {wanted}"
+        )
     except CredentialError as error:
         problem = error
     try:
@@ -359,7 +388,11 @@ def _service(
         name = target_principal(principal) if "/" in principal else Principal.parse(principal)
     if logon is not None:
         account, password = logon
-        owner = account if name is None else Principal(name.components, name.realm or account.realm, NameType.SRV_INST)
+        owner = (
+            account
+            if name is None
+            else Principal(name.components, name.realm or account.realm, NameType.SRV_INST)
+        )
         return Keytab.from_password(owner, password, salt=account.default_salt), name
     keytab = auth_data if isinstance(auth_data, Keytab) else _defaults.keytab
     if keytab is None:
@@ -370,5 +403,7 @@ def _service(
         if name is None or (known.components == name.components and name.realm in ("", known.realm))
     ]
     if not wanted:
-        raise CredentialError(f"the keytab has no key of {name or 'anybody'}; it has {keytab.summary()}")
+        raise CredentialError(
+            f"the keytab has no key of {name or 'anybody'}; it has {keytab.summary()}"
+        )
     return keytab, name

@@ -56,7 +56,9 @@ def sizes(context: SecurityContext) -> dict[str, int]:
 def make_signature(context: SecurityContext, qop: int, message: SecBufferDesc) -> None:
     """Sign the DATA buffers; TOKEN receives the signature, and its length."""
     if qop:
-        raise RefusedError(SEC_E_QOP_NOT_SUPPORTED, f"a signature has quality of protection 0, not {qop:#x}")
+        raise RefusedError(
+            SEC_E_QOP_NOT_SUPPORTED, f"a signature has quality of protection 0, not {qop:#x}"
+        )
     size = _signature_size(context)
     data, token = _data(message), the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
     _check_room(token, size)
@@ -74,26 +76,38 @@ def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) 
     """Protect the DATA buffers in place: encrypted with QOP 0, only signed with SECQOP_WRAP_NO_ENCRYPT."""
     sealed = qop == 0
     if not sealed and qop & 0xFFFFFFFF != SECQOP_WRAP_NO_ENCRYPT:
-        raise RefusedError(SEC_E_QOP_NOT_SUPPORTED, f"the quality of protection is 0 or WRAP_NO_ENCRYPT, not {qop:#x}")
+        raise RefusedError(
+            SEC_E_QOP_NOT_SUPPORTED,
+            f"the quality of protection is 0 or WRAP_NO_ENCRYPT, not {qop:#x}",
+        )
     _demand(context, Flag.CONF if sealed else Flag.INTEG)
     data, token = _data(message), the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
     padding = _padding(message)
     pad = _RC4_PADDING if context.etype == EncryptionType.RC4_HMAC else 0
     if pad and not padding:
-        raise RefusedError(SEC_E_INVALID_TOKEN, "a message under RC4 needs a buffer of type SECBUFFER_PADDING")
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, "a message under RC4 needs a buffer of type SECBUFFER_PADDING"
+        )
     for buffer in padding:
         _check_room(buffer, pad)
     _check_room(token, _overhead(context, sealed) - pad)
     # `wrap` puts an AES checksum after the data; on Windows it goes into TOKEN, before them.
     if any(map(_is_signed_only, data)) or not (sealed or pad):
         header, *pieces = context.wrap_iov([IovBuffer(IovType.HEADER), *map(_piece, data)], sealed)
-        start, wrapped = header.data, b"".join(piece.data for piece in pieces if piece.type == IovType.DATA)
+        start, wrapped = (
+            header.data,
+            b"".join(piece.data for piece in pieces if piece.type == IovType.DATA),
+        )
         rest = b""
     else:
         plaintext = _joined(data)
         whole = context.wrap(plaintext, sealed)
         end = len(whole) - pad
-        start, wrapped, rest = whole[: end - len(plaintext)], whole[end - len(plaintext) : end], whole[end:]
+        start, wrapped, rest = (
+            whole[: end - len(plaintext)],
+            whole[end - len(plaintext) : end],
+            whole[end:],
+        )
     token.Buffer = start
     _scatter(wrapped, data)
     for buffer in padding:
@@ -111,19 +125,28 @@ def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
     if not streams:
         token = the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
         plaintext, qop = _unwrap(context, token.Buffer, data, _joined(padding))
-        if len(plaintext) > sum(buffer.BufferSize for buffer in data if not _is_signed_only(buffer)):
-            raise RefusedError(SEC_E_BUFFER_TOO_SMALL, "TOKEN holds a part of the message: pass all of it as STREAM")
+        if len(plaintext) > sum(
+            buffer.BufferSize for buffer in data if not _is_signed_only(buffer)
+        ):
+            raise RefusedError(
+                SEC_E_BUFFER_TOO_SMALL,
+                "TOKEN holds a part of the message: pass all of it as STREAM",
+            )
         _scatter(plaintext, data)
         return qop
     targets = [buffer for buffer in data if not _is_signed_only(buffer)]
     if len(streams) != 1 or len(targets) != 1:
-        raise RefusedError(SEC_E_INVALID_TOKEN, "a STREAM goes with one DATA buffer, which receives the message")
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, "a STREAM goes with one DATA buffer, which receives the message"
+        )
     stream, target = streams[0].Buffer, targets[0]
     try:
         plaintext, qop = _unwrap(context, stream, data, stream=True)
     except DecodeError as error:
         if _has_only_begun(context, stream):
-            raise RefusedError(SEC_E_INCOMPLETE_MESSAGE, f"{error}: pass the stream again when more has come") from None
+            raise RefusedError(
+                SEC_E_INCOMPLETE_MESSAGE, f"{error}: pass the stream again when more has come"
+            ) from None
         raise
     target.resize(plaintext)
     return qop
@@ -148,15 +171,23 @@ def _has_only_begun(context: SecurityContext, token: bytes) -> bool:
 
 
 def _unwrap(
-    context: SecurityContext, token: bytes, data: list[SecBuffer], padding: bytes = b"", *, stream: bool = False
+    context: SecurityContext,
+    token: bytes,
+    data: list[SecBuffer],
+    padding: bytes = b"",
+    *,
+    stream: bool = False,
 ) -> tuple[bytes, int]:
     """Return the message in `token` (all of it, or what stands before `data`), and its quality of protection."""
 
     def unwrapped(sealed: bool) -> bytes:
         if not any(map(_is_signed_only, data)):
-            return context.unwrap(token if stream else b"".join((token, _joined(data), padding)), sealed)
+            return context.unwrap(
+                token if stream else b"".join((token, _joined(data), padding)), sealed
+            )
         pieces = [
-            IovBuffer(piece.type) if stream and piece.type == IovType.DATA else piece for piece in map(_piece, data)
+            IovBuffer(piece.type) if stream and piece.type == IovType.DATA else piece
+            for piece in map(_piece, data)
         ]
         first = IovBuffer(IovType.STREAM if stream else IovType.HEADER, token)
         received = context.unwrap_iov([first, *pieces], sealed)
@@ -171,7 +202,9 @@ def _unwrap(
 def _demand(context: SecurityContext, flag: Flag) -> None:
     if not context.flags & flag:
         what = "confidentiality" if flag == Flag.CONF else "integrity"
-        raise RefusedError(SEC_E_QOP_NOT_SUPPORTED, f"{what} was not asked for when this context was initialized")
+        raise RefusedError(
+            SEC_E_QOP_NOT_SUPPORTED, f"{what} was not asked for when this context was initialized"
+        )
 
 
 def _signature_size(context: SecurityContext) -> int:
@@ -191,21 +224,26 @@ def _overhead(context: SecurityContext, sealed: bool) -> int:
 def _data(message: SecBufferDesc) -> list[SecBuffer]:
     found = buffers_of(message, SECBUFFER_DATA)
     if not found:
-        raise RefusedError(SEC_E_INVALID_TOKEN, "a buffer of type SECBUFFER_DATA is needed, none was passed")
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, "a buffer of type SECBUFFER_DATA is needed, none was passed"
+        )
     return found
 
 
 def _padding(message: SecBufferDesc) -> list[SecBuffer]:
     found = buffers_of(message, SECBUFFER_PADDING)
     if len(found) > 1:
-        raise RefusedError(SEC_E_INVALID_TOKEN, "there is more than one buffer of type SECBUFFER_PADDING")
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, "there is more than one buffer of type SECBUFFER_PADDING"
+        )
     return found
 
 
 def _check_room(buffer: SecBuffer, size: int) -> None:
     if buffer.MaxBufferSize < size:
         raise RefusedError(
-            SEC_E_BUFFER_TOO_SMALL, f"a buffer has room for {buffer.MaxBufferSize} bytes, {size} are needed"
+            SEC_E_BUFFER_TOO_SMALL,
+            f"a buffer has room for {buffer.MaxBufferSize} bytes, {size} are needed",
         )
 
 

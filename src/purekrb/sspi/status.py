@@ -9,7 +9,15 @@ from typing import ParamSpec, TypeVar
 
 from purekrb import errors
 from purekrb.constants import ErrorCode
-from purekrb.errors import ApError, ChannelBindingsError, KdcError, KerberosError, PacError, SequenceError, SspiError
+from purekrb.errors import (
+    ApError,
+    ChannelBindingsError,
+    KdcError,
+    KerberosError,
+    PacError,
+    SequenceError,
+    SspiError,
+)
 from purekrb.sspi import constants as c
 from purekrb.trace import Log
 
@@ -65,7 +73,10 @@ _CLASSES: tuple[tuple[type[KerberosError], tuple[int, int, int]], ...] = (
     (errors.KdcError, (c.SEC_E_LOGON_DENIED,) * 3),
     (errors.ApError, (c.SEC_E_LOGON_DENIED,) * 3),
     (errors.MutualAuthenticationError, (c.SEC_E_SECURITY_QOS_FAILED,) * 3),
-    (errors.IntegrityError, (c.SEC_E_WRONG_PRINCIPAL, c.SEC_E_INVALID_TOKEN, c.SEC_E_MESSAGE_ALTERED)),
+    (
+        errors.IntegrityError,
+        (c.SEC_E_WRONG_PRINCIPAL, c.SEC_E_INVALID_TOKEN, c.SEC_E_MESSAGE_ALTERED),
+    ),
     (errors.SequenceError, (c.SEC_E_OUT_OF_SEQUENCE,) * 3),
     (errors.ContextExpiredError, (c.SEC_E_CONTEXT_EXPIRED,) * 3),
     (errors.ContextError, (c.SEC_E_INVALID_HANDLE,) * 3),
@@ -74,7 +85,10 @@ _CLASSES: tuple[tuple[type[KerberosError], tuple[int, int, int]], ...] = (
     (errors.TransportError, (c.SEC_E_NO_AUTHENTICATING_AUTHORITY,) * 3),
     (errors.SpnError, (c.SEC_E_TARGET_UNKNOWN,) * 3),
     (errors.UnsupportedError, (c.SEC_E_UNSUPPORTED_FUNCTION,) * 3),
-    (errors.PolicyError, (c.SEC_E_CRYPTO_SYSTEM_INVALID, c.SEC_E_CRYPTO_SYSTEM_INVALID, c.SEC_E_QOP_NOT_SUPPORTED)),
+    (
+        errors.PolicyError,
+        (c.SEC_E_CRYPTO_SYSTEM_INVALID, c.SEC_E_CRYPTO_SYSTEM_INVALID, c.SEC_E_QOP_NOT_SUPPORTED),
+    ),
     (errors.DecodeError, (c.SEC_E_INVALID_TOKEN, c.SEC_E_INVALID_TOKEN, c.SEC_E_MESSAGE_ALTERED)),
     (errors.ProtocolError, (c.SEC_E_INVALID_TOKEN, c.SEC_E_INVALID_TOKEN, c.SEC_E_MESSAGE_ALTERED)),
     (errors.KerberosError, (c.SEC_E_INTERNAL_ERROR,) * 3),
@@ -121,7 +135,9 @@ def sspi_function(phase: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def _status(error: KerberosError, phase: Phase) -> int:
-    if isinstance(error, KdcError | ApError) and not isinstance(error, ChannelBindingsError | PacError):
+    if isinstance(error, KdcError | ApError) and not isinstance(
+        error, ChannelBindingsError | PacError
+    ):
         client, service = _CODES.get(error.code, (0, 0))
         status = service if phase is Phase.SERVICE else client
         if status:

@@ -146,12 +146,16 @@ class Kdc:
                 return self._answer_tgs_req(tgs_req)
             return self.error(ErrorCode.KRB_AP_ERR_MSG_TYPE, "neither an AS-REQ nor a TGS-REQ")
         except RefusedError as refused:
-            return self.error(refused.code, refused.text, body, e_data=refused.e_data, crealm=refused.crealm)
+            return self.error(
+                refused.code, refused.text, body, e_data=refused.e_data, crealm=refused.crealm
+            )
         except DecodeError as error:
             return self.error(ErrorCode.KRB_ERR_GENERIC, f"malformed request: {error}", body)
         except KerberosError as error:
             return self.error(ErrorCode.KRB_ERR_GENERIC, str(error), body)
-        except Exception as error:  # the KDC must outlive its own mistakes; a message might quote key material
+        except (
+            Exception
+        ) as error:  # the KDC must outlive its own mistakes; a message might quote key material
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("the embedded KDC failed with %s at\n%s", type(error).__name__, where)
             return self.error(ErrorCode.KRB_ERR_GENERIC, "internal error", body)
@@ -199,16 +203,22 @@ class Kdc:
             raise RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
         etype = next((e for e in body.etype if e in client.etypes), None)
         if etype is None:
-            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request"
+            )
         flags = TicketFlags.INITIAL | TicketFlags(body.kdc_options & _ON_REQUEST)
-        proven_key, proven_flag = self._verify_proof(PreauthRequest(client, req, request, self.now()))
+        proven_key, proven_flag = self._verify_proof(
+            PreauthRequest(client, req, request, self.now())
+        )
         flags |= proven_flag
         grant = self._grant(
             body,
             sname,
             flags,
             self.realm,
-            client.name if body.kdc_options & KdcOptions.CANONICALIZE else body.cname or client.name,
+            client.name
+            if body.kdc_options & KdcOptions.CANONICALIZE
+            else body.cname or client.name,
             lifetimes=(client.lifetime, service.lifetime),
         )
         if self.domain is not None and _wants_pac(req.padata):
@@ -223,12 +233,17 @@ class Kdc:
             grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
         ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
         return AsRep(
-            padata=(PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, (etype,))).encode()),),
+            padata=(
+                PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, (etype,))).encode()),
+            ),
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
             enc_part=self._encrypt(
-                reply_key, KeyUsage.AS_REP_ENC_PART, enc_part.encode(MessageType.AS_REP), client.kvno
+                reply_key,
+                KeyUsage.AS_REP_ENC_PART,
+                enc_part.encode(MessageType.AS_REP),
+                client.kvno,
             ),
         ).encode()
 
@@ -241,13 +256,17 @@ class Kdc:
             if cname.name_type == NameType.ENTERPRISE:
                 local, at, realm = "/".join(cname.components).rpartition("@")
                 if at and realm.upper() in self.trusted:
-                    raise RefusedError(ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper())
+                    raise RefusedError(
+                        ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper()
+                    )
                 if at and realm.upper() == self.realm:
                     cname = PrincipalName((local,))
             cname = self.aliases.get(cname, cname)
         account = self.accounts.get(cname)
         if account is None or body.realm != self.realm:
-            raise RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm"
+            )
         return account
 
     def _verify_proof(self, request: PreauthRequest) -> tuple[EncryptionKey | None, int]:
@@ -292,8 +311,12 @@ class Kdc:
         pa_tgs_req = _find(req.padata, PaDataType.TGS_REQ)
         if pa_tgs_req is None:
             raise RefusedError(ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP, "a TGS-REQ without PA-TGS-REQ")
-        header, tgt, authenticator = self._verify_pa_tgs_req(ApReq.decode(pa_tgs_req.padata_value), body)
-        logger.debug("TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype)
+        header, tgt, authenticator = self._verify_pa_tgs_req(
+            ApReq.decode(pa_tgs_req.padata_value), body
+        )
+        logger.debug(
+            "TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype
+        )
         options = KdcOptions(body.kdc_options)
         _check_options(options, tgt, header, body)
         service, sname = self._service(body)
@@ -319,7 +342,12 @@ class Kdc:
             # The new ticket lives as long as the old one did. RFC 4120 3.3.3.
             life = tgt.endtime - (tgt.starttime or tgt.authtime)
             endtime = min(grant.starttime + life, tgt.renew_till or tgt.endtime)
-            grant = replace(grant, flags=tgt.flags & ~TicketFlags.INITIAL, endtime=endtime, renew_till=tgt.renew_till)
+            grant = replace(
+                grant,
+                flags=tgt.flags & ~TicketFlags.INITIAL,
+                endtime=endtime,
+                renew_till=tgt.renew_till,
+            )
         if options & KdcOptions.FORWARDED:
             grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
         ticket, enc_part = self._issue(grant, service, body)
@@ -331,7 +359,9 @@ class Kdc:
             enc_part=self._encrypt(reply_key, usage, enc_part.encode(MessageType.TGS_REP), None),
         ).encode()
 
-    def _verify_pa_tgs_req(self, ap_req: ApReq, body: KdcReqBody) -> tuple[Ticket, EncTicketPart, Authenticator]:
+    def _verify_pa_tgs_req(
+        self, ap_req: ApReq, body: KdcReqBody
+    ) -> tuple[Ticket, EncTicketPart, Authenticator]:
         """Return the ticket that the request came with, its inside and the authenticator. Source: RFC 4120 3.3.2."""
         header = Ticket.decode(ap_req.ticket)
         if (ap_req.pvno, header.tkt_vno) != (5, 5):
@@ -346,14 +376,23 @@ class Kdc:
             )
         except IntegrityError:
             raise RefusedError(
-                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the ticket or the authenticator does not decrypt"
+                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+                "the ticket or the authenticator does not decrypt",
             ) from None
         if (authenticator.crealm, authenticator.cname) != (tgt.crealm, tgt.cname):
-            raise RefusedError(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_BADMATCH,
+                "the authenticator names another client than the ticket",
+            )
         if header.realm != self.realm and tgt.crealm == self.realm:
-            raise RefusedError(ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one"
+            )
         now = self.now()
-        if abs(authenticator.ctime + timedelta(microseconds=authenticator.cusec) - now) > CLOCK_SKEW:
+        if (
+            abs(authenticator.ctime + timedelta(microseconds=authenticator.cusec) - now)
+            > CLOCK_SKEW
+        ):
             raise RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
         if tgt.endtime < now - CLOCK_SKEW:
             raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
@@ -362,12 +401,17 @@ class Kdc:
         cksum = authenticator.cksum
         if cksum is None or cksum.cksumtype != crypto.profile_of(tgt.key.etype).checksum_type:
             raise RefusedError(
-                ErrorCode.KRB_AP_ERR_INAPP_CKSUM, "the request body has no checksum with the session key"
+                ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+                "the request body has no checksum with the session key",
             )
         try:
-            crypto.verify_checksum(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum)
+            crypto.verify_checksum(
+                tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum
+            )
         except IntegrityError:
-            raise RefusedError(ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified") from None
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified"
+            ) from None
         return header, tgt, authenticator
 
     def _header_key(self, header: Ticket, options: int) -> EncryptionKey:
@@ -379,10 +423,14 @@ class Kdc:
         account = issuer.accounts.get(header.sname) if issuer else None
         to_renew = issuer is self and options & KdcOptions.RENEW
         if account is None or (header.sname != self.tgs and not to_renew):
-            raise RefusedError(ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service")
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_NOT_US, "the ticket is not for this ticket-granting service"
+            )
         key = account.key(header.enc_part.etype, header.enc_part.kvno)
         if key is None:
-            raise RefusedError(ErrorCode.KRB_AP_ERR_BADKEYVER, "no key of the ticket's kvno and etype")
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_BADKEYVER, "no key of the ticket's kvno and etype"
+            )
         return key
 
     def _service(self, body: KdcReqBody) -> tuple[Account, PrincipalName]:
@@ -393,11 +441,15 @@ class Kdc:
         """
         sname = body.sname
         if sname is None or body.realm != self.realm:
-            raise RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm"
+            )
         canonical = self.aliases.get(sname, sname)
         account = self.accounts.get(canonical)
         if account is None:
-            canonical = sname = self._referral(sname, bool(body.kdc_options & KdcOptions.CANONICALIZE))
+            canonical = sname = self._referral(
+                sname, bool(body.kdc_options & KdcOptions.CANONICALIZE)
+            )
             account = self.accounts[sname]
             logger.debug("referral to %s", sname)
         if account.disabled:
@@ -412,7 +464,9 @@ class Kdc:
         elif canonicalize:
             hop = self._next_hop(lambda kdc: sname in kdc.accounts or sname in kdc.aliases)
         if hop is None:
-            raise RefusedError(ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm"
+            )
         return PrincipalName(("krbtgt", hop), NameType.SRV_INST)
 
     def _next_hop(self, wanted: Callable[[Kdc], bool]) -> str | None:
@@ -424,7 +478,9 @@ class Kdc:
             if wanted(kdc):
                 return first
             seen.add(kdc.realm)
-            queue.extend((first, further) for further in kdc.trusted.values() if further.realm not in seen)
+            queue.extend(
+                (first, further) for further in kdc.trusted.values() if further.realm not in seen
+            )
         return None
 
     def _transited(self, tgt: EncTicketPart, header: Ticket) -> TransitedEncoding:
@@ -450,12 +506,16 @@ class Kdc:
         """Return the times and flags that the ticket gets. Source: RFC 4120 3.1.3, 3.3.3."""
         options = body.kdc_options
         now = self.now().replace(microsecond=0)
-        if options & KdcOptions.POSTDATED or (body.from_ is not None and body.from_ > now + CLOCK_SKEW):
+        if options & KdcOptions.POSTDATED or (
+            body.from_ is not None and body.from_ > now + CLOCK_SKEW
+        ):
             raise RefusedError(ErrorCode.KDC_ERR_CANNOT_POSTDATE, "tickets are not postdated here")
         endtime = min([now + life for life in (self.lifetime, *lifetimes) if life is not None])
         if tgt is not None:
             endtime = min(endtime, tgt.endtime)
-        till = body.till if body.till.timestamp() > 0 else None  # the epoch stands for "as long as possible"
+        till = (
+            body.till if body.till.timestamp() > 0 else None
+        )  # the epoch stands for "as long as possible"
         renewable = options & KdcOptions.RENEWABLE
         rtime = body.rtime
         if options & KdcOptions.RENEWABLE_OK and not renewable and (till is None or till > endtime):
@@ -489,10 +549,14 @@ class Kdc:
     ) -> tuple[bytes, EncKdcRepPart]:
         """Return the ticket and the part of the reply that goes with it, with a fresh session key."""
         if grant.endtime <= grant.starttime:
-            raise RefusedError(ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts"
+            )
         session_etype = next((e for e in body.etype if e in service.etypes), None)
         if session_etype is None:
-            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request"
+            )
         session_key = crypto.random_key(session_etype, self._random)
         flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
         if service.ok_as_delegate:
@@ -548,11 +612,15 @@ class Kdc:
             encrypted_pa_data=encrypted_padata,
         )
 
-    def _encrypt(self, key: EncryptionKey, usage: int, plaintext: bytes, kvno: int | None) -> EncryptedData:
+    def _encrypt(
+        self, key: EncryptionKey, usage: int, plaintext: bytes, kvno: int | None
+    ) -> EncryptedData:
         try:
             confounder = self._random(crypto.profile_of(key.etype).confounder_size)
         except UnsupportedError:  # the client chose it: a subkey
-            raise RefusedError(ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype") from None
+            raise RefusedError(
+                ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype"
+            ) from None
         return EncryptedData(key.etype, kvno, crypto.encrypt(key, usage, plaintext, confounder))
 
 
@@ -569,7 +637,9 @@ def _wants_pac(padata: Iterable[PaData] | None) -> bool:
 def _key_of(account: Account, etype: int) -> EncryptionKey:
     key = account.key(etype)
     if key is None:
-        raise RefusedError(ErrorCode.KDC_ERR_NULL_KEY, f"{account.name} has no key of {etype_name(etype)}")
+        raise RefusedError(
+            ErrorCode.KDC_ERR_NULL_KEY, f"{account.name} has no key of {etype_name(etype)}"
+        )
     return key
 
 
@@ -577,7 +647,9 @@ def _etype_info(client: Account, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry
     return tuple(EtypeInfo2Entry(e, client.salt, client.s2kparams) for e in etypes)
 
 
-def _check_options(options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody) -> None:
+def _check_options(
+    options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody
+) -> None:
     """Refuse options that the ticket does not allow or that this KDC does not have. Source: RFC 4120 3.3.3."""
     if options & _REFUSED_OPTIONS or body.additional_tickets:
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
@@ -587,7 +659,9 @@ def _check_options(options: KdcOptions, tgt: EncTicketPart, header: Ticket, body
         if not tgt.flags & TicketFlags.RENEWABLE or tgt.renew_till is None:
             raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not renewable")
         if body.sname != header.sname:
-            raise RefusedError(ErrorCode.KDC_ERR_SERVER_NOMATCH, "a ticket is renewed for the same service")
+            raise RefusedError(
+                ErrorCode.KDC_ERR_SERVER_NOMATCH, "a ticket is renewed for the same service"
+            )
 
 
 def _authorization_data(
@@ -602,6 +676,8 @@ def _authorization_data(
         try:
             plain = crypto.decrypt(key, usage, body.enc_authorization_data.cipher)
         except IntegrityError:
-            raise RefusedError(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt") from None
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "the authorization data does not decrypt"
+            ) from None
         added = AuthorizationData.decode(plain).entries
     return (*added, *(tgt.authorization_data or ())) or None

@@ -57,7 +57,9 @@ class Domain:
         return {
             PacBuffer.LOGON_INFO: self._logon_info(name, rid, authtime),
             PacBuffer.CLIENT_INFO: struct.pack("<Q", _filetime(authtime)) + _counted(name),
-            PacBuffer.UPN_DNS_INFO: _upn_dns_info(f"{name}@{self.realm.lower()}", self.realm, name, account),
+            PacBuffer.UPN_DNS_INFO: _upn_dns_info(
+                f"{name}@{self.realm.lower()}", self.realm, name, account
+            ),
             PacBuffer.REQUESTER_SID: account,
         }
 
@@ -94,7 +96,9 @@ def pac_in(entries: tuple[AuthorizationDataEntry, ...] | None) -> dict[int, byte
     for entry in relevant_entries(entries):
         if entry.ad_type == AuthDataType.WIN2K_PAC:
             pac = Pac.decode(entry.ad_data)
-            found = {kind: pac.data[start : start + size] for kind, (start, size) in pac.buffers.items()}
+            found = {
+                kind: pac.data[start : start + size] for kind, (start, size) in pac.buffers.items()
+            }
             return {kind: data for kind, data in found.items() if kind not in _SIGNATURES}
     return None
 

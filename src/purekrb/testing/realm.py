@@ -95,8 +95,12 @@ class Realm:
             clock=clock,
             random=random,
         )
-        if rodc_identifier is not None and (domain_sid is None or not 0 < rodc_identifier < 1 << 16):
-            raise ValueError(f"rodc_identifier is 1 to 65535, with a domain_sid; got {rodc_identifier}, {domain_sid}")
+        if rodc_identifier is not None and (
+            domain_sid is None or not 0 < rodc_identifier < 1 << 16
+        ):
+            raise ValueError(
+                f"rodc_identifier is 1 to 65535, with a domain_sid; got {rodc_identifier}, {domain_sid}"
+            )
         if domain_sid is not None:
             self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
         self.clock_offset = clock_offset
@@ -107,7 +111,9 @@ class Realm:
         self._stopping: asyncio.Event | None = None
 
     def __repr__(self) -> str:
-        return f"Realm({self.name!r}, port={self._port}, {'running' if self._thread else 'stopped'})"
+        return (
+            f"Realm({self.name!r}, port={self._port}, {'running' if self._thread else 'stopped'})"
+        )
 
     # -- who lives here -------------------------------------------------------------------------------------------
 
@@ -203,7 +209,9 @@ class Realm:
         """
         etypes = tuple(e for e in self.etypes if e in other.etypes)
         if other.name == self.name or not etypes:
-            raise ValueError(f"{self.name} and {other.name} need different names and an encryption type in common")
+            raise ValueError(
+                f"{self.name} and {other.name} need different names and an encryption type in common"
+            )
         for here, there in ((self, other), (other, self)):
             name = f"krbtgt/{there.name}"
             here.add_service(name, etypes=etypes, ok_as_delegate=ok_as_delegate)
@@ -237,7 +245,9 @@ class Realm:
     def port(self) -> int:
         """The loopback port of the KDC, for UDP and TCP; kept after `stop`."""
         if not self._port:
-            raise TransportError(f"the KDC of {self.name} has no port yet: enter the realm with `with` or call start()")
+            raise TransportError(
+                f"the KDC of {self.name} has no port yet: enter the realm with `with` or call start()"
+            )
         return self._port
 
     @property
@@ -279,7 +289,10 @@ class Realm:
 
     @property
     def _uses_rc4(self) -> bool:
-        return any(EncryptionType.RC4_HMAC in account.etypes for account in list(self._kdc.accounts.values()))
+        return any(
+            EncryptionType.RC4_HMAC in account.etypes
+            for account in list(self._kdc.accounts.values())
+        )
 
     def _reachable(self) -> list[Realm]:
         """Return this realm and those that trusts lead to."""
@@ -306,7 +319,9 @@ class Realm:
         self._port = tcp.getsockname()[1]
         ready = threading.Event()
         thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(tcp, udp, ready)), name=f"KDC of {self.name}", daemon=True
+            target=lambda: asyncio.run(self._serve(tcp, udp, ready)),
+            name=f"KDC of {self.name}",
+            daemon=True,
         )
         thread.start()
         if not ready.wait(_PATIENCE):
@@ -326,7 +341,10 @@ class Realm:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -334,8 +352,12 @@ class Realm:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         connections: set[asyncio.Transport] = set()
-        server = await self._loop.create_server(lambda: _TcpConnection(self._kdc, connections), sock=tcp)
-        datagrams, _ = await self._loop.create_datagram_endpoint(lambda: _UdpEndpoint(self), sock=udp)
+        server = await self._loop.create_server(
+            lambda: _TcpConnection(self._kdc, connections), sock=tcp
+        )
+        datagrams, _ = await self._loop.create_datagram_endpoint(
+            lambda: _UdpEndpoint(self), sock=udp
+        )
         ready.set()
         await self._stopping.wait()
         server.close()
@@ -370,7 +392,9 @@ class _TcpConnection(asyncio.Protocol):
     def __init__(self, kdc: Kdc, connections: set[asyncio.Transport]) -> None:
         self._kdc = kdc
         self._connections = connections
-        self._reader = FrameReader(_MAX_REQUEST, "big", "the request has {length} bytes, at most {limit} are taken")
+        self._reader = FrameReader(
+            _MAX_REQUEST, "big", "the request has {length} bytes, at most {limit} are taken"
+        )
         self._unread_replies = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -434,7 +458,9 @@ def _bind(port: int) -> tuple[socket.socket, socket.socket]:
             udp.close()
         else:
             return tcp, udp
-    raise TransportError(f"port {port or 'any'} of {_HOST} is taken: stop what listens there, or pass port=0")
+    raise TransportError(
+        f"port {port or 'any'} of {_HOST} is taken: stop what listens there, or pass port=0"
+    )
 
 
 def _checked(etypes: Iterable[int]) -> tuple[int, ...]:
