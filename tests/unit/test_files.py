@@ -166,7 +166,7 @@ def test_remove_does_not_touch_what_a_link_points_to(secret: Path, tmp_path: Pat
 def kind_of_lock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both kinds of fcntl's locks: Linux has the first, macOS and the other systems the second."""
     if request.param == "of the process":
-        monkeypatch.setattr(files, "_OFD", None)
+        monkeypatch.setattr(files, "_OFD", {})
         monkeypatch.setattr(files, "_turn", threading.RLock())
     return str(request.param)
 

@@ -45,6 +45,9 @@ _TO_REALM = 12
 _TOO_MUCH = 1 << 20
 #: How often a merge looks again, 10 ms later each time, for what MIT's kinit is about to put in place.
 _ATTEMPTS = 100
+#: A ticket or the name of a configuration entry, and how many bytes of the file follow the start of its service
+#: principal and of its times.
+_Place = tuple[ServiceTicket | tuple[str, ...], int, int]
 #: A ticket that starts this much later than our clock says is taken to be postdated.
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -168,15 +171,11 @@ class CCache:
 
         Credentials that MIT or Heimdal marked as removed are left out, and so are header tags that nobody defines.
         """
-        return cls._decode(data)[0]
+        return cls._decode(data, None)
 
     @classmethod
-    @forget_frames
-    def _decode(cls, data: bytes) -> tuple[CCache, list[tuple[ServiceTicket | tuple[str, ...], int, int]]]:
-        """Return the ccache in `data`, and of each ticket and name of a configuration entry where it is in there.
-
-        That is the offset of the service principal and the offset of the times.
-        """
+    def _decode(cls, data: bytes, places: list[_Place] | None) -> CCache:
+        """Return the ccache in `data`; add to `places` where its tickets and configuration entries are in there."""
         if len(data) < 2 or data[0] != 5 or not 1 <= data[1] <= 4:
             raise DecodeError(
                 f"this is no credential cache: it begins with {data[:2].hex() or 'nothing'}, expected 0501 to 0504"
@@ -187,22 +186,13 @@ class CCache:
         offset = _decode_header(reader) if version == 4 else timedelta(0)
         ccache = cls(_decode_principal(reader, version))
         ccache.set_time_offset(offset)
-        places = []
         while reader.remaining:
-            client = _decode_principal(reader, version)
-            service_at = len(data) - reader.remaining
-            found, times_left = ccache._decode_credential(reader, version, offset, client)
-            if found is not None:
-                places.append((found, service_at, len(data) - times_left))
-        return ccache, places
+            ccache._decode_credential(reader, version, offset, places)
+        return ccache
 
-    def _decode_credential(
-        self, reader: Reader, version: int, offset: timedelta, client: Principal
-    ) -> tuple[ServiceTicket | tuple[str, ...] | None, int]:
-        """Read what follows the client. Return a ticket, the name of a configuration entry, or None for a removed one.
-
-        Return also how many bytes were left when its times began.
-        """
+    def _decode_credential(self, reader: Reader, version: int, offset: timedelta, places: list[_Place] | None) -> None:
+        client = _decode_principal(reader, version)
+        service_left = reader.remaining
         service = _decode_principal(reader, version)
         etype = reader.signed(2)
         if version == 3 and reader.signed(2) != etype:
@@ -218,9 +208,11 @@ class CCache:
         second_ticket = reader.counted(4)
         if service.realm == _CONFIG_REALM and service.components[:1] == (_CONFIG_NAME,):
             self._config[service.components] = ticket
-            return service.components, times_left
+            if places is not None:
+                places.append((service.components, service_left, times_left))
+            return
         if service.realm == _REMOVED_CONFIG_REALM or (endtime == 0 and authtime != 0):
-            return None, times_left
+            return
         found = ServiceTicket(
             client=client,
             service=service,
@@ -239,7 +231,8 @@ class CCache:
         )
         # Not through store(), which would drop all but the last of several tickets for one service.
         self._tickets.setdefault((client, service), []).append(found)
-        return found, times_left
+        if places is not None:
+            places.append((found, service_left, times_left))
 
     @forget_frames
     def encode(self) -> bytes:
@@ -295,7 +288,8 @@ class CCache:
     def save(self, name: files.FilePath | None = None) -> None:
         """Replace the ccache of that name by this one, atomically and with mode 0600; None stands for `default_name()`.
 
-        Raises CredentialError; the old file is then untouched.
+        What other programs add to the old file goes with it; `merge_into` keeps it. Raises CredentialError; the old
+        file is then untouched.
         """
         kind, residual = _resolve(name)
         if kind == "MEMORY":
@@ -347,21 +341,22 @@ class CCache:
 
     def _add_to(self, file: files.LockedFile, data: bytes, path: str) -> bool:
         """Write into `file`, which holds `data`, what it has not; return whether the file still has its path."""
+        places: list[_Place] = []
         try:
-            other, places = self._decode(data)
+            other = self._decode(data, places)
         except DecodeError as error:
             raise DecodeError(f"{path}: {error}") from error
         tickets, config = self._news_for(other, path)
         marks = {}
         slots = {_slot(ticket) for ticket in tickets}
-        for found, service_at, times_at in places:
+        for found, service_left, times_left in places:
             if isinstance(found, ServiceTicket):
                 replaced = _slot(found) in slots
             elif replaced := found in config:
-                marks[service_at + _TO_REALM] = _REMOVED_CONFIG_REALM.encode()
+                marks[len(data) - service_left + _TO_REALM] = _REMOVED_CONFIG_REALM.encode()
             if replaced:  # authtime and endtime, as MIT marks what is removed
-                marks[times_at] = b"\xff\xff\xff\xff"
-                marks[times_at + 8] = bytes(4)
+                marks[len(data) - times_left] = b"\xff\xff\xff\xff"
+                marks[len(data) - times_left + 8] = bytes(4)
         # Added in place: a program of MIT's that waits for the lock would write to a file that nobody finds any more.
         if data[1] == 4 and len(data) < _TOO_MUCH:
             added = [self._encode_config(name, value) for name, value in config.items()]

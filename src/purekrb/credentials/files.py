@@ -71,9 +71,20 @@ _KINDS = (
 #: Names of files that are being written. A killed writer leaves one; the next writer in the directory removes it.
 _TEMPORARY = re.compile(r"\.purekrb\.[0-9a-f]{16}")
 
-#: Linux: a lock of the open file, no longer of the process, which would lose it to any other thread that closes the
+#: Linux: locks of the open file, not of the process, which would lose its own as soon as any of its threads closes the
 #: same file. Both kinds exclude each other, and MIT's programs take this one where there is one, too.
-_OFD = (fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW) if sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK") else None
+_OFD = (
+    {
+        getattr(fcntl, f"LOCK_{kind}") | wait: (
+            command,
+            struct.pack("hhqqi0q", getattr(fcntl, f"F_{name}LCK"), os.SEEK_SET, 0, 0, 0),
+        )
+        for kind, name in (("EX", "WR"), ("SH", "RD"), ("UN", "UN"))
+        for wait, command in ((0, fcntl.F_OFD_SETLKW), (fcntl.LOCK_NB, fcntl.F_OFD_SETLK))
+    }
+    if sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
+    else {}
+)
 #: Where locks belong to the process: what keeps its threads apart.
 _turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if _OFD else threading.RLock()
 #: Seconds between the attempts to lock a file that others can lock: ten in all.
@@ -151,12 +162,9 @@ def _set_lock(fd: int, kind: int) -> None:
     """Do with fcntl's lock on the whole file what `fcntl.flock` does with its own. Raises OSError."""
     if fcntl is None:
         return
-    if _OFD is not None:
-        command = _OFD[0] if kind & fcntl.LOCK_NB else _OFD[1]
-        name = {fcntl.LOCK_EX: fcntl.F_WRLCK, fcntl.LOCK_SH: fcntl.F_RDLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}
-        lock = struct.pack("hhqqi0q", name[kind & ~fcntl.LOCK_NB], os.SEEK_SET, 0, 0, 0)
+    if _OFD:
         try:
-            fcntl.fcntl(fd, command, lock)
+            fcntl.fcntl(fd, *_OFD[kind])
             return
         except OSError as error:
             if error.errno != errno.EINVAL:  # of a kernel that has no such locks
