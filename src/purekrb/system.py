@@ -12,7 +12,17 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 
-__all__ = ["Clock", "RandomBytes", "now", "seconds_of", "random_bytes", "random_block", "unpredictable", "local_fqdn"]
+__all__ = [
+    "Clock",
+    "RandomBytes",
+    "now",
+    "seconds_of",
+    "pause",
+    "random_bytes",
+    "random_block",
+    "unpredictable",
+    "local_fqdn",
+]
 
 #: Returns the current time as an aware UTC datetime with microseconds.
 Clock = Callable[[], datetime]
@@ -30,6 +40,9 @@ def seconds_of(clock: Clock) -> Callable[[], float]:
     """
     return time.time if clock is now else lambda: clock().timestamp()
 
+
+#: Waits for a number of seconds: for another program to let go of a file.
+pause: Callable[[float], None] = time.sleep
 
 random_bytes: RandomBytes = os.urandom
 

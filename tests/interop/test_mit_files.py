@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -10,10 +14,14 @@ import pytest
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.credentials.ticket import ServiceTicket
+from purekrb.errors import CredentialError, DecodeError
 from purekrb.names import Principal
 from support.gss_peer import GssPeer
 from support.mit import ETYPES, SERVICES, MitRealm
 from support.peers import find_program, run
+from support.processes import Child, soak
+from support.values import replace
 
 USER = Principal.parse("user@MIT.TEST")
 PRE = Principal.parse("pre@MIT.TEST")
@@ -242,3 +250,132 @@ def test_a_ccache_destroyed_here_is_gone_for_mit(mit_realm: MitRealm) -> None:
     CCache.destroy(f"FILE:{path}")
     with pytest.raises(RuntimeError, match="No credentials cache found"):
         mit_realm.klist(path)
+
+
+# -- at the same time
+
+
+@contextmanager
+def meanwhile(job: Callable[[int], object]) -> Iterator[None]:
+    """Do the job over and over in another process, with a growing number."""
+
+    def work(_: int) -> None:
+        number = 0
+        while True:
+            job(number)
+            number += 1
+
+    child = Child(work)
+    try:
+        yield
+    finally:
+        child.kill()
+        said = child.output()
+        assert said == b""
+
+
+def kinit_over(mit_realm: MitRealm, keytab: Path, path: Path, user: str) -> None:
+    run([find_program("kinit", "krb5-user"), "-c", f"FILE:{path}", "-k", "-t", str(keytab), user], env=mit_realm.env)
+
+
+@pytest.fixture(scope="module")
+def users(mit_realm: MitRealm) -> Path:
+    return mit_realm.keytab("user", "pre")
+
+
+@pytest.fixture(scope="module")
+def any_ticket(mit_realm: MitRealm) -> ServiceTicket:
+    (tgt,) = CCache.load(mit_realm.kinit("user"))
+    return tgt
+
+
+def merge(path: Path, model: ServiceTicket, number: int) -> None:
+    """Do as kvno does, with whatever is there."""
+    with suppress(CredentialError, DecodeError):  # kinit is at work, or has put another user's there
+        ccache = CCache.load(path)
+        ccache.store(replace(model, client=ccache.principal, service=Principal.parse(f"svc/{number % 50}@MIT.TEST")))
+        ccache.merge_into(path)
+
+
+def test_k409_kinit_beside_merges_leaves_its_tgt_and_its_user(
+    mit_realm: MitRealm, users: Path, any_ticket: ServiceTicket
+) -> None:
+    path = mit_realm.path("ccache")
+    merged = 0
+    with meanwhile(lambda number: merge(path, any_ticket, number)):
+        for number in range(soak(40, 600)):
+            user = ("user", "user", "pre")[number % 3]  # 400 times of 600 over one's own or another's
+            start = int(time.time())
+            kinit_over(mit_realm, users, path, user)
+            time.sleep(random.uniform(0, 0.005))
+            ccache = CCache.load(path)
+            assert ccache.principal == Principal.parse(f"{user}@MIT.TEST")
+            assert {ticket.client for ticket in ccache} == {ccache.principal}
+            tgts = [ticket for ticket in ccache if ticket.is_tgt]
+            assert [tgt.authtime.timestamp() >= start for tgt in tgts] == [True]
+            merged += len(ccache) > 1
+    assert merged  # it was a race
+    mit_realm.klist(path)
+
+
+def test_k409_kvno_beside_merges_loses_no_ticket_and_neither_do_they(
+    mit_realm: MitRealm, users: Path, any_ticket: ServiceTicket
+) -> None:
+    services = [*SERVICES, *(f"svc-{etype}/localhost" for etype in ETYPES)]
+    for _ in range(soak(4, 100)):
+        path = mit_realm.path("ccache")
+        kinit_over(mit_realm, users, path, "user")
+
+        def work(_: int, path: Path = path) -> None:
+            for number in range(30):
+                merge(path, any_ticket, number)
+                time.sleep(0.0005)
+
+        child = Child(work)
+        mit_realm.kvno(path, *services)
+        child.output()
+        assert child.ended_well
+        expected = {*services, *(f"svc/{number}" for number in range(30)), "krbtgt/MIT.TEST"}
+        assert {"/".join(ticket.service.components) for ticket in CCache.load(path)} == expected
+        assert set(re.findall(r"\d  (\S+)@MIT\.TEST$", mit_realm.klist(path), re.M)) == expected
+
+
+def test_k409_kvno_beside_saves_leaves_the_new_tgt_and_the_new_user(mit_realm: MitRealm, users: Path) -> None:
+    path = mit_realm.path("ccache")
+    both = [CCache.load(mit_realm.kinit(user)) for user in ("user", "pre")]
+    both[0].save(path)
+    kvno = find_program("kvno", "krb5-user")
+    for number in range(soak(20, 400)):
+        ccache = both[number % 2]
+
+        def work(_: int, ccache: CCache = ccache) -> None:
+            time.sleep(random.uniform(0, 0.02))
+            ccache.save(path)
+
+        child = Child(work)
+        with suppress(RuntimeError):  # where it has asked for the one and finds the other's there
+            run([kvno, "-c", f"FILE:{path}", *SERVICES], env=mit_realm.env)
+        child.output()
+        found = CCache.load(path)
+        assert found.principal == ccache.principal
+        assert [ticket.ticket for ticket in found if ticket.is_tgt and ticket.client == found.principal] == [
+            ticket.ticket for ticket in ccache
+        ]
+
+
+def test_what_a_merge_marked_as_replaced_mit_passes_over(mit_realm: MitRealm) -> None:
+    path = mit_realm.kinit("pre", services=["gsvc/localhost", "host/localhost"])
+    ccache = CCache.load(path)
+    found = ccache.find(GSVC)
+    assert found is not None
+    assert mit_realm.klist(path).count("gsvc/localhost") == 1
+    ccache.store(replace(found, endtime=found.endtime.replace(microsecond=0), ticket=found.ticket + b"new"))
+    ccache.set_config("pa_type", b"99", TGS)
+    ccache.merge_into(path)
+    assert path.read_bytes().count(b"gsvc") > 2
+    assert mit_realm.klist(path).count("gsvc/localhost") == 1
+    assert [line for line in mit_realm.klist(path, "-C").splitlines() if "pa_type" in line] == [
+        "config: pa_type(krbtgt/MIT.TEST@MIT.TEST) = 99"
+    ]
+    mit_realm.kvno(path, "host/localhost", "HTTP/localhost")
+    assert len(CCache.load(path)) == 4

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import resource
+import signal
 import stat
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from purekrb.credentials import files
 from purekrb.errors import CredentialError, KerberosError
+from support.processes import Child
 
 WHAT = "credential cache"
 
@@ -156,6 +162,16 @@ def test_remove_does_not_touch_what_a_link_points_to(secret: Path, tmp_path: Pat
     assert secret.read_bytes() == b"data"
 
 
+@pytest.fixture(params=["of the open file", "of the process"])
+def kind_of_lock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both kinds of fcntl's locks: Linux has the first, macOS and the other systems the second."""
+    if request.param == "of the process":
+        monkeypatch.setattr(files, "_OFD", {})
+        monkeypatch.setattr(files, "_turn", threading.RLock())
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("kind_of_lock")
 def test_a_lock_keeps_other_threads_out_and_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "cc"
     inside, most, rounds = 0, 0, 0
@@ -180,15 +196,234 @@ def test_a_lock_keeps_other_threads_out_and_leaves_no_file(tmp_path: Path) -> No
 
 
 def test_a_lock_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
-    with pytest.raises(CredentialError, match="cannot make the lock"), files.locked(tmp_path / "a" / "b", what=WHAT):
+    with (
+        pytest.raises(CredentialError, match=r"cannot change the credential cache .*: there is no such file"),
+        files.locked(tmp_path / "a" / "b", what=WHAT),
+    ):
         pass
+    with files.locked(tmp_path / "a" / "b", what=WHAT, make=False) as file:
+        assert file is None
 
 
 def test_errors_of_the_locked_block_pass_through_and_release_the_lock(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.locked(tmp_path / "cc", what=WHAT):
         _ = 1 / 0
+    assert os.listdir(tmp_path) == []
     with files.locked(tmp_path / "cc", what=WHAT):
-        assert os.listdir(tmp_path) == ["cc.lock"]
+        assert os.listdir(tmp_path) == ["cc"]
+    assert os.listdir(tmp_path) == []
+
+
+def lock_elsewhere(path: Path, kind: int) -> Child:
+    """Lock the file as MIT's programs did before Linux 3.15, in a process that ends when it is killed."""
+    ready = path.with_name("ready")
+
+    def job(_: int) -> None:
+        fd = os.open(path, os.O_RDWR)
+        fcntl.lockf(fd, kind)
+        ready.touch()
+        signal.pause()
+
+    child = Child(job)
+    while not ready.exists():
+        time.sleep(0.001)
+    ready.unlink()
+    return child
+
+
+def end(child: Child) -> None:
+    child.kill()
+    child.output()
+
+
+def under_lock(path: Path, *, shared: bool) -> None:
+    with files.locked(path, what=WHAT, shared=shared) as file:
+        assert file is not None
+        file.read()
+
+
+_WAITING: dict[str, Callable[[Path], object]] = {
+    "write": lambda path: files.write_private(path, b"new", what=WHAT),
+    "remove": lambda path: files.remove_private(path, what=WHAT),
+    "locked": lambda path: under_lock(path, shared=False),
+    "read": lambda path: files.read_private(path, what=WHAT),
+}
+
+
+@pytest.mark.usefixtures("kind_of_lock")
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH], ids=["exclusive", "shared"])
+@pytest.mark.parametrize("call", _WAITING)
+def test_writers_wait_for_the_lock_of_another_program_and_readers_for_an_exclusive_one(
+    secret: Path, call: str, kind: int
+) -> None:
+    other = lock_elsewhere(secret, kind)
+    thread = threading.Thread(target=_WAITING[call], args=(secret,))
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive() == (call != "read" or kind == fcntl.LOCK_EX)
+    if thread.is_alive():
+        assert secret.read_bytes() == b"data"
+    end(other)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert secret.exists() == (call != "remove")
+
+
+@pytest.mark.usefixtures("kind_of_lock")
+def test_a_file_that_others_can_lock_is_waited_for_only_so_long(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_WAITS", (0.001,) * 5)
+    secret.chmod(0o640)
+    other = lock_elsewhere(secret, fcntl.LOCK_SH)
+    assert files.read_private(secret, what="keytab", shared=True) == b"data"
+    with pytest.raises(CredentialError, match="another program has kept it locked for ten seconds"):
+        under_lock(secret, shared=True)
+    end(other)
+    under_lock(secret, shared=True)
+
+
+def test_a_file_that_others_may_lock_is_replaced_without_a_lock(secret: Path) -> None:
+    other = lock_elsewhere(secret, fcntl.LOCK_EX)
+    secret.chmod(0o666)
+    start = time.monotonic()
+    files.write_private(secret, b"new", what=WHAT)
+    assert time.monotonic() - start < 5
+    end(other)
+    assert secret.read_bytes() == b"new"
+
+
+@pytest.mark.usefixtures("kind_of_lock")
+def test_a_lock_is_on_the_file_that_has_the_path_when_it_is_got(secret: Path) -> None:
+    other = lock_elsewhere(secret, fcntl.LOCK_EX)
+
+    def replace_and_end() -> None:
+        time.sleep(0.02)
+        new = secret.with_name("new")
+        new.write_bytes(b"newer")
+        new.chmod(0o600)
+        new.replace(secret)
+        other.kill()
+
+    thread = threading.Thread(target=replace_and_end)
+    thread.start()
+    with files.locked(secret, what=WHAT) as file:
+        assert file is not None
+        assert file.read() == b"newer"
+        assert file.extend(b"+", {0: b"N"})
+        secret.unlink()
+        assert not file.extend(b"+", {})
+    thread.join()
+    other.output()
+    assert not secret.exists()
+
+
+def test_what_cannot_be_added_as_a_whole_is_not_added(secret: Path) -> None:
+    def job(writer: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6, 6))
+        with files.locked(secret, what=WHAT) as file:
+            assert file is not None
+            with pytest.raises(CredentialError, match="the file size limit is reached"):
+                file.extend(b"12345678", {0: b"x"})
+        os.write(writer, b"refused")
+
+    child = Child(job)
+    assert child.output() == b"refused"
+    assert secret.read_bytes() == b"data"
+
+
+def test_a_keytab_that_its_owner_may_only_read_is_locked_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kt"
+    path.write_bytes(b"data")
+    path.chmod(0o400)
+
+    def job(writer: int) -> None:
+        if os.geteuid() == 0:
+            for owned in (path, tmp_path):
+                os.chown(owned, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        with files.locked("kt", what="keytab", shared=True) as file:
+            assert file is not None
+            file.replace(file.read() + b"+")
+        os.write(writer, Path("kt").read_bytes())
+
+    monkeypatch.chdir(tmp_path)  # what is above it, the other user may not enter
+    assert Child(job).output() == b"data+"
+
+
+# -- what killed writers leave
+
+
+STALE = ".purekrb.0123456789abcdef"
+
+
+@pytest.fixture
+def stale(tmp_path: Path) -> Path:
+    path = tmp_path / STALE
+    path.write_bytes(b"ticket")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("call", ["write", "replace", "remove"])
+def test_what_a_killed_writer_left_is_overwritten_and_removed_by_the_next(secret: Path, stale: Path, call: str) -> None:
+    with stale.open("rb") as reader:
+        if call == "write":
+            files.write_private(secret, b"new", what=WHAT)
+        elif call == "remove":
+            files.remove_private(secret, what=WHAT)
+        else:
+            with files.locked(secret, what=WHAT) as file:
+                assert file is not None
+                file.replace(b"new")
+        assert os.listdir(secret.parent) == ([] if call == "remove" else ["secret"])
+        assert reader.read() == bytes(6)
+
+
+def test_what_a_living_process_writes_is_left_alone(secret: Path, stale: Path) -> None:
+    fd = os.open(stale, os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    files.write_private(secret, b"new", what=WHAT)
+    assert stale.read_bytes() == b"ticket"
+    os.close(fd)
+    files.write_private(secret, b"new", what=WHAT)
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".purekrb.0123456789abcde", ".purekrb.0123456789abcdeg", "x.purekrb.0123456789abcdef", f"{STALE}0"]
+)
+def test_files_of_other_names_are_left_alone(secret: Path, stale: Path, name: str) -> None:
+    stale.rename(stale.with_name(name))
+    files.write_private(secret, b"new", what=WHAT)
+    assert sorted(os.listdir(secret.parent)) == sorted([name, "secret"])
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "directory", "another user's file"])
+def test_what_someone_else_put_in_the_place_of_a_temporary_file_is_left_alone(
+    tmp_path: Path, secret: Path, stale: Path, kind: str
+) -> None:
+    victim = tmp_path / "victim"
+    if kind == "another user's file":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(stale, 65534, 65534)
+    elif kind == "directory":
+        stale.unlink()
+        stale.mkdir()
+    elif kind == "FIFO":
+        stale.unlink()
+        os.mkfifo(stale, 0o600)
+    elif kind == "hard link":
+        os.link(stale, victim)
+    else:
+        stale.rename(victim)
+        stale.symlink_to(victim)
+    files.write_private(secret, b"new", what=WHAT)
+    assert secret.read_bytes() == b"new"
+    assert os.path.lexists(stale)
+    if victim.exists():
+        assert victim.read_bytes() == b"ticket"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from purekrb.cli import options
 from purekrb.cli.klist import show_keytab
 from purekrb.cli.output import Output
 from purekrb.constants import EncryptionType
-from purekrb.credentials import files
-from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.credentials.keytab import Keytab, KeytabEntry, change_keytab
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
@@ -67,13 +66,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "list":
         show_keytab(Keytab.load(args.file), output)
         return 0
-    change = _change(args)
-    _, path = files.split_type(args.file)
-    with files.locked(path, what="keytab"):
-        there = Keytab.load(args.file) if args.action == "delete" or files.exists(path) else Keytab()
-        keytab = change(there)
-        keytab.save(args.file)
-    show_keytab(keytab, output)
+    show_keytab(change_keytab(args.file, _change(args), make=args.action != "delete"), output)
     return 0
 
 

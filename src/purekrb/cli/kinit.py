@@ -46,11 +46,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with output.waiting(f"asking the KDC of {credential.principal.realm}"):
         if args.renew:
             ticket = client.renew(credential)
+            credential.ccache.merge_into(args.ccache)  # not over what another kinit has put there meanwhile
         else:
             ticket = client.get_tgt(
                 credential, lifetime=args.lifetime, renewable=args.renewable, forwardable=args.forwardable
             )
-    credential.save(args.ccache)
+            credential.save(args.ccache)
     renewable = "" if ticket.renew_till is None else f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
     output.result(
         {

@@ -28,6 +28,7 @@ from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
 from purekrb.system import now as system_now
+from purekrb.system import pause
 
 __all__ = ["CCache", "default_name"]
 
@@ -37,7 +38,16 @@ _LAST_SECOND = 0xFFFFFFFF
 _DELTA_TIME = 1  # the only header tag that is defined
 _CONFIG_REALM = "X-CACHECONF:"
 _CONFIG_NAME = "krb5_ccache_conf_data"
-_REMOVED_CONFIG_REALM = "X-RMED-CONF:"
+_REMOVED_CONFIG_REALM = "X-RMED-CONF:"  # as long as the other, so that it can be written over it
+#: Bytes from the start of a service principal to the text of its realm: name type, count, length.
+_TO_REALM = 12
+#: A file that has grown so large is written anew by the next merge, without what it holds twice.
+_TOO_MUCH = 1 << 20
+#: How often a merge looks again, 10 ms later each time, for what MIT's kinit is about to put in place.
+_ATTEMPTS = 100
+#: A ticket or the name of a configuration entry, and how many bytes of the file follow the start of its service
+#: principal and of its times.
+_Place = tuple[ServiceTicket | tuple[str, ...], int, int]
 #: A ticket that starts this much later than our clock says is taken to be postdated.
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -63,7 +73,7 @@ class CCache:
     `DIR::path` and `MEMORY:name`, which all of this process share.
     """
 
-    __slots__ = ("_config", "_lock", "_tickets", "_time_offsets", "principal")
+    __slots__ = ("_config", "_loaded", "_lock", "_tickets", "_time_offsets", "principal")
 
     def __init__(self, principal: Principal | str, tickets: Iterable[ServiceTicket] = ()) -> None:
         self.principal = Principal.of(principal)
@@ -71,6 +81,8 @@ class CCache:
         self._tickets: dict[tuple[Principal, Principal], list[ServiceTicket]] = {}
         self._config: dict[tuple[str, ...], bytes] = {}
         self._time_offsets: dict[str, timedelta] = {}
+        #: The file that this ccache was loaded from, and what of it is there already, or was and is no longer wanted.
+        self._loaded: tuple[str, list[ServiceTicket], dict[tuple[str, ...], bytes]] | None = None
         for ticket in tickets:
             self.store(ticket)
 
@@ -159,6 +171,11 @@ class CCache:
 
         Credentials that MIT or Heimdal marked as removed are left out, and so are header tags that nobody defines.
         """
+        return cls._decode(data, None)
+
+    @classmethod
+    def _decode(cls, data: bytes, places: list[_Place] | None) -> CCache:
+        """Return the ccache in `data`; add to `places` where its tickets and configuration entries are in there."""
         if len(data) < 2 or data[0] != 5 or not 1 <= data[1] <= 4:
             raise DecodeError(
                 f"this is no credential cache: it begins with {data[:2].hex() or 'nothing'}, expected 0501 to 0504"
@@ -170,16 +187,18 @@ class CCache:
         ccache = cls(_decode_principal(reader, version))
         ccache.set_time_offset(offset)
         while reader.remaining:
-            ccache._decode_credential(reader, version, offset)
+            ccache._decode_credential(reader, version, offset, places)
         return ccache
 
-    def _decode_credential(self, reader: Reader, version: int, offset: timedelta) -> None:
+    def _decode_credential(self, reader: Reader, version: int, offset: timedelta, places: list[_Place] | None) -> None:
         client = _decode_principal(reader, version)
+        service_left = reader.remaining
         service = _decode_principal(reader, version)
         etype = reader.signed(2)
         if version == 3 and reader.signed(2) != etype:
             raise DecodeError("the credential cache is damaged: a key has two encryption types")
         contents = reader.counted(4)
+        times_left = reader.remaining
         authtime, starttime, endtime, renew_till = (reader.unsigned(4) for _ in range(4))
         is_skey = reader.unsigned(1) != 0  # MIT writes 8 for true
         flags = reader.unsigned(4)
@@ -189,28 +208,31 @@ class CCache:
         second_ticket = reader.counted(4)
         if service.realm == _CONFIG_REALM and service.components[:1] == (_CONFIG_NAME,):
             self._config[service.components] = ticket
+            if places is not None:
+                places.append((service.components, service_left, times_left))
             return
         if service.realm == _REMOVED_CONFIG_REALM or (endtime == 0 and authtime != 0):
             return
-        # Not through store(), which would drop all but the last of several tickets for one service.
-        self._tickets.setdefault((client, service), []).append(
-            ServiceTicket(
-                client=client,
-                service=service,
-                ticket=ticket,
-                session_key=EncryptionKey(etype, contents),
-                flags=flags,
-                authtime=_time(authtime),
-                starttime=_time(starttime) if starttime else None,
-                endtime=_time(endtime),
-                renew_till=_time(renew_till) if renew_till else None,
-                caddr=tuple(HostAddress(*address) for address in addresses),
-                authorization_data=tuple(AuthorizationDataEntry(*entry) for entry in authorization_data),
-                time_offset=offset,
-                second_ticket=second_ticket,
-                is_skey=is_skey,
-            )
+        found = ServiceTicket(
+            client=client,
+            service=service,
+            ticket=ticket,
+            session_key=EncryptionKey(etype, contents),
+            flags=flags,
+            authtime=_time(authtime),
+            starttime=_time(starttime) if starttime else None,
+            endtime=_time(endtime),
+            renew_till=_time(renew_till) if renew_till else None,
+            caddr=tuple(HostAddress(*address) for address in addresses),
+            authorization_data=tuple(AuthorizationDataEntry(*entry) for entry in authorization_data),
+            time_offset=offset,
+            second_ticket=second_ticket,
+            is_skey=is_skey,
         )
+        # Not through store(), which would drop all but the last of several tickets for one service.
+        self._tickets.setdefault((client, service), []).append(found)
+        if places is not None:
+            places.append((found, service_left, times_left))
 
     @forget_frames
     def encode(self) -> bytes:
@@ -253,14 +275,21 @@ class CCache:
                 f"there is no credential cache {residual}: get a ticket first (kinit), or set KRB5CCNAME to its name"
             )
         try:
-            return cls.decode(files.read_private(residual, what=_WHAT))
+            ccache = cls.decode(files.read_private(residual, what=_WHAT))
         except DecodeError as error:
             raise DecodeError(f"{residual}: {error}") from error
+        ccache._loaded_now(residual)
+        return ccache
+
+    def _loaded_now(self, path: str) -> None:
+        with self._lock:
+            self._loaded = path, list(self), dict(self._config)
 
     def save(self, name: files.FilePath | None = None) -> None:
         """Replace the ccache of that name by this one, atomically and with mode 0600; None stands for `default_name()`.
 
-        Raises CredentialError; the old file is then untouched.
+        What other programs add to the old file goes with it; `merge_into` keeps it. Raises CredentialError; the old
+        file is then untouched.
         """
         kind, residual = _resolve(name)
         if kind == "MEMORY":
@@ -272,34 +301,103 @@ class CCache:
     def merge_into(self, name: files.FilePath | None = None) -> None:
         """Add the tickets and configuration of this ccache to those that `name` holds; made where it does not exist.
 
-        A ticket that is there and lasts longer stays. Several processes and threads that merge at once lose nothing to
-        each other. Raises CredentialError, also where `name` holds the tickets of another principal.
+        A ticket that is there and lasts longer stays, and so does the time offset of a file. Into the file that this
+        ccache was loaded from goes only what has been added since. Several processes and threads that write at once,
+        MIT's programs among them, lose nothing to each other. Raises CredentialError, also where `name` holds the
+        tickets of another principal, or was removed after this ccache was loaded from it.
         """
         kind, residual = _resolve(name)
         if kind == "MEMORY":
             with _memory_lock:
-                self._merge_into(_memory.setdefault(residual, self))
-            return
-        with files.locked(residual, what=_WHAT):
-            file = f"FILE:{residual}"
-            ccache = self.load(file) if files.exists(residual) else self
-            self._merge_into(ccache)
-            ccache.save(file)
+                other = _memory.setdefault(residual, self)
+                other._take(*self._news_for(other, None))
+        else:
+            self._merge_into_file(residual)
 
-    def _merge_into(self, other: CCache) -> None:
+    @forget_frames
+    def _merge_into_file(self, path: str) -> None:
+        """Merge under the lock of the file that has this path when the merge ends.
+
+        MIT's kinit takes no lock when it removes the file and makes it anew, empty at first. So a file that was there
+        and is not is waited for: to make it here would stop kinit, and put the former identity back.
+        """
+        loaded = known = self._loaded is not None and path == self._loaded[0]
+        for left in reversed(range(_ATTEMPTS)):
+            with files.locked(path, what=_WHAT, make=not (loaded or (known and left))) as file:
+                data = b"" if file is None or file.made else file.read()
+                if file is not None and data:
+                    if self._add_to(file, data, path):
+                        if loaded:
+                            self._loaded_now(path)
+                        return
+                elif file is not None and (file.made or not (left or loaded)):
+                    file.replace(self.encode())
+                    return
+            known = True
+            pause(0.01)
+        raise CredentialError(
+            f"the credential cache {path} was removed after its tickets were read: get a ticket first (kinit)"
+        )
+
+    def _add_to(self, file: files.LockedFile, data: bytes, path: str) -> bool:
+        """Write into `file`, which holds `data`, what it has not; return whether the file still has its path."""
+        places: list[_Place] = []
+        try:
+            other = self._decode(data, places)
+        except DecodeError as error:
+            raise DecodeError(f"{path}: {error}") from error
+        tickets, config = self._news_for(other, path)
+        marks = {}
+        slots = {_slot(ticket) for ticket in tickets}
+        for found, service_left, times_left in places:
+            if isinstance(found, ServiceTicket):
+                replaced = _slot(found) in slots
+            elif replaced := found in config:
+                marks[len(data) - service_left + _TO_REALM] = _REMOVED_CONFIG_REALM.encode()
+            if replaced:  # authtime and endtime, as MIT marks what is removed
+                marks[len(data) - times_left] = b"\xff\xff\xff\xff"
+                marks[len(data) - times_left + 8] = bytes(4)
+        # Added in place: a program of MIT's that waits for the lock would write to a file that nobody finds any more.
+        if data[1] == 4 and len(data) < _TOO_MUCH:
+            added = [self._encode_config(name, value) for name, value in config.items()]
+            return file.extend(b"".join([*added, *map(_encode_ticket, tickets)]), marks)
+        other._take(tickets, config)
+        file.replace(other.encode())
+        return True
+
+    def _take(self, tickets: list[ServiceTicket], config: dict[tuple[str, ...], bytes]) -> None:
+        with self._lock:
+            for ticket in tickets:
+                self.store(ticket)
+            self._config.update(config)
+
+    def _news_for(self, other: CCache, path: str | None) -> tuple[list[ServiceTicket], dict[tuple[str, ...], bytes]]:
+        """Return the tickets and configuration that a merge adds to `other`, which has `path`.
+
+        Raises CredentialError where they are of another principal.
+        """
         if other.principal != self.principal:
             raise CredentialError(
                 f"the credential cache is that of {other.principal}, expected {self.principal}: choose another name"
             )
-        tickets = list(self)
         with self._lock:
-            config = dict(self._config)
-        with other._lock:
-            for ticket in tickets:
-                there = other._tickets.get((ticket.client, ticket.service), ())
-                if all(old.endtime <= ticket.endtime for old in there if _kind(old) == _kind(ticket)):
-                    other.store(ticket)
-            other._config.update(config)
+            tickets, config = list(self), dict(self._config)
+            _, old_tickets, old_config = self._loaded if self._loaded and self._loaded[0] == path else (path, [], {})
+        # What kinit has replaced meanwhile is not put back.
+        there: dict[object, list[ServiceTicket]] = {}
+        for ticket in other:
+            there.setdefault(_slot(ticket), []).append(ticket)
+        known = set(map(_identity, (*other, *old_tickets)))
+        return [
+            ticket
+            for ticket in tickets
+            if _identity(ticket) not in known
+            and all(old.endtime <= ticket.endtime for old in there.get(_slot(ticket), ()))
+        ], {
+            name: value
+            for name, value in config.items()
+            if value not in (old_config.get(name), other._config.get(name))
+        }
 
     @staticmethod
     def destroy(name: files.FilePath | None = None) -> None:
@@ -340,6 +438,16 @@ def _primary(directory: str) -> str:
     if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
         raise DecodeError(f"{pointer} names {name!r}, expected a file name that begins with tkt")
     return os.path.join(directory, name)
+
+
+def _slot(ticket: ServiceTicket) -> tuple[Principal, Principal, tuple[bool, bytes]]:
+    """Return what a ccache has one ticket of."""
+    return ticket.client, ticket.service, _kind(ticket)
+
+
+def _identity(ticket: ServiceTicket) -> tuple[object, bytes, bytes]:
+    """Return what is the same in a ticket and in what a file keeps of it, and differs between tickets."""
+    return _slot(ticket), ticket.ticket, _seconds(ticket.endtime)
 
 
 def _kind(ticket: ServiceTicket) -> tuple[bool, bytes]:

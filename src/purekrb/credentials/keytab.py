@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 
 from purekrb import crypto
@@ -27,7 +27,7 @@ from purekrb.records import record
 from purekrb.secrecy import forget_frames
 from purekrb.system import now
 
-__all__ = ["Keytab", "KeytabEntry"]
+__all__ = ["Keytab", "KeytabEntry", "change_keytab"]
 
 _WHAT = "keytab"
 _DEFAULT_NAME = "FILE:/etc/krb5.keytab"
@@ -188,6 +188,23 @@ class Keytab:
 
     def __repr__(self) -> str:
         return f"Keytab({self.summary()})"
+
+
+def change_keytab(path: files.FilePath, change: Callable[[Keytab], Keytab], *, make: bool) -> Keytab:
+    """Replace the keytab in a file by what `change` makes of it, with other writers kept off; return that.
+
+    A file that does not exist counts as an empty keytab if `make`. Raises CredentialError and DecodeError as `load`.
+    """
+    name = _file_of(path)
+    with files.locked(name, what=_WHAT, shared=True, make=make) as file:
+        if file is None:
+            return change(Keytab.load(path))  # which says that there is none
+        try:
+            keytab = change(Keytab.decode(file.read() or b"\5\2"))  # empty where it is new
+        except DecodeError as error:
+            raise DecodeError(f"{name}: {error}") from error
+        file.replace(keytab.encode())
+    return keytab
 
 
 def _file_of(name: files.FilePath | None) -> str:
