@@ -11,6 +11,7 @@ from struct import Struct
 from threading import Lock
 
 from purekrb.errors import SequenceError
+from purekrb.system import fork_safe
 
 __all__ = ["SequenceWindow", "numbers"]
 
@@ -46,7 +47,7 @@ class SequenceWindow:
         self._run: _Run | None = None  # where there is one, it knows more
         self._judges = replay or sequence
         self._sequence = sequence
-        self._lock = Lock()
+        self._lock = fork_safe(Lock())
 
     @property
     def state(self) -> tuple[int, int]:
