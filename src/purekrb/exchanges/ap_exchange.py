@@ -35,7 +35,7 @@ from purekrb.messages.ap import (
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.registry import ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
-from purekrb.replay import ReplayCache
+from purekrb.replay import ReplayCache, remember_in
 from purekrb.system import RandomBytes, unpredictable
 from purekrb.trace import Log
 
@@ -96,7 +96,7 @@ class AcceptedApReq:
 
     `service` is the principal of `key`, which decrypted the ticket, never the ticket's cleartext name. `sent` is when
     the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC 4537), () where it sent
-    none. `relevant` holds the authenticator's authorization data.
+    none. `relevant` holds the authenticator's authorization data. `account` is the client as replay caches know it.
     """
 
     client: Principal
@@ -109,14 +109,19 @@ class AcceptedApReq:
     etypes: tuple[int, ...]
     relevant: tuple[AuthorizationDataEntry, ...]
     replay_tag: bytes
+    account: str
 
 
 @record
 class OpenedTicket:
-    """A ticket's encrypted part, and the client that it names."""
+    """A ticket's encrypted part, and the client that it names.
+
+    `account` stands for all spellings of the client: some KDCs let it choose the case of its name.
+    """
 
     part: EncTicketPart
     client: Principal
+    account: str
 
     @property
     def key(self) -> EncryptionKey:
@@ -233,12 +238,13 @@ def accept_ap_req(
         etypes,
         relevant,
         tag,
+        opened.account,
     )
 
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
     """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
-    cache.remember(accepted.replay_tag, accepted.sent, now)
+    remember_in(cache, accepted.replay_tag, accepted.sent, now, accepted.account)
     log.debug("the authenticator is new to the replay cache")
 
 
@@ -420,7 +426,8 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
-        opened = OpenedTicket(part, part.cname.principal(part.crealm))
+        client = part.cname.principal(part.crealm)
+        opened = OpenedTicket(part, client, str(client).casefold())
         if len(key._opened) >= _MAX_OPENED:
             for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
                 key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself
