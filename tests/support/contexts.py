@@ -39,6 +39,15 @@ class FixedClock:
         return self.moment
 
 
+class Elapsed:
+    """A monotonic clock for replay caches: time passes when a test says so."""
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 def acceptor(keys: Iterable[Entry], **options: Any) -> Acceptor:
     """Return an acceptor with a replay cache of its own."""
     options.setdefault("replay_cache", MemoryReplayCache())

@@ -16,6 +16,7 @@ import purekrb.replay
 from purekrb import CredentialError, ReplayError
 from purekrb.constants import ErrorCode
 from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache, default_replay_cache
+from support.contexts import Elapsed
 from support.processes import Child, in_children
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
@@ -27,12 +28,17 @@ def tag(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
+@pytest.fixture
+def elapsed() -> Elapsed:
+    return Elapsed()
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplayCache]:
+def cache(request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed) -> Iterator[ReplayCache]:
     if request.param == "memory":
-        yield MemoryReplayCache()
+        yield MemoryReplayCache(monotonic=elapsed)
     else:
-        on_disk = SqliteReplayCache(tmp_path / "replay")
+        on_disk = SqliteReplayCache(tmp_path / "replay", monotonic=elapsed)
         yield on_disk
         on_disk.close()
 
@@ -55,8 +61,9 @@ def test_an_authenticator_passes_once(cache: ReplayCache) -> None:
 
 
 @pytest.mark.parametrize("later", [0, 1, BUCKET - 1, BUCKET, BUCKET + 1, KEEP - BUCKET, KEEP - 1])
-def test_an_authenticator_is_remembered_for_the_whole_time(cache: ReplayCache, later: int) -> None:
+def test_an_authenticator_is_remembered_for_the_whole_time(cache: ReplayCache, elapsed: Elapsed, later: int) -> None:
     cache.remember(tag(1), NOW, NOW)
+    elapsed.seconds += later
     moment = NOW + timedelta(seconds=later)
     cache.remember(tag(2), moment, moment)  # opens a new bucket, which drops old ones
     assert refuses(cache, 1, NOW, moment).code == ErrorCode.KRB_AP_ERR_REPEAT
@@ -70,9 +77,10 @@ def test_the_clients_clock_does_not_matter_to_what_is_found(cache: ReplayCache, 
         refuses(cache, 1, ctime, NOW + timedelta(seconds=later))
 
 
-def test_what_is_too_old_to_be_remembered_is_refused(cache: ReplayCache) -> None:
+def test_what_is_too_old_to_be_remembered_is_refused(cache: ReplayCache, elapsed: Elapsed) -> None:
     moment = NOW + timedelta(seconds=KEEP + BUCKET + 1)
     cache.remember(tag(1), NOW, NOW)
+    elapsed.seconds += KEEP + BUCKET + 1
     cache.remember(tag(2), moment, moment)
     for number in (1, 3):
         error = refuses(cache, number, NOW, moment)
@@ -80,13 +88,15 @@ def test_what_is_too_old_to_be_remembered_is_refused(cache: ReplayCache) -> None
         assert "clock_skew" in str(error)
 
 
-def test_old_entries_are_dropped_and_live_ones_kept(cache: ReplayCache) -> None:
+def test_old_entries_are_dropped_and_live_ones_kept(cache: ReplayCache, elapsed: Elapsed) -> None:
     for number in range(50):
         cache.remember(tag(number), NOW, NOW)
     middle = NOW + timedelta(seconds=KEEP // 2)
+    elapsed.seconds += KEEP // 2
     for number in range(50, 70):
         cache.remember(tag(number), middle, middle)
-    late = NOW + timedelta(seconds=KEEP + BUCKET)
+    late = NOW + timedelta(seconds=KEEP + 2 * BUCKET)
+    elapsed.seconds += KEEP // 2 + 2 * BUCKET
     cache.remember(tag(99), late, late)
     assert len(cache) == 21  # type: ignore[arg-type]
     for number in range(50, 70):
@@ -118,7 +128,8 @@ def test_one_authenticator_from_many_threads_passes_once(cache: ReplayCache) -> 
 
 
 def test_a_full_memory_cache_refuses_rather_than_forgets() -> None:
-    cache = MemoryReplayCache(max_entries=3)
+    elapsed = Elapsed()
+    cache = MemoryReplayCache(max_entries=3, monotonic=elapsed)
     for number in range(3):
         cache.remember(tag(number), NOW, NOW)
     error = refuses(cache, 4, NOW, NOW)
@@ -126,6 +137,7 @@ def test_a_full_memory_cache_refuses_rather_than_forgets() -> None:
     assert "full" in str(error)
     assert refuses(cache, 1, NOW, NOW).code == ErrorCode.KRB_AP_ERR_REPEAT
     late = NOW + timedelta(seconds=KEEP + BUCKET)
+    elapsed.seconds += KEEP + BUCKET
     cache.remember(tag(4), late, late)
     assert len(cache) == 1
 

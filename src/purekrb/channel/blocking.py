@@ -44,6 +44,7 @@ from purekrb.gss.context import SecurityContext
 from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
 from purekrb.messages.ap import HostAddress
+from purekrb.system import fork_safe
 from purekrb.trace import Log
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Channel:
     def __init__(self, sock: socket.socket, stream: SealedStream) -> None:
         self._socket = sock
         self._stream = stream
-        self._sending, self._receiving = Lock(), Lock()
+        self._sending, self._receiving = fork_safe(Lock()), fork_safe(Lock())
 
     @property
     def context(self) -> SecurityContext:
@@ -224,7 +225,7 @@ class Server:
         self._places = places
         self._half_open: set[_HalfOpen] = set()
         self._ready: deque[Channel] = deque()
-        self._lock = Lock()  # of the thread that drives the handshakes
+        self._lock = fork_safe(Lock())  # of the thread that drives the handshakes
         self._alarm, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._alarm, selectors.EVENT_READ)

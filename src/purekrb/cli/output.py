@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from purekrb.records import field_names
+from purekrb.system import cached_property
 
 if TYPE_CHECKING:
     from rich.console import Console

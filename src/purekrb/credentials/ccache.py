@@ -27,8 +27,8 @@ from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
+from purekrb.system import fork_safe, pause
 from purekrb.system import now as system_now
-from purekrb.system import pause
 
 __all__ = ["CCache", "default_name"]
 
@@ -52,7 +52,7 @@ _Place = tuple[ServiceTicket | tuple[str, ...], int, int]
 _CLOCK_SKEW = timedelta(minutes=5)
 
 _memory: dict[str, CCache] = {}
-_memory_lock = threading.Lock()
+_memory_lock = fork_safe(threading.Lock())
 
 
 def default_name() -> str:
@@ -77,7 +77,7 @@ class CCache:
 
     def __init__(self, principal: Principal | str, tickets: Iterable[ServiceTicket] = ()) -> None:
         self.principal = Principal.of(principal)
-        self._lock = threading.RLock()
+        self._lock = fork_safe(threading.RLock())
         self._tickets: dict[tuple[Principal, Principal], list[ServiceTicket]] = {}
         self._config: dict[tuple[str, ...], bytes] = {}
         self._time_offsets: dict[str, timedelta] = {}

@@ -15,6 +15,7 @@ from purekrb.errors import CredentialError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.names import Principal
 from purekrb.secrecy import forget_frames
+from purekrb.system import fork_safe
 from purekrb.trace import Log
 
 __all__ = ["Credential"]
@@ -49,7 +50,7 @@ class Credential:
         self._password = None if password is None else bytearray(password)
         self._keys = {key.etype: key for key in keys}
         self._derived: dict[tuple[int, bytes, bytes | None], EncryptionKey] = {}
-        self._lock = threading.Lock()
+        self._lock = fork_safe(threading.Lock())
         self._wiped = False
 
     @classmethod

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from purekrb.errors import CredentialError
 from purekrb.secrecy import forget_frames
-from purekrb.system import pause, random_bytes
+from purekrb.system import fork_safe, pause, random_bytes
 from purekrb.trace import Log
 
 try:
@@ -86,24 +86,13 @@ _OFD = (
     else {}
 )
 #: Where locks belong to the process: what keeps its threads apart.
-_turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if _OFD else threading.RLock()
+_turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if _OFD else fork_safe(threading.RLock())
 #: Seconds between the attempts to lock a file that others can lock: ten in all.
 _WAITS = (0.001,) * 100 + (0.05,) * 198
 #: File systems on which nobody can lock anything, MIT's programs neither.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _log = Log("purekrb.credentials")
-
-
-def _new_turn() -> None:
-    """Give a child process a lock that no thread of its parent holds."""
-    global _turn
-    if not isinstance(_turn, contextlib.nullcontext):
-        _turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_turn)
 
 
 def split_type(name: str) -> tuple[str, str]:

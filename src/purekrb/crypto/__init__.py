@@ -6,8 +6,10 @@ Every function takes an EncryptionKey and works with its etype. Usage numbers ar
 from __future__ import annotations
 
 import hmac
+from functools import cache
 
 from purekrb.constants import EncryptionType
+from purekrb.crypto.aes_cts import LARGE
 from purekrb.crypto.aes_sha1 import AesSha1
 from purekrb.crypto.aes_sha2 import AesSha2
 from purekrb.crypto.derivation import n_fold
@@ -15,7 +17,7 @@ from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.errors import IntegrityError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.secrecy import forget_frames
-from purekrb.system import RandomBytes, random_bytes
+from purekrb.system import RandomBytes, before_fork, random_bytes
 
 __all__ = [
     "EncryptionKey",
@@ -150,3 +152,20 @@ def cf2(key1: EncryptionKey, key2: EncryptionKey, pepper1: bytes, pepper2: bytes
     one = int.from_bytes(prf_plus(key1, pepper1, size), "big")
     two = int.from_bytes(prf_plus(key2, pepper2, size), "big")
     return EncryptionKey(key1.etype, (one ^ two).to_bytes(size, "big"))
+
+
+@cache
+def _use_each_once() -> None:
+    """Encrypt and decrypt with each encryption type, once in the life of a process.
+
+    The library of the ciphers completes itself at their first use, under locks of its own. A child process that was
+    forked while another thread did that would wait for it for ever.
+    """
+    for etype in (17, 18, 19, 20):
+        key = EncryptionKey(etype, bytes(profile_of(etype).key_size))
+        for size in (1, 2 * LARGE):
+            decrypt(key, 0, encrypt(key, 0, bytes(size), bytes(16)))
+        checksum(key, 0, b"")
+
+
+before_fork(_use_each_once)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from functools import lru_cache
 from math import lcm
-from threading import Lock
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
@@ -52,24 +51,25 @@ class Dk:
     """DK(key, constant) of an AES key, as a function of constants. Source: RFC 3961 5.1, RFC 3962 6.
 
     random-to-key is the identity. Thread-safe; keeps the cipher object, which costs more than the blocks it encrypts.
+    It is taken out of a list and put back, as in `aes_cts`: no thread waits for another, and a child process that is
+    forked meanwhile finds the list empty.
     """
 
-    __slots__ = ("_encryptor", "_key", "_lock")
+    __slots__ = ("_encryptors", "_key")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._encryptor: CipherContext | None = None
-        self._lock = Lock()
+        self._encryptors: list[CipherContext] = []
 
     def __call__(self, blocks: bytes) -> list[bytes]:
         """Return the derived keys, as long as the base key, of constants that are folded to 16 bytes each."""
-        with self._lock:
-            encryptor = self._encryptor
-            if encryptor is None:
-                algorithm = algorithms.AES(self._key)
-                encryptor = self._encryptor = Cipher(algorithm, _ECB).encryptor()
-            first = encryptor.update(blocks)
-            second = b"" if len(self._key) == BLOCK else encryptor.update(first)
+        try:
+            encryptor = self._encryptors.pop()
+        except IndexError:
+            encryptor = Cipher(algorithms.AES(self._key), _ECB).encryptor()
+        first = encryptor.update(blocks)
+        second = b"" if len(self._key) == BLOCK else encryptor.update(first)
+        self._encryptors.append(encryptor)
         if len(blocks) == BLOCK:
             return [first + second]
         return [first[at : at + BLOCK] + second[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)]

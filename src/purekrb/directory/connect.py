@@ -43,6 +43,7 @@ from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.spn import target_principal
+from purekrb.system import fork_safe
 from purekrb.trace import Log
 
 __all__ = [
@@ -335,7 +336,7 @@ class ConnectedSessions(Sessions):
         self._url = url
         self._targets = targets
         self._others: dict[str, LdapSession] = {}
-        self._lock = threading.RLock()
+        self._lock = fork_safe(threading.RLock())
 
     @property
     def writer(self) -> LdapSession:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.system import cached_property, fork_safe
 from purekrb.trace import Log
 
 with warnings.catch_warnings():
@@ -192,7 +193,7 @@ class LdapSession:
         self._timeout = timeout
         self._closed = False
         # An ldap3 connection keeps the result of its last request, which another thread must not replace.
-        self._lock = threading.RLock()
+        self._lock = fork_safe(threading.RLock())
 
     @cached_property
     def root_dse(self) -> Entry:

@@ -41,7 +41,7 @@ from purekrb.messages.ap import (
 )
 from purekrb.names import Principal
 from purekrb.records import record
-from purekrb.replay import ReplayCache
+from purekrb.replay import ReplayCache, remember_in
 from purekrb.system import RandomBytes, unpredictable
 from purekrb.trace import Log
 
@@ -109,7 +109,7 @@ class AcceptedApReq:
     `service` is one of `names`, all principals of `key`, which decrypted the ticket; the ticket's cleartext name has no
     say in it. `sent` is when the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC
     4537), () where it sent none. `relevant` holds the authenticator's authorization data. `anonymous` tells that the
-    KDC does not say who the client is.
+    KDC does not say who the client is. `account` is the client as replay caches know it.
     """
 
     client: Principal
@@ -124,15 +124,20 @@ class AcceptedApReq:
     replay_tag: bytes
     names: tuple[Principal, ...]
     anonymous: bool
+    account: str
 
 
 @record
 class OpenedTicket:
-    """A ticket's encrypted part, the client that it names, and whether that is anonymous."""
+    """A ticket's encrypted part, the client that it names, and whether that is anonymous.
+
+    `account` stands for all spellings of the client: some KDCs let it choose the case of its name.
+    """
 
     part: EncTicketPart
     client: Principal
     anonymous: bool
+    account: str
 
     @property
     def key(self) -> EncryptionKey:
@@ -264,12 +269,13 @@ def accept_ap_req(
         tag,
         names,
         opened.anonymous,
+        opened.account,
     )
 
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
     """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
-    cache.remember(accepted.replay_tag, accepted.sent, now)
+    remember_in(cache, accepted.replay_tag, accepted.sent, now, accepted.account)
     log.debug("the authenticator is new to the replay cache")
 
 
@@ -501,7 +507,8 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
-        opened = OpenedTicket(part, part.cname.principal(part.crealm), _is_anonymous(part))
+        client = part.cname.principal(part.crealm)
+        opened = OpenedTicket(part, client, _is_anonymous(part), str(client).casefold())
         if len(key._opened) >= _MAX_OPENED:
             for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
                 key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
-from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from purekrb import crypto
@@ -131,15 +130,20 @@ class SecurityContext:
         self._seconds = seconds_of(clock)
         self._random = random
         self._secrets: list[EncryptionKey] = []  # what ends with this context
-        self._step_lock = Lock()
+        self._turn = [True]  # of the thread that is in `step`; empty meanwhile
 
     def step(self, in_token: bytes | None = None) -> bytes | None:
         """Take the peer's token (None for an initiator's first step) and return the one to send, or None.
 
         Call until `established`. Any error is final; its `response`, if there is one, is to be sent to the peer.
-        Raises ContextError when the context is established, failed or closed already.
+        Raises ContextError when the context is established, failed or closed already, and where another thread is in
+        `step`, or was when this process was forked.
         """
-        with self._step_lock:
+        try:
+            self._turn.pop()  # atomic, and cheaper than a lock that a child process finds open
+        except IndexError:
+            raise ContextError("another thread is in step(): let one thread make a context") from None
+        try:
             if self._state not in _STEPPING:
                 raise ContextError(f"this context takes no token: it is {self._state.value}")
             try:
@@ -175,6 +179,8 @@ class SecurityContext:
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
                 log.debug("%s: no context: %s%s", type(self).__name__, code, error)
                 raise
+        finally:
+            self._turn.append(True)
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError

@@ -25,7 +25,7 @@ from purekrb.gss.iov import IovBuffer
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import tlv
-from purekrb.system import RandomBytes
+from purekrb.system import RandomBytes, fork_safe
 
 __all__ = ["Rc4Protection"]
 
@@ -61,7 +61,7 @@ class Rc4Protection:
         self._seal_key = hmac_md5(bytes(b ^ 0xF0 for b in contents), bytes(4))
         self._ours, self._theirs = (bytes(4), b"\xff" * 4) if initiator else (b"\xff" * 4, bytes(4))
         self._random = random
-        self._send_lock = Lock()
+        self._send_lock = fork_safe(Lock())
         self._send_seq = send_seq
         self._window = SequenceWindow(
             receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32, seen=seen

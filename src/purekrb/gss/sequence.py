@@ -12,6 +12,7 @@ from struct import Struct
 from threading import Lock
 
 from purekrb.errors import SequenceError
+from purekrb.system import fork_safe
 
 __all__ = ["SequenceWindow", "numbers"]
 
@@ -48,7 +49,7 @@ class SequenceWindow:
         self._state = first & (1 << bits) - 1, seen
         self._judges = replay or sequence
         self._sequence = sequence
-        self._lock = Lock()
+        self._lock = fork_safe(Lock())
 
     @property
     def state(self) -> tuple[int, int]:

@@ -46,6 +46,7 @@ from purekrb.messages.der import (
     header,
     headers_around,
 )
+from purekrb.system import fork_safe
 
 __all__ = ["Remembered", "Labelled", "Key", "Recurring"]
 
@@ -57,7 +58,7 @@ _MAX_VALUES = 256
 MAX_LAYOUTS = 64
 
 #: Taken by whoever learns a layout.
-_learning = Lock()
+_learning = fork_safe(Lock())
 
 #: Field number in its SEQUENCE, number among the fields that are there, decoder of its contents.
 _Place = tuple[int, int, Callable[[bytes], Any]]
