@@ -60,6 +60,7 @@ from purekrb.kdc import locate, tcp
 from purekrb.kdc.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, pac, spnego
 from purekrb.messages.der import Message
+from purekrb.replay.sqlite import SqliteReplayCache
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName, crack_spn, map_spn, target_principal
 from purekrb.testing import Realm
@@ -660,6 +661,33 @@ KRB5_CONF = """
 """
 
 
+def replay_file(data: bytes) -> None:
+    """Open a replay cache that holds `data`, and remember one more authenticator."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "replay"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        cache_ = SqliteReplayCache(path)
+        try:
+            cache_.remember(b"another tag", LATER, LATER)
+        finally:
+            cache_.close()
+
+
+def replay_files() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "replay"
+        cache_ = SqliteReplayCache(path)
+        for number in range(3):
+            cache_.remember(bytes([number]) * 16, LATER, LATER)
+        cache_.close()
+        return [path.read_bytes()]
+
+
+#: An authenticator that is not older than a cache that is made now.
+LATER = datetime.now(timezone.utc) + timedelta(minutes=2)
+
+
 def scp_attributes(data: bytes) -> None:
     """Attributes as lines, `name=value`."""
     attributes: dict[str, list[bytes]] = {}
@@ -943,6 +971,7 @@ TARGETS: tuple[Target, ...] = (
         CCache.decode,
         lambda: [files.good_ccache().encode(), *written("ccache.json:file")()],
     ),
+    Target("replay cache", replay_file, replay_files),
     Target("krb5.conf", krb5_conf, lambda: [KRB5_CONF.encode()]),
     Target("service connection point", scp_attributes, lambda: [SCP]),
     Target("state file", state.ServiceState.decode, lambda: [STATE.encode()]),

@@ -118,6 +118,7 @@ NAMES = {
     "open_state",
     "read_krb_cred",
     "client_identity",
+    "remember",
     "crack_spn",
     "decrypt_message",
     "verify_signature",
