@@ -17,6 +17,7 @@ __all__ = ["SequenceWindow", "numbers"]
 
 _WIDTH = 64
 _MAP = (1 << _WIDTH) - 1
+_number = int.from_bytes
 _pack_unsigned = Struct(">Q").pack
 _pack_signed = Struct(">q").pack
 
@@ -37,15 +38,15 @@ class SequenceWindow:
     threads that have the same number, one passes.
     """
 
-    __slots__ = ("_bits", "_judges", "_lock", "_sequence", "_state")
+    __slots__ = ("_judges", "_lock", "_mask", "_sequence", "_state")
 
     def __init__(
         self, first: int, *, replay: bool, sequence: bool, bits: int = 64, seen: int = 0
     ) -> None:
-        self._bits = bits
+        self._mask = mask = (1 << bits) - 1
         # The number that is expected next, and the window before it: bit n tells that the number
         # expected - 1 - n was received. One tuple, so that an interrupt leaves the old or the new.
-        self._state = first & (1 << bits) - 1, seen
+        self._state = first & mask, seen
         self._judges = replay or sequence
         self._sequence = sequence
         self._lock = Lock()
@@ -61,18 +62,25 @@ class SequenceWindow:
 
         Raises SequenceError with reason "gap", "unsequenced", "duplicate" or "old".
         """
-        if self._judges:
-            with self._lock:
-                self._judge(int.from_bytes(number, "big"))
+        if not self._judges:
+            return
+        value = _number(number, "big")
+        with self._lock:
+            expected, seen = self._state
+            if value == expected:  # as almost always
+                self._state = expected + 1 & self._mask, (seen << 1 | 1) & _MAP
+            else:
+                self._judge(value)
 
     def _judge(self, number: int) -> None:
+        """Record a number that is not the one expected."""
         expected, seen = self._state
-        mask = (1 << self._bits) - 1
+        mask = self._mask
         ahead = (number - expected) & mask
         if ahead <= mask >> 1:
             seen = (seen << ahead + 1 | 1) & _MAP if ahead < _WIDTH else 1
             self._state = number + 1 & mask, seen
-            if ahead and self._sequence:
+            if self._sequence:
                 raise SequenceError(f"{ahead} messages are missing before this one", reason="gap")
             return
         late = mask - ahead  # 0 for the number before the one expected
