@@ -27,7 +27,7 @@ from purekrb import (
     crypto,
 )
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, AuthDataType, ErrorCode, KeyUsage, TicketFlags
-from purekrb.exchanges.ap_exchange import MAX_TRIES
+from purekrb.exchanges.service_keys import MAX_TRIES
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
 from purekrb.messages.ap import (
     ApReq,
