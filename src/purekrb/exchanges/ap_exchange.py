@@ -129,9 +129,16 @@ def build_ap_req(
     client, service = ticket.client, ticket.service
     target = f"{'/'.join(service.components)}@{service.realm}" if client_target else None  # nothing is quoted
     authorization_data = _authorization_data(etypes if mutual else None, target)
-    # The fields of messages by their order, as in the ASN.1: by name, making one takes twice as long.
     authenticator = Authenticator(
-        PVNO, client.realm, client.name, cksum, cusec, ctime, subkey, seq_number, authorization_data
+        authenticator_vno=PVNO,
+        crealm=client.realm,
+        cname=client.name,
+        cksum=cksum,
+        cusec=cusec,
+        ctime=ctime,
+        subkey=subkey,
+        seq_number=seq_number,
+        authorization_data=authorization_data,
     )
     cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
     options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
@@ -199,18 +206,18 @@ def accept_ap_req(
     # The tag is that of the ciphertext alone: no name, of which one key may have several.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
-        opened.client,
-        chosen,
-        entry.key,
-        enc_ticket,
-        authenticator,
-        sent,
-        request.ap_options,
-        etypes,
-        relevant,
-        tag,
-        names,
-        opened.anonymous,
+        client=opened.client,
+        service=chosen,
+        key=entry.key,
+        ticket=enc_ticket,
+        authenticator=authenticator,
+        sent=sent,
+        ap_options=request.ap_options,
+        etypes=etypes,
+        relevant=relevant,
+        replay_tag=tag,
+        names=names,
+        anonymous=opened.anonymous,
     )
 
 

@@ -53,10 +53,9 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor"]
 
 log = Log("purekrb.gss")
-#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+#: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
-_GSSAPI, _RC4_HMAC = int(ChecksumType.GSSAPI), int(EncryptionType.RC4_HMAC)
 #: The size in bytes of checksums without delegation, which are the same from one client to the next.
 _MAX_KNOWN_CHECKSUM = len(GssChecksum(0).encode())
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
@@ -283,12 +282,12 @@ class Acceptor(SecurityContext):
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
         self._client = _Client(
-            accepted.names,
-            accepted.anonymous,
-            bound,
-            accepted.relevant,
-            accepted.ticket.authorization_data or (),
-            delegated,
+            acceptor_names=accepted.names,
+            anonymous=accepted.anonymous,
+            channel_bound=bound,
+            relevant=accepted.relevant,
+            authorization_data=accepted.ticket.authorization_data or (),
+            delegated=delegated,
         )
         return accepted, flags
 
@@ -336,7 +335,7 @@ class Acceptor(SecurityContext):
     def _subkey(self, accepted: AcceptedApReq, default: int) -> EncryptionKey | None:
         """Return a new key of the initiator's first etype that is permitted here. Source: RFC 4537 3."""
         etype = next((etype for etype in accepted.etypes if etype in self._permitted_etypes), default)
-        if etype == default == _RC4_HMAC:
+        if etype == default == EncryptionType.RC4_HMAC:
             return None  # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends
         subkey = crypto.random_key(etype, self._random)
         self._secrets.append(subkey)
@@ -346,7 +345,7 @@ class Acceptor(SecurityContext):
         cksum = accepted.authenticator.cksum
         if cksum is None:  # flags all off, no bindings: `require` decides. Source: MS-KILE 3.4.5.1
             return GssChecksum(0)
-        if cksum.cksumtype != _GSSAPI:
+        if cksum.cksumtype != ChecksumType.GSSAPI:
             raise ApError(
                 f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: it was made for "
                 "another protocol than GSS-API",

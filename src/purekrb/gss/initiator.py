@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from purekrb.gss.negotiate import Handshake
 
 log = Log("purekrb.gss")
-#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+#: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
 )
-_OK_AS_DELEGATE, _GSSAPI = int(TicketFlags.OK_AS_DELEGATE), int(ChecksumType.GSSAPI)
+_OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
 
 
 class Initiator(SecurityContext):
@@ -132,7 +132,7 @@ class Initiator(SecurityContext):
 
             delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
             log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
-            cksum = Checksum(_GSSAPI, GssChecksum(flags, bindings, delegation).encode())
+            cksum = Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings, delegation).encode())
         else:
             cksum = _without_delegation(flags, bindings)
         sent = build_ap_req(
@@ -185,7 +185,7 @@ class Initiator(SecurityContext):
 
 @lru_cache(maxsize=16)
 def _without_delegation(flags: int, bindings: bytes) -> Checksum:
-    return Checksum(_GSSAPI, GssChecksum(flags, bindings).encode())
+    return Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings).encode())
 
 
 @lru_cache(maxsize=16)

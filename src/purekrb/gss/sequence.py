@@ -45,8 +45,8 @@ class SequenceWindow:
     ) -> None:
         self._mask = mask = (1 << bits) - 1
         # The number that is expected next, and the window before it: bit n tells that the number
-        # expected - 1 - n was received. One tuple, so that an interrupt leaves the old or the new.
-        self._state = first & mask, seen
+        # expected - 1 - n is missing. One tuple, so that an interrupt leaves the old or the new.
+        self._state = first & mask, seen ^ _MAP
         self._judges = replay or sequence
         self._sequence = sequence
         self._lock = Lock()
@@ -55,7 +55,8 @@ class SequenceWindow:
     def state(self) -> tuple[int, int]:
         """The number expected next and the window before it: `first` and `seen` of a successor."""
         with self._lock:
-            return self._state
+            expected, missing = self._state
+        return expected, missing ^ _MAP
 
     def check(self, number: bytes) -> None:
         """Record `number`.
@@ -66,20 +67,21 @@ class SequenceWindow:
             return
         value = _number(number, "big")
         with self._lock:
-            expected, seen = self._state
+            expected, missing = self._state
             if value == expected:  # as almost always
-                self._state = expected + 1 & self._mask, (seen << 1 | 1) & _MAP
+                self._state = expected + 1 & self._mask, missing << 1 & _MAP
             else:
                 self._judge(value)
 
     def _judge(self, number: int) -> None:
         """Record a number that is not the one expected."""
-        expected, seen = self._state
+        expected, missing = self._state
         mask = self._mask
         ahead = (number - expected) & mask
         if ahead <= mask >> 1:
-            seen = (seen << ahead + 1 | 1) & _MAP if ahead < _WIDTH else 1
-            self._state = number + 1 & mask, seen
+            # All between the number expected and this one is missing, this one is not.
+            missing = ((missing + 1 << ahead) - 1) << 1 if ahead < _WIDTH else _MAP - 1
+            self._state = number + 1 & mask, missing & _MAP
             if self._sequence:
                 raise SequenceError(f"{ahead} messages are missing before this one", reason="gap")
             return
@@ -89,9 +91,9 @@ class SequenceWindow:
                 "a message from before the window: too old to tell whether it is new", reason="old"
             )
         bit = 1 << late
-        if seen & bit:
+        if not missing & bit:
             raise SequenceError("this message was already received", reason="duplicate")
-        self._state = expected, seen | bit
+        self._state = expected, missing ^ bit
         if self._sequence:
             raise SequenceError(
                 "a message arrived later than its successors", reason="unsequenced"
