@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
 from purekrb.channel.establish import (
@@ -22,13 +22,13 @@ from purekrb.channel.establish import (
     open_listener,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
-from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, Context, SealedStream, check_flags
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc.aio_transport import drive
 from purekrb.trace import Log
 
@@ -44,7 +44,7 @@ __all__ = ["Channel", "Server", "connect", "start_server"]
 log = Log("purekrb.channel")
 
 
-class Channel:
+class Channel(Generic[Context]):
     """An established, sealed and mutually authenticated connection. Use it as an async context manager.
 
     One task may send while another receives. `context` tells who the peer is, until the channel is closed.
@@ -58,9 +58,12 @@ class Channel:
         self._sending, self._receiving = asyncio.Lock(), asyncio.Lock()
 
     @property
-    def context(self) -> SecurityContext:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
-        return self._stream.context
+    def context(self) -> Context:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        """
+        return cast(Context, self._stream.context)
 
     async def send(self, message: bytes) -> None:
         """Send `message`, sealed, and wait while the peer is slow to take it; an empty one is not sent.
@@ -142,7 +145,7 @@ async def connect(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-) -> Channel:
+) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
     As `purekrb.connect`. When cancelled, nothing is left behind.
@@ -166,7 +169,7 @@ async def connect(
     return await open_channel(await drive(dial(address, stream, deadline)), stream)
 
 
-async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel:
+async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel[Any]:
     """Return the channel over a socket on which `stream` is established."""
     try:
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -187,7 +190,7 @@ class Server:
     def __init__(
         self,
         listener: socket.socket,
-        handler: Callable[[Channel], Awaitable[None]],
+        handler: Callable[[Channel[Acceptor]], Awaitable[None]],
         new_context: Callable[[], Acceptor],
         *,
         max_frame: int,
@@ -274,7 +277,7 @@ class Server:
                 {"message": f"the handler failed and the connection of {peer} was cut", "exception": error}
             )
 
-    async def _establish(self, sock: socket.socket) -> Channel:
+    async def _establish(self, sock: socket.socket) -> Channel[Acceptor]:
         deadline = handshake_deadline(self._half_open, self._max_handshakes, self._handshake_timeout)
         self._half_open += 1
         try:
@@ -289,7 +292,7 @@ class Server:
 
 
 async def start_server(
-    handler: Callable[[Channel], Awaitable[None]],
+    handler: Callable[[Channel[Acceptor]], Awaitable[None]],
     address: tuple[str | None, int],
     keytab: ServiceKeys,
     *,

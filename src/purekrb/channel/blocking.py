@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, cast
 
 from purekrb.channel.establish import (
     READ_SIZE,
@@ -24,13 +24,13 @@ from purekrb.channel.establish import (
     open_listener,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
-from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SealedStream, check_flags
+from purekrb.channel.stream import HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, Context, SealedStream, check_flags
 from purekrb.constants import Flag
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc.attempts import Steps
 from purekrb.kdc.transport import drive
 from purekrb.trace import Log
@@ -55,7 +55,7 @@ HANDOVER_TIMEOUT = 1.0
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-class Channel:
+class Channel(Generic[Context]):
     """An established, sealed and mutually authenticated connection. Use it as a context manager.
 
     One thread may send while another receives. `context` tells who the peer is, until the channel is closed.
@@ -68,9 +68,12 @@ class Channel:
         self._sending, self._receiving = Lock(), Lock()
 
     @property
-    def context(self) -> SecurityContext:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
-        return self._stream.context
+    def context(self) -> Context:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        """
+        return cast(Context, self._stream.context)
 
     def send(self, message: bytes, timeout: float | None = None) -> None:
         """Send `message`, sealed; an empty one is not sent.
@@ -153,7 +156,7 @@ def connect(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-) -> Channel:
+) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
     Gets the tickets it needs from the KDC first. `timeout` covers all of it: tickets, connection and handshake.
@@ -204,7 +207,7 @@ class Server:
         self._max_handshakes = max_handshakes
         self._closed = False
         self._half_open: set[_HalfOpen] = set()
-        self._ready: deque[Channel] = deque()
+        self._ready: deque[Channel[Acceptor]] = deque()
         self._lock = Lock()  # of the thread that drives the handshakes
         self._alarm, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -212,10 +215,10 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ)
         self._accepting = True
 
-    def __iter__(self) -> Iterator[Channel]:
+    def __iter__(self) -> Iterator[Channel[Acceptor]]:
         return self
 
-    def __next__(self) -> Channel:
+    def __next__(self) -> Channel[Acceptor]:
         """Return the next established channel; StopIteration after `close()`."""
         try:
             with self._lock:

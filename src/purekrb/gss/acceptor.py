@@ -20,7 +20,7 @@ from purekrb.constants import (
     error_name,
     flag_names,
 )
-from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, PacError
+from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, KerberosError, PacError
 from purekrb.exchanges.ap_exchange import (
     AcceptedApReq,
     ServiceKeys,
@@ -30,12 +30,13 @@ from purekrb.exchanges.ap_exchange import (
     verify_third_leg,
 )
 from purekrb.exchanges.authorization_data import is_bindings_aware, read_client_target
+from purekrb.exchanges.opened_tickets import read_ticket
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
 from purekrb.keys import EncryptionKey
-from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
+from purekrb.messages.ap import ApReq, AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache, default_replay_cache
@@ -116,7 +117,7 @@ class Acceptor(SecurityContext):
         super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
-        self._keys = keytab
+        self._keys = _checked_keys(keytab)
         self._replay_cache = default_replay_cache() if replay_cache is None else replay_cache
         self._require_bindings = require_channel_bindings
         self._service = Principal.parse(service) if isinstance(service, str) else service
@@ -244,7 +245,7 @@ class Acceptor(SecurityContext):
             reply, seq_number = self._answer(accepted, flags)
         except ApError as error:
             if error.response is None:
-                error.response = self._krb_error(error.code, moment)
+                error.response = self._krb_error(error.code, moment, message)
                 log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
         if not flags & _DCE_STYLE or reply is None:
@@ -385,9 +386,14 @@ class Acceptor(SecurityContext):
         log.debug("channel bindings: the initiator's are equal to ours")
         return True
 
-    def _krb_error(self, code: int, moment: datetime) -> bytes:
-        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""
-        name = self._service or next((entry.principal for entry in self._keys), Principal((), ""))
+    def _krb_error(self, code: int, moment: datetime, message: bytes) -> bytes:
+        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1.
+
+        Our name is `service`, or the one by which the client calls us.
+        """
+        name = self._service or _called(message)
+        if name is None:
+            name = next((entry.principal for entry in self._keys), Principal((), ""))
         error = KrbError(
             pvno=5,
             msg_type=30,
@@ -406,7 +412,24 @@ class Acceptor(SecurityContext):
         return self._framed(TOK_KRB_ERROR, error.encode())
 
 
+def _called(message: bytes) -> Principal | None:
+    """Return the service of an AP-REQ's ticket, as its cleartext names it; None where it cannot be read."""
+    try:
+        ticket = read_ticket(ApReq.decode(message).ticket)
+    except KerberosError:
+        return None
+    return ticket.sname.principal(ticket.realm)
+
+
 _read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
+
+
+def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
+    if isinstance(keys, str | bytes) or not hasattr(keys, "__iter__"):  # text is iterable too
+        raise TypeError(
+            f'Acceptor takes keys, not {type(keys).__name__}: to read them from a file, pass Keytab.load("FILE")'
+        )
+    return keys
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.messages.der import read_header
 from purekrb.records import record
 
 __all__ = ["ChannelBindings"]
@@ -30,22 +31,15 @@ class ChannelBindings:
         The hash is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Raises DecodeError for
         no certificate, UnsupportedError where the signature has no single hash (Ed25519 ...).
         """
-        from cryptography import x509
-        from cryptography.exceptions import UnsupportedAlgorithm
-
         try:
-            certificate = x509.load_der_x509_certificate(der_certificate)
-        except (ValueError, x509.InvalidVersion):
+            algorithm = _signature_hash(der_certificate)
+        except DecodeError:
             raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
-        try:
-            algorithm = certificate.signature_hash_algorithm
-        except UnsupportedAlgorithm:
-            algorithm = None
         if algorithm is None:
             raise UnsupportedError(
                 "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
             )
-        name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
+        name = "sha256" if algorithm in ("md5", "sha1") else algorithm
         return cls(b"tls-server-end-point:" + hashlib.new(name, der_certificate).digest())
 
     @classmethod
@@ -85,3 +79,94 @@ class ChannelBindings:
             )
         )
         return hashlib.md5(packed, usedforsecurity=False).digest()
+
+
+#: OIDs start with these contents: of RSA Laboratories, of ANSI for ECDSA, of NIST.
+_RSA, _ECDSA, _NIST = "2a864886f70d0101", "2a8648ce3d04", "6086480165030403"
+#: The one hash function of a signature algorithm, by the contents of its OID in hex.
+#: Source: RFC 3279 2.2, RFC 4055 5, RFC 5758 3, RFC 8692 2, NIST's register of algorithms.
+_SIGNATURES = {
+    _RSA + "04": "md5",
+    _RSA + "05": "sha1",
+    _RSA + "0b": "sha256",
+    _RSA + "0c": "sha384",
+    _RSA + "0d": "sha512",
+    _RSA + "0e": "sha224",
+    _NIST + "0d": "sha3_224",
+    _NIST + "0e": "sha3_256",
+    _NIST + "0f": "sha3_384",
+    _NIST + "10": "sha3_512",
+    # ECDSA
+    _ECDSA + "01": "sha1",
+    _ECDSA + "0301": "sha224",
+    _ECDSA + "0302": "sha256",
+    _ECDSA + "0303": "sha384",
+    _ECDSA + "0304": "sha512",
+    _NIST + "09": "sha3_224",
+    _NIST + "0a": "sha3_256",
+    _NIST + "0b": "sha3_384",
+    _NIST + "0c": "sha3_512",
+    # DSA
+    "2a8648ce380403": "sha1",
+    _NIST + "01": "sha224",
+    _NIST + "02": "sha256",
+    _NIST + "03": "sha384",
+    _NIST + "04": "sha512",
+}
+#: RSASSA-PSS, whose parameters name the hash function. Source: RFC 4055 3.1.
+_PSS = "2a864886f70d01010a"
+_HASHES = {
+    "2b0e03021a": "sha1",
+    "608648016503040201": "sha256",
+    "608648016503040202": "sha384",
+    "608648016503040203": "sha512",
+    "608648016503040204": "sha224",
+}
+_INTEGER, _OID, _SEQUENCE, _EXPLICIT_0 = 0x02, 0x06, 0x30, 0xA0
+
+
+def _signature_hash(certificate: bytes) -> str | None:
+    """Return the name of the one hash function of a certificate's signature, None where there is none.
+
+    Nothing else of the certificate counts, and so nothing else is read: a serial number that is
+    negative or zero, which RFC 5280 forbids, is no obstacle. Raises DecodeError. RFC 5280 4.1.
+    """
+    start, end = _inside(certificate, 0, len(certificate), _SEQUENCE)
+    if end != len(certificate):
+        raise DecodeError("something comes after the certificate")
+    tbs_start, tbs_end = _inside(certificate, start, end, _SEQUENCE)
+    _check_version(certificate, tbs_start, tbs_end)
+    return _hash_of(certificate, *_inside(certificate, tbs_end, end, _SEQUENCE))
+
+
+def _check_version(certificate: bytes, start: int, end: int) -> None:
+    """Raise DecodeError unless TBSCertificate is of version 1 (which is not written), 2 or 3."""
+    tag, inner, inner_end = read_header(certificate, start, end)
+    if tag == _EXPLICIT_0:
+        number, number_end = _inside(certificate, inner, inner_end, _INTEGER)
+        if certificate[number:number_end] not in (b"\0", b"\1", b"\2"):
+            raise DecodeError("the certificate is of an unknown version")
+    elif tag != _INTEGER:
+        raise DecodeError("the certificate has no serial number")
+
+
+def _hash_of(data: bytes, start: int, end: int) -> str | None:
+    """Return the hash function that the contents of an AlgorithmIdentifier name."""
+    oid_start, oid_end = _inside(data, start, end, _OID)
+    oid = data[oid_start:oid_end].hex()
+    if oid != _PSS:
+        return _SIGNATURES.get(oid)
+    start, end = _inside(data, oid_end, end, _SEQUENCE)
+    if start == end or data[start] != _EXPLICIT_0:
+        return "sha1"  # the default
+    start, end = _inside(data, *_inside(data, start, end, _EXPLICIT_0), _SEQUENCE)
+    oid_start, oid_end = _inside(data, start, end, _OID)
+    return _HASHES.get(data[oid_start:oid_end].hex())
+
+
+def _inside(data: bytes, at: int, stop: int, expected: int) -> tuple[int, int]:
+    """Return where the contents of the element at `at` start and end."""
+    tag, start, end = read_header(data, at, stop)
+    if tag != expected:
+        raise DecodeError("the certificate has another element than expected")
+    return start, end

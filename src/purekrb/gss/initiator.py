@@ -32,6 +32,8 @@ log = Log("purekrb.gss")
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
 )
+#: How a NegTokenResp starts, which has no GSS-API frame. Source: RFC 4178 4.2.
+_NEG_TOKEN_RESP = b"\xa1"
 _OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
 
 
@@ -63,6 +65,11 @@ class Initiator(SecurityContext):
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
+        if not isinstance(service_ticket, ServiceTicket):
+            raise TypeError(
+                f"Initiator takes a ServiceTicket, not {type(service_ticket).__name__}: "
+                "initiate(target, credential) gets the ticket for a name"
+            )
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._send_target = send_client_target
@@ -151,6 +158,10 @@ class Initiator(SecurityContext):
     def _read_reply(self, token: bytes, sent: SentApReq) -> EncApRepPart:
         """Return the AP-REP in the service's token once it proves the service."""
         dce_style = bool(self._flags & _DCE_STYLE)
+        if token[:1] == _NEG_TOKEN_RESP and not self._negotiate:
+            from purekrb.gss.negotiate import answered_by_negotiation  # only who needs its words pays for it
+
+            raise answered_by_negotiation(token)
         tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)

@@ -17,3 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return Realm
     raise AttributeError(f"module 'purekrb.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
