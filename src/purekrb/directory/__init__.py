@@ -1,6 +1,7 @@
 """The directory of a domain: where services register their names and publish where they can be found.
 
-All but the pure data is loaded on first use, for it brings ldap3 with it.
+`Directory` is what users see: it signs in over LDAP with Kerberos and keeps SPNs, service connection points and the
+state of installed services. All but the pure data is loaded on first use, since it brings ldap3 with it.
 """
 
 from __future__ import annotations
