@@ -425,7 +425,7 @@ _read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
 
 
 def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
-    if isinstance(keys, str | bytes) or not hasattr(keys, "__iter__"):  # text is iterable too
+    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):  # text is iterable too
         raise TypeError(
             f'Acceptor takes keys, not {type(keys).__name__}: to read them from a file, pass Keytab.load("FILE")'
         )
