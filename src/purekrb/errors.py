@@ -6,7 +6,10 @@ what was expected and what to do next. No message, attribute or repr holds a pas
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from purekrb.messages.ap import KrbError
 
 __all__ = [
     "KerberosError",
@@ -110,7 +113,7 @@ class KdcError(KerberosError):
     Source: RFC 4120 5.9.1, 7.5.9.
     """
 
-    def __init__(self, message: str, *, code: int, krb_error: object = None) -> None:
+    def __init__(self, message: str, *, code: int, krb_error: KrbError | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.krb_error = krb_error

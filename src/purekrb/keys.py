@@ -69,7 +69,7 @@ class EncryptionKey:
         self._contents = bytearray(contents)
         self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
         self._derived: dict[int, Any] = {}
-        self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.ap_exchange
+        self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
 
     @property
     def contents(self) -> bytes:

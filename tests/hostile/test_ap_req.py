@@ -35,7 +35,7 @@ from purekrb.constants import (
     KeyUsage,
     TicketFlags,
 )
-from purekrb.exchanges.ap_exchange import MAX_TRIES
+from purekrb.exchanges.service_keys import MAX_TRIES
 from purekrb.gss.framing import TOK_AP_REQ, frame, unframe
 from purekrb.messages.ap import (
     ApReq,
@@ -960,9 +960,7 @@ def test_k098_the_krb_error_holds_the_code_the_time_and_our_name_and_nothing_els
     error = refusal(keys, token, clock=clock, **options)
     answer = error_of(error.response)
     assert (answer.error_code, answer.stime, answer.susec) == (code, NOW, 123456)
-    named = options.get("service")
-    ours = Principal.parse(named) if named else keys[0].principal if keys else Principal((), "")
-    assert answer.sname.principal(answer.realm) == ours
+    assert answer.sname.principal(answer.realm) == Principal.parse(options.get("service", str(SERVICE)))
     assert (answer.ctime, answer.cusec, answer.crealm, answer.cname, answer.e_text) == (None,) * 5
     assert answer.e_data is None or code == ErrorCode.KRB_AP_ERR_SKEW
     for held in keys:
@@ -972,6 +970,24 @@ def test_k098_the_krb_error_holds_the_code_the_time_and_our_name_and_nothing_els
     with pytest.raises(ApError) as caught:
         waiting.step(error.response)
     assert caught.value.code == code
+
+
+def test_the_krb_error_names_the_service_of_the_ticket_not_the_first_of_the_keytab() -> None:
+    other = Principal.parse("HTTP/first.example.test@EXAMPLE.TEST")
+    ticket, keys = issue(now=NOW)
+    keytab = [Entry(other, 1, crypto.random_key(18)), *keys]
+    late = ap_req(ticket, authenticator(ticket, now=NOW - timedelta(hours=1)))
+    assert named_in(refusal(keytab, late, clock=CLOCK)) == SERVICE
+    another = with_ticket(late, sname=other.name)
+    assert named_in(refusal(keytab, another, clock=CLOCK)) == other  # as the client calls us
+    # Where there is no ticket to read, the keytab says who we are.
+    no_ap_req = frame(TOK_AP_REQ, b"\x6f" + unframe(late)[1][1:])
+    assert named_in(refusal(keytab, no_ap_req, clock=CLOCK)) == other
+
+
+def named_in(error: ApError) -> Principal:
+    answer = error_of(error.response)
+    return answer.sname.principal(answer.realm)
 
 
 # --- every flipped bit

@@ -340,7 +340,8 @@ def test_k143_a_token_that_claims_the_wrong_direction(receiver: Context, kind: s
 @pytest.mark.parametrize("kind", ["sealed", "signed", "mic"])
 def test_k144_a_token_without_the_agreed_subkey(etype: int, kind: str) -> None:
     ours, theirs = pair(etype, flags=NO_ORDER)
-    subkey = ours._subkey  # type: ignore[attr-defined]
+    assert ours._agreed is not None
+    subkey = ours._agreed.initiator_key
     for key in (subkey, ours.session_key):
         peer = Forger(key, "initiator", acceptor_subkey=False)
         with pytest.raises(ProtocolError, match="agreed on"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from purekrb import (
@@ -23,6 +23,7 @@ from purekrb import (
 )
 from purekrb.constants import AuthDataType, ErrorCode
 from purekrb.messages.ap import AuthorizationDataEntry
+from purekrb.messages.der import read_header, tlv
 from support.contexts import acceptor, ap_req, authenticator, error_of, gss_checksum, if_relevant
 from support.tickets import issue
 from support.vectors import load
@@ -159,6 +160,39 @@ def test_k116_pss_counts_by_its_hash_and_ed25519_has_none() -> None:
     assert ChannelBindings.tls_server_end_point(der).application_data[21:] == hashlib.sha3_256(der).digest()
     with pytest.raises(UnsupportedError, match="no single hash"):
         ChannelBindings.tls_server_end_point(certificate(ed25519.Ed25519PrivateKey.generate(), None))
+
+
+@pytest.mark.parametrize("serial", ["0201ff", "020100", "02020080"], ids=["negative", "zero", "padded"])
+def test_a_serial_number_that_no_certificate_should_have_is_no_obstacle(serial: str) -> None:
+    """Samba's own certificates have negative ones."""
+    der = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA384())
+    assert ChannelBindings.tls_server_end_point(der).application_data[21:] == hashlib.sha384(der).digest()
+    _, tbs_at, end = read_header(der, 0, len(der))
+    _, start, tbs_end = read_header(der, tbs_at, end)
+    version, one = bytes.fromhex("a003020102"), bytes.fromhex("020101")
+    assert der.startswith(version + one, start)
+    tbs = version + bytes.fromhex(serial) + der[start + len(version + one) : tbs_end]
+    odd = tlv(0x30, tlv(0x30, tbs) + der[tbs_end:])
+    assert ChannelBindings.tls_server_end_point(odd).application_data[21:] == hashlib.sha384(odd).digest()
+    for broken in (odd[:-1], odd + b"\0", odd[: start + 3]):
+        with pytest.raises(DecodeError, match="DER"):
+            ChannelBindings.tls_server_end_point(broken)
+
+
+def test_every_certificate_that_cryptography_reads_has_the_same_hash() -> None:
+    rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())
+    dsa_key = dsa.generate_private_key(2048)
+    sha3 = (hashes.SHA3_224(), hashes.SHA3_256(), hashes.SHA3_384(), hashes.SHA3_512())
+    sha2: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA224(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+    pss = padding.PSS(padding.MGF1(hashes.SHA224()), padding.PSS.DIGEST_LENGTH)
+    made = [certificate(key, algorithm) for key in (rsa_key, ec_key) for algorithm in (*sha2, *sha3)]
+    made += [certificate(dsa_key, algorithm) for algorithm in sha2[:2]]
+    made.append(certificate(rsa_key, hashes.SHA224(), rsa_padding=pss))
+    for der in made:
+        algorithm = x509.load_der_x509_certificate(der).signature_hash_algorithm
+        assert algorithm is not None
+        expected = hashlib.new(algorithm.name.replace("-", "_"), der).digest()
+        assert ChannelBindings.tls_server_end_point(der).application_data[21:] == expected
 
 
 @pytest.mark.parametrize("data", [b"", b"\x30\x00", b"-----BEGIN CERTIFICATE-----\n", bytes(1000)], ids=repr)

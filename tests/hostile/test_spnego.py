@@ -798,3 +798,48 @@ def test_nothing_secret_is_logged_by_a_negotiation(caplog: pytest.LogCaptureFixt
     assert "NegTokenInit: the initiator offers NTLM, Kerberos V5" in text
     assert "mechListMIC: verified" in text
     assert case.ours.session_key.contents.hex() not in text
+
+
+# --- an initiator that speaks Kerberos alone, and a service that answers by SPNEGO
+
+
+def answered(response: bytes | None, state: int = 2) -> KerberosError:
+    context = Initiator(issue()[0], mechanism="kerberos")
+    context.step()
+    with pytest.raises(KerberosError) as caught:
+        context.step(NegTokenResp(state, None, response).encode())
+    assert not context.established
+    return caught.value
+
+
+def test_a_kerberos_initiator_says_that_the_service_rejected_it_by_spnego() -> None:
+    error = answered(None)
+    assert isinstance(error, ApError)
+    assert 'mechanism="negotiate"' in str(error)
+    assert "rejected" in str(error)
+    inside = answered(b"\xff\xff nothing that Kerberos knows")
+    assert isinstance(inside, ApError)
+    assert str(inside) == str(error)
+
+
+def test_a_krb_error_in_the_rejection_says_what_is_wrong() -> None:
+    ticket, _ = issue()
+    other = acceptor(issue()[1], mechanism="kerberos")
+    with pytest.raises(ApError) as refused:
+        other.step(Initiator(ticket).step())
+    assert refused.value.response is not None
+    error = answered(refused.value.response)
+    assert isinstance(error, ApError)
+    assert error.code == refused.value.code == 31
+    assert "could not decrypt our ticket" in str(error)
+
+
+def test_any_other_answer_by_spnego_to_a_kerberos_initiator_proves_nothing() -> None:
+    for state in (0, 1, 3):
+        error = answered(b"", state)
+        assert isinstance(error, MutualAuthenticationError)
+        assert 'mechanism="negotiate"' in str(error)
+    context = Initiator(issue()[0])
+    context.step()
+    with pytest.raises(DecodeError):
+        context.step(b"\xa1\x02\x30\x01")

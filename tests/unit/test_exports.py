@@ -222,3 +222,18 @@ def test_every_public_function_and_method_is_typed() -> None:
                 missing = set(inspect.signature(function).parameters) | {"return"}
                 missing -= {"self", "cls", *function.__annotations__}
                 assert not missing, f"{name}: {function.__qualname__} has no types for {sorted(missing)}"
+
+
+ROOMS = sorted(path.parent.name for path in Path(purekrb.__file__).parent.glob("*/__init__.py"))
+PACKAGES = ["purekrb", *(f"purekrb.{room}" for room in ROOMS)]
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "purekrb.aio"])
+def test_dir_tells_every_public_name_of_a_package_before_it_is_loaded(package: str) -> None:
+    """As an interactive shell asks, in a process where nothing else was imported."""
+    code = (
+        f"import {package} as p; names = dir(p); public = getattr(p, '__all__', [])\n"
+        "assert sorted(names) == names and set(public) <= set(names), set(public) - set(names)\n"
+        "for name in public: getattr(p, name)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,7 +8,7 @@ import pytest
 
 from purekrb import ApError, CredentialError, Initiator, IntegrityError, Principal, crypto
 from purekrb.constants import ErrorCode, TicketFlags
-from purekrb.exchanges import ap_exchange
+from purekrb.exchanges.opened_tickets import MAX_OPENED, open_ticket
 from purekrb.messages.ap import EncryptedData, Ticket
 from purekrb.system import now
 from support.contexts import FixedClock, acceptor, ap_req
@@ -82,18 +82,18 @@ def test_an_altered_ciphertext_is_not_found_among_the_opened() -> None:
     with pytest.raises(ApError):
         acceptor(keys).step(ap_req(replace(ticket, ticket=altered.encode())))
     with pytest.raises(IntegrityError):
-        ap_exchange._open_ticket(keys[0].key, cipher)
+        open_ticket(keys[0].key, cipher)
     assert len(opened(keys)) == 1
 
 
 def test_a_service_key_keeps_a_bounded_number_of_tickets_and_the_oldest_leaves() -> None:
     key = crypto.random_key(17)
-    for number in range(ap_exchange._MAX_OPENED + 3):
+    for number in range(MAX_OPENED + 3):
         ticket, keys = issue(17, key=key)
         assert acceptor(keys).step(Initiator(ticket).step())
         if number == 0:
             oldest = next(iter(opened(keys)))
-    assert len(opened(keys)) == ap_exchange._MAX_OPENED
+    assert len(opened(keys)) == MAX_OPENED
     assert oldest not in opened(keys)
 
 

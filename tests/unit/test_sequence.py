@@ -24,7 +24,7 @@ VECTORS = load("sequence_windows.json")
 
 def verdict(window: SequenceWindow, number: int) -> str:
     try:
-        window.check(number.to_bytes(window._bits // 8, "big"))
+        window.check(number.to_bytes(window._mask.bit_length() // 8, "big"))
     except SequenceError as error:
         return error.reason
     return "ok"

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent import futures
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
 from purekrb.channel.establish import (
@@ -33,6 +33,7 @@ from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
     MAX_PER_SOURCE,
+    Context,
     SealedStream,
     check_flags,
 )
@@ -41,7 +42,7 @@ from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.io.asyncio import drive
 from purekrb.io.steps import Steps, Wait
 from purekrb.messages.ap import HostAddress
@@ -63,7 +64,7 @@ log = Log("purekrb.channel")
 T = TypeVar("T")
 
 
-class Channel:
+class Channel(Generic[Context]):
     """An established, sealed and mutually authenticated connection. Use it as an async context manager.
 
     One task may send while another receives. `context` tells who the peer is, until the channel is closed.
@@ -79,9 +80,12 @@ class Channel:
         self._sending, self._receiving = asyncio.Lock(), asyncio.Lock()
 
     @property
-    def context(self) -> SecurityContext:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
-        return self._stream.context
+    def context(self) -> Context:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        """
+        return cast(Context, self._stream.context)
 
     async def send(self, message: bytes) -> None:
         """Send `message`, sealed, and wait while the peer is slow to take it; an empty one is not sent.
@@ -166,7 +170,7 @@ async def connect(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-) -> Channel:
+) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
     As `purekrb.connect`. When cancelled, nothing is left behind.
@@ -190,7 +194,7 @@ async def connect(
     return await open_channel(await drive(dial(address, stream, deadline)), stream)
 
 
-async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel:
+async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel[Any]:
     """Return the channel over a socket on which `stream` is established."""
     try:
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -211,7 +215,7 @@ class Server:
     def __init__(
         self,
         listener: socket.socket,
-        handler: Callable[[Channel], Awaitable[None]],
+        handler: Callable[[Channel[Acceptor]], Awaitable[None]],
         new_context: Callable[[HostAddress], Acceptor],
         places: Places[asyncio.Task[None]],
         *,
@@ -360,7 +364,7 @@ class Server:
 
     async def _establish(
         self, sock: socket.socket, address: HostAddress, task: asyncio.Task[None]
-    ) -> Channel:
+    ) -> Channel[Acceptor]:
         deadline = time.monotonic() + self._handshake_timeout
         try:
             stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
@@ -421,7 +425,7 @@ def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
 
 
 async def start_server(
-    handler: Callable[[Channel], Awaitable[None]],
+    handler: Callable[[Channel[Acceptor]], Awaitable[None]],
     address: tuple[str | None, int],
     keytab: ServiceKeys,
     *,

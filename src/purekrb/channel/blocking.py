@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, cast
 
 from purekrb.channel.establish import (
     READ_SIZE,
@@ -32,6 +32,7 @@ from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
     MAX_PER_SOURCE,
+    Context,
     SealedStream,
     check_flags,
 )
@@ -40,7 +41,7 @@ from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.initiator import Initiator
 from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
 from purekrb.messages.ap import HostAddress
@@ -69,7 +70,7 @@ _Selector: type[selectors.BaseSelector] = getattr(
 )
 
 
-class Channel:
+class Channel(Generic[Context]):
     """An established, sealed and mutually authenticated connection. Use it as a context manager.
 
     One thread may send while another receives. `context` tells who the peer is, until the channel is closed.
@@ -82,9 +83,12 @@ class Channel:
         self._sending, self._receiving = fork_safe(Lock()), fork_safe(Lock())
 
     @property
-    def context(self) -> SecurityContext:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ..."""
-        return self._stream.context
+    def context(self) -> Context:
+        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        """
+        return cast(Context, self._stream.context)
 
     def send(self, message: bytes, timeout: float | None = None) -> None:
         """Send `message`, sealed; an empty one is not sent.
@@ -173,7 +177,7 @@ def connect(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
-) -> Channel:
+) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
 
     Gets the tickets it needs from the KDC first. `timeout` covers all of it: tickets, connection and handshake.
@@ -224,7 +228,7 @@ class Server:
         self._closed = False
         self._places = places
         self._half_open: set[_HalfOpen] = set()
-        self._ready: deque[Channel] = deque()
+        self._ready: deque[Channel[Acceptor]] = deque()
         self._lock = fork_safe(Lock())  # of the thread that drives the handshakes
         self._alarm, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -232,10 +236,10 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ)
         self._accepting = True
 
-    def __iter__(self) -> Iterator[Channel]:
+    def __iter__(self) -> Iterator[Channel[Acceptor]]:
         return self
 
-    def __next__(self) -> Channel:
+    def __next__(self) -> Channel[Acceptor]:
         """Return the next established channel; StopIteration after `close()`."""
         try:
             with self._lock:

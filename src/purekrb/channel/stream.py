@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from purekrb.channel.framing import check_max_frame, encode_frame, frame_reader
 from purekrb.constants import Flag, flag_names
@@ -28,6 +29,17 @@ __all__ = [
 ]
 
 log = Log("purekrb.channel")
+
+#: The context of a channel: an Initiator at the client, an Acceptor at the server; `Channel` alone
+#: means either.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Context = TypeVar("Context", bound=SecurityContext, default=SecurityContext, covariant=True)
+else:
+    from typing import TypeVar
+
+    Context = TypeVar("Context", covariant=True)
 
 #: What an established context must have, on both sides.
 CHANNEL_FLAGS = Flag.MUTUAL | Flag.CONF | Flag.INTEG | Flag.SEQUENCE

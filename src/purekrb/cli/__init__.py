@@ -1,4 +1,8 @@
-"""The `purekrb` command. Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`."""
+"""The `purekrb` command: tickets, keytabs, SPNs, service connection points and sealed channels from a shell.
+
+Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`; only the one that is called is
+imported. This module chooses it, and turns errors into one line and an exit code.
+"""
 
 from __future__ import annotations
 

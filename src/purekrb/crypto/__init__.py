@@ -1,6 +1,7 @@
 """Kerberos cryptography: the RFC 3961 framework for etypes 17 to 20, and 23 for those who opt in.
 
-Every function takes an EncryptionKey and works with its etype. Usage numbers are `KeyUsage` of RFC 4120 7.5.1.
+Every function takes an EncryptionKey and works with its etype. AES and HMAC are those of OpenSSL, by way of the package
+cryptography. Usage numbers are `KeyUsage` of RFC 4120 7.5.1.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from purekrb.errors import IntegrityError
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
-_BEHIND_CONFOUNDER, _DATA, _LAST = slice(BLOCK, None), slice(BLOCK, -BLOCK), slice(-BLOCK, None)
+#: Of what the plaintext of a token consists, after its confounder. RFC 4121 4.2.4.
+_DATA, _HEADER_COPY = slice(BLOCK, -BLOCK), slice(-BLOCK, None)
 _LARGE_BODY = LARGE + BLOCK  # with the confounder
 
 
@@ -48,7 +49,7 @@ class AesUsageCipher:
         "_encrypt_then_mac",
         "_integrity",
         "_keys",
-        "_mac",
+        "_sent_part",
         "_usage",
     )
 
@@ -56,7 +57,7 @@ class AesUsageCipher:
         self._keys = keys
         self._derive = derive
         self._usage = usage
-        self._mac = slice(keys.checksum_size)
+        self._sent_part = slice(keys.checksum_size)  # of an HMAC
         self._encrypt_then_mac = keys.encrypt_then_mac
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
@@ -85,7 +86,7 @@ class AesUsageCipher:
         else:
             state.update(data)
             state.update(suffix)
-        return state.finalize()[self._mac]
+        return state.finalize()[self._sent_part]
 
     def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
         """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
@@ -101,14 +102,14 @@ class AesUsageCipher:
             message = b"".join((confounder, data, suffix))
             start, swapped, last = cts.encrypt(message)
             state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
-            return b"".join((header, last, state.finalize()[self._mac], start, swapped))
+            return b"".join((header, last, state.finalize()[self._sent_part], start, swapped))
         head = len(header) + BLOCK + self._keys.checksum_size
         # BytesIO gives a buffer to write into and then the very same memory as bytes.
         buffer = BytesIO(bytes(head + BLOCK + len(data)))
         with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
             last = cts.encrypt_into(token[head:], confounder, view, suffix, plain, cipher)
-            token[:head] = b"".join((header, last, state.finalize()[self._mac]))
+            token[:head] = b"".join((header, last, state.finalize()[self._sent_part]))
         return buffer.getvalue()
 
     def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes = b"") -> bytes:
@@ -128,18 +129,18 @@ class AesUsageCipher:
         state = integrity.copy()
         if self._encrypt_then_mac:
             state.update(b"".join((body, last)))
-            if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
                 raise IntegrityError
             message = cts.decrypt(body, last)
         else:
             message = cts.decrypt(body, last)
             state.update(message)
-            if not hmac.compare_digest(state.finalize()[self._mac], mac):
+            if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
                 del message  # it may be all but genuine: a traceback that shows locals must not have it
                 raise IntegrityError
         if not suffix:
-            return message[_BEHIND_CONFOUNDER]
-        if message[_LAST] != suffix:
+            return message[BLOCK:]
+        if message[_HEADER_COPY] != suffix:
             raise IntegrityError
         return message[_DATA]
 
@@ -157,13 +158,13 @@ class AesUsageCipher:
             if self._encrypt_then_mac:
                 state.update(view)
                 state.update(last)
-                if not hmac.compare_digest(state.finalize()[self._mac], mac):
+                if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
                     raise IntegrityError
                 found = cts.decrypt_into(out, view, last, None)
                 genuine = True
             else:
                 found = cts.decrypt_into(out, view, last, state.update)
-                genuine = hmac.compare_digest(state.finalize()[self._mac], mac)
+                genuine = hmac.compare_digest(state.finalize()[self._sent_part], mac)
         if not genuine or found != suffix:
             out[:] = bytes(len(out))
             raise IntegrityError
@@ -187,7 +188,7 @@ class AesUsageCipher:
             _update_mixed(state, covered, signed)
         else:
             state.update(covered)
-        return start + swapped, last, state.finalize()[self._mac]
+        return start + swapped, last, state.finalize()[self._sent_part]
 
     def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
         """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
@@ -204,7 +205,7 @@ class AesUsageCipher:
         else:
             message = cts.decrypt(start, last)
             _update_mixed(state, message, signed)
-        if not hmac.compare_digest(state.finalize()[self._mac], mac):
+        if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
             del message  # as in `open`
             raise IntegrityError
         return (message or cts.decrypt(start, last))[BLOCK:]

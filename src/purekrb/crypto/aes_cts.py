@@ -32,10 +32,8 @@ LARGE = 32 * 1024
 _ZEROS = tuple(bytes(n) for n in range(BLOCK))
 _ZERO_BLOCK = bytes(BLOCK)
 _CBC = modes.CBC(_ZERO_BLOCK)
-#: Slices that exist already take half the time.
-_ALL_BUT_LAST, _LAST, _BUT_FIRST = slice(-BLOCK), slice(-BLOCK, None), slice(BLOCK, None)
-_BEFORE_LAST, _START = slice(-2 * BLOCK, -BLOCK), slice(-2 * BLOCK)
-_START_BEHIND_ZEROING = slice(2 * BLOCK, -2 * BLOCK)
+#: Where the last block of a ciphertext starts, and the one before it: CTS exchanges these two.
+_LAST, _BEFORE_LAST = -BLOCK, -2 * BLOCK
 #: What update_into demands of room beyond its output.
 _SLACK = BLOCK - 1
 
@@ -62,21 +60,21 @@ class AesCts:
         try:
             encryptor, before = self._encryptors.pop()
             before += self._zeroing or self._find_zeroing()
-            start = _START_BEHIND_ZEROING
         except IndexError:
-            encryptor, before, start = self._cipher.encryptor(), b"", _START
-        pad = -len(message) & 15
+            encryptor, before = self._cipher.encryptor(), b""
+        pad = -len(message) % BLOCK
         if pad:
             message += _ZEROS[pad]
         out = encryptor.update(before + message)
-        last = out[_LAST]
+        last = out[_LAST:]
         self._encryptors.append((encryptor, last))
+        if len(message) == BLOCK:
+            return b"", b"", last
+        start, before_last = out[len(before) : _BEFORE_LAST], out[_BEFORE_LAST:_LAST]
         if not pad:
-            if len(message) == BLOCK:
-                return b"", b"", last
-            return out[start], last, out[_BEFORE_LAST]
+            return start, last, before_last
         cut = BLOCK - pad  # the end of the block before the last is stolen
-        return out[start], last[:cut], last[cut:] + out[_BEFORE_LAST][:cut]
+        return start, last[:cut], last[cut:] + before_last[:cut]
 
     def encrypt_into(
         self,
@@ -117,11 +115,11 @@ class AesCts:
             plain(rest)
         pad = -len(rest) % BLOCK
         final = encryptor.update(rest + _ZEROS[pad])
-        last = final[_LAST]
+        last = final[_LAST:]
         self._encryptors.append((encryptor, last))
         cut = BLOCK - pad
-        body = b"".join((final[: -2 * BLOCK], last[:cut]))
-        last = last[cut:] + final[_BEFORE_LAST][:cut]
+        body = b"".join((final[:_BEFORE_LAST], last[:cut]))
+        last = last[cut:] + final[_BEFORE_LAST:_LAST][:cut]
         out[BLOCK + end :] = body
         if cipher is not None:
             cipher(body)
@@ -134,12 +132,12 @@ class AesCts:
             decryptor = self._decryptors.pop()
         except IndexError:
             decryptor = self._cipher.decryptor()
-        tail = len(start) & 15
+        tail = len(start) % BLOCK
         if not tail:
             # The last two blocks stand in each other's place. (Where there is but one, `start` is empty.)
-            out = decryptor.update(b"".join((_ZERO_BLOCK, start[_ALL_BUT_LAST], last, start[_LAST])))
+            out = decryptor.update(b"".join((_ZERO_BLOCK, start[:_LAST], last, start[_LAST:])))
             self._decryptors.append(decryptor)
-            return out[_BUT_FIRST]
+            return out[BLOCK:]
         # Of the block before the last, the end was stolen: it is the end of what the last decrypts to.
         swapped = b"".join((start[-tail:], last))
         final, cut = swapped[:BLOCK], swapped[BLOCK:]

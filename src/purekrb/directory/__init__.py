@@ -1,6 +1,7 @@
 """The directory of a domain: where services register their names and publish where they can be found.
 
-All but the pure data is loaded on first use, for it brings ldap3 with it.
+`Directory` is what users see: it signs in over LDAP with Kerberos and keeps SPNs, service connection points and the
+state of installed services. All but the pure data is loaded on first use, since it brings ldap3 with it.
 """
 
 from __future__ import annotations
@@ -47,3 +48,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"purekrb.directory.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

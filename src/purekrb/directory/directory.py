@@ -27,6 +27,7 @@ from purekrb.directory.transaction import transaction
 from purekrb.directory.verify import VerifiedService, verify
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc.client import Target
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
@@ -241,7 +242,7 @@ class Directory:
         address: tuple[str, int] | None = None,
         mechanism: str = "kerberos",
         timeout: float = 10.0,
-    ) -> Channel:
+    ) -> Channel[Initiator]:
         """Return a channel to the service with all `keywords`: found here, and authenticated mutually.
 
         The endpoints (`find_endpoints`) are tried in turn: the next one where nobody answers, or where the KDC knows

@@ -14,6 +14,7 @@ from purekrb.channel.blocking import Channel, connect
 from purekrb.credentials.credential import Credential
 from purekrb.directory.scp import DNS_NAME, ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
+from purekrb.gss.initiator import Initiator
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
 from purekrb.trace import Log
@@ -115,7 +116,7 @@ def reach(
     address: tuple[str, int] | None = None,
     mechanism: str = "kerberos",
     timeout: float = 10.0,
-) -> Channel:
+) -> Channel[Initiator]:
     """Return a channel to the first endpoint that answers and proves itself; see `Directory.reach_service`."""
     failure: KerberosError | None = None
     for endpoint in found:

@@ -8,11 +8,8 @@ No clock and no randomness: both come in as arguments.
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Protocol
 
 from purekrb import crypto
 from purekrb.constants import AddressType, ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
@@ -23,6 +20,16 @@ from purekrb.exchanges.authorization_data import (
     read_client_target,
     read_relevant,
     wrap_if_relevant,
+)
+from purekrb.exchanges.key_diagnosis import why_no_key
+from purekrb.exchanges.opened_tickets import OpenedTicket, open_ticket, read_ticket
+from purekrb.exchanges.service_keys import (
+    ServiceKey,
+    ServiceKeys,
+    answered_for,
+    is_for,
+    likeliest,
+    names_of,
 )
 from purekrb.exchanges.timestamps import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
@@ -61,36 +68,11 @@ __all__ = [
 
 log = Log("purekrb.ap")
 PVNO = 5
-#: Opened tickets that one service key keeps; the oldest leaves.
-_MAX_OPENED = 256
-#: Service keys that are tried on one ticket, so that junk costs no decryption for each key of a large keytab.
-MAX_TRIES = 16
-#: Tickets up to this size in bytes are taken apart once, however often they are presented.
-_MAX_KNOWN = 8192
-#: As plain numbers: enum arithmetic costs a microsecond each time.
-_AP_REQ, _AP_REP = int(MessageType.AP_REQ), int(MessageType.AP_REP)
-_AUTHENTICATOR, _AP_REP_PART = int(KeyUsage.AP_REQ_AUTHENTICATOR), int(KeyUsage.AP_REP_ENC_PART)
+#: `&` of an IntFlag is slow: see constants.py.
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
 _NETBIOS = int(AddressType.NETBIOS)
-_INVALID, _TRANSITED_CHECKED = int(TicketFlags.INVALID), int(TicketFlags.TRANSITED_POLICY_CHECKED)
-_ANONYMOUS = int(TicketFlags.ANONYMOUS)
-#: The name of clients that have none, and the realm of those that do not tell theirs either. Source: RFC 8062 3.
-_ANONYMOUS_NAME, _ANONYMOUS_REALM = ("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS"
-
-
-class ServiceKey(Protocol):
-    """A key of a service; KeytabEntry is one."""
-
-    @property
-    def principal(self) -> Principal: ...
-    @property
-    def kvno(self) -> int: ...
-    @property
-    def key(self) -> EncryptionKey: ...
-
-
-#: The keys that an acceptor has; a Keytab is one.
-ServiceKeys = Iterable[ServiceKey]
+_INVALID = int(TicketFlags.INVALID)
+_TRANSITED_CHECKED = int(TicketFlags.TRANSITED_POLICY_CHECKED)
 
 
 @record
@@ -127,24 +109,6 @@ class AcceptedApReq:
     account: str
 
 
-@record
-class OpenedTicket:
-    """A ticket's encrypted part, the client that it names, and whether that is anonymous.
-
-    `account` stands for all spellings of the client: some KDCs let it choose the case of its name.
-    """
-
-    part: EncTicketPart
-    client: Principal
-    anonymous: bool
-    account: str
-
-    @property
-    def key(self) -> EncryptionKey:
-        """The session key, which ends with the service's."""
-        return self.part.key
-
-
 def build_ap_req(
     ticket: ServiceTicket,
     *,
@@ -167,13 +131,20 @@ def build_ap_req(
     client, service = ticket.client, ticket.service
     target = f"{'/'.join(service.components)}@{service.realm}" if client_target else None  # nothing is quoted
     authorization_data = _authorization_data(etypes if mutual else None, target)
-    # The fields of messages by their order, as in the ASN.1: by name, making one takes twice as long.
     authenticator = Authenticator(
-        PVNO, client.realm, client.name, cksum, cusec, ctime, subkey, seq_number, authorization_data
+        authenticator_vno=PVNO,
+        crealm=client.realm,
+        cname=client.name,
+        cksum=cksum,
+        cusec=cusec,
+        ctime=ctime,
+        subkey=subkey,
+        seq_number=seq_number,
+        authorization_data=authorization_data,
     )
-    cipher = _encrypt(ticket.session_key, _AUTHENTICATOR, authenticator.encode(), random)
+    cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
     options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
-    message = ApReq(PVNO, _AP_REQ, options, ticket.ticket, encrypted).encode()
+    message = ApReq(PVNO, MessageType.AP_REQ, options, ticket.ticket, encrypted).encode()
     if log.on():
         log.debug(
             "AP-REQ: %s presents a ticket for %s, session key %s, %s",
@@ -206,44 +177,24 @@ def accept_ap_req(
     for a message that is not well-formed, ProtocolError for a malformed client target.
     """
     request = _decode_ap_req(message)
-    ticket = _known_ticket(request.ticket) if len(request.ticket) <= _MAX_KNOWN else Ticket.decode(request.ticket)
-    if ticket.tkt_vno != PVNO:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
-    if request.ap_options & _USE_SESSION_KEY:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
-        )
+    ticket = read_ticket(request.ticket)
+    _check_readable(request, ticket)
     entry, opened, names = _decrypt_ticket(ticket, keys, service, permitted_etypes)
     enc_ticket = opened.part
-    _check_ticket(enc_ticket, clock_skew, now, peer_address)
     session_key = enc_ticket.key
-    if session_key.etype not in permitted_etypes:
-        raise _not_permitted(session_key.etype, permitted_etypes, "the session key")
+    _check_ticket(enc_ticket, clock_skew, now, peer_address)
+    _check_permitted(session_key.etype, permitted_etypes, "the session key")
     authenticator = _decrypt_authenticator(request, session_key)
-    if authenticator.cname != enc_ticket.cname or authenticator.crealm != enc_ticket.crealm:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+    _check_client(authenticator, enc_ticket)
     sent = authenticator.ctime + authenticator.cusec * MICROSECOND
-    if abs(now - sent) > clock_skew:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_SKEW,
-            f"the client's clock differs by {(now - sent).total_seconds():.0f} s, more than "
-            f"{clock_skew.total_seconds():.0f} s: set both clocks (NTP)",
-        )
-    subkey = authenticator.subkey
-    if subkey is not None and subkey.etype not in permitted_etypes:
-        raise _not_permitted(subkey.etype, permitted_etypes, "the initiator's subkey")
-    try:
-        check_critical(enc_ticket.authorization_data)
-        check_critical(authenticator.authorization_data)
-    except ProtocolError as error:
-        raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
+    _check_skew(sent, now, clock_skew)
+    if authenticator.subkey is not None:
+        _check_permitted(authenticator.subkey.etype, permitted_etypes, "the initiator's subkey")
+    _check_authorization(enc_ticket, authenticator)
+    if not accept_anonymous:
+        _check_named(opened)
     relevant, etypes = read_relevant(authenticator.authorization_data)
-    if opened.anonymous and not accept_anonymous:
-        raise _refuse(
-            ErrorCode.KDC_ERR_POLICY,
-            "the client is anonymous: pass accept_anonymous=True if whoever does not say who it is may come in",
-        )
-    ours = names if service is None else tuple([name for name in names if _matches(service, name)])
+    ours = names if service is None else tuple([name for name in names if is_for(service, name)])
     chosen = _targeted(ours, read_client_target(relevant)) if require_client_target else ours[0]
     if log.on():
         log.debug(
@@ -257,19 +208,19 @@ def accept_ap_req(
     # The tag is that of the ciphertext alone: no name, of which one key may have several.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
-        opened.client,
-        chosen,
-        entry.key,
-        enc_ticket,
-        authenticator,
-        sent,
-        request.ap_options,
-        etypes,
-        relevant,
-        tag,
-        names,
-        opened.anonymous,
-        opened.account,
+        client=opened.client,
+        service=chosen,
+        key=entry.key,
+        ticket=enc_ticket,
+        authenticator=authenticator,
+        sent=sent,
+        ap_options=request.ap_options,
+        etypes=etypes,
+        relevant=relevant,
+        replay_tag=tag,
+        names=names,
+        anonymous=opened.anonymous,
+        account=opened.account,
     )
 
 
@@ -303,10 +254,12 @@ def verify_ap_rep(
     MutualAuthenticationError where they differ, IntegrityError where another key encrypted the reply.
     """
     part = _decode_ap_rep(message, session_key)
+    # RFC 4120 3.2.5: ctime and cusec must be those of the authenticator.
     if part.ctime != sent.ctime or part.cusec != sent.cusec:
         raise MutualAuthenticationError(
             "the service did not return the time of our authenticator: an impostor, or a replayed AP-REP"
         )
+    # RFC 4537 3: the acceptor chooses among the etypes that the initiator has offered.
     if part.subkey is not None and part.subkey.etype not in permitted_etypes:
         raise PolicyError(
             f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, which is not permitted here"
@@ -352,13 +305,14 @@ def _authorization_data(
 
 
 def _encode_ap_rep(part: EncApRepPart, key: EncryptionKey, random: RandomBytes) -> bytes:
-    cipher = _encrypt(key, _AP_REP_PART, part.encode(), random)
-    return ApRep(PVNO, _AP_REP, EncryptedData(key.etype, None, cipher)).encode()
+    cipher = _encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode(), random)
+    return ApRep(PVNO, MessageType.AP_REP, EncryptedData(key.etype, None, cipher)).encode()
 
 
 def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
     reply = ApRep.decode(message)
-    if reply.pvno != PVNO or reply.msg_type != _AP_REP:
+    # RFC 4120 5.5.2: pvno and msg-type.
+    if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
         raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
     if reply.enc_part.etype != session_key.etype:
         raise ProtocolError(
@@ -366,7 +320,7 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
             expected=etype_name(session_key.etype),
             got=etype_name(reply.enc_part.etype),
         )
-    return EncApRepPart.decode(crypto.decrypt(session_key, _AP_REP_PART, reply.enc_part.cipher))
+    return EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
 
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
@@ -378,41 +332,43 @@ def _refuse(code: ErrorCode, message: str) -> ApError:
     return ApError(message, code=code)
 
 
-def _not_permitted(etype: int, permitted: tuple[int, ...], what: str) -> ApError:
-    return _refuse(
-        ErrorCode.KDC_ERR_ETYPE_NOSUPP,
-        f"{what} is of {etype_name(etype)}, which is not permitted here: permitted are {etype_names(permitted)}",
-    )
-
-
 def _decode_ap_req(message: bytes) -> ApReq:
+    # RFC 4120 3.2.3: the message type, KRB_AP_ERR_MSG_TYPE. The tag of an AP-REQ is [APPLICATION 14].
     if message[:1] != b"\x6e":
         raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds another message than an AP-REQ")
     request = ApReq.decode(message)
+    # RFC 4120 5.5.1: pvno and msg-type, which say once more what the tag says.
     if request.pvno != PVNO:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5")
-    if request.msg_type != _AP_REQ:
+    if request.msg_type != MessageType.AP_REQ:
         raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, f"the AP-REQ has msg-type {request.msg_type}, not 14")
     return request
 
 
-def _matches(name: Principal, entry: Principal) -> bool:
-    return name.components == entry.components and (not name.realm or name.realm == entry.realm)
+def _check_readable(request: ApReq, ticket: Ticket) -> None:
+    # RFC 4120 5.3: tkt-vno.
+    if ticket.tkt_vno != PVNO:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
+    # RFC 4120 3.2.3: with USE-SESSION-KEY the ticket is encrypted in the session key of the server's TGT.
+    if request.ap_options & _USE_SESSION_KEY:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
+        )
 
 
-def _same_kvno(wanted: int, held: int) -> bool:
-    # Old keytabs hold eight bits of the number.
-    return wanted == held or (held < 256 and wanted & 0xFF == held)
+def _check_permitted(etype: int, permitted: tuple[int, ...], what: str) -> None:
+    # The acceptor's own policy: a weak key proves nothing. Of RFC 4120 7.5.9 this code tells the client why.
+    if etype not in permitted:
+        raise _refuse(
+            ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+            f"{what} is of {etype_name(etype)}, which is not permitted here: permitted are {etype_names(permitted)}",
+        )
 
 
 def _decrypt_ticket(
     ticket: Ticket, keys: ServiceKeys, service: Principal | None, permitted: tuple[int, ...]
 ) -> tuple[ServiceKey, OpenedTicket, tuple[Principal, ...]]:
-    """Return the service key that decrypts the ticket, the opened ticket, and all principals that have that key.
-
-    Tried first is the key that the ticket names, then older and newer ones of that name, then (for aliases, and for
-    accounts with several names) the other keys that this acceptor answers for; MAX_TRIES different keys in all.
-    """
+    """Return the service key that decrypts the ticket, the opened ticket, and all principals that have that key."""
     held = list(keys)
     etype, kvno, cipher = ticket.enc_part.etype, ticket.enc_part.kvno, ticket.enc_part.cipher
     if log.on():
@@ -421,62 +377,110 @@ def _decrypt_ticket(
             ticket.sname.principal(ticket.realm),
             etype_name(etype),
             kvno,
-            len(_answered_for(held, service)),
+            len(answered_for(held, service)),
         )
-    if etype not in permitted:
-        raise _not_permitted(etype, permitted, "the ticket")
+    _check_permitted(etype, permitted, "the ticket")
     fitting = [entry for entry in held if entry.key.etype == etype]
-    candidates = fitting if service is None else _answered_for(fitting, service)
-    for entry in candidates if len(candidates) == 1 else _likeliest(ticket, candidates):
+    candidates = answered_for(fitting, service)
+    for entry in candidates if len(candidates) == 1 else likeliest(ticket, candidates):
         try:
-            opened = _open_ticket(entry.key, cipher)
+            opened = open_ticket(entry.key, cipher)
         except IntegrityError:
             log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
         else:
-            return entry, opened, (entry.principal,) if len(fitting) == 1 else _names_of(entry, fitting)
-    raise _why_no_key(ticket, held, service)
+            return entry, opened, names_of(entry, fitting)
+    # RFC 4120 3.2.3: KRB_AP_ERR_BADKEYVER, KRB_AP_ERR_NOKEY or KRB_AP_ERR_BAD_INTEGRITY.
+    raise why_no_key(ticket, held, service)
 
 
-def _answered_for(keys: list[ServiceKey], service: Principal | None) -> list[ServiceKey]:
-    return keys if service is None else [entry for entry in keys if _matches(service, entry.principal)]
+def _check_ticket(
+    ticket: EncTicketPart, clock_skew: timedelta, now: datetime, peer_address: HostAddress | None
+) -> None:
+    # RFC 4120 2.2, 3.2.3: a ticket with INVALID is not valid yet, KRB_AP_ERR_TKT_NYV.
+    if ticket.flags & _INVALID:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is marked as invalid: the client must validate it first"
+        )
+    # RFC 4120 5.3: without starttime, authtime is the start. No KDC makes a ticket that ends before it starts.
+    start = ticket.starttime or ticket.authtime
+    if ticket.endtime < start:
+        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket ends before it starts")
+    # RFC 4120 3.2.3: later than the current time by more than the allowable skew, KRB_AP_ERR_TKT_NYV.
+    if start > now + clock_skew:
+        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}")
+    # RFC 4120 3.2.3: expired by more than the allowable skew, KRB_AP_ERR_TKT_EXPIRED.
+    if ticket.endtime < now - clock_skew:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
+            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: the client must get a new one",
+        )
+    # RFC 4120 2.7, 3.2.3: a path that no KDC has checked is the server's to check, or to refuse.
+    if ticket.transited.contents and not ticket.flags & _TRANSITED_CHECKED:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_ILL_CR_TKT, "the ticket crossed realms and no KDC has checked by which way it came"
+        )
+    # RFC 4120 3.2.3: the addresses in the ticket, KRB_AP_ERR_BADADDR.
+    if peer_address is not None and ticket.caddr and not _is_listed(peer_address, ticket.caddr):
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's")
 
 
-def _likeliest(ticket: Ticket, candidates: list[ServiceKey]) -> Iterator[ServiceKey]:
-    """Yield the entries to try, the likeliest first, each key once, and of MAX_TRIES keys at most."""
-    components, realm = ticket.sname.components, ticket.realm
-    named: list[ServiceKey] = []
-    others: list[ServiceKey] = []
-    for entry in candidates:
-        principal = entry.principal
-        (named if principal.components == components and principal.realm == realm else others).append(entry)
-    tried: list[EncryptionKey] = []
-    for entries in (named, others):
-        entries.sort(key=_by_kvno(ticket.enc_part.kvno))
-        for entry in entries:
-            if entry.key in tried:
-                continue
-            if len(tried) == MAX_TRIES:
-                log.debug("%d keys were tried, the others are not", MAX_TRIES)
-                return
-            tried.append(entry.key)
-            yield entry
+def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authenticator:
+    enc_part = request.authenticator
+    # RFC 4120 3.2.3: decrypted with the session key of the ticket, KRB_AP_ERR_BAD_INTEGRITY.
+    failed = "the authenticator does not decrypt with the ticket's session key"
+    if enc_part.etype != session_key.etype:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
+    try:
+        authenticator = Authenticator.decode(
+            crypto.decrypt(session_key, KeyUsage.AP_REQ_AUTHENTICATOR, enc_part.cipher)
+        )
+    except IntegrityError:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None
+    # RFC 4120 5.5.1: authenticator-vno.
+    if authenticator.authenticator_vno != PVNO:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADVERSION, f"the authenticator has version {authenticator.authenticator_vno}, not 5"
+        )
+    return authenticator
 
 
-def _by_kvno(wanted: int | None) -> Callable[[ServiceKey], tuple[bool, int]]:
-    return lambda entry: (wanted is not None and not _same_kvno(wanted, entry.kvno), -entry.kvno)
+def _check_client(authenticator: Authenticator, ticket: EncTicketPart) -> None:
+    # RFC 4120 3.2.3: name and realm of ticket and authenticator are the same, KRB_AP_ERR_BADMATCH.
+    if authenticator.cname != ticket.cname or authenticator.crealm != ticket.crealm:
+        raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
 
 
-def _names_of(found: ServiceKey, fitting: list[ServiceKey]) -> tuple[Principal, ...]:
-    """Return the principals that have the key, in the order of the keytab: nothing proves which one was asked for."""
-    # Not by `==`, which copies both keys each time: a keytab may be large.
-    ours = found.key._contents or b""
-    return tuple(
-        dict.fromkeys([entry.principal for entry in fitting if hmac.compare_digest(entry.key._contents or b"", ours)])
-    )
+def _check_skew(sent: datetime, now: datetime, clock_skew: timedelta) -> None:
+    # RFC 4120 3.2.3: the client's time differs by more than the allowable skew, KRB_AP_ERR_SKEW.
+    if abs(now - sent) > clock_skew:
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_SKEW,
+            f"the client's clock differs by {(now - sent).total_seconds():.0f} s, more than "
+            f"{clock_skew.total_seconds():.0f} s: set both clocks (NTP)",
+        )
+
+
+def _check_authorization(ticket: EncTicketPart, authenticator: Authenticator) -> None:
+    # RFC 4120 5.2.6: an element that is not understood and not in AD-IF-RELEVANT refuses the request.
+    try:
+        check_critical(ticket.authorization_data)
+        check_critical(authenticator.authorization_data)
+    except ProtocolError as error:
+        raise _refuse(ErrorCode.KDC_ERR_POLICY, str(error)) from None
+
+
+def _check_named(opened: OpenedTicket) -> None:
+    # RFC 8062: whether a client without a name may come in is the service's policy; by default it may not.
+    if opened.anonymous:
+        raise _refuse(
+            ErrorCode.KDC_ERR_POLICY,
+            "the client is anonymous: pass accept_anonymous=True if whoever does not say who it is may come in",
+        )
 
 
 def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
     """Return the one of `names` that the client asked for: with or without realm, in any case, as in a directory."""
+    # MS-KILE 3.2.5.8: KERB-AUTH-DATA-CLIENT-TARGET.
     if target is None:
         raise _refuse(
             ErrorCode.KDC_ERR_POLICY, "the client does not say which service it asked for, which this acceptor requires"
@@ -492,113 +496,10 @@ def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
     )
 
 
-@lru_cache(maxsize=_MAX_OPENED)
-def _known_ticket(ticket: bytes) -> Ticket:
-    return Ticket.decode(ticket)
-
-
-def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
-    """Return a ticket decrypted, kept with the service's key: a client presents its ticket many times.
-
-    Whoever has the service's key can open the ticket, so it keeps no secret that was not there before. Nothing but the
-    decryption is remembered: what depends on the time or on the request is checked each time.
-    """
-    opened: OpenedTicket | None = key._opened.get(cipher)
-    if opened is None:
-        # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
-        part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
-        client = part.cname.principal(part.crealm)
-        opened = OpenedTicket(part, client, _is_anonymous(part), str(client).casefold())
-        if len(key._opened) >= _MAX_OPENED:
-            for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time
-                key._opened.pop(oldest, None)  # not wiped: a handshake may be using it; its key wipes itself
-        key._opened[cipher] = opened
-    return opened
-
-
-def _is_anonymous(part: EncTicketPart) -> bool:
-    """Return whether the KDC does not say who the client is: by the flag, the name or the realm. Source: RFC 8062 3."""
-    return bool(part.flags & _ANONYMOUS) or part.cname.components == _ANONYMOUS_NAME or part.crealm == _ANONYMOUS_REALM
-
-
-def _why_no_key(ticket: Ticket, keys: list[ServiceKey], service: Principal | None) -> ApError:
-    name, ours = ticket.sname.principal(ticket.realm), _answered_for(keys, service)
-    kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
-    named = [entry for entry in ours if entry.principal == name]
-    if not named:
-        if service is not None and (ours or any(entry.principal == name for entry in keys)):
-            return _refuse(ErrorCode.KRB_AP_ERR_NOT_US, f"the ticket is for {name}, this acceptor is {service}")
-        if service is not None:
-            what = f"no key for {service}"
-        elif sum(entry.key.etype == etype for entry in ours) > MAX_TRIES:
-            what = f"no key of {name}, and none of the {MAX_TRIES} likeliest others decrypts the ticket"
-        else:
-            what = f"no key that decrypts a ticket for {name}"
-        return _refuse(ErrorCode.KRB_AP_ERR_NOKEY, f"the keytab has {what}: export one with that name")
-    held = sorted({entry.kvno for entry in named})
-    if kvno is not None and not any(_same_kvno(kvno, number) for number in held):
-        stale = "the keytab is older: export it again" if kvno > max(held) else "the client's ticket is older: renew it"
-        return _refuse(
-            ErrorCode.KRB_AP_ERR_BADKEYVER,
-            f"the keytab holds kvno {', '.join(map(str, held))} of {name}, the ticket has kvno {kvno}: {stale}",
-        )
-    if not any(entry.key.etype == etype and (kvno is None or _same_kvno(kvno, entry.kvno)) for entry in named):
-        return _refuse(
-            ErrorCode.KRB_AP_ERR_BADKEYVER,
-            f"the keytab holds no {etype_name(etype)} key of {name}, which the ticket was made with: export it again "
-            "with all etypes",
-        )
-    return _refuse(
-        ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
-        f"the key of {name} in the keytab does not decrypt the ticket: it is another account's, "
-        "or the ticket was altered",
-    )
-
-
-def _check_ticket(
-    ticket: EncTicketPart, clock_skew: timedelta, now: datetime, peer_address: HostAddress | None
-) -> None:
-    if ticket.flags & _INVALID:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is marked as invalid: the client must validate it first"
-        )
-    start = ticket.starttime or ticket.authtime
-    if ticket.endtime < start:
-        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket ends before it starts")
-    if start > now + clock_skew:
-        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}")
-    if ticket.endtime < now - clock_skew:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
-            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: the client must get a new one",
-        )
-    if ticket.transited.contents and not ticket.flags & _TRANSITED_CHECKED:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_ILL_CR_TKT, "the ticket crossed realms and no KDC has checked by which way it came"
-        )
-    if peer_address is not None and ticket.caddr and not _is_listed(peer_address, ticket.caddr):
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's")
-
-
 def _is_listed(address: HostAddress, addresses: tuple[HostAddress, ...]) -> bool:
     """Tell whether `addresses` hold `address`, or nothing that it can be compared with.
 
-    Windows names its computer (NetBIOS) where others name addresses, and some KDCs put that into the ticket.
+    Windows names its computer (NetBIOS) where others name addresses, and some KDCs put that into
+    the ticket.
     """
     return address in addresses or all(other.addr_type == _NETBIOS for other in addresses)
-
-
-def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authenticator:
-    enc_part = request.authenticator
-    failed = "the authenticator does not decrypt with the ticket's session key"
-    if enc_part.etype != session_key.etype:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed)
-    try:
-        authenticator = Authenticator.decode(crypto.decrypt(session_key, _AUTHENTICATOR, enc_part.cipher))
-    except IntegrityError:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, failed) from None
-    if authenticator.authenticator_vno != PVNO:
-        raise _refuse(
-            ErrorCode.KRB_AP_ERR_BADVERSION, f"the authenticator has version {authenticator.authenticator_vno}, not 5"
-        )
-    return authenticator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from purekrb import crypto
 from purekrb.constants import (
@@ -20,7 +20,7 @@ from purekrb.constants import (
     error_name,
     flag_names,
 )
-from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, PacError
+from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, KerberosError, PacError
 from purekrb.exchanges.ap_exchange import (
     AcceptedApReq,
     ServiceKeys,
@@ -30,12 +30,15 @@ from purekrb.exchanges.ap_exchange import (
     verify_third_leg,
 )
 from purekrb.exchanges.authorization_data import is_bindings_aware, read_client_target
+from purekrb.exchanges.opened_tickets import read_ticket
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.context import Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
-from purekrb.messages.ap import AuthorizationDataEntry, HostAddress, KrbError
+from purekrb.keys import EncryptionKey
+from purekrb.messages.ap import ApReq, AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
+from purekrb.records import record
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
@@ -51,14 +54,25 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor"]
 
 log = Log("purekrb.gss")
-#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+#: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
-_GSSAPI, _RC4_HMAC = int(ChecksumType.GSSAPI), int(EncryptionType.RC4_HMAC)
 #: The size in bytes of checksums without delegation, which are the same from one client to the next.
 _MAX_KNOWN_CHECKSUM = len(GssChecksum(0).encode())
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
+
+
+@record
+class _Client:
+    """What an acceptor learns of the client beside its name, from the AP-REQ or from an exported context."""
+
+    acceptor_names: tuple[Principal, ...]
+    anonymous: bool
+    channel_bound: bool
+    relevant: tuple[AuthorizationDataEntry, ...]
+    authorization_data: tuple[AuthorizationDataEntry, ...]
+    delegated: Credential | None
 
 
 class Acceptor(SecurityContext):
@@ -78,18 +92,6 @@ class Acceptor(SecurityContext):
     """
 
     _role = "acceptor"
-
-    _delegated: Credential | None = None
-    _bound = False
-    _accepted: AcceptedApReq | None = None
-    # The same, where it comes from another process:
-    _acceptor_names: tuple[Principal, ...] = ()
-    _anonymous = False
-    _relevant: tuple[AuthorizationDataEntry, ...] = ()
-    _authorization_data: tuple[AuthorizationDataEntry, ...] = ()
-    _identity: ClientIdentity | PacError | None = None
-    _mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
-    _seq_number = 0
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Acceptor(SecurityContext):
         super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
-        self._keys = keytab
+        self._keys = _checked_keys(keytab)
         self._replay_cache = default_replay_cache() if replay_cache is None else replay_cache
         self._require_bindings = require_channel_bindings
         self._service = Principal.parse(service) if isinstance(service, str) else service
@@ -126,6 +128,10 @@ class Acceptor(SecurityContext):
         self._accept_delegation = accept_delegation
         self._accept_anonymous = accept_anonymous
         self._require_target = require_client_target
+        self._accepted: AcceptedApReq | None = None  # stays None where the context is imported
+        self._client: _Client | None = None
+        self._identity: ClientIdentity | PacError | None = None
+        self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
 
     @property
     def identity(self) -> ClientIdentity:
@@ -135,23 +141,21 @@ class Acceptor(SecurityContext):
         the service's key, is malformed or about another client. Source: MS-PAC 2, MS-KILE 3.4.5.3.
         """
         self._established()
-        if self._identity is None:
-            self._identity = _identify(self._known(self._accepted), required=False)
+        if self._identity is None and self._accepted is not None:
+            self._identity = _identify(self._accepted, required=False)
         if isinstance(self._identity, PacError):  # what the exporting process found
             raise self._identity.with_traceback(None)
-        return self._identity
+        return cast("ClientIdentity", self._identity)
 
     @property
     def delegated_credential(self) -> Credential | None:
         """The client's credential with the TGT that it forwarded, or None. Source: RFC 4121 4.1.1."""
-        self._established()
-        return self._delegated
+        return self._peer().delegated
 
     @property
     def channel_bound(self) -> bool:
         """Whether the client sent channel bindings and they are those given here."""
-        self._established()
-        return self._bound
+        return self._peer().channel_bound
 
     @property
     def acceptor_names(self) -> tuple[Principal, ...]:
@@ -159,14 +163,12 @@ class Acceptor(SecurityContext):
 
         The key proves no more than that the client asked for one of them, or for another name of the same account.
         """
-        self._established()
-        return self._acceptor_names if self._accepted is None else self._accepted.names
+        return self._peer().acceptor_names
 
     @property
     def anonymous(self) -> bool:
         """Whether the KDC does not say who the client is: only with `accept_anonymous`. Source: RFC 8062."""
-        self._established()
-        return self._anonymous if self._accepted is None else self._accepted.anonymous
+        return self._peer().anonymous
 
     @property
     def client_target(self) -> str | None:
@@ -175,29 +177,32 @@ class Acceptor(SecurityContext):
         The client's word, not the KDC's, but nobody on the way can change it: it is in the encrypted authenticator.
         Raises ProtocolError where it is no UTF-16, or there twice. Source: MS-KILE 3.2.5.8.
         """
-        self._established()
-        return read_client_target(self._relevant if self._accepted is None else self._accepted.relevant)
+        return read_client_target(self._peer().relevant)
 
     @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
         """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
+        return self._peer().authorization_data
+
+    def _peer(self) -> _Client:
         self._established()
-        return self._authorization_data if self._accepted is None else self._accepted.ticket.authorization_data or ()
+        return cast(_Client, self._client)  # an established context has one
 
     def _also_exported(self) -> dict[str, Any]:
+        client = self._peer()
         identity: ClientIdentity | PacError
         try:
             identity = self.identity
         except PacError as error:
             identity = error
         return {
-            "acceptor_names": self.acceptor_names,
-            "anonymous": self.anonymous,
-            "channel_bound": self._bound,
-            "relevant": self._relevant if self._accepted is None else self._accepted.relevant,
-            "authorization_data": self.authorization_data,
+            "acceptor_names": client.acceptor_names,
+            "anonymous": client.anonymous,
+            "channel_bound": client.channel_bound,
+            "relevant": client.relevant,
+            "authorization_data": client.authorization_data,
             "identity": identity,
-            "delegated": self._delegated and self._delegated.ccache,
+            "delegated": client.delegated and client.delegated.ccache,
         }
 
     def _restore(self, state: ContextState) -> None:
@@ -205,11 +210,16 @@ class Acceptor(SecurityContext):
             raise DecodeError("the exported context does not say who the client is: purekrb did not make it")
         if not state.acceptor_names:
             raise DecodeError("the exported context does not say who the service is: purekrb did not make it")
+        self._accepted, self._identity = None, state.identity
+        self._client = _Client(
+            acceptor_names=state.acceptor_names,
+            anonymous=state.anonymous,
+            channel_bound=state.channel_bound,
+            relevant=state.relevant,
+            authorization_data=state.authorization_data,
+            delegated=None if state.delegated is None else _credential(state.delegated),
+        )
         super()._restore(state)
-        self._acceptor_names, self._anonymous = state.acceptor_names, state.anonymous
-        self._bound, self._identity = state.channel_bound, state.identity
-        self._relevant, self._authorization_data = state.relevant, state.authorization_data
-        self._delegated = None if state.delegated is None else _credential(state.delegated)
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         if in_token is None:
@@ -231,19 +241,20 @@ class Acceptor(SecurityContext):
         try:
             if tok_id != TOK_AP_REQ:
                 raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
-            accepted = self._accept(message, moment)
-            reply = self._reply(accepted)
+            accepted, flags = self._accept(message, moment)
+            reply, seq_number = self._answer(accepted, flags)
         except ApError as error:
             if error.response is None:
-                error.response = self._krb_error(error.code, moment)
+                error.response = self._krb_error(error.code, moment, message)
                 log.debug("KRB-ERROR for the initiator: %s", error_name(error.code))
             raise
-        if not self._flags & _DCE_STYLE or reply is None:
+        if not flags & _DCE_STYLE or reply is None:
             return reply
-        verify_third_leg((yield reply), accepted.ticket.key, service_seq_number=self._seq_number)
+        verify_third_leg((yield reply), accepted.ticket.key, service_seq_number=seq_number)
         return None
 
-    def _accept(self, message: bytes, moment: datetime) -> AcceptedApReq:
+    def _accept(self, message: bytes, moment: datetime) -> tuple[AcceptedApReq, int]:
+        """Return a genuine AP-REQ and the flags of the context; what it says of the client goes to `_client`."""
         accepted = accept_ap_req(
             message,
             self._keys,
@@ -255,7 +266,7 @@ class Acceptor(SecurityContext):
             accept_anonymous=self._accept_anonymous,
             require_client_target=self._require_target,
         )
-        ticket, subkey = accepted.ticket, accepted.authenticator.subkey
+        subkey = accepted.authenticator.subkey
         if subkey is not None:
             self._secrets.append(subkey)  # the ticket's key is kept with the service's
         if self._require_pac:
@@ -265,55 +276,77 @@ class Acceptor(SecurityContext):
             raise DecodeError(
                 "an AP-REQ without GSS-API frame is only for DCE style, and DCE style is only without frame"
             )
-        self._check_bindings(checksum.bindings, accepted)
-        self._flags = self._agreed_flags(checksum.flags)
-        if checksum.delegation is not None and self._accept_delegation:
-            from purekrb.exchanges.krb_cred import read_krb_cred  # only who is delegated to pays for it
-
-            keys = (ticket.key,) if subkey is None else (ticket.key, subkey)
-            tickets = read_krb_cred(checksum.delegation, keys)
-            self._delegated = _credential(tickets)
-            log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
+        bound = self._check_bindings(checksum.bindings, accepted)
+        flags = self._agreed_flags(checksum.flags)
+        delegated = self._read_delegation(checksum, accepted)
+        # RFC 4120 3.2.3: the authenticator counts as seen once all else is found to be right.
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
-        self._initiator_name, self._acceptor_name = accepted.client, accepted.service
-        self._starttime = ticket.starttime or ticket.authtime
-        self._endtime = ticket.endtime
-        return accepted
+        self._client = _Client(
+            acceptor_names=accepted.names,
+            anonymous=accepted.anonymous,
+            channel_bound=bound,
+            relevant=accepted.relevant,
+            authorization_data=accepted.ticket.authorization_data or (),
+            delegated=delegated,
+        )
+        return accepted, flags
 
-    def _reply(self, accepted: AcceptedApReq) -> bytes | None:
-        initiator_seq = accepted.authenticator.seq_number or 0
-        initiator_key = accepted.authenticator.subkey or accepted.ticket.key
-        if not self._flags & _MUTUAL:
-            self._agree(initiator_key, initiator_key, False, initiator_seq, initiator_seq)
+    def _read_delegation(self, checksum: GssChecksum, accepted: AcceptedApReq) -> Credential | None:
+        """Return the credential in the checksum's KRB-CRED, None where there is none. Source: RFC 4121 4.1.1."""
+        if checksum.delegation is None or not self._accept_delegation:
             return None
-        etype = self._subkey_etype(accepted, initiator_key.etype)
-        # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends.
-        plain_rc4 = etype == initiator_key.etype == _RC4_HMAC
-        subkey = None
-        if not plain_rc4:
-            subkey = crypto.random_key(etype, self._random)
-            self._secrets.append(subkey)
-        self._seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
-        reply = build_ap_rep(accepted, subkey=subkey, seq_number=self._seq_number, random=self._random)
-        self._agree(subkey or initiator_key, initiator_key, subkey is not None, self._seq_number, initiator_seq)
-        return self._framed(TOK_AP_REP, reply)
+        from purekrb.exchanges.krb_cred import read_krb_cred  # only who is delegated to pays for it
+
+        subkey = accepted.authenticator.subkey
+        keys = (accepted.ticket.key,) if subkey is None else (accepted.ticket.key, subkey)
+        tickets = read_krb_cred(checksum.delegation, keys)
+        log.debug("KRB-CRED: %s delegated its TGT, until %s", tickets[0].client, tickets[0].endtime)
+        return _credential(tickets)
+
+    def _answer(self, accepted: AcceptedApReq, flags: int) -> tuple[bytes | None, int]:
+        """Agree on key and numbers; return the token with the AP-REP (None without MUTUAL) and our number."""
+        ticket, authenticator = accepted.ticket, accepted.authenticator
+        initiator_key = authenticator.subkey or ticket.key
+        initiator_seq = seq_number = authenticator.seq_number or 0
+        subkey: EncryptionKey | None = None
+        token: bytes | None = None
+        if flags & _MUTUAL:
+            subkey = self._subkey(accepted, initiator_key.etype)
+            seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
+            reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
+            token = self._framed(TOK_AP_REP, reply)
+        agreement = Agreement(
+            flags=flags,
+            key=subkey or initiator_key,
+            initiator_key=initiator_key,
+            acceptor_subkey=subkey is not None,
+            initiator=accepted.client,
+            acceptor=accepted.service,
+            starttime=ticket.starttime or ticket.authtime,
+            endtime=ticket.endtime,
+            expires=ticket.endtime if self._enforce_expiry else None,
+        )
+        self._agree(agreement, seq_number, initiator_seq)
+        return token, seq_number
 
     def _framed(self, tok_id: bytes, message: bytes) -> bytes:
         return message if self._mechanism is None else frame(tok_id, message, self._mechanism)
 
-    def _subkey_etype(self, accepted: AcceptedApReq, default: int) -> int:
-        """Choose the initiator's first etype that is permitted here. Source: RFC 4537 3."""
-        for etype in accepted.etypes:
-            if etype in self._permitted_etypes:
-                return etype
-        return default
+    def _subkey(self, accepted: AcceptedApReq, default: int) -> EncryptionKey | None:
+        """Return a new key of the initiator's first etype that is permitted here. Source: RFC 4537 3."""
+        etype = next((etype for etype in accepted.etypes if etype in self._permitted_etypes), default)
+        if etype == default == EncryptionType.RC4_HMAC:
+            return None  # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends
+        subkey = crypto.random_key(etype, self._random)
+        self._secrets.append(subkey)
+        return subkey
 
     def _checksum(self, accepted: AcceptedApReq) -> GssChecksum:
         cksum = accepted.authenticator.cksum
         if cksum is None:  # flags all off, no bindings: `require` decides. Source: MS-KILE 3.4.5.1
             return GssChecksum(0)
-        if cksum.cksumtype != _GSSAPI:
+        if cksum.cksumtype != ChecksumType.GSSAPI:
             raise ApError(
                 f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: it was made for "
                 "another protocol than GSS-API",
@@ -333,29 +366,34 @@ class Acceptor(SecurityContext):
             )
         return flags if self._accept_delegation else flags & ~_DELEG
 
-    def _check_bindings(self, received: bytes, accepted: AcceptedApReq) -> None:
-        """Compare channel bindings. Source: RFC 4121 4.1.1.2, MS-KILE 3.4.5.1."""
+    def _check_bindings(self, received: bytes, accepted: AcceptedApReq) -> bool:
+        """Compare channel bindings; return whether the client has sent ours. RFC 4121 4.1.1.2, MS-KILE 3.4.5.1."""
         aware = is_bindings_aware(accepted.relevant)
         if self._channel_bindings is None:
-            return
+            return False
         if received == NO_BINDINGS:
             if aware or self._require_bindings:
                 raise ChannelBindingsError(
                     "the client sent no channel bindings: it did not see our TLS, so something stands between us",
                     code=ErrorCode.KRB_AP_ERR_MODIFIED,
                 )
-            return
+            return False
         if not hmac.compare_digest(received, self._channel_bindings.digest()):
             raise ChannelBindingsError(
                 "the client's channel bindings are those of another channel: something stands between us",
                 code=ErrorCode.KRB_AP_ERR_MODIFIED,
             )
-        self._bound = True
         log.debug("channel bindings: the initiator's are equal to ours")
+        return True
 
-    def _krb_error(self, code: int, moment: datetime) -> bytes:
-        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1."""
-        name = self._service or next((entry.principal for entry in self._keys), Principal((), ""))
+    def _krb_error(self, code: int, moment: datetime, message: bytes) -> bytes:
+        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1.
+
+        Our name is `service`, or the one by which the client calls us.
+        """
+        name = self._service or _called(message)
+        if name is None:
+            name = next((entry.principal for entry in self._keys), Principal((), ""))
         error = KrbError(
             pvno=5,
             msg_type=30,
@@ -374,7 +412,24 @@ class Acceptor(SecurityContext):
         return self._framed(TOK_KRB_ERROR, error.encode())
 
 
+def _called(message: bytes) -> Principal | None:
+    """Return the service of an AP-REQ's ticket, as its cleartext names it; None where it cannot be read."""
+    try:
+        ticket = read_ticket(ApReq.decode(message).ticket)
+    except KerberosError:
+        return None
+    return ticket.sname.principal(ticket.realm)
+
+
 _read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
+
+
+def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
+    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):  # text is iterable too
+        raise TypeError(
+            f'Acceptor takes keys, not {type(keys).__name__}: to read them from a file, pass Keytab.load("FILE")'
+        )
+    return keys
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:

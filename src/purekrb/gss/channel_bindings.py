@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.messages.der import read_header
 from purekrb.records import record
-
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
 
 __all__ = ["ChannelBindings"]
 
@@ -34,20 +31,19 @@ class ChannelBindings:
         The hash is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Raises DecodeError for
         no certificate, UnsupportedError where the signature has no single hash (Ed25519, Ed448, RSA-PSS with two).
         """
-        from cryptography import x509
-
         try:
-            certificate = x509.load_der_x509_certificate(der_certificate)
-        except (ValueError, x509.InvalidVersion):
+            algorithm = _signature_hash(der_certificate)
+        except DecodeError:
             raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
-        name = _single_hash(certificate)
-        try:
-            digest = hashlib.new("sha256" if name in ("md5", "sha1") else name, der_certificate).digest()
-        except ValueError:  # none, or one that OpenSSL does not have here
+        if algorithm is None:
             raise UnsupportedError(
-                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash "
-                f"function (its algorithm: {certificate.signature_algorithm_oid.dotted_string})"
-            ) from None
+                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
+            )
+        name = "sha256" if algorithm in ("md5", "sha1") else algorithm
+        try:
+            digest = hashlib.new(name, der_certificate).digest()
+        except ValueError:
+            raise UnsupportedError(f"tls-server-end-point needs {name}, which OpenSSL does not have here") from None
         return cls(b"tls-server-end-point:" + digest)
 
     @classmethod
@@ -89,23 +85,108 @@ class ChannelBindings:
         return hashlib.md5(packed, usedforsecurity=False).digest()
 
 
-def _single_hash(certificate: Certificate) -> str:
-    """Return the name of the one hash function of the certificate's signature, "" where it has none or several.
+#: OIDs start with these contents: of RSA Laboratories, of ANSI for ECDSA, of NIST.
+_RSA, _ECDSA, _NIST = "2a864886f70d0101", "2a8648ce3d04", "6086480165030403"
+#: The one hash function of a signature algorithm, by the contents of its OID in hex.
+#: Source: RFC 3279 2.2, RFC 4055 5, RFC 5758 3, RFC 8692 2, NIST's register of algorithms.
+_SIGNATURES = {
+    _RSA + "04": "md5",
+    _RSA + "05": "sha1",
+    _RSA + "0b": "sha256",
+    _RSA + "0c": "sha384",
+    _RSA + "0d": "sha512",
+    _RSA + "0e": "sha224",
+    _NIST + "0d": "sha3_224",
+    _NIST + "0e": "sha3_256",
+    _NIST + "0f": "sha3_384",
+    _NIST + "10": "sha3_512",
+    # ECDSA
+    _ECDSA + "01": "sha1",
+    _ECDSA + "0301": "sha224",
+    _ECDSA + "0302": "sha256",
+    _ECDSA + "0303": "sha384",
+    _ECDSA + "0304": "sha512",
+    _NIST + "09": "sha3_224",
+    _NIST + "0a": "sha3_256",
+    _NIST + "0b": "sha3_384",
+    _NIST + "0c": "sha3_512",
+    # DSA
+    "2a8648ce380403": "sha1",
+    _NIST + "01": "sha224",
+    _NIST + "02": "sha256",
+    _NIST + "03": "sha384",
+    _NIST + "04": "sha512",
+}
+#: RSASSA-PSS, whose parameters name the hash function. Source: RFC 4055 3.1.
+_PSS = "2a864886f70d01010a"
+_MGF1 = "2a864886f70d010108"
+_HASHES = {
+    "2b0e03021a": "sha1",
+    "608648016503040201": "sha256",
+    "608648016503040202": "sha384",
+    "608648016503040203": "sha512",
+    "608648016503040204": "sha224",
+}
+_INTEGER, _OID, _SEQUENCE, _EXPLICIT_0, _EXPLICIT_1 = 0x02, 0x06, 0x30, 0xA0, 0xA1
 
-    RSA-PSS has one for the message and one for its mask (RFC 4055 3.1), which may differ.
+
+def _signature_hash(certificate: bytes) -> str | None:
+    """Return the name of the one hash function of a certificate's signature, None where there is none.
+
+    Nothing else of the certificate counts, and so nothing else is read: a serial number that is
+    negative or zero, which RFC 5280 forbids, is no obstacle. Raises DecodeError. RFC 5280 4.1.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+    start, end = _inside(certificate, 0, len(certificate), _SEQUENCE)
+    if end != len(certificate):
+        raise DecodeError("something comes after the certificate")
+    tbs_start, tbs_end = _inside(certificate, start, end, _SEQUENCE)
+    _check_version(certificate, tbs_start, tbs_end)
+    return _hash_of(certificate, *_inside(certificate, tbs_end, end, _SEQUENCE))
 
-    try:
-        algorithm = certificate.signature_hash_algorithm
-        parameters = certificate.signature_algorithm_parameters
-    except (UnsupportedAlgorithm, ValueError):  # ValueError: parameters that are none
-        return ""
-    if algorithm is None:
-        return ""
-    if isinstance(parameters, PSS):
-        mask = parameters.mgf
-        if not isinstance(mask, MGF1) or mask._algorithm.name != algorithm.name:
-            return ""
-    return algorithm.name
+
+def _check_version(certificate: bytes, start: int, end: int) -> None:
+    """Raise DecodeError unless TBSCertificate is of version 1 (which is not written), 2 or 3."""
+    tag, inner, inner_end = read_header(certificate, start, end)
+    if tag == _EXPLICIT_0:
+        number, number_end = _inside(certificate, inner, inner_end, _INTEGER)
+        if certificate[number:number_end] not in (b"\0", b"\1", b"\2"):
+            raise DecodeError("the certificate is of an unknown version")
+    elif tag != _INTEGER:
+        raise DecodeError("the certificate has no serial number")
+
+
+def _hash_of(data: bytes, start: int, end: int) -> str | None:
+    """Return the hash function that the contents of an AlgorithmIdentifier name."""
+    oid_start, oid_end = _inside(data, start, end, _OID)
+    oid = data[oid_start:oid_end].hex()
+    if oid != _PSS:
+        return _SIGNATURES.get(oid)
+    start, end = _inside(data, oid_end, end, _SEQUENCE)
+    message: str | None = "sha1"  # the defaults
+    mask: str | None = "sha1"
+    if start < end and data[start] == _EXPLICIT_0:
+        inner, start = _inside(data, start, end, _EXPLICIT_0)
+        message = _hash_named(data, inner, start)
+    if start < end and data[start] == _EXPLICIT_1:
+        inner, start = _inside(data, start, end, _EXPLICIT_1)
+        inner, stop = _inside(data, inner, start, _SEQUENCE)
+        oid_start, oid_end = _inside(data, inner, stop, _OID)
+        is_mgf1 = data[oid_start:oid_end].hex() == _MGF1
+        mask = _hash_named(data, oid_end, stop) if is_mgf1 else None
+    # RFC 4055 3.1: one hash for the message and one for its mask, which may differ.
+    return message if message == mask else None
+
+
+def _hash_named(data: bytes, at: int, stop: int) -> str | None:
+    """Return the hash function that the AlgorithmIdentifier at `at` names."""
+    start, end = _inside(data, at, stop, _SEQUENCE)
+    oid_start, oid_end = _inside(data, start, end, _OID)
+    return _HASHES.get(data[oid_start:oid_end].hex())
+
+
+def _inside(data: bytes, at: int, stop: int, expected: int) -> tuple[int, int]:
+    """Return where the contents of the element at `at` start and end."""
+    tag, start, end = read_header(data, at, stop)
+    if tag != expected:
+        raise DecodeError("the certificate has another element than expected")
+    return start, end

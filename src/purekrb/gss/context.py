@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     from purekrb.gss.negotiate import Handshake
     from purekrb.gss.transfer import ContextState
 
-__all__ = ["SecurityContext", "MessageProtection", "MAX_TOKEN", "check_mechanism"]
+__all__ = ["SecurityContext", "Agreement", "MessageProtection", "MAX_TOKEN", "check_mechanism"]
 
 log = Log("purekrb.gss")
-_T = TypeVar("_T")
 
-#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+#: `&` of an IntFlag is slow: see constants.py.
 _MUTUAL, _DCE_STYLE = int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 
 #: The largest token that `step` looks at, in bytes; Windows' default maximum. Source: MS-KILE 3.1.1.
@@ -87,6 +86,54 @@ _DCE_PROTECTIONS: _Protections = dict.fromkeys(DceProtection.etypes, DceProtecti
 _PROTECTIONS: _Protections = {**dict.fromkeys(IovProtection.etypes, IovProtection), 23: _rc4_protection}
 
 
+class Agreement:
+    """All that an established context holds: both sides have agreed on it, or the KDC vouches for it.
+
+    `expires` is the end of the ticket by our clock, None where expiry is not enforced; `deadline`
+    is the same moment as the number that is compared with the clock for each message. `_agree` adds
+    `protection`; after that no field changes. Slots, since each message reads two of them.
+    """
+
+    __slots__ = (
+        "acceptor",
+        "acceptor_subkey",
+        "deadline",
+        "endtime",
+        "expires",
+        "flags",
+        "initiator",
+        "initiator_key",
+        "key",
+        "protection",
+        "starttime",
+    )
+
+    def __init__(
+        self,
+        *,
+        flags: int,
+        key: EncryptionKey,
+        initiator_key: EncryptionKey,
+        acceptor_subkey: bool,
+        initiator: Principal,
+        acceptor: Principal,
+        starttime: datetime,
+        endtime: datetime,
+        expires: datetime | None,
+    ) -> None:
+        self.protection: MessageProtection
+        self.flags = flags
+        self.key = key
+        self.initiator_key = initiator_key
+        self.acceptor_subkey = acceptor_subkey
+        self.initiator = initiator
+        self.acceptor = acceptor
+        self.starttime = starttime
+        self.endtime = endtime
+        self.expires = expires
+        self.deadline = math.inf if expires is None else expires.timestamp()
+
+
 class SecurityContext:
     """What both sides have in common: the established context and its per-message calls.
 
@@ -94,23 +141,6 @@ class SecurityContext:
     """
 
     _role: ClassVar[str]
-
-    # What a new context starts with is said once, by the class: making one costs a tenth of a handshake otherwise.
-    _state = _State.NEW
-    _handshake: Handshake | None = None
-    _expires: datetime | None = None  # endtime by our clock, where it is enforced
-    _deadline = math.inf  # the same, as what is compared with `_seconds` when a message is sent
-    _flags = 0
-    _protection: MessageProtection | None = None  # from the first message on
-    _made: MessageProtection | None = None
-    _key: EncryptionKey | None = None
-    _initiator_key: EncryptionKey | None = None
-    _acceptor_subkey = False
-    _numbers = (0, 0, 0)  # the first to send and to receive, and the window behind that
-    _initiator_name: Principal | None = None
-    _acceptor_name: Principal | None = None
-    _starttime: datetime | None = None
-    _endtime: datetime | None = None
 
     def __init__(
         self,
@@ -122,6 +152,10 @@ class SecurityContext:
         random: RandomBytes,
     ) -> None:
         check_mechanism(mechanism)
+        self._state = _State.NEW
+        self._handshake: Handshake | None = None
+        self._agreed: Agreement | None = None  # serves the mechListMICs of a negotiation
+        self._in_force: Agreement | None = None  # the same while the context is established
         self._negotiate = mechanism == "negotiate"
         self._channel_bindings = channel_bindings
         self._permitted_etypes = _usable(tuple(permitted_etypes))
@@ -147,33 +181,7 @@ class SecurityContext:
             if self._state not in _STEPPING:
                 raise ContextError(f"this context takes no token: it is {self._state.value}")
             try:
-                if in_token is not None:
-                    if len(in_token) > MAX_TOKEN:
-                        raise DecodeError(f"a context token of {len(in_token)} bytes is larger than {MAX_TOKEN}")
-                    if type(in_token) is not bytes:
-                        in_token = _bytes(in_token)
-                try:
-                    if self._handshake is None:
-                        self._handshake = self._begin(in_token)
-                        token = next(self._handshake)
-                    elif in_token is None:
-                        raise ContextError("the context waits for the peer's answer: pass it to step()")
-                    else:
-                        token = self._handshake.send(in_token)
-                except StopIteration as end:
-                    self._complete()
-                    if log.on():
-                        log.debug(
-                            "context established: %s -> %s, %s, %s",
-                            self._initiator_name,
-                            self._acceptor_name,
-                            etype_name(self.etype),
-                            ", ".join(flag_names(Flag, self._flags)),
-                        )
-                    last: bytes | None = end.value
-                    return last
-                self._state = _State.WAITING
-                return token
+                return self._advance(None if in_token is None else _context_token(in_token))
             except BaseException as error:
                 self._end(_State.FAILED)
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
@@ -182,54 +190,66 @@ class SecurityContext:
         finally:
             self._turn.append(True)
 
+    def _advance(self, in_token: bytes | None) -> bytes | None:
+        """Drive the handshake by one token."""
+        try:
+            if self._handshake is None:
+                self._handshake = self._begin(in_token)
+                token = next(self._handshake)
+            elif in_token is None:
+                raise ContextError("the context waits for the peer's answer: pass it to step()")
+            else:
+                token = self._handshake.send(in_token)
+        except StopIteration as end:
+            self._complete()
+            last: bytes | None = end.value
+            return last
+        self._state = _State.WAITING
+        return token
+
     def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError
 
     @property
     def established(self) -> bool:
         """Whether the handshake is complete, which with MUTUAL includes the verified proof of the service."""
-        return self._state is _State.ESTABLISHED
+        return self._in_force is not None
 
     @property
     def flags(self) -> Flag:
         """The flags in force. Meaningful once established."""
-        self._established()
-        return Flag(self._flags)
+        return Flag(self._established().flags)
 
     @property
     def mutual(self) -> bool:
         """Whether the service has proved itself (initiator) or was asked to and did (acceptor)."""
-        return self.established and bool(self._flags & _MUTUAL)
+        agreement = self._in_force
+        return agreement is not None and bool(agreement.flags & _MUTUAL)
 
     @property
     def initiator(self) -> Principal:
         """The client's principal, as the KDC vouches for it."""
-        self._established()
-        return self._known(self._initiator_name)
+        return self._established().initiator
 
     @property
     def acceptor(self) -> Principal:
         """The service's principal: at the acceptor, one of the key which decrypted the ticket."""
-        self._established()
-        return self._known(self._acceptor_name)
+        return self._established().acceptor
 
     @property
     def starttime(self) -> datetime:
-        """When the ticket behind the context became valid; aware, UTC."""
-        self._established()
-        return self._known(self._starttime)
+        """When the ticket of the context became valid; aware, UTC."""
+        return self._established().starttime
 
     @property
     def endtime(self) -> datetime:
-        """When the ticket behind the context expires; aware, UTC."""
-        self._established()
-        return self._known(self._endtime)
+        """When the ticket of the context expires; aware, UTC."""
+        return self._established().endtime
 
     @property
     def session_key(self) -> EncryptionKey:
         """The key of the per-message tokens: acceptor's subkey, else initiator's, else the ticket's. RFC 4121 2."""
-        self._established()
-        return self._known(self._key)
+        return self._established().key
 
     @property
     def etype(self) -> int:
@@ -241,10 +261,7 @@ class SecurityContext:
 
         Raises ContextExpiredError after `endtime`, ContextError before the context is established.
         """
-        protection = self._protection
-        if protection is None or self._seconds() > self._deadline:
-            protection = self._sender()  # which says what is wrong
-        return protection.wrap(data if type(data) is bytes else _bytes(data), sealed)
+        return self._sender().wrap(data if type(data) is bytes else _bytes(data), sealed)
 
     def unwrap(self, token: bytes, sealed: bool = True) -> bytes:
         """Return the data of the peer's `token`; `sealed` refuses one that is only signed (PolicyError).
@@ -252,7 +269,7 @@ class SecurityContext:
         Raises DecodeError, ProtocolError or IntegrityError for a token that is not genuine, which changes nothing;
         SequenceError for a genuine one that came twice or out of order.
         """
-        protection = self._protection or self._established()
+        protection = (self._in_force or self._established()).protection
         return protection.unwrap(token if type(token) is bytes else _bytes(token), sealed)
 
     def unwrap_into(self, token: bytes, buffer: bytearray | memoryview, sealed: bool = True) -> int:
@@ -263,7 +280,7 @@ class SecurityContext:
         holds nothing of the message. With etypes 17 and 18, whose MAC covers the plaintext, do not let another thread
         read `buffer` before this returns.
         """
-        protection = self._established()
+        protection = self._established().protection
         token = token if type(token) is bytes else _bytes(token)
         with memoryview(buffer) as given, given.cast("B") as out:
             room = protection.wrap_size_limit(len(token), sealed)
@@ -273,19 +290,16 @@ class SecurityContext:
 
     def get_mic(self, data: bytes) -> bytes:
         """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""
-        protection = self._protection
-        if protection is None or self._seconds() > self._deadline:
-            protection = self._sender()
-        return protection.get_mic(data if type(data) is bytes else _bytes(data))
+        return self._sender().get_mic(data if type(data) is bytes else _bytes(data))
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
-        protection = self._protection or self._established()
+        protection = (self._in_force or self._established()).protection
         protection.verify_mic(data if type(data) is bytes else _bytes(data), mic if type(mic) is bytes else _bytes(mic))
 
     def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
-        return self._established().wrap_size_limit(output_size, sealed)
+        return self._established().protection.wrap_size_limit(output_size, sealed)
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
         """Return `buffers` with a Wrap token in them: HEADER (and TRAILER) filled, DATA encrypted where `sealed`.
@@ -294,14 +308,11 @@ class SecurityContext:
         SIGN_ONLY. What is in SIGN_ONLY is signed in its place and stays as it is; without DATA nothing is sealed.
         Raises ValueError for other sets of buffers, UnsupportedError in an RC4 context, and what `wrap` raises.
         """
-        protection = self._protection
-        if protection is None or self._seconds() > self._deadline:
-            protection = self._sender()
-        return protection.wrap_iov(buffers, sealed)
+        return self._sender().wrap_iov(buffers, sealed)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[int]:
         """Return the length that each buffer will have after `wrap_iov`."""
-        return self._established().wrap_iov_length(buffers, sealed)
+        return self._established().protection.wrap_iov_length(buffers, sealed)
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
         """Return the buffers of the peer's `wrap_iov` with the message in DATA; the others stay as they are.
@@ -309,15 +320,15 @@ class SecurityContext:
         A token in one piece is given as STREAM, with one empty DATA buffer, which receives the message. `sealed`
         refuses DATA that is only signed. Errors as in `unwrap`; ValueError for other sets of buffers.
         """
-        return self._established().unwrap_iov(buffers, sealed)
+        return self._established().protection.unwrap_iov(buffers, sealed)
 
     def prf(self, key_use: PrfKey, data: bytes, length: int) -> bytes:
         """Return `length` bytes that both sides, and nobody else, can derive from `data`. Source: RFC 4401, RFC 4402.
 
         `key_use` FULL is what to take; PARTIAL uses the key that the initiator alone has chosen.
         """
-        self._established()
-        key = self._known(self._key if PrfKey(key_use) is PrfKey.FULL else self._initiator_key)
+        agreement = self._established()
+        key = agreement.key if PrfKey(key_use) is PrfKey.FULL else agreement.initiator_key
         if length < 0:
             raise ValueError(f"{length} bytes cannot be made")
         seed, out, number = _bytes(data), bytearray(), 0
@@ -336,25 +347,25 @@ class SecurityContext:
         from purekrb.gss import transfer  # only who exports pays for it
 
         transfer.check_key(key)
-        protection = self._established()
+        agreement = self._established()
         carry_on = partial(
             transfer.ContextState,
             role=self._role,
-            flags=self._flags,
-            key=_copy(self._known(self._key)),
-            initiator_key=_copy(self._known(self._initiator_key)),
-            acceptor_subkey=self._acceptor_subkey,
-            initiator=self.initiator,
-            acceptor=self.acceptor,
-            starttime=self.starttime,
-            endtime=self.endtime,
-            expires=self._expires,
+            flags=agreement.flags,
+            key=_copy(agreement.key),
+            initiator_key=_copy(agreement.initiator_key),
+            acceptor_subkey=agreement.acceptor_subkey,
+            initiator=agreement.initiator,
+            acceptor=agreement.acceptor,
+            starttime=agreement.starttime,
+            endtime=agreement.endtime,
+            expires=agreement.expires,
             **self._also_exported(),
         )
         # The keys go first: a thread that still seals gets either a number before ours, or no token.
         self._end(_State.EXPORTED)
-        send_seq, receive_seq, seen = protection.sequences()
-        log.debug("context exported: %s -> %s", self._initiator_name, self._acceptor_name)
+        send_seq, receive_seq, seen = agreement.protection.sequences()
+        log.debug("context exported: %s -> %s", agreement.initiator, agreement.acceptor)
         state = carry_on(send_seq=send_seq, receive_seq=receive_seq, seen=seen)
         return transfer.seal_state(state, key, self._random)
 
@@ -399,14 +410,20 @@ class SecurityContext:
         return {}
 
     def _restore(self, state: ContextState) -> None:
-        self._flags = state.flags
-        self._initiator_name, self._acceptor_name = state.initiator, state.acceptor
-        self._starttime, self._endtime = state.starttime, state.endtime
+        """Establish this new context as `state` says."""
         self._secrets.append(state.initiator_key)
-        self._agree(
-            state.key, state.initiator_key, state.acceptor_subkey, state.send_seq, state.receive_seq, state.seen
+        agreement = Agreement(
+            flags=state.flags,
+            key=state.key,
+            initiator_key=state.initiator_key,
+            acceptor_subkey=state.acceptor_subkey,
+            initiator=state.initiator,
+            acceptor=state.acceptor,
+            starttime=state.starttime,
+            endtime=state.endtime,
+            expires=state.expires,
         )
-        self._expires = state.expires
+        self._agree(agreement, state.send_seq, state.receive_seq, state.seen)
         self._complete()
 
     def close(self) -> None:
@@ -415,93 +432,81 @@ class SecurityContext:
 
     def _end(self, state: _State) -> None:
         self._state = state
-        self._protection = self._made = self._key = self._initiator_key = self._handshake = None
+        self._agreed = self._in_force = self._handshake = None
         for key in self._secrets:
             key.wipe()
         self._secrets.clear()
 
     def __repr__(self) -> str:
-        names = f", {self._initiator_name} -> {self._acceptor_name}" if self.established else ""
+        agreement = self._in_force
+        names = "" if agreement is None else f", {agreement.initiator} -> {agreement.acceptor}"
         return f"<{type(self).__name__} {self._state.name.lower()}{names}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a security context holds keys: it is not pickled or copied")
 
-    def _known(self, value: _T | None) -> _T:
-        if value is None:
+    def _established(self) -> Agreement:
+        agreement = self._in_force
+        if agreement is None:
             raise ContextError(f"this context is {self._state.value}")
-        return value
-
-    def _established(self) -> MessageProtection:
-        if self._state is not _State.ESTABLISHED:
-            raise ContextError(f"this context is {self._state.value}")
-        self._protection = protection = self._messages()
-        if self._state is not _State.ESTABLISHED:  # another thread has ended it meanwhile
-            self._protection = None
-        return protection
-
-    def _messages(self) -> MessageProtection:
-        """Return what protects messages, made when the first one comes, which for many contexts is never.
-
-        A negotiation signs with it before the context is established: `_protection` comes after that.
-        """
-        key, made = self._key, self._made
-        if made is None and key is not None:
-            send_seq, receive_seq, seen = self._numbers
-            made = self._protections()[key.etype](
-                key,
-                initiator=self._role == "initiator",
-                acceptor_subkey=self._acceptor_subkey,
-                send_seq=send_seq,
-                receive_seq=receive_seq,
-                flags=self._flags,
-                random=self._random,
-                seen=seen,
-            )
-            # In one step: where two threads bring the first messages, both take what one of them made, for it counts
-            # them; and where a third ends the context, none.
-            made = vars(self).setdefault("_made", made)
-        return self._known(made)
-
-    def _protections(self) -> _Protections:
-        return _DCE_PROTECTIONS if self._flags & _DCE_STYLE else _PROTECTIONS
+        return agreement
 
     def _sender(self) -> MessageProtection:
-        protection = self._established()
-        if self._seconds() > self._deadline:
+        """Return what protects the message to send. Raises where there is to be none."""
+        agreement = self._in_force or self._established()
+        if self._seconds() > agreement.deadline:
             raise ContextExpiredError(
-                f"the ticket of {self._initiator_name} expired at {self.endtime:%Y-%m-%d %H:%M:%SZ}: authenticate again"
+                f"the ticket of {agreement.initiator} expired at "
+                f"{agreement.endtime:%Y-%m-%d %H:%M:%SZ}: authenticate again"
             )
-        return protection
+        return agreement.protection
+
+    def _messages(self) -> MessageProtection:
+        """Return what signs the mechListMICs of a negotiation, before the context is established."""
+        if self._agreed is None:
+            raise ContextError(f"this context is {self._state.value}")
+        return self._agreed.protection
 
     def _complete(self) -> None:
         """Begin with messages: the handshake is over, here or where the context was exported."""
         self._handshake = None
-        if self._expires is not None:
-            self._deadline = self._expires.timestamp()
+        self._in_force = agreed = self._agreed
+        if agreed is None:  # another thread has closed the context
+            return
         self._state = _State.ESTABLISHED
+        if log.on():
+            log.debug(
+                "context established: %s -> %s, %s, %s",
+                agreed.initiator,
+                agreed.acceptor,
+                etype_name(agreed.key.etype),
+                ", ".join(flag_names(Flag, agreed.flags)),
+            )
 
-    def _agree(
-        self,
-        key: EncryptionKey,
-        initiator_key: EncryptionKey,
-        acceptor_subkey: bool,
-        send_seq: int,
-        receive_seq: int,
-        seen: int = 0,
-    ) -> None:
-        """Take the key on which both sides have agreed, and the initial sequence numbers."""
+    def _agree(self, agreement: Agreement, send_seq: int, receive_seq: int, seen: int = 0) -> None:
+        """Take what both sides have agreed on, and make what protects messages under its key.
+
+        The initial sequence numbers are ours and the peer's; `seen` is the window before the second.
+        """
+        key, flags = agreement.key, agreement.flags
+        protect = (_DCE_PROTECTIONS if flags & _DCE_STYLE else _PROTECTIONS).get(key.etype)
+        if protect is None:
+            raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
         # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
         if id(key) not in map(id, self._secrets):
-            key = _copy(key)
+            key = agreement.key = _copy(key)
             self._secrets.append(key)
-        self._key = key
-        self._initiator_key = initiator_key
-        self._acceptor_subkey = acceptor_subkey
-        self._numbers = send_seq, receive_seq, seen
-        self._expires = self._endtime if self._enforce_expiry else None
-        if key.etype not in self._protections():
-            raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
+        agreement.protection = protect(
+            key,
+            initiator=self._role == "initiator",
+            acceptor_subkey=agreement.acceptor_subkey,
+            send_seq=send_seq,
+            receive_seq=receive_seq,
+            flags=flags,
+            random=self._random,
+            seen=seen,
+        )
+        self._agreed = agreement
 
 
 _C = TypeVar("_C", bound=SecurityContext)  # not by its name, which `typing` would compile when it is imported
@@ -525,3 +530,9 @@ def _copy(key: EncryptionKey) -> EncryptionKey:
 def _bytes(data: bytes) -> bytes:
     """Return any bytes-like object as bytes; TypeError for all else (bytes(5) would be five zeros)."""
     return data if type(data) is bytes else memoryview(data).tobytes()
+
+
+def _context_token(token: bytes) -> bytes:
+    if len(token) > MAX_TOKEN:
+        raise DecodeError(f"a context token of {len(token)} bytes is larger than {MAX_TOKEN}")
+    return token if type(token) is bytes else _bytes(token)

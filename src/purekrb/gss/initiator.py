@@ -14,11 +14,11 @@ from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_l
 from purekrb.exchanges.timestamps import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import SecurityContext
+from purekrb.gss.context import Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
 from purekrb.gss.refusal import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages.ap import Checksum
+from purekrb.messages.ap import Checksum, EncApRepPart
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 from purekrb.trace import Log
 
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from purekrb.gss.negotiate import Handshake
 
 log = Log("purekrb.gss")
-#: The flags as plain numbers: enum arithmetic costs a microsecond each time.
+#: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
 )
-_OK_AS_DELEGATE, _GSSAPI = int(TicketFlags.OK_AS_DELEGATE), int(ChecksumType.GSSAPI)
+#: How a NegTokenResp starts, which has no GSS-API frame. Source: RFC 4178 4.2.
+_NEG_TOKEN_RESP = b"\xa1"
+_OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
 
 
 class Initiator(SecurityContext):
@@ -47,10 +49,6 @@ class Initiator(SecurityContext):
     """
 
     _role = "initiator"
-
-    _sent: SentApReq | None = None
-    _subkey: EncryptionKey | None = None
-    _seq_number = 0
 
     def __init__(
         self,
@@ -67,13 +65,14 @@ class Initiator(SecurityContext):
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
+        if not isinstance(service_ticket, ServiceTicket):
+            raise TypeError(
+                f"Initiator takes a ServiceTicket, not {type(service_ticket).__name__}: "
+                "initiate(target, credential) gets the ticket for a name"
+            )
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._send_target = send_client_target
-        self._initiator_name = service_ticket.client
-        self._acceptor_name = service_ticket.service
-        self._starttime = service_ticket.starttime or service_ticket.authtime
-        self._endtime = service_ticket.endtime
         self._flags = self._agreed_flags(int(flags))
 
     def _agreed_flags(self, flags: int) -> int:
@@ -102,13 +101,21 @@ class Initiator(SecurityContext):
 
     def _kerberos(self) -> Handshake:
         """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
-        token = self._first_token()
-        if not self._flags & _MUTUAL:
-            self._finish(acceptor_subkey=None, receive_seq=self._seq_number)
+        flags = self._flags
+        sent, subkey, seq_number = self._ap_req()
+        token = sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
+        if not flags & _MUTUAL:
+            self._finish(subkey, None, seq_number, seq_number)
             return token
-        return self._take_reply((yield token))
+        part = self._read_reply((yield token), sent)
+        service_seq = 0 if part.seq_number is None else part.seq_number
+        self._finish(subkey, part.subkey, seq_number, service_seq)
+        if not flags & _DCE_STYLE:
+            return None
+        return build_third_leg(sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random)
 
-    def _first_token(self) -> bytes:
+    def _ap_req(self) -> tuple[SentApReq, EncryptionKey, int]:
+        """Return the AP-REQ, our subkey and our initial sequence number."""
         ticket = self._ticket
         session_key = ticket.session_key
         etype = session_key.etype
@@ -123,19 +130,19 @@ class Initiator(SecurityContext):
                 f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
             )
         flags, random = self._flags, self._random
-        self._subkey = subkey = crypto.random_key(etype, random)
+        subkey = crypto.random_key(etype, random)
         self._secrets.append(subkey)
-        self._seq_number = seq_number = int.from_bytes(unpredictable(random, 4), "big")
+        seq_number = int.from_bytes(unpredictable(random, 4), "big")
         bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
         if flags & _DELEG and self._forwarded_tgt is not None:
             from purekrb.exchanges.krb_cred import build_krb_cred  # only who delegates pays for it
 
             delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
             log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
-            cksum = Checksum(_GSSAPI, GssChecksum(flags, bindings, delegation).encode())
+            cksum = Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings, delegation).encode())
         else:
             cksum = _without_delegation(flags, bindings)
-        self._sent = sent = build_ap_req(
+        sent = build_ap_req(
             ticket,
             cksum=cksum,
             subkey=subkey,
@@ -146,44 +153,50 @@ class Initiator(SecurityContext):
             now=moment,
             random=random,
         )
-        return sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
+        return sent, subkey, seq_number
 
-    def _take_reply(self, token: bytes) -> bytes | None:
+    def _read_reply(self, token: bytes, sent: SentApReq) -> EncApRepPart:
+        """Return the AP-REP in the service's token once it proves the service."""
         dce_style = bool(self._flags & _DCE_STYLE)
+        if token[:1] == _NEG_TOKEN_RESP and not self._negotiate:
+            from purekrb.gss.negotiate import answered_by_negotiation  # only who needs its words pays for it
+
+            raise answered_by_negotiation(token)
         tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)
         if tok_id != TOK_AP_REP or dce_style != (message is token):
             raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
-        if self._sent is None:
-            raise ContextError("no AP-REQ was sent")
-        part = verify_ap_rep(message, self._sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
+        part = verify_ap_rep(message, sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
         if part.subkey is not None:
             self._secrets.append(part.subkey)
-        service_seq = 0 if part.seq_number is None else part.seq_number
-        self._finish(part.subkey, service_seq)
-        if not dce_style:
-            return None
-        return build_third_leg(
-            self._sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
-        )
+        return part
 
-    def _finish(self, acceptor_subkey: EncryptionKey | None, receive_seq: int) -> None:
-        initiator_key = self._subkey or self._ticket.session_key
-        self._agree(
-            acceptor_subkey or initiator_key,
-            initiator_key,
-            acceptor_subkey is not None,
-            self._seq_number,
-            receive_seq,
-        )
-        if self._expires is not None and self._ticket.time_offset:
+    def _finish(
+        self, subkey: EncryptionKey, acceptor_subkey: EncryptionKey | None, send_seq: int, receive_seq: int
+    ) -> None:
+        ticket = self._ticket
+        expires = ticket.endtime if self._enforce_expiry else None
+        if expires is not None and ticket.time_offset:
             with suppress(OverflowError):  # the year 9999 may mean "never"
-                self._expires -= self._ticket.time_offset
+                expires -= ticket.time_offset
+        agreement = Agreement(
+            flags=self._flags,
+            key=acceptor_subkey or subkey,
+            initiator_key=subkey,
+            acceptor_subkey=acceptor_subkey is not None,
+            initiator=ticket.client,
+            acceptor=ticket.service,
+            starttime=ticket.starttime or ticket.authtime,
+            endtime=ticket.endtime,
+            expires=expires,
+        )
+        self._agree(agreement, send_seq, receive_seq)
+
 
 @lru_cache(maxsize=16)
 def _without_delegation(flags: int, bindings: bytes) -> Checksum:
-    return Checksum(_GSSAPI, GssChecksum(flags, bindings).encode())
+    return Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings).encode())
 
 
 @lru_cache(maxsize=16)

@@ -48,13 +48,55 @@ class IovBuffer(tuple[IovType, bytes]):
 
 _DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
 _HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
-_TYPES = max(IovType) + 1
-#: _new(IovBuffer, (type, data)) is what IovBuffer(type, data) does, without a call of Python.
-_new = tuple.__new__
-#: The contents of the buffers that occur once, by type; None where there is none.
-_Single = list["bytes | None"]
-#: (number of DATA buffers before it, contents) of each SIGN_ONLY buffer.
-_Signed = list[tuple[int, bytes]]
+
+
+class _Pieces:
+    """The buffers of a token, taken apart.
+
+    `single` holds the contents of those that occur once (HEADER, TRAILER, PADDING, STREAM), `data`
+    the contents of DATA in their order, and `signed` those of SIGN_ONLY, each with the number of
+    DATA buffers before it.
+    """
+
+    __slots__ = ("data", "signed", "single")
+
+    def __init__(self) -> None:
+        self.single: dict[int, bytes] = {}
+        self.data: list[bytes] = []
+        self.signed: list[tuple[int, bytes]] = []
+
+    def offsets(self) -> list[tuple[int, bytes]]:
+        """Return the SIGN_ONLY contents with their offsets in the joined DATA."""
+        if not self.signed:
+            return []
+        ends = [0, *accumulate(map(len, self.data))]
+        return [(ends[number], contents) for number, contents in self.signed]
+
+    def mixed(self) -> bytes:
+        """Return DATA and SIGN_ONLY joined in their order."""
+        mixed: list[bytes] = []
+        done = 0
+        for number, contents in self.signed:
+            mixed += (*self.data[done:number], contents)
+            done = number
+        return b"".join((*mixed, *self.data[done:]))
+
+    def filled(self, buffers: Iterable[IovBuffer], message: bytes) -> list[IovBuffer]:
+        """Return `buffers` with `message`, cut as DATA was, and what is in `single`."""
+        filled = []
+        ends = accumulate(map(len, self.data))
+        at = 0
+        for buffer in buffers:
+            kind, _ = buffer
+            if kind == _DATA:
+                end = next(ends)
+                filled.append(IovBuffer(_DATA, message[at:end]))
+                at = end
+            elif kind == _SIGN_ONLY:
+                filled.append(buffer)
+            else:
+                filled.append(IovBuffer(kind, self.single.get(kind, b"")))
+        return filled
 
 
 class IovProtection(CfxProtection):
@@ -69,38 +111,38 @@ class IovProtection(CfxProtection):
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
         if sealed and len(buffers) == 2:
             (first, _), (second, contents) = buffers
-            if first == _HEADER and second == _DATA:  # together they are a whole token
-                data = contents if type(contents) is bytes else _bytes(contents)
+            if first == _HEADER and second == _DATA:  # together they are a token as `wrap` makes it
+                data = _bytes(contents)
                 token = self.wrap(data, True)
                 start = len(token) - len(data)
-                return [_new(IovBuffer, (_HEADER, token[:start])), _new(IovBuffer, (_DATA, token[start:]))]
+                return [IovBuffer(_HEADER, token[:start]), IovBuffer(_DATA, token[start:])]
         return self._wrap_pieces(buffers, sealed)
 
     def _wrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        single, pieces, signed = _parse(buffers, received=False)
-        flags = self._send_flags | (SEALED if sealed and pieces else 0)
+        pieces = _parse(buffers, received=False)
+        flags = self._ours.flags | (SEALED if sealed and pieces.data else 0)
         snd_seq, seal = next(self._send_seq), self._seal or self._make_seal()
-        data = b"".join(pieces)
+        message = b"".join(pieces.data)
         if flags & SEALED:
-            size, start = len(data), BLOCK
-            copy = wrap_header(flags, len(self._filler), 0) + snd_seq
-            body, last, mac = seal.encrypt_mixed(
-                b"".join((data, self._filler, copy)), self._confounder(), _offsets(signed, pieces)
-            )
-            front, data, tail = body[:start], body[start : start + size], b"".join((body[start + size :], last, mac))
             ec = len(self._filler)
+            plaintext = b"".join((message, self._filler, wrap_header(flags, ec, 0), snd_seq))
+            body, last, mac = seal.encrypt_mixed(plaintext, self._confounder(), pieces.offsets())
+            end = BLOCK + len(message)
+            confounder, message, rest = body[:BLOCK], body[BLOCK:end], body[end:]
+            tail = b"".join((rest, last, mac))
         else:
-            copy = wrap_header(flags, 0, 0) + snd_seq
-            front, tail = b"", seal.checksum(_mixed(pieces, signed), copy)
+            confounder = b""
+            tail = seal.checksum(pieces.mixed(), wrap_header(flags, 0, 0) + snd_seq)
             ec = len(tail)
-        if single[_TRAILER] is None:
-            rrc = self._named_rotation(flags, ec, len(tail))
-            single[_HEADER] = b"".join((wrap_header(flags, ec, rrc), snd_seq, tail, front))
-        else:
-            single[_HEADER] = b"".join((wrap_header(flags, ec, 0), snd_seq, front))
+        single = pieces.single
+        if _TRAILER in single:
+            single[_HEADER] = b"".join((wrap_header(flags, ec, 0), snd_seq, confounder))
             single[_TRAILER] = tail
+        else:
+            rrc = self._named_rotation(flags, ec, len(tail))
+            single[_HEADER] = b"".join((wrap_header(flags, ec, rrc), snd_seq, tail, confounder))
         single[_PADDING] = b""
-        return _filled(buffers, single, pieces, data)
+        return pieces.filled(buffers, message)
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Return `buffers` with the message in DATA; with `sealed`, refuse DATA that is only signed."""
@@ -109,60 +151,56 @@ class IovProtection(CfxProtection):
             if (
                 first == _HEADER
                 and second == _DATA
+                and len(head) == HEADER_SIZE + self._ours.sealed_rrc + BLOCK
                 and head[:SND_SEQ] == self._theirs.sealed
-                and len(head) == HEADER_SIZE + self._sealed_rrc + BLOCK
             ):  # together they are a token as `wrap` makes it
-                return [buffers[0], _new(IovBuffer, (_DATA, self.unwrap(b"".join((head, body)), sealed)))]
+                message = self.unwrap(b"".join((head, body)), sealed)
+                return [buffers[0], IovBuffer(_DATA, message)]
         return self._unwrap_pieces(buffers, sealed)
 
     def _unwrap_pieces(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        single, pieces, signed = _parse(buffers, received=True)
-        stream = single[_STREAM] is not None
-        token = single[_STREAM] or single[_HEADER] or b""
+        pieces = _parse(buffers, received=True)
+        single = pieces.single
+        token = single.get(_STREAM) or single.get(_HEADER) or b""
         flags, ec, rrc, _ = self._read_header(token)
         unseal = self._unseal or self._make_unseal()
         if flags & SEALED:
-            front, tail = BLOCK, ec + HEADER_SIZE + self._mac_size
+            front, tail = BLOCK, ec + HEADER_SIZE + self._ours.mac_size
         else:
-            if sealed and pieces:
+            if sealed and pieces.data:
                 raise PolicyError("the message is only signed, not sealed: pass sealed=False to accept such")
-            front, tail = 0, self._mac_size
+            front, tail = 0, self._ours.mac_size
             if ec != tail:
                 raise DecodeError(f"the checksum of a signed message has {tail} bytes")
-        if stream:
-            if len(pieces) != 1 or single[_TRAILER] is not None or single[_PADDING] is not None:
-                raise ValueError("beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY")
-            size = len(token) - HEADER_SIZE - front - tail
-            if size < 0:
-                raise DecodeError("the message is cut off")
+        if _STREAM in single:
             body = rotated(token[HEADER_SIZE:], -self._rotation(flags, ec, rrc))
-            pieces = [body[front : front + size]]
-            first, last = body[:front], body[front + size :]
+            first, last = _take_stream(pieces, body, front, tail)
         else:
             first, last = self._ends(single, flags, ec, rrc, front, tail)
-        mac_size = self._mac_size
         if flags & SEALED:
-            plaintext = unseal.decrypt_mixed(
-                b"".join((first, *pieces, last[:-mac_size])), last[-mac_size:], _offsets(signed, pieces)
-            )
+            end = len(last) - self._ours.mac_size
+            ciphertext = b"".join((first, *pieces.data, last[:end]))
+            plaintext = unseal.decrypt_mixed(ciphertext, last[end:], pieces.offsets())
             # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
-            copy = b"".join((token[:6], b"\0\0", token[8:HEADER_SIZE]))
+            copy = b"".join((token[:6], bytes(2), token[8:HEADER_SIZE]))
             if not hmac.compare_digest(plaintext[-HEADER_SIZE:], copy):
                 raise IntegrityError
-            data = plaintext[: len(plaintext) - ec - HEADER_SIZE]
+            message = plaintext[: len(plaintext) - ec - HEADER_SIZE]
         else:
             copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
-            if not hmac.compare_digest(unseal.checksum(_mixed(pieces, signed), copy), last):
+            if not hmac.compare_digest(unseal.checksum(pieces.mixed(), copy), last):
                 raise IntegrityError
-            data = b"".join(pieces)
+            message = b"".join(pieces.data)
         self._window.check(token[SND_SEQ:HEADER_SIZE])
-        return _filled(buffers, single, pieces, data)
+        return pieces.filled(buffers, message)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
         """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
-        single, pieces, _ = _parse(buffers, received=False)
-        front, tail = (BLOCK, len(self._filler) + self._sealed_rrc) if sealed and pieces else (0, self._mac_size)
-        header = HEADER_SIZE + front + (tail if single[_TRAILER] is None else 0)
+        pieces = _parse(buffers, received=False)
+        front, tail = 0, self._ours.mac_size
+        if sealed and pieces.data:
+            front, tail = BLOCK, len(self._filler) + self._ours.sealed_rrc
+        header = HEADER_SIZE + front + (0 if _TRAILER in pieces.single else tail)
         sizes = {_HEADER: header, _TRAILER: tail, _PADDING: 0}
         return [sizes.get(kind, len(data)) for kind, data in buffers]
 
@@ -174,14 +212,16 @@ class IovProtection(CfxProtection):
         """Return the RRC of a token whose body is rotated by `rotation` bytes."""
         return rotation
 
-    def _ends(self, single: _Single, flags: int, ec: int, rrc: int, front: int, tail: int) -> tuple[bytes, bytes]:
-        """Return what stands before and behind the data once the rotation is undone."""
-        header, trailer = (single[_HEADER] or b"")[HEADER_SIZE:], single[_TRAILER]
+    def _ends(
+        self, single: dict[int, bytes], flags: int, ec: int, rrc: int, front: int, tail: int
+    ) -> tuple[bytes, bytes]:
+        """Return what stands before and after the data once the rotation is undone."""
+        header, trailer = single[_HEADER][HEADER_SIZE:], single.get(_TRAILER)
+        rotation = 0
         if trailer is None:
-            rotation, trailer, header = self._named_rotation(flags, ec, tail), header[:tail], header[tail:]
-        else:
-            rotation = 0
-        if rrc != rotation or len(header) != front or len(trailer) != tail or single[_PADDING]:
+            rotation = self._named_rotation(flags, ec, tail)
+            trailer, header = header[:tail], header[tail:]
+        if rrc != rotation or len(header) != front or len(trailer) != tail or single.get(_PADDING):
             raise DecodeError(
                 "the token is not split as wrap_iov does (HEADER, DATA, empty PADDING, TRAILER or none): "
                 "pass all of it as STREAM"
@@ -230,60 +270,34 @@ def _bytes(data: bytes) -> bytes:
     return data if type(data) is bytes else memoryview(data).tobytes()
 
 
-def _parse(buffers: Sequence[IovBuffer], *, received: bool) -> tuple[_Single, list[bytes], _Signed]:
-    """Return the buffers that occur once by type, the contents of DATA, and SIGN_ONLY with its place.
-
-    What was `received` may have STREAM instead of HEADER.
-    """
-    single: _Single = [None] * _TYPES
-    pieces: list[bytes] = []
-    signed: _Signed = []
+def _parse(buffers: Sequence[IovBuffer], *, received: bool) -> _Pieces:
+    """Return the buffers taken apart. What was `received` may have STREAM instead of HEADER."""
+    pieces = _Pieces()
+    single = pieces.single
     for kind, contents in buffers:
         data = _bytes(contents)
         if kind == _DATA:
-            pieces.append(data)
+            pieces.data.append(data)
         elif kind == _SIGN_ONLY:
-            signed.append((len(pieces), data))
-        elif single[IovType(kind)] is not None:
+            pieces.signed.append((len(pieces.data), data))
+        elif IovType(kind) in single:
             raise ValueError(f"there is more than one {IovType(kind).name} buffer")
         else:
             single[kind] = data
-    if (single[_HEADER] is None) == (single[_STREAM] is None) or (single[_STREAM] is not None and not received):
+    if (_HEADER in single) == (_STREAM in single) or (_STREAM in single and not received):
         raise ValueError("the buffers need one HEADER, or for unwrap_iov one STREAM instead")
-    return single, pieces, signed
+    return pieces
 
 
-def _offsets(signed: _Signed, pieces: list[bytes]) -> list[tuple[int, bytes]]:
-    """Return the SIGN_ONLY contents with their offsets in the joined DATA."""
-    if not signed:
-        return []
-    ends = [0, *accumulate(map(len, pieces))]
-    return [(ends[number], contents) for number, contents in signed]
+def _take_stream(pieces: _Pieces, body: bytes, front: int, tail: int) -> tuple[bytes, bytes]:
+    """Put the data of a token in one piece into `pieces`; return what stands before and after it.
 
-
-def _mixed(pieces: list[bytes], signed: _Signed) -> bytes:
-    """Return DATA and SIGN_ONLY joined in their order."""
-    mixed: list[bytes] = []
-    done = 0
-    for number, contents in signed:
-        mixed += (*pieces[done:number], contents)
-        done = number
-    return b"".join((*mixed, *pieces[done:]))
-
-
-def _filled(buffers: Iterable[IovBuffer], single: _Single, pieces: list[bytes], data: bytes) -> list[IovBuffer]:
-    """Return `buffers` with `data`, cut as `pieces` are, in DATA, and what is in `single`."""
-    filled = []
-    ends = accumulate(map(len, pieces))
-    at = 0
-    for buffer in buffers:
-        kind = buffer[0]
-        if kind == _DATA:
-            end = next(ends)
-            filled.append(IovBuffer(_DATA, data[at:end]))
-            at = end
-        elif kind == _SIGN_ONLY:
-            filled.append(buffer)
-        else:
-            filled.append(IovBuffer(kind, single[kind] or b""))
-    return filled
+    `body` is the token without its header, its rotation undone.
+    """
+    if len(pieces.data) != 1 or _TRAILER in pieces.single or _PADDING in pieces.single:
+        raise ValueError("beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY")
+    end = len(body) - tail
+    if end < front:
+        raise DecodeError("the message is cut off")
+    pieces.data = [body[front:end]]
+    return body[:front], body[end:]

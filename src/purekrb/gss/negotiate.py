@@ -38,7 +38,7 @@ from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTo
 from purekrb.records import replace
 from purekrb.trace import Log
 
-__all__ = ["Handshake", "initiate", "accept"]
+__all__ = ["Handshake", "initiate", "accept", "answered_by_negotiation"]
 
 log = Log("purekrb.gss")
 
@@ -266,6 +266,20 @@ def _read(token: bytes) -> NegTokenResp:
     if hmac.compare_digest(message.mech_list_mic or b"", message.response_token or b""):
         return replace(message, mech_list_mic=None)  # Windows 2000 sends its token in both places; no MIC is meant
     return message
+
+
+def answered_by_negotiation(token: bytes) -> KerberosError:
+    """Return the error for a NegTokenResp that answers an initiator which spoke Kerberos alone."""
+    message = NegTokenResp.decode(token)
+    advice = 'it wants SPNEGO: pass mechanism="negotiate"'
+    if message.neg_state != _REJECT:
+        return MutualAuthenticationError(f"the service answered with a negotiation instead of an AP-REP: {advice}")
+    error = _rejected(message)
+    if message.response_token and error.code != ErrorCode.KRB_ERR_GENERIC:
+        return error  # the service has read our token, and says what is wrong with it
+    return ApError(
+        f"the service rejected our token by SPNEGO. Its log may tell why; or {advice}", code=error.code
+    )
 
 
 def _rejected(message: NegTokenResp) -> ApError:

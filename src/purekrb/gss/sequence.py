@@ -18,6 +18,7 @@ __all__ = ["SequenceWindow", "numbers"]
 
 _WIDTH = 64
 _MAP = (1 << _WIDTH) - 1
+_number = int.from_bytes
 _pack_unsigned = Struct(">Q").pack
 _pack_signed = Struct(">q").pack
 
@@ -38,15 +39,15 @@ class SequenceWindow:
     threads that have the same number, one passes.
     """
 
-    __slots__ = ("_bits", "_judges", "_lock", "_sequence", "_state")
+    __slots__ = ("_judges", "_lock", "_mask", "_sequence", "_state")
 
     def __init__(
         self, first: int, *, replay: bool, sequence: bool, bits: int = 64, seen: int = 0
     ) -> None:
-        self._bits = bits
+        self._mask = mask = (1 << bits) - 1
         # The number that is expected next, and the window before it: bit n tells that the number
-        # expected - 1 - n was received. One tuple, so that an interrupt leaves the old or the new.
-        self._state = first & (1 << bits) - 1, seen
+        # expected - 1 - n is missing. One tuple, so that an interrupt leaves the old or the new.
+        self._state = first & mask, seen ^ _MAP
         self._judges = replay or sequence
         self._sequence = sequence
         self._lock = fork_safe(Lock())
@@ -55,25 +56,34 @@ class SequenceWindow:
     def state(self) -> tuple[int, int]:
         """The number expected next and the window before it: `first` and `seen` of a successor."""
         with self._lock:
-            return self._state
+            expected, missing = self._state
+        return expected, missing ^ _MAP
 
     def check(self, number: bytes) -> None:
         """Record `number`.
 
         Raises SequenceError with reason "gap", "unsequenced", "duplicate" or "old".
         """
-        if self._judges:
-            with self._lock:
-                self._judge(int.from_bytes(number, "big"))
+        if not self._judges:
+            return
+        value = _number(number, "big")
+        with self._lock:
+            expected, missing = self._state
+            if value == expected:  # as almost always
+                self._state = expected + 1 & self._mask, missing << 1 & _MAP
+            else:
+                self._judge(value)
 
     def _judge(self, number: int) -> None:
-        expected, seen = self._state
-        mask = (1 << self._bits) - 1
+        """Record a number that is not the one expected."""
+        expected, missing = self._state
+        mask = self._mask
         ahead = (number - expected) & mask
         if ahead <= mask >> 1:
-            seen = (seen << ahead + 1 | 1) & _MAP if ahead < _WIDTH else 1
-            self._state = number + 1 & mask, seen
-            if ahead and self._sequence:
+            # All between the number expected and this one is missing, this one is not.
+            missing = ((missing + 1 << ahead) - 1) << 1 if ahead < _WIDTH else _MAP - 1
+            self._state = number + 1 & mask, missing & _MAP
+            if self._sequence:
                 raise SequenceError(f"{ahead} messages are missing before this one", reason="gap")
             return
         late = mask - ahead  # 0 for the number before the one expected
@@ -82,9 +92,9 @@ class SequenceWindow:
                 "a message from before the window: too old to tell whether it is new", reason="old"
             )
         bit = 1 << late
-        if seen & bit:
+        if not missing & bit:
             raise SequenceError("this message was already received", reason="duplicate")
-        self._state = expected, seen | bit
+        self._state = expected, missing ^ bit
         if self._sequence:
             raise SequenceError(
                 "a message arrived later than its successors", reason="unsequenced"

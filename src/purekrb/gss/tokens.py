@@ -91,15 +91,10 @@ class CfxProtection:
 
     __slots__ = (
         "_confounder",
-        "_confounder_size",
         "_initiator",
         "_key",
-        "_mac_size",
         "_ours",
-        "_receive_flags",
         "_seal",
-        "_sealed_rrc",
-        "_send_flags",
         "_send_seq",
         "_sign",
         "_theirs",
@@ -120,19 +115,11 @@ class CfxProtection:
         random: RandomBytes,
         seen: int = 0,
     ) -> None:
-        if key.etype not in self.etypes:
-            raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(key.etype)}")
-        profile = crypto.profile_of(key.etype)
-        self._mac_size = mac_size = profile.checksum_size
-        self._confounder_size = profile.confounder_size
-        #: Bytes by which a sealed body is rotated: the trailer (last block and MAC) comes first.
-        self._sealed_rrc = HEADER_SIZE + mac_size
         self._key = key
         self._initiator = initiator
         subkey = ACCEPTOR_SUBKEY if acceptor_subkey else 0
-        self._send_flags = subkey | (0 if initiator else SENT_BY_ACCEPTOR)
-        self._receive_flags = subkey | (SENT_BY_ACCEPTOR if initiator else 0)
-        self._ours, self._theirs = _layout(self._send_flags, mac_size), _layout(self._receive_flags, mac_size)
+        self._ours = _layout(key.etype, subkey | (0 if initiator else SENT_BY_ACCEPTOR))
+        self._theirs = _layout(key.etype, subkey | (SENT_BY_ACCEPTOR if initiator else 0))
         self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
         # The ciphers are made when they are first used, which for many contexts is never. A token takes its sequence
         # number before its cipher: where the key is wiped in between, it comes to nothing (see `export_context`).
@@ -169,7 +156,7 @@ class CfxProtection:
             if size < theirs.signed_size:
                 raise DecodeError("the signed message is cut off")
             snd_seq = token[SND_SEQ:HEADER_SIZE]
-            data, mac = token[HEADER_SIZE : -self._mac_size], token[-self._mac_size :]
+            data, mac = token[HEADER_SIZE : -theirs.mac_size], token[-theirs.mac_size :]
             expected = (self._unseal or self._make_unseal()).checksum(data, copy_start + snd_seq)
             if not hmac.compare_digest(expected, mac):
                 raise IntegrityError
@@ -227,8 +214,8 @@ class CfxProtection:
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
-        overhead = HEADER_SIZE + self._mac_size + (self._confounder_size + HEADER_SIZE if sealed else 0)
-        return max(0, output_size - overhead)
+        ours = self._ours
+        return max(0, output_size - (ours.sealed_size if sealed else ours.signed_size))
 
     def sequences(self) -> tuple[int, int, int]:
         """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
@@ -240,12 +227,12 @@ class CfxProtection:
         """
         flags, ec, rrc, _ = self._read_header(token)
         if flags & SEALED:
-            token = _turned(token, self._sealed_rrc - rrc)
+            token = _turned(token, self._theirs.sealed_rrc - rrc)
             return flags, ec, token, token[:6] + bytes(2)
         if sealed:
             raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
-        if ec != self._mac_size:
-            raise DecodeError(f"the checksum of a signed message has {self._mac_size} bytes")
+        if ec != self._theirs.mac_size:
+            raise DecodeError(f"the checksum of a signed message has {self._theirs.mac_size} bytes")
         token = _turned(token, -rrc)
         return flags, ec, token, token[:4] + bytes(4)
 
@@ -253,7 +240,7 @@ class CfxProtection:
         if len(header) < HEADER_SIZE or header[:2] != _MIC or header[3:8] != _MIC_FILLER:
             raise DecodeError("this is not an RFC 4121 MIC token")
         flags = header[2]
-        if (flags ^ self._receive_flags) & _CHECKED:
+        if (flags ^ self._theirs.flags) & _CHECKED:
             self._refuse(flags)
         if flags & SEALED:
             raise ProtocolError("a MIC token is marked as sealed")
@@ -265,13 +252,13 @@ class CfxProtection:
         tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
         if tok_id != _WRAP or filler != _FILLER:
             raise DecodeError("this is not an RFC 4121 Wrap token")
-        if (flags ^ self._receive_flags) & _CHECKED:
+        if (flags ^ self._theirs.flags) & _CHECKED:
             self._refuse(flags)
         return flags, ec, rrc, snd_seq
 
     def _refuse(self, flags: int) -> NoReturn:
         # Unknown bits are ignored, as RFC 4121 4.2.2 demands, but the checksum covers them.
-        if (flags ^ self._receive_flags) & SENT_BY_ACCEPTOR:
+        if (flags ^ self._theirs.flags) & SENT_BY_ACCEPTOR:
             raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
         raise ProtocolError("the token is not protected with the key that this context agreed on")
 
@@ -305,15 +292,19 @@ class _Layout:
 
     The `bytes` come before SND_SEQ: in a header as we write it, and in the copy of it that the MAC covers. The sizes
     are of all that is not data; `sealed_body` is what the trailer leaves of the ciphertext. `sealed_parts` reads
-    SND_SEQ, last block and MAC.
+    SND_SEQ, last block and MAC. A sealed body is rotated by its trailer (last block and MAC),
+    which so comes first: `sealed_rrc`.
     """
 
     __slots__ = (
         "detached",
+        "flags",
+        "mac_size",
         "sealed",
         "sealed_body",
         "sealed_copy",
         "sealed_parts",
+        "sealed_rrc",
         "sealed_size",
         "signed",
         "signed_copy",
@@ -321,7 +312,10 @@ class _Layout:
     )
 
     def __init__(self, flags: int, mac_size: int) -> None:
-        self.sealed = wrap_header(flags | SEALED, 0, HEADER_SIZE + mac_size)
+        self.flags = flags
+        self.mac_size = mac_size
+        self.sealed_rrc = BLOCK + mac_size
+        self.sealed = wrap_header(flags | SEALED, 0, self.sealed_rrc)
         self.sealed_copy = wrap_header(flags | SEALED, 0, 0)
         self.sealed_parts = struct.Struct(f"8x8s16s{mac_size}s")
         self.sealed_body = slice(self.sealed_parts.size, None)
@@ -332,7 +326,11 @@ class _Layout:
         self.detached = _MIC + bytes((flags,)) + _MIC_FILLER  # of a MIC token
 
 
-_layout = cache(_Layout)  # there are twelve
+@cache  # there are sixteen
+def _layout(etype: int, flags: int) -> _Layout:
+    if etype not in CfxProtection.etypes:
+        raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(etype)}")
+    return _Layout(flags, crypto.profile_of(etype).checksum_size)
 
 
 def rotated(body: bytes, turn: int) -> bytes:

@@ -188,6 +188,7 @@ class _Exchanges:
         return replace(principal, realm=self.config.realm_of(host) or "")
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
+        _check_credential(credential, "get_tgt({})")
         tgt = yield from as_exchange(credential, options, offsets=self._offsets)
         _keep(tgt, credential)
         return tgt
@@ -195,6 +196,7 @@ class _Exchanges:
     def _get_ticket(
         self, credential: Credential, target: Target, *, forwardable: bool | None = None
     ) -> Exchange[ServiceTicket]:
+        _check_credential(credential, "get_ticket({}, target)")
         return get_service_ticket(
             credential,
             self._service(target),
@@ -206,6 +208,7 @@ class _Exchanges:
         )
 
     def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
+        _check_credential(credential, "renew({})")
         tgt = _stored_tgt(credential)
         if tgt is None:
             raise CredentialError(
@@ -218,6 +221,7 @@ class _Exchanges:
     def _forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> Exchange[ServiceTicket]:
+        _check_credential(credential, "forward_tgt({})")
         tgt = _stored_tgt(credential)
         if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
             tgt = yield from self._get_tgt(credential, self._as_options(forwardable=True))
@@ -249,6 +253,13 @@ class _Exchanges:
             permitted_etypes=self.config.permitted_etypes,
             send_client_target=True,
         )
+
+
+def _check_credential(credential: object, call: str) -> None:
+    """Raise TypeError, with the right `call`, for what is not a Credential. Its value may be a password."""
+    if not isinstance(credential, Credential):
+        example = 'Credential.from_password("alice@EXAMPLE.COM", password)'
+        raise TypeError(f"the credential is of type {type(credential).__name__}: call {call.format(example)}")
 
 
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:
@@ -376,6 +387,7 @@ def initiate(
     the KDCs. Raises what KdcClient.get_ticket raises; CredentialError where DELEG needs a TGT that is not forwardable.
     """
     check_mechanism(mechanism)  # before a KDC is asked
+    _check_credential(credential, "initiate(target, {})")
     client = KdcClient(config, timeout=timeout)
     return client._run(
         lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
@@ -394,6 +406,7 @@ async def initiate_async(
 ) -> Initiator:
     """As `initiate`, for asyncio."""
     check_mechanism(mechanism)  # before a KDC is asked
+    _check_credential(credential, "initiate(target, {})")
     client = AsyncKdcClient(config, timeout=timeout)
     return await client._run(
         lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
@@ -421,6 +434,7 @@ def verify_credentials(
     has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, or where the
     KDC vouches for another client, else what stood in the way. Source: RFC 4120 3.1.5, 10.
     """
+    _check_credential(credential, "verify_credentials({})")
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
     services: list[Target] = (
         list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]

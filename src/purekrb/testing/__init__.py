@@ -1,4 +1,8 @@
-"""An embedded KDC for tests and demos: `from purekrb.testing import Realm`, and the pytest fixture `krb_realm`."""
+"""An embedded KDC for tests and demos: `from purekrb.testing import Realm`, and the pytest fixture `krb_realm`.
+
+`Realm` is a whole realm in this process, with users, services and real sockets, for tests of purekrb and of programs
+that use it. It is for tests, not for production.
+"""
 
 from __future__ import annotations
 
@@ -17,3 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return Realm
     raise AttributeError(f"module 'purekrb.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
