@@ -1,9 +1,9 @@
-"""A client of the service: it finds it in the directory, and talks to it once it has proved itself; after `kinit`.
+"""A client that finds the service in the directory and talks to it once it has proved itself. Run `kinit` first.
 
     python scp_client.py --ldap ldap://dc1.ad.test "a message"
 
-The name that the service must prove is composed of what the directory says, never of what the service says of itself.
-Where anything fails, no message is sent.
+The client composes the name that the service must prove from the directory's data, never from what the service says of
+itself. If anything fails, no message is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from purekrb import Flag
 from purekrb.directory import Directory
 
 PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
-#: What the context must have, looked at when it is established, not before.
+#: The flags that the context must have. Check them once it is established, not before.
 NEEDED = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG | Flag.CONF
 
 
@@ -25,8 +25,8 @@ def talk(
 ) -> tuple[purekrb.Principal | None, str]:
     """Return who the service is and what it answers.
 
-    The service is found by its product's GUID; its SCP gives host, port and the parts of its SPN. An instance that is
-    down, or that the KDC does not know, is passed over. Raises KerberosError for one that does not prove itself.
+    The service is found by its product's GUID. Its SCP gives host, port and the parts of its SPN. An instance that is
+    down, or that the KDC does not know, is skipped. Raises KerberosError if an instance does not prove itself.
     """
     channel = None
     for endpoint in directory.find_endpoints([PRODUCT]):
@@ -54,7 +54,7 @@ def talk(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
+    parser.add_argument("--ldap", help="domain controller (default: found by DNS)")
     parser.add_argument("message")
     args = parser.parse_args()
     try:

@@ -1,10 +1,10 @@
-"""Installs a service in Active Directory, and takes it out again: what an administrator runs, after `kinit`.
+"""Installs a service in Active Directory, and removes it again. An administrator runs this, after `kinit`.
 
     python scp_installer.py --ldap ldap://dc1.ad.test --state state.json install files.ad.test 2000 svc-files
     python scp_installer.py --ldap ldap://dc1.ad.test --state state.json uninstall
 
 The service connection point comes first, since its DN is part of the service principal name; the state file comes last.
-Each is done as a whole or not at all. The state file goes to the host of the service.
+Both actions succeed or fail as a whole. Copy the state file to the host of the service.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import purekrb
 from purekrb.directory import Directory, InstalledService, ServiceConnectionPoint
 
 SERVICE_CLASS = "ADSockAuth"
-#: Make one of your own, with uuidgen.
+#: Make your own with uuidgen.
 PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
 
 
 def install(directory: Directory, host: str, port: int, account: str, state_file: str) -> InstalledService:
-    """Publish the service, let `account` update that, register its names on `account`, write the state file."""
+    """Publish the service, let `account` update its SCP, register its names on `account`, write the state file."""
     scp = ServiceConnectionPoint(
         name="SockAuthAD",
         service_class_name=SERVICE_CLASS,
@@ -34,13 +34,13 @@ def install(directory: Directory, host: str, port: int, account: str, state_file
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
+    parser.add_argument("--ldap", help="domain controller (default: found by DNS)")
     parser.add_argument("--state", required=True, help="the state file")
     actions = parser.add_subparsers(dest="action", required=True)
     installing = actions.add_parser("install")
     installing.add_argument("host", help="DNS name of the service's host")
     installing.add_argument("port", type=int)
-    installing.add_argument("account", help="that the service runs under")
+    installing.add_argument("account", help="the service's account")
     actions.add_parser("uninstall")
     args = parser.parse_args()
     try:

@@ -1,9 +1,9 @@
-"""A service that scp_installer.py has installed: it verifies its registration, and only then listens.
+"""A service installed by scp_installer.py: it verifies its registration, and only then listens.
 
     python scp_service.py --ldap ldap://dc1.ad.test --state state.json --keytab svc.keytab --account svc-files@AD.TEST
 
-Each reason not to start has an exit code of its own. What is wrong, an administrator repairs: the service's account
-has no right to, and should have none.
+Each reason not to start has an exit code of its own. An administrator must repair the fault: the service's account has
+no right to do so, and should have none.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ EXIT_CODES = {
     "NO_STATE": 24,
     "DIRECTORY_UNREACHABLE": 25,
 }
-#: What a context must have, looked at when it is established, not before.
+#: The flags that a context must have. Check them once it is established, not before.
 NEEDED = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG | Flag.CONF
 
 
 def start(
     directory: Directory, state_file: str, account: str, keytab: purekrb.Keytab, address: tuple[str, int]
 ) -> Server:
-    """Return the listening server of a service that may start, once its SCP says where it listens.
+    """Verify the registration, listen, write the port to the SCP, and return the server.
 
-    Raises RegistrationError for one that may not.
+    Raises RegistrationError if the service must not start.
     """
     verified = directory.verify_service(state_file, account=account, keytab=keytab)
     for doubt in verified.warnings:
@@ -50,7 +50,7 @@ def start(
 
 
 def serve(channel: Channel) -> None:
-    """Answer one client. It has proved who it is: `initiator`, or with its SIDs `identity`."""
+    """Answer one client. Its proved name is `initiator`; `identity` has its SIDs as well."""
     context = channel.context
     if NEEDED & ~context.flags:
         channel.abort()
@@ -62,10 +62,10 @@ def serve(channel: Channel) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--ldap", help="domain controller (default: what the DNS says)")
+    parser.add_argument("--ldap", help="domain controller (default: found by DNS)")
     parser.add_argument("--state", required=True, help="the state file")
     parser.add_argument("--keytab", required=True, help="the keys of the account")
-    parser.add_argument("--account", required=True, help="that the service runs under, as in svc-files@AD.TEST")
+    parser.add_argument("--account", required=True, help="the service's account, as in svc-files@AD.TEST")
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
     parser.add_argument("--port", type=int, default=0)
     args = parser.parse_args()

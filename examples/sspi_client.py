@@ -1,11 +1,11 @@
-"""The client of Microsoft's sockets sample with mutual authentication, by the functions of SSPI.
+"""The client of Microsoft's sockets sample with mutual authentication, written with the functions of SSPI.
 
     export KRB5CCNAME=alice.ccache
     python sspi_client.py --directory ldap://dc1.example.test --keyword A762885A-AA44-11d2-81F1-00C04FB9624E
     python sspi_client.py --class ADSockAuth --host web.example.test --port 2000
 
-The first finds the service by its connection point in the directory, and asks for it as class/host/DN; the second has
-been told. What the name is made of never comes from the service: it would name itself.
+The first form finds the service by its connection point in the directory, and asks for it as class/host/DN. The second
+form is told where it is. No part of the name comes from the service: an impostor would name itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sspi_frames import (
     send_signed,
 )
 
-#: What is asked for. The signatures and the secrecy of what follows are among it.
+#: The flags that the client asks for. They include signatures and secrecy for the messages.
 ASKED = (
     sspi.ISC_REQ_MUTUAL_AUTH
     | sspi.ISC_REQ_CONFIDENTIALITY
@@ -35,7 +35,7 @@ ASKED = (
     | sspi.ISC_REQ_SEQUENCE_DETECT
     | sspi.ISC_REQ_REPLAY_DETECT
 )
-#: What a complete context must have.
+#: The flags that a complete context must have.
 NEEDED = (
     sspi.ISC_RET_MUTUAL_AUTH
     | sspi.ISC_RET_CONFIDENTIALITY
@@ -60,7 +60,7 @@ def authenticate(frames: Frames, credentials: sspi.CredHandle, spn: str) -> sspi
                 sspi.CompleteAuthToken(handle, token)
             frames.send(token[0].Buffer)
             if status not in (sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
-                # Flags mean something on the last return only, and each of them is a bit.
+                # Flags are valid on the last return only. Each flag is a bit.
                 if flags & NEEDED != NEEDED:
                     raise ConnectionError(f"the context lacks what was asked for: {NEEDED & ~flags:#x} is missing")
                 return handle
@@ -102,9 +102,7 @@ def main() -> None:
     """Run the client."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", metavar="URL", help="the directory to look in")
-    parser.add_argument(
-        "--keyword", default="", help="what the service's connection point is known by, its product's GUID"
-    )
+    parser.add_argument("--keyword", default="", help="a keyword of the service's connection point: its product's GUID")
     parser.add_argument("--class", dest="service_class", help="without a directory: the service class")
     parser.add_argument("--host", help="without a directory: the DNS name of the service's host")
     parser.add_argument("--port", type=int, help="without a directory: where the service listens")

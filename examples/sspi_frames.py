@@ -1,6 +1,6 @@
-"""Frames of Microsoft's sockets sample: LE32 length, then the body; with the limits that the sample lacks.
+"""Frames of Microsoft's sockets sample: LE32 length, then the body. They have the limits that the sample lacks.
 
-A body of no bytes is not sent. Shared by sspi_service.py and sspi_client.py.
+An empty body is not sent. sspi_service.py and sspi_client.py share this module.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 
 from purekrb import sspi
 
-#: The longest body: of a context token, of a message.
+#: The longest body of a context token, and of a message.
 MAX_TOKEN = 48_000
 MAX_MESSAGE = 1 << 20
-#: Legs after which a handshake is given up, and seconds for all that the peer has to say.
+#: The legs after which a handshake is given up, and the seconds that a peer has for the whole connection.
 MAX_LEGS = 10
 PATIENCE = 30.0
 
@@ -22,20 +22,20 @@ _LENGTH = struct.Struct("<L")
 
 
 class Frames:
-    """A connection that carries frames. Every wait together ends `PATIENCE` seconds after it was made."""
+    """A connection that carries frames. All waits end `PATIENCE` seconds after it was made."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._deadline = time.monotonic() + PATIENCE
 
     def send(self, body: bytes) -> None:
-        """Send one frame, or nothing where there is nothing in it."""
+        """Send one frame, or nothing if `body` is empty."""
         if body:
             self._connection.settimeout(self._remaining())
             self._connection.sendall(_LENGTH.pack(len(body)) + body)
 
     def receive(self, limit: int) -> bytes:
-        """Return the body of the next frame. Raises ConnectionError for the end, and for more than `limit` bytes."""
+        """Return the body of the next frame. Raises ConnectionError at the end, and for more than `limit` bytes."""
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if not 0 < length <= limit:
             raise ConnectionError(f"the peer announces a frame of {length} bytes, expected 1 to {limit}")
@@ -47,7 +47,7 @@ class Frames:
             self._connection.settimeout(self._remaining())
             data = self._connection.recv(size - len(received))
             if not data:
-                raise ConnectionError("the peer closed the connection in the middle of what it had to say")
+                raise ConnectionError("the peer closed the connection before the next frame was complete")
             received += data
         return bytes(received)
 
@@ -59,7 +59,7 @@ class Frames:
 
 
 def buffers(*made: tuple[int, bytes | int]) -> sspi.SecBufferDesc:
-    """Return buffers of (type, content), or (type, size) for one that a function fills."""
+    """Return buffers made of (type, content); (type, size) makes one for a function to fill."""
     message = sspi.SecBufferDesc()
     for kind, content in made:
         buffer = sspi.SecBuffer(content if isinstance(content, int) else len(content), kind)
@@ -70,9 +70,9 @@ def buffers(*made: tuple[int, bytes | int]) -> sspi.SecBufferDesc:
 
 
 def send_signed(frames: Frames, context: sspi.CtxtHandle, text: bytes) -> None:
-    """Send a message that everybody may read and nobody alter: two frames, the text and its signature."""
+    """Send a message that everybody can read and nobody can alter: two frames, the text and its signature."""
     if not text:
-        raise ValueError("a text of no bytes makes no frame")
+        raise ValueError("an empty text makes no frame")
     size = sspi.QueryContextAttributes(context, sspi.SECPKG_ATTR_SIZES)["MaxSignature"]
     message = buffers((sspi.SECBUFFER_DATA, text), (sspi.SECBUFFER_TOKEN, size))
     sspi.MakeSignature(context, 0, message, 0)

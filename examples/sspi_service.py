@@ -1,9 +1,9 @@
-"""The service of Microsoft's sockets sample with mutual authentication, by the functions of SSPI.
+"""The service of Microsoft's sockets sample with mutual authentication, written with the functions of SSPI.
 
     export KRB5_KTNAME=service.keytab
     python sspi_service.py --port 2000 --spn "ADSockAuth/web.example.test/CN=SockAuthAD,CN=WEB,..."
 
-It accepts clients with Kerberos, alone or negotiated, tells each who it is, and shouts back what it says.
+It accepts clients with Kerberos, alone or negotiated. It tells each client who it is, and returns its text in capitals.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sspi_frames import (
     send_encrypted,
 )
 
-#: What the service asks for. MUTUAL_AUTH refuses clients that do not want to know whom they talk to.
+#: The flags that the service asks for. MUTUAL_AUTH refuses clients that do not ask for the service's proof.
 ASKED = sspi.ASC_REQ_MUTUAL_AUTH | sspi.ASC_REQ_CONFIDENTIALITY | sspi.ASC_REQ_SEQUENCE_DETECT
-#: What a complete context must have. ASC_RET_ flags: some values differ from those of ISC_RET_.
+#: The flags that a complete context must have. Some ASC_RET_ values differ from those of ISC_RET_.
 NEEDED = (
     sspi.ASC_RET_MUTUAL_AUTH
     | sspi.ASC_RET_CONFIDENTIALITY
@@ -56,14 +56,14 @@ def authenticate(frames: Frames, credentials: sspi.CredHandle) -> sspi.CtxtHandl
                 )
             except sspi.error:
                 with suppress(OSError):  # the client may be gone
-                    frames.send(answer[0].Buffer)  # a token that tells it why, or nothing
+                    frames.send(answer[0].Buffer)  # a token that tells it the reason, or nothing
                 raise
             context = handle
             if status in (sspi.SEC_I_COMPLETE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
                 sspi.CompleteAuthToken(handle, answer)
             frames.send(answer[0].Buffer)
             if status not in (sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
-                # Flags mean something on the last return only, and each of them is a bit.
+                # Flags are valid on the last return only. Each flag is a bit.
                 if flags & NEEDED != NEEDED:
                     raise ConnectionError(
                         f"the client did not ask for all that is needed: {NEEDED & ~flags:#x} is missing"
@@ -77,7 +77,7 @@ def authenticate(frames: Frames, credentials: sspi.CredHandle) -> sspi.CtxtHandl
 
 
 def serve(connection: socket.socket, credentials: sspi.CredHandle) -> None:
-    """Serve one client: nothing of what it says counts before it is authenticated."""
+    """Serve one client. Ignore what it says until it is authenticated."""
     with connection:
         try:
             frames = Frames(connection)
