@@ -125,13 +125,6 @@ def imports(path: Path, *, typing: bool) -> Iterator[tuple[str, str]]:
             yield str(node.args[0].value), ""
 
 
-def lazily(path: Path) -> set[str]:
-    """What a package's `__init__` imports inside its `__getattr__`: names of its own modules, loaded on first use."""
-    functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
-    nodes = [n for f in functions if f.name == "__getattr__" for n in ast.walk(f) if isinstance(n, ast.ImportFrom)]
-    return {(n.module or "").partition(".")[2].replace(".", "/") for n in nodes}
-
-
 def own_modules(path: Path, *, typing: bool) -> set[str]:
     """The modules of purekrb that a file imports, as paths relative to the package without suffix."""
     found = set()
@@ -234,7 +227,7 @@ def test_nothing_imports_in_circles_not_even_lazily() -> None:
     for path in FILES:
         module = path.relative_to(SOURCE).with_suffix("").as_posix().removesuffix("/__init__")
         if module != "__init__":
-            graph[module] = own_modules(path, typing=False) - {module} - lazily(path)
+            graph[module] = own_modules(path, typing=False) - {module}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:

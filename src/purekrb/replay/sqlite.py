@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import CredentialError, KerberosError, ReplayError
-from purekrb.replay import (
+from purekrb.replay.cache import (
     BUCKET,
     KEEP,
     SKEW,

@@ -1,0 +1,136 @@
+"""The interface of replay caches, and their common rules. Source: RFC 4120 3.2.3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Protocol, cast
+
+from purekrb.constants import ErrorCode
+from purekrb.errors import ReplayError
+from purekrb.trace import Log
+
+__all__ = [
+    "BUCKET",
+    "KEEP",
+    "SKEW",
+    "Alarm",
+    "ReplayCache",
+    "bucket_of",
+    "check_age",
+    "full",
+    "older_than_memory",
+    "oldest_bucket",
+    "remember_in",
+    "replayed",
+]
+
+log = Log("purekrb.replay")
+#: Seconds of authenticator time that share a bucket, the unit in which old entries are dropped.
+BUCKET = 300
+#: How long an authenticator is remembered, in seconds: four times the usual skew, so that a clock that is set back by
+#: ten minutes does not let a replay through.
+KEEP = 1200
+#: The usual skew, in seconds. A cache that runs full drops what an acceptor with this one admits no more.
+SKEW = 300
+#: Seconds between two warnings of one cache.
+_WARN_EVERY = 60
+_KEEP = timedelta(seconds=KEEP)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class ReplayCache(Protocol):
+    """Remembers authenticators. Implementations are atomic and thread-safe, and fail closed.
+
+    One whose `remember` has a further parameter `client` is also told whose authenticator it is: a text that is the
+    same for all tickets of a client, whatever the case of its name. So it can limit what one client fills.
+    """
+
+    def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
+        """Store `tag` (16 bytes), the digest of an authenticator made at `ctime`.
+
+        Raises ReplayError where it was stored before, or where that cannot be told.
+        """
+
+
+class _KnowsClients(Protocol):
+    def remember(self, tag: bytes, ctime: datetime, now: datetime, client: str) -> None: ...
+
+
+def remember_in(cache: ReplayCache, tag: bytes, ctime: datetime, now: datetime, client: str) -> None:
+    """Store `tag` in `cache`, and tell it the client if it wants to know."""
+    if _wants_client(type(cache)):
+        cast(_KnowsClients, cache).remember(tag, ctime, now, client=client)
+    else:
+        cache.remember(tag, ctime, now)
+
+
+@lru_cache(maxsize=64)
+def _wants_client(kind: type) -> bool:
+    # By the parameters, as a subclass of ours may have those of the Protocol.
+    code = getattr(getattr(kind, "remember", None), "__code__", None)
+    return code is not None and "client" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def bucket_of(ctime: datetime) -> int:
+    """Return the bucket of an authenticator: the same for each presentation of it, whatever the clock says then."""
+    age = ctime - _EPOCH
+    return (age.days * 86400 + age.seconds) // BUCKET  # dividing timedeltas takes three times as long
+
+
+def oldest_bucket(now: datetime) -> int:
+    """Return the oldest bucket that is still kept at `now`."""
+    return bucket_of(now - _KEEP)
+
+
+def replayed() -> ReplayError:
+    """Return the error for an authenticator that was presented before."""
+    return ReplayError(
+        "this authenticator was already presented: a replay, or a client that repeats its token "
+        "(it must make a new one for each attempt)",
+        code=ErrorCode.KRB_AP_ERR_REPEAT,
+    )
+
+
+def check_age(ctime: datetime, now: datetime) -> None:
+    """Raise ReplayError where the bucket may be forgotten already: a large clock_skew lets such authenticators in."""
+    if now - ctime > _KEEP and bucket_of(ctime) < oldest_bucket(now):
+        raise ReplayError(
+            f"this authenticator is older than what the replay cache remembers ({KEEP} s): set both clocks (NTP), or "
+            "use a smaller clock_skew",
+            code=ErrorCode.KRB_AP_ERR_SKEW,
+        )
+
+
+def older_than_memory() -> ReplayError:
+    """Return the error for an authenticator from a time of which the cache does not know everything."""
+    return ReplayError(
+        "this authenticator is older than the replay cache, which therefore cannot tell whether it was "
+        "presented before: let the client try again",
+        code=ErrorCode.KRB_AP_ERR_REPEAT,
+    )
+
+
+def full(client: str | None, capacity: str, remedy: str) -> ReplayError:
+    """Return the error for a client, where it is known, that has filled its share; else for all."""
+    whose = "this client has filled its share of the replay cache" if client else "the replay cache is full"
+    return ReplayError(
+        f"{whose} ({capacity}): refused, since forgetting an authenticator would let it be replayed; {remedy}",
+        code=ErrorCode.KRB_ERR_GENERIC,
+    )
+
+
+class Alarm:
+    """Tells in the log, at most once a minute, that a replay cache refuses clients since it is full."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._quiet_until = float("-inf")
+
+    def ring(self, error: ReplayError, client: str | None) -> None:
+        """Warn of `error`, which is what the client gets."""
+        moment = self._monotonic()
+        if moment >= self._quiet_until:
+            self._quiet_until = moment + _WARN_EVERY
+            log.warning("%r is refused, and others may be: %s", client or "a client", error)
