@@ -47,14 +47,23 @@ else:
         return lambda decorator: decorator
 
 
+def _described(value: object) -> str:
+    """Return repr(value), but of bytes their number: they may be a message in which a key stands in the clear."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if type(value) is tuple:
+        return f"({', '.join(map(_described, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
 class _Record(tuple[Any, ...]):
-    """Base of all records: what a named tuple has besides its fields."""
+    """Base of all records: what a named tuple has besides its fields. The repr shows no contents of bytes."""
 
     __slots__ = ()
     _fields: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
+        fields = ", ".join(f"{name}={_described(value)}" for name, value in self._asdict().items())
         return f"{type(self).__name__}({fields})"
 
     def __getnewargs__(self) -> tuple[Any, ...]:

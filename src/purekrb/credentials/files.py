@@ -33,6 +33,7 @@ __all__ = [
     "exists",
     "locked",
     "split_type",
+    "text_of",
 ]
 
 FilePath = str | os.PathLike[str]
@@ -62,6 +63,14 @@ _KINDS = (
 )
 
 _log = Log("purekrb.credentials")
+
+
+def text_of(path: FilePath) -> str:
+    """Return a path as text. Raises TypeError for bytes, which may be a file's contents: errors quote paths."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("a path is text or a pathlib.Path, not bytes; the bytes of a file are read by `decode`")
+    return text
 
 
 def split_type(name: str) -> tuple[str, str]:
@@ -141,7 +150,7 @@ def read_private(path: FilePath, *, what: str, shared: bool = False, max_size: i
     hard link and no access for others. A `shared` file (a keytab) may also be root's and readable by others, of which
     the log warns, but not writable by them. `what` names the file in the CredentialError that tells what is wrong.
     """
-    path = os.fspath(path)
+    path = text_of(path)
     with _opened(path, os.O_RDONLY, what, shared=shared) as fd:
         parts = []
         size = 0
@@ -178,7 +187,7 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
     one, also after a crash, and a failure leaves the old one. Raises CredentialError; also where the path is a symbolic
     link or anything else than a regular file.
     """
-    path = os.fspath(path)
+    path = text_of(path)
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{random_bytes(8).hex()}")
     try:
@@ -206,7 +215,7 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
 
 def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
     """Overwrite the file with zeros and remove it, under the checks of `read_private`. Raises CredentialError."""
-    path = os.fspath(path)
+    path = text_of(path)
     with _opened(path, os.O_RDWR, what, shared=shared) as fd:
         _write_all(fd, bytes(os.fstat(fd).st_size))
         os.fsync(fd)
@@ -216,7 +225,7 @@ def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
 
 def make_directories(path: FilePath, *, what: str) -> None:
     """Make the directories that a file of this path needs, where they are missing. Raises CredentialError."""
-    path = os.fspath(path)
+    path = text_of(path)
     try:
         os.makedirs(os.path.dirname(path) or os.curdir, 0o755, exist_ok=True)
     except OSError as error:
@@ -235,7 +244,7 @@ def locked(path: FilePath, *, what: str) -> Iterator[None]:
     The lock is on `path` + ".lock", since the file itself is replaced by every write. Where the platform has no flock,
     nothing is locked.
     """
-    lock = f"{os.fspath(path)}.lock"
+    lock = f"{text_of(path)}.lock"
     if fcntl is None:
         yield
         return

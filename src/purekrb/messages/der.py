@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.records import field_names, record
+from purekrb.secrecy import forget_locals
 
 __all__ = [
     "DerType",
@@ -238,7 +239,8 @@ class GeneralString:
         try:
             return contents.decode()
         except UnicodeDecodeError:
-            raise DecodeError("a KerberosString is not UTF-8") from None
+            failure = DecodeError("a KerberosString is not UTF-8")
+        raise failure  # not in the course of the other error, which holds what it read
 
     def encode(self, value: str) -> bytes:
         raw = value.encode()
@@ -688,24 +690,32 @@ class Message:
     @classmethod
     def decode(cls: type[M], data: bytes) -> M:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
-        data = bytes(data)
         try:
             value: M
+            data = bytes(data)
             tags, recognise, walk, _ = _frame_of(cls)
             value = recognise(data)
             return walk(data, _enter(cls.__name__, tags, data)) if value is None else value
         except IndexError:  # a header cut off by the end of the data
+            del data
             failure = DecodeError(f"the {cls.__name__} ends inside a field")
         except DecodeError as error:
-            failure = error.with_traceback(None)
-        # What `secrecy.forget_frames` does, without the cost of a wrapper: the data may be a decrypted message.
-        del data
+            del data
+            failure = error.with_traceback(None)  # it says all that the frames could
+        except BaseException as error:
+            del data  # it may be a decrypted message
+            forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+            raise
         raise failure
 
     def encode(self) -> bytes:
         """Return the DER bytes."""
-        tags, _, _, encode = _frame_of(type(self))
-        return encode(self, tags)
+        try:
+            tags, _, _, encode = _frame_of(type(self))
+            return encode(self, tags)
+        except BaseException as error:  # as in `decode`
+            forget_locals(error)
+            raise
 
 
 def _enter(name: str, tags: tuple[int, ...], data: bytes) -> int:

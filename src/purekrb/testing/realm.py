@@ -22,6 +22,7 @@ from purekrb.errors import TransportError
 from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 from purekrb.testing.kdc import Account, Kdc
 
@@ -91,6 +92,7 @@ class Realm:
 
     # -- who lives here -------------------------------------------------------------------------------------------
 
+    @forget_frames
     def add_user(
         self,
         name: str,
