@@ -15,7 +15,7 @@ from typing import Protocol
 
 from purekrb import crypto
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
+from purekrb.errors import ApError, DecodeError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
 from purekrb.exchanges.authorization_data import check_critical, read_relevant, wrap_if_relevant
 from purekrb.exchanges.timestamps import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
@@ -178,7 +178,7 @@ def accept_ap_req(
     ApError with the KRB-ERROR code that fits, DecodeError for a message that is not well-formed.
     """
     request = _decode_ap_req(message)
-    ticket = _known_ticket(request.ticket) if len(request.ticket) <= _MAX_KNOWN else Ticket.decode(request.ticket)
+    ticket = _known_ticket(request.ticket) if len(request.ticket) <= _MAX_KNOWN else _read_ticket(request.ticket)
     if ticket.tkt_vno != PVNO:
         raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
     if request.ap_options & _USE_SESSION_KEY:
@@ -405,9 +405,14 @@ def _by_likelihood(ticket: Ticket) -> Callable[[ServiceKey], tuple[bool, bool, i
     )
 
 
-@lru_cache(maxsize=_MAX_OPENED)
-def _known_ticket(ticket: bytes) -> Ticket:
-    return Ticket.decode(ticket)
+def _read_ticket(data: bytes) -> Ticket:
+    ticket = Ticket.decode(data)
+    if not ticket.realm or not ticket.sname.components:  # a principal is a name in a realm: RFC 4120 6.1, 6.2
+        raise DecodeError("the ticket names no service: its realm or its sname is empty")
+    return ticket
+
+
+_known_ticket = lru_cache(maxsize=_MAX_OPENED)(_read_ticket)
 
 
 def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
@@ -420,6 +425,8 @@ def _open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+        if not part.crealm or not part.cname.components:
+            raise DecodeError("the ticket names no client: its crealm or its cname is empty")
         opened = OpenedTicket(part, part.cname.principal(part.crealm))
         if len(key._opened) >= _MAX_OPENED:
             for oldest in list(key._opened)[:1]:  # copied in one step: other threads may add or drop at the same time

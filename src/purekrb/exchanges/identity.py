@@ -16,7 +16,9 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EncTicketPart
 from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
+from purekrb.text import visible
 from purekrb.trace import Log
 
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
@@ -50,10 +52,11 @@ class ClientIdentity:
     dns_domain: str | None = None
 
     def __str__(self) -> str:
-        """DOMAIN\\name where the PAC tells both, else the principal."""
-        return f"{self.domain}\\{self.name}" if self.domain and self.name else str(self.principal)
+        """DOMAIN\\name where the PAC tells both, else the principal; what a terminal does not show is spelled out."""
+        return visible(f"{self.domain}\\{self.name}" if self.domain and self.name else str(self.principal))
 
 
+@forget_frames
 def client_identity(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> ClientIdentity:
     """Return who the client of a ticket is; the arguments are those of `verified_pac`. Raises PacError."""
     client = ticket.cname.principal(ticket.crealm)
@@ -83,6 +86,7 @@ def client_identity(ticket: EncTicketPart, service_key: EncryptionKey, *, requir
     )
 
 
+@forget_frames
 def verified_pac(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> Pac | None:
     """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
 

@@ -218,6 +218,8 @@ def _next_realm(allowed: list[str] | None, realm: str, target: str) -> str:
 
 def _check_hop(realms: list[str], referred: str, allowed: list[str] | None) -> str:
     """Return the realm that the last one referred to. Raises ProtocolError for a circle, a long way, or a wrong one."""
+    if not referred:
+        raise ProtocolError(f"the KDC of {realms[-1]} refers to a realm without a name")
     if referred in realms:
         raise ProtocolError(f"the KDCs refer in a circle: {' -> '.join([*realms, referred])}")
     if len(realms) > MAX_HOPS:
