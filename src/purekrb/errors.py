@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from purekrb.messages.ap import KrbError
 
+from purekrb.text import visible
+
 __all__ = [
     "KerberosError",
     "DecodeError",
@@ -53,10 +55,14 @@ class KerberosError(Exception):
     """Base of every error that a public call raises (besides TypeError and ValueError for misuse).
 
     `response` holds what the peer of a context must hear, to be sent before closing: a KRB-ERROR, or the rejection of a
-    negotiation. None where it must hear nothing.
+    negotiation. None where it must hear nothing. `str()` spells out what a terminal does not show, since others may
+    have chosen a name in the message; `args` holds it as it came.
     """
 
     response: bytes | None = None
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Process pools pickle errors; the default would call __init__ without the arguments that subclasses demand.

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from purekrb.constants import EncryptionType
 from purekrb.errors import CredentialError, DecodeError
+from purekrb.secrecy import forget_locals
 
 __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 
@@ -56,20 +57,23 @@ class EncryptionKey:
     __slots__ = ("_contents", "_derived", "_opened", "_schedule", "etype")
 
     def __init__(self, etype: int, contents: bytes) -> None:
-        self._contents: bytearray | None = None
-        known = _KNOWN.get(etype)
-        if known is None:
-            self.etype: int = int(etype)
-        else:
-            self.etype, size = known
-            if len(contents) != size:
-                got = len(contents)
-                del contents  # it may be most of a key: a traceback that shows locals must not have it
-                raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {got}")
-        self._contents = bytearray(contents)
-        self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
-        self._derived: dict[int, Any] = {}
-        self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
+        try:
+            self._contents: bytearray | None = None
+            known = _KNOWN.get(etype)
+            if known is None:
+                self.etype: int = int(etype)
+            else:
+                self.etype, size = known
+                if len(contents) != size:
+                    raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}")
+            self._contents = bytearray(contents)
+            self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
+            self._derived: dict[int, Any] = {}
+            self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
+        except BaseException as error:
+            del contents  # it may be most of a key: a traceback that shows locals must not have it
+            forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+            raise
 
     @property
     def contents(self) -> bytes:
@@ -91,11 +95,13 @@ class EncryptionKey:
         self._schedule = None
 
     def __del__(self) -> None:
-        if self._contents is not None:
-            self._contents[:] = bytes(len(self._contents))
+        contents = getattr(self, "_contents", None)  # not there where __init__ was interrupted at once
+        if contents is not None:
+            contents[:] = bytes(len(contents))
 
     def __repr__(self) -> str:
-        return f"EncryptionKey({etype_name(self.etype)}, contents=<redacted>)"
+        etype = getattr(self, "etype", None)  # not there where __init__ was interrupted at once
+        return f"EncryptionKey({'unfinished' if etype is None else etype_name(etype)}, contents=<redacted>)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EncryptionKey):

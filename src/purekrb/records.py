@@ -23,11 +23,34 @@ else:
         return lambda decorator: decorator
 
 
+def _described(value: object) -> str:
+    """Return repr(value), but of bytes their number.
+
+    They may be a message in which a key stands in the clear.
+    """
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if type(value) is tuple:
+        return f"({', '.join(map(_described, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
 class _Record:
-    """Base of all records. Unlike tuples, records of two types are never equal."""
+    """Base of all records. Unlike tuples, records of two types are never equal.
+
+    The repr shows the size of bytes, not their contents.
+    """
 
     __slots__ = ()
     __hash__ = tuple.__hash__
+
+    def __repr__(self) -> str:
+        values: Any = self
+        fields = ", ".join(
+            f"{name}={_described(value)}"
+            for name, value in zip(values._fields, values, strict=True)
+        )
+        return f"{type(self).__name__}({fields})"
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[operator]

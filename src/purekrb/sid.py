@@ -49,7 +49,7 @@ class Sid:
         The layout: revision 1, count, authority in six bytes big-endian, sub-authorities in four each little-endian.
         """
         if len(data) < 8 or data[0] != 1 or len(data) < 8 + 4 * data[1]:
-            raise DecodeError(f"a SID is cut off or of an unknown revision: {data[:8].hex()!r} in {len(data)} bytes")
+            raise DecodeError(f"a SID of {len(data)} bytes is cut off, or not of revision 1")
         parts = (int.from_bytes(data[at : at + 4], "little") for at in range(8, 8 + 4 * data[1], 4))
         return cls(int.from_bytes(data[2:8], "big"), tuple(parts))
 

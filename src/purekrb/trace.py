@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from purekrb.text import visible
+
 if TYPE_CHECKING:
     import logging
 
@@ -24,6 +26,7 @@ class Log:
     """The logger of that name, below `purekrb`.
 
     `on()` tells whether somebody listens to debug messages: to be asked before one is made whose arguments cost time.
+    Arguments that are no numbers go into the message as text in which nothing is left that steers a terminal.
     """
 
     __slots__ = ("_found", "_name", "on")
@@ -39,15 +42,15 @@ class Log:
     def debug(self, message: str, *arguments: object) -> None:
         """Tell of a step."""
         if self.on():
-            self._logger().debug(message, *arguments, stacklevel=_CALLER)
+            self._logger().debug(message, *map(_shown, arguments), stacklevel=_CALLER)
 
     def warning(self, message: str, *arguments: object) -> None:
         """Tell of what somebody should look into."""
-        self._logger().warning(message, *arguments, stacklevel=_CALLER)
+        self._logger().warning(message, *map(_shown, arguments), stacklevel=_CALLER)
 
     def error(self, message: str, *arguments: object, **options: Any) -> None:
         """Tell of a fault; `options` are those of `logging.Logger.error`."""
-        self._logger().error(message, *arguments, stacklevel=_CALLER, **options)
+        self._logger().error(message, *map(_shown, arguments), stacklevel=_CALLER, **options)
 
     def _logger(self) -> logging.Logger:
         if self._found is None:
@@ -59,3 +62,7 @@ class Log:
             self._found = logging.getLogger(self._name)
             self.on = partial(self._found.isEnabledFor, _DEBUG)  # one call of Python less from now on
         return self._found
+
+
+def _shown(argument: object) -> object:
+    return argument if isinstance(argument, int | float) else visible(str(argument))

@@ -89,6 +89,10 @@ REFUSED = [
         {}, None, named(PrincipalName(("krbtgt", "A", "B"))), ProtocolError, id="K056-referral-of-three-components"
     ),
     pytest.param({}, None, named(PrincipalName(())), KerberosError, id="K056-name-without-components"),
+    pytest.param({}, None, {**part(srealm=""), **ticket(realm="")}, ProtocolError, id="K421-service-without-a-realm"),
+    pytest.param({}, None, reply(crealm=""), ProtocolError, id="K421-client-without-a-realm"),
+    pytest.param({}, None, reply(cname=PrincipalName(())), ProtocolError, id="K421-client-without-a-name"),
+    pytest.param({}, None, named(PrincipalName(("krbtgt", ""))), ProtocolError, id="K421-referral-to-an-empty-realm"),
     pytest.param({}, None, {"session_etype": 23, "etypes": (18, 23)}, ProtocolError, id="K060-session-key-rc4"),
     pytest.param(
         {}, TgsOptions(etypes=(17,)), {"session_etype": 18}, ProtocolError, id="K060-session-key-aes256-not-requested"

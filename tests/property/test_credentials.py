@@ -31,7 +31,10 @@ known_keys = st.sampled_from(sorted(KEY_SIZES)).flatmap(
 other_keys = st.builds(EncryptionKey, INT16.filter(lambda etype: etype not in KEY_SIZES), DATA)
 keys = known_keys | other_keys
 principals = st.builds(
-    Principal, st.lists(TEXT, max_size=4).map(tuple), TEXT.filter(lambda realm: realm and realm[0] != "X"), INT32
+    Principal,
+    st.lists(TEXT, min_size=1, max_size=4).map(tuple),
+    TEXT.filter(lambda realm: realm and realm[0] != "X"),
+    INT32,
 )
 times = UINT32.map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc))
 later = st.integers(1, 0xFFFFFFFF).map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,25 @@ from purekrb import (
 )
 from purekrb.cli.inspect import MAX_INPUT, describe
 from purekrb.constants import MS_KRB5_MECH_OID, AuthDataType, KeyUsage, TicketFlags
+from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.framing import frame, unframe
 from purekrb.messages.ap import (
     AuthorizationData,
     AuthorizationDataEntry,
+    Checksum,
+    EncKrbCredPart,
     EncryptedData,
     EncTicketPart,
+    KrbCred,
+    KrbCredInfo,
     KrbError,
     Ticket,
 )
 from purekrb.messages.der import tlv
+from purekrb.messages.kdc import EncKdcRepPart, PaData
 from purekrb.messages.spnego import NegTokenResp
 from purekrb.testing import Realm
-from support.canaries import leaks
+from support.canaries import leaks, pieces
 from support.commands import Commands
 from support.contexts import acceptor, ap_req, authenticator, if_relevant
 from support.credential_files import CCacheWriter, good_ccache, good_keytab, keytab_file, keytab_record
@@ -288,6 +295,92 @@ def test_what_decrypts_to_something_else_is_told_and_not_shown() -> None:
     tree = describe(ticket.encode(), [entry.key])
     assert at(tree, "Ticket", "enc_part", "decrypted").startswith("<no EncTicketPart: ")
     assert leaks(json.dumps(tree, default=str), [secret]) == []
+
+
+# -- what is not encrypted
+
+
+def clear(etype: int = 0) -> tuple[KrbCred, list[bytes]]:
+    """A KRB-CRED in the clear, as a .kirbi file holds it, and the keys in it."""
+    tickets = [issue(18)[0] for _ in range(2)]
+    infos = [
+        KrbCredInfo(t.session_key, "R", t.client.name, 0, None, None, None, None, "R", t.service.name, None)
+        for t in tickets
+    ]
+    part = EncKrbCredPart(tuple(infos), None, None, None, None, None)
+    message = KrbCred(5, 22, tuple(t.ticket for t in tickets), EncryptedData(etype, None, part.encode()))
+    return message, [t.session_key.contents for t in tickets]
+
+
+def everything(tree: Any) -> str:
+    return json.dumps(tree, default=str)
+
+
+def parts(keys: list[bytes]) -> list[bytes]:
+    return [piece for key in keys for piece in pieces(key)]
+
+
+def test_k430_the_keys_of_a_krb_cred_in_the_clear_are_shown_with_show_keys_alone(run: Commands) -> None:
+    message, keys = clear()
+    (run.directory / "tickets.kirbi").write_bytes(message.encode())
+    text, as_json = run("inspect", "tickets.kirbi").out, run("inspect", "tickets.kirbi", "--json").out
+    assert leaks(text + as_json, parts(keys)) == []
+    assert "EncKrbCredPart" in text, "all else is shown, though no key is needed to read it"
+    assert text.count(f"contents: {REDACTED}") == 2
+    shown = run("inspect", "tickets.kirbi", "--show-keys").out
+    assert all(key.hex() in shown for key in keys)
+
+
+@pytest.mark.parametrize("etype", [-1, 1, 17, 18, 23, 99], ids=lambda etype: f"K430-etype-{etype}")
+def test_a_krb_cred_in_the_clear_that_claims_to_be_encrypted_shows_no_key(etype: int) -> None:
+    message, keys = clear(etype)
+    assert leaks(everything(describe(message.encode(), [crypto.random_key(18)])), parts(keys)) == []
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda m: m.encode(), id="K430-kirbi"),
+        pytest.param(lambda m: m.enc_part.cipher, id="K430-its-inside"),
+        pytest.param(lambda m: NegTokenResp(None, None, m.encode(), None).encode(), id="K430-in-a-token"),
+        pytest.param(
+            lambda m: authenticator(
+                issue(18)[0], cksum=Checksum(0x8003, GssChecksum(1, delegation=m.encode()).encode())
+            ).encode(),
+            id="K430-delegated",
+        ),
+        pytest.param(
+            lambda m: Ticket(5, "R", issue(18)[0].service.name, EncryptedData(0, None, m.enc_part.cipher)).encode(),
+            id="K430-ticket",
+        ),
+    ],
+)
+def test_a_message_in_the_clear_shows_no_key_wherever_it_stands_and_whatever_is_damaged(
+    wrap: Callable[[KrbCred], bytes],
+) -> None:
+    message, keys = clear()
+    data = wrap(message)
+    found = parts(keys)
+    assert leaks(data.hex(), found), "the keys are there"
+    texts = [everything(describe(data))]
+    for at_ in range(0, len(data), 3):
+        for value in (0, 0xFF, data[at_] ^ 1, data[at_] + 16 & 0xFF):
+            with suppress(DecodeError):
+                texts.append(everything(describe(data[:at_] + bytes([value]) + data[at_ + 1 :])))
+    assert len(texts) > 20
+    assert leaks("\n".join(texts), found) == []
+
+
+def test_k430_keys_that_a_kdc_hands_over_as_padata_are_not_shown() -> None:
+    """KERB-KEY-LIST-REP (padata type 162) holds keys, and this program does not read it."""
+    service_ticket, _ = issue(18)
+    secret = bytes(range(200, 216))
+    part = EncKdcRepPart(
+        service_ticket.session_key, (), 1, None, 0, service_ticket.authtime, None, service_ticket.endtime, None, "R",
+        service_ticket.service.name, None, (PaData(162, secret),),
+    )  # fmt: skip
+    assert leaks(everything(describe(part.encode())), parts([secret])) == []
+    assert secret.hex() in everything(describe(part.encode(), show_keys=True))
 
 
 # -- files

@@ -92,5 +92,5 @@ def run(args: argparse.Namespace, output: Output) -> int:
             if answer is None:
                 raise TransportError("the service closed the channel before it answered: its log may tell why")
             text = answer.decode(errors="replace")
-            output.result({"event": "received", "text": text}, text)
+            output.result({"event": "received", "text": text}, *text.split("\n"))
     return 0

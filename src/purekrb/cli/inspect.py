@@ -2,7 +2,8 @@
 
 The input is a file, or hexadecimal or base64 text, as an argument or from standard input (-). With --keytab (the keys
 of a service or client) or --key (a file with lines ETYPE:HEX, such as a session key) what is encrypted is shown too,
-where a key fits. Keys are redacted unless --show-keys.
+where a key fits. Keys are redacted unless --show-keys, and so is what may hold one: what is not encrypted (a KRB-CRED
+of etype 0), and what should be a message and is none. Data of applications are shown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from purekrb import crypto
 from purekrb.cli.klist import asn1_flags
-from purekrb.cli.output import Output, visible
+from purekrb.cli.output import Output
 from purekrb.constants import (
     KERB_AP_OPTIONS_CBT,
     KRB5_MECH_OID,
@@ -52,6 +53,7 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc, spnego
 from purekrb.names import Principal, PrincipalName
 from purekrb.records import field_names
+from purekrb.secrecy import forget_frames
 
 __all__ = ["add_arguments", "run", "describe"]
 
@@ -93,6 +95,9 @@ _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
         kdc.EncKdcRepPart,
     ),
 }
+_NTLM = b"NTLMSSP\0"
+#: EncryptedData whose "cipher" is the plaintext, as in the files of tickets that some programs write. Source: RFC 6448.
+_NO_ENCRYPTION = 0
 #: The token ids of RFC 4757 7.
 _RC4_TOKENS = {b"\x01\x01": "MIC token (RFC 4757)", b"\x02\x01": "Wrap token (RFC 4757)"}
 
@@ -111,7 +116,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.key:
         keys += _load_keys(args.key)
     tree = describe(_read(args.input), keys, show_keys=args.show_keys)
-    output.result(tree, "\n".join(_lines(tree)))
+    output.result(tree, *_lines(tree))
     return 0
 
 
@@ -215,7 +220,7 @@ class _Inspector:
         if message is None:
             raise DecodeError(
                 "this is no Kerberos message, token, keytab or credential cache: it "
-                + (f"begins with 0x{data[0]:02x}" if data else "is empty")
+                + ("begins with no tag or version of theirs" if data else "is empty")
             )
         return {message.__name__: self._value(message.decode(data))}
 
@@ -238,16 +243,17 @@ class _Inspector:
             kind = _enum_name(NameType, value.name_type)
             return f"{value} ({kind})" if isinstance(value, PrincipalName) else str(value)
         if fields := field_names(type(value)):
-            return self._record(value, fields)
+            return self._record(value, fields, name)
         if dataclasses.is_dataclass(value):
-            return self._record(value, [field.name for field in dataclasses.fields(value)])
+            return self._record(value, [field.name for field in dataclasses.fields(value)], name)
         if isinstance(value, tuple):
             return [self._value(item, name) for item in value]
         if value is not None and name in _FORMATS:
             return _FORMATS[name](value)
         return value if isinstance(value, int | str | datetime | None) else str(value)
 
-    def _record(self, value: Any, names: Iterable[str]) -> dict[str, Any]:
+    def _record(self, value: Any, names: Iterable[str], place: str) -> dict[str, Any]:
+        """Return the tree of a record that is the value of the field `place`."""
         tree = {
             name.rstrip("_"): self._value(getattr(value, name), name)
             for name in names
@@ -258,8 +264,12 @@ class _Inspector:
             self._open(tree[field], getattr(value, field), usages, part)
         elif isinstance(value, ap.Checksum) and value.cksumtype == ChecksumType.GSSAPI:
             tree["checksum"] = self._inside(self._gss_checksum, value.checksum)
+        elif isinstance(value, ap.EncryptedData):  # of which a damaged one may not be encrypted
+            tree["cipher"] = self._secret(value.cipher)
         elif isinstance(value, kdc.PaData):
-            tree["padata_value"] = self._inside(self._padata, value.padata_type, value.padata_value)
+            # A KDC hands over keys there: KERB-KEY-LIST-REP, MS-KILE 2.2.12.
+            show = self._secret if place == "encrypted_pa_data" else _bytes
+            tree["padata_value"] = self._inside(self._padata, show, value.padata_type, value.padata_value)
         elif isinstance(value, ap.AuthorizationDataEntry):
             tree["ad_data"] = self._inside(self._authorization_data, value.ad_type, value.ad_data)
         elif isinstance(value, ap.KrbError) and value.e_data:
@@ -269,11 +279,15 @@ class _Inspector:
     # -- messages that others hold as bytes
 
     def _inside(self, read: Callable[..., Any], *args: Any) -> Any:
-        """Return what `read` makes of bytes inside a message, or the bytes where they are not what they should be."""
+        """Return what `read` makes of bytes inside a message, or their number where they are something else."""
         try:
             return read(*args)
         except KerberosError:
-            return _bytes(args[-1])
+            return self._secret(args[-1])
+
+    def _secret(self, data: bytes) -> str:
+        """Return what is shown of bytes that may be, or hold, a key."""
+        return _bytes(data) if self._show_keys else f"<{len(data)} bytes>"
 
     def _ticket(self, data: bytes) -> Any:
         return self._inside(lambda data: self._value(ap.Ticket.decode(data)), data)
@@ -286,7 +300,7 @@ class _Inspector:
             tree["delegation"] = self._value(ap.KrbCred.decode(checksum.delegation))
         return tree
 
-    def _padata(self, kind: int, data: bytes) -> Any:
+    def _padata(self, show: Callable[[bytes], str], kind: int, data: bytes) -> Any:
         if kind == PaDataType.TGS_REQ:
             return self._value(ap.ApReq.decode(data))
         if kind == PaDataType.ETYPE_INFO2:
@@ -298,7 +312,7 @@ class _Inspector:
             tree = self._value(encrypted)
             self._open(tree, encrypted, (KeyUsage.AS_REQ_PA_ENC_TIMESTAMP,), kdc.PaEncTsEnc)
             return tree
-        return _bytes(data)
+        return show(data)
 
     def _authorization_data(self, kind: int, data: bytes) -> Any:
         if kind == AuthDataType.ETYPE_NEGOTIATION:
@@ -317,8 +331,10 @@ class _Inspector:
 
     def _nested(self, data: bytes) -> Any:
         """Return the tree of a token inside another, which may hold one as well."""
-        if self._depth == MAX_DEPTH:
+        if data.startswith(_NTLM):  # no key of ours is in it
             return _bytes(data)
+        if self._depth == MAX_DEPTH:
+            return self._secret(data)
         self._depth += 1
         try:
             return self._inside(self.anything, data)
@@ -333,8 +349,9 @@ class _Inspector:
     # -- what is encrypted
 
     def _open(self, tree: dict[str, Any], encrypted: ap.EncryptedData, usages: Iterable[int], part: Any) -> None:
-        """Add to the tree of `encrypted` what is inside, where a key fits."""
-        plaintext = self._decrypt(usages, encrypted.etype, encrypted.cipher)
+        """Add to the tree of `encrypted` what is inside, where a key fits or none is needed."""
+        clear = encrypted.etype == _NO_ENCRYPTION
+        plaintext = encrypted.cipher if clear else self._decrypt(usages, encrypted.etype, encrypted.cipher)
         if plaintext is None:
             return
         try:
@@ -417,18 +434,22 @@ def _from_text(data: bytes) -> bytes | None:
     return None
 
 
-def _load_keys(path: str) -> Iterator[EncryptionKey]:
-    """Yield the keys in a file with lines ETYPE:HEX. Raises DecodeError, which does not quote them."""
+@forget_frames
+def _load_keys(path: str) -> list[EncryptionKey]:
+    """Return the keys in a file with lines ETYPE:HEX. Raises DecodeError, which does not quote them."""
+    keys = []
     for number, line in enumerate(read_private(path, what="key file", shared=True).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            etype, contents = line.decode("ascii").split(":")
-            yield EncryptionKey(int(etype), bytes.fromhex(contents))
-        except ValueError:  # DecodeError is one
-            raise DecodeError(
-                f"{path}:{number}: this is no key: write the etype's number, a colon and the key in hexadecimal"
-            ) from None
+        if line.strip():
+            key = None
+            with suppress(ValueError):  # DecodeError is one; int() quotes what it was given
+                etype, contents = line.decode("ascii").split(":")
+                key = EncryptionKey(int(etype), bytes.fromhex(contents))
+            if key is None:
+                raise DecodeError(
+                    f"{path}:{number}: this is no key: write the etype's number, a colon and the key in hexadecimal"
+                )
+            keys.append(key)
+    return keys
 
 
 def _lines(tree: dict[str, Any] | list[Any], depth: int = 0) -> Iterator[str]:
@@ -440,4 +461,4 @@ def _lines(tree: dict[str, Any] | list[Any], depth: int = 0) -> Iterator[str]:
             yield f"{indent}{name}"
             yield from _lines(value, depth + 1)
         else:
-            yield f"{indent}{name}: {visible(str(value))}"
+            yield f"{indent}{name}: {value}"

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from purekrb.cli.output import Output, visible
+from purekrb.cli.output import Output
 from purekrb.errors import ConfigError, CredentialError
+from purekrb.text import visible
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential

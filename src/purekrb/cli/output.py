@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from purekrb.records import field_names
 from purekrb.system import cached_property
+from purekrb.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "visible"]
-
-
-def visible(text: str) -> str:
-    """Return `text` with control characters spelled out, so that a name from elsewhere cannot steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+__all__ = ["Output"]
 
 
 class Output:
@@ -33,9 +27,12 @@ class Output:
         self.as_json = as_json
         self.trace = trace
 
-    def result(self, data: dict[str, Any], text: str) -> None:
-        """Print `text`, or `data` (of JSON's types and datetimes, all else as text) as one line of JSON."""
-        _print(json.dumps(_plain(data)) if self.as_json else text, sys.stdout)
+    def result(self, data: dict[str, Any], *lines: str) -> None:
+        """Print `lines`, or `data` (of JSON's types and datetimes, all else as text) as one line of JSON.
+
+        Each of `lines` is one line, whatever is in it: no name that others chose begins a line of its own.
+        """
+        _print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
 
     def table(
         self, data: dict[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
@@ -44,7 +41,7 @@ class Output:
         cells = [columns, *([visible(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-        self.result(data, "\n".join([*([title, ""] if title else []), *lines]))
+        self.result(data, *([title, ""] if title else []), *lines)
 
     def styled(self, *parts: tuple[str, str]) -> None:
         """Print one line of (text, style) pairs, in rich's styles where standard output is a terminal."""
@@ -68,11 +65,11 @@ class Output:
     def error(self, message: str, kind: str) -> None:
         """Print an error as one line on standard error: text, or JSON with the keys `error` and `message`."""
         line = " ".join(message.split())
-        _print(json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}", sys.stderr)
+        _print([json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}"], sys.stderr)
 
     def warning(self, message: str) -> None:
         """Print a warning as one line on standard error: text, or JSON with the key `warning`."""
-        _print(json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}", sys.stderr)
+        _print([json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}"], sys.stderr)
 
     @contextmanager
     def log(self) -> Iterator[None]:
@@ -110,13 +107,13 @@ class _LogPrinter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # a log that nobody reads must not stop what it tells of
             if self._output.trace:
-                _print(f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}", sys.stderr)
+                _print([f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}"], sys.stderr)
             else:
                 self._output.warning(record.getMessage())
 
 
-def _print(text: str, file: TextIO) -> None:
-    _write("\n".join(map(visible, text.split("\n"))) + "\n", file)
+def _print(lines: Iterable[str], file: TextIO) -> None:
+    _write("".join(f"{visible(line)}\n" for line in lines), file)
 
 
 def _write(text: str, file: TextIO | None) -> None:

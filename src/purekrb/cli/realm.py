@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         names = ", ".join(file.name for file in files.values())
         output.result(
             {"realm": args.name, "port": realm.port, **files},
-            f"realm {args.name} is up; {names} are in {args.directory}\n"
+            f"realm {args.name} is up; {names} are in {args.directory}",
             f"in another shell: export KRB5_CONFIG={files['krb5_conf'].resolve()}",
         )
         threading.Event().wait()

@@ -147,7 +147,10 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
     registered = [f"SPN  {spn}" for spn in made.spns]
     output.result(
         {**_fields(made.scp), "account": account, "spns": made.spns, "state": state_file},
-        "\n".join([f"SCP  {made.scp.dn}", *registered, f"on   {account or 'no account'}", f"state file {state_file}"]),
+        f"SCP  {made.scp.dn}",
+        *registered,
+        f"on   {account or 'no account'}",
+        f"state file {state_file}",
     )
     return 0
 

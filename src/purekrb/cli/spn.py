@@ -95,10 +95,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
             [host for host, _, _ in split],
             ports if any(ports) else (),
         )
-        output.result({"spns": names}, "\n".join(names))
+        output.result({"spns": names}, *names)
     else:
         cracked = spn.crack_spn(args.spn)._asdict()
-        output.result(cracked, "\n".join(f"{name}: {value}" for name, value in cracked.items()))
+        output.result(cracked, *(f"{name}: {value}" for name, value in cracked.items()))
     return 0
 
 
@@ -132,12 +132,12 @@ def _write(args: argparse.Namespace, directory: Directory, output: Output) -> No
     account = _account(args, directory)
     directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn)
     done = {"add": "added", "delete": "deleted"}[args.action]
-    output.result({"account": account.dn, "spns": args.spn}, "\n".join(f"{done} {name}" for name in args.spn))
+    output.result({"account": account.dn, "spns": args.spn}, *(f"{done} {name}" for name in args.spn))
 
 
 def _list(args: argparse.Namespace, directory: Directory, output: Output) -> None:
     account = _account(args, directory)
-    output.result({"account": account.dn, "spns": account.spns}, "\n".join([f"{account.dn}:", *account.spns]))
+    output.result({"account": account.dn, "spns": account.spns}, f"{account.dn}:", *account.spns)
 
 
 def _query(args: argparse.Namespace, directory: Directory, output: Output) -> None:
@@ -161,7 +161,7 @@ def _table(rows: list[tuple[str, Account]], output: Output) -> None:
 
 def _reset(args: argparse.Namespace, directory: Directory, output: Output) -> None:
     names = directory.reset_host_spns(args.host)
-    output.result({"spns": names}, "\n".join(f"added {name}" for name in names))
+    output.result({"spns": names}, *(f"added {name}" for name in names))
 
 
 _DIRECTORY_ACTIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 from purekrb.errors import CredentialError, DecodeError
@@ -14,13 +15,19 @@ ByteOrder = Literal["big", "little"]
 class Reader:
     """Takes fields off the front of `data`. Each read costs its own length only, so that parsing stays linear.
 
-    `what` names the file for the DecodeError that every read past the end raises.
+    `what` names the file, and `begins` is where in it `data` begins, for the DecodeError that every read past the end
+    raises. Errors tell offsets and lengths, never what stands there: a damaged length lets any field span a key.
     """
 
-    __slots__ = ("_at", "_data", "_order", "_what")
+    __slots__ = ("_at", "_begins", "_data", "_order", "_what")
 
-    def __init__(self, data: bytes, what: str, order: ByteOrder = "big") -> None:
-        self._data, self._what, self._order, self._at = data, what, order, 0
+    def __init__(self, data: bytes, what: str, order: ByteOrder = "big", begins: int = 0) -> None:
+        self._data, self._what, self._order, self._begins, self._at = data, what, order, begins, 0
+
+    @property
+    def offset(self) -> int:
+        """Where in the file the next field begins."""
+        return self._begins + self._at
 
     @property
     def remaining(self) -> int:
@@ -31,7 +38,7 @@ class Reader:
         """Return the next `size` bytes."""
         if size > self.remaining:
             raise DecodeError(
-                f"the {self._what} is cut off or damaged: a field at byte {self._at} has {size} bytes,"
+                f"the {self._what} is cut off or damaged: a field at byte {self.offset} has {size} bytes,"
                 f" {self.remaining} are left"
             )
         start = self._at
@@ -53,17 +60,18 @@ class Reader:
     def text(self, size: int) -> str:
         """Return the UTF-8 text that follows a length of `size` bytes."""
         raw = self.counted(size)
-        try:
+        with suppress(UnicodeDecodeError):  # the error raised outside of it: a UnicodeDecodeError holds what it read
             return raw.decode()
-        except UnicodeDecodeError:
-            raise DecodeError(f"the {self._what} holds a name that is not UTF-8: {raw!r}") from None
+        raise DecodeError(
+            f"the {self._what} is damaged: a name of {len(raw)} bytes at byte {self.offset - len(raw)} is not UTF-8"
+        )
 
     def count(self, size: int, least: int) -> int:
         """Return a number of items of at least `least` bytes each, refused where so many cannot follow."""
         count = self.unsigned(size)
         if count * least > self.remaining:
             raise DecodeError(
-                f"the {self._what} is damaged: it announces {count} items before byte {self._at},"
+                f"the {self._what} is damaged: it announces {count} items before byte {self.offset},"
                 f" but {self.remaining} bytes are left"
             )
         return count

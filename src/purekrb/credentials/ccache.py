@@ -177,23 +177,21 @@ class CCache:
     def _decode(cls, data: bytes, places: list[_Place] | None) -> CCache:
         """Return the ccache in `data`; add to `places` where its tickets and configuration entries are in there."""
         if len(data) < 2 or data[0] != 5 or not 1 <= data[1] <= 4:
-            raise DecodeError(
-                f"this is no credential cache: it begins with {data[:2].hex() or 'nothing'}, expected 0501 to 0504"
-            )
+            raise DecodeError("this is no credential cache: it does not begin with the version, 0501 to 0504")
         version = data[1]
         reader = Reader(data, _WHAT, _byte_order(data, version))
         reader.take(2)
         offset = _decode_header(reader) if version == 4 else timedelta(0)
-        ccache = cls(_decode_principal(reader, version))
+        ccache = cls(_decode_client(reader, version))
         ccache.set_time_offset(offset)
         while reader.remaining:
             ccache._decode_credential(reader, version, offset, places)
         return ccache
 
     def _decode_credential(self, reader: Reader, version: int, offset: timedelta, places: list[_Place] | None) -> None:
-        client = _decode_principal(reader, version)
+        client = _decode_client(reader, version)
         service_left = reader.remaining
-        service = _decode_principal(reader, version)
+        service = _decode_principal(reader, version)  # MIT keeps a referred ticket under the name without a realm, too
         etype = reader.signed(2)
         if version == 3 and reader.signed(2) != etype:
             raise DecodeError("the credential cache is damaged: a key has two encryption types")
@@ -257,8 +255,9 @@ class CCache:
     # -- names
 
     @classmethod
+    @forget_frames
     def load(cls, name: files.FilePath | None = None) -> CCache:
-        """Return the ccache of that name; None stands for `default_name()`.
+        """Return the ccache of that name; None stands for `default_name()`. TypeError for bytes.
 
         A MEMORY ccache is the very object that was saved. Raises CredentialError for one that does not exist or a file
         that cannot be trusted (see `files.read_private`), DecodeError for a damaged file, UnsupportedError for KCM: and
@@ -416,7 +415,7 @@ def _resolve(name: files.FilePath | None) -> tuple[str, str]:
     if name is None:
         name = default_name()
     if not isinstance(name, str):
-        return "FILE", os.fspath(name)
+        return "FILE", files.text_of(name)
     kind, residual = files.split_type(name)
     if kind == "DIR":
         return "FILE", residual[1:] if residual.startswith(":") else _primary(residual)
@@ -436,7 +435,9 @@ def _primary(directory: str) -> str:
         name = os.fsdecode(files.read_private(pointer, what="primary file of the credential caches", max_size=4096))
         name = name.rstrip("\n")
     if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
-        raise DecodeError(f"{pointer} names {name!r}, expected a file name that begins with tkt")
+        raise DecodeError(
+            f"{pointer} does not name a credential cache beside it: expected a file name that begins with tkt"
+        )
     return os.path.join(directory, name)
 
 
@@ -479,12 +480,13 @@ def _byte_order(data: bytes, version: int) -> ByteOrder:
 
 
 def _decode_header(reader: Reader) -> timedelta:
-    header = Reader(reader.counted(2), "header of the credential cache")
+    contents = reader.counted(2)
+    header = Reader(contents, "header of the credential cache", begins=reader.offset - len(contents))
     offset = timedelta(0)
     while header.remaining:
         tag, value = header.unsigned(2), header.counted(2)
         if tag == _DELTA_TIME:
-            delta = Reader(value, "time offset of the credential cache")
+            delta = Reader(value, "time offset of the credential cache", begins=header.offset - len(value))
             offset = timedelta(seconds=delta.signed(4), microseconds=delta.signed(4))
             if delta.remaining:
                 raise DecodeError(f"the time offset of the credential cache has {len(value)} bytes, expected 8")
@@ -507,6 +509,14 @@ def _decode_principal(reader: Reader, version: int) -> Principal:
         count -= 1
     realm = reader.text(4)
     return Principal(tuple([reader.text(4) for _ in range(count)]), realm, name_type)
+
+
+def _decode_client(reader: Reader, version: int) -> Principal:
+    client = _decode_principal(reader, version)
+    if not client.realm or not client.components:
+        what = "name" if client.realm else "realm"
+        raise DecodeError(f"the credential cache is damaged: the client before byte {reader.offset} has no {what}")
+    return client
 
 
 def _encode_principal(principal: Principal) -> bytes:

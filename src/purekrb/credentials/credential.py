@@ -37,6 +37,7 @@ class Credential:
 
     __slots__ = ("_derived", "_keys", "_lock", "_password", "_wiped", "ccache", "principal")  # no __dict__ to print
 
+    @forget_frames
     def __init__(
         self,
         principal: Principal | str,
@@ -60,6 +61,7 @@ class Credential:
         return cls(principal, password=password.encode() if isinstance(password, str) else password)
 
     @classmethod
+    @forget_frames
     def from_keytab(cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None) -> Credential:
         """Return the credential of a principal with keys in `keytab` (a Keytab, a file, or None: see `Keytab.load`).
 
@@ -87,11 +89,13 @@ class Credential:
         return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
 
     @classmethod
+    @forget_frames
     def from_key(cls, principal: Principal | str, key: EncryptionKey) -> Credential:
         """Return the credential of a principal's long-term key, which the first request to a KDC proves to have."""
         return cls(principal, keys=[key])
 
     @classmethod
+    @forget_frames
     def from_ccache(cls, ccache: CCache | files.FilePath | None = None) -> Credential:
         """Return the credential of the tickets in `ccache` (a CCache, a name, or None: see `CCache.load`).
 

@@ -38,6 +38,7 @@ __all__ = [
     "exists",
     "locked",
     "split_type",
+    "text_of",
 ]
 
 FilePath = str | os.PathLike[str]
@@ -93,6 +94,14 @@ _WAITS = (0.001,) * 100 + (0.05,) * 198
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _log = Log("purekrb.credentials")
+
+
+def text_of(path: FilePath) -> str:
+    """Return a path as text. Raises TypeError for bytes, which may be a file's contents: errors quote paths."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("a path is text or a pathlib.Path, not bytes; the bytes of a file are read by `decode`")
+    return text
 
 
 def split_type(name: str) -> tuple[str, str]:
@@ -225,7 +234,7 @@ def read_private(path: FilePath, *, what: str, shared: bool = False, max_size: i
     hard link and no access for others. A `shared` file (a keytab) may also be root's and readable by others, of which
     the log warns, but not writable by them. `what` names the file in the CredentialError that tells what is wrong.
     """
-    path = os.fspath(path)
+    path = text_of(path)
     try:
         with _turn:
             fd = _open(path, what, writing=False, shared=shared)
@@ -365,7 +374,7 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
     one, also after a crash, and a failure leaves the old one, which is locked meanwhile (see `locked`). Raises
     CredentialError; also where the path is a symbolic link or anything else than a regular file.
     """
-    path = os.fspath(path)
+    path = text_of(path)
     with _turn:
         fd = None
         try:
@@ -382,7 +391,7 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
 
 def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
     """Overwrite the file with zeros and remove it, under the checks of `read_private`. Raises CredentialError."""
-    path = os.fspath(path)
+    path = text_of(path)
     with locked(path, what=what, shared=shared, make=False) as file:
         if file is None:
             raise _failed("change", what, path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
@@ -393,7 +402,7 @@ def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
 
 def make_directories(path: FilePath, *, what: str) -> None:
     """Make the directories that a file of this path needs, where they are missing. Raises CredentialError."""
-    path = os.fspath(path)
+    path = text_of(path)
     try:
         os.makedirs(os.path.dirname(path) or os.curdir, 0o755, exist_ok=True)
     except OSError as error:
@@ -509,7 +518,7 @@ def locked(path: FilePath, *, what: str, shared: bool = False, make: bool = True
     was not replaced; unless `make` it stays missing, and is None. Where the platform or the file system has no locks,
     nothing is locked. Raises CredentialError, also where another program keeps a `shared` file locked for ten seconds.
     """
-    path = os.fspath(path)
+    path = text_of(path)
     with _turn:
         try:
             fd, made = _hold(path, what, shared=shared, make=make)

@@ -66,6 +66,7 @@ class Keytab:
             found.sort(key=lambda entry: (entry.kvno, entry.timestamp), reverse=True)
 
     @classmethod
+    @forget_frames
     def load(cls, path: files.FilePath | None = None) -> Keytab:
         """Return the keytab in a file; None stands for KRB5_KTNAME or FILE:/etc/krb5.keytab.
 
@@ -83,7 +84,7 @@ class Keytab:
     def decode(cls, data: bytes) -> Keytab:
         """Return the keytab that `data` spells. Raises DecodeError where any byte of it does not fit."""
         if data[:2] not in (b"\5\1", b"\5\2"):
-            raise DecodeError(f"this is no keytab: it begins with {data[:2].hex() or 'nothing'}, expected 0501 or 0502")
+            raise DecodeError("this is no keytab: it does not begin with the version, 0501 or 0502")
         version = data[1]
         order = "big" if version == 2 else sys.byteorder
         reader = Reader(data, _WHAT, order)
@@ -91,9 +92,10 @@ class Keytab:
         entries = []
         while reader.remaining:
             size = reader.signed(4)
+            begins = reader.offset
             record = reader.take(abs(size))
             if size > 0:
-                entries.append(_decode_entry(Reader(record, "keytab entry", order), version))
+                entries.append(_decode_entry(Reader(record, "keytab entry", order, begins), version))
             elif size == 0 and any(reader.take(reader.remaining)):
                 raise DecodeError("the keytab is damaged: data follow the record of size 0 that ends it")
         return cls(entries)
@@ -211,7 +213,7 @@ def _file_of(name: files.FilePath | None) -> str:
     if name is None:
         name = os.environ.get("KRB5_KTNAME") or _DEFAULT_NAME
     if not isinstance(name, str):
-        return os.fspath(name)
+        return files.text_of(name)
     kind, path = files.split_type(name)
     if kind not in ("FILE", "WRFILE"):
         raise UnsupportedError(f"keytabs of type {kind}: are not supported; name a file, as in FILE:/etc/krb5.keytab")
@@ -228,7 +230,10 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
         if not count:
             raise DecodeError("a keytab entry counts no realm")
         count -= 1
+    begins = reader.offset
     realm = reader.text(2)
+    if not count or not realm:
+        raise DecodeError(f"the keytab entry at byte {begins} has a principal without {'name' if realm else 'realm'}")
     components = tuple([reader.text(2) for _ in range(count)])
     name_type = reader.signed(4) if version == 2 else NameType.PRINCIPAL
     timestamp = _EPOCH + timedelta(seconds=reader.unsigned(4))
@@ -242,6 +247,8 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
 
 def _encode_entry(entry: KeytabEntry) -> bytes:
     principal = entry.principal
+    if not principal.realm or not principal.components:
+        raise CredentialError("a key of the keytab has a principal without name or realm: nobody would find it")
     seconds = (entry.timestamp - _EPOCH) // timedelta(seconds=1)
     return b"".join(
         (

@@ -17,7 +17,7 @@ from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.errors import IntegrityError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name, etype_names
-from purekrb.secrecy import forget_frames
+from purekrb.secrecy import forget_frames, forget_locals
 from purekrb.system import RandomBytes, before_fork, random_bytes
 
 __all__ = [
@@ -74,12 +74,16 @@ def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
     if not 0 <= usage < 1 << 32:
         raise ValueError(f"a key usage is a 32-bit number, got {usage}")
     profile, derived = profile_of(key.etype), key._derived
-    if key._schedule is None:
-        key._schedule = profile.schedule(key.contents)
-    if len(derived) >= _MAX_DERIVED:
-        for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
-            derived.pop(oldest, None)
-    cipher = derived[usage] = profile.usage_cipher(key._schedule, usage)
+    try:
+        if key._schedule is None:
+            key._schedule = profile.schedule(key.contents)
+        if len(derived) >= _MAX_DERIVED:
+            for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
+                derived.pop(oldest, None)
+        cipher = derived[usage] = profile.usage_cipher(key._schedule, usage)
+    except BaseException as error:  # what `forget_frames` does, without the cost of a wrapper
+        forget_locals(error)
+        raise
     return cipher
 
 
@@ -130,11 +134,13 @@ def verify_checksum(key: EncryptionKey, usage: int, data: bytes, mac: bytes) -> 
         raise IntegrityError
 
 
+@forget_frames
 def prf(key: EncryptionKey, data: bytes) -> bytes:
     """Return the pseudo-random function, 16 bytes (17, 18), 32 (19), 48 (20) or 20 (23). Source: RFC 3961 3."""
     return profile_of(key.etype).prf(key.contents, data)
 
 
+@forget_frames
 def prf_plus(key: EncryptionKey, data: bytes, nbytes: int) -> bytes:
     """Return `nbytes` bytes of PRF+(key, data), at most 255 rounds. Source: RFC 6113 5.1."""
     out = b""
@@ -147,6 +153,7 @@ def prf_plus(key: EncryptionKey, data: bytes, nbytes: int) -> bytes:
     return out[:nbytes]
 
 
+@forget_frames
 def cf2(key1: EncryptionKey, key2: EncryptionKey, pepper1: bytes, pepper2: bytes) -> EncryptionKey:
     """Return KRB-FX-CF2(key1, key2, pepper1, pepper2), a key of key1's etype. Source: RFC 6113 5.1."""
     size = profile_of(key1.etype).key_size

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
+from purekrb.secrecy import forget_locals
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
@@ -79,7 +80,11 @@ class AesUsageCipher:
         """Return the checksum over data | suffix."""
         checksum = self._checksum
         if checksum is None:
-            checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
+            try:
+                checksum = self._checksum = self._keys.checksum(self._derive, self._usage)
+            except BaseException as error:
+                forget_locals(error)
+                raise
         state = checksum.copy()
         if suffix and len(data) < LARGE:  # a copy costs less than a call
             state.update(data + suffix)
@@ -217,9 +222,14 @@ class AesUsageCipher:
     def _ready(self) -> tuple[AesCts, HMAC]:
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
-            key, integrity = self._keys.encryption(self._derive, self._usage)
-            self._integrity = integrity
-            cts = self._cts = AesCts(key)
+            try:
+                key, integrity = self._keys.encryption(self._derive, self._usage)
+                self._integrity = integrity
+                cts = self._cts = AesCts(key)
+            except BaseException as error:
+                key = b""
+                forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+                raise
         return cts, integrity
 
     def _encrypt_large(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:

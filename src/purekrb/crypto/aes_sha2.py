@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK
-from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, kdf_hmac_sha2, usage_constant
+from purekrb.crypto.derivation import (
+    CHECKSUM,
+    ENCRYPT,
+    INTEGRITY,
+    Keyed,
+    kdf_hmac_sha2,
+    usage_constant,
+)
 from purekrb.crypto.profile import iterations, pbkdf2
 
 __all__ = ["AesSha2"]
@@ -43,7 +49,7 @@ class AesSha2:
         return kdf_hmac_sha2(self.hash_name, seed, b"kerberos", self.key_size)
 
     def schedule(self, key: bytes) -> Derive:
-        return partial(kdf_hmac_sha2, self.hash_name, key)
+        return Keyed(kdf_hmac_sha2, self.hash_name, key)
 
     def usage_cipher(self, schedule: Derive, usage: int) -> AesUsageCipher:
         return AesUsageCipher(self, schedule, usage)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hmac
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import lcm
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 __all__ = [
     "n_fold",
     "Dk",
+    "Keyed",
     "dk",
     "kdf_hmac_sha2",
     "usage_constant",
@@ -45,6 +47,18 @@ def n_fold(data: bytes, nbytes: int) -> bytes:
     while folded > mask:  # end-around carry of ones' complement addition
         folded = (folded & mask) + (folded >> nbytes * 8)
     return folded.to_bytes(nbytes, "big")
+
+
+T = TypeVar("T")
+
+
+class Keyed(partial[T]):
+    """A function and the key that is its first argument, or among them: `partial`, but the repr does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.func.__name__}, <redacted>)"
 
 
 class Dk:

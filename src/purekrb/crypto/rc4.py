@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from functools import partial
 
+from purekrb.crypto.derivation import Keyed
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
 
@@ -36,8 +36,8 @@ class _UsageCipher:
 
     def __init__(self, key: bytes, usage: int) -> None:
         self._salt = _USAGES.get(usage, usage).to_bytes(4, "little")
-        self._base = partial(hmac_md5, hmac_md5(key, self._salt))
-        self._sign = partial(hmac_md5, hmac_md5(key, b"signaturekey\0"))
+        self._base = Keyed(hmac_md5, hmac_md5(key, self._salt))
+        self._sign = Keyed(hmac_md5, hmac_md5(key, b"signaturekey\0"))
 
     def encrypt(self, plaintext: bytes, confounder: bytes) -> bytes:
         message = confounder + plaintext

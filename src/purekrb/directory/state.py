@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from purekrb.credentials import files
-from purekrb.errors import CredentialError, DecodeError, RegistrationError
+from purekrb.errors import CredentialError, DecodeError, KerberosError, RegistrationError
+from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName
 
 __all__ = ["ServiceState", "StateAccount", "default_path"]
 
+_T = TypeVar("_T")
 _FORMAT_VERSION = 1
 _MAX_SIZE = 1 << 20
 _MAX_TEXT = 4096
@@ -66,6 +70,7 @@ class ServiceState:
         return f"LDAP://<GUID={self.object_guid.bytes_le.hex()}>"
 
     @classmethod
+    @forget_frames
     def load(cls, path: files.FilePath) -> ServiceState:
         """Return the state in the file, which must be ours (or root's), writable by nobody else, and no link.
 
@@ -91,38 +96,28 @@ class ServiceState:
         files.remove_private(path, what=_WHAT, shared=True)
 
     @classmethod
+    @forget_frames
     def decode(cls, data: bytes) -> ServiceState:
-        """Return the state that `encode` made into `data`. Raises DecodeError for anything else."""
-        try:
-            fields = json.loads(data.decode())
-            version = fields["format_version"]
-        except (ValueError, RecursionError, KeyError, TypeError):
-            raise DecodeError(
-                "the state file is damaged: it is no JSON object with a format_version"
-            ) from None
-        if type(version) is not int or version != _FORMAT_VERSION:
-            raise DecodeError(
-                f"the state file has format version {str(version)[:20]}, this purekrb reads {_FORMAT_VERSION}"
-            )
-        try:
-            return cls._from_fields(fields)
-        except KeyError as error:
-            raise DecodeError(f"the state file is damaged: {error} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise DecodeError(f"the state file is damaged: {error}") from None
+        """Return the state that `encode` made into `data`. Raises DecodeError for anything else.
 
-    @classmethod
-    def _from_fields(cls, fields: dict[str, Any]) -> ServiceState:
-        spns, account = _texts(fields["spns"]), fields["account"]
-        for spn in spns:
-            ServicePrincipalName.parse(spn)
+        The error tells which field is damaged and does not quote it: the path may have named any file.
+        """
+        fields: Any = None
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(data.decode())
+        version = fields.get("format_version") if isinstance(fields, dict) else None
+        if version is None:
+            raise DecodeError("the state file is damaged: it is no JSON object with a format_version")
+        if type(version) is not int or version != _FORMAT_VERSION:
+            raise DecodeError(f"the state file is not of format version {_FORMAT_VERSION}, which this purekrb reads")
+        account = fields.get("account")
         return cls(
-            object_guid=_guid(_BINDING.sub(r"\1", _text(fields["guid_binding_string"]))),
-            scp_dn=_text(fields["scp_dn"]),
-            domain=_text(fields["domain"]),
-            spns=spns,
-            containers=_texts(fields["containers"]),
-            account=None if account is None else _account(account),
+            object_guid=_field(fields, "guid_binding_string", lambda value: _guid(_BINDING.sub(r"\1", _text(value)))),
+            scp_dn=_field(fields, "scp_dn", _text),
+            domain=_field(fields, "domain", _text),
+            spns=_field(fields, "spns", _spns),
+            containers=_field(fields, "containers", _texts),
+            account=None if account is None and "account" in fields else _field(fields, "account", _account),
         )
 
     def encode(self) -> bytes:
@@ -160,6 +155,12 @@ def default_path(service_class_name: str, name: str) -> str:
     return os.path.join(home, "purekrb", directory, f"{file}.json")
 
 
+def _field(fields: dict[str, Any], name: str, read: Callable[[Any], _T]) -> _T:
+    with suppress(LookupError, TypeError, ValueError, KerberosError):
+        return read(fields[name])
+    raise DecodeError(f"the state file is damaged: its {name} is {'not of its form' if name in fields else 'missing'}")
+
+
 def _account(fields: dict[str, Any]) -> StateAccount:
     return StateAccount(
         dn=_text(fields["dn"]),
@@ -171,16 +172,21 @@ def _account(fields: dict[str, Any]) -> StateAccount:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or _CONTROL.search(value):
-        raise ValueError(
-            f"{str(value)[:50]!r} stands where text of 1 to {_MAX_TEXT} characters belongs"
-        )
+        raise ValueError
     return value
 
 
 def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list):
-        raise ValueError(f"{str(values)[:50]!r} stands where a list belongs")
+        raise ValueError
     return tuple(map(_text, values))
+
+
+def _spns(values: object) -> tuple[str, ...]:
+    spns = _texts(values)
+    for spn in spns:
+        ServicePrincipalName.parse(spn)
+    return spns
 
 
 def _guid(text: str) -> UUID:
@@ -188,4 +194,4 @@ def _guid(text: str) -> UUID:
         return UUID(bytes_le=bytes.fromhex(text))
     if _DASHED.fullmatch(text):
         return UUID(text)
-    raise ValueError(f"{text[:50]!r} stands where an objectGUID belongs")
+    raise ValueError

@@ -16,7 +16,9 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EncTicketPart
 from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
+from purekrb.text import visible
 from purekrb.trace import Log
 
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
@@ -55,9 +57,10 @@ class ClientIdentity:
         """DOMAIN\\name where the PAC tells both and the domain is that of the client's realm, else the principal.
 
         The service's KDC passes on the names of a PAC that another realm's KDC made, which may choose any. So for a
-        client of another realm this is always the principal.
+        client of another realm this is always the principal. Characters that a terminal does not show are spelled out.
         """
-        return f"{self.domain}\\{self.name}" if self.name and self._is_of_its_realm() else str(self.principal)
+        ours = self.name and self._is_of_its_realm()
+        return visible(f"{self.domain}\\{self.name}" if ours else str(self.principal))
 
     def _is_of_its_realm(self) -> bool:
         realm = self.principal.realm.casefold()
@@ -69,6 +72,7 @@ class ClientIdentity:
         return self.domain.casefold() == realm.partition(".")[0][:15]
 
 
+@forget_frames
 def client_identity(
     ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False, realm: str | None = None
 ) -> ClientIdentity:
@@ -105,6 +109,7 @@ def client_identity(
     )
 
 
+@forget_frames
 def verified_pac(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> Pac | None:
     """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
 

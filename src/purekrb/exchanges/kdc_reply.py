@@ -195,8 +195,10 @@ def check_reply(
             expected=named,
             got=ticket.sname.principal(ticket.realm),
         )
-    if not named.components:
-        raise ProtocolError("the ticket is for a service without a name")
+    if not named.components or not named.realm:
+        raise ProtocolError("the ticket is for a service without a name or a realm")
+    if not reply.cname.components or not reply.crealm:
+        raise ProtocolError("the ticket is that of a client without a name or a realm")
     if part.key.etype not in body.etype:
         raise ProtocolError(
             f"the session key is of the encryption type {etype_name(part.key.etype)}, which was not offered",

@@ -84,8 +84,10 @@ def _decrypt(enc_part: EncryptedData, keys: tuple[EncryptionKey, ...]) -> bytes:
 
 
 def _ticket(ticket: bytes, info: KrbCredInfo) -> ServiceTicket:
-    if info.pname is None or info.prealm is None or info.sname is None or info.srealm is None:
+    if info.pname is None or info.sname is None or not info.prealm or not info.srealm:
         raise DecodeError("a KRB-CRED leaves out whose ticket it hands over, or for which service")
+    if not info.pname.components or not info.sname.components:
+        raise DecodeError("a KRB-CRED hands over the ticket of a client, or for a service, without a name")
     if info.endtime is None:
         raise DecodeError("a KRB-CRED leaves out when its ticket ends")
     return ServiceTicket(

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from purekrb import crypto
 from purekrb.constants import KeyUsage, TicketFlags
+from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import EncTicketPart, Ticket
 from purekrb.names import Principal
@@ -48,25 +49,34 @@ class OpenedTicket:
 
 def read_ticket(ticket: bytes) -> Ticket:
     """Return a ticket's cleartext fields. Raises DecodeError."""
-    return _known_ticket(ticket) if len(ticket) <= _MAX_KNOWN else Ticket.decode(ticket)
+    return _known_ticket(ticket) if len(ticket) <= _MAX_KNOWN else _decode(ticket)
 
 
-@lru_cache(maxsize=MAX_OPENED)
-def _known_ticket(ticket: bytes) -> Ticket:
-    return Ticket.decode(ticket)
+def _decode(data: bytes) -> Ticket:
+    ticket = Ticket.decode(data)
+    if not ticket.realm or not ticket.sname.components:
+        # RFC 4120 6.1, 6.2: a principal is a name in a realm.
+        raise DecodeError("the ticket names no service: its realm or its sname is empty")
+    return ticket
+
+
+_known_ticket = lru_cache(maxsize=MAX_OPENED)(_decode)
 
 
 def open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     """Return the encrypted part of a ticket, decrypted with `key`, the service's.
 
-    Raises IntegrityError for another key and for altered bytes. The opened ticket is kept with the
-    key. Whoever has the key can open the ticket, so it holds no secret that was not there before.
+    Raises IntegrityError for another key and for altered bytes, DecodeError for a ticket without a
+    client. The opened ticket is kept with the key. Whoever has the key can open the ticket, so it
+    holds no secret that was not there before.
     """
     opened: OpenedTicket | None = key._opened.get(cipher)
     if opened is None:
         # No variable holds the plaintext: the traceback of a later refusal must not show the
         # session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+        if not part.crealm or not part.cname.components:
+            raise DecodeError("the ticket names no client: its crealm or its cname is empty")
         client = part.cname.principal(part.crealm)
         opened = OpenedTicket(part, client, _is_anonymous(part), str(client).casefold())
         if len(key._opened) >= MAX_OPENED:

@@ -232,6 +232,8 @@ def _check_hop(realms: list[str], referred: str, allowed: list[str] | None) -> s
 
     Raises ProtocolError for a circle, a long way, or a wrong one.
     """
+    if not referred:
+        raise ProtocolError(f"the KDC of {realms[-1]} refers to a realm without a name")
     if referred in realms:
         raise ProtocolError(f"the KDCs refer in a circle: {' -> '.join([*realms, referred])}")
     if len(realms) > MAX_HOPS:

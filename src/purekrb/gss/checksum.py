@@ -12,6 +12,7 @@ import struct
 from purekrb.constants import Flag
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.records import record
+from purekrb.secrecy import forget_frames
 
 __all__ = ["GssChecksum", "NO_BINDINGS"]
 
@@ -48,6 +49,7 @@ class GssChecksum:
         return fixed + _DELEGATION.pack(1, len(self.delegation)) + self.delegation
 
     @classmethod
+    @forget_frames
     def decode(cls, data: bytes) -> GssChecksum:
         """Return the fields; unknown flags and extensions are ignored. Raises DecodeError."""
         if len(data) < _FIXED.size:

@@ -322,6 +322,7 @@ class SecurityContext:
         """
         return self._established().protection.unwrap_iov(buffers, sealed)
 
+    @forget_frames
     def prf(self, key_use: PrfKey, data: bytes, length: int) -> bytes:
         """Return `length` bytes that both sides, and nobody else, can derive from `data`. Source: RFC 4401, RFC 4402.
 

@@ -25,6 +25,7 @@ from purekrb.gss.iov import IovBuffer
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import tlv
+from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes, fork_safe
 
 __all__ = ["Rc4Protection"]
@@ -42,6 +43,19 @@ _MECHANISM = tlv(0x06, KRB5_MECH_OID)
 class Rc4Protection:
     """Makes and checks the per-message tokens of one context with an RC4 key. Safe to use from several threads."""
 
+    __slots__ = (  # no __dict__ to print
+        "_ours",
+        "_random",
+        "_seal_key",
+        "_send_lock",
+        "_send_seq",
+        "_seq_key",
+        "_sign_key",
+        "_theirs",
+        "_window",
+    )
+
+    @forget_frames
     def __init__(
         self,
         key: EncryptionKey,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -88,10 +89,9 @@ def open_state(blob: bytes, key: bytes) -> ContextState:
         plain = cipher.decrypt(blob[len(_HEAD) : start], blob[start:], _HEAD)
     except InvalidTag:
         raise IntegrityError from None
-    try:
+    with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError, KerberosError):
         return ContextState(**{name: _READ[name](value) for name, value in json.loads(plain).items()})
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, KerberosError):
-        raise DecodeError("the exported context was made by something else than purekrb") from None
+    raise DecodeError("the exported context was made by something else than purekrb")  # no context that quotes a key
 
 
 def check_key(key: bytes) -> None:

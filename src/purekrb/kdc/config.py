@@ -14,6 +14,7 @@ from typing import Any
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType
 from purekrb.errors import ConfigError
 from purekrb.kdc.profile import Relation, Section, load
+from purekrb.secrecy import forget_frames
 from purekrb.trace import Log
 
 __all__ = ["Config", "KdcAddress", "RealmConfig", "parse_boolean", "parse_duration", "parse_etypes"]
@@ -81,7 +82,7 @@ class RealmConfig:
     primary_kdc: tuple[KdcAddress, ...] = ()
     kpasswd_server: tuple[KdcAddress, ...] = ()
     admin_server: tuple[KdcAddress, ...] = ()
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)  # some programs' are PINs
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ class Config:
             )
 
     @classmethod
+    @forget_frames
     def from_file(cls, path: str | os.PathLike[str] | None = None) -> Config:
         """Return the configuration in `path`; None: the files that KRB5_CONFIG lists, else /etc/krb5.conf.
 
@@ -253,6 +255,7 @@ def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
 
 # -- values ---------------------------------------------------------------------------------------------------------
 
+
 _BOOLEANS = {
     **dict.fromkeys(("y", "yes", "t", "true", "1", "on"), True),
     **dict.fromkeys(("n", "no", "f", "false", "nil", "0", "off"), False),
@@ -321,6 +324,11 @@ _ETYPE_NAMES: dict[str, tuple[int, ...]] = {
 }
 
 
+def _quoted(text: str) -> str:
+    """Return one word as an error may quote it, of all else the size: a damaged line may hold the next one as well."""
+    return repr(text) if re.fullmatch(r"[^\s=]{1,40}", text) else f"a value of {len(text)} characters"
+
+
 def parse_etypes(text: str) -> tuple[int, ...]:
     """Return the etypes that `text` lists: names, families ("aes"), DEFAULT, and names to leave out with "-" before.
 
@@ -331,7 +339,8 @@ def parse_etypes(text: str) -> tuple[int, ...]:
     for word in text.replace(",", " ").lower().split():
         found = _ETYPE_NAMES.get(word.lstrip("+-"), ())
         if not found:
-            _log.debug("encryption type %s is passed over: purekrb does not have it", word)
+            shown = _quoted(word if "=" not in text else "")
+            _log.debug("encryption type %s is passed over: purekrb does not have it", shown)
         if word[0] == "-":
             etypes = [etype for etype in etypes if etype not in found]
         else:
@@ -362,8 +371,9 @@ def _expand(text: str) -> str:
         try:
             return str(_TOKENS[match[1]]())
         except (KeyError, AttributeError, ImportError, OSError):
+            token = f"%{{{match[1]}}}" if re.fullmatch("[A-Za-z]{1,20}", match[1]) else "a token %{...}"
             raise ConfigError(
-                f"{match[0]} has no value here: write one of {', '.join(_TOKENS)}, or the path itself"
+                f"{token} has no value here: write one of {', '.join(_TOKENS)}, or the path itself"
             ) from None
 
     return re.sub(r"%\{([^{}]*)\}", value, text)
@@ -411,7 +421,8 @@ def _convert(relation: Relation, convert: Callable[[str], Any]) -> Any:
     try:
         return convert(relation.text)
     except ConfigError as error:
-        raise ConfigError(f"{relation.where}: {error}") from None
+        said = str(error.args[0]).replace(repr(relation.text), _quoted(relation.text))
+    raise ConfigError(f"{relation.where}: {said}")  # not in the course of the other error, which quotes the value
 
 
 def _fields(root: Section) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The grammar of krb5.conf: sections, subsections in braces, relations, includes; what they mean is in config.py.
 
+Errors name file and line and never quote one: a relation of another program may hold a PIN, and a wrong path may name
+any file.
+
 Source: MIT krb5.conf(5), "Structure".
 """
 
@@ -130,7 +133,7 @@ class _Loader:
 
     def _include(self, directive: str, name: str, where: str, root: Section, depth: int) -> None:
         if not os.path.isabs(name):
-            raise ConfigError(f"{where}: {directive} needs an absolute path, got {name!r}")
+            raise ConfigError(f"{where}: {directive} needs an absolute path")
         try:
             if directive == "include":
                 paths = [Path(name)]
@@ -143,8 +146,8 @@ class _Loader:
                 self.load(path, root, depth + 1)
         except OSError as error:
             raise ConfigError(
-                f"{where}: {directive} {name} cannot be read ({error.strerror}): create it or remove this line"
-            ) from error
+                f"{where}: {directive} names what cannot be read ({error.strerror}): create it or remove this line"
+            ) from None
 
 
 def _is_included(name: str) -> bool:
@@ -164,7 +167,7 @@ class _Parser:
         """Take a line that is neither empty, comment nor include."""
         if self._brace_of is not None:
             if line != "{":
-                raise ConfigError(f"{where}: expected '{{' after the 'name =' before, got {line!r}")
+                raise ConfigError(f"{where}: expected '{{' after the 'name =' before")
             self._enter(self._brace_of, where)
             self._brace_of = None
         elif line[0] == "[":
@@ -182,10 +185,10 @@ class _Parser:
     def _header(self, line: str, where: str) -> None:
         match = _SECTION.match(line)
         if match is None:
-            raise ConfigError(f"{where}: expected a section like [realms], got {line!r}")
+            raise ConfigError(f"{where}: expected a section like [realms]")
         if len(self._open) > 1:
             raise ConfigError(
-                f"{where}: section {line} starts inside braces: a '}}' is missing before it"
+                f"{where}: section header inside braces: a '}}' is missing before it"
             )
         section = self._root.sections.setdefault(match[1].strip(_BLANK), Section())
         section.final |= bool(match[2])
@@ -200,16 +203,16 @@ class _Parser:
         if len(self._open) < 2:
             raise ConfigError(f"{where}: '}}' without a '{{' before it")
         if line not in ("}", "}*"):
-            raise ConfigError(f"{where}: '}}' must stand alone on its line, got {line!r}")
+            raise ConfigError(f"{where}: '}}' must stand alone on its line")
         self._open.pop().final |= line == "}*"
 
     def _relation(self, line: str, where: str) -> None:
         match = _RELATION.match(line)
         if match is None:
-            raise ConfigError(f"{where}: expected 'name = value', got {line!r}")
+            raise ConfigError(f"{where}: expected 'name = value'")
         if not self._open:
             raise ConfigError(
-                f"{where}: {line!r} stands before any section: put [libdefaults] or another one first"
+                f"{where}: a relation stands before any section: put [libdefaults] or another one first"
             )
         name, final, text = match[1], bool(match[2]), match[3]
         section = self._open[-1]
@@ -238,4 +241,4 @@ def _unquote(text: str, where: str) -> str:
             c = next(characters, "")
             c = _ESCAPES.get(c, c)
         out.append(c)
-    raise ConfigError(f"{where}: a closing quote is missing in {text!r}")
+    raise ConfigError(f"{where}: a closing quote is missing")

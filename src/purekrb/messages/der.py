@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
 from purekrb.records import field_names
+from purekrb.secrecy import forget_locals
 
 __all__ = [
     "DerType",
@@ -213,8 +214,8 @@ class GeneralString:
         try:
             return contents.decode()
         except UnicodeDecodeError:
-            pass  # it holds the contents
-        raise DecodeError("a KerberosString is not UTF-8")
+            failure = DecodeError("a KerberosString is not UTF-8")
+        raise failure  # not in the course of the other error, which holds the contents
 
     def encode(self, value: str) -> bytes:
         raw = value.encode()
@@ -426,14 +427,16 @@ class Message:
     @classmethod
     def decode(cls: type[M], data: bytes) -> M:
         """Return the message that `data` is, to the last byte. Raises DecodeError."""
-        data = bytes(data)
         try:
             value: M = cls._read(data)
             return value
         except DecodeError as error:
-            failure = error.with_traceback(None)
-        # What `secrecy.forget_frames` does, without the cost of a wrapper: the data may be a decrypted message.
-        del data
+            del data
+            failure = error.with_traceback(None)  # it says all that the frames could
+        except BaseException as error:
+            del data  # it may be a decrypted message
+            forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+            raise
         raise failure
 
     @classmethod
@@ -461,7 +464,11 @@ class Message:
 
     def encode(self) -> bytes:
         """Return the DER bytes."""
-        return tlv(self.schema.tag, self.schema.encode(self))
+        try:
+            return tlv(self.schema.tag, self.schema.encode(self))
+        except BaseException as error:  # as in `decode`
+            forget_locals(error)
+            raise
 
 
 M = TypeVar("M", bound=Message)  # not by its name, which `typing` would compile when it is imported

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum
 
 from purekrb.constants import ChecksumType
 from purekrb.errors import DecodeError, PacError
+from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 
 __all__ = ["Pac", "PacBuffer", "PacSignature", "LogonInfo", "Group", "ClientInfo", "UpnDnsInfo", "SIGNATURE_SIZES"]
@@ -64,7 +66,7 @@ class PacSignature:
 class Pac:
     """A PAC taken apart into its buffers: type -> (offset, size) in `data`."""
 
-    data: bytes
+    data: bytes = field(repr=False)  # the logon information holds a session key
     buffers: Mapping[int, tuple[int, int]]
 
     @classmethod
@@ -195,6 +197,7 @@ class LogonInfo:
     groups: tuple[Group, ...]
 
     @classmethod
+    @forget_frames
     def decode(cls, data: bytes) -> LogonInfo:
         """Return the buffer's content. Raises PacError for malformed NDR."""
         extra_sids, resource_groups = 0x20, 0x200  # bits of UserFlags: these fields are in use
@@ -320,10 +323,9 @@ def _sid(data: bytes) -> Sid:
 
 
 def _text(data: bytes) -> str:
-    try:
+    with suppress(UnicodeDecodeError):  # the error raised outside of it: a UnicodeDecodeError holds what it read
         return data.decode("utf-16-le")
-    except UnicodeDecodeError:
-        raise PacError("a text in the PAC is not UTF-16") from None
+    raise PacError("a text in the PAC is not UTF-16")
 
 
 def _piece(data: bytes, size: int, offset: int) -> bytes:

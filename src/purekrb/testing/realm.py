@@ -23,6 +23,7 @@ from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
+from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 from purekrb.testing.kdc import Kdc
@@ -117,6 +118,7 @@ class Realm:
 
     # -- who lives here -------------------------------------------------------------------------------------------
 
+    @forget_frames
     def add_user(
         self,
         name: str,

@@ -1,0 +1,36 @@
+"""Text that comes from elsewhere, made fit for a terminal or a log.
+
+A name that a peer, a KDC or a directory chooses may hold controls that move the cursor or begin a new line, and format
+controls that turn the direction of writing around or show nothing at all.
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_shown", "spelled", "visible"]
+
+_LETTERS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+#: Marks and letters without a glyph (Default_Ignorable_Code_Point), which `str.isprintable` lets pass.
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+
+
+def is_shown(text: str) -> bool:
+    """Return whether each character of `text` has a glyph or is a blank: no control, no format control."""
+    return text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text))
+
+
+def spelled(character: str) -> str:
+    r"""Return a character by its number: `\x0d`, `\u202e` or `\U000e0001`."""
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with what is not shown spelled out, as `\n`, `\x1b` or `\u202e`. Twice is the same as once."""
+    if is_shown(text):
+        return text
+    return "".join(c if is_shown(c) else _LETTERS.get(c) or spelled(c) for c in text)
