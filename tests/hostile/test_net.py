@@ -427,7 +427,7 @@ def test_k254_a_message_above_udp_preference_limit_goes_over_tcp_first(send: Sen
         assert (len(udp.received), tcp.accepted) == (1, 1)
 
 
-# -- K255 (a stale replica that says PREAUTH_FAILED: tests/unit/test_kdc_client.py) ------------------------------------
+# -- K255 (a stale replica that says PREAUTH_FAILED: tests/exchange/test_kdc_client.py) ------------------------------
 
 
 @pytest.mark.parametrize("first", ["K255-refused", "K255-silent-tcp", "K255-silent-udp", "K255-blackhole"])
@@ -566,7 +566,7 @@ def test_k258_a_connection_that_the_kdc_has_reset_since_does_not_matter(send: Se
         assert kdc.accepted == 3
 
 
-# -- K259 (an answer to another request has another nonce: tests/unit/test_kdc_client.py) ----------------------------
+# -- K259 (an answer to another request has another nonce: tests/exchange/test_kdc_client.py) ------------------------
 
 
 def test_k259_a_second_answer_on_a_connection_never_reaches_the_next_request(send: Send) -> None:

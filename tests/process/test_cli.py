@@ -31,6 +31,7 @@ from purekrb.testing import Realm
 from support.canaries import PASSWORD, leaks
 from support.commands import ARGV, Commands, environment
 from support.console import examples, run_examples
+from support.peers import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 WEB = "HTTP/web.example.test"
@@ -239,10 +240,7 @@ def test_the_script_and_the_module_are_the_same_command(tmp_path: Path) -> None:
 def unreachable(run: Commands) -> None:
     """Let the KDC be at a port where nobody listens."""
     conf = run.directory / "krb5.conf"
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    conf.write_text(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", conf.read_text()))
+    conf.write_text(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{free_port()}", conf.read_text()))
 
 
 def write(name: str, data: bytes, mode: int = 0o600) -> Any:
