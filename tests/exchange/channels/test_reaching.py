@@ -29,6 +29,7 @@ from support.channels import (
     open_descriptors,
     until,
 )
+from support.kdc_stubs import closed_port
 from support.tickets import issue
 
 # -- addresses of tickets
@@ -115,10 +116,9 @@ def test_k425_addresses_are_those_of_tickets_and_sources_are_networks_of_one_hos
 
 
 def test_a_refused_connection_says_where(client: Side) -> None:
-    with socket.create_server(LOCALHOST) as closed:
-        address = closed.getsockname()
-    with pytest.raises(TransportError, match=f"127.0.0.1 port {address[1]}"):
-        client.connect(address, TICKET)
+    port = closed_port()
+    with pytest.raises(TransportError, match=f"127.0.0.1 port {port}"):
+        client.connect(("127.0.0.1", port), TICKET)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "label" * 20 + ".test", "a..b"])
