@@ -18,6 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -659,8 +660,9 @@ def test_klist_tells_by_its_exit_code_whether_there_is_a_valid_tgt(run: Commands
     run("kinit", "alice", stdin=PASSWORD)
     silent = run("klist", "-s")
     assert (silent.code, silent.out, silent.err) == (0, "", "")
-    run("kinit", "alice", "-l", "1s", stdin=PASSWORD)
-    time.sleep(2.1)
+    assert run("kinit", "alice", "-l", "3s", stdin=PASSWORD).code == 0
+    (tgt,) = CCache.load()
+    time.sleep((tgt.endtime - datetime.now(timezone.utc)).total_seconds() + 0.1)
     assert run("klist", "-s").code == 1
 
 

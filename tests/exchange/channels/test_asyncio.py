@@ -234,7 +234,7 @@ def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_read(monkeypatc
                 await asyncio.wait_for(channel.send(bytes(16_000_000)), 0.2)
             began = time.monotonic()
             await channel.close()
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 4  # less than CLOSE_TIMEOUT, were it not set
             channel = await connect_asyncio(server.address, TICKET)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(channel.send(bytes(16_000_000)), 0.2)

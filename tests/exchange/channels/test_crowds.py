@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from purekrb import TransportTimeoutError, aio, listen
+from purekrb.channel import places
 from purekrb.channel.aio import Channel as AioChannel
 from purekrb.channel.framing import encode_frame
 from purekrb.replay import MemoryReplayCache, SqliteReplayCache
@@ -38,15 +39,15 @@ from support.processes import soak
 
 @pytest.mark.parametrize("manner", ["silent", "trickling"])
 def test_a_slow_client_loses_its_place_and_delays_nobody(server: Side, manner: str) -> None:
-    with server.serve(KEYS, handshake_timeout=1.0) as running, RawClient(running.address, TICKET) as slow:
+    with server.serve(KEYS, handshake_timeout=2.0) as running, RawClient(running.address, TICKET) as slow:
         began = time.monotonic()
         token = encode_frame(slow.context.step() or b"")
         sending = threading.Thread(target=trickle, args=(slow, token if manner == "trickling" else b""))
         sending.start()
         assert_echoes(server, running.address)
-        assert time.monotonic() - began < 1  # while the slow one still had its place
+        assert time.monotonic() - began < 2  # while the slow one still had its place
         assert slow.ended()
-        assert 0.9 < time.monotonic() - began < 5
+        assert 1.9 < time.monotonic() - began < 8  # its whole token would take longer
         sending.join()
         assert_echoes(server, running.address)
 
@@ -55,13 +56,13 @@ def test_a_slow_server_is_given_up_at_the_deadline(client: Side) -> None:
     def slow(connection: socket.socket) -> None:
         for byte in b"\x80\0\0\0" + bytes(128):
             connection.sendall(bytes([byte]))
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     with raw_server(slow) as (address, _):
         began = time.monotonic()
         with pytest.raises(TransportTimeoutError):
             client.connect(address, TICKET, timeout=0.3)
-        assert 0.25 < time.monotonic() - began < 2
+        assert 0.25 < time.monotonic() - began < 4  # its token takes more than six seconds
 
 
 def test_k287_idle_connections_beyond_the_limit_make_room_for_the_honest_client(server: Side) -> None:
@@ -69,7 +70,7 @@ def test_k287_idle_connections_beyond_the_limit_make_room_for_the_honest_client(
         began = time.monotonic()
         idle = [RawClient(running.address) for _ in range(6)]
         assert_echoes(server, running.address)
-        assert time.monotonic() - began < 2  # the two oldest went after a tenth of a second each, and so on
+        assert time.monotonic() - began < 4  # the two oldest went after a tenth of a second each, and so on
         for raw in idle:
             assert raw.ended()
             raw.socket.close()
@@ -126,23 +127,25 @@ def test_k408_honest_clients_get_in_during_a_flood_of_silent_connections(
             for _ in range(soak(10, 500)):
                 began = time.monotonic()
                 assert_echoes(server, running.address)
-                assert time.monotonic() - began < 1.5  # a round trip, on a machine that is busy
+                assert time.monotonic() - began < 4  # a round trip, on a machine that is busy
                 time.sleep(0.02)
             assert sum(map(is_cut, list(idle)[:40])) > 8
 
 
 def test_k408_in_a_crowd_a_silent_client_has_a_second_and_otherwise_the_whole_timeout(
-    server: Side, caplog: pytest.LogCaptureFixture
+    server: Side, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert places.PATIENCE == 1.0
+    monkeypatch.setattr(places, "PATIENCE", 2.0)  # a busy machine may need a second for what follows
     caplog.set_level(logging.DEBUG, "purekrb.channel")
     with server.serve(KEYS, max_handshakes=8) as running:
         few = [RawClient(running.address, TICKET) for _ in range(3)]
-        time.sleep(1.3)
+        time.sleep(2.3)
         assert not any(is_cut(raw.socket) for raw in few)
         many = [RawClient(running.address, TICKET) for _ in range(3)]  # now it is a crowd
         began = time.monotonic()
         assert [raw.ended() for raw in few] == [True] * 3
-        assert time.monotonic() - began < 0.9  # their second was over
+        assert time.monotonic() - began < 1.9  # their time was over
         assert not any(is_cut(raw.socket) for raw in many)
         for raw in many:
             raw.establish()
@@ -163,7 +166,10 @@ def test_k408_a_part_of_a_frame_is_no_frame(server: Side) -> None:
         assert_echoes(server, running.address)
 
 
-def test_k408_many_honest_clients_of_one_address_get_in_at_once_where_the_share_lets_them(server: Side) -> None:
+def test_k408_many_honest_clients_of_one_address_get_in_at_once_where_the_share_lets_them(
+    server: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PATIENCE", PATIENCE)  # they establish one after the other
     with server.serve(KEYS, max_handshakes=40, max_per_source=40) as running:
         clients = [RawClient(running.address, TICKET) for _ in range(39)]
         for raw in clients:

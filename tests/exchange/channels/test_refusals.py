@@ -113,7 +113,12 @@ def test_a_client_that_resets_the_connection_during_the_handshake_disturbs_nobod
 
 def test_a_server_without_free_descriptors_waits_for_some(server: Side, caplog: pytest.LogCaptureFixture) -> None:
     with server.serve(KEYS) as running, socket.socket() as waiting:
+        before = open_descriptors()
         assert_echoes(server, running.address)
+        settle = time.monotonic() + PATIENCE
+        while open_descriptors() != before:  # what the server closes later would make room for the next connection
+            assert time.monotonic() < settle
+            time.sleep(0.01)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         hoard: list[int] = []
         try:
