@@ -23,10 +23,11 @@ demo: $(VENV)/demo-$(VERSION)
 	@$(BIN)/purekrb demo
 
 # Everything, on real peers. The other Pythons' tests need none, and run while the peers are installed and compiled.
-# pytest comes last, so that its summary is the last line.
+# pytest comes last, so that its summary is the last line. It takes the files in the order of their folders, so that the
+# short ones of tests/unit are left for the end: those with few tests, which xdist leaves there, are the longest ones.
 test:
 	@printf '%s\n' ready test-pythons | xargs -P 2 -n 1 $(MAKE) --no-print-directory
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # python3-venv is among what `peers` installs, so that the virtual environment comes second.
 ready: peers

@@ -1,13 +1,15 @@
-"""What tests/unit/conftest.py looks for is found."""
+"""The folders of the tests are what they say: tests/unit/conftest.py notices sockets, tests/support has its list."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,9 @@ def test_sockets_and_processes_are_noticed(audited: list[str], offence: Callable
 def test_an_event_loop_is_no_socket(audited: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))
     assert audited == []
+
+
+def test_the_list_of_helpers_names_each_of_them_and_no_other() -> None:
+    folder = Path(__file__).parents[1] / "support"
+    named = re.findall(r"`(\w+)`", (folder / "README.md").read_text())
+    assert sorted(set(named) - {"purekrb", "soak"}) == sorted(path.stem for path in folder.glob("*.py"))
