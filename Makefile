@@ -23,17 +23,17 @@ demo: $(VENV)/demo-$(VERSION)
 	@$(BIN)/purekrb demo
 
 # Everything, on real peers. The other Pythons' tests need none, and run while the peers are installed and compiled.
-# pytest comes last, so that its summary is the last line. What failed is run once more, alone: a test with a deadline
-# may lose the race for a core on a busy machine; a real failure fails again.
+# pytest comes last, so that its summary is the last line. It takes the files in the order of their folders, so that the
+# short ones of tests/unit are left for the end: those with few tests, which xdist leaves there, are the longest ones.
 test:
 	@printf '%s\n' ready test-pythons | xargs -P 2 -n 1 $(MAKE) --no-print-directory
-	$(BIN)/python -m pytest -n auto --dist loadfile || $(BIN)/python -m pytest --last-failed
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # python3-venv is among what `peers` installs, so that the virtual environment comes second.
 ready: peers
 	@$(MAKE) --no-print-directory $(VENV)/interop-$(VERSION) lint
 
-# The tests of units and exchanges, on every other Python version that is installed.
+# The tests of units, exchanges and processes, on every other Python version that is installed.
 test-pythons:
 	@tools/test-pythons $$(tools/pythons $(VERSION))
 

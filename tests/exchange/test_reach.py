@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,9 @@ import purekrb
 from purekrb import Credential, KerberosError, Keytab, KeytabEntry, ServiceUnknownError, TransportError, crypto
 from purekrb.channel.blocking import Server
 from purekrb.directory import ServiceConnectionPoint
-from purekrb.directory.endpoints import Endpoint, endpoints, reach
+from purekrb.directory.endpoints import Endpoint, endpoints, reach, resolve_srv
 from purekrb.testing import Realm
+from support.kdc_stubs import DnsStub, closed_port
 
 HOSTS = ("a.example.test", "b.example.test")
 
@@ -63,11 +65,6 @@ def endpoint(host: str, port: int) -> Endpoint:
     dn = f"CN={host},DC=example,DC=test"
     scp = ServiceConnectionPoint("scp", "ADSockAuth", host, (str(port),), ("k",), dn=dn, object_guid=guid)
     return Endpoint(host, port, scp)
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 A, B = (endpoint(host, 1).targets for host in HOSTS)
@@ -137,3 +134,15 @@ def test_srv_records_are_tried_in_their_order_and_the_name_holds_the_host_of_the
 def test_no_endpoint_is_an_error(realm: Realm, alice: Credential) -> None:
     with pytest.raises(KerberosError, match="no endpoint"):
         reach([], alice, realm.config)
+
+
+def test_srv_records_come_from_the_dns_by_priority_and_weight() -> None:
+    zone = {"_sock._tcp.ad.test.": ["20 0 3002 spare.ad.test.", "10 0 3001 n1.ad.test.", "10 0 3001 ."]}
+    name, dn = "_sock._tcp.ad.test", "CN=srv,DC=ad,DC=test"
+    guid = UUID("a762885a-aa44-11d2-81f1-00c04fb9624e")
+    srv = ServiceConnectionPoint("srv", "ADSockAuth", name, ("unused",), ("k",), "SRV", dn=dn, object_guid=guid)
+    with DnsStub(zone) as dns:
+        assert resolve_srv("_sock._tcp.ad.test", dns.resolver) == [("n1.ad.test", 3001), ("spare.ad.test", 3002)]
+        assert resolve_srv("_none._tcp.ad.test.", dns.resolver) == []
+        resolve = partial(resolve_srv, resolver=dns.resolver)
+        assert next(endpoints([srv], resolve)).targets[0] == f"ADSockAuth/n1.ad.test/{srv.dn}"

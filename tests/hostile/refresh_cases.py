@@ -27,7 +27,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under i
 
 ROOT = Path(__file__).parents[2]
 #: Where tests of cases are. The tests with real peers show what is accepted, not what is refused.
-FOLDERS = ("tests/hostile", "tests/unit", "tests/exchange", "tests/property")
+FOLDERS = ("tests/hostile", "tests/unit", "tests/exchange", "tests/process", "tests/property")
 CASES = Path(__file__).with_name("cases.toml")
 #: The ids in use: what was specified before the code was written, and what was found by trying it.
 IDS = [f"K{n:03}" for n in (*range(1, 311), *range(401, 432))]

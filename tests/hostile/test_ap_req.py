@@ -362,7 +362,7 @@ def test_k411_a_malformed_or_repeated_target_counts_nowhere(targets: tuple[bytes
 # --- K420: junk costs a bounded number of decryptions
 
 
-def tries(caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes) -> list[tuple[Principal, int]]:
+def tries(caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes) -> list[tuple[str, int]]:
     """Return name and kvno of the keys that were tried, all in vain or but for the last."""
     caplog.clear()
     with caplog.at_level(logging.DEBUG, "purekrb.ap"):

@@ -284,7 +284,7 @@ def test_a_hostile_iteration_count_is_refused_at_once(s2kparams: bytes, preauth:
     begun = time.perf_counter()
     with pytest.raises((PolicyError, DecodeError)):
         get(kdc, credential=Real())
-    assert time.perf_counter() - begun < 0.5  # 2^32 iterations take minutes; the messages alone some milliseconds
+    assert time.perf_counter() - begun < 5  # 2^32 iterations take minutes; the messages alone some milliseconds
     assert len(kdc.seen) == 1
     assert info != hostile.etype_info2()
 

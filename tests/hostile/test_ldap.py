@@ -374,12 +374,12 @@ def test_a_slow_server_is_left_at_the_deadline(lab: Realms, authority: Authority
     options: dict[str, Any] = {"tls": server.context, "ldaps": True} if tls else {}
     with (
         LdapStub(lab[1], search=stalling(answer, pause), **options) as stub,
-        connect(lab, stub, timeout=0.4, ca_file=authority.ca) as directory,
+        connect(lab, stub, timeout=1.0, ca_file=authority.ca) as directory,
     ):
         begun = time.monotonic()
         with pytest.raises(TransportTimeoutError):
             everything(directory)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 4
 
 
 def test_k273_nothing_is_read_or_sent_after_the_deadline() -> None:
@@ -399,7 +399,7 @@ def test_k273_a_slow_bind_is_left_at_the_deadline(lab: Realms) -> None:
         begun = time.monotonic()
         with pytest.raises(TransportTimeoutError):
             connect(lab, stub, timeout=0.4)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 4
 
 
 def test_k273_a_connection_that_is_closed_before_the_answer_is_opened_once_more(lab: Realms) -> None:
@@ -461,15 +461,15 @@ def test_k273_a_change_on_a_connection_that_was_closed_meanwhile_goes_to_a_new_o
 
 def test_k273_a_context_that_expires_is_replaced_for_searches_and_for_changes(lab: Realms) -> None:
     realm, keytab, _ = lab
-    brief = realm.add_user("brief", "pw", lifetime=2)
+    brief = realm.add_user("brief", "pw", lifetime=3)
     with (
         LdapStub(keytab, ONE) as stub,
         Directory.connect(stub.url, brief, realm.config, target=TARGET, timeout=5) as directory,
     ):
         assert everything(directory) == [ONE[0][0]]
-        time.sleep(2.1)
+        time.sleep(3.1)
         assert everything(directory) == [ONE[0][0]]
-        time.sleep(2.1)
+        time.sleep(3.1)
         session(directory).delete(ONE[0][0])
         assert stub.names().count("delRequest") == 1
         assert len(stub.contexts) == 3

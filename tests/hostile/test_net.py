@@ -18,7 +18,7 @@ import pytest
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError, UnsupportedError
-from purekrb.kdc import udp
+from purekrb.kdc import transport, udp
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
 from purekrb.messages.ap import KrbError
@@ -41,6 +41,9 @@ REALM = "R.TEST"
 REQUEST = b"\x6a\x03req"
 REPLY = reply_of()
 
+#: Seconds in which what happens at once has happened, also on a busy machine.
+AT_ONCE = 3.0
+
 Send = Callable[..., bytes]
 
 
@@ -53,7 +56,7 @@ def no_leaked_descriptor() -> Iterator[None]:
     """Every case ends with as many descriptors as it started with."""
     before = descriptors()
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while descriptors() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert descriptors() <= before
@@ -78,6 +81,20 @@ def with_asyncio(*kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **o
 def send(request: pytest.FixtureRequest) -> Send:
     """send(kdc, ..., timeout=, message=, and fields of Config) -> reply."""
     return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def next_one_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the next KDC at once, because the last one has failed, or not before the test has failed."""
+    monkeypatch.setattr(transport, "STAGGER", 60.0)
+
+
+@pytest.fixture
+def stagger(monkeypatch: pytest.MonkeyPatch) -> float:
+    """So long that one pause can be told from two on a busy machine."""
+    assert transport.STAGGER < 1.0
+    monkeypatch.setattr(transport, "STAGGER", 1.5)
+    return 1.5
 
 
 class Timer:
@@ -130,7 +147,7 @@ def test_k248_a_silent_kdc_ends_at_the_deadline(send: Send, kind: str) -> None:
         timer = Timer()
         with pytest.raises(TransportTimeoutError, match=r"no answer.*Check that a KDC runs") as caught:
             send(*kdcs[kind], timeout=0.9)
-        assert 0.8 < timer() < 1.4
+        assert 0.8 < timer() < 0.9 + AT_ONCE
         assert isinstance(caught.value, TimeoutError)
         assert all(str(stub.port) in str(caught.value) for stub in ([tcp, udp] if kind == "both" else []))
 
@@ -140,7 +157,7 @@ def test_k248_a_listener_that_never_accepts_ends_at_the_deadline(send: Send) -> 
         timer = Timer()
         with pytest.raises(TransportTimeoutError):
             send(f"tcp://127.0.0.1:{port}", timeout=0.5)
-        assert 0.4 < timer() < 1.0
+        assert 0.4 < timer() < 0.5 + AT_ONCE
 
 
 def test_k248_control_a_kdc_that_answers_is_heard(send: Send) -> None:
@@ -153,6 +170,7 @@ def test_k248_control_a_kdc_that_answers_is_heard(send: Send) -> None:
 # -- K249 ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("next_one_late")
 @pytest.mark.parametrize(
     "sent",
     [
@@ -170,7 +188,7 @@ def test_k249_a_kdc_that_breaks_off_is_named_and_the_next_one_asked_at_once(send
             send(broken.url)
         timer = Timer()
         assert send(broken.url, good.url) == REPLY
-        assert timer() < 0.7
+        assert timer() < AT_ONCE
 
 
 def test_k249_reset_instead_of_an_answer(send: Send) -> None:
@@ -193,7 +211,7 @@ def test_k249_a_half_closed_kdc_does_not_hang(send: Send) -> None:
         timer = Timer()
         with pytest.raises(TransportError, match="closed the connection"):
             send(broken.url)
-        assert timer() < 1
+        assert timer() < AT_ONCE
 
 
 # -- K250 ------------------------------------------------------------------------------------------------------------
@@ -227,7 +245,7 @@ def test_k250_a_length_that_no_reply_has_is_refused(send: Send, length: int) -> 
             assert tracemalloc.get_traced_memory()[1] < MIB
         finally:
             tracemalloc.stop()
-        assert timer() < 1
+        assert timer() < AT_ONCE
 
 
 def test_k250_control_one_mebibyte_is_accepted(send: Send) -> None:
@@ -256,7 +274,7 @@ def test_k251_one_byte_at_a_time_does_not_move_the_deadline(send: Send) -> None:
         timer = Timer()
         with pytest.raises(TransportTimeoutError):
             send(kdc.url, timeout=0.9)
-        assert 0.8 < timer() < 1.3
+        assert 0.8 < timer() < 2.8  # all the bytes take three seconds
     with TcpStub(dribble(0.001)) as kdc:
         assert send(kdc.url) == REPLY
 
@@ -269,7 +287,7 @@ def test_k251_a_kdc_that_does_not_read_the_request_ends_at_the_deadline(send: Se
         timer = Timer()
         with pytest.raises(TransportTimeoutError):
             send(kdc.url, timeout=0.5, message=bytes(16 * MIB))
-        assert timer() < 1.0
+        assert timer() < 0.5 + AT_ONCE
     with TcpStub(answer) as kdc:
         assert send(kdc.url, message=bytes(MIB)) == REPLY
 
@@ -277,6 +295,7 @@ def test_k251_a_kdc_that_does_not_read_the_request_ends_at_the_deadline(send: Se
 # -- K252 ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("next_one_late")
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -293,9 +312,10 @@ def test_k252_another_protocol_on_the_port_is_told_at_once(send: Send, said: byt
         with pytest.raises(TransportError, match=why):
             send(stranger.url)
         assert send(stranger.url, good.url) == REPLY
-        assert timer() < 0.7
+        assert timer() < AT_ONCE
 
 
+@pytest.mark.usefixtures("next_one_late")
 def test_k252_a_closed_port_is_told_at_once(send: Send) -> None:
     port = closed_port()
     timer = Timer()
@@ -303,7 +323,7 @@ def test_k252_a_closed_port_is_told_at_once(send: Send) -> None:
         TransportError, match=rf"udp 127.0.0.1 port {port}: .*refused.*tcp 127.0.0.1 port {port}: .*refused"
     ):
         send(f"127.0.0.1:{port}")
-    assert timer() < 0.7
+    assert timer() < AT_ONCE
 
 
 def test_k252_udp_garbage_is_ignored(send: Send) -> None:
@@ -325,14 +345,14 @@ def test_k252_udp_garbage_alone_ends_at_the_deadline(send: Send) -> None:
         timer = Timer()
         with pytest.raises(TransportTimeoutError):
             send(kdc.url, timeout=0.5)
-        assert timer() < 1.0
+        assert timer() < 0.5 + AT_ONCE
 
 
 # -- K253 ------------------------------------------------------------------------------------------------------------
 
 
 def test_k253_a_lost_datagram_is_sent_again(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "RESEND", 0.1)
+    monkeypatch.setattr(udp, "RESEND", 0.4)
 
     def lose_first(stub: UdpStub, data: bytes, client: Any) -> None:
         if len(stub.received) > 1:
@@ -348,7 +368,7 @@ def test_k253_all_datagrams_lost_goes_over_tcp(send: Send) -> None:
     with UdpStub(silent_udp, port=port), TcpStub(answer, port=port):
         timer = Timer()
         assert send(f"127.0.0.1:{port}") == REPLY
-        assert timer() < 1.5
+        assert timer() < 1.0 + AT_ONCE
 
 
 def test_k253_no_more_datagrams_than_max_retries(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,12 +409,13 @@ def too_big_udp(stub: UdpStub, data: bytes, client: Any) -> None:
     stub.socket.sendto(TOO_BIG, client)
 
 
+@pytest.mark.usefixtures("next_one_late")
 def test_k254_response_too_big_goes_over_tcp_to_the_same_kdc_at_once(send: Send) -> None:
     port = free_port()
     with UdpStub(too_big_udp, port=port) as udp, TcpStub(answer, port=port) as tcp, UdpStub(answer_udp) as other:
         timer = Timer()
         assert send(f"127.0.0.1:{port}", other.url) == REPLY
-        assert timer() < 0.7
+        assert timer() < AT_ONCE
         assert (len(udp.received), tcp.accepted, len(other.received)) == (1, 1, 0)
 
 
@@ -427,11 +448,11 @@ def test_k254_a_message_above_udp_preference_limit_goes_over_tcp_first(send: Sen
         assert (len(udp.received), tcp.accepted) == (1, 1)
 
 
-# -- K255 (a stale replica that says PREAUTH_FAILED: tests/unit/test_kdc_client.py) ------------------------------------
+# -- K255 (a stale replica that says PREAUTH_FAILED: tests/exchange/test_kdc_client.py) ------------------------------
 
 
 @pytest.mark.parametrize("first", ["K255-refused", "K255-silent-tcp", "K255-silent-udp", "K255-blackhole"])
-def test_k255_a_kdc_that_is_down_costs_a_second_at_most(send: Send, first: str) -> None:
+def test_k255_a_kdc_that_is_down_costs_a_second_at_most(send: Send, stagger: float, first: str) -> None:
     with TcpStub(silent) as tcp, UdpStub(silent_udp) as udp, TcpStub(answer) as good, full_listener() as blackhole:
         down = {
             "K255-refused": f"tcp://127.0.0.1:{closed_port()}",
@@ -441,7 +462,7 @@ def test_k255_a_kdc_that_is_down_costs_a_second_at_most(send: Send, first: str) 
         }[first]
         timer = Timer()
         assert send(down, good.url) == REPLY
-        assert timer() < 1.0
+        assert timer() < 2 * stagger
 
 
 def test_k255_a_slow_kdc_is_still_heard_while_the_next_one_is_silent(send: Send) -> None:
@@ -459,7 +480,7 @@ def test_k255_kdc_timeout_gives_an_attempt_up(send: Send) -> None:
         timer = Timer()
         with pytest.raises(TransportTimeoutError, match=r"within 0\.3 s"):
             send(kdc.url, kdc_timeout=0.3)
-        assert timer() < 0.8
+        assert timer() < 0.3 + AT_ONCE
 
 
 # -- K256 ------------------------------------------------------------------------------------------------------------
@@ -478,35 +499,38 @@ def resolving(*addresses: tuple[str, int]) -> Callable[..., list[Any]]:
     return getaddrinfo
 
 
-def test_k256_a_blackholed_first_address_is_overtaken_by_the_second(send: Send) -> None:
+def test_k256_a_blackholed_first_address_is_overtaken_by_the_second(send: Send, stagger: float) -> None:
     with full_listener("::1") as blackhole, TcpStub(answer) as good:
         lookup = resolving(("::1", blackhole), ("127.0.0.1", good.port))
         timer = Timer()
         assert send("tcp://kdc.test", getaddrinfo=lookup) == REPLY
-        assert timer() < 1.2
+        assert timer() < 2 * stagger
 
 
+@pytest.mark.usefixtures("next_one_late")
 def test_k256_a_dead_first_address_is_no_delay(send: Send) -> None:
     with TcpStub(answer) as good, UdpStub(answer_udp, address="::1") as good_v6:
         timer = Timer()
         assert send("tcp://kdc.test", getaddrinfo=resolving(("::1", closed_port()), ("127.0.0.1", good.port))) == REPLY
         assert send("udp://kdc.test", getaddrinfo=resolving(("127.0.0.1", 9), ("::1", good_v6.port))) == REPLY
-        assert timer() < 0.7
+        assert timer() < AT_ONCE
 
 
-def test_k256_a_name_lookup_that_hangs_delays_only_its_own_kdc(send: Send) -> None:
+def test_k256_a_name_lookup_that_hangs_delays_only_its_own_kdc(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(host: str, port: int, **options: Any) -> list[Any]:
         if host == "kdc.test" and not options.get("flags"):
-            time.sleep(1.5)
+            time.sleep(3.0)
         return socket.getaddrinfo(host, port, **options)
 
+    monkeypatch.setattr(transport, "STAGGER", 0.3)
     with TcpStub(answer) as good:
         timer = Timer()
         assert send("tcp://kdc.test", good.url, getaddrinfo=hang) == REPLY
-        assert timer() < 1.2
+        assert timer() < 2.8
+        timer = Timer()
         with pytest.raises(TransportTimeoutError):
             send("tcp://kdc.test", getaddrinfo=hang, timeout=0.3)
-        assert timer() < 2.0
+        assert timer() < 2.8
 
 
 @pytest.mark.parametrize("name", ["no-such-kdc.invalid", "\u00e4" * 80, "a" * 300, "-.-"])
@@ -524,6 +548,7 @@ def test_k256_a_name_without_address_is_named(send: Send, name: str) -> None:
 UNAVAILABLE = krb_error(ErrorCode.KDC_ERR_SVC_UNAVAILABLE)
 
 
+@pytest.mark.usefixtures("next_one_late")
 def test_k257_service_unavailable_for_ever_is_bounded(send: Send) -> None:
     def unavailable_udp(stub: UdpStub, data: bytes, client: Any) -> None:
         stub.socket.sendto(UNAVAILABLE, client)
@@ -534,7 +559,7 @@ def test_k257_service_unavailable_for_ever_is_bounded(send: Send) -> None:
             send(tcp.url, udp.url)
         assert (tcp.accepted, len(udp.received)) == (1, 1)
         assert send(udp.url, good.url) == REPLY
-        assert timer() < 0.7
+        assert timer() < AT_ONCE
 
 
 def test_k257_only_the_code_of_an_error_leads_to_another_kdc(send: Send) -> None:
@@ -566,7 +591,7 @@ def test_k258_a_connection_that_the_kdc_has_reset_since_does_not_matter(send: Se
         assert kdc.accepted == 3
 
 
-# -- K259 (an answer to another request has another nonce: tests/unit/test_kdc_client.py) ----------------------------
+# -- K259 (an answer to another request has another nonce: tests/exchange/test_kdc_client.py) ------------------------
 
 
 def test_k259_a_second_answer_on_a_connection_never_reaches_the_next_request(send: Send) -> None:
@@ -616,7 +641,7 @@ def test_k261_failures_leave_no_descriptor_behind(send: Send) -> None:
         assert descriptors() <= before
 
 
-def test_k261_a_cancelled_task_leaves_no_descriptor_behind() -> None:
+def test_k261_a_cancelled_task_leaves_no_descriptor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     async def cancel() -> None:
         locator = Locator(Config(realms={REALM: [kdc.url, other.url]}))
         task = asyncio.create_task(asking.send_async(locator, REALM, REQUEST, time.monotonic() + 60))
@@ -628,6 +653,7 @@ def test_k261_a_cancelled_task_leaves_no_descriptor_behind() -> None:
         assert task.cancelled()
         assert descriptors() == before - 2  # one for each KDC that was being asked
 
+    monkeypatch.setattr(transport, "STAGGER", 0.1)
     with TcpStub(silent) as kdc, UdpStub(silent_udp) as other:
         asyncio.run(cancel())
 
@@ -661,7 +687,7 @@ def test_each_way_to_wait_sees_what_is_ready_and_the_deadline(monkeypatch: pytes
             timer = Timer()
             with pytest.raises(TransportTimeoutError):
                 blocking(url, timeout=0.3)
-            assert 0.25 < timer() < 0.8
+            assert 0.25 < timer() < 0.3 + AT_ONCE
     with pytest.raises(TransportError, match="refused"):
         blocking(f"tcp://127.0.0.1:{closed_port()}")
 
@@ -704,7 +730,7 @@ def test_an_event_loop_that_cannot_watch_sockets_works_too() -> None:
         timer = Timer()
         with pytest.raises(TransportTimeoutError):
             run(mute.url, timeout=0.3)
-        assert timer() < 0.8
+        assert timer() < 0.3 + AT_ONCE
 
 
 # -- K262 ------------------------------------------------------------------------------------------------------------
@@ -742,7 +768,7 @@ def test_k262_a_thousand_records_are_bounded(send: Send) -> None:
         timer = Timer()
         with pytest.raises(TransportError):
             send(resolver=dns.resolver, getaddrinfo=nothing)
-        assert timer() < 3
+        assert timer() < 1.0 + AT_ONCE
         assert 1 < len(asked) <= 32
 
 
@@ -753,18 +779,18 @@ def test_k262_broken_rdata_is_a_dns_failure(send: Send, rdata: bytes) -> None:
         timer = Timer()
         with pytest.raises(TransportError, match="DNS does not answer"):
             send(resolver=dns.resolver)
-        assert timer() < 1.0
+        assert timer() < AT_ONCE
 
 
 def test_k262_a_silent_dns_server_ends_at_the_deadline(send: Send) -> None:
     with DnsStub({}) as dns:
         dns.handle = silent_udp
-        dns.resolver.lifetime = 0.8
+        dns.resolver.lifetime = 2.5
         timer = Timer()
         with pytest.raises(TransportTimeoutError, match="DNS"):
             send(resolver=dns.resolver, timeout=0.5)
-        assert timer() < 0.75
-        time.sleep(0.5)  # the thread that was left behind ends with the resolver's own patience
+        assert timer() < 2.4
+        time.sleep(2.2)  # the thread that was left behind ends with the resolver's own patience
 
 
 def test_k262_a_realm_is_asked_of_dns_only_where_the_configuration_lets(send: Send) -> None:

@@ -30,6 +30,7 @@ from purekrb import (
     verify_credentials,
 )
 from purekrb.constants import ErrorCode, KeyUsage, TicketFlags
+from purekrb.kdc import transport
 from purekrb.kdc.client import AsyncKdcClient, KdcClient
 from purekrb.messages.ap import EncTicketPart, Ticket
 from purekrb.system import now
@@ -207,7 +208,12 @@ def test_a_service_of_the_other_realm_is_reached(
     assert str(part.cname.principal(part.crealm)) == "pre@MIT.TEST"
 
 
-def test_a_kdc_that_is_down_beside_one_that_is_up_costs_a_second_at_most(mit_realm: MitRealm, call: Call) -> None:
+def test_a_kdc_that_is_down_beside_one_that_is_up_costs_a_second_at_most(
+    mit_realm: MitRealm, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert transport.STAGGER < 1.0
+    monkeypatch.setattr(transport, "STAGGER", 1.5)  # so that one pause can be told from two on a busy machine
+
     def mute(*_: object) -> None:
         mute_tcp.stopping.wait(30)
 
@@ -216,7 +222,7 @@ def test_a_kdc_that_is_down_beside_one_that_is_up_costs_a_second_at_most(mit_rea
             config = Config(realms={"MIT.TEST": [down, f"127.0.0.1:{mit_realm.port}"]})
             started = time.monotonic()
             assert call(config, "get_tgt", password("user")).is_tgt
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 2 * 1.5
 
 
 def test_a_reply_too_big_for_udp_comes_over_tcp(mit_realm: MitRealm, call: Call) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,6 +22,7 @@ from purekrb.channel.stream import SealedStream
 from purekrb.gss.context import SecurityContext
 from purekrb.io import asyncio as io_asyncio
 from purekrb.io import blocking as io_blocking
+from support.tickets import issue
 
 T = TypeVar("T")
 
@@ -28,6 +30,9 @@ T = TypeVar("T")
 PATIENCE = 20.0
 
 LOCALHOST = ("127.0.0.1", 0)
+
+#: A ticket and the keys of its service, for all tests that need no other.
+TICKET, KEYS = issue()
 
 
 class LoopThread:
@@ -184,6 +189,13 @@ class Side:
             self.thread.stop()
 
 
+def assert_echoes(side: Side, address: tuple[str, int], ticket: ServiceTicket = TICKET, **options: Any) -> None:
+    """The positive control: an honest client is served."""
+    with side.connect(address, ticket, **options) as channel:
+        channel.send(b"good")
+        assert channel.recv() == b"good"
+
+
 class RunningServer:
     """Where a test server listens, and how its services ended."""
 
@@ -290,3 +302,40 @@ def open_descriptors() -> int:
     """Return how many descriptors this process has open, after what is garbage has gone."""
     gc.collect()
     return len(os.listdir("/dev/fd"))
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def trickle(raw: RawClient, data: bytes) -> None:
+    """Send a byte every 20 ms until the peer hangs up."""
+    for byte in data:
+        try:
+            raw.socket.sendall(bytes([byte]))
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds, which the other end may still be busy with."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def cancel_after(steps: int, work: Any) -> bool:
+    """Cancel `work` after so many turns of the loop; whether it had to be."""
+    task = asyncio.ensure_future(work)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    try:
+        (await task).abort()
+    except asyncio.CancelledError:
+        return True
+    return False

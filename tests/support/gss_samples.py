@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from purekrb import Acceptor, Initiator
 from support.mit import MitRealm
-from support.peers import Daemon, find_program, free_port
+from support.peers import Daemon, find_program, on_free_port
 
 __all__ = [
     "CONTEXT",
@@ -62,10 +62,15 @@ class GssServer:
     """A running gss-server with the keys of `service` (svc-18@localhost); `log` is what it says."""
 
     def __init__(self, realm: MitRealm, service: str) -> None:
-        self.port, self.log = free_port(), realm.path("gss-server.log")
+        self.log = realm.path("gss-server.log")
         program = find_program("gss-server", "krb5-gss-samples")
-        argv = [program, "-port", str(self.port), "-keytab", str(realm.service_keytab), service]
-        self._daemon = Daemon(argv, env=realm.env, log=self.log, port=self.port)
+
+        def start(port: int) -> Daemon:
+            self.port = port
+            argv = [program, "-port", str(port), "-keytab", str(realm.service_keytab), service]
+            return Daemon(argv, env=realm.env, log=self.log, port=port)
+
+        self._daemon = on_free_port(start)
 
     def stop(self) -> None:
         """Stop the server."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.gss_peer import GssPeer
-from support.peers import Daemon, find_program, free_port, missing_peer, run
+from support.peers import Daemon, find_program, missing_peer, on_free_port, run
 
 if TYPE_CHECKING:
     from purekrb import Config
@@ -49,38 +49,9 @@ class HeimdalRealm:
         if not kdc.exists():
             missing_peer("Heimdal's kdc", "heimdal-kdc")
         self.directory = directory
-        self.port = free_port()
         self.krb5_conf = directory / "krb5.conf"
         self.service_keytab = directory / "service.keytab"
-        self.krb5_conf.write_text(f"""\
-[libdefaults]
- default_realm = {self.realm}
- dns_lookup_kdc = false
- dns_lookup_realm = false
- dns_canonicalize_hostname = false
- rdns = false
-[realms]
- {self.realm} = {{
-  kdc = 127.0.0.1:{self.port}
- }}
-[domain_realm]
- localhost = {self.realm}
-[kdc]
- database = {{
-  realm = {self.realm}
-  dbname = {directory}/heimdal
-  mkey_file = {directory}/m-key
-  acl_file = {directory}/kadmind.acl
-  log_file = {directory}/hdb.log
- }}
- enable-pkinit = no
- tgt-use-strongest-session-key = true
- svc-use-strongest-session-key = true
-[kadmin]
- default_keys = aes256-cts-hmac-sha1-96:pw-salt aes128-cts-hmac-sha1-96:pw-salt
-[logging]
- kdc = FILE:{directory}/kdc.log
-""")
+        self._write_conf(88)
         (directory / "kadmind.acl").touch()
         self.env = {**os.environ, "KRB5_CONFIG": str(self.krb5_conf)}
         run([str(_UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"], env=self.env)
@@ -95,12 +66,50 @@ class HeimdalRealm:
         ]
         kadmin = [str(_UNPACKED / "bin" / "kadmin.heimdal"), "-l", "-c", str(self.krb5_conf)]
         run(kadmin, env=self.env, text="".join(f"{line}\n" for line in script))
-        self._daemon = Daemon(
-            [str(kdc), f"--config-file={self.krb5_conf}", "--addresses=127.0.0.1", f"--ports={self.port}"],
-            env=self.env,
-            log=directory / "kdc.out",
-            port=self.port,
-        )
+
+        def start(port: int) -> Daemon:
+            self.port = port
+            self._write_conf(port)
+            return Daemon(
+                [str(kdc), f"--config-file={self.krb5_conf}", "--addresses=127.0.0.1", f"--ports={port}"],
+                env=self.env,
+                log=directory / "kdc.out",
+                own_log=directory / "kdc.log",
+                port=port,
+            )
+
+        self._daemon = on_free_port(start)
+
+    def _write_conf(self, port: int) -> None:
+        self.krb5_conf.write_text(f"""\
+[libdefaults]
+ default_realm = {self.realm}
+ dns_lookup_kdc = false
+ dns_lookup_realm = false
+ dns_canonicalize_hostname = false
+ rdns = false
+[realms]
+ {self.realm} = {{
+  kdc = 127.0.0.1:{port}
+ }}
+[domain_realm]
+ localhost = {self.realm}
+[kdc]
+ database = {{
+  realm = {self.realm}
+  dbname = {self.directory}/heimdal
+  mkey_file = {self.directory}/m-key
+  acl_file = {self.directory}/kadmind.acl
+  log_file = {self.directory}/hdb.log
+ }}
+ enable-pkinit = no
+ tgt-use-strongest-session-key = true
+ svc-use-strongest-session-key = true
+[kadmin]
+ default_keys = aes256-cts-hmac-sha1-96:pw-salt aes128-cts-hmac-sha1-96:pw-salt
+[logging]
+ kdc = FILE:{self.directory}/kdc.log
+""")
 
     def stop(self) -> None:
         """Stop the KDC."""

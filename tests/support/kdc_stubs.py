@@ -19,6 +19,7 @@ import dns.rrset
 from purekrb.messages.ap import KrbError
 from purekrb.messages.der import tlv
 from purekrb.names import PrincipalName
+from support.peers import free_port
 
 __all__ = [
     "DnsStub",
@@ -63,9 +64,7 @@ def read_frame(connection: socket.socket) -> bytes:
 
 def closed_port() -> int:
     """Return a loopback port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.peers import Daemon, find_program, free_port, run
+from support.peers import Daemon, find_program, free_port, on_free_port, run
 
 if TYPE_CHECKING:
     from purekrb import Config
@@ -109,33 +109,41 @@ class MitRealm:
         self._kvno = find_program("kvno", "krb5-user")
         self._klist = find_program("klist", "krb5-user")
         self._serial = itertools.count()
-        self.port, self.sub_port = free_port(), free_port()
         self.krb5_conf = directory / "krb5.conf"
         self.service_keytab = directory / "service.keytab"
         self.sub_service_keytab = directory / "sub-service.keytab"
         self.log = directory / "kdc.log"
-        values = {
-            "realm": REALM,
-            "sub_realm": SUB_REALM,
-            "port": self.port,
-            "sub_port": self.sub_port,
-            "directory": directory,
-            "etypes": " ".join(_PREFERENCE),
-            "salted": " ".join(f"{name}:normal" for name in _PREFERENCE),
-        }
-        self.krb5_conf.write_text(_KRB5_CONF.format(**values))
-        kdc_conf = directory / "kdc.conf"
-        kdc_conf.write_text(_KDC_CONF.format(**values))
+        self._kdc_conf = directory / "kdc.conf"
+        self._listen_on(88)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
         self.env: dict[str, str] = {
             **inherited,
             "KRB5_CONFIG": str(self.krb5_conf),
-            "KRB5_KDC_PROFILE": str(kdc_conf),
+            "KRB5_KDC_PROFILE": str(self._kdc_conf),
             "KRB5RCACHENAME": f"file2:{directory}/rcache",
             "LC_ALL": "C",
         }
         self._create()
         self._daemon: Daemon | None = None
+        on_free_port(self._start_on)
+
+    def _listen_on(self, port: int) -> None:
+        """Write the configuration of the KDC, and of those that ask it."""
+        self.port, self.sub_port = port, free_port()
+        values = {
+            "realm": REALM,
+            "sub_realm": SUB_REALM,
+            "port": self.port,
+            "sub_port": self.sub_port,
+            "directory": self.directory,
+            "etypes": " ".join(_PREFERENCE),
+            "salted": " ".join(f"{name}:normal" for name in _PREFERENCE),
+        }
+        self.krb5_conf.write_text(_KRB5_CONF.format(**values))
+        self._kdc_conf.write_text(_KDC_CONF.format(**values))
+
+    def _start_on(self, port: int) -> None:
+        self._listen_on(port)
         self.start()
 
     def _create(self) -> None:
@@ -169,7 +177,7 @@ class MitRealm:
     def start(self) -> None:
         """Start the KDC (after `stop`)."""
         argv = [self._krb5kdc, "-n", "-r", REALM, "-r", SUB_REALM]
-        self._daemon = Daemon(argv, env=self.env, log=self.directory / "kdc.out", port=self.port)
+        self._daemon = Daemon(argv, env=self.env, log=self.directory / "kdc.out", own_log=self.log, port=self.port)
 
     def stop(self) -> None:
         """Stop the KDC; the database stays."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
-__all__ = ["Daemon", "find_program", "free_port", "missing_peer", "run"]
+__all__ = ["AddressInUseError", "Daemon", "find_program", "free_port", "missing_peer", "on_free_port", "run"]
+
+T = TypeVar("T")
 
 #: Debian keeps daemons where an ordinary user's PATH does not look.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
-#: Seconds that any single program of a peer may take before the test fails.
+#: Seconds that any single program of a peer may take before the test fails, and until a daemon listens.
 _PROGRAM_TIMEOUT = 60.0
+
+#: Below those that systems hand out to sockets without a port of their own (Linux from 32768, others from 49152).
+_PORTS = range(10_240, 32_768)
 
 
 def missing_peer(what: str, package: str) -> NoReturn:
@@ -39,17 +45,33 @@ def find_program(name: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that is free for both TCP and UDP at this moment."""
+    """Return a loopback port that is free for both TCP and UDP, and that no socket gets without asking for it."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-                try:
-                    udp.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
+        port = secrets.choice(_PORTS)  # as `random` may be seeded alike in processes that test at the same time
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class AddressInUseError(RuntimeError):
+    """A daemon says that its address is in use."""
+
+
+def on_free_port(start: Callable[[int], T]) -> T:
+    """Return `start(port)` for a free port; another program may be faster to take one, then for another port."""
+    for _ in range(4):
+        try:
+            return start(free_port())
+        except AddressInUseError:
+            continue
+    return start(free_port())
 
 
 def run(argv: Sequence[str], *, env: Mapping[str, str], text: str = "", cwd: Path | None = None) -> str:
@@ -75,9 +97,17 @@ class Daemon:
         *,
         env: Mapping[str, str],
         log: Path,
+        own_log: Path | None = None,
         port: int | None = None,
         address: str = "127.0.0.1",
     ) -> None:
+        """Start it and wait until it listens on `port`.
+
+        Its output goes to `log`; `own_log` is what it writes itself. Where the daemon says that the address is in use,
+        AddressInUseError is raised.
+        """
+        logs = [path for path in (log, own_log) if path is not None]
+        self._logs = [(path, path.stat().st_size if path.exists() else 0) for path in logs]
         # The traps come second, so that the daemon does not inherit them.
         guard = '"$@" </dev/null & child=$!; trap "" TERM INT; read -r _; kill $child 2>/dev/null; wait $child'
         with log.open("ab") as output:
@@ -88,22 +118,28 @@ class Daemon:
                 stdout=output,
                 stderr=output,
             )
-        self._log = log
         self.argv = tuple(argv)
         if port is not None:
             self._wait_for(address, port)
 
     def _wait_for(self, address: str, port: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + _PROGRAM_TIMEOUT
         while time.monotonic() < deadline:
             try:
                 socket.create_connection((address, port), timeout=1).close()
             except OSError:
+                if "address already in use" in self._said().lower():
+                    self.stop()
+                    raise AddressInUseError(f"{self.argv[0]}: port {port} is in use:\n{self._said()}") from None
                 time.sleep(0.02)
             else:
                 return
         self.stop()
-        raise RuntimeError(f"{self.argv[0]} does not listen on port {port}:\n{self._log.read_text(errors='replace')}")
+        raise RuntimeError(f"{self.argv[0]} does not listen on port {port}:\n{self._said()}")
+
+    def _said(self) -> str:
+        """Return what the daemon has said since it was started."""
+        return "".join(path.read_bytes()[size:].decode(errors="replace") for path, size in self._logs if path.exists())
 
     def stop(self) -> None:
         """End the daemon and wait until it is gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from purekrb.gss.iov import IovBuffer, IovType
 from purekrb.messages.ap import AuthorizationDataEntry
 from purekrb.system import now, seconds_of
 from support.contexts import AES, ALL, FixedClock, acceptor, ap_req, authenticator, authenticator_of, pair
-from support.processes import Child, soak
+from support.processes import soak
 from support.tickets import ALICE, SERVICE, issue
 from support.values import replace
 
@@ -497,64 +496,6 @@ def test_many_handshakes_at_once_mix_nobody_up() -> None:
 
 
 # --- fork
-
-
-def test_a_fork_repeats_no_confounder() -> None:
-    """Parent and children seal the same message with the same number, and no two tokens are alike."""
-    for etype in ALL:
-        ours, _ = pair(etype)
-        for _ in range(3):
-            ours.wrap(b"so that blocks are drawn ahead")
-        # Children write to a pipe that holds all they say.
-        children = [Child(lambda writer, c=ours: os.write(writer, c.wrap(bytes(100)))) for _ in range(3)]  # type: ignore[misc]
-        tokens = [ours.wrap(bytes(100)), *(child.output() for child in children)]
-        assert all(child.ended_well for child in children)
-        if etype == 23:
-            assert len({token[-109:] for token in tokens}) == 4
-        else:
-            assert len({token[8:16] for token in tokens}) == 1
-            assert len({token[16:] for token in tokens}) == 4
-            assert not set.intersection(*({token[at : at + 16] for at in range(16, 160, 16)} for token in tokens))
-
-
-def test_a_fork_repeats_no_subkey_and_no_sequence_number() -> None:
-    ticket, keys = issue()
-    Initiator(ticket).step()
-
-    def tokens(writer: int) -> None:
-        for _ in range(3):
-            token = Initiator(ticket).step()
-            assert token is not None
-            os.write(writer, len(token).to_bytes(4, "big") + token)
-
-    children = [Child(tokens) for _ in range(3)]
-    sent = []
-    for child in children:
-        data = child.output()
-        assert child.ended_well
-        while data:
-            size = int.from_bytes(data[:4], "big")
-            sent.append(authenticator_of(data[4 : 4 + size], ticket))
-            assert acceptor(keys).step(data[4 : 4 + size])
-            data = data[4 + size :]
-    assert len(sent) == 9
-    assert len({a.subkey.contents for a in sent if a.subkey}) == 9
-    assert len({a.seq_number for a in sent}) == 9
-
-
-def test_a_fork_repeats_no_acceptors_subkey() -> None:
-    ticket, keys = issue()
-    pair()
-
-    def accept(writer: int) -> None:
-        theirs = acceptor(keys)
-        theirs.step(Initiator(ticket).step())
-        os.write(writer, theirs.session_key.contents)
-
-    children = [Child(accept) for _ in range(4)]
-    subkeys = [child.output() for child in children]
-    assert all(child.ended_well for child in children)
-    assert len(set(subkeys)) == 4
 
 
 # --- what is shown

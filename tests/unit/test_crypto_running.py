@@ -137,33 +137,6 @@ def test_many_threads_share_one_key(etype: int) -> None:
         assert set(pool.map(work, range(16))) == {-1}
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("etype", [*AES, 23])
-def test_a_forked_child_and_its_parent_go_on_with_one_key(etype: int) -> None:
-    key = crypto.random_key(etype)
-    size = crypto.profile_of(etype).confounder_size
-    crypto.decrypt(key, 9, crypto.encrypt(key, 9, b"before the fork"))
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:  # only os._exit leaves here: pytest must not run twice
-        try:
-            random_one = crypto.encrypt(key, 9, b"x" * 40)
-            fixed_one = crypto.encrypt(key, 9, b"y" * 33, bytes(size))
-            os.write(write, len(random_one).to_bytes(2, "big") + random_one + fixed_one)
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    length = int.from_bytes(answer[:2], "big")
-    random_one, fixed_one = answer[2 : 2 + length], answer[2 + length :]
-    ours = crypto.encrypt(key, 9, b"x" * 40)
-    assert crypto.decrypt(key, 9, random_one) == b"x" * 40
-    assert ours != random_one, "the child drew the confounder of its parent"
-    assert fixed_one == crypto.encrypt(key, 9, b"y" * 33, bytes(size))
-
-
 LARGE_SIZES = (LARGE - 1, LARGE, LARGE + 1, CHUNK, CHUNK + 14, CHUNK + 15, CHUNK + 16, CHUNK + 17, 3 * CHUNK + 5)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -659,14 +657,6 @@ def test_a_domain_that_is_none_is_refused(domain: str) -> None:
     with pytest.raises(DirectoryError, match="domain"):
         Directory.embedded(domain)
     assert Directory.embedded("corp")
-
-
-def test_ldap3_is_loaded_only_by_who_uses_the_directory() -> None:
-    program = (
-        "import sys, purekrb.directory as d; d.ServiceConnectionPoint; assert 'ldap3' not in sys.modules;"
-        "d.Directory.embedded(); assert 'ldap3' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
 
 
 def test_the_package_has_no_other_names() -> None:

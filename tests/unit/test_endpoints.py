@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from purekrb.directory import ServiceConnectionPoint
-from purekrb.directory.endpoints import Endpoint, endpoints, resolve_srv
+from purekrb.directory.endpoints import Endpoint, endpoints
 from purekrb.errors import DirectoryError, TransportError
-from support.kdc_stubs import DnsStub
 
 GUID = UUID("a762885a-aa44-11d2-81f1-00c04fb9624e")
 
@@ -62,15 +60,6 @@ def test_srv_records_give_host_and_port() -> None:
     found = list(endpoints([SRV, A], records))
     assert [endpoint.address for endpoint in found] == [("n2.ad.test", 3002), ("n1.ad.test", 3001), ("a.ad.test", 2000)]
     assert found[0].targets == (f"ADSockAuth/n2.ad.test/{SRV.dn}", f"ADSockAuth/n2.ad.test/{GUID}")
-
-
-def test_srv_records_come_from_the_dns_by_priority_and_weight() -> None:
-    zone = {"_sock._tcp.ad.test.": ["20 0 3002 spare.ad.test.", "10 0 3001 n1.ad.test.", "10 0 3001 ."]}
-    with DnsStub(zone) as dns:
-        assert resolve_srv("_sock._tcp.ad.test", dns.resolver) == [("n1.ad.test", 3001), ("spare.ad.test", 3002)]
-        assert resolve_srv("_none._tcp.ad.test.", dns.resolver) == []
-        resolve = partial(resolve_srv, resolver=dns.resolver)
-        assert next(endpoints([SRV], resolve)).targets[0] == f"ADSockAuth/n1.ad.test/{SRV.dn}"
 
 
 def test_the_names_of_an_endpoint_are_those_that_the_service_registers() -> None:

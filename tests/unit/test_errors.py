@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import copy
 import inspect
 import pickle
@@ -45,21 +44,6 @@ def test_an_error_is_the_same_after_pickling_and_copying(cls: type[errors.Kerber
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is cls
         assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
-
-
-def fail() -> None:
-    """Raise; at module level, where a worker process finds it."""
-    raise errors.KdcError("no", code=6)
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_an_error_comes_home_from_a_worker_process() -> None:
-    with (
-        concurrent.futures.ProcessPoolExecutor(1) as pool,
-        pytest.raises(errors.KdcError, match="no") as caught,
-    ):
-        pool.submit(fail).result(timeout=30)
-    assert caught.value.code == 6
 
 
 @pytest.mark.parametrize(

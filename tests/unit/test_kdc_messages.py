@@ -222,10 +222,10 @@ def test_anything_else_is_refused(data: bytes) -> None:
 
 def test_a_reply_is_read_as_fast_as_its_size_allows() -> None:
     many = der.tlv(0x30, PaData(1, b"").encode() * 100_000)
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(DecodeError, match="elements"):
         MethodData.decode(many)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     large = MethodData((PaData(1, bytes(1 << 20)),)).encode()
     assert len(MethodData.decode(large).entries[0].padata_value) == 1 << 20
 

@@ -17,7 +17,6 @@ from purekrb import CredentialError, ReplayError
 from purekrb.constants import ErrorCode
 from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache, default_replay_cache
 from support.contexts import Elapsed
-from support.processes import Child, in_children
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
 NOW = datetime.now(timezone.utc) + timedelta(hours=2)
@@ -229,63 +228,6 @@ def test_a_service_can_accept_in_the_second_in_which_its_file_was_made(tmp_path:
         cache = SqliteReplayCache(tmp_path / str(number))
         assert acceptor(keys, replay_cache=cache).step(Initiator(ticket).step())
         cache.close()
-
-
-def test_processes_may_create_the_file_at_the_same_time(tmp_path: Path) -> None:
-    for attempt in range(10):
-        path = tmp_path / str(attempt)
-
-        def job(number: int, path: Path = path) -> bytes:
-            SqliteReplayCache(path).remember(tag(number), NOW, NOW)
-            return b"stored"
-
-        assert in_children(8, job) == [b"stored"] * 8
-        cache = SqliteReplayCache(path)
-        assert len(cache) == 8
-        cache.close()
-
-
-def test_a_cache_works_on_in_a_child_and_its_parent(tmp_path: Path) -> None:
-    cache = SqliteReplayCache(tmp_path / "replay")
-    cache.remember(tag(1), NOW, NOW)
-
-    def job(writer: int) -> None:
-        refuses(cache, 1, NOW, NOW)
-        cache.remember(tag(2), NOW, NOW)
-        cache.close()
-
-    child = Child(job)
-    child.output()
-    assert child.ended_well
-    refuses(cache, 2, NOW, NOW)
-    cache.remember(tag(3), NOW, NOW)
-    assert len(cache) == 3
-    cache.close()
-
-
-def test_a_fork_in_the_middle_of_anothers_store_leaves_a_usable_cache(tmp_path: Path) -> None:
-    cache = SqliteReplayCache(tmp_path / "replay")
-    done = threading.Event()
-
-    def hammer() -> None:
-        number = 1000
-        while not done.is_set():
-            cache.remember(tag(number), NOW, NOW)
-            number += 1
-
-    thread = threading.Thread(target=hammer)
-    thread.start()
-    try:
-        for number in range(30):
-            child = Child(lambda _, number=number: cache.remember(tag(number), NOW, NOW))  # type: ignore[misc]
-            child.output()
-            assert child.ended_well
-    finally:
-        done.set()
-        thread.join()
-    for number in range(30):
-        refuses(cache, number, NOW, NOW)
-    cache.close()
 
 
 Spoil = Callable[[Path], object]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -438,21 +436,6 @@ def test_two_exports_of_equal_contexts_differ() -> None:
 
 
 # --- processes and threads
-
-
-def test_another_process_goes_on() -> None:
-    ours, theirs = pair()
-    program = (
-        "import sys; from purekrb import Acceptor\n"
-        "key, blob, token = map(bytes.fromhex, sys.argv[1:])\n"
-        "context = Acceptor.import_context(blob, key)\n"
-        "print(context.initiator, context.unwrap(token).decode(), context.wrap(b'answer').hex())\n"
-    )
-    words = [KEY.hex(), theirs.export_context(KEY).hex(), ours.wrap(b"question").hex()]
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
-    initiator, question, answer = done.stdout.split()
-    assert (initiator, question) == ("alice@EXAMPLE.TEST", "question")
-    assert ours.unwrap(bytes.fromhex(answer)) == b"answer"
 
 
 def test_a_thread_that_still_seals_shares_no_number_with_the_imported_context() -> None:

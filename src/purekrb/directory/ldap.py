@@ -5,6 +5,7 @@ The only file that imports ldap3; no exception of ldap3 leaves it. Source: RFC 4
 
 from __future__ import annotations
 
+import functools
 import re
 import ssl
 import threading
@@ -676,12 +677,22 @@ def _exchange(connection: Any, start_bind: StartBind, controls: Any) -> Mapping[
             return result
 
 
+@functools.lru_cache(maxsize=1)
+def _schema_of_ad() -> tuple[Any, Any]:
+    """Return what ldap3 knows of AD's schema and root DSE; parsing it takes longer than a test with a directory."""
+    server = ldap3.Server("embedded", get_info=ldap3.OFFLINE_AD_2012_R2)
+    return server.schema, server.info
+
+
 def mock_connection() -> Any:
     """Return a bound connection to a new and empty store in this process: ldap3's mock strategy, AD's schema."""
     # ldap3 unescapes the objectGUID in a filter twice, and corrupts one whose bytes look like an escape, unless
     # its validator of GUIDs is replaced. The same with SIDs.
     validators = {"objectGUID": lambda value: True, "objectSid": lambda value: True}
-    server = ldap3.Server("embedded", get_info=ldap3.OFFLINE_AD_2012_R2, validator=validators)
+    server = ldap3.Server("embedded", get_info=ldap3.NONE, validator=validators)
+    schema, info = _schema_of_ad()
+    server.attach_schema_info(schema)
+    server.attach_dsa_info(info)
     connection = ldap3.Connection(server, client_strategy=ldap3.MOCK_SYNC)
     connection.bind()
     return connection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from purekrb import (
 from purekrb.testing import Realm
 from support.canaries import PASSWORD, leaks
 from support.commands import ARGV, Commands
+from support.peers import free_port
 
 WEB = "HTTP/web.example.test"
 WEB_PRINCIPAL = f"{WEB}@EXAMPLE.TEST"
@@ -218,9 +218,7 @@ def test_an_unknown_service_is_told(realm: Realm, alice: Credential, told: Told)
 
 
 def test_a_kdc_that_cannot_be_reached_is_told(alice: Credential, told: Told) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     config = Config(realms={"EXAMPLE.TEST": [f"tcp/127.0.0.1:{port}"]}, dns_lookup_kdc=False)
     fails(lambda: KdcClient(config).get_tgt(alice))
     assert_told(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from purekrb import KdcClient
 from purekrb.testing import Realm
+from support.peers import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,8 +125,7 @@ def terminal(commands: str, shows: str, **settings: Any) -> Iterator[None]:
 
 def test_the_commands_of_the_three_terminals_work_as_printed(tmp_path: Path) -> None:
     (script,) = [text for language, text in BLOCKS if language == "sh"]
-    with socket.create_server(("localhost", 0)) as probe:
-        port = str(probe.getsockname()[1])  # the printed one may be taken on this machine
+    port = str(free_port())  # the printed one may be taken on this machine
     first, second, third = script.replace("10020", port).split("\n\n")
     programs(tmp_path)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

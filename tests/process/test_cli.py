@@ -18,6 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from purekrb.testing import Realm
 from support.canaries import PASSWORD, leaks
 from support.commands import ARGV, Commands, environment
 from support.console import examples, run_examples
+from support.peers import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 WEB = "HTTP/web.example.test"
@@ -239,10 +241,7 @@ def test_the_script_and_the_module_are_the_same_command(tmp_path: Path) -> None:
 def unreachable(run: Commands) -> None:
     """Let the KDC be at a port where nobody listens."""
     conf = run.directory / "krb5.conf"
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    conf.write_text(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", conf.read_text()))
+    conf.write_text(re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{free_port()}", conf.read_text()))
 
 
 def write(name: str, data: bytes, mode: int = 0o600) -> Any:
@@ -661,8 +660,9 @@ def test_klist_tells_by_its_exit_code_whether_there_is_a_valid_tgt(run: Commands
     run("kinit", "alice", stdin=PASSWORD)
     silent = run("klist", "-s")
     assert (silent.code, silent.out, silent.err) == (0, "", "")
-    run("kinit", "alice", "-l", "1s", stdin=PASSWORD)
-    time.sleep(2.1)
+    assert run("kinit", "alice", "-l", "3s", stdin=PASSWORD).code == 0
+    (tgt,) = CCache.load()
+    time.sleep((tgt.endtime - datetime.now(timezone.utc)).total_seconds() + 0.1)
     assert run("klist", "-s").code == 1
 
 
