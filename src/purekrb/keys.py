@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from purekrb.constants import EncryptionType
 from purekrb.errors import CredentialError, DecodeError
-from purekrb.secrecy import forget_locals
+from purekrb.tracebacks import forget_locals
 
 __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 

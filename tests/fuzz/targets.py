@@ -53,7 +53,7 @@ from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.exchanges import as_exchange, runner, tgs_exchange
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
-from purekrb.gss import framing, transfer
+from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.kdc import locate, tcp
@@ -398,18 +398,18 @@ def exported() -> bytes:
 
 def import_state(plaintext: bytes) -> None:
     """Import a context whose state, properly encrypted, is `plaintext`."""
-    head = exported()[: -len(exported_state()) - transfer._TAG]
-    nonce = head[len(transfer._HEAD) :]
-    body = AESGCM(EXPORT_KEY).encrypt(nonce, plaintext, transfer._HEAD)
+    head = exported()[: -len(exported_state()) - export._TAG]
+    nonce = head[len(export._HEAD) :]
+    body = AESGCM(EXPORT_KEY).encrypt(nonce, plaintext, export._HEAD)
     Acceptor.import_context(head + body, EXPORT_KEY)
 
 
 @cache
 def exported_state() -> bytes:
-    start = len(transfer._HEAD)
+    start = len(export._HEAD)
     blob = exported()
-    nonce = blob[start : start + transfer._NONCE]
-    return AESGCM(EXPORT_KEY).decrypt(nonce, blob[start + transfer._NONCE :], transfer._HEAD)
+    nonce = blob[start : start + export._NONCE]
+    return AESGCM(EXPORT_KEY).decrypt(nonce, blob[start + export._NONCE :], export._HEAD)
 
 
 # Channels, SASL, LDAP

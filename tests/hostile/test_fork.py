@@ -26,7 +26,7 @@ from purekrb.credentials import ccache as ccaches
 from purekrb.crypto.derivation import Dk
 from purekrb.directory.connect import ConnectedSessions, Connector
 from purekrb.directory.ldap import LdapSession
-from purekrb.exchanges import timestamps
+from purekrb.exchanges import unique_time
 from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.replay import MemoryReplayCache, SqliteReplayCache
@@ -73,11 +73,11 @@ def busy(job: Callable[[], object]) -> Iterator[None]:
 
 
 def a_time(_: Path) -> Callable[[], object]:
-    return lambda: timestamps.unique_now(system.now)
+    return lambda: unique_time.unique_now(system.now)
 
 
 def a_time_of_another_clock(_: Path) -> Callable[[], object]:
-    return lambda: timestamps.unique_now(lambda: NOW)
+    return lambda: unique_time.unique_now(lambda: NOW)
 
 
 def a_memory_cache(_: Path) -> Callable[[], object]:
@@ -194,14 +194,14 @@ def owners(tmp_path: Path) -> Iterator[Any]:
         random=os.urandom,
     )
     yield MemoryReplayCache()
-    yield timestamps.UniqueTimes()
+    yield unique_time.UniqueTimes()
 
 
 def test_k415_a_child_finds_every_lock_open_that_a_thread_held(tmp_path: Path) -> None:
     locks = {
         f"{type(owner).__name__}.{name}": lock for owner in owners(tmp_path) for name, lock in locks_of(owner).items()
     }
-    locks |= {"timestamps": timestamps._lock, "ccaches": ccaches._memory_lock}
+    locks |= {"unique_time": unique_time._lock, "ccaches": ccaches._memory_lock}
     assert len(locks) >= 13
     plain = threading.Lock()
     held, done = threading.Event(), threading.Event()

@@ -491,7 +491,7 @@ def interrupted_at(call: Callable[[], object], step: int) -> BaseException | Non
         nonlocal left, entered
         inside = frame.f_code.co_filename.startswith(PACKAGE)
         # The first and the last instant of a call, and of the wrapper, are the caller's: see docs/security.md.
-        if not inside or frame.f_code.co_filename.endswith("secrecy.py"):
+        if not inside or frame.f_code.co_filename.endswith("tracebacks.py"):
             return trace if event == "call" else None
         if frame.f_code.co_name == "__del__":  # what is raised there goes to nobody
             return None

@@ -25,10 +25,10 @@ from purekrb.errors import DirectoryError
 from purekrb.exchanges.identity import ClientIdentity
 from purekrb.exchanges.kdc_reply import ExchangeLabel, kdc_error
 from purekrb.exchanges.krb_cred import read_krb_cred
+from purekrb.log import Log
 from purekrb.messages.ap import EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo, KrbError
 from purekrb.names import PrincipalName
 from purekrb.text import visible
-from purekrb.trace import Log
 from support.contexts import acceptor, ap_req, authenticator
 from support.credential_files import CCacheWriter, keytab_file, keytab_record
 from support.tickets import ALICE, SERVICE, issue

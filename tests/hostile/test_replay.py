@@ -28,7 +28,7 @@ from purekrb import (
     ServiceTicket,
 )
 from purekrb.constants import ErrorCode
-from purekrb.exchanges.timestamps import UniqueTimes
+from purekrb.exchanges.unique_time import UniqueTimes
 from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache
 from support.contexts import Elapsed, FixedClock, acceptor, ap_req, authenticator, error_of, flipped, with_ticket
 from support.processes import Child, in_children, soak

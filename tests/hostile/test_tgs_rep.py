@@ -17,7 +17,7 @@ from purekrb.constants import TicketFlags
 from purekrb.errors import ClockSkewError, DecodeError, IntegrityError, KerberosError, ProtocolError
 from purekrb.exchanges.runner import run
 from purekrb.exchanges.tgs_exchange import MAX_HOPS, TgsOptions, forward_tgt, renew, tgs_exchange
-from purekrb.exchanges.timestamps import unique_now
+from purekrb.exchanges.unique_time import unique_now
 from purekrb.messages.ap import HostAddress
 from purekrb.messages.kdc import EncKdcRepPart
 from purekrb.names import Principal, PrincipalName

@@ -45,9 +45,9 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
 from purekrb.io.asyncio import drive
 from purekrb.io.steps import Steps, Wait
+from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.replay import MemoryReplayCache
-from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

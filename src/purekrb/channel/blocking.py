@@ -44,9 +44,9 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
 from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
+from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.system import fork_safe
-from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

@@ -22,8 +22,8 @@ from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.io.steps import Steps, Wait, look_up
+from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
-from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from purekrb.gss.channel_bindings import ChannelBindings

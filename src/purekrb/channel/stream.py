@@ -15,7 +15,7 @@ from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
 from purekrb.gss.context import MAX_TOKEN, SecurityContext
 from purekrb.gss.initiator import Initiator
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = [
     "CHANNEL_FLAGS",

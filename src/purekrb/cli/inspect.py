@@ -53,7 +53,7 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc, spnego
 from purekrb.names import Principal, PrincipalName
 from purekrb.records import field_names
-from purekrb.secrecy import forget_frames
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["add_arguments", "run", "describe"]
 

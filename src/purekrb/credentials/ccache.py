@@ -26,9 +26,9 @@ from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.system import fork_safe, pause
 from purekrb.system import now as system_now
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["CCache", "default_name"]
 

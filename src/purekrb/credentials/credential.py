@@ -13,10 +13,10 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
+from purekrb.log import Log
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.system import fork_safe
-from purekrb.trace import Log
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Credential"]
 

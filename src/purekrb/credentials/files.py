@@ -18,9 +18,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from purekrb.errors import CredentialError
-from purekrb.secrecy import forget_frames
+from purekrb.log import Log
 from purekrb.system import fork_safe, pause, random_bytes
-from purekrb.trace import Log
+from purekrb.tracebacks import forget_frames
 
 try:
     import fcntl

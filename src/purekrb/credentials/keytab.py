@@ -24,8 +24,8 @@ from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.records import record
-from purekrb.secrecy import forget_frames
 from purekrb.system import now
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Keytab", "KeytabEntry", "change_keytab"]
 

@@ -17,8 +17,8 @@ from purekrb.crypto.derivation import n_fold
 from purekrb.crypto.profile import Profile, UsageCipher
 from purekrb.errors import IntegrityError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name, etype_names
-from purekrb.secrecy import forget_frames, forget_locals
 from purekrb.system import RandomBytes, before_fork, random_bytes
+from purekrb.tracebacks import forget_frames, forget_locals
 
 __all__ = [
     "EncryptionKey",

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from purekrb.crypto.aes_cts import BLOCK, LARGE, AesCts
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
-from purekrb.secrecy import forget_locals
+from purekrb.tracebacks import forget_locals
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 

@@ -42,9 +42,9 @@ from purekrb.io.steps import look_up
 from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
+from purekrb.log import Log
 from purekrb.spn import target_principal
 from purekrb.system import fork_safe
-from purekrb.trace import Log
 
 __all__ = [
     "DEFAULT_TIMEOUT",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from purekrb.errors import TransportError
 from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["LDAP_PORT", "domain_controllers", "global_catalogs"]
 

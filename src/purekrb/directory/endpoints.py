@@ -17,7 +17,7 @@ from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, T
 from purekrb.gss.initiator import Initiator
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
-from purekrb.trace import Log
+from purekrb.log import Log
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver

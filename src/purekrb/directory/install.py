@@ -20,7 +20,7 @@ from purekrb.directory.state import ServiceState, StateAccount
 from purekrb.directory.transaction import Undo, transaction
 from purekrb.dn import domain_of
 from purekrb.errors import DirectoryError
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["InstalledService", "install", "uninstall"]
 

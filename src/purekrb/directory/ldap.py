@@ -35,8 +35,8 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
+from purekrb.log import Log
 from purekrb.system import cached_property, fork_safe
-from purekrb.trace import Log
 
 with warnings.catch_warnings():
     # ldap3 2.9 uses names that pyasn1 0.6 has renamed; the warning about it is not for who imports purekrb.

@@ -15,7 +15,7 @@ from purekrb.constants import Flag
 from purekrb.errors import PolicyError, ProtocolError
 from purekrb.gss.context import SecurityContext
 from purekrb.io.framing import FrameReader, encode_frame
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["MAX_BUFFER", "MECHANISMS", "Bind", "Layer", "Reply", "SecurityLayer", "context_flags"]
 

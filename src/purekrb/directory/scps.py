@@ -26,8 +26,8 @@ from purekrb.directory.security_descriptor import grant, revoke
 from purekrb.directory.transaction import Undo
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.errors import DecodeError, DirectoryError, InsufficientRightsError, TransportError
+from purekrb.log import Log
 from purekrb.sid import Sid
-from purekrb.trace import Log
 
 __all__ = ["allow_updates", "find", "publish", "read", "remove", "remove_containers", "update"]
 

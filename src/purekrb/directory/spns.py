@@ -41,8 +41,8 @@ from purekrb.errors import (
     SpnNotUniqueError,
     SpnValidatedWriteDeniedError,
 )
+from purekrb.log import Log
 from purekrb.spn import ServicePrincipalName, SpnType, get_spn, map_spn
-from purekrb.trace import Log
 
 __all__ = [
     "SpnOperation",

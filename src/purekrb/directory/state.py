@@ -17,9 +17,9 @@ from uuid import UUID
 
 from purekrb.credentials import files
 from purekrb.errors import CredentialError, DecodeError, KerberosError, RegistrationError
-from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["ServiceState", "StateAccount", "default_path"]
 

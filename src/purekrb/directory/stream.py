@@ -39,7 +39,7 @@ from purekrb.errors import (
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.io.blocking import wait_ready
 from purekrb.io.steps import Wait
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["MAX_MESSAGE", "MAX_RESPONSE", "MAX_RESULT", "MessageReader", "MessageSocket"]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from purekrb.directory.ldap import OBJECT_NOT_FOUND
 from purekrb.errors import DirectoryError, KerberosError, TransportError
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["Undo", "transaction"]
 

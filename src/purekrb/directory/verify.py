@@ -14,8 +14,8 @@ from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.state import ServiceState
 from purekrb.errors import DirectoryError, RegistrationError, TransportError
 from purekrb.keys import etype_name
+from purekrb.log import Log
 from purekrb.spn import ServicePrincipalName
-from purekrb.trace import Log
 
 __all__ = ["VerifiedService", "verify"]
 

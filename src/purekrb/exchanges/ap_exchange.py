@@ -31,8 +31,9 @@ from purekrb.exchanges.service_keys import (
     likeliest,
     names_of,
 )
-from purekrb.exchanges.timestamps import MICROSECOND
+from purekrb.exchanges.unique_time import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.log import Log
 from purekrb.messages.ap import (
     ApRep,
     ApReq,
@@ -50,7 +51,6 @@ from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache, remember_in
 from purekrb.system import RandomBytes, unpredictable
-from purekrb.trace import Log
 
 __all__ = [
     "ServiceKey",

@@ -48,6 +48,7 @@ from purekrb.exchanges.preauth.client_keys import ClientCredential, ClientKeys
 from purekrb.exchanges.preauth.mechanism import Mechanism, Strength
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.log import Log
 from purekrb.messages.ap import Checksum, HostAddress, KrbError
 from purekrb.messages.kdc import (
     AsRep,
@@ -61,7 +62,6 @@ from purekrb.messages.kdc import (
 )
 from purekrb.names import Principal
 from purekrb.system import Clock, RandomBytes, now, random_bytes
-from purekrb.trace import Log
 
 __all__ = ["ClientCredential", "AsOptions", "as_exchange"]
 

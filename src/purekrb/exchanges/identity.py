@@ -13,13 +13,13 @@ from purekrb.constants import AuthDataType, ErrorCode, KeyUsage
 from purekrb.errors import IntegrityError, PacError
 from purekrb.exchanges.authorization_data import relevant_entries
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.log import Log
 from purekrb.messages.ap import AuthorizationData, AuthorizationDataEntry, EncTicketPart
 from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 from purekrb.text import visible
-from purekrb.trace import Log
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
 

@@ -24,8 +24,8 @@ from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
 from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
 from purekrb.names import Principal
 from purekrb.records import record
-from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes
+from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "ExchangeLabel",

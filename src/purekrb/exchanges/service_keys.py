@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from purekrb.keys import EncryptionKey
+from purekrb.log import Log
 from purekrb.messages.ap import Ticket
 from purekrb.names import Principal
-from purekrb.trace import Log
 
 __all__ = [
     "ServiceKey",

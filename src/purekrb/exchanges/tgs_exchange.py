@@ -18,11 +18,11 @@ from purekrb.errors import CredentialError, ProtocolError
 from purekrb.exchanges.as_exchange import AsOptions, ClientCredential, as_exchange
 from purekrb.exchanges.runner import Exchange
 from purekrb.exchanges.tgs_request import TgsOptions, TgsRequest, request_ticket
+from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
-from purekrb.trace import Log
 
 __all__ = [
     "TgsOptions",

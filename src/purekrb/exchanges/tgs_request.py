@@ -29,8 +29,9 @@ from purekrb.exchanges.kdc_reply import (
     open_reply,
 )
 from purekrb.exchanges.runner import Exchange, KdcRequest
-from purekrb.exchanges.timestamps import unique_now
+from purekrb.exchanges.unique_time import unique_now
 from purekrb.keys import EncryptionKey, etype_name, etype_names
+from purekrb.log import Log
 from purekrb.messages.ap import (
     ApReq,
     Authenticator,
@@ -53,7 +54,6 @@ from purekrb.messages.kdc import (
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.system import Clock, RandomBytes
-from purekrb.trace import Log
 
 __all__ = ["TgsOptions", "TgsRequest", "BuiltTgsRequest", "request_ticket"]
 

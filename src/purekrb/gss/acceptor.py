@@ -36,20 +36,20 @@ from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
 from purekrb.keys import EncryptionKey
+from purekrb.log import Log
 from purekrb.messages.ap import ApReq, AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
-from purekrb.trace import Log
 
 if TYPE_CHECKING:
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.exchanges.identity import ClientIdentity
+    from purekrb.gss.export import ContextState
     from purekrb.gss.negotiate import Handshake
-    from purekrb.gss.transfer import ContextState
 
 __all__ = ["Acceptor"]
 

@@ -12,7 +12,7 @@ import struct
 from purekrb.constants import Flag
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.records import record
-from purekrb.secrecy import forget_frames
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["GssChecksum", "NO_BINDINGS"]
 

@@ -27,14 +27,14 @@ from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeErr
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.log import Log
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.system import Clock, RandomBytes, now, random_bytes, seconds_of
-from purekrb.trace import Log
+from purekrb.tracebacks import forget_frames
 
 if TYPE_CHECKING:
+    from purekrb.gss.export import ContextState
     from purekrb.gss.negotiate import Handshake
-    from purekrb.gss.transfer import ContextState
 
 __all__ = ["SecurityContext", "Agreement", "MessageProtection", "MAX_TOKEN", "check_mechanism"]
 
@@ -345,12 +345,12 @@ class SecurityContext:
         For another process of this machine that runs the same purekrb. Import it once: two contexts that go on with
         the same sequence numbers are no longer safe. Raises ContextError unless the context is established.
         """
-        from purekrb.gss import transfer  # only who exports pays for it
+        from purekrb.gss import export  # only who exports pays for it
 
-        transfer.check_key(key)
+        export.check_key(key)
         agreement = self._established()
         carry_on = partial(
-            transfer.ContextState,
+            export.ContextState,
             role=self._role,
             flags=agreement.flags,
             key=_copy(agreement.key),
@@ -368,7 +368,7 @@ class SecurityContext:
         send_seq, receive_seq, seen = agreement.protection.sequences()
         log.debug("context exported: %s -> %s", agreement.initiator, agreement.acceptor)
         state = carry_on(send_seq=send_seq, receive_seq=receive_seq, seen=seen)
-        return transfer.seal_state(state, key, self._random)
+        return export.seal_state(state, key, self._random)
 
     @classmethod
     @forget_frames
@@ -381,9 +381,9 @@ class SecurityContext:
         UnsupportedError for the form of another version, ContextError for a context of the other side,
         ContextExpiredError for one that has expired.
         """
-        from purekrb.gss import transfer
+        from purekrb.gss import export
 
-        state = transfer.open_state(_bytes(blob), key)
+        state = export.open_state(_bytes(blob), key)
         if state.role != cls._role:
             raise ContextError(f"this is the context of an {state.role}: import it as such")
         if state.expires is not None and clock() > state.expires:

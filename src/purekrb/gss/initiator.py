@@ -11,16 +11,16 @@ from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
-from purekrb.exchanges.timestamps import unique_now
+from purekrb.exchanges.unique_time import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
-from purekrb.gss.refusal import peer_refused
+from purekrb.gss.krb_error import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.log import Log
 from purekrb.messages.ap import Checksum, EncApRepPart
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
-from purekrb.trace import Log
 
 __all__ = ["Initiator"]
 

@@ -33,10 +33,10 @@ from purekrb.errors import (
     UnsupportedError,
 )
 from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe_any, unframe_mechanism
-from purekrb.gss.refusal import peer_refused
+from purekrb.gss.krb_error import peer_refused
+from purekrb.log import Log
 from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
 from purekrb.records import replace
-from purekrb.trace import Log
 
 __all__ = ["Handshake", "initiate", "accept", "answered_by_negotiation"]
 

@@ -25,8 +25,8 @@ from purekrb.gss.iov import IovBuffer
 from purekrb.gss.sequence import SequenceWindow
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import tlv
-from purekrb.secrecy import forget_frames
 from purekrb.system import RandomBytes, fork_safe
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Rc4Protection"]
 

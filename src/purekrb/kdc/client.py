@@ -36,12 +36,12 @@ from purekrb.io.steps import Steps, in_thread
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
+from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.replay import MemoryReplayCache
 from purekrb.spn import ServicePrincipalName, target_principal
-from purekrb.trace import Log
 
 _log = Log("purekrb.kdc")
 

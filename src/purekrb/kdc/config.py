@@ -14,8 +14,8 @@ from typing import Any
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType
 from purekrb.errors import ConfigError
 from purekrb.kdc.profile import Relation, Section, load
-from purekrb.secrecy import forget_frames
-from purekrb.trace import Log
+from purekrb.log import Log
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Config", "KdcAddress", "RealmConfig", "parse_boolean", "parse_duration", "parse_etypes"]
 

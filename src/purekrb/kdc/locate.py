@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
 from purekrb.kdc.config import Config, KdcAddress
-from purekrb.trace import Log
+from purekrb.log import Log
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver

@@ -25,9 +25,9 @@ from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
+from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
-from purekrb.trace import Log
 
 __all__ = ["TRANSPORTS", "Answer", "ask"]
 

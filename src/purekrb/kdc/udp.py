@@ -7,7 +7,7 @@ import socket
 from purekrb.kdc.attempt import Attempt, Candidate, is_reply, open_socket
 from purekrb.kdc.config import Config
 from purekrb.kdc.locate import SocketAddress
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = ["RESEND", "UdpAttempt"]
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from purekrb.errors import DecodeError
 from purekrb.records import field_names
-from purekrb.secrecy import forget_locals
+from purekrb.tracebacks import forget_locals
 
 __all__ = [
     "DerType",

@@ -47,7 +47,7 @@ from purekrb.messages.der import (
 from purekrb.messages.layouts import Key, Recurring, Remembered
 from purekrb.names import PrincipalName
 from purekrb.records import record
-from purekrb.secrecy import forget_frames
+from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "PaData",

@@ -17,8 +17,8 @@ from enum import IntEnum
 
 from purekrb.constants import ChecksumType
 from purekrb.errors import DecodeError, PacError
-from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Pac", "PacBuffer", "PacSignature", "LogonInfo", "Group", "ClientInfo", "UpnDnsInfo", "SIGNATURE_SIZES"]
 

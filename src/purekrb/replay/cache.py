@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import ReplayError
-from purekrb.trace import Log
+from purekrb.log import Log
 
 __all__ = [
     "BUCKET",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from purekrb.secrecy import forget_frames
 from purekrb.sspi.buffers import SecBuffer, SecBufferDesc
 from purekrb.sspi.constants import (
     ASC_REQ_CONFIDENTIALITY,
@@ -38,6 +37,7 @@ from purekrb.sspi.credentials import (
     SecPkgInfo,
 )
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["ClientAuth", "ServerAuth"]
 

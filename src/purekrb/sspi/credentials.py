@@ -15,7 +15,6 @@ from purekrb.errors import CredentialError
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.kdc.config import Config
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.spn import target_principal
 from purekrb.sspi.constants import (
     RPC_C_AUTHN_GSS_KERBEROS,
@@ -41,6 +40,7 @@ from purekrb.sspi.constants import (
     SECPKG_FLAG_READONLY_WITH_CHECKSUM,
 )
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
+from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "AcquireCredentialsHandle",

@@ -18,8 +18,8 @@ from purekrb.errors import (
     SequenceError,
     SspiError,
 )
+from purekrb.log import Log
 from purekrb.sspi import constants as c
-from purekrb.trace import Log
 
 __all__ = ["Phase", "RefusedError", "sspi_function"]
 

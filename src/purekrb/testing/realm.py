@@ -23,13 +23,13 @@ from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
 from purekrb.names import Principal
-from purekrb.secrecy import forget_frames
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 from purekrb.testing.kdc import Kdc
 from purekrb.testing.kdc_accounts import Account
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism
 from purekrb.testing.pac import Domain
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Realm"]
 

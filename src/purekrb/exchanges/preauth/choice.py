@@ -12,10 +12,10 @@ from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
 from purekrb.exchanges.preauth.timestamp import Timestamp
 from purekrb.exchanges.runner import Exchange
 from purekrb.keys import EncryptionKey
+from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, KdcReqBody, MethodData, PaData
 from purekrb.system import RandomBytes
-from purekrb.trace import Log
 
 __all__ = ["MECHANISMS", "Preauth"]
 

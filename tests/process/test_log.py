@@ -340,7 +340,7 @@ def test_the_library_sets_no_level_and_no_handler_but_the_one_that_does_nothing(
     script = (
         "import logging, purekrb, purekrb.testing, purekrb.aio, purekrb.directory.directory, purekrb.channel.blocking\n"
         "for name in ('ap', 'channel', 'credentials', 'directory', 'gss', 'kdc'):\n"
-        "    assert not purekrb.trace.Log(f'purekrb.{name}').on()\n"
+        "    assert not purekrb.log.Log(f'purekrb.{name}').on()\n"
         "logs = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith('purekrb')]\n"
         "print(*sorted((log.name, log.level, *map(type, log.handlers)) for log in logs if log.level or log.handlers))\n"
         "print(len(logs), logging.root.handlers)"

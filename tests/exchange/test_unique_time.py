@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
-from purekrb.exchanges import timestamps
-from purekrb.exchanges.timestamps import UniqueTimes, unique_now
+from purekrb.exchanges import unique_time
+from purekrb.exchanges.unique_time import UniqueTimes, unique_now
 from purekrb.system import WINDOW, now
 from support.processes import in_children, soak
 
@@ -74,10 +74,10 @@ def test_another_clock_that_is_set_back_far_repeats_nothing() -> None:
 
 def test_the_memory_of_another_clock_is_bounded() -> None:
     clock = Settable()
-    for number in range(timestamps._MAX_GIVEN + 100):
+    for number in range(unique_time._MAX_GIVEN + 100):
         clock.time = START + timedelta(seconds=number)
         unique_now(clock.now)
-    assert len(timestamps._last[clock]) == timestamps._MAX_GIVEN
+    assert len(unique_time._last[clock]) == unique_time._MAX_GIVEN
 
 
 # --- the system's clock, whose microseconds are random
@@ -97,7 +97,7 @@ def test_the_same_moment_has_other_microseconds_in_another_process() -> None:
     clock = Settable()
     microseconds = {UniqueTimes()(clock.now).microsecond for _ in range(60)}
     assert len(microseconds) >= 58
-    of_children = in_children(8, lambda _: str(timestamps._of_system(clock.now)).encode())
+    of_children = in_children(8, lambda _: str(unique_time._of_system(clock.now)).encode())
     assert len(set(of_children)) >= 7
 
 
@@ -170,8 +170,8 @@ def test_a_clock_without_weak_references_works_too() -> None:
 
 def test_a_clock_that_is_gone_leaves_nothing_behind() -> None:
     gc.collect()
-    before = len(timestamps._last)
+    before = len(unique_time._last)
     for _ in range(10):
         unique_now(Settable().now)
     gc.collect()
-    assert len(timestamps._last) <= before
+    assert len(unique_time._last) <= before
