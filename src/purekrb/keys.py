@@ -95,9 +95,8 @@ class EncryptionKey:
         self._schedule = None
 
     def __del__(self) -> None:
-        contents = getattr(self, "_contents", None)  # not there where __init__ was interrupted at once
-        if contents is not None:
-            contents[:] = bytes(len(contents))
+        if getattr(self, "_contents", None):  # not there where __init__ was interrupted at once
+            self._contents[:] = bytes(len(self._contents))  # type: ignore[index, arg-type]
 
     def __repr__(self) -> str:
         etype = getattr(self, "etype", None)  # not there where __init__ was interrupted at once
