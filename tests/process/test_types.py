@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
+from mypy import api
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,12 +64,11 @@ def refused(error: KdcError) -> None:
 
 
 def test_mypy_knows_contexts_by_their_role_and_the_message_of_an_error(tmp_path: Path) -> None:
-    mypy = pytest.importorskip("mypy.api")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     cache = ["--cache-dir", str(tmp_path / "cache")]
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--strict", *cache]
-    out, err, _ = mypy.run([*options, str(program)])
+    out, err, _ = api.run([*options, str(program)])
     complaints = re.findall(r"program\.py:(\d+): error: (.*)", out)
     assert not err, err
     marked = {

@@ -47,16 +47,16 @@ _TABLES = {
     "life": "CREATE TABLE life (bucket INTEGER PRIMARY KEY, noted REAL NOT NULL, more REAL NOT NULL, emptied INTEGER)",
 }
 _STORE = """
-INSERT OR IGNORE INTO seen SELECT ?1, ?2 WHERE ?3 >= (SELECT value FROM meta WHERE name = 'created_at')
-AND NOT EXISTS (SELECT 1 FROM life WHERE bucket = ?1 AND emptied)
+INSERT OR IGNORE INTO seen SELECT :bucket, :tag WHERE :ctime >= (SELECT value FROM meta WHERE name = 'created_at')
+AND NOT EXISTS (SELECT 1 FROM life WHERE bucket = :bucket AND emptied)
 """
 _NOTE = """
-INSERT INTO life VALUES (?1, ?2, ?3, 0) ON CONFLICT DO UPDATE SET noted = ?2, more = max(more, ?3)
+INSERT INTO life VALUES (:bucket, :noted, :more, 0) ON CONFLICT DO UPDATE SET noted = :noted, more = max(more, :more)
 """
 # A moment that the monotonic clock has not reached is one from before the machine was started.
 _OLD = """
-SELECT bucket FROM life WHERE bucket < ?1 AND ?2 - (CASE WHEN noted > ?2 THEN 0 ELSE noted END) >= ?3 + more
-AND emptied <= ?4
+SELECT bucket FROM life WHERE bucket < :before AND :moment - (CASE WHEN noted > :moment THEN 0 ELSE noted END) >= :idle + more
+AND emptied <= :emptied
 """
 #: Seconds between two notes that a bucket is in use.
 _NOTE_EVERY = 60
@@ -71,6 +71,11 @@ _SECONDS = WINDOW / 1_000_000
 _PATIENCE = 0.02
 _OTHERS_WRITE = 0o022
 _JOURNALS = ("-journal", "-wal", "-shm")
+
+
+def _limits(before: int, moment: float, idle: float, emptied: int) -> dict[str, float]:
+    """Return the parameters of _OLD."""
+    return {"before": before, "moment": moment, "idle": idle, "emptied": emptied}
 
 
 class SqliteReplayCache:
@@ -146,7 +151,7 @@ class SqliteReplayCache:
                 self._look(connection)
             if not self._has_room(client, share):
                 self._make_room(connection, bucket, tag, now, client)
-            if connection.execute(_STORE, (bucket, tag, ctime.timestamp())).rowcount != 1:
+            if connection.execute(_STORE, {"bucket": bucket, "tag": tag, "ctime": ctime.timestamp()}).rowcount != 1:
                 self._refuse(connection, bucket, ctime)
             counted = self._clients.setdefault(bucket, {})
             counted[share] = counted.get(share, 0) + 1
@@ -172,10 +177,10 @@ class SqliteReplayCache:
         with _transaction(connection):
             # Which are old is told by a clock that may have jumped ahead; that so much time has passed is told by one
             # that does not. Else a clock that is set right again would let through what was forgotten meanwhile.
-            old = connection.execute(_OLD, (oldest, moment, KEEP, 1)).fetchall()
+            old = connection.execute(_OLD, _limits(oldest, moment, KEEP, 1)).fetchall()
             connection.executemany("DELETE FROM seen WHERE bucket = ?", old)
             connection.executemany("DELETE FROM life WHERE bucket = ?", old)
-            connection.execute(_NOTE, (bucket, moment, more))
+            connection.execute(_NOTE, {"bucket": bucket, "noted": moment, "more": more})
         for known in [known for known in self._noted if known < oldest]:
             del self._noted[known]
             self._clients.pop(known, None)
@@ -198,7 +203,7 @@ class SqliteReplayCache:
         self, connection: sqlite3.Connection, bucket: int, tag: bytes, now: datetime, client: str | None
     ) -> None:
         """Empty and close what the usual clock skew can never admit again; raise ReplayError if that is too little."""
-        limits = (bucket_of(now) - SKEW // BUCKET, self._monotonic(), 2 * SKEW, 0)
+        limits = _limits(bucket_of(now) - SKEW // BUCKET, self._monotonic(), 2 * SKEW, 0)
         if connection.execute(_OLD, limits).fetchone():
             with _transaction(connection):
                 old = connection.execute(_OLD, limits).fetchall()
