@@ -97,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it flushes
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python would complain when it flushes
         return BROKEN_PIPE
 
 
@@ -112,9 +114,14 @@ def _run(args: argparse.Namespace, output: Output) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        output.error(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), type(error).__name__)
+        output.error(
+            f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), type(error).__name__
+        )
     except UnicodeError as error:  # its own text may quote a password
-        output.error("a text is not UTF-8: check the encoding of the terminal or the file", type(error).__name__)
+        output.error(
+            "a text is not UTF-8: check the encoding of the terminal or the file",
+            type(error).__name__,
+        )
     except ValueError as error:
         output.error(str(error), type(error).__name__)
     return 1

@@ -21,9 +21,15 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "address", type=options.host_port, nargs="?", metavar="HOST:PORT", help="where the service listens"
+        "address",
+        type=options.host_port,
+        nargs="?",
+        metavar="HOST:PORT",
+        help="where the service listens",
     )
-    parser.add_argument("service", nargs="?", metavar="TARGET", help="its SPN, as in ADSockAuth/web.example.test")
+    parser.add_argument(
+        "service", nargs="?", metavar="TARGET", help="its SPN, as in ADSockAuth/web.example.test"
+    )
     parser.add_argument(
         "--scp-keyword",
         action="append",
@@ -31,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="find the service in the directory by a keyword, such as its product's GUID; may be repeated",
     )
-    parser.add_argument("--policy", choices=("first", "random"), default="first", help="which of several comes first")
+    parser.add_argument(
+        "--policy",
+        choices=("first", "random"),
+        default="first",
+        help="which of several comes first",
+    )
     parser.add_argument("--host", default="", help="the one of several that is on this host")
     parser.set_defaults(wrong=parser.error)
     options.add_directory(parser)
@@ -47,7 +58,12 @@ def _connect(args: argparse.Namespace, output: Output) -> Channel:
     if args.service:
         with output.waiting(f"authenticating to {args.service}"):
             return purekrb.connect(
-                args.address, args.service, credential, config, mechanism=args.mechanism, timeout=args.timeout
+                args.address,
+                args.service,
+                credential,
+                config,
+                mechanism=args.mechanism,
+                timeout=args.timeout,
             )
     with options.directory(args, output) as directory, output.waiting("looking for the service"):
         return directory.reach_service(
@@ -68,7 +84,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from purekrb.keys import etype_name
 
     if bool(args.scp_keyword) == bool(args.service):
-        args.wrong("give HOST:PORT and TARGET, or --scp-keyword (and HOST:PORT where it is not what the SCP says)")
+        args.wrong(
+            "give HOST:PORT and TARGET, or --scp-keyword (and HOST:PORT where it is not what the SCP says)"
+        )
     with _connect(args, output) as channel:
         context = channel.context
         etype = etype_name(context.etype)
@@ -90,7 +108,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
             with output.waiting("waiting for the answer"):
                 answer = channel.recv(timeout=args.timeout)
             if answer is None:
-                raise TransportError("the service closed the channel before it answered: its log may tell why")
+                raise TransportError(
+                    "the service closed the channel before it answered: its log may tell why"
+                )
             text = answer.decode(errors="replace")
             output.result({"event": "received", "text": text}, text)
     return 0

@@ -36,18 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in _ACTIONS.items():
         action = actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            parents=[options.common()],
         )
         must_exist = name in ("list", "delete")
-        action.add_argument("file", help="the keytab" if must_exist else "the keytab; made where it does not exist")
+        action.add_argument(
+            "file", help="the keytab" if must_exist else "the keytab; made where it does not exist"
+        )
         if name == "merge":
-            action.add_argument("others", nargs="+", metavar="other", help="keytabs whose entries are added")
+            action.add_argument(
+                "others", nargs="+", metavar="other", help="keytabs whose entries are added"
+            )
         elif name != "list":
             action.add_argument("principal", help="as in HTTP/web.example.test@EXAMPLE.TEST")
         if name in ("add", "from-password"):
-            action.add_argument("--kvno", type=int, default=1, help="key version number at the KDC (default: 1)")
+            action.add_argument(
+                "--kvno", type=int, default=1, help="key version number at the KDC (default: 1)"
+            )
         if name == "add":
-            action.add_argument("--etype", type=_etype, required=True, help="encryption type, name or number")
+            action.add_argument(
+                "--etype", type=_etype, required=True, help="encryption type, name or number"
+            )
         if name == "from-password":
             action.add_argument(
                 "--etype",
@@ -70,7 +81,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     change = _change(args)
     _, path = files.split_type(args.file)
     with files.locked(path, what="keytab"):
-        there = Keytab.load(args.file) if args.action == "delete" or files.exists(path) else Keytab()
+        there = (
+            Keytab.load(args.file) if args.action == "delete" or files.exists(path) else Keytab()
+        )
         keytab = change(there)
         keytab.save(args.file)
     show_keytab(keytab, output)
@@ -92,14 +105,22 @@ def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
         )
     else:
         key = EncryptionKey(args.etype, _from_hex(options.read_secret("Key in hexadecimal")))
-        new = Keytab([KeytabEntry(Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0))])
+        new = Keytab(
+            [
+                KeytabEntry(
+                    Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0)
+                )
+            ]
+        )
     return lambda keytab: keytab.merge(new)
 
 
 def _etype(text: str) -> int:
     number = _ETYPES.get(text) or (int(text) if text.isascii() and text.isdigit() else 0)
     if number not in _ETYPES.values():
-        raise argparse.ArgumentTypeError(f"unknown encryption type {text!r}: one of {', '.join(_ETYPES)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown encryption type {text!r}: one of {', '.join(_ETYPES)}"
+        )
     return number
 
 

@@ -20,10 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_ccache(parser)
     parser.add_argument(
-        "-k", "--keytab", nargs="?", const="", metavar="FILE", help="list a keytab (default: KRB5_KTNAME) instead"
+        "-k",
+        "--keytab",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="list a keytab (default: KRB5_KTNAME) instead",
     )
     parser.add_argument(
-        "-s", "--silent", action="store_true", help="print nothing; the exit code is 0 if a TGT is valid, else 1"
+        "-s",
+        "--silent",
+        action="store_true",
+        help="print nothing; the exit code is 0 if a TGT is valid, else 1",
     )
 
 
@@ -102,5 +110,7 @@ def show_keytab(keytab: Keytab, output: Output) -> None:
         }
         for entry in keytab
     ]
-    rows = [(str(e["kvno"]), e["etype"], f"{e['timestamp']:%Y-%m-%d}", e["principal"]) for e in entries]
+    rows = [
+        (str(e["kvno"]), e["etype"], f"{e['timestamp']:%Y-%m-%d}", e["principal"]) for e in entries
+    ]
     output.table({"entries": entries}, ("kvno", "etype", "written", "principal"), rows)

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("service", nargs="+", help="as in HTTP/web.example.test")
     options.add_ccache(parser)
-    parser.add_argument("-k", "--keytab", metavar="FILE", help="check that this keytab decrypts each ticket")
+    parser.add_argument(
+        "-k", "--keytab", metavar="FILE", help="check that this keytab decrypts each ticket"
+    )
     options.add_network(parser)
 
 
@@ -46,7 +48,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
             _check_key(keytab, ticket.service, enc_part)
         etype = etype_name(enc_part.etype)
         output.result(
-            {"service": ticket.service, "kvno": enc_part.kvno, "etype": etype, "keytab_checked": keytab is not None},
+            {
+                "service": ticket.service,
+                "kvno": enc_part.kvno,
+                "etype": etype,
+                "keytab_checked": keytab is not None,
+            },
             f"{ticket.service}: kvno = {enc_part.kvno} ({etype}){', keytab entry valid' if keytab is not None else ''}",
         )
     return 0

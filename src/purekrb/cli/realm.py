@@ -18,9 +18,19 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("name", nargs="?", default="EXAMPLE.TEST", help="the realm's name (default: EXAMPLE.TEST)")
-    parser.add_argument("--user", action="append", default=[], metavar="NAME", help="add a user; may be repeated")
-    parser.add_argument("--service", action="append", default=[], metavar="SPN", help="add a service; may be repeated")
+    parser.add_argument(
+        "name", nargs="?", default="EXAMPLE.TEST", help="the realm's name (default: EXAMPLE.TEST)"
+    )
+    parser.add_argument(
+        "--user", action="append", default=[], metavar="NAME", help="add a user; may be repeated"
+    )
+    parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="SPN",
+        help="add a service; may be repeated",
+    )
     parser.add_argument(
         "--directory",
         type=Path,

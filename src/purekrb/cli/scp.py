@@ -33,27 +33,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in _ACTIONS.items():
         action = actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            parents=[options.common()],
         )
         if name == "find":
-            action.add_argument("keyword", nargs="+", help="all must be there; by convention GUIDs and product names")
+            action.add_argument(
+                "keyword",
+                nargs="+",
+                help="all must be there; by convention GUIDs and product names",
+            )
         else:
             _add_service(action)
         if name == "publish":
             _add_publish(action)
         elif name == "update":
             action.add_argument("--port", type=_port, help="where it listens now")
-            action.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs now")
+            action.add_argument(
+                "--host", metavar="HOST", help="the DNS name of the host where it runs now"
+            )
         elif name == "verify":
-            action.add_argument("--account", metavar="NAME", help="the account that the service runs under")
-            action.add_argument("-t", "--keytab", metavar="FILE", help="the keys to check against those of the account")
+            action.add_argument(
+                "--account", metavar="NAME", help="the account that the service runs under"
+            )
+            action.add_argument(
+                "-t",
+                "--keytab",
+                metavar="FILE",
+                help="the keys to check against those of the account",
+            )
         options.add_directory(action)
         options.add_ccache(action)
         options.add_network(action)
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--class", dest="service_class", metavar="CLASS", required=True, help="as in ADSockAuth")
+    parser.add_argument(
+        "--class", dest="service_class", metavar="CLASS", required=True, help="as in ADSockAuth"
+    )
     parser.add_argument("--name", help="of the SCP (default: the class)")
     parser.add_argument(
         "--state",
@@ -65,7 +83,11 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, required=True, help="where the service listens")
     parser.add_argument(
-        "--keyword", action="append", required=True, metavar="TEXT", help="the product's GUID, first; may be repeated"
+        "--keyword",
+        action="append",
+        required=True,
+        metavar="TEXT",
+        help="the product's GUID, first; may be repeated",
     )
     parser.add_argument(
         "--account",
@@ -73,13 +95,26 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="that the service runs under (default: the host's computer account)",
     )
-    parser.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs (default: this machine)")
-    parser.add_argument("--srv", metavar="NAME", help="the owner of the SRV records that name host and port instead")
     parser.add_argument(
-        "--parent", default="", metavar="DN", help="where to put the SCP (default: below the host's computer object)"
+        "--host",
+        metavar="HOST",
+        help="the DNS name of the host where it runs (default: this machine)",
     )
     parser.add_argument(
-        "--spn-host", action="append", default=[], metavar="HOST", help="register names for this host; may be repeated"
+        "--srv", metavar="NAME", help="the owner of the SRV records that name host and port instead"
+    )
+    parser.add_argument(
+        "--parent",
+        default="",
+        metavar="DN",
+        help="where to put the SCP (default: below the host's computer object)",
+    )
+    parser.add_argument(
+        "--spn-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="register names for this host; may be repeated",
     )
 
 
@@ -96,11 +131,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with _reached(args, output) as directory:
         if args.action == "remove":
             directory.uninstall_service(state_file)
-            output.result({"removed": state.scp_dn, "spns": state.spns}, f"removed {state.scp_dn} and its SPNs")
+            output.result(
+                {"removed": state.scp_dn, "spns": state.spns},
+                f"removed {state.scp_dn} and its SPNs",
+            )
         elif args.action == "update":
             bindings = None if args.port is None else [str(args.port)]
             changed = directory.update_service(state, bindings=bindings, host=args.host)
-            output.result({"changed": changed}, f"changed {', '.join(changed)}" if changed else "nothing to change")
+            output.result(
+                {"changed": changed},
+                f"changed {', '.join(changed)}" if changed else "nothing to change",
+            )
         else:
             _verify(args, directory, state, output)
     return 0
@@ -116,7 +157,8 @@ def _reached(args: argparse.Namespace, output: Output) -> Directory:
         if args.action != "verify":
             raise
         raise RegistrationError(
-            f"the registration could not be verified: {error}; start again later", reason="DIRECTORY_UNREACHABLE"
+            f"the registration could not be verified: {error}; start again later",
+            reason="DIRECTORY_UNREACHABLE",
         ) from error
 
 
@@ -141,13 +183,25 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
     )
     with options.directory(args, output) as directory:
         made = directory.install_service(
-            scp, state_file, account=args.account, host=host, parent=args.parent, hosts=args.spn_host
+            scp,
+            state_file,
+            account=args.account,
+            host=host,
+            parent=args.parent,
+            hosts=args.spn_host,
         )
     account = made.account.dn if made.account else None
     registered = [f"SPN  {spn}" for spn in made.spns]
     output.result(
         {**_fields(made.scp), "account": account, "spns": made.spns, "state": state_file},
-        "\n".join([f"SCP  {made.scp.dn}", *registered, f"on   {account or 'no account'}", f"state file {state_file}"]),
+        "\n".join(
+            [
+                f"SCP  {made.scp.dn}",
+                *registered,
+                f"on   {account or 'no account'}",
+                f"state file {state_file}",
+            ]
+        ),
     )
     return 0
 
@@ -164,13 +218,20 @@ def _find(args: argparse.Namespace, output: Output) -> int:
     return 0 if rows else 1
 
 
-def _verify(args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output) -> None:
+def _verify(
+    args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output
+) -> None:
     from purekrb.credentials.keytab import Keytab
 
     keytab = Keytab.load(args.keytab) if args.keytab else None
     verified = directory.verify_service(state, account=args.account or "", keytab=keytab)
     output.result(
-        {**_fields(verified.scp), "account": verified.account.dn, "spns": state.spns, "warnings": verified.warnings},
+        {
+            **_fields(verified.scp),
+            "account": verified.account.dn,
+            "spns": state.spns,
+            "warnings": verified.warnings,
+        },
         f"{verified.scp.dn} may start as {verified.account.dn}",
     )
 

@@ -40,17 +40,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     parsers = {
         name: actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            parents=[options.common()],
         )
         for name, summary in _ACTIONS.items()
     }
     make, get, crack = parsers["make"], parsers["get"], parsers["crack"]
     make.add_argument("service_class", metavar="class", help="as in HTTP or MSSQLSvc")
     make.add_argument("name", help="service name: a host, a domain, or the DN or GUID of an SCP")
-    make.add_argument("--instance", metavar="HOST", help="where the name is no host: the one that the instance runs on")
-    make.add_argument("--port", type=int, default=0, help="where the service does not use its standard port")
-    make.add_argument("--referrer", metavar="HOST", help="the host that referred to the name, where that is an address")
-    get.add_argument("type", choices=_TYPES, metavar="type", help=f"what the name stands for: {', '.join(_TYPES)}")
+    make.add_argument(
+        "--instance",
+        metavar="HOST",
+        help="where the name is no host: the one that the instance runs on",
+    )
+    make.add_argument(
+        "--port", type=int, default=0, help="where the service does not use its standard port"
+    )
+    make.add_argument(
+        "--referrer",
+        metavar="HOST",
+        help="the host that referred to the name, where that is an address",
+    )
+    get.add_argument(
+        "type",
+        choices=_TYPES,
+        metavar="type",
+        help=f"what the name stands for: {', '.join(_TYPES)}",
+    )
     get.add_argument("service_class", metavar="class", help="as in HTTP or MSSQLSvc")
     get.add_argument("--name", help="service name, for the types domain, nb-domain and service")
     get.add_argument("--port", type=int, default=0, help="where no --instance is given")
@@ -64,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     crack.add_argument("spn", help="as in HTTP/web.example.test:8080")
     for name in ("add", "delete"):
         parsers[name].add_argument("spn", nargs="+", help="as in ADSockAuth/files.ad.test")
-        parsers[name].add_argument("-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP)
+        parsers[name].add_argument(
+            "-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP
+        )
         _add_kind(parsers[name])
     parsers["list"].add_argument("account", help=_ACCOUNT_HELP)
     _add_kind(parsers["list"])
@@ -109,8 +129,16 @@ _ACCOUNT_HELP = r"its sAMAccountName, DOMAIN\name, user principal name, DN or SI
 
 def _add_kind(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--computer", dest="suffixes", action="store_const", const=("$",), help="NAME is a computer's")
-    kinds.add_argument("--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user's")
+    kinds.add_argument(
+        "--computer",
+        dest="suffixes",
+        action="store_const",
+        const=("$",),
+        help="NAME is a computer's",
+    )
+    kinds.add_argument(
+        "--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user's"
+    )
     parser.set_defaults(suffixes=("$", ""))
 
 
@@ -118,7 +146,9 @@ def _account(args: argparse.Namespace, directory: Directory) -> Account:
     """Return the account that the arguments name: as setspn does, a computer if there is one, else a user."""
     from purekrb.errors import AccountNotFoundError
 
-    if re.search(r"[$=@]|S-1-", args.account, re.IGNORECASE):  # no bare name: it says itself what it is
+    if re.search(
+        r"[$=@]|S-1-", args.account, re.IGNORECASE
+    ):  # no bare name: it says itself what it is
         return directory.find_account(args.account)
     for suffix in args.suffixes[:-1]:
         with suppress(AccountNotFoundError):
@@ -132,22 +162,43 @@ def _write(args: argparse.Namespace, directory: Directory, output: Output) -> No
     account = _account(args, directory)
     directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn)
     done = {"add": "added", "delete": "deleted"}[args.action]
-    output.result({"account": account.dn, "spns": args.spn}, "\n".join(f"{done} {name}" for name in args.spn))
+    output.result(
+        {"account": account.dn, "spns": args.spn}, "\n".join(f"{done} {name}" for name in args.spn)
+    )
 
 
 def _list(args: argparse.Namespace, directory: Directory, output: Output) -> None:
     account = _account(args, directory)
-    output.result({"account": account.dn, "spns": account.spns}, "\n".join([f"{account.dn}:", *account.spns]))
+    output.result(
+        {"account": account.dn, "spns": account.spns}, "\n".join([f"{account.dn}:", *account.spns])
+    )
 
 
 def _query(args: argparse.Namespace, directory: Directory, output: Output) -> None:
-    wanted = re.compile(".*".join(map(re.escape, args.pattern.split("*"))), re.IGNORECASE | re.DOTALL)
+    wanted = re.compile(
+        ".*".join(map(re.escape, args.pattern.split("*"))), re.IGNORECASE | re.DOTALL
+    )
     accounts = directory.query_spns(args.pattern)
-    _table([(name, account) for account in accounts for name in account.spns if wanted.fullmatch(name)], output)
+    _table(
+        [
+            (name, account)
+            for account in accounts
+            for name in account.spns
+            if wanted.fullmatch(name)
+        ],
+        output,
+    )
 
 
 def _duplicates(args: argparse.Namespace, directory: Directory, output: Output) -> None:
-    _table([(name, account) for name, accounts in directory.duplicate_spns().items() for account in accounts], output)
+    _table(
+        [
+            (name, account)
+            for name, accounts in directory.duplicate_spns().items()
+            for account in accounts
+        ],
+        output,
+    )
 
 
 def _table(rows: list[tuple[str, Account]], output: Output) -> None:
