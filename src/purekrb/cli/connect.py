@@ -1,7 +1,8 @@
-"""Talk to a service over a sealed channel: each line of standard input is sent, each answer printed.
+"""Talk to a service over a sealed channel: send each line of standard input, print each answer.
 
-The ticket for the service comes from the credential cache, or from the KDC by means of the cache's TGT (see kinit).
-With --scp-keyword the directory says where the service is and what its name is made of.
+The ticket for the service comes from the credential cache; or from the KDC, by means of the TGT in
+the cache (see kinit). With --scp-keyword, the address and the name of the service come from the
+directory.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="find the service in the directory by a keyword, such as its product's GUID; may be repeated",
+        help="find the service in the directory by a keyword, such as the GUID of its product; "
+        "may be repeated",
     )
     parser.add_argument(
         "--policy",
         choices=("first", "random"),
         default="first",
-        help="which of several comes first",
+        help="the order in which to try several instances (default: first)",
     )
-    parser.add_argument("--host", default="", help="the one of several that is on this host")
+    parser.add_argument("--host", default="", help="only try the instances on this host")
     parser.set_defaults(wrong=parser.error)
     options.add_directory(parser)
     options.add_mechanism(parser, "kerberos")
@@ -85,7 +87,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if bool(args.scp_keyword) == bool(args.service):
         args.wrong(
-            "give HOST:PORT and TARGET, or --scp-keyword (and HOST:PORT where it is not what the SCP says)"
+            "give HOST:PORT and TARGET, or --scp-keyword "
+            "(and HOST:PORT if it differs from that in the SCP)"
         )
     with _connect(args, output) as channel:
         context = channel.context
@@ -99,10 +102,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 "etype": etype,
                 "endtime": context.endtime,
             },
-            f"connected to {context.acceptor}, which proved itself, as {context.initiator}; {etype}",
+            f"connected to {context.acceptor}, which proved itself, as {context.initiator}; "
+            f"{etype}",
         )
         for line in options.lines():
-            if not line:  # an empty message would be the end
+            if not line:  # an empty message would end the channel
                 continue
             channel.send(line, timeout=args.timeout)
             with output.waiting("waiting for the answer"):

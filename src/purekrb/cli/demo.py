@@ -1,4 +1,4 @@
-"""Show the whole job in one process, on loopback: an embedded realm and directory, a service, a client, impostors."""
+"""Show everything in one process: a realm, a directory, a service, a client and impostors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command. The exit code is 0 only if the service was proved and every impostor refused."""
+    """Run the command. The exit code is 0 if the service was proved and every impostor refused."""
     etype = next(etype for etype in DEFAULT_ETYPES if etype_name(etype) == args.etype)
     story = _Story(output)
     started = time.perf_counter()
@@ -74,7 +74,7 @@ class _Story:
 
     @contextmanager
     def exchanges(self) -> Iterator[None]:
-        """Tell what the KDC client logs while the block runs: the steps of the protocol, without secrets."""
+        """Show the log of the KDC client while the block runs: protocol steps, without secrets."""
         handler = logging.Handler()
         handler.emit = lambda record: self.line(*_spoken(record.getMessage()))  # type: ignore[method-assign]
         logger = logging.getLogger("purekrb.kdc")
@@ -104,7 +104,7 @@ class _Story:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Return `text` in lines of `width`, broken behind blanks, slashes and commas: names have few blanks."""
+    """Return `text` in lines of `width`, broken after blanks, slashes and commas."""
     lines = [""]
     for piece in re.findall(r"[^ /,]*[ /,]*", text):
         if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
@@ -114,7 +114,7 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _spoken(message: str) -> tuple[str, str]:
-    """Return who says what in a line of the KDC client's log."""
+    """Return the speaker and the text of a line in the KDC client's log."""
     if message.startswith(("AS-REP", "TGS-REP", "KRB-ERROR")) or ": answered with" in message:
         return "KDC -> client", message
     if message.startswith(("AS-REQ", "TGS-REQ")) or ": sent " in message:
@@ -132,11 +132,12 @@ def _tell(story: _Story, etype: int) -> bool:
         story.chapter("A realm and a directory start on this machine")
         story.line(
             "KDC",
-            f"realm {REALM} answers on 127.0.0.1:{realm.port} (UDP, TCP), keys of {etype_name(etype)}",
+            f"realm {REALM} answers on 127.0.0.1:{realm.port} (UDP, TCP), keys of "
+            f"{etype_name(etype)}",
         )
         story.line(
             "directory",
-            f"{DOMAIN}: LDAP entries in memory, behind the interface of a real directory",
+            f"{DOMAIN}: LDAP entries in memory, with the interface of a real directory",
         )
         alice = realm.add_user("alice", secrets.token_urlsafe(16))
 
@@ -316,7 +317,7 @@ def _meet_impostors(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> boo
 
 
 def _made_up(ticket: ServiceTicket) -> bytes:
-    """Return an AP-REP as who lacks the session key can make it: well-formed, with a guess at the time."""
+    """Return an AP-REP made without the session key: well-formed, with a guess at the time."""
     from purekrb import crypto
     from purekrb.constants import KeyUsage, MessageType
     from purekrb.gss.framing import TOK_AP_REP, frame

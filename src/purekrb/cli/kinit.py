@@ -1,6 +1,6 @@
 """Get a ticket-granting ticket with a password or a keytab, and store it in the credential cache.
 
-The password is asked for on the terminal, or read from standard input; never from the command line.
+The password is read from the terminal or standard input, never from the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "principal",
         nargs="?",
-        help="user@REALM (default: that of the cache, or the keytab's first)",
+        help="user@REALM (default: that of the cache, or the first in the keytab)",
     )
     options.add_ccache(parser)
     parser.add_argument(
@@ -74,11 +74,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 forwardable=args.forwardable,
             )
     credential.save(args.ccache)
-    renewable = (
-        ""
-        if ticket.renew_till is None
-        else f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
-    )
+    renewable = ""
+    if ticket.renew_till is not None:
+        renewable = f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
     output.result(
         {
             "client": ticket.client,
@@ -92,7 +90,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _credential(args: argparse.Namespace, config: Config) -> Credential:
-    """Return what proves who asks: tickets, a keytab or a password."""
+    """Return the credential of the client: tickets, a keytab or a password."""
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.errors import CredentialError
@@ -117,13 +115,14 @@ def _cached_principal(args: argparse.Namespace) -> Principal:
         return options.credential(args).principal
     except CredentialError:
         raise CredentialError(
-            "no cache says who you are: name the principal, as in kinit user@REALM"
+            "there is no credential cache with your name: name the principal, as in kinit "
+            "user@REALM"
         ) from None
 
 
 def _with_realm(name: str | Principal, config: Config) -> Principal:
     from purekrb.names import Principal
 
-    return Principal.of(
-        Principal.parse(name, config.default_realm or "") if isinstance(name, str) else name
-    )
+    if isinstance(name, str):
+        name = Principal.parse(name, config.default_realm or "")
+    return Principal.of(name)

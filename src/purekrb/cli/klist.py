@@ -1,4 +1,4 @@
-"""List the tickets of a credential cache, or with -k the keys of a keytab (without the keys themselves)."""
+"""List the tickets of a credential cache, or with -k the entries of a keytab (without the keys)."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def _has_tgt(name: str | None) -> bool:
     return ccache.find(Principal(("krbtgt", realm), realm)) is not None
 
 
-def asn1_flags(kind: type[IntFlag], value: int) -> list[str]:
-    """Return the names of the flags that are set, as the ASN.1 of RFC 4120 spells them."""
-    return [name.lower().replace("_", "-") for name in flag_names(kind, value)]
+def asn1_flags(flags: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags that are set, spelled as in the ASN.1 of RFC 4120."""
+    return [name.lower().replace("_", "-") for name in flag_names(flags, value)]
 
 
 def show_keytab(keytab: Keytab, output: Output) -> None:

@@ -1,6 +1,6 @@
-"""Run an echo service over sealed channels: every message comes back. Ends with Ctrl-C.
+"""Run an echo service over sealed channels, which sends every message back. Ends with Ctrl-C.
 
-Clients that are refused show with --trace.
+Use --trace to see why clients are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "address",
         type=options.host_port,
         metavar="HOST:PORT",
-        help="where to listen, as in 0.0.0.0:2000; port 0: any",
+        help="where to listen, as in 0.0.0.0:2000; port 0: any free port",
     )
     parser.add_argument(
         "-t",
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the service's keys (default: KRB5_KTNAME or /etc/krb5.keytab)",
     )
-    parser.add_argument("--service", metavar="PRINCIPAL", help="accept tickets for this name only")
-    options.add_mechanism(parser, "negotiate")  # which takes Kerberos alone as well
+    parser.add_argument("--service", metavar="PRINCIPAL", help="only accept tickets for this name")
+    options.add_mechanism(parser, "negotiate")  # it also accepts Kerberos without SPNEGO
     parser.add_argument("--once", action="store_true", help="end after the first client")
 
 
@@ -65,7 +65,7 @@ def _echo(channel: Channel, output: Output) -> None:
     from purekrb.errors import KerberosError
 
     client, messages = str(channel.context.initiator), 0
-    with suppress(BrokenPipeError):  # nobody reads what we print: no reason to leave the clients
+    with suppress(BrokenPipeError):  # serve the clients even if nobody reads our output
         try:
             with channel:
                 while (message := channel.recv()) is not None:

@@ -80,7 +80,7 @@ _ENC_PA_REP = int(TicketFlags.ENC_PA_REP)
 
 @dataclass(frozen=True, slots=True)
 class AsOptions:
-    """What to ask for in an AS exchange. Lifetimes, `clock_skew` and `max_offset` are in seconds.
+    """Options of an AS exchange. Lifetimes, `clock_skew` and `max_offset` are in seconds.
 
     service: the service; by default, the ticket-granting service of the client's realm.
     starttime: when the ticket becomes valid (a postdated ticket); None: now.

@@ -1,4 +1,4 @@
-"""One request to one KDC: what the transports have in common.
+"""One request to one KDC: the common part of the transports.
 
 A transport is one module (udp.py, tcp.py) with one class of attempts, and one row in the table of
 transport.py.

@@ -162,8 +162,7 @@ def _piece(buffer: SecBuffer) -> IovBuffer:
 def _has_only_begun(context: SecurityContext, token: bytes) -> bool:
     """Return whether `token` is the start of a token, shorter than the token of an empty message.
 
-    An AES token does not contain its length, so a longer part of one cannot be told from an altered
-    token.
+    An AES token does not contain its length, so a longer part of it looks like an altered token.
     """
     begun = any(token[: len(start)] == start[: len(token)] for start in _STARTS)
     sealed = len(token) < 3 or bool(token[2] & SEALED)
