@@ -28,6 +28,7 @@ __all__ = [
     "make_spn",
     "get_spn",
     "crack_spn",
+    "is_address",
     "local_dns_name",
     "map_spn",
     "target_principal",
@@ -173,7 +174,7 @@ def make_spn(
             raise SpnError(f"the {what} of an SPN is empty: give both, as in make_spn('HTTP', 'web.example.com')")
     _check_slash(referrer)  # even where it does not count, as in the C function
     third = service_name if instance_name else None
-    if referrer and _is_address(service_name):
+    if referrer and is_address(service_name):
         third = referrer
     spn = str(ServicePrincipalName(service_class, instance_name or service_name, instance_port, third))
     if _CONTROL.search(spn):
@@ -279,7 +280,7 @@ def _of_text(target: str, realm: str) -> Principal:
 
 
 def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
-    if _is_address(spn.host):
+    if is_address(spn.host):
         raise SpnError(f"target {str(spn)!r} names an IP address: Kerberos needs the DNS name of the host")
     if _CONTROL.search(str(spn)):
         raise SpnError(f"target {str(spn)!r} contains a control character: take it out")
@@ -317,13 +318,14 @@ def _check_strict(text: str, parts: list[str], instance_name: str | None) -> Non
         raise SpnError(f"SPN {text!r} contains a control character: take it out")
     if any(part != part.strip() for part in (*parts, host)):
         raise SpnError(f"SPN {text!r} has blanks around a part: remove them")
-    if host.startswith("[") or (_is_address(parts[1]) and ":" in parts[1]):
+    if host.startswith("[") or (is_address(parts[1]) and ":" in parts[1]):
         raise SpnError(f"SPN {text!r} names an IPv6 address: give the DNS name of the host")
     if instance_name is not None and (not instance_name or instance_name.isdigit()):
         raise SpnError(f"SPN {text!r} has port {instance_name!r}, expected a decimal number of 1 to 65535")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Return whether `text` is an IPv4 or IPv6 address rather than a name."""
     if ":" not in text and not text[-1:].isdigit():
         return False  # a name, as almost always: no need to have two exceptions say so
     try:
@@ -336,7 +338,7 @@ def _is_address(text: str) -> bool:
 def local_dns_name() -> str:
     """Return the DNS name of this machine. Raises SpnError where it does not know its own."""
     fqdn = system.local_fqdn().rstrip(".")
-    if "." not in fqdn or _is_address(fqdn) or fqdn.casefold().startswith("localhost."):
+    if "." not in fqdn or is_address(fqdn) or fqdn.casefold().startswith("localhost."):
         raise SpnError(
             f"this machine calls itself {fqdn!r}, which is no fully qualified DNS name: configure its host name "
             "(/etc/hosts or DNS), or name the instances"

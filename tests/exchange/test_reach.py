@@ -15,7 +15,7 @@ import purekrb
 from purekrb import Credential, KerberosError, Keytab, KeytabEntry, ServiceUnknownError, TransportError, crypto
 from purekrb.channel.blocking import Server
 from purekrb.directory import ServiceConnectionPoint
-from purekrb.directory.endpoints import Endpoint, endpoints, reach, resolve_srv
+from purekrb.directory.endpoints import Endpoint, connect_to_first, endpoints, resolve_srv
 from purekrb.testing import Realm
 from support.kdc_stubs import DnsStub, closed_port
 
@@ -76,11 +76,11 @@ def test_where_nobody_answers_the_next_endpoint_is_tried(
     realm.add_service(A[0])
     port = listening(realm.add_service(B[0])).address[1]
     down = endpoint(HOSTS[0], closed_port())
-    with reach([down, endpoint(HOSTS[1], port)], alice, realm.config) as channel:
+    with connect_to_first([down, endpoint(HOSTS[1], port)], alice, realm.config) as channel:
         assert str(channel.context.acceptor) == f"{B[0]}@EXAMPLE.TEST"
         assert channel.recv() == str(port).encode()
     with pytest.raises(TransportError):
-        reach([down], alice, realm.config)
+        connect_to_first([down], alice, realm.config)
 
 
 @pytest.mark.parametrize("registered", [A[1], B[0], B[1]])
@@ -89,10 +89,10 @@ def test_where_the_kdc_does_not_know_a_name_the_next_one_is_asked_for(
 ) -> None:
     port = listening(realm.add_service(registered)).address[1]
     places = [endpoint(host, port) for host in HOSTS]
-    with reach(places, alice, realm.config) as channel:
+    with connect_to_first(places, alice, realm.config) as channel:
         assert str(channel.context.acceptor) == f"{registered}@EXAMPLE.TEST"
     with pytest.raises(ServiceUnknownError):
-        reach([place for place in places if registered not in place.targets], alice, realm.config)
+        connect_to_first([place for place in places if registered not in place.targets], alice, realm.config)
 
 
 def test_one_that_answers_and_does_not_prove_itself_ends_the_search(
@@ -110,10 +110,10 @@ def test_one_that_answers_and_does_not_prove_itself_ends_the_search(
             yield place
 
     with pytest.raises(KerberosError) as refused:
-        reach(found(), alice, realm.config)
+        connect_to_first(found(), alice, realm.config)
     assert not isinstance(refused.value, TransportError | ServiceUnknownError)
     assert asked == [impostor]
-    reach([genuine], alice, realm.config).close()
+    connect_to_first([genuine], alice, realm.config).close()
 
 
 def test_srv_records_are_tried_in_their_order_and_the_name_holds_the_host_of_the_record(
@@ -126,14 +126,14 @@ def test_srv_records_are_tried_in_their_order_and_the_name_holds_the_host_of_the
     port = listening(realm.add_service(f"ADSockAuth/{HOSTS[1]}/{dn}")).address[1]
     realm.add_service(f"ADSockAuth/{HOSTS[0]}/{dn}")
     records = [(HOSTS[0], closed_port()), (HOSTS[1], port)]
-    with reach(endpoints([scp], lambda name: records), alice, realm.config) as channel:
+    with connect_to_first(endpoints([scp], lambda name: records), alice, realm.config) as channel:
         assert str(channel.context.acceptor) == f"ADSockAuth/{HOSTS[1]}/{dn}@EXAMPLE.TEST"
         assert channel.recv() == str(port).encode()
 
 
 def test_no_endpoint_is_an_error(realm: Realm, alice: Credential) -> None:
     with pytest.raises(KerberosError, match="no endpoint"):
-        reach([], alice, realm.config)
+        connect_to_first([], alice, realm.config)
 
 
 def test_srv_records_come_from_the_dns_by_priority_and_weight() -> None:

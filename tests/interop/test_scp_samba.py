@@ -171,7 +171,7 @@ def test_chk16_containers_are_made_below_system_and_other_places_are_refused(
         f"CN=RpcServices,CN=System,{BASE}",
     ):
         assert attributes(admin, place, "cn")  # it is there, and would take the object or refuse it by itself
-        with pytest.raises(DirectoryError, match="no SCP belongs"):
+        with pytest.raises(DirectoryError, match="must not be published below"):
             admin.publish_scp(SCP, parent=place)
     assert snapshot(samba_dc) == before
 
@@ -462,7 +462,7 @@ def test_chk45_a_local_account_gets_no_spn(
 ) -> None:
     before = snapshot(samba_dc)
     made = admin.install_service(SCP, state_file, account=".\\scp-svc")
-    assert "this machine alone" in caplog.text
+    assert "local to this machine" in caplog.text
     assert set(snapshot(samba_dc)) - set(before) == {made.scp.dn}
     admin.uninstall_service(state_file)
     assert snapshot(samba_dc) == before

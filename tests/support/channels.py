@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from purekrb import Initiator, ServiceTicket
 from purekrb.channel import aio, blocking
-from purekrb.channel.establish import dial
+from purekrb.channel.establish import connect_and_handshake
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, encode_frame, frame_reader
 from purekrb.channel.stream import SealedStream
 from purekrb.gss.context import SecurityContext
@@ -111,7 +111,8 @@ def connect_blocking(
     **options: Any,
 ) -> blocking.Channel:
     stream = SealedStream(Initiator(ticket, **options), max_frame=max_frame)
-    return blocking.Channel(io_blocking.drive(dial(address, stream, time.monotonic() + timeout)), stream)
+    steps = connect_and_handshake(address, stream, time.monotonic() + timeout)
+    return blocking.Channel(io_blocking.drive(steps), stream)
 
 
 async def connect_asyncio(
@@ -123,7 +124,8 @@ async def connect_asyncio(
     **options: Any,
 ) -> aio.Channel:
     stream = SealedStream(Initiator(ticket, **options), max_frame=max_frame)
-    return await aio.open_channel(await io_asyncio.drive(dial(address, stream, time.monotonic() + timeout)), stream)
+    steps = connect_and_handshake(address, stream, time.monotonic() + timeout)
+    return await aio.open_channel(await io_asyncio.drive(steps), stream)
 
 
 class Side:

@@ -269,7 +269,7 @@ def test_a_relation_is_read(write: Any, relation: str, value: str | None) -> Non
         ("[libdefaults]\nforwardable = maybe\n", r":2: 'maybe' is not a boolean"),
         ("[libdefaults]\nudp_preference_limit = -1\n", r":2: '-1' is not a number"),
         ("[libdefaults]\ndefault_ccache_name = %{nonsense}\n", r":2: %\{nonsense\} has no value"),
-        ("[realms]\nA = {\nkdc = host:99999\n}\n", r":3: 'host:99999' is no address of a KDC"),
+        ("[realms]\nA = {\nkdc = host:99999\n}\n", r":3: 'host:99999' is not the address of a KDC"),
         ("[libdefaults]\ndefault_realm = A\0B\n", "NUL"),
         ("[realms]\n" + "a = {\n" * 20, ":18: braces more than 16 deep"),
     ],
@@ -359,9 +359,9 @@ def test_a_kdc_is_named_in_many_forms(text: str, address: KdcAddress) -> None:
     ],
 )
 def test_what_names_no_kdc_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no address of a KDC"):
+    with pytest.raises(ConfigError, match="not the address of a KDC"):
         KdcAddress.parse(text)
-    with pytest.raises(ConfigError, match="no address of a KDC"):
+    with pytest.raises(ConfigError, match="not the address of a KDC"):
         Config(realms={"R": [text]})
 
 

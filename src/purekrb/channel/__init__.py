@@ -1,5 +1,5 @@
-"""Sealed streams: a TCP connection whose ends have authenticated each other and which carries sealed messages.
+"""Sealed streams over TCP: a client and a service that have authenticated each other by Kerberos.
 
-`stream.py` decides everything without I/O; `blocking.py` and `aio.py` carry its bytes. docs/wire-format.md tells what
-is on the wire.
+stream.py is one end without I/O; blocking.py and aio.py carry its bytes. docs/wire-format.md
+describes the wire.
 """

@@ -19,8 +19,8 @@ from purekrb.channel.establish import (
     AcceptorOptions,
     accept,
     broken,
+    connect_and_handshake,
     context_factory,
-    dial,
     handshake,
     lost_place,
     open_listener,
@@ -65,10 +65,11 @@ T = TypeVar("T")
 
 
 class Channel(Generic[Context]):
-    """An established, sealed and mutually authenticated connection. Use it as an async context manager.
+    """An established, sealed and mutually authenticated connection, an async context manager.
 
-    One task may send while another receives. `context` tells who the peer is, until the channel is closed.
-    Leaving the `async with` block by an exception cuts the connection, so that the peer does not take it for the end.
+    One task may send while another receives. `context` names the peer until the channel is closed.
+    If an exception leaves the `async with` block, the connection is cut without a close notice, so
+    that the peer does not take this for the regular end.
     """
 
     def __init__(
@@ -81,17 +82,18 @@ class Channel(Generic[Context]):
 
     @property
     def context(self) -> Context:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+        """The established security context, with `initiator`, `acceptor`, `flags`, `endtime`.
 
-        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's
+        `identity`.
         """
         return cast(Context, self._stream.context)
 
     async def send(self, message: bytes) -> None:
-        """Send `message`, sealed, and wait while the peer is slow to take it; an empty one is not sent.
+        """Send `message`, sealed, and wait while the peer is slow; an empty message is not sent.
 
-        ValueError: it is too long for a frame. A broken connection closes the channel. When cancelled, the message is
-        sent as a whole or not at all.
+        Raises ValueError if it is too long for a frame. A broken connection closes the channel. If
+        this is cancelled, the message is sent as a whole or not at all.
         """
         async with self._sending:
             self._writer.write(self._stream.seal(message))
@@ -104,8 +106,8 @@ class Channel(Generic[Context]):
     async def recv(self) -> bytes | None:
         """Return the next message, or None when the peer has closed the channel.
 
-        Cancelling loses nothing: call again. TransportError when the connection was cut without the peer's close
-        notice. After any error the channel is closed.
+        If this is cancelled, nothing is lost: call again. Raises TransportError if the connection
+        was cut without a close notice of the peer. After any error, the channel is closed.
         """
         async with self._receiving:
             while True:
@@ -122,7 +124,7 @@ class Channel(Generic[Context]):
                     raise broken(error) from None
 
     async def close(self) -> None:
-        """Tell the peer that this is the end, and close. Safe to repeat."""
+        """Send a close notice and close. Safe to repeat."""
         notice = self._stream.seal_close()
         if notice:
             self._writer.write(notice)
@@ -140,7 +142,7 @@ class Channel(Generic[Context]):
             timer.cancel()
 
     def abort(self) -> None:
-        """Close at once and without a close notice: the peer's recv() raises TransportError. Safe to repeat."""
+        """Close without a close notice: the peer's recv() raises TransportError. Safe to repeat."""
         self._stream.abort()
         self._writer.transport.abort()
 
@@ -149,11 +151,11 @@ class Channel(Generic[Context]):
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if exc_type is None:
             await self.close()
         else:
             self.abort()
@@ -171,11 +173,11 @@ async def connect(
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
 ) -> Channel[Initiator]:
-    """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
+    """Return a channel to the service `target` at `address`, which has proved its identity.
 
-    As `purekrb.connect`. When cancelled, nothing is left behind.
+    Like `purekrb.connect`. If this is cancelled, everything is closed.
     """
-    # Imported here: a service needs neither a KDC client nor what it depends on.
+    # Imported here: a service does not need a KDC client.
     from purekrb.kdc.client import initiate_async
 
     check_flags(flags)
@@ -191,7 +193,7 @@ async def connect(
         timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)
-    return await open_channel(await drive(dial(address, stream, deadline)), stream)
+    return await open_channel(await drive(connect_and_handshake(address, stream, deadline)), stream)
 
 
 async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel[Any]:
@@ -206,10 +208,11 @@ async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel[Any
 
 
 class Server:
-    """A listening service that runs `handler(channel)` in a task of its own for each established channel.
+    """A listening service that runs `handler(channel)` in a task for each established channel.
 
-    The channel is closed when its handler returns, and cut when it raises. Whatever it raises, the server goes on: a
-    KerberosError, such as a cut connection, is logged at DEBUG, anything else goes to the loop's exception handler.
+    The channel is closed when its handler returns, and cut when it raises. The server continues
+    whatever the handler raises: a KerberosError, such as a cut connection, is logged at DEBUG, and
+    anything else goes to the loop's exception handler.
     """
 
     def __init__(
@@ -232,36 +235,40 @@ class Server:
         self._in_thread = in_thread
         self._places = places
         self._place_left = asyncio.Event()
-        # Until `_look_at` the places need not be looked at.
+        # The places need not be checked before `_look_at`.
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = math.inf
-        # One thread for what is long: two would take the interpreter from the loop twice as often.
+        # One thread for long work: two would take the interpreter from the loop twice as often.
         self._verifier = futures.ThreadPoolExecutor(1, "purekrb-verify")
         self._tasks: set[asyncio.Task[None]] = set()
-        # Those that wait for a frame of the handshake may be cut.
+        # The tasks that wait for a frame of the handshake; these may be cut.
         self._waiting: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening socket; none after `close()`."""
+        """The listening socket; empty after `close()`."""
         return () if self._listener.fileno() < 0 else (self._listener,)
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed. When cancelled, close it."""
+        """Wait until the server is closed. If this is cancelled, close it."""
         try:
             await asyncio.wait({self._accepting})
             if not self._accepting.cancelled():
-                self._accepting.result()  # raises what ended it
+                self._accepting.result()  # raises the error that ended it
         finally:
             await self.close()
 
     async def close(self) -> None:
-        """Stop listening, cancel the handlers and wait for them; their channels are cut. Safe to repeat."""
+        """Stop listening, cancel the handlers and wait for them. Safe to repeat.
+
+        The channels of the handlers are cut.
+        """
         self._accepting.cancel()
         await asyncio.wait({self._accepting})
         self._listener.close()
-        # Each task has begun by now, and so looks after its connection: the accepting task was the last to create one.
+        # The accepting task, which creates all others, has ended. So each task has begun by now,
+        # and closes its connection when it is cancelled.
         tasks = self._tasks - {asyncio.current_task()}  # a handler may close its server
         self._verifier.shutdown(wait=False, cancel_futures=True)
         for task in tasks:
@@ -282,13 +289,12 @@ class Server:
         while True:
             await self._room()
             try:
-                # Not loop.sock_accept(), which loses a connection that arrives together with a cancellation.
+                # loop.sock_accept() would lose a connection that arrives with a cancellation.
                 sock, peer = await drive(accept(self._listener))
             except OSError as error:
                 log.warning("no connection can be accepted now: %s", error)
-                await asyncio.sleep(
-                    0.1
-                )  # out of descriptors: the listener stays readable, so this would spin
+                # Out of descriptors; the listener stays readable, so this would spin.
+                await asyncio.sleep(0.1)
                 continue
             address = peer_address(sock, peer)
             task = loop.create_task(self._serve(sock, peer, address))
@@ -308,7 +314,7 @@ class Server:
             await self._place_left.wait()
 
     def _watch(self, moment: float) -> None:
-        """See to it that the places are looked at by then."""
+        """Make sure that the places are checked by `moment`."""
         if moment < self._look_at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -317,7 +323,7 @@ class Server:
             self._timer = loop.call_later(moment - time.monotonic(), self._look)
 
     def _look(self) -> None:
-        """End the handshakes that were silent for too long, and see whether there is a place."""
+        """End the handshakes that were silent for too long, and check for a free place."""
         self._look_at = math.inf
         for task in self._places.overdue(time.monotonic()):
             self._cut(task)
@@ -325,10 +331,11 @@ class Server:
         self._watch(self._places.look_at())
 
     def _cut(self, task: asyncio.Task[None], rounds: int = 3) -> None:
-        """End a handshake that has lost its place, unless its token turns out to be there.
+        """End a handshake that has lost its place, unless its token has already arrived.
 
-        Three rounds of the loop later: in the first one the loop sees what arrived until now, in
-        the second one the task hears of it. By then it has begun, too, and looks after its socket.
+        This waits for three rounds of the loop: in the first one the loop reads what has arrived,
+        in the second one the task learns of it. By then the task has also begun, and so closes its
+        socket when it is cancelled.
         """
         if task in self._waiting:
             if rounds:
@@ -353,7 +360,7 @@ class Server:
         except KerberosError as error:
             log.debug("the connection of %s ended: %s", peer, error)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            raise  # not the handler's own: the user's, or close()'s
+            raise  # this comes from the user or from close(), not from the handler
         except BaseException as error:
             asyncio.get_running_loop().call_exception_handler(
                 {
@@ -373,14 +380,14 @@ class Server:
         except asyncio.CancelledError:
             sock.close()
             if task in self._places:
-                raise  # close()'s
+                raise  # this comes from close()
             raise lost_place() from None
         except BaseException:
             sock.close()
             raise
 
     def _advance(self, task: asyncio.Task[None], stream: SealedStream) -> Steps[bytes]:
-        """Take the tokens that have arrived, in a thread where a replay cache waits for its disk."""
+        """Take the tokens that have arrived, in a thread if the replay cache waits for its disk."""
         if not stream.token_size:
             return stream.advance()
         self._places.busy(task)
@@ -398,18 +405,19 @@ class Server:
 
 
 def waits_for_disk(replay_cache: ReplayCache | None) -> bool:
-    """Tell whether a replay cache may hold up the event loop.
+    """Return whether a replay cache may hold up the event loop.
 
-    A cache in a file waits for the disk and for other processes: mostly 30 us, 6 ms at times. All
-    else takes less than a thread would cost, since an AP-REQ is tried with MAX_TRIES keys at most.
+    A cache in a file waits for the disk and for other processes: usually 30 us, sometimes 6 ms.
+    Everything else takes less time than a thread would cost, because an AP-REQ is tried with at
+    most MAX_TRIES keys.
     """
     return replay_cache is not None and not isinstance(replay_cache, MemoryReplayCache)
 
 
 def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
-    """Return what `function` returns, which `executor` runs.
+    """Run `function` in `executor` and return its result.
 
-    When this is closed early, nothing of it still runs.
+    If this is closed early, it first waits for the function to end.
     """
     done, signal = socket.socketpair()
     with done, signal:
@@ -420,7 +428,7 @@ def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
                 pass
         finally:
             if not future.cancel():
-                futures.wait([future])  # before the context is closed that it works on
+                futures.wait([future])  # before the caller closes the context that it works on
         return future.result()
 
 
@@ -436,10 +444,10 @@ async def start_server(
     check_addresses: bool = True,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
-    """Return a server at `address` (host, port) that authenticates its clients and runs `handler` for each.
+    """Return a server at `address` that authenticates its clients and runs `handler` for each.
 
-    It serves at once. The arguments are those of `purekrb.listen`. What takes long (a large token
-    with a large keytab, a replay cache in a file) is done in a thread: the event loop goes on.
+    It serves at once. The arguments are those of `purekrb.listen`. If the replay cache is in a
+    file, tokens are verified in a thread, so that the event loop continues.
     """
     new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)

@@ -18,8 +18,8 @@ from purekrb.channel.establish import (
     READ_SIZE,
     AcceptorOptions,
     broken,
+    connect_and_handshake,
     context_factory,
-    dial,
     handshake,
     lost_place,
     open_listener,
@@ -61,20 +61,21 @@ log = Log("purekrb.channel")
 
 #: Seconds that a closing channel waits for a peer that does not read.
 CLOSE_TIMEOUT = 5.0
-#: Seconds that closing waits for other threads to leave. Not for ever: a signal handler that closes may have
-#: interrupted the very thread that it waits for, which then has to close by itself.
+#: Seconds that closing waits for other threads to leave. It is limited, because a signal handler
+#: that closes may have interrupted the very thread that it waits for. That thread then closes.
 HANDOVER_TIMEOUT = 1.0
-#: The selector that needs no descriptor of its own.
+#: The selector that does not need a descriptor of its own.
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 
 
 class Channel(Generic[Context]):
-    """An established, sealed and mutually authenticated connection. Use it as a context manager.
+    """An established, sealed and mutually authenticated connection, a context manager.
 
-    One thread may send while another receives. `context` tells who the peer is, until the channel is closed.
-    Leaving the `with` block by an exception cuts the connection, so that the peer does not take it for the end.
+    One thread may send while another receives. `context` names the peer until the channel is
+    closed. If an exception leaves the `with` block, the connection is cut without a close notice,
+    so that the peer does not take this for the regular end.
     """
 
     def __init__(self, sock: socket.socket, stream: SealedStream) -> None:
@@ -84,31 +85,34 @@ class Channel(Generic[Context]):
 
     @property
     def context(self) -> Context:
-        """The established security context: `initiator`, `acceptor`, `flags`, `endtime` ...
+        """The established security context, with `initiator`, `acceptor`, `flags`, `endtime`.
 
-        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's `identity`.
+        A client's is an `Initiator`; a server's is an `Acceptor`, which knows the client's
+        `identity`.
         """
         return cast(Context, self._stream.context)
 
     def send(self, message: bytes, timeout: float | None = None) -> None:
-        """Send `message`, sealed; an empty one is not sent.
+        """Send `message`, sealed; an empty message is not sent.
 
-        ValueError: it is too long for a frame. TransportTimeoutError where the peer has not taken it after `timeout`
-        seconds; this or a broken connection closes the channel.
+        Raises ValueError if it is too long for a frame, and TransportTimeoutError if the peer has
+        not taken it after `timeout` seconds. This error, and a broken connection, close the
+        channel.
         """
         with self._sending:
             frame = self._stream.seal(message)
             try:
                 _write(self._socket, frame, _deadline(timeout))
-            except BaseException:  # a frame cut in two cannot be continued
+            except BaseException:  # the rest of the frame cannot be sent later
                 self._cut()
                 raise
 
     def recv(self, timeout: float | None = None) -> bytes | None:
         """Return the next message, or None when the peer has closed the channel.
 
-        TransportTimeoutError after `timeout` seconds loses nothing: call again. TransportError when the connection was
-        cut without the peer's close notice. After any other error the channel is closed.
+        Raises TransportTimeoutError after `timeout` seconds; nothing is lost, so call again. Raises
+        TransportError if the connection was cut without a close notice of the peer. After any error
+        but the timeout, the channel is closed.
         """
         deadline = _deadline(timeout)
         with self._receiving:
@@ -125,9 +129,9 @@ class Channel(Generic[Context]):
                     raise
 
     def close(self) -> None:
-        """Tell the peer that this is the end, and close. Safe to repeat, and to call from another thread."""
+        """Send a close notice and close. Safe to repeat, and to call from another thread."""
         with _held(self._sending, CLOSE_TIMEOUT) as held:
-            if held:  # otherwise a send is stuck, and a notice would be as well
+            if held:  # otherwise a send is stuck, and the notice would be, too
                 try:
                     _write(self._socket, self._stream.seal_close(), _deadline(CLOSE_TIMEOUT))
                 except TransportError as error:
@@ -137,8 +141,8 @@ class Channel(Generic[Context]):
     def abort(self) -> None:
         """Close without a close notice: the peer's recv() raises TransportError. Safe to repeat."""
         self._cut()
-        # The shutdown wakes threads that wait in send() or recv(). The descriptor is given back when they have left,
-        # so that none of them ever touches the next socket of the same number.
+        # The shutdown wakes threads that wait in send() or recv(). The descriptor is released after
+        # they have left, so that none of them ever touches the next socket of the same number.
         with (
             _held(self._sending, HANDOVER_TIMEOUT) as sending,
             _held(self._receiving, HANDOVER_TIMEOUT) as receiving,
@@ -148,7 +152,7 @@ class Channel(Generic[Context]):
 
     def _cut(self) -> None:
         self._stream.abort()
-        with suppress(OSError):  # closed already, by the peer or by us
+        with suppress(OSError):  # already closed, by the peer or by us
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
@@ -156,11 +160,11 @@ class Channel(Generic[Context]):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if exc_type is None:
             self.close()
         else:
             self.abort()
@@ -178,13 +182,15 @@ def connect(
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
 ) -> Channel[Initiator]:
-    """Return a channel to the service `target` at `address` (host, port), which has proved its identity.
+    """Return a channel to the service `target` at `address`, which has proved its identity.
 
-    Gets the tickets it needs from the KDC first. `timeout` covers all of it: tickets, connection and handshake.
-    `max_frame` is the longest frame in bytes that is sent or accepted; the service's must be the same. Raises
-    ValueError for `flags` that leave out what a channel needs, what `purekrb.initiate` raises, and TransportError.
+    `address` is (host, port). The necessary tickets are fetched from the KDC first. `timeout`
+    (seconds) covers all of it: tickets, connection and handshake. `max_frame` is the longest frame
+    in bytes that is sent or accepted; the service must use the same value. Raises ValueError for
+    `flags` that lack some of those that a channel needs, TransportError, and the errors of
+    `purekrb.initiate`.
     """
-    # Imported here: a service needs neither a KDC client nor what it depends on.
+    # Imported here: a service does not need a KDC client.
     from purekrb.kdc.client import initiate
 
     check_flags(flags)
@@ -200,15 +206,15 @@ def connect(
         timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)
-    return Channel(drive(dial(address, stream, deadline)), stream)
+    return Channel(drive(connect_and_handshake(address, stream, deadline)), stream)
 
 
 class Server:
     """A listening service: iterate over it for its established channels.
 
-    Handshakes advance while some thread is in `next()`, all at the same time: neither a slow nor a failing client
-    holds up the others. Serve one client after the other in a single loop, hand each channel to a thread, or let
-    several threads iterate over the same server.
+    Handshakes advance while some thread is in `next()`, all at the same time. So a slow or failing
+    client does not hold up the others. Serve one client after the other in a single loop, hand each
+    channel to a thread, or let several threads iterate over the same server.
     """
 
     def __init__(
@@ -229,7 +235,7 @@ class Server:
         self._places = places
         self._half_open: set[_HalfOpen] = set()
         self._ready: deque[Channel[Acceptor]] = deque()
-        self._lock = fork_safe(Lock())  # of the thread that drives the handshakes
+        self._lock = fork_safe(Lock())  # held by the thread that drives the handshakes
         self._alarm, self._waker = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._alarm, selectors.EVENT_READ)
@@ -250,16 +256,16 @@ class Server:
             raise StopIteration
         finally:
             if self._closed:
-                self.close()  # the first call may have left it to us
+                self.close()  # the first call may have left the work to this thread
 
     def close(self) -> None:
-        """Stop listening and end every iteration, from any thread or a signal handler. Safe to repeat.
+        """Stop listening and end every iteration. Channels that were handed out stay open.
 
-        Channels that were handed out stay open.
+        Safe to call from any thread or a signal handler, and to repeat.
         """
         self._closed = True
-        with suppress(OSError):  # closed before
-            self._waker.send(b"\0")  # never read: it wakes one iterating thread after the other
+        with suppress(OSError):  # already closed
+            self._waker.send(b"\0")  # never read, so it wakes one iterating thread after another
         with _held(self._lock, HANDOVER_TIMEOUT) as held:
             if held:
                 self._clean_up()
@@ -281,7 +287,7 @@ class Server:
             sock.close()
 
     def _advance(self) -> None:
-        """Wait for something to happen, and let it."""
+        """Wait for the next event, and handle it."""
         opens_at = self._places.opens_at()
         self._listen(opens_at <= time.monotonic())
         soonest = min((connection.until for connection in self._half_open), default=math.inf)
@@ -294,7 +300,7 @@ class Server:
             elif key.data is not None:
                 self._selector.unregister(key.fileobj)
                 self._resume(key.data, [key.data.sock])
-        if newcomer:  # after those that have spoken, so that none of them loses its place
+        if newcomer:  # after the connections that sent something, so that they keep their places
             self._accept()
         now = time.monotonic()
         for connection in self._places.overdue(now):
@@ -314,10 +320,10 @@ class Server:
         try:
             sock, peer = self._listener.accept()
         except BlockingIOError:
-            return  # the client has given up
+            return  # the client is gone again
         except OSError as error:
             log.warning("no connection can be accepted now: %s", error)
-            time.sleep(0.1)  # out of descriptors: the listener stays readable, so this would spin
+            time.sleep(0.1)  # out of descriptors; the listener stays readable, so this would spin
             return
         address, now = peer_address(sock, peer), time.monotonic()
         stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
@@ -330,7 +336,7 @@ class Server:
         self._resume(connection, None)
 
     def _resume(self, connection: _HalfOpen, ready: list[socket.socket] | None) -> None:
-        """Go on with a handshake, None being its start, and wait or finish as it says."""
+        """Continue a handshake (`ready` is None at its start) until it waits or ends."""
         sock, stream = connection.sock, connection.stream
         rounds = stream.rounds
         try:
@@ -366,7 +372,7 @@ class Server:
 
 @dataclass(eq=False)
 class _HalfOpen:
-    """A connection in the handshake, which goes on when the socket is ready, or at `until`."""
+    """A connection in the handshake, which continues when the socket is ready, or at `until`."""
 
     sock: socket.socket
     peer: object
@@ -391,16 +397,20 @@ def listen(
     check_addresses: bool = True,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
-    """Return a server at `address` (host, port) that authenticates its clients with the keys of `keytab`.
+    """Return a server at `address` that authenticates its clients with the keys of `keytab`.
 
-    Host None or "" listens on all addresses, port 0 on a free one: see `server.address`. A client has
-    `handshake_timeout` seconds to authenticate itself, and at most `max_handshakes` may be about it.
-    When half of these places are taken, a client has a second for each frame, and a source address
-    (of IPv6 its /64) that has `max_per_source` silent clients gets a place for one more only from the
-    oldest of them. When all are taken, the client that has been silent longest goes. Raise
-    `max_per_source` where many clients share an address. A ticket bound to addresses is refused from
-    another one; with `check_addresses` false it is taken, for clients with a translated address (NAT).
-    Further `options` are those of `purekrb.Acceptor`.
+    `address` is (host, port). Host None or "" stands for all addresses, and port 0 for a free port:
+    see `server.address`. A client has `handshake_timeout` seconds to authenticate itself, and at
+    most `max_handshakes` clients may do so at the same time.
+
+    When half of these places are taken, a client has one second for each frame. Then a source
+    address (for IPv6, a /64) with `max_per_source` silent clients only gets another place by giving
+    up that of its oldest silent client. When all places are taken, the client that has been silent
+    longest loses its place. Raise `max_per_source` if many clients share an address.
+
+    A ticket that is bound to addresses is refused from other addresses. With `check_addresses`
+    false it is accepted, for clients behind address translation (NAT). Further `options` are those
+    of `purekrb.Acceptor`.
     """
     new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)
@@ -415,7 +425,7 @@ def listen(
 
 
 def report_refusal(peer: object, error: Exception) -> None:
-    """Log why a client was refused: at DEBUG what a client can cause, as an error what is our own."""
+    """Log why a client was refused: at DEBUG if a client can cause it, as an error otherwise."""
     if isinstance(error, KerberosError):
         log.debug("%s was refused: %s", peer, error)
     else:
@@ -424,7 +434,7 @@ def report_refusal(peer: object, error: Exception) -> None:
 
 @contextmanager
 def _held(lock: Lock, seconds: float) -> Iterator[bool]:
-    """Hold `lock`, if it can be had within so many seconds; the value tells."""
+    """Hold `lock` if it can be acquired within so many seconds; yield whether it is held."""
     held = lock.acquire(timeout=seconds)
     try:
         yield held
@@ -438,13 +448,13 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 def _remaining(deadline: float | None) -> float | None:
-    """Return the seconds until `deadline`. Raises TransportTimeoutError when there are none."""
+    """Return the seconds until `deadline`. Raises TransportTimeoutError if it has passed."""
     if deadline is None:
         return None
     left = deadline - time.monotonic()
     if left <= 0:
         raise TransportTimeoutError(
-            "the time allowed is over: is the peer busy or stopped? A larger timeout may help"
+            "the time is over: is the peer busy or stopped? A larger timeout may help"
         )
     return left
 

@@ -1,8 +1,8 @@
-"""From an address to an established stream: one source for blocking and asyncio, for clients and servers.
+"""From an address to an established stream, for blocking code and asyncio, clients and servers.
 
-`dial` and `handshake` are generators over non-blocking sockets, run by `drive` of
-io/blocking.py or io/asyncio.py; the blocking server runs many handshakes at once by itself. Which
-connections may be in the handshake is decided in places.py.
+`connect_and_handshake` and `handshake` are generators over non-blocking sockets. `drive` in
+io/blocking.py or io/asyncio.py runs them; the blocking server runs many handshakes at once by
+itself. places.py decides which connections may be in the handshake.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, last_words
+from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, error_frame
 from purekrb.constants import AddressType
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
@@ -35,8 +35,8 @@ __all__ = [
     "AcceptorOptions",
     "accept",
     "broken",
+    "connect_and_handshake",
     "context_factory",
-    "dial",
     "handshake",
     "lost_place",
     "open_listener",
@@ -49,18 +49,20 @@ log = Log("purekrb.channel")
 READ_SIZE = 65_536
 #: Connections that the kernel holds while all places for handshakes are taken.
 BACKLOG = 1024
-#: The longest single wait in seconds; selectors do not take any number.
+#: The longest single wait in seconds; selectors do not accept every number.
 LONGEST_WAIT = 3600.0
 #: Address types as plain numbers.
 _IPV4, _IPV6 = int(AddressType.IPV4), int(AddressType.IPV6)
-#: How an IPv6 address begins that stands for an IPv4 address. Source: RFC 4291 2.5.5.2.
+#: The prefix of an IPv6 address that stands for an IPv4 address. Source: RFC 4291 2.5.5.2.
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-def dial(address: tuple[str, int], stream: SealedStream, deadline: float) -> Steps[socket.socket]:
-    """Return a non-blocking socket, connected to `address` (host, port), on which `stream` is established.
+def connect_and_handshake(
+    address: tuple[str, int], stream: SealedStream, deadline: float
+) -> Steps[socket.socket]:
+    """Connect to `address` (host, port) and establish `stream`; return the non-blocking socket.
 
-    `deadline` is `time.monotonic`'s. Whatever else happens, socket and stream are closed.
+    `deadline` is `time.monotonic`'s. On any error, the socket and the stream are closed.
     """
     try:
         sock = yield from _connect(address, deadline)
@@ -85,9 +87,9 @@ def accept(listener: socket.socket) -> Steps[tuple[socket.socket, Any]]:
 
 
 def at_once(stream: SealedStream) -> Steps[bytes]:
-    """Take the tokens that have arrived, here and now."""
+    """Take the tokens that have arrived, in this thread."""
     return stream.advance()
-    yield  # a generator, as what goes to a thread
+    yield  # makes this a generator, as `advance` of `handshake` has to be
 
 
 def handshake(
@@ -96,9 +98,9 @@ def handshake(
     deadline: float,
     advance: Callable[[SealedStream], Steps[bytes]] = at_once,
 ) -> Steps[None]:
-    """Establish `stream` over the non-blocking `sock`; on any error, tell the peer what it may know.
+    """Establish `stream` over the non-blocking `sock`; on an error, tell the peer what it may know.
 
-    `advance` takes the tokens that have arrived. Closing the socket is left to the caller.
+    `advance` takes the tokens that have arrived. The caller closes the socket.
     """
     try:
         _prepare(sock)
@@ -120,8 +122,8 @@ def handshake(
                 out = yield from advance(stream)
     except KerberosError as error:
         stream.abort()
-        with suppress(OSError):  # a peer that is gone changes nothing
-            sock.send(last_words(error))
+        with suppress(OSError):  # the peer may be gone
+            sock.send(error_frame(error))
         raise
     except BaseException as error:
         stream.abort()
@@ -131,10 +133,11 @@ def handshake(
 
 
 def peer_address(sock: socket.socket, peer: tuple[Any, ...]) -> HostAddress:
-    """Return the address of an accepted connection as tickets have it.
+    """Return the address of an accepted connection in the form of tickets.
 
-    `peer` is that of the socket module. An IPv4-mapped IPv6 address is an IPv4 address. One that the
-    system cannot tell any more, as the peer is gone, is equal to none. Source: RFC 4120 7.5.3.
+    `peer` is the address from the socket module. An IPv4-mapped IPv6 address becomes an IPv4
+    address. If the peer is gone, the system may not know its address any more; then the result does
+    not equal any real address. Source: RFC 4120 7.5.3.
     """
     if not peer:
         return HostAddress(0, b"")
@@ -145,19 +148,19 @@ def peer_address(sock: socket.socket, peer: tuple[Any, ...]) -> HostAddress:
 
 
 def source_of(address: HostAddress) -> bytes:
-    """Return what stands for all addresses of a host: the IPv4 address, or the /64 of IPv6."""
+    """Return a key for all addresses of a host: the IPv4 address, or the /64 of IPv6."""
     return address.address[:8]
 
 
 def lost_place() -> TransportTimeoutError:
-    """Return why a connection was cut that was silent for too long in a crowd."""
+    """Return the reason for cutting a connection that was silent for too long in a crowd."""
     return TransportTimeoutError(
         "it was silent, and its place for a handshake was needed for others"
     )
 
 
 def broken(error: OSError) -> TransportError:
-    """Return what a caller is told of a socket's error."""
+    """Return the error to raise for a socket's error."""
     return TransportError(
         f"the connection broke ({error.strerror or error}): what was received may not be all"
     )
@@ -181,9 +184,10 @@ class AcceptorOptions(TypedDict, total=False):
 def context_factory(
     keytab: ServiceKeys, options: AcceptorOptions, check_addresses: bool
 ) -> Callable[[HostAddress], Acceptor]:
-    """Return what makes one acceptor per connection, for its peer's address.
+    """Return a function that makes one acceptor per connection, for the peer's address.
 
-    The address counts with `check_addresses`. Makes one now, so that wrong options fail at once.
+    The address is only checked with `check_addresses`. One acceptor is made now, so that wrong
+    options fail at once.
     """
 
     def new_context(address: HostAddress | None) -> Acceptor:
@@ -195,7 +199,7 @@ def context_factory(
 
 
 def open_listener(address: tuple[str | None, int]) -> socket.socket:
-    """Return a non-blocking socket that listens at `address`; host None or "": at all addresses of this machine."""
+    """Return a non-blocking socket that listens at `address`; host None or "": on all addresses."""
     host, port = address
     try:
         if not host and socket.has_dualstack_ipv6():
@@ -229,24 +233,26 @@ def _connect(address: tuple[str, int], deadline: float) -> Steps[socket.socket]:
                 f"the host name {host!r} cannot be resolved ({error}): check its spelling"
             ) from None
     failures = []
-    for number, (family, kind, protocol, _, where) in enumerate(infos):
-        # Each address has its share of the time, so that a silent one does not keep us from the next.
+    for number, (family, socket_type, protocol, _, where) in enumerate(infos):
+        # Each address gets an equal share of the time left, so that a silent one does not use it
+        # up.
         now = time.monotonic()
         until = now + (deadline - now) / (len(infos) - number)
         try:
-            sock = yield from _connect_one(socket.socket(family, kind, protocol), where, until)
+            sock = socket.socket(family, socket_type, protocol)
+            yield from _connect_one(sock, where, until)
             log.debug("connected to %s port %s (%s)", host, port, where[0])
             return sock
         except OSError as error:
             failures.append(f"{where[0]}: {error.strerror or error}")
     late = time.monotonic() >= deadline
     raise (TransportTimeoutError if late else TransportError)(
-        f"no connection to {host} port {port} ({'; '.join(failures)}): does the service run there, and does the "
-        "network let us through?"
+        f"cannot connect to {host} port {port} ({'; '.join(failures)}): "
+        "check that the service runs there and that the network lets us through"
     )
 
 
-def _connect_one(sock: socket.socket, where: Any, deadline: float) -> Steps[socket.socket]:
+def _connect_one(sock: socket.socket, where: Any, deadline: float) -> Steps[None]:
     try:
         sock.setblocking(False)
         code = sock.connect_ex(where)
@@ -258,12 +264,11 @@ def _connect_one(sock: socket.socket, where: Any, deadline: float) -> Steps[sock
     except BaseException:
         sock.close()
         raise
-    return sock
 
 
 def _resolve(host: str | None, port: int, flags: int = 0) -> list[Any]:
     if not 0 <= port <= 0xFFFF:
-        raise ValueError(f"{port} is no TCP port")
+        raise ValueError(f"there is no TCP port {port}")
     return socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
 
 

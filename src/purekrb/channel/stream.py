@@ -1,7 +1,7 @@
-"""One end of a sealed stream without I/O: handshake, messages and the authenticated end.
+"""One end of a sealed stream without I/O: the handshake, messages, and the authenticated end.
 
-The blocking and the asyncio channel carry bytes between a socket and a SealedStream; every decision is made here.
-docs/wire-format.md tells what is on the wire.
+The blocking and the asyncio channel carry bytes between a socket and a SealedStream, which makes
+all decisions. docs/wire-format.md describes the wire.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "MAX_ROUNDS",
     "SealedStream",
     "check_flags",
-    "last_words",
+    "error_frame",
 ]
 
 log = Log("purekrb.channel")
@@ -41,39 +41,38 @@ else:
 
     Context = TypeVar("Context", covariant=True)
 
-#: What an established context must have, on both sides.
+#: The flags that an established context must have, on both sides.
 CHANNEL_FLAGS = Flag.MUTUAL | Flag.CONF | Flag.INTEG | Flag.SEQUENCE
-#: Tokens that one end may produce or receive before the context is established.
+#: The most tokens that one end may make and take before the context is established.
 MAX_ROUNDS = 10
-#: Seconds that a server gives a client for the handshake.
+#: Seconds that a client has for the handshake.
 HANDSHAKE_TIMEOUT = 10.0
-#: Connections of one server that may be in the handshake at the same time.
+#: The most connections of one server that are in the handshake at the same time.
 MAX_HANDSHAKES = 256
-#: How many of them may come from one source address, once half of the places are taken.
+#: The most of them that may come from one source address, once half of the places are taken.
 MAX_PER_SOURCE = 32
 
 
 def check_flags(flags: Flag) -> None:
-    """Raise ValueError if a channel cannot be made of a context with `flags`."""
+    """Raise ValueError if a context with `flags` does not suffice for a channel."""
     missing = CHANNEL_FLAGS & ~flags
     if missing:
-        raise ValueError(
-            f"a channel cannot do without {', '.join(flag_names(Flag, missing))}: add it to flags"
-        )
+        raise ValueError(f"a channel needs {', '.join(flag_names(Flag, missing))}: add it to flags")
 
 
-def last_words(error: BaseException) -> bytes:
-    """Return the frame that tells the peer why the handshake failed; b"" where it must hear nothing."""
+def error_frame(error: BaseException) -> bytes:
+    """Return the frame that tells the peer why the handshake failed; b"" if it must not know."""
     if isinstance(error, KerberosError) and error.response:
         return encode_frame(error.response)
     return b""
 
 
 class SealedStream:
-    """One end of a channel: bytes from the peer go in, messages come out, and the other way round.
+    """One end of a channel: bytes from the peer go in and messages come out, and vice versa.
 
-    First `begin()` and `handshake(data)` until `established`; then `seal`, `feed` and `next_message`.
-    After any error the stream is `closed`, its context with it, and only raises; the caller closes the connection.
+    Call `begin()` and then `handshake(data)` until `established`; after that `seal`, `feed` and
+    `next_message`. After any error, the stream and its context are closed, and every call raises;
+    the caller closes the connection.
     """
 
     def __init__(self, context: SecurityContext, *, max_frame: int) -> None:
@@ -82,30 +81,30 @@ class SealedStream:
         self.closed = False
         self.peer_closed = False
         self._max_frame = check_max_frame(max_frame)
-        self.rounds = 0  # tokens made or taken so far
+        self.rounds = 0  # the number of tokens made or taken so far
         self._reader = frame_reader(MAX_TOKEN)
         self._max_message = 0
 
     def begin(self) -> bytes:
-        """Return the first bytes to send: the initiator's token. An acceptor hears before it speaks: b""."""
+        """Return the first bytes to send: an initiator's token, or b"" for an acceptor."""
         with self._fatal():
             return self._step(None) if isinstance(self.context, Initiator) else b""
 
     def handshake(self, data: bytes) -> bytes:
-        """Take bytes that arrived (b"": the peer closed) and return those to send, b"" where there are none yet.
+        """Take bytes that arrived (b"": the peer closed), and return the bytes to send, if any.
 
-        Any KerberosError ends the handshake; `last_words(error)` is what to send before closing.
+        Any KerberosError ends the handshake: send `error_frame(error)` before closing.
         """
         self.feed(data)
         return self.advance()
 
     @property
     def token_size(self) -> int:
-        """The size in bytes of the token that has arrived and that `advance` takes; 0: none has."""
+        """The size in bytes of the token that has arrived for `advance`; 0 if none has."""
         return self._reader.whole
 
     def advance(self) -> bytes:
-        """Take the tokens that have arrived, and return the bytes to send; errors as `handshake`."""
+        """Take the tokens that have arrived; return the bytes to send. Raises like `handshake`."""
         out = b""
         with self._fatal():
             while not self.established and (token := self._reader.next_frame()) is not None:
@@ -113,7 +112,10 @@ class SealedStream:
         return out
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that arrived. b"" is the end of the connection: an error before the peer's close notice."""
+        """Take bytes that arrived.
+
+        b"" is the end of the connection. Raises TransportError if there was no close notice before.
+        """
         self._check_open()
         self._reader.feed(data)
         if not data and not self.peer_closed:
@@ -123,14 +125,16 @@ class SealedStream:
                     "the peer closed the connection during the handshake: its log may tell why"
                 )
             raise TransportError(
-                f"the connection was cut: no close notice, and {self._reader.pending} bytes of an unfinished frame; "
-                "what was received may not be all that the peer meant to send"
+                "the connection was cut: no close notice came, only "
+                f"{self._reader.pending} bytes of an unfinished frame; "
+                "the peer may have meant to send more than was received"
             )
 
     def next_message(self) -> bytes | None:
-        """Return the next message. None: more bytes are needed, or else `peer_closed`.
+        """Return the next message; None if more bytes are needed or if `peer_closed` is set.
 
-        Any refused frame or token (DecodeError, IntegrityError, SequenceError ...) closes the stream.
+        A refused frame or token (DecodeError, IntegrityError, SequenceError and so on) closes the
+        stream.
         """
         self._check_open()
         with self._fatal():
@@ -140,34 +144,37 @@ class SealedStream:
         if message:
             return message
         self.peer_closed = True
-        log.debug("close notice received: the peer sends nothing more")
+        log.debug("close notice received: the peer will not send more")
         return None
 
     def seal(self, message: bytes) -> bytes:
-        """Return the frame that carries `message`; b"" for an empty one, which is not sent."""
+        """Return the frame that carries `message`; b"" for an empty message, which is not sent."""
         self._check_open()
         if self.peer_closed:
-            raise TransportError("the peer has closed the channel and hears no more: connect again")
+            raise TransportError(
+                "the peer has closed the channel and does not read any more: connect again"
+            )
         if len(message) > self._max_message:
             raise ValueError(
-                f"a message of {len(message)} bytes does not fit into a frame of {self._max_frame}: "
+                f"a message of {len(message)} bytes does not fit into a frame of "
+                f"{self._max_frame}: "
                 f"send at most {self._max_message} at once, or raise max_frame on both sides"
             )
         return encode_frame(self.context.wrap(message, sealed=True)) if message else b""
 
     def seal_close(self) -> bytes:
-        """Close the stream and return the close notice, a sealed empty message; b"" if there is nobody to tell."""
+        """Close the stream; return the close notice, a sealed empty message, or b"" if useless."""
         notice = b""
         if self.established and not self.closed and not self.peer_closed:
             try:
                 notice = encode_frame(self.context.wrap(b"", sealed=True))
-            except KerberosError as error:  # an expired context cannot say goodbye
+            except KerberosError as error:  # an expired context cannot seal
                 log.debug("no close notice: %s", error)
         self.abort()
         return notice
 
     def abort(self) -> None:
-        """Close the stream and its context without a word: the peer will see that it was cut."""
+        """Close the stream and its context without a notice: the peer will see that it was cut."""
         self.closed = True
         self.context.close()
 
@@ -194,8 +201,9 @@ class SealedStream:
             missing = CHANNEL_FLAGS & ~self.context.flags
             if missing:
                 raise PolicyError(
-                    f"the context lacks {', '.join(flag_names(Flag, missing))}, which a channel needs: let the client "
-                    "ask for mutual authentication, sequence, integrity and confidentiality"
+                    f"the context lacks {', '.join(flag_names(Flag, missing))}, which a channel "
+                    "needs: let the client ask for mutual authentication, sequence, integrity and "
+                    "confidentiality"
                 )
             self._reader.max_frame = self._max_frame
             self._max_message = self.context.wrap_size_limit(self._max_frame)

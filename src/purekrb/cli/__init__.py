@@ -1,7 +1,7 @@
-"""The `purekrb` command: tickets, keytabs, SPNs, service connection points and sealed channels from a shell.
+"""The `purekrb` command.
 
-Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`; only the one that is called is
-imported. This module chooses it, and turns errors into one line and an exit code.
+Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`. A secret is
+never an argument: passwords and keys are read from the terminal or from standard input.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from purekrb.cli.output import Output
 __all__ = ["main", "COMMANDS", "EXIT_CODES"]
 
 COMMANDS = {
-    "demo": "show the whole job in one process: realm, directory, service, client, impostor",
+    "demo": "show everything in one process: a realm, a directory, a service, a client, impostors",
     "kinit": "get or renew a ticket-granting ticket",
     "klist": "list the tickets of a credential cache, or the keys of a keytab",
     "kdestroy": "destroy a credential cache",
     "kvno": "get service tickets and show their key version numbers",
     "keytab": "list, add, delete and merge keys, or derive them from a password",
-    "spn": "make and take apart service principal names; keep those of accounts in a directory",
+    "spn": "make and parse service principal names; manage those of accounts in a directory",
     "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
     "connect": "talk to a service over a sealed channel",
@@ -33,7 +33,8 @@ COMMANDS = {
     "realm": "run an embedded realm (KDC) for tests",
 }
 
-#: Exit codes of errors: the first that an error belongs to counts, 1 where there is none. docs/cli.md explains them.
+#: Exit codes of errors. The first code whose classes match counts; other errors have 1. docs/cli.md
+#: explains them.
 EXIT_CODES: dict[int, tuple[type[errors.KerberosError], ...]] = {
     3: (errors.PreauthFailedError,),
     4: (errors.ProtocolError, errors.IntegrityError, errors.ApError, errors.SequenceError),
@@ -57,7 +58,7 @@ USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser; only commands that `argv` may mean are imported."""
+    """Return the parser. Only commands whose names are in `argv` are imported."""
     parser = argparse.ArgumentParser(
         prog="purekrb",
         description="Kerberos mutual authentication in pure Python.",
@@ -87,7 +88,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (sys.argv by default) and return the exit code. Errors are one line on standard error."""
+    """Run the command line (by default, sys.argv) and return the exit code.
+
+    Errors are printed as one line on standard error.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
         parser = _parser(argv)
@@ -100,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(args, output)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it flushes
+    except BrokenPipeError:  # the reader of our output has ended, as `| head` does
+        # Otherwise Python would fail when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
 
 
@@ -116,9 +121,14 @@ def _run(args: argparse.Namespace, output: Output) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        output.error(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), type(error).__name__)
+        output.error(
+            f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), type(error).__name__
+        )
     except UnicodeError as error:  # its own text may quote a password
-        output.error("a text is not UTF-8: check the encoding of the terminal or the file", type(error).__name__)
+        output.error(
+            "a text is not UTF-8: check the encoding of the terminal or the file",
+            type(error).__name__,
+        )
     except ValueError as error:
         output.error(str(error), type(error).__name__)
     return 1

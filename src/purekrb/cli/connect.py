@@ -1,7 +1,8 @@
-"""Talk to a service over a sealed channel: each line of standard input is sent, each answer printed.
+"""Talk to a service over a sealed channel: send each line of standard input, print each answer.
 
-The ticket for the service comes from the credential cache, or from the KDC by means of the cache's TGT (see kinit).
-With --scp-keyword the directory says where the service is and what its name is made of.
+The ticket for the service comes from the credential cache; or from the KDC, by means of the TGT in
+the cache (see kinit). With --scp-keyword, the address and the name of the service come from the
+directory.
 """
 
 from __future__ import annotations
@@ -21,18 +22,30 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "address", type=options.host_port, nargs="?", metavar="HOST:PORT", help="where the service listens"
+        "address",
+        type=options.host_port,
+        nargs="?",
+        metavar="HOST:PORT",
+        help="where the service listens",
     )
-    parser.add_argument("service", nargs="?", metavar="TARGET", help="its SPN, as in ADSockAuth/web.example.test")
+    parser.add_argument(
+        "service", nargs="?", metavar="TARGET", help="its SPN, as in ADSockAuth/web.example.test"
+    )
     parser.add_argument(
         "--scp-keyword",
         action="append",
         default=[],
         metavar="TEXT",
-        help="find the service in the directory by a keyword, such as its product's GUID; may be repeated",
+        help="find the service in the directory by a keyword, such as the GUID of its product; "
+        "may be repeated",
     )
-    parser.add_argument("--policy", choices=("first", "random"), default="first", help="which of several comes first")
-    parser.add_argument("--host", default="", help="the one of several that is on this host")
+    parser.add_argument(
+        "--policy",
+        choices=("first", "random"),
+        default="first",
+        help="the order in which to try several instances (default: first)",
+    )
+    parser.add_argument("--host", default="", help="only try the instances on this host")
     parser.set_defaults(wrong=parser.error)
     options.add_directory(parser)
     options.add_mechanism(parser, "kerberos")
@@ -47,7 +60,12 @@ def _connect(args: argparse.Namespace, output: Output) -> Channel:
     if args.service:
         with output.waiting(f"authenticating to {args.service}"):
             return purekrb.connect(
-                args.address, args.service, credential, config, mechanism=args.mechanism, timeout=args.timeout
+                args.address,
+                args.service,
+                credential,
+                config,
+                mechanism=args.mechanism,
+                timeout=args.timeout,
             )
     with options.directory(args, output) as directory, output.waiting("looking for the service"):
         return directory.reach_service(
@@ -68,7 +86,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from purekrb.keys import etype_name
 
     if bool(args.scp_keyword) == bool(args.service):
-        args.wrong("give HOST:PORT and TARGET, or --scp-keyword (and HOST:PORT where it is not what the SCP says)")
+        args.wrong(
+            "give HOST:PORT and TARGET, or --scp-keyword "
+            "(and HOST:PORT if it differs from that in the SCP)"
+        )
     with _connect(args, output) as channel:
         context = channel.context
         etype = etype_name(context.etype)
@@ -81,16 +102,19 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 "etype": etype,
                 "endtime": context.endtime,
             },
-            f"connected to {context.acceptor}, which proved itself, as {context.initiator}; {etype}",
+            f"connected to {context.acceptor}, which proved itself, as {context.initiator}; "
+            f"{etype}",
         )
         for line in options.lines():
-            if not line:  # an empty message would be the end
+            if not line:  # an empty message would end the channel
                 continue
             channel.send(line, timeout=args.timeout)
             with output.waiting("waiting for the answer"):
                 answer = channel.recv(timeout=args.timeout)
             if answer is None:
-                raise TransportError("the service closed the channel before it answered: its log may tell why")
+                raise TransportError(
+                    "the service closed the channel before it answered: its log may tell why"
+                )
             text = answer.decode(errors="replace")
             output.result({"event": "received", "text": text}, *text.split("\n"))
     return 0

@@ -1,4 +1,4 @@
-"""Show the whole job in one process, on loopback: an embedded realm and directory, a service, a client, impostors."""
+"""Show everything in one process: a realm, a directory, a service, a client and impostors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command. The exit code is 0 only if the service was proved and every impostor refused."""
+    """Run the command. The exit code is 0 if the service was proved and every impostor refused."""
     etype = next(etype for etype in DEFAULT_ETYPES if etype_name(etype) == args.etype)
     story = _Story(output)
     started = time.perf_counter()
@@ -74,7 +74,7 @@ class _Story:
 
     @contextmanager
     def exchanges(self) -> Iterator[None]:
-        """Tell what the KDC client logs while the block runs: the steps of the protocol, without secrets."""
+        """Show the log of the KDC client while the block runs: protocol steps, without secrets."""
         handler = logging.Handler()
         handler.emit = lambda record: self.line(*_spoken(record.getMessage()))  # type: ignore[method-assign]
         logger = logging.getLogger("purekrb.kdc")
@@ -89,16 +89,22 @@ class _Story:
 
     def end(self, refused: bool, seconds: float) -> None:
         if self._output.as_json:
-            result = {"steps": self._steps, "impostors_refused": refused, "seconds": round(seconds, 3)}
+            result = {
+                "steps": self._steps,
+                "impostors_refused": refused,
+                "seconds": round(seconds, 3),
+            }
             self._output.result(result, "")
         else:
             outcome = "every impostor was refused" if refused else "AN IMPOSTOR WAS BELIEVED"
             self._output.styled()
-            self._output.styled((f"The service proved itself, {outcome}. Done in {seconds * 1000:.0f} ms.", "bold"))
+            self._output.styled(
+                (f"The service proved itself, {outcome}. Done in {seconds * 1000:.0f} ms.", "bold")
+            )
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Return `text` in lines of `width`, broken behind blanks, slashes and commas: names have few blanks."""
+    """Return `text` in lines of `width`, broken after blanks, slashes and commas."""
     lines = [""]
     for piece in re.findall(r"[^ /,]*[ /,]*", text):
         if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
@@ -108,7 +114,7 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _spoken(message: str) -> tuple[str, str]:
-    """Return who says what in a line of the KDC client's log."""
+    """Return the speaker and the text of a line in the KDC client's log."""
     if message.startswith(("AS-REP", "TGS-REP", "KRB-ERROR")) or ": answered with" in message:
         return "KDC -> client", message
     if message.startswith(("AS-REQ", "TGS-REQ")) or ": sent " in message:
@@ -124,23 +130,39 @@ def _tell(story: _Story, etype: int) -> bool:
 
     with Realm(REALM, etypes=(etype,)) as realm, Directory.embedded(DOMAIN) as directory:
         story.chapter("A realm and a directory start on this machine")
-        story.line("KDC", f"realm {REALM} answers on 127.0.0.1:{realm.port} (UDP, TCP), keys of {etype_name(etype)}")
-        story.line("directory", f"{DOMAIN}: LDAP entries in memory, behind the interface of a real directory")
+        story.line(
+            "KDC",
+            f"realm {REALM} answers on 127.0.0.1:{realm.port} (UDP, TCP), keys of "
+            f"{etype_name(etype)}",
+        )
+        story.line(
+            "directory",
+            f"{DOMAIN}: LDAP entries in memory, with the interface of a real directory",
+        )
         alice = realm.add_user("alice", secrets.token_urlsafe(16))
 
-        story.chapter("The service is installed with an SCP and an SPN; it starts and updates its SCP")
+        story.chapter(
+            "The service is installed with an SCP and an SPN; it starts and updates its SCP"
+        )
         scp, keytab = _install(story, realm, directory)
         with purekrb.listen(("127.0.0.1", 0), keytab) as server:
             threading.Thread(target=_serve, args=(server,), daemon=True).start()
             scp = replace(scp, bindings=(str(server.address[1]),))
             changed = directory.update_scp(scp)
-            story.line("service", f"listens on port {server.address[1]}, writes {', '.join(changed)} to its SCP")
+            story.line(
+                "service",
+                f"listens on port {server.address[1]}, writes {', '.join(changed)} to its SCP",
+            )
 
-            story.chapter("The client finds the service and composes its SPN from what the directory says")
+            story.chapter(
+                "The client finds the service and composes its SPN from what the directory says"
+            )
             found = directory.find_scps(keywords=[PRODUCT])[0]
             target = found.spn()
             story.line("client -> directory", f"search (keywords={PRODUCT})")
-            story.line("directory -> client", f"{found.dn}, host {found.dns_name}, port {found.port}")
+            story.line(
+                "directory -> client", f"{found.dn}, host {found.dns_name}, port {found.port}"
+            )
             story.line("client", f"SPN {target}")
 
             story.chapter("The client gets its tickets")
@@ -157,7 +179,9 @@ def _tell(story: _Story, etype: int) -> bool:
         return _meet_impostors(story, ticket, keytab)
 
 
-def _install(story: _Story, realm: Realm, directory: EmbeddedDirectory) -> tuple[ServiceConnectionPoint, Keytab]:
+def _install(
+    story: _Story, realm: Realm, directory: EmbeddedDirectory
+) -> tuple[ServiceConnectionPoint, Keytab]:
     from purekrb.directory import ServiceConnectionPoint, SpnOperation
 
     directory.add_computer(HOST)
@@ -194,7 +218,10 @@ def _get_ticket(story: _Story, realm: Realm, alice: Credential, target: str) -> 
     with story.exchanges():
         ticket = KdcClient(realm.config).get_ticket(alice, target)
     hours = (ticket.endtime - (ticket.starttime or ticket.authtime)).total_seconds() / 3600
-    story.line("client", f"has a ticket of {len(ticket.ticket)} bytes for {ticket.client}, valid {hours:.1f} h")
+    story.line(
+        "client",
+        f"has a ticket of {len(ticket.ticket)} bytes for {ticket.client}, valid {hours:.1f} h",
+    )
     return ticket
 
 
@@ -204,15 +231,26 @@ def _handshake(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> tuple[In
     initiator, acceptor = Initiator(ticket), Acceptor(keytab)
     request = initiator.step() or b""
     story.line(
-        "client -> service", f"AP-REQ, {len(request)} bytes: ticket, authenticator, subkey; asks the service for proof"
+        "client -> service",
+        f"AP-REQ, {len(request)} bytes: ticket, authenticator, subkey; asks the service for proof",
     )
     reply = acceptor.step(request) or b""
-    story.line("service", f"my key decrypts the ticket: the client is {acceptor.initiator}", style=_PROOF)
-    story.line("service -> client", f"AP-REP, {len(reply)} bytes: the authenticator's time, a subkey of my own")
+    story.line(
+        "service", f"my key decrypts the ticket: the client is {acceptor.initiator}", style=_PROOF
+    )
+    story.line(
+        "service -> client",
+        f"AP-REP, {len(reply)} bytes: the authenticator's time, a subkey of my own",
+    )
     initiator.step(reply)
-    story.line("client", f"it is the time that I sent: the service is {initiator.acceptor}", style=_PROOF)
+    story.line(
+        "client", f"it is the time that I sent: the service is {initiator.acceptor}", style=_PROOF
+    )
     story.line("both", ", ".join(flag_names(Flag, initiator.flags)))
-    story.line("both", f"key of {etype_name(initiator.etype)}, until {initiator.endtime:%Y-%m-%d %H:%M:%SZ}")
+    story.line(
+        "both",
+        f"key of {etype_name(initiator.etype)}, until {initiator.endtime:%Y-%m-%d %H:%M:%SZ}",
+    )
     return initiator, acceptor
 
 
@@ -220,34 +258,50 @@ def _exchange(story: _Story, initiator: Initiator, acceptor: Acceptor) -> None:
     message = b"a message worth protecting"
     mic = initiator.get_mic(message)
     acceptor.verify_mic(message, mic)
-    story.line("client -> service", f"{len(message)} bytes and their signature (MIC), {len(mic)} bytes: genuine")
+    story.line(
+        "client -> service",
+        f"{len(message)} bytes and their signature (MIC), {len(mic)} bytes: genuine",
+    )
     token = acceptor.wrap(message)
     initiator.unwrap(token)
-    story.line("service -> client", f"{len(message)} bytes sealed as {len(token)}: opened, genuine, in sequence")
+    story.line(
+        "service -> client",
+        f"{len(message)} bytes sealed as {len(token)}: opened, genuine, in sequence",
+    )
 
 
-def _talk(story: _Story, realm: Realm, alice: Credential, target: str, address: tuple[str, int]) -> None:
+def _talk(
+    story: _Story, realm: Realm, alice: Credential, target: str, address: tuple[str, int]
+) -> None:
     import purekrb
 
     with purekrb.connect(address, target, alice, config=realm.config) as channel:
         message = bytes(100_000)
         channel.send(message)
         answer = channel.recv() or b""
-        story.line("client -> service", f"over TCP: {len(message)} bytes sealed; {len(answer)} bytes came back sealed")
+        story.line(
+            "client -> service",
+            f"over TCP: {len(message)} bytes sealed; {len(answer)} bytes came back sealed",
+        )
 
 
 def _meet_impostors(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> bool:
     """Return whether the client refuses each answer that a service without the key can give."""
     from purekrb import Acceptor, Initiator, Keytab, KeytabEntry, crypto
 
-    own_keys = [KeytabEntry(e.principal, e.kvno, crypto.random_key(e.key.etype), e.timestamp) for e in keytab]
+    own_keys = [
+        KeytabEntry(e.principal, e.kvno, crypto.random_key(e.key.etype), e.timestamp)
+        for e in keytab
+    ]
     answers = {}
     try:
         Acceptor(Keytab(own_keys)).step(Initiator(ticket).step())
     except ApError as error:
         story.line("impostor", f"cannot read the AP-REQ: {error}")
         answers["a KRB-ERROR"] = error.response or b""
-    answers["an AP-REP recorded from the real service"] = Acceptor(keytab).step(Initiator(ticket).step()) or b""
+    answers["an AP-REP recorded from the real service"] = (
+        Acceptor(keytab).step(Initiator(ticket).step()) or b""
+    )
     answers["an AP-REP made with a key of its own"] = _made_up(ticket)
     for what, answer in answers.items():
         story.line("impostor -> client", f"{what}, {len(answer)} bytes")
@@ -263,7 +317,7 @@ def _meet_impostors(story: _Story, ticket: ServiceTicket, keytab: Keytab) -> boo
 
 
 def _made_up(ticket: ServiceTicket) -> bytes:
-    """Return an AP-REP as who lacks the session key can make it: well-formed, with a guess at the time."""
+    """Return an AP-REP made without the session key: well-formed, with a guess at the time."""
     from purekrb import crypto
     from purekrb.constants import KeyUsage, MessageType
     from purekrb.gss.framing import TOK_AP_REP, frame
@@ -271,6 +325,10 @@ def _made_up(ticket: ServiceTicket) -> bytes:
     from purekrb.system import now
 
     key, guess = crypto.random_key(ticket.session_key.etype), now()
-    part = EncApRepPart(ctime=guess.replace(microsecond=0), cusec=guess.microsecond, subkey=None, seq_number=1)
+    part = EncApRepPart(
+        ctime=guess.replace(microsecond=0), cusec=guess.microsecond, subkey=None, seq_number=1
+    )
     cipher = crypto.encrypt(key, KeyUsage.AP_REP_ENC_PART, part.encode())
-    return frame(TOK_AP_REP, ApRep(5, MessageType.AP_REP, EncryptedData(key.etype, None, cipher)).encode())
+    return frame(
+        TOK_AP_REP, ApRep(5, MessageType.AP_REP, EncryptedData(key.etype, None, cipher)).encode()
+    )

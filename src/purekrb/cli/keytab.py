@@ -1,6 +1,7 @@
-"""List, add, delete and merge the keys in a keytab, or write the keys that a password has.
+"""List, add, delete and merge the keys in a keytab, or derive keys from a password.
 
-A keytab is replaced as a whole or left as it is. Passwords and keys come from the terminal or standard input.
+A keytab is replaced as a whole, or left as it is. Passwords and keys are read from the terminal or
+standard input.
 """
 
 from __future__ import annotations
@@ -23,42 +24,50 @@ __all__ = ["add_arguments", "run"]
 _ETYPES = {etype_name(number): int(number) for number in EncryptionType}
 _ACTIONS = {
     "list": "list the entries, without the keys",
-    "add": "add a key, which is read in hexadecimal from the terminal or standard input",
-    "from-password": "add the keys of a password, which is read from the terminal or standard input",
-    "merge": "add the entries of other keytabs; where both have the same principal, kvno and etype, theirs count",
+    "add": "add a key; it is read from the terminal or standard input, in hexadecimal",
+    "from-password": "add the keys of a password; it is read from the terminal or standard input",
+    "merge": "add the entries of other keytabs; "
+    "they replace entries with the same principal, kvno and etype",
     "delete": "delete the entries of a principal",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, summary in _ACTIONS.items():
-        action = actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
-        )
+    for name, action in options.add_actions(parser, _ACTIONS).items():
         must_exist = name in ("list", "delete")
-        action.add_argument("file", help="the keytab" if must_exist else "the keytab; made where it does not exist")
+        action.add_argument(
+            "file", help="the keytab" if must_exist else "the keytab; created if it does not exist"
+        )
         if name == "merge":
-            action.add_argument("others", nargs="+", metavar="other", help="keytabs whose entries are added")
+            action.add_argument(
+                "others", nargs="+", metavar="other", help="keytabs whose entries are added"
+            )
         elif name != "list":
             action.add_argument("principal", help="as in HTTP/web.example.test@EXAMPLE.TEST")
         if name in ("add", "from-password"):
-            action.add_argument("--kvno", type=int, default=1, help="key version number at the KDC (default: 1)")
+            action.add_argument(
+                "--kvno", type=int, default=1, help="key version number at the KDC (default: 1)"
+            )
         if name == "add":
-            action.add_argument("--etype", type=_etype, required=True, help="encryption type, name or number")
+            action.add_argument(
+                "--etype", type=_etype, required=True, help="encryption type, name or number"
+            )
         if name == "from-password":
             action.add_argument(
                 "--etype",
                 type=_etype,
                 action="append",
                 dest="etypes",
-                help="encryption type, name or number; may be repeated (default: both AES-SHA1 ones)",
+                help="encryption type, name or number; may be repeated "
+                "(default: both AES-SHA1 types)",
             )
-            action.add_argument("--salt", help="where the KDC uses another than realm and name")
+            action.add_argument(
+                "--salt", help="the salt, if the KDC does not use the default of realm and name"
+            )
         if name == "delete":
-            action.add_argument("--kvno", type=int, help="delete this version only")
-            action.add_argument("--etype", type=_etype, help="delete this encryption type only")
+            action.add_argument("--kvno", type=int, help="only delete this version")
+            action.add_argument("--etype", type=_etype, help="only delete this encryption type")
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -71,7 +80,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
-    """Return what is to be done to the keytab, after all has been asked for and read that it needs."""
+    """Return the change to make to the keytab, after reading everything that it needs."""
     if args.action == "delete":
         return lambda keytab: keytab.remove(Principal.of(args.principal), args.kvno, args.etype)
     if args.action == "merge":
@@ -85,14 +94,22 @@ def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
         )
     else:
         key = EncryptionKey(args.etype, _from_hex(options.read_secret("Key in hexadecimal")))
-        new = Keytab([KeytabEntry(Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0))])
+        new = Keytab(
+            [
+                KeytabEntry(
+                    Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0)
+                )
+            ]
+        )
     return lambda keytab: keytab.merge(new)
 
 
 def _etype(text: str) -> int:
     number = _ETYPES.get(text) or (int(text) if text.isascii() and text.isdigit() else 0)
     if number not in _ETYPES.values():
-        raise argparse.ArgumentTypeError(f"unknown encryption type {text!r}: one of {', '.join(_ETYPES)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown encryption type {text!r}: give one of {', '.join(_ETYPES)}"
+        )
     return number
 
 

@@ -1,6 +1,6 @@
 """Get a ticket-granting ticket with a password or a keytab, and store it in the credential cache.
 
-The password is asked for on the terminal, or read from standard input; never from the command line.
+The password is read from the terminal or standard input, never from the command line.
 """
 
 from __future__ import annotations
@@ -21,17 +21,37 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("principal", nargs="?", help="user@REALM (default: that of the cache, or the keytab's first)")
+    parser.add_argument(
+        "principal",
+        nargs="?",
+        help="user@REALM (default: that of the cache, or the first in the keytab)",
+    )
     options.add_ccache(parser)
-    parser.add_argument("-k", "--use-keytab", action="store_true", help="take the key from the default keytab")
+    parser.add_argument(
+        "-k", "--use-keytab", action="store_true", help="take the key from the default keytab"
+    )
     parser.add_argument("-t", "--keytab", metavar="FILE", help="take the key from this keytab")
     parser.add_argument(
-        "-l", "--lifetime", type=options.duration, metavar="TIME", help='ticket lifetime, as in 8h or "1d 2h"'
+        "-l",
+        "--lifetime",
+        type=options.duration,
+        metavar="TIME",
+        help='ticket lifetime, as in 8h or "1d 2h"',
     )
     parser.add_argument(
-        "-r", "--renewable", type=options.duration, metavar="TIME", help="how long the ticket may be renewed, as in 7d"
+        "-r",
+        "--renewable",
+        type=options.duration,
+        metavar="TIME",
+        help="how long the ticket may be renewed, as in 7d",
     )
-    parser.add_argument("-f", "--forwardable", action="store_true", default=None, help="ask for a forwardable ticket")
+    parser.add_argument(
+        "-f",
+        "--forwardable",
+        action="store_true",
+        default=None,
+        help="ask for a forwardable ticket",
+    )
     parser.add_argument("-R", "--renew", action="store_true", help="renew the ticket in the cache")
     options.add_network(parser)
 
@@ -49,10 +69,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
             credential.ccache.merge_into(args.ccache)  # not over what another kinit has put there meanwhile
         else:
             ticket = client.get_tgt(
-                credential, lifetime=args.lifetime, renewable=args.renewable, forwardable=args.forwardable
+                credential,
+                lifetime=args.lifetime,
+                renewable=args.renewable,
+                forwardable=args.forwardable,
             )
             credential.save(args.ccache)
-    renewable = "" if ticket.renew_till is None else f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
+    renewable = ""
+    if ticket.renew_till is not None:
+        renewable = f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
     output.result(
         {
             "client": ticket.client,
@@ -66,7 +91,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _credential(args: argparse.Namespace, config: Config) -> Credential:
-    """Return what proves who asks: tickets, a keytab or a password."""
+    """Return the credential of the client: tickets, a keytab or a password."""
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.errors import CredentialError
@@ -77,7 +102,9 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
         keytab = Keytab.load(args.keytab)
         if not args.principal and not len(keytab):
             raise CredentialError("the keytab is empty: export a key into it")
-        return Credential.from_keytab(_with_realm(args.principal or keytab.principals[0], config), keytab)
+        return Credential.from_keytab(
+            _with_realm(args.principal or keytab.principals[0], config), keytab
+        )
     principal = _with_realm(args.principal or _cached_principal(args), config)
     return Credential.from_password(principal, options.read_secret(f"Password for {principal}"))
 
@@ -88,10 +115,15 @@ def _cached_principal(args: argparse.Namespace) -> Principal:
     try:
         return options.credential(args).principal
     except CredentialError:
-        raise CredentialError("no cache says who you are: name the principal, as in kinit user@REALM") from None
+        raise CredentialError(
+            "there is no credential cache with your name: name the principal, as in kinit "
+            "user@REALM"
+        ) from None
 
 
 def _with_realm(name: str | Principal, config: Config) -> Principal:
     from purekrb.names import Principal
 
-    return Principal.of(Principal.parse(name, config.default_realm or "") if isinstance(name, str) else name)
+    if isinstance(name, str):
+        name = Principal.parse(name, config.default_realm or "")
+    return Principal.of(name)

@@ -1,4 +1,4 @@
-"""List the tickets of a credential cache, or with -k the keys of a keytab (without the keys themselves)."""
+"""List the tickets of a credential cache, or with -k the entries of a keytab (without the keys)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_ccache(parser)
     parser.add_argument(
-        "-k", "--keytab", nargs="?", const="", metavar="FILE", help="list a keytab (default: KRB5_KTNAME) instead"
+        "-k",
+        "--keytab",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="list a keytab (default: KRB5_KTNAME) instead",
     )
     parser.add_argument(
-        "-s", "--silent", action="store_true", help="print nothing; the exit code is 0 if a TGT is valid, else 1"
+        "-s",
+        "--silent",
+        action="store_true",
+        help="print nothing; the exit code is 0 if a TGT is valid, else 1",
     )
 
 
@@ -84,9 +92,9 @@ def _has_tgt(name: str | None) -> bool:
     return ccache.find(Principal(("krbtgt", realm), realm)) is not None
 
 
-def asn1_flags(kind: type[IntFlag], value: int) -> list[str]:
-    """Return the names of the flags that are set, as the ASN.1 of RFC 4120 spells them."""
-    return [name.lower().replace("_", "-") for name in flag_names(kind, value)]
+def asn1_flags(flags: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags that are set, spelled as in the ASN.1 of RFC 4120."""
+    return [name.lower().replace("_", "-") for name in flag_names(flags, value)]
 
 
 def show_keytab(keytab: Keytab, output: Output) -> None:
@@ -102,5 +110,7 @@ def show_keytab(keytab: Keytab, output: Output) -> None:
         }
         for entry in keytab
     ]
-    rows = [(str(e["kvno"]), e["etype"], f"{e['timestamp']:%Y-%m-%d}", e["principal"]) for e in entries]
+    rows = [
+        (str(e["kvno"]), e["etype"], f"{e['timestamp']:%Y-%m-%d}", e["principal"]) for e in entries
+    ]
     output.table({"entries": entries}, ("kvno", "etype", "written", "principal"), rows)

@@ -1,6 +1,6 @@
-"""Get service tickets (into the credential cache) and show the key version number of each.
+"""Get service tickets, store them in the credential cache, and show their key version numbers.
 
-With --keytab, also check that the keytab holds the key of each ticket.
+With --keytab, also check that the keytab has the key of each ticket.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("service", nargs="+", help="as in HTTP/web.example.test")
     options.add_ccache(parser)
-    parser.add_argument("-k", "--keytab", metavar="FILE", help="check that this keytab decrypts each ticket")
+    parser.add_argument(
+        "-k", "--keytab", metavar="FILE", help="check that this keytab decrypts each ticket"
+    )
     options.add_network(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command. Stops at the first service that has no ticket; those before it are stored."""
+    """Run the command. Stops at the first service without a ticket; earlier tickets are stored."""
     from purekrb.credentials.keytab import Keytab
     from purekrb.kdc.client import KdcClient
     from purekrb.keys import etype_name
@@ -46,8 +48,14 @@ def run(args: argparse.Namespace, output: Output) -> int:
             _check_key(keytab, ticket.service, enc_part)
         etype = etype_name(enc_part.etype)
         output.result(
-            {"service": ticket.service, "kvno": enc_part.kvno, "etype": etype, "keytab_checked": keytab is not None},
-            f"{ticket.service}: kvno = {enc_part.kvno} ({etype}){', keytab entry valid' if keytab is not None else ''}",
+            {
+                "service": ticket.service,
+                "kvno": enc_part.kvno,
+                "etype": etype,
+                "keytab_checked": keytab is not None,
+            },
+            f"{ticket.service}: kvno = {enc_part.kvno} ({etype})"
+            + (", keytab entry valid" if keytab is not None else ""),
         )
     return 0
 
@@ -62,12 +70,13 @@ def _check_key(keytab: Keytab, service: Principal, enc_part: EncryptedData) -> N
     found = keytab.find(service, enc_part.kvno, enc_part.etype)
     if not found:
         raise CredentialError(
-            f"the keytab has no {etype_name(enc_part.etype)} key of {service} with kvno {enc_part.kvno}, it has "
-            f"{keytab.summary()}: export it again"
+            f"the keytab has no {etype_name(enc_part.etype)} key of {service} with kvno "
+            f"{enc_part.kvno}; it has {keytab.summary()}: export it again"
         )
     try:
         crypto.decrypt(found[0].key, KeyUsage.TICKET, enc_part.cipher)
     except IntegrityError:
         raise CredentialError(
-            f"the key of {service} in the keytab is not the KDC's, though its kvno is: export it again"
+            f"the key of {service} in the keytab is not that of the KDC, although the kvno is the "
+            "same: export it again"
         ) from None

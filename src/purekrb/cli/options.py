@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from purekrb.cli.output import Output
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from purekrb.kdc.config import Config
 
 __all__ = [
+    "add_actions",
     "add_ccache",
     "add_directory",
     "add_mechanism",
@@ -42,6 +43,22 @@ def common() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
     parser.add_argument("--trace", action="store_true", help="tell each protocol step on standard error; no secrets")
     return parser
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, summaries: Mapping[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """Add the actions of a command, which become `args.action`; return their parsers by name."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    return {
+        name: actions.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            parents=[common()],
+        )
+        for name, summary in summaries.items()
+    }
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -72,14 +89,14 @@ def add_mechanism(parser: argparse.ArgumentParser, default: str) -> None:
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add what names a domain controller: --ldap, --domain, --target, --start-tls and --ca."""
     parser.add_argument(
-        "--ldap", metavar="URL", help="domain controller, as in ldaps://dc1.ad.test (default: what the DNS says)"
+        "--ldap", metavar="URL", help="domain controller, as in ldaps://dc1.ad.test (default: found by DNS)"
     )
     parser.add_argument("--domain", default="", metavar="NAME", help="domain (default: that of your realm)")
     parser.add_argument(
-        "--target", metavar="SPN", help="as in ldap/dc1.ad.test, where the URL has not the domain controller's name"
+        "--target", metavar="SPN", help="as in ldap/dc1.ad.test, if the URL lacks the domain controller's name"
     )
     parser.add_argument("--start-tls", action="store_true", help="protect the connection by TLS (default: by Kerberos)")
-    parser.add_argument("--ca", metavar="FILE", help="certificates of who vouches for TLS (default: the system's)")
+    parser.add_argument("--ca", metavar="FILE", help="CA certificates for TLS (default: the system's)")
 
 
 def config(args: argparse.Namespace) -> Config:
@@ -116,7 +133,7 @@ def directory(args: argparse.Namespace, output: Output) -> Directory:
 def _seconds(text: str) -> float:
     seconds = float(text)  # argparse tells of the ValueError
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
     return seconds
 
 
@@ -172,4 +189,4 @@ def _typed(prompt: str) -> bytes:
     except EOFError:
         return b""
     except UnicodeError:
-        raise CredentialError("what was typed is no UTF-8 text: check the terminal's encoding") from None
+        raise CredentialError("the input is not UTF-8 text: check the terminal's encoding") from None

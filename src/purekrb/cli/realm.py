@@ -1,7 +1,8 @@
 """Run an embedded realm (KDC) on loopback, for tests and trials. Ends with Ctrl-C.
 
-Writes krb5.conf, and with --service also service.keytab, into a directory. A user's password is the next line of
-standard input where that is no terminal; a user without one gets a random password, in the file passwords.txt there.
+It writes krb5.conf, and with --service also service.keytab, into a directory. If standard input is
+not a terminal, each of its lines is the password of the next user. A user without a password gets a
+random one, which is written to passwords.txt in that directory.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("name", nargs="?", default="EXAMPLE.TEST", help="the realm's name (default: EXAMPLE.TEST)")
-    parser.add_argument("--user", action="append", default=[], metavar="NAME", help="add a user; may be repeated")
-    parser.add_argument("--service", action="append", default=[], metavar="SPN", help="add a service; may be repeated")
+    parser.add_argument(
+        "name", nargs="?", default="EXAMPLE.TEST", help="the realm's name (default: EXAMPLE.TEST)"
+    )
+    parser.add_argument(
+        "--user", action="append", default=[], metavar="NAME", help="add a user; may be repeated"
+    )
+    parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="SPN",
+        help="add a service; may be repeated",
+    )
     parser.add_argument(
         "--directory",
         type=Path,
         default=Path("purekrb-realm"),
         metavar="DIR",
-        help="where the files go (default: purekrb-realm)",
+        help="the directory of the files (default: purekrb-realm)",
     )
 
 

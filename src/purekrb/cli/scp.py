@@ -1,8 +1,8 @@
-"""Publish a service in the directory, find it there, keep its entry up to date, and take it out again.
+"""Publish a service in the directory, find it there, keep its entry up to date, and remove it.
 
-publish, by an administrator, makes the service connection point (SCP), lets the service's account update it, registers
-the service principal names of both, and writes the state file; remove undoes all of that. verify tells whether the
-service may start.
+An administrator runs publish. It creates the service connection point (SCP), lets the service's
+account update it, registers the service principal names, and writes the state file. remove undoes
+all of that. verify tells whether the service may start.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _ACTIONS = {
-    "publish": "publish a service and register its names, or bring both up to date; nothing is left of what fails",
+    "publish": "publish a service and register its names, or bring both up to date; "
+    "if anything fails, everything is undone",
     "find": "find services by keywords",
-    "update": "write the host and the port of a service, if they have changed, as it does when it starts",
+    "update": "write the host and the port of a service if they have changed, "
+    "as the service does when it starts",
     "remove": "remove a service's names, its SCP and its state file",
     "verify": "tell whether a service may start",
 }
@@ -30,56 +32,87 @@ _ACTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, summary in _ACTIONS.items():
-        action = actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
-        )
+    for name, action in options.add_actions(parser, _ACTIONS).items():
         if name == "find":
-            action.add_argument("keyword", nargs="+", help="all must be there; by convention GUIDs and product names")
+            action.add_argument(
+                "keyword",
+                nargs="+",
+                help="a keyword that the service must have, by convention a GUID or product name",
+            )
         else:
             _add_service(action)
         if name == "publish":
             _add_publish(action)
         elif name == "update":
             action.add_argument("--port", type=_port, help="where it listens now")
-            action.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs now")
+            action.add_argument(
+                "--host", metavar="HOST", help="the DNS name of the host where it runs now"
+            )
         elif name == "verify":
-            action.add_argument("--account", metavar="NAME", help="the account that the service runs under")
-            action.add_argument("-t", "--keytab", metavar="FILE", help="the keys to check against those of the account")
+            action.add_argument(
+                "--account", metavar="NAME", help="the account that the service runs under"
+            )
+            action.add_argument(
+                "-t",
+                "--keytab",
+                metavar="FILE",
+                help="the keytab to check against the keys of the account",
+            )
         options.add_directory(action)
         options.add_ccache(action)
         options.add_network(action)
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--class", dest="service_class", metavar="CLASS", required=True, help="as in ADSockAuth")
-    parser.add_argument("--name", help="of the SCP (default: the class)")
+    parser.add_argument(
+        "--class", dest="service_class", metavar="CLASS", required=True, help="as in ADSockAuth"
+    )
+    parser.add_argument("--name", help="the name of the SCP (default: the class)")
     parser.add_argument(
         "--state",
         metavar="FILE",
-        help="state file (default: CLASS/NAME.json below /var/lib/purekrb for root, else ~/.local/state/purekrb)",
+        help="state file (default: CLASS/NAME.json below /var/lib/purekrb for root, "
+        "else below ~/.local/state/purekrb)",
     )
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, required=True, help="where the service listens")
     parser.add_argument(
-        "--keyword", action="append", required=True, metavar="TEXT", help="the product's GUID, first; may be repeated"
+        "--keyword",
+        action="append",
+        required=True,
+        metavar="TEXT",
+        help="a keyword, at first the GUID of the product; may be repeated",
     )
     parser.add_argument(
         "--account",
         default="",
         metavar="NAME",
-        help="that the service runs under (default: the host's computer account)",
-    )
-    parser.add_argument("--host", metavar="HOST", help="the DNS name of the host where it runs (default: this machine)")
-    parser.add_argument("--srv", metavar="NAME", help="the owner of the SRV records that name host and port instead")
-    parser.add_argument(
-        "--parent", default="", metavar="DN", help="where to put the SCP (default: below the host's computer object)"
+        help="the account that the service runs under (default: the host's computer account)",
     )
     parser.add_argument(
-        "--spn-host", action="append", default=[], metavar="HOST", help="register names for this host; may be repeated"
+        "--host",
+        metavar="HOST",
+        help="the DNS name of the host where it runs (default: this machine)",
+    )
+    parser.add_argument(
+        "--srv",
+        metavar="NAME",
+        help="the owner of SRV records that name the host and the port, in place of --host",
+    )
+    parser.add_argument(
+        "--parent",
+        default="",
+        metavar="DN",
+        help="where to put the SCP (default: below the host's computer object)",
+    )
+    parser.add_argument(
+        "--spn-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="register names for this host; may be repeated",
     )
 
 
@@ -96,33 +129,38 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with _reached(args, output) as directory:
         if args.action == "remove":
             directory.uninstall_service(state_file)
-            output.result({"removed": state.scp_dn, "spns": state.spns}, f"removed {state.scp_dn} and its SPNs")
+            output.result(
+                {"removed": state.scp_dn, "spns": state.spns},
+                f"removed {state.scp_dn} and its SPNs",
+            )
         elif args.action == "update":
             bindings = None if args.port is None else [str(args.port)]
             changed = directory.update_service(state, bindings=bindings, host=args.host)
-            output.result({"changed": changed}, f"changed {', '.join(changed)}" if changed else "nothing to change")
+            output.result(
+                {"changed": changed},
+                f"changed {', '.join(changed)}" if changed else "nothing to change",
+            )
         else:
             _verify(args, directory, state, output)
     return 0
 
 
 def _reached(args: argparse.Namespace, output: Output) -> Directory:
-    """Return the directory. That nobody answers is a verdict of its own on whether the service may start."""
-    from purekrb.errors import RegistrationError, TransportError
+    """Return the directory. For verify, an unreachable directory is a verdict of its own."""
+    from purekrb.directory.verify import unreachable
+    from purekrb.errors import TransportError
 
     try:
         return options.directory(args, output)
     except TransportError as error:
         if args.action != "verify":
             raise
-        raise RegistrationError(
-            f"the registration could not be verified: {error}; start again later", reason="DIRECTORY_UNREACHABLE"
-        ) from error
+        raise unreachable(error) from error
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port of 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
 
 
@@ -141,7 +179,12 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
     )
     with options.directory(args, output) as directory:
         made = directory.install_service(
-            scp, state_file, account=args.account, host=host, parent=args.parent, hosts=args.spn_host
+            scp,
+            state_file,
+            account=args.account,
+            host=host,
+            parent=args.parent,
+            hosts=args.spn_host,
         )
     account = made.account.dn if made.account else None
     registered = [f"SPN  {spn}" for spn in made.spns]
@@ -167,13 +210,20 @@ def _find(args: argparse.Namespace, output: Output) -> int:
     return 0 if rows else 1
 
 
-def _verify(args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output) -> None:
+def _verify(
+    args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output
+) -> None:
     from purekrb.credentials.keytab import Keytab
 
     keytab = Keytab.load(args.keytab) if args.keytab else None
     verified = directory.verify_service(state, account=args.account or "", keytab=keytab)
     output.result(
-        {**_fields(verified.scp), "account": verified.account.dn, "spns": state.spns, "warnings": verified.warnings},
+        {
+            **_fields(verified.scp),
+            "account": verified.account.dn,
+            "spns": state.spns,
+            "warnings": verified.warnings,
+        },
         f"{verified.scp.dn} may start as {verified.account.dn}",
     )
 

@@ -1,6 +1,6 @@
-"""Run an echo service over sealed channels: every message comes back. Ends with Ctrl-C.
+"""Run an echo service over sealed channels, which sends every message back. Ends with Ctrl-C.
 
-Clients that are refused show with --trace.
+Use --trace to see why clients are refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "address", type=options.host_port, metavar="HOST:PORT", help="where to listen, as in 0.0.0.0:2000; port 0: any"
+        "address",
+        type=options.host_port,
+        metavar="HOST:PORT",
+        help="where to listen, as in 0.0.0.0:2000; port 0: any free port",
     )
     parser.add_argument(
-        "-t", "--keytab", metavar="FILE", help="the service's keys (default: KRB5_KTNAME or /etc/krb5.keytab)"
+        "-t",
+        "--keytab",
+        metavar="FILE",
+        help="the service's keys (default: KRB5_KTNAME or /etc/krb5.keytab)",
     )
-    parser.add_argument("--service", metavar="PRINCIPAL", help="accept tickets for this name only")
-    options.add_mechanism(parser, "negotiate")  # which takes Kerberos alone as well
+    parser.add_argument("--service", metavar="PRINCIPAL", help="only accept tickets for this name")
+    options.add_mechanism(parser, "negotiate")  # it also accepts Kerberos without SPNEGO
     parser.add_argument("--once", action="store_true", help="end after the first client")
 
 
@@ -38,10 +44,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from purekrb.credentials.keytab import Keytab
 
     keytab = Keytab.load(args.keytab)
-    with purekrb.listen(args.address, keytab, service=args.service, mechanism=args.mechanism) as server:
+    with purekrb.listen(
+        args.address, keytab, service=args.service, mechanism=args.mechanism
+    ) as server:
         host, port = server.address
         output.result(
-            {"event": "listening", "host": host, "port": port}, f"listening on {host}:{port} for {keytab.summary()}"
+            {"event": "listening", "host": host, "port": port},
+            f"listening on {host}:{port} for {keytab.summary()}",
         )
         for channel in server:
             worker = threading.Thread(target=_echo, args=(channel, output), daemon=True)
@@ -56,7 +65,7 @@ def _echo(channel: Channel, output: Output) -> None:
     from purekrb.errors import KerberosError
 
     client, messages = str(channel.context.initiator), 0
-    with suppress(BrokenPipeError):  # nobody reads what we print: no reason to leave the clients
+    with suppress(BrokenPipeError):  # serve the clients even if nobody reads our output
         try:
             with channel:
                 while (message := channel.recv()) is not None:
@@ -66,5 +75,6 @@ def _echo(channel: Channel, output: Output) -> None:
             output.error(f"{client}: {error}", type(error).__name__)
         else:
             output.result(
-                {"event": "served", "client": client, "messages": messages}, f"{client}: {messages} messages echoed"
+                {"event": "served", "client": client, "messages": messages},
+                f"{client}: {messages} messages echoed",
             )

@@ -1,8 +1,8 @@
-"""Make, get and crack service principal names, and keep those that accounts have in the directory.
+"""Make, get and crack service principal names, and manage the names of accounts in the directory.
 
-A client makes the name of the service that it asks for; a service gets the names that it registers; crack takes a
-name apart again. add, delete, list, query, duplicates and reset work on a domain controller, and know the forest where
-there is a global catalog.
+A client makes the name of the service that it asks for. A service gets the names that it registers.
+crack parses a name. add, delete, list, query, duplicates and reset work on a domain controller;
+they cover the whole forest if it has a global catalog.
 """
 
 from __future__ import annotations
@@ -21,39 +21,48 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_TYPES = {kind.name.lower().replace("_", "-"): kind for kind in spn.SpnType}
+_TYPES = {spn_type.name.lower().replace("_", "-"): spn_type for spn_type in spn.SpnType}
 _ACTIONS = {
     "make": "make the name with which a client asks for a service",
     "get": "get the names that a service registers, one for each instance",
-    "crack": "take a name apart",
-    "add": "give an account names that nobody else in the forest has",
-    "delete": "take names from an account",
+    "crack": "parse a name",
+    "add": "add names to an account; they must be unique in the forest",
+    "delete": "delete names from an account",
     "list": "list the names of an account",
     "query": "list the accounts that have names like a pattern",
-    "duplicates": "list the names that several accounts have, so that the KDC knows none",
+    "duplicates": "list the names that several accounts have, so that the KDC cannot use them",
     "reset": "give a computer the names of the class HOST again",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    parsers = {
-        name: actions.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", parents=[options.common()]
-        )
-        for name, summary in _ACTIONS.items()
-    }
+    parsers = options.add_actions(parser, _ACTIONS)
     make, get, crack = parsers["make"], parsers["get"], parsers["crack"]
     make.add_argument("service_class", metavar="class", help="as in HTTP or MSSQLSvc")
     make.add_argument("name", help="service name: a host, a domain, or the DN or GUID of an SCP")
-    make.add_argument("--instance", metavar="HOST", help="where the name is no host: the one that the instance runs on")
-    make.add_argument("--port", type=int, default=0, help="where the service does not use its standard port")
-    make.add_argument("--referrer", metavar="HOST", help="the host that referred to the name, where that is an address")
-    get.add_argument("type", choices=_TYPES, metavar="type", help=f"what the name stands for: {', '.join(_TYPES)}")
+    make.add_argument(
+        "--instance",
+        metavar="HOST",
+        help="the host of the instance, if the name is not a host",
+    )
+    make.add_argument(
+        "--port", type=int, default=0, help="the port, if it is not the service's standard port"
+    )
+    make.add_argument(
+        "--referrer",
+        metavar="HOST",
+        help="the host that referred to the name, if the name is an address",
+    )
+    get.add_argument(
+        "type",
+        choices=_TYPES,
+        metavar="type",
+        help=f"the type of the name: {', '.join(_TYPES)}",
+    )
     get.add_argument("service_class", metavar="class", help="as in HTTP or MSSQLSvc")
     get.add_argument("--name", help="service name, for the types domain, nb-domain and service")
-    get.add_argument("--port", type=int, default=0, help="where no --instance is given")
+    get.add_argument("--port", type=int, default=0, help="the port, if no --instance is given")
     get.add_argument(
         "--instance",
         action="append",
@@ -64,10 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     crack.add_argument("spn", help="as in HTTP/web.example.test:8080")
     for name in ("add", "delete"):
         parsers[name].add_argument("spn", nargs="+", help="as in ADSockAuth/files.ad.test")
-        parsers[name].add_argument("-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP)
-        _add_kind(parsers[name])
+        parsers[name].add_argument(
+            "-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP
+        )
+        _add_account_type(parsers[name])
     parsers["list"].add_argument("account", help=_ACCOUNT_HELP)
-    _add_kind(parsers["list"])
+    _add_account_type(parsers["list"])
     parsers["query"].add_argument("pattern", help='"*" stands for anything, as in "HTTP/*.ad.test"')
     parsers["reset"].add_argument("host", help="the computer's DNS name or sAMAccountName")
     for name in _DIRECTORY_ACTIONS:
@@ -102,23 +113,32 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-# In the directory -------------------------------------------------------------------------------------------------
+# In the directory ---------------------------------------------------------------------------------
 
 _ACCOUNT_HELP = r"its sAMAccountName, DOMAIN\name, user principal name, DN or SID"
 
 
-def _add_kind(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--computer", dest="suffixes", action="store_const", const=("$",), help="NAME is a computer's")
-    kinds.add_argument("--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user's")
+def _add_account_type(parser: argparse.ArgumentParser) -> None:
+    types = parser.add_mutually_exclusive_group()
+    types.add_argument(
+        "--computer",
+        dest="suffixes",
+        action="store_const",
+        const=("$",),
+        help="NAME is a computer",
+    )
+    types.add_argument(
+        "--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user"
+    )
     parser.set_defaults(suffixes=("$", ""))
 
 
 def _account(args: argparse.Namespace, directory: Directory) -> Account:
-    """Return the account that the arguments name: as setspn does, a computer if there is one, else a user."""
+    """Return the account that the arguments name; like setspn, a computer rather than a user."""
     from purekrb.errors import AccountNotFoundError
 
-    if re.search(r"[$=@]|S-1-", args.account, re.IGNORECASE):  # no bare name: it says itself what it is
+    # Not a bare name: it shows itself whether it is a computer.
+    if re.search(r"[$=@]|S-1-", args.account, re.IGNORECASE):
         return directory.find_account(args.account)
     for suffix in args.suffixes[:-1]:
         with suppress(AccountNotFoundError):
@@ -141,13 +161,29 @@ def _list(args: argparse.Namespace, directory: Directory, output: Output) -> Non
 
 
 def _query(args: argparse.Namespace, directory: Directory, output: Output) -> None:
-    wanted = re.compile(".*".join(map(re.escape, args.pattern.split("*"))), re.IGNORECASE | re.DOTALL)
+    regex = ".*".join(map(re.escape, args.pattern.split("*")))
+    wanted = re.compile(regex, re.IGNORECASE | re.DOTALL)
     accounts = directory.query_spns(args.pattern)
-    _table([(name, account) for account in accounts for name in account.spns if wanted.fullmatch(name)], output)
+    _table(
+        [
+            (name, account)
+            for account in accounts
+            for name in account.spns
+            if wanted.fullmatch(name)
+        ],
+        output,
+    )
 
 
 def _duplicates(args: argparse.Namespace, directory: Directory, output: Output) -> None:
-    _table([(name, account) for name, accounts in directory.duplicate_spns().items() for account in accounts], output)
+    _table(
+        [
+            (name, account)
+            for name, accounts in directory.duplicate_spns().items()
+            for account in accounts
+        ],
+        output,
+    )
 
 
 def _table(rows: list[tuple[str, Account]], output: Output) -> None:

@@ -1,7 +1,8 @@
-"""The directory of a domain: where services register their names and publish where they can be found.
+"""The directory of a domain: services register their names there, and publish where they listen.
 
-`Directory` is what users see: it signs in over LDAP with Kerberos and keeps SPNs, service connection points and the
-state of installed services. All but the pure data is loaded on first use, since it brings ldap3 with it.
+This room speaks LDAP. It looks up accounts, writes service principal names, publishes and finds
+service connection points (SCPs), and installs and verifies services. Everything except the pure
+data is loaded on first use, because it imports ldap3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The accounts of a domain: users and computers, and their service principal names."""
+"""Accounts of a domain: users and computers, and their service principal names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from purekrb.directory.ldap import (
-    CONTROL_CHARACTERS,
+    ANY_OBJECT,
     INVALID_PARAMETER,
     Entry,
     LdapSession,
@@ -16,6 +16,7 @@ from purekrb.directory.ldap import (
     object_guid,
     single,
 )
+from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.errors import AccountNotFoundError, DecodeError, DirectoryError
 from purekrb.sid import Sid
 
@@ -30,17 +31,18 @@ __all__ = [
     "find_computer",
 ]
 
-#: What `account_of` needs of an entry.
+#: The attributes that `account_of` needs.
 ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName", "objectGUID", "objectSid")
 _NO_SUCH_DOMAIN = 1355
-_IS_ACCOUNT = "(objectClass=user)"  # computers are users as well
+_IS_ACCOUNT = "(objectClass=user)"  # a computer is a user, too
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """A user or computer account: its DN, its sAMAccountName and its service principal names.
 
-    `object_guid` stays the same when the account is moved or renamed; `sid` is how access control names it.
+    `object_guid` stays the same when the account is moved or renamed. Access control names the
+    account by its `sid`.
     """
 
     dn: str
@@ -51,7 +53,7 @@ class Account:
 
 
 def account_of(entry: Entry) -> Account:
-    """Return the account that `entry` describes. Raises DirectoryError for what is none."""
+    """Return the account that `entry` describes. Raises DirectoryError if it is not an account."""
     return Account(
         dn=entry.dn,
         name=entry.text("sAMAccountName"),
@@ -66,15 +68,15 @@ def _object_sid(entry: Entry) -> Sid:
         return Sid.decode(b"".join(entry.attributes["objectSid"]))
     except DecodeError as error:
         raise DirectoryError(
-            f"the object {entry.dn!r} is not usable: its objectSid is none ({error})"
+            f"the object {entry.dn!r} is not usable: its objectSid is not a SID ({error})"
         ) from None
 
 
 def check_name(account: str) -> None:
-    """Raise DirectoryError (code 87) for text that can name no account."""
+    """Raise DirectoryError (code 87) for text that cannot name an account."""
     if not account or CONTROL_CHARACTERS.search(account):
         raise DirectoryError(
-            f"account {account!r} is empty or has control characters: give its DN or its name",
+            f"account {account!r} is empty or has control characters: give a DN or a name",
             code=INVALID_PARAMETER,
         )
 
@@ -82,9 +84,10 @@ def check_name(account: str) -> None:
 def find_account(session: LdapSession, account: str) -> Account:
     r"""Return the account that `account` names.
 
-    That is a DN, a SID (`S-1-5-...`), a sAMAccountName (`WEB$`, `alice`), one with its domain (`EXAMPLE\alice`), or a
-    user principal name (`alice@example.test`). Raises AccountNotFoundError where there is none; DirectoryError with
-    code 87 for text that names nothing, and 1355 for the name of another domain.
+    `account` is a DN, a SID (`S-1-5-...`), a sAMAccountName (`WEB$`, `alice`), a sAMAccountName
+    with its domain (`EXAMPLE\alice`), or a user principal name (`alice@example.test`). Raises
+    AccountNotFoundError if there is no such account, and DirectoryError with code 87 for text that
+    names nothing, or with code 1355 for the name of another domain.
     """
     check_name(account)
     what = f"account {account!r}"
@@ -103,7 +106,7 @@ def find_account(session: LdapSession, account: str) -> Account:
 
 
 def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
-    """Return the account that has this objectGUID, however it is called by now; None where it is gone."""
+    """Return the account with this objectGUID, whatever its name is now; None if it is gone."""
     found = session.search(
         session.base_dn,
         f"(&{_IS_ACCOUNT}{equals('objectGUID', guid.bytes_le)})",
@@ -113,10 +116,13 @@ def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
 
 
 def find_caller(session: LdapSession) -> Account:
-    """Return the account that the session is bound as. Raises DirectoryError where the directory does not say."""
-    # Samba knows no "Who am I?" (RFC 4532). tokenGroups has the SIDs of the caller and of its groups, in no order
-    # that anyone promises; only one of them is an account's.
-    root = session.search("", "(objectClass=*)", ("tokenGroups",), scope=Scope.BASE)
+    """Return the account that the session is bound as.
+
+    Raises DirectoryError if the directory does not say.
+    """
+    # Samba does not have "Who am I?" (RFC 4532). tokenGroups holds the SIDs of the caller and of
+    # its groups, in no particular order; only one of them belongs to an account.
+    root = session.search("", ANY_OBJECT, ("tokenGroups",), scope=Scope.BASE)
     sids = root[0].attributes["tokenGroups"] if root else ()
     if not sids:
         raise DirectoryError("the directory does not say which account is bound: name the account")
@@ -124,10 +130,11 @@ def find_caller(session: LdapSession) -> Account:
 
 
 def find_computer(session: LdapSession, host: str) -> Entry:
-    """Return the computer object whose DNS name or sAMAccountName is `host`, with its dNSHostName and sAMAccountName.
+    """Return the computer object whose DNS name or sAMAccountName is `host`.
 
-    Without one, that of its NetBIOS name, if that object has no DNS name. Raises DirectoryError, with code 8333 where
-    there is none.
+    The entry has dNSHostName and sAMAccountName. If nothing matches, a computer with the NetBIOS
+    name of `host` is taken, provided that it has no DNS name. Raises DirectoryError, with code 8333
+    if there is no such computer.
     """
     names = equals("dNSHostName", host) + equals("sAMAccountName", host)
     found = session.search(
@@ -149,7 +156,7 @@ def _find_user_principal(session: LdapSession, account: str, what: str) -> Accou
     try:
         return _search(session, equals("userPrincipalName", account), what)
     except AccountNotFoundError:
-        # Each account has besides the implicit name sAMAccountName@domain. Source: MS-ADTS 5.1.1.1.1.
+        # Each account also has the implicit name sAMAccountName@domain. Source: MS-ADTS 5.1.1.1.1.
         name, _, domain = account.rpartition("@")
         if domain.casefold() != session.domain.casefold():
             raise
@@ -157,10 +164,11 @@ def _find_user_principal(session: LdapSession, account: str, what: str) -> Accou
 
 
 def _check_domain(session: LdapSession, domain: str, account: str) -> None:
-    """Raise DirectoryError unless `domain` is a name of the domain of `session`: its NetBIOS name or its DNS name."""
+    """Raise DirectoryError unless `domain` is the NetBIOS or DNS name of the session's domain."""
     if domain == ".":
         raise DirectoryError(
-            f"account {account!r} is a local one, which no domain knows: mutual authentication needs a domain account",
+            f"account {account!r} is local to one machine, so no domain knows it: "
+            "mutual authentication needs a domain account",
             code=_NO_SUCH_DOMAIN,
         )
     configuration = session.root_dse.text("configurationNamingContext")
@@ -171,6 +179,7 @@ def _check_domain(session: LdapSession, domain: str, account: str) -> None:
     )
     if not found:
         raise DirectoryError(
-            f"account {account!r} is not of the domain {session.domain}: connect to a domain controller of its own",
+            f"account {account!r} is not in the domain {session.domain}: "
+            "connect to a domain controller of its own domain",
             code=_NO_SUCH_DOMAIN,
         )

@@ -1,11 +1,11 @@
-"""From a URL and a credential to a session with a directory: names, TLS, the bind; and the other sessions it takes.
+"""From a URL and a credential to sessions with a directory: server names, TLS and the bind.
 
-Every session is mutually authenticated by Kerberos, and sealed or signed, or inside of TLS with channel bindings.
+Kerberos authenticates both sides of every session. The messages are sealed or signed; or they go
+through TLS, with channel bindings.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 import threading
@@ -43,7 +43,7 @@ from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.log import Log
-from purekrb.spn import target_principal
+from purekrb.spn import is_address, target_principal
 from purekrb.system import fork_safe
 
 __all__ = [
@@ -59,26 +59,29 @@ __all__ = [
 
 _log = Log("purekrb.directory")
 
-#: Seconds for the opening of a connection, and for the answer to one request: a page of a search may take a while.
+#: Seconds for opening a connection, and for the answer to one request: a page of a search may take
+#: a while.
 DEFAULT_TIMEOUT = 30.0
 _LDAPS_PORT = 636
-#: The port of a domain controller's global catalog, by that of its directory: without and with TLS.
+#: Ports of a domain controller: of its directory -> of its global catalog, without and with TLS.
 _GC_PORTS = {LDAP_PORT: 3268, _LDAPS_PORT: 3269}
 _TLS_PORTS = {LDAP_PORT: _LDAPS_PORT, 3268: 3269}
 _DIRECTORY_PORTS = {gc: port for port, gc in _GC_PORTS.items()}
 _URL = re.compile(
-    r"(?P<scheme>ldaps?)://(?:(?P<name>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?)|\[(?P<address>[0-9a-f:.]+)\])"
+    r"(?P<scheme>ldaps?)://"
+    r"(?:(?P<name>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?)|\[(?P<address>[0-9a-f:.]+)\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.IGNORECASE | re.ASCII,
 )
-#: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID: a read-only domain controller. Source: MS-ADTS 3.1.1.3.4.3.
+#: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID: a read-only domain controller.
+#: Source: MS-ADTS 3.1.1.3.4.3.
 _READ_ONLY = "1.2.840.113556.1.4.1920"
-#: The context's mechanism behind each SASL mechanism.
+#: SASL mechanism -> the mechanism of its contexts.
 _CONTEXTS = {"GSSAPI": "kerberos", "GSS-SPNEGO": "negotiate"}
 
 
 class Url(NamedTuple):
-    """What an LDAP URL names: a server, and whether TLS begins at once."""
+    """The parts of an LDAP URL: a server, and whether TLS begins at once."""
 
     host: str
     port: int
@@ -86,25 +89,30 @@ class Url(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Url:
-        """Return what `ldap://host`, `ldap://host:port` or `ldaps://...` names. Raises DirectoryError for all else."""
+        """Return the parts of `ldap://host`, `ldap://host:port` or `ldaps://...`.
+
+        Raises DirectoryError for any other text.
+        """
         match = _URL.fullmatch(text)
         if match is not None:
             ldaps = match["scheme"].lower() == "ldaps"
             host = (match["name"] or match["address"]).rstrip(".")
             port = int(match["port"] or (_LDAPS_PORT if ldaps else LDAP_PORT))
-            if 0 < port <= 0xFFFF and (match["name"] or _is_address(host)):
+            if 0 < port <= 0xFFFF and (match["name"] or is_address(host)):
                 return cls(host, port, ldaps)
         raise DirectoryError(
-            f"{text!r} is no URL of a directory: write ldap://dc1.ad.test, or ldaps://dc1.ad.test:636",
+            f"{text!r} is not the URL of a directory: "
+            "write ldap://dc1.ad.test or ldaps://dc1.ad.test:636",
             code=INVALID_PARAMETER,
         )
 
 
 @dataclass(frozen=True)
 class Options:
-    """How sessions are opened. `sealed` counts without TLS alone: inside of TLS there is no security layer.
+    """How to open sessions.
 
-    `allow_unverified_tls`: a `tls_context` that does not check certificates and their names will do.
+    `sealed` only applies without TLS: inside TLS there is no security layer.
+    `allow_unverified_tls` permits a `tls_context` that does not check certificates or their names.
     """
 
     mechanism: str = "GSSAPI"
@@ -125,7 +133,7 @@ def bind_starter(
     mechanism: str,
     sealed: bool,
 ) -> StartBind:
-    """Return what begins a bind as `credential` with the first of `targets` that the KDC knows.
+    """Return a function that begins a bind as `credential` with the first target known to the KDC.
 
     Raises UnsupportedError for a SASL mechanism that is not among MECHANISMS.
     """
@@ -133,9 +141,10 @@ def bind_starter(
         raise UnsupportedError(
             f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(MECHANISMS)}"
         )
+    protection = Layer.CONFIDENTIALITY if sealed else Layer.INTEGRITY
 
     def start(tls: bool, bindings: ChannelBindings | None) -> tuple[str, Bind]:
-        layer = Layer.NONE if tls else Layer.CONFIDENTIALITY if sealed else Layer.INTEGRITY
+        layer = Layer.NONE if tls else protection
         ticket = _first_known(client, credential, targets)
         context = Initiator(
             ticket,
@@ -154,7 +163,10 @@ def bind_starter(
 
 
 class Connector:
-    """Opens sessions for one credential, each with a context of its own. `ldaps`: those found by DNS begin with TLS."""
+    """Opens sessions for one credential; each has a context of its own.
+
+    With `ldaps`, sessions with servers that DNS names begin with TLS.
+    """
 
     def __init__(
         self,
@@ -167,7 +179,7 @@ class Connector:
     ) -> None:
         if ldaps and options.start_tls:
             raise DirectoryError(
-                "ldaps:// is TLS from the first octet: leave out start_tls", code=INVALID_PARAMETER
+                "ldaps:// is TLS from the first byte: leave out start_tls", code=INVALID_PARAMETER
             )
         client = KdcClient(config, timeout=options.timeout, locator=locator)
         self.config = client.config
@@ -178,7 +190,10 @@ class Connector:
         self._locator = locator or Locator(client.config)
 
     def to(self, url: Url, targets: Sequence[Target]) -> LdapSession:
-        """Return a session with the server at `url`, which proves to be the first of `targets` that a KDC knows."""
+        """Return a session with the server at `url`.
+
+        The server has proved that it has the key of the first of `targets` that the KDC knows.
+        """
         options = self._options
         start_bind = bind_starter(
             self._client,
@@ -192,15 +207,16 @@ class Connector:
         def connection() -> object:
             return open_connection(self._addresses(url), url.port, start_bind, tls, options.timeout)
 
-        base_dn = "" if url.port in _DIRECTORY_PORTS else None  # a global catalog: the forest
+        # A global catalog is searched from the top of the forest.
+        base_dn = "" if url.port in _DIRECTORY_PORTS else None
         return LdapSession(connection(), base_dn, reopen=connection, timeout=options.timeout)
 
     def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
-        """Return a session with a domain controller of `domain`; `writable`: with none that is read-only."""
+        """Return a session with a domain controller of `domain`, a writable one if `writable`."""
         return self.find(domain, writable=writable)[0]
 
     def find(self, domain: str, *, writable: bool = False) -> tuple[LdapSession, Url, str]:
-        """Return what `to_domain` returns, where that is, and the name that it has proved."""
+        """Return the session of `to_domain`, the URL of its server, and the name that it proved."""
         servers = domain_controllers(self._locator, domain, "" if writable else self._options.site)
         return self._to_first(servers, f"ldap/{{}}/{domain}", writable)
 
@@ -216,7 +232,8 @@ class Connector:
         refusals = []
         for server in servers:
             port = _TLS_PORTS.get(server.port, server.port) if self._ldaps else server.port
-            # Whoever answers DNS chooses the host, so that only a name that domain controllers alone have will do.
+            # DNS answers are not signed, so anyone may have chosen the host. Only a name that is
+            # reserved for domain controllers is proof enough. Source: MS-ADTS 6.3.3.
             url, name = Url(server.host, port, self._ldaps), target.format(server.host)
             try:
                 session = self.to(url, [name])
@@ -231,12 +248,13 @@ class Connector:
                 ClientRevokedError,
                 PasswordExpiredError,
             ):
-                raise  # ours, not the server's: to try again with each would lock the account
+                raise  # the fault is ours; trying each server would lock the account
             except KerberosError as error:
                 refusals.append(f"{server.host}: {error}")
-                _log.debug("%s is passed over: %s", server.host, error)
+                _log.debug("%s is skipped: %s", server.host, error)
         raise TransportError(
-            f"no session with a {target.partition('/')[0]} server: {'; '.join(refusals) or 'none found'}"
+            f"no session with a {target.partition('/')[0]} server could be opened: "
+            f"{'; '.join(refusals) or 'none was found'}"
         )
 
     def _addresses(self, url: Url) -> list[str]:
@@ -261,14 +279,15 @@ class Connector:
 
 
 def default_targets(config: Config, credential: Credential, host: str) -> list[str]:
-    """Return the names by which `host`, which the caller typed, may prove itself. Source: MS-ADTS 6.3.3.
+    """Return the names by which `host`, which the caller typed, may prove itself.
 
-    First the one that only domain controllers may have. Raises DirectoryError for an address.
+    The first is the one that only domain controllers may have. Raises DirectoryError for an
+    address. Source: MS-ADTS 6.3.3.
     """
-    if _is_address(host):
+    if is_address(host):
         raise DirectoryError(
-            f"{host} is an address, and Kerberos needs a name: pass target='ldap/' and the DNS name of the domain "
-            "controller",
+            f"{host} is an address, and Kerberos needs a name: "
+            "pass target='ldap/' and the DNS name of the domain controller",
             code=INVALID_PARAMETER,
         )
     realm = config.realm_of(host) or credential.principal.realm
@@ -276,7 +295,7 @@ def default_targets(config: Config, credential: Credential, host: str) -> list[s
 
 
 def host_of(target: Target) -> str:
-    """Return the host that the service principal name `target` names, "" where it names none."""
+    """Return the host in the service principal name `target`; "" without one."""
     components = target_principal(target).components
     return components[1].partition(":")[0] if len(components) > 1 else ""
 
@@ -291,12 +310,12 @@ def _first_known(
 
 
 def is_read_only(session: LdapSession) -> bool:
-    """Return whether the domain controller of `session` takes no changes."""
+    """Return whether the domain controller of `session` is read-only."""
     return _READ_ONLY in session.root_dse.texts("supportedCapabilities")
 
 
 class Sessions:
-    """The sessions that one directory takes: here `main` for everything, but `forest` for that where it is given."""
+    """The sessions of one directory: here `main` for everything, unless `forest` is given."""
 
     def __init__(self, main: LdapSession, forest: LdapSession | None = None) -> None:
         self.main = main
@@ -304,12 +323,12 @@ class Sessions:
 
     @property
     def writer(self) -> LdapSession:
-        """The session for changes, and for reading what they depend on."""
+        """The session for changes, and for the reads that they depend on."""
         return self.main
 
     @property
     def forest(self) -> LdapSession:
-        """The session for searches of the whole forest, from its `base_dn`: few attributes, no changes."""
+        """The session for searches of the whole forest: few attributes, and no changes."""
         return self._given_forest or self.main
 
     def domain_of(self, dn: str) -> LdapSession:
@@ -323,9 +342,9 @@ class Sessions:
 
 
 class ConnectedSessions(Sessions):
-    """The sessions of a real directory, opened when first needed.
+    """The sessions of a real directory, opened on first use.
 
-    `main` is with the server at `url`, which is one of `targets`.
+    `main` is the session with the server at `url`, whose name is one of `targets`.
     """
 
     def __init__(
@@ -340,12 +359,12 @@ class ConnectedSessions(Sessions):
 
     @property
     def writer(self) -> LdapSession:
-        """The session for changes: not with a global catalog, not with a read-only domain controller."""
+        """The session for changes: never with a global catalog or a read-only domain controller."""
         return self._once("writer", self._open_writer)
 
     @property
     def forest(self) -> LdapSession:
-        """The session for searches of the whole forest; where no global catalog answers, of the one domain."""
+        """The session for searches of the forest; of one domain if no global catalog answers."""
         return self._once("forest", self._open_forest)
 
     def domain_of(self, dn: str) -> LdapSession:
@@ -353,7 +372,8 @@ class ConnectedSessions(Sessions):
         domain = domain_of(dn)
         if not domain:
             raise DirectoryError(
-                f"{dn!r} is in no domain: expected a DN that ends in DC=...", code=INVALID_PARAMETER
+                f"{dn!r} is not in a domain: expected a DN that ends in DC=...",
+                code=INVALID_PARAMETER,
             )
         return self._once(domain, lambda: self._open_domain(domain))
 
@@ -373,7 +393,7 @@ class ConnectedSessions(Sessions):
         session = self._at_other_port(_DIRECTORY_PORTS) or self.main
         if not is_read_only(session):
             return session
-        _log.debug("the domain controller is read-only: another one is looked for")
+        _log.debug("the domain controller is read-only: looking for another one")
         domain = domain_of(session.root_dse.text("defaultNamingContext"))
         if session is not self.main:
             session.close()
@@ -394,14 +414,14 @@ class ConnectedSessions(Sessions):
             )
         except KerberosError as error:
             _log.warning(
-                "no global catalog answers, so that only %s is searched: %s",
+                "no global catalog answers, so only %s is searched: %s",
                 self.main.base_dn,
                 error,
             )
             return self.main
 
     def _at_other_port(self, ports: Mapping[int, int]) -> LdapSession | None:
-        """Return a session with the same server at the port that `ports` has for ours; None where it has none."""
+        """Return a session with the same server at the port to which `ports` maps ours, or None."""
         if self._url.port not in ports:
             return None
         return self._connector.to(self._url._replace(port=ports[self._url.port]), self._targets)
@@ -422,7 +442,7 @@ def connect(
     options: Options,
     locator: Locator | None,
 ) -> Sessions:
-    """Return the sessions that begin with one at `url`, or with a domain controller of `domain`."""
+    """Return sessions, the main one with the server at `url` or a domain controller of `domain`."""
     where = None if url is None else Url.parse(url)
     connector = Connector(
         credential, config, options, ldaps=where is not None and where.ldaps, locator=locator
@@ -436,11 +456,3 @@ def connect(
         else default_targets(connector.config, credential, where.host)
     )
     return ConnectedSessions(connector.to(where, targets), connector, where, targets)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The directory of a domain as its users see it: service principal names, service connection points."""
+"""The public face of a directory: service principal names and service connection points."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
-from purekrb.directory.endpoints import Endpoint, endpoints, reach, resolve_srv
+from purekrb.directory.endpoints import Endpoint, connect_to_first, endpoints, resolve_srv
 from purekrb.directory.install import InstalledService, install, uninstall
-from purekrb.directory.ldap import CONTROL_CHARACTERS, INVALID_PARAMETER, LdapSession
+from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession
+from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.spns import SpnOperation
 from purekrb.directory.state import ServiceState
@@ -40,10 +41,13 @@ _Self = TypeVar("_Self", bound="Directory")
 class Directory:
     """A directory: `with Directory.embedded() as directory: ...`. Safe to use from several threads.
 
-    An account is named by its DN, its SID, its sAMAccountName (`WEB$`, `alice`), that with its domain
-    (`EXAMPLE\\alice`), or its user principal name (`alice@example.test`). Everything raises DirectoryError, whose
-    `code` is the Windows error number of the failure, and SpnError for a service principal name that is none; a real
-    directory also TransportError where a connection breaks, and what else KerberosError knows of peers that lie.
+    An account is named by its DN, its SID, its sAMAccountName (`WEB$`, `alice`), its sAMAccountName
+    with the domain (`EXAMPLE\\alice`), or its user principal name (`alice@example.test`).
+
+    Every method raises DirectoryError, whose `code` is the Windows error number of the failure, and
+    SpnError for a malformed service principal name. With a real directory they also raise
+    TransportError for a broken connection, and other KerberosErrors for answers that are not
+    genuine.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -55,7 +59,7 @@ class Directory:
 
     @property
     def _forest(self) -> LdapSession:
-        """Where names are looked for that must be unique in the forest: a global catalog, if there is one."""
+        """The session that knows the names of the forest: a global catalog, if there is one."""
         return self._sessions.forest
 
     @staticmethod
@@ -76,18 +80,24 @@ class Directory:
         locator: Locator | None = None,
         allow_unverified_tls: bool = False,
     ) -> Directory:
-        """Return the directory of the domain controller at `url`, authenticated mutually and sealed.
+        """Return the directory at `url`, mutually authenticated and sealed.
 
-        `url` is ldap://host, ldaps://host (TLS), each with :port; None finds a domain controller of `domain` (by
-        default that of the credential's realm), in `site` first where it is given. `target` is the SPN where the URL's
-        host is not the domain controller's DNS name. Without TLS the connection is `sealed`, or else signed; the SASL
-        `mechanism` is "GSSAPI" or "GSS-SPNEGO". With `start_tls` or ldaps:// TLS protects it, and channel bindings tie
-        the context to it; a CA of `ca_file` (by default the system's) must have issued the certificate for the host of
-        `target` or of the URL. `tls_context` does that its own way; one that does not check the certificate, or not its
-        name, is refused unless `allow_unverified_tls` is set: who stands between reads and changes everything then.
-        `timeout` (seconds) is for opening a connection and for the answer to each request.
-        Raises DirectoryError for a URL that is none, PolicyError where the protection asked for cannot be had,
-        TransportError where nobody answers, and what KdcClient.get_ticket raises.
+        `url` is ldap://host or ldaps://host (TLS), with an optional :port. If it is None, a domain
+        controller of `domain` is looked up (by default, the domain of the credential's realm),
+        first in `site` if that is given. Pass its SPN as `target` if the URL's host is not the DNS
+        name of the domain controller. The SASL `mechanism` is "GSSAPI" or "GSS-SPNEGO".
+
+        Without TLS, messages are encrypted if `sealed` is true, and only signed otherwise. With
+        `start_tls` or ldaps://, TLS protects the connection, and channel bindings tie the context
+        to it. The certificate must be issued by a CA in `ca_file` (by default, one that the system
+        trusts) for the host of `target` or of the URL. `tls_context` replaces these checks with its
+        own. A `tls_context` that does not check the certificate and its name is refused unless
+        `allow_unverified_tls` is set: anyone on the path can then read and change everything.
+
+        `timeout` is in seconds. It applies to opening a connection, and to the answer to each
+        request. Raises DirectoryError for a malformed URL, PolicyError if the connection cannot be
+        protected as asked, TransportError if no server answers, and the errors of
+        KdcClient.get_ticket.
         """
         options = Options(
             mechanism, sealed, start_tls, ca_file, tls_context, site, timeout, allow_unverified_tls
@@ -96,7 +106,7 @@ class Directory:
 
     @staticmethod
     def embedded(domain: str = "example.test") -> EmbeddedDirectory:
-        """Return a new directory of `domain` that lives in this process; see EmbeddedDirectory for its limits."""
+        """Return a new directory of `domain` in this process; see EmbeddedDirectory."""
         return EmbeddedDirectory(domain)
 
     def __enter__(self: _Self) -> _Self:
@@ -104,91 +114,99 @@ class Directory:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the connections. What was written stays where the directory is."""
+        """End the connections. Whatever was written stays in the directory."""
         self._sessions.close()
 
-    # Service principal names ------------------------------------------------------------------------------------
+    # Service principal names ----------------------------------------------------------------------
 
     def find_account(self, account: str) -> Account:
-        """Return the account that `account` names, with its service principal names: `setspn -L`."""
+        """Return the account `account` with its service principal names, like `setspn -L`."""
         return find_account(self._session, account)
 
     def write_account_spn(
         self, operation: SpnOperation | int, account: str, spns: Sequence[str]
     ) -> None:
-        """Change the service principal names of `account` in one step: DsWriteAccountSpn.
+        """Change the service principal names of `account` in one step, like DsWriteAccountSpn.
 
-        ADD leaves names alone that are there already, DELETE ignores names that are not; REPLACE sets exactly `spns`,
-        and with none clears them. Case does not count. What is added must be unique in the forest: that is looked up
-        before, and named is who has it; the directory itself refuses it too, where it came in between.
-        Raises SpnNotUniqueError; AccountNotFoundError; InsufficientRightsError, for names that an account may not
-        give itself SpnValidatedWriteDeniedError; SpnError for a name that is none; and DirectoryError with code 1
-        for an unknown operation, 87 for an empty account or nothing to add or delete.
+        ADD ignores names that the account has already, and DELETE ignores names that it lacks.
+        REPLACE sets exactly `spns`; an empty sequence clears all names. Case is ignored. Added
+        names must be unique in the forest. This is looked up first, so that the error can name the
+        other owner; the directory refuses names that another account gets in the meantime.
+
+        Raises SpnNotUniqueError, AccountNotFoundError or InsufficientRightsError;
+        SpnValidatedWriteDeniedError for names that an account may not give itself; SpnError for a
+        malformed name; and DirectoryError with code 1 for an unknown operation, or with code 87 for
+        an empty account or if there is nothing to add or delete.
         """
         account_spns.write(self._session, self._forest, operation, account, spns)
 
     def change_account_spns(
         self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()
     ) -> None:
-        """Delete and add service principal names of `account` in one step, as for a host that gets another name.
+        """Delete and add service principal names of `account` in one step, as for a renamed host.
 
-        Either all of it is done or nothing. Otherwise as `write_account_spn` with DELETE and ADD.
+        Either everything is done or nothing. Otherwise like `write_account_spn` with DELETE and
+        ADD.
         """
         account_spns.change(self._session, self._forest, account, delete=delete, add=add)
 
     def server_register_spn(
         self, operation: SpnOperation | int, service_class: str, account: str = ""
     ) -> list[str]:
-        """Write and return `class/host` for the DNS name and the NetBIOS name of this machine: DsServerRegisterSpn.
+        """Write `class/host` for this machine's DNS and NetBIOS name, like DsServerRegisterSpn.
 
-        Without `account`, they are written to the account that is bound. Raises what `write_account_spn` raises.
+        Returns these names. They are written to `account`; by default, to the bound account. Raises
+        the errors of `write_account_spn`.
         """
         return account_spns.server_register(
             self._session, self._forest, operation, service_class, account
         )
 
     def find_spn(self, spn: str) -> list[Account]:
-        """Return the accounts that have `spn`, ordered by DN. More than one is a fault: the KDC then knows none.
+        """Return the accounts that have `spn`, ordered by DN.
 
-        The whole forest is searched where there is a global catalog. Case does not count; wildcards have no meaning.
+        If there is more than one, the KDC issues no ticket for `spn`. The whole forest is searched
+        if it has a global catalog. Case is ignored, and wildcards have no meaning.
         """
         return account_spns.find(self._forest, spn)
 
     def query_spns(self, pattern: str) -> list[Account]:
-        """Return the accounts that have a name like `pattern`, in which "*" stands for anything: `setspn -Q`."""
+        """Return accounts with a name like `pattern` ("*" matches anything), like `setspn -Q`."""
         return account_spns.query(self._forest, pattern)
 
     def duplicate_spns(self) -> dict[str, list[Account]]:
-        """Return the names that more than one account has, and those accounts: `setspn -X`."""
+        """Return names that more than one account has, with these accounts, like `setspn -X`."""
         return account_spns.duplicates(self._forest)
 
     def reset_host_spns(self, host: str) -> list[str]:
-        """Give the computer `host` (DNS name or sAMAccountName) its names of class HOST again: `setspn -R`.
+        """Give the computer `host` its names of class HOST again, like `setspn -R`.
 
-        Returns them: `HOST/` and its DNS name and NetBIOS name. Names that it has are left alone.
+        `host` is a DNS name or sAMAccountName. Returns `HOST/` with the DNS name and with the
+        NetBIOS name. Other names of the computer stay as they are.
         """
         return account_spns.reset_host(self._session, self._forest, host)
 
-    # Service connection points ----------------------------------------------------------------------------------
+    # Service connection points --------------------------------------------------------------------
 
     def publish_scp(
         self, scp: ServiceConnectionPoint, *, host: str = "", parent: str = "", account: str = ""
     ) -> ServiceConnectionPoint:
-        """Create `scp` below the computer object of `host` and return it with its DN and objectGUID.
+        """Create `scp` below the computer object of `host`; return it with its DN and objectGUID.
 
-        `host` is a DNS name or a computer's sAMAccountName; by default the SCP's DNS name. `parent` is the DN of
-        another place: an organizational unit, or a container below CN=System, which is made if it is missing.
-        `account` is the one that the service runs under, by default the computer; it is given the right to update host
-        and bindings. Where an SCP of this name and this product (class and GUID keywords) is there already, it is
-        brought up to date instead. Where anything fails, the directory is as it was. Raises DirectoryError, also for a
-        place where no SCP belongs.
+        `host` is a DNS name or a computer's sAMAccountName; by default, the SCP's DNS name.
+        `parent` is the DN of another place: an organizational unit, or a container below CN=System,
+        which is created if it is missing. `account` is the account that the service runs under; by
+        default, the computer. It gets the right to update host and bindings. If there already is an
+        SCP with this name for the same product (class and GUID keywords), it is brought up to date
+        instead. If anything fails, the directory is left as it was. Raises DirectoryError, also for
+        a place that is not meant for SCPs.
         """
         with transaction() as undo:
             published, _ = scps.publish(self._session, scp, undo, host=host, parent=parent)
@@ -200,34 +218,37 @@ class Directory:
             return published
 
     def find_scps(self, keywords: Sequence[str] = ()) -> list[ServiceConnectionPoint]:
-        """Return the service connection points that have all `keywords`, ordered by DN; case does not count.
+        """Return the service connection points that have all `keywords`, ordered by DN.
 
-        The global catalog, where there is one, tells which domains have some; they are read there. An SCP whose values
-        no client could use is left out, and logged; if only such are found, that is an error.
+        Case is ignored. If there is a global catalog, it tells which other domains have matching
+        SCPs, and these are read there. An SCP with values that clients cannot use is left out and
+        logged; if all are unusable, DirectoryError is raised.
         """
         return scps.find(self._session, self._forest, keywords, self._sessions.domain_of)
 
     def update_scp(self, scp: ServiceConnectionPoint) -> tuple[str, ...]:
-        """Bring the directory's copy of `scp` up to date and return the LDAP names of what had changed.
+        """Bring the directory's copy of `scp` up to date and return the LDAP names that changed.
 
-        `scp` comes from `publish_scp` or `find_scps`, changed by `dataclasses.replace`. It is found by its objectGUID.
-        Nothing is written where nothing differs, so a service may call this at each start.
+        `scp` comes from `publish_scp` or `find_scps`, changed with `dataclasses.replace`. It is
+        found by its objectGUID. If nothing differs, nothing is written, so a service may call this
+        at each start.
         """
         return scps.update(self._session, scp)
 
     def remove_scp(self, scp: ServiceConnectionPoint) -> None:
-        """Delete `scp` (as returned by `publish_scp` or `find_scps`); it is no error if it is gone already."""
+        """Delete `scp`, as returned by `publish_scp` or `find_scps`. It may be gone already."""
         scps.remove(self._session, scp.object_guid, scp.dn)
 
     def find_endpoints(
         self, keywords: Sequence[str], *, policy: str = "first", host: str = ""
     ) -> Iterator[Endpoint]:
-        """Yield the places where the service with all `keywords` listens, in the order to try them.
+        """Yield the endpoints of the service with all `keywords`, in the order to try them.
 
-        `policy` is "first" (ordered by DN) or "random", to spread clients over the instances; `host` asks for those on
-        one host. The SRV records that an SCP may name are looked up in the DNS, whose answers nobody signs: the SPN
-        holds what the directory says, so the worst that comes of them is that the service cannot prove itself.
-        Raises DirectoryError where there is none that a client can use.
+        `policy` is "first" (ordered by DN) or "random", to spread clients over the instances.
+        `host` selects the instances on one host. If an SCP names SRV records, they are looked up in
+        the DNS. Its answers are not signed, but the SPN is made from what the directory says: at
+        worst, the service cannot prove its identity. Raises DirectoryError if no endpoint is
+        usable.
         """
         return endpoints(self.find_scps(keywords), resolve_srv, policy=policy, host=host)
 
@@ -243,20 +264,21 @@ class Directory:
         mechanism: str = "kerberos",
         timeout: float = 10.0,
     ) -> Channel[Initiator]:
-        """Return a channel to the service with all `keywords`: found here, and authenticated mutually.
+        """Find the service with all `keywords` and return a mutually authenticated channel to it.
 
-        The endpoints (`find_endpoints`) are tried in turn: the next one where nobody answers, or where the KDC knows
-        none of the names. One that answers and does not prove itself ends the search: it may be an impostor. `address`
-        is where to connect in place of what the SCP says; the name to ask the KDC for does not change. `mechanism` and
-        `timeout` (seconds, for each attempt) are those of `purekrb.connect`. Raises DirectoryError where no endpoint is
-        found, and what `purekrb.connect` raises.
+        The endpoints (`find_endpoints`) are tried in turn. If one does not answer, or if the KDC
+        knows none of its names, the next one follows. If one answers and fails to prove its
+        identity, the search ends: it may be an impostor. `address` replaces the address in the SCP;
+        the name to ask the KDC for stays the same. `mechanism` and `timeout` (seconds, for each
+        attempt) are those of `purekrb.connect`. Raises DirectoryError if there is no endpoint, and
+        the errors of `purekrb.connect`.
         """
         found = self.find_endpoints(keywords, policy=policy, host=host)
-        return reach(
+        return connect_to_first(
             found, credential, config, address=address, mechanism=mechanism, timeout=timeout
         )
 
-    # Services ---------------------------------------------------------------------------------------------------
+    # Services -------------------------------------------------------------------------------------
 
     def install_service(
         self,
@@ -268,15 +290,18 @@ class Directory:
         parent: str = "",
         hosts: Sequence[str] = (),
     ) -> InstalledService:
-        r"""Publish `scp`, register its SPNs on `account`, write the state file, and return what was made.
+        r"""Publish `scp`, register its SPNs on `account`, write the state file; return them.
 
-        `account`, by default the computer, may then update the SCP; `host` and `parent` are those of `publish_scp`.
-        SPNs are registered for the SCP's DNS name, or for `hosts` where the service runs on several; each with the
-        SCP's DN and with its objectGUID. An installation that `state_file` tells of is brought up to date: its SCP
-        wherever it is now, its SPNs on another account or under another DN. For a local account (`.\name`) no SPN is
-        registered, since no KDC knows it; the log warns. Where anything fails, directory and state file are as they
-        were. Raises DirectoryError and what `write_account_spn` raises; CredentialError where the state file cannot be
-        written.
+        `account` (by default, the computer) gets the right to update the SCP. `host` and `parent`
+        are those of `publish_scp`. SPNs are registered for the SCP's DNS name, or for `hosts` if
+        the service runs on several; each with the SCP's DN and with its objectGUID. If `state_file`
+        describes an earlier installation, that is brought up to date: its SCP wherever it is now,
+        and its SPNs, even on another account or under another DN. A local account (`.\name`) gets
+        no SPN, since no KDC knows it; a warning is logged. If anything fails, the directory and the
+        state file are left as they were.
+
+        Raises DirectoryError, the errors of `write_account_spn`, and CredentialError if the state
+        file cannot be written.
         """
         return install(
             self._session,
@@ -290,9 +315,10 @@ class Directory:
         )
 
     def uninstall_service(self, state_file: FilePath) -> None:
-        """Delete the SPNs, the SCP and the state file of an installed service, and containers that it leaves empty.
+        """Delete the SPNs, the SCP, the state file and the emptied containers of a service.
 
-        What is gone already is no error. Where anything fails, directory and state file are as they were.
+        Any of them may be gone already. If anything fails, the directory and the state file are
+        left as they were.
         """
         uninstall(self._session, self._forest, state_file)
 
@@ -303,10 +329,11 @@ class Directory:
         bindings: Sequence[str] | None = None,
         host: str | None = None,
     ) -> tuple[str, ...]:
-        """Write bindings and host of an installed service, as it finds them when it starts, to its SCP.
+        """Write the current bindings and host of an installed service to its SCP.
 
-        `state` is the state file, or what it holds; None leaves a value alone. Returns the LDAP names of what had
-        changed. Where nothing had, nothing is written. Raises InsufficientRightsError where the bound account may not.
+        `state` is the state file or its content. A value of None stays as it is. Returns the LDAP
+        names that changed; if none did, nothing is written. Raises InsufficientRightsError if the
+        bound account may not do this.
         """
         state = _loaded(state)
         scp = scps.read(self._session, state.object_guid, state.scp_dn)
@@ -320,11 +347,12 @@ class Directory:
     def verify_service(
         self, state: ServiceState | FilePath, *, account: str = "", keytab: Keytab | None = None
     ) -> VerifiedService:
-        """Return the SCP and the account of an installed service that may start; call it at each start.
+        """Check that an installed service may start; return its SCP and its account.
 
-        `state` is the state file, or what it holds; `account` the name that the service runs under, `keytab` its keys.
-        Raises RegistrationError, whose `reason` tells what is wrong. Nothing is repaired: that is the administrator's
-        right. Keys that may not open clients' tickets are named in `warnings`, and in the log.
+        Call it at each start. `state` is the state file or its content, `account` the name of the
+        account that the service runs under, and `keytab` its keys. Raises RegistrationError, whose
+        `reason` tells what is wrong. Nothing is repaired: only an administrator may do that. Keys
+        that may not open clients' tickets are reported in `warnings`, and in the log.
         """
         return verify(self._session, self._forest, _loaded(state), account=account, keytab=keytab)
 
@@ -334,16 +362,24 @@ def _loaded(state: ServiceState | FilePath) -> ServiceState:
 
 
 class EmbeddedDirectory(Directory):
-    """A directory in this process, for demonstrations and tests. It needs no network and keeps nothing.
+    """A directory in this process, for demonstrations and tests. It needs no network or file.
 
-    The store is ldap3's mock strategy with the schema of Active Directory 2012 R2. What that store lacks and a domain
-    controller has, the session does itself: the objectGUID, objectSid and security descriptor of a new object, the
-    idempotent writing of SPNs (permissive modify), the refusal of an SPN that another account has. What it does not do:
-    there is no authentication and no access control, so everybody may write everything, whatever the security
-    descriptors say, and nobody is "the account that is bound"; an SPN is refused where another account has the same,
-    but not where it has one that stands for it (sPNMappings); objects cannot be searched by an `objectCategory`, a
-    matching rule or a `<GUID=...>` DN, nor by a pattern with parentheses; an object can be deleted while others are
-    below it; mandatory attributes are not enforced.
+    The store is ldap3's mock strategy with the schema of Active Directory 2012 R2. The session adds
+    some features of a domain controller that the store lacks: the objectGUID, objectSid and
+    security descriptor of a new object, permissive modify, and the refusal of an SPN that another
+    account has.
+
+    The limits:
+
+    - There is no authentication and no access control. Everybody may write everything, whatever the
+      security descriptors say, and there is no bound account.
+    - An SPN is refused if another account has the same one, but not if another account has one that
+      stands for it (sPNMappings).
+    - Searches do not support `objectCategory`, matching rules, `<GUID=...>` as a DN, or patterns
+    with
+      parentheses.
+    - An object can be deleted while there are objects below it.
+    - Mandatory attributes are not enforced.
     """
 
     def __init__(self, domain: str) -> None:
@@ -351,7 +387,10 @@ class EmbeddedDirectory(Directory):
         self._domain = domain
 
     def add_computer(self, dns_name: str) -> Account:
-        """Create the account of the computer `dns_name` in CN=Computers and return it: web.example.test is `WEB$`."""
+        """Create the account of the computer `dns_name` in CN=Computers and return it.
+
+        The account of web.example.test is `WEB$`.
+        """
         name = dns_name.partition(".")[0].upper()[:15]
         return self._add_account(
             "computer", "Computers", name, {"sAMAccountName": f"{name}$", "dNSHostName": dns_name}
@@ -365,14 +404,12 @@ class EmbeddedDirectory(Directory):
     def _add_account(
         self, object_class: str, container: str, name: str, attributes: Mapping[str, str]
     ) -> Account:
-        if not name.strip() or any(
-            CONTROL_CHARACTERS.search(value) for value in attributes.values()
-        ):
+        values = attributes.values()
+        if not name.strip() or any(CONTROL_CHARACTERS.search(value) for value in values):
             raise DirectoryError(
                 f"account name {name!r} is empty or has control characters", code=INVALID_PARAMETER
             )
         dn = f"CN={escape_rdn_value(name)},CN={container},{self._session.base_dn}"
-        self._session.add(
-            dn, object_class, {"cn": [name], **{key: [value] for key, value in attributes.items()}}
-        )
+        named = {"cn": name, **attributes}
+        self._session.add(dn, object_class, {key: [value] for key, value in named.items()})
         return find_account(self._session, attributes["sAMAccountName"])

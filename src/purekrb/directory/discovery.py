@@ -1,7 +1,8 @@
-"""Where the directories of a domain are: SRV records, those of the own site first, else what is configured.
+"""Finding the directories of a domain: by SRV records, own site first, else by configuration.
 
-What DNS says is not vouched for by anybody. A server that was found here is only believed to be a domain controller if
-it has the key of a name that none but domain controllers may have: `ldap/host/domain`. Source: MS-ADTS 6.3.2, 6.3.6.
+DNS answers are not signed. A server that was found here only counts as a domain controller if it
+has the key of a name that is reserved for domain controllers: `ldap/host/domain`.
+Source: MS-ADTS 6.3.2, 6.3.6.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ __all__ = ["LDAP_PORT", "domain_controllers", "global_catalogs"]
 _log = Log("purekrb.directory")
 
 LDAP_PORT = 389
-#: Servers of one domain that are tried.
+#: The most servers of one domain that are tried.
 MAX_SERVERS = 8
 
 
 def domain_controllers(locator: Locator, domain: str, site: str = "") -> list[KdcAddress]:
-    """Return the domain controllers of `domain` in the order to try them, those of `site` first. Blocks.
+    """Return the domain controllers of `domain`, in the order to try them. Blocks.
 
-    Raises TransportError where neither DNS nor the configuration (which may name KDCs, and in Active Directory
-    those are domain controllers) knows one.
+    Those of `site` come first. If DNS names none, the configured KDCs are returned: in Active
+    Directory, KDCs are domain controllers. Raises TransportError if there is none either way.
     """
     found = _by_dns(locator, [f"_ldap._tcp.{scope}dc._msdcs.{domain}." for scope in _scopes(site)])
     if not found:
@@ -36,14 +37,14 @@ def domain_controllers(locator: Locator, domain: str, site: str = "") -> list[Kd
         found = [KdcAddress(host, LDAP_PORT, "tcp") for host in hosts]
     if not found:
         raise TransportError(
-            f"no domain controller of {domain} is known: DNS has no records _ldap._tcp.dc._msdcs.{domain}; name one by "
-            "its URL"
+            f"no domain controller of {domain} is known: "
+            f"DNS has no records _ldap._tcp.dc._msdcs.{domain}; name one by its URL"
         )
     return found[:MAX_SERVERS]
 
 
 def global_catalogs(locator: Locator, forest: str, site: str = "") -> list[KdcAddress]:
-    """Return the global catalogs of the forest whose root domain is `forest`, those of `site` first. Blocks."""
+    """Return the global catalogs of the forest with root domain `forest`, `site` first. Blocks."""
     return _by_dns(locator, [f"_gc._tcp.{scope}{forest}." for scope in _scopes(site)])[:MAX_SERVERS]
 
 
@@ -57,10 +58,9 @@ def _by_dns(locator: Locator, names: list[str]) -> list[KdcAddress]:
     found: dict[KdcAddress, None] = {}
     for name in names:
         try:
-            found.update(
-                dict.fromkeys(order_by_rfc2782(lookup_srv(locator.resolver(), name, "tcp")))
-            )
+            records = lookup_srv(locator.resolver(), name, "tcp")
         except TransportError as error:
             _log.debug("DNS does not say where the directory is: %s", error)
             break
+        found.update(dict.fromkeys(order_by_rfc2782(records)))
     return list(found)

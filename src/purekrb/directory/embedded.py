@@ -1,4 +1,4 @@
-"""The session of a directory that lives in this process: ldap3's mock strategy, and what that lacks."""
+"""The session of an embedded directory: ldap3's mock strategy, and the features that it lacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import count
 from uuid import uuid4
 
 from purekrb.directory.ldap import (
+    ANY_OBJECT,
     SPN_NOT_UNIQUE,
     Change,
     ChangeOperation,
@@ -36,17 +37,17 @@ class EmbeddedSession(LdapSession):
     def __init__(self, domain: str) -> None:
         if not _DOMAIN.fullmatch(domain):
             raise DirectoryError(
-                f"domain {domain!r} is no DNS name: give one such as 'example.test'"
+                f"domain {domain!r} is not a DNS name: give one such as 'example.test'"
             )
         base_dn = ",".join(f"DC={label}" for label in domain.split("."))
         super().__init__(mock_connection(), base_dn)
-        #: The domain's SID; Domain Admins are 512 in it, and new accounts are counted from 1000.
+        #: The domain's SID. Domain Admins have RID 512 in it; new accounts are numbered from 1000.
         self._sid = Sid(5, (21, *(int.from_bytes(random_bytes(4), "little") for _ in range(3))))
         self._rids = count(1000)
         self.add(base_dn, "domainDNS", {})
         for container in ("Computers", "Users"):
             self.add(f"CN={container},{base_dn}", "container", {})
-        # What a real directory says of its forest, as far as it is asked for here.
+        # The part of a real forest's configuration that purekrb reads.
         configuration = f"CN=Configuration,{base_dn}"
         naming = {"defaultNamingContext": base_dn, "configurationNamingContext": configuration}
         self.root_dse = Entry("", {name: [value.encode()] for name, value in naming.items()})
@@ -68,7 +69,7 @@ class EmbeddedSession(LdapSession):
     def add(
         self, dn: str, object_class: str, attributes: Mapping[str, Sequence[str | bytes]]
     ) -> None:
-        """Create the object `dn` with an objectGUID and a security descriptor, and accounts with a SID."""
+        """Create `dn` with an objectGUID and a security descriptor; accounts get a SID."""
         own = {"objectGUID": uuid4().bytes_le, "nTSecurityDescriptor": self._descriptor}
         if object_class in _ACCOUNTS:
             own["objectSid"] = self._child(next(self._rids)).encode()
@@ -85,13 +86,13 @@ class EmbeddedSession(LdapSession):
         scope: Scope = Scope.SUBTREE,
         controls: Sequence[Control] = (),
     ) -> list[Entry]:
-        """Return all that match. Of `controls`, none is known here."""
+        """Return all objects that match. `controls` are ignored."""
         if not base:  # the mock has no root DSE
             return [
                 Entry("", {name: self.root_dse.attributes.get(name, ()) for name in attributes})
             ]
         found = super().search(base, search_filter, attributes, scope=scope)
-        # The mock takes an object for one of those directly below it.
+        # The mock counts an object among those directly below it.
         return [
             entry
             for entry in found
@@ -106,14 +107,14 @@ class EmbeddedSession(LdapSession):
         permissive: bool = False,
         controls: Sequence[Control] = (),
     ) -> None:
-        """Make all `changes` as a permissive modify does, and refuse an SPN that another object has."""
-        # The mock has no permissive modify, and stores a value twice if told so. All writers of this directory hold
-        # its lock, so what was read is still true when it is written back.
+        """Make all `changes` like a permissive modify; refuse an SPN that another object has."""
+        # The mock does not have permissive modify, and would store a value twice. Every writer of
+        # this directory holds its lock, so nothing changes between the read and the write.
         changes = list(changes)
         with self._lock:
             names = list(dict.fromkeys(change.attribute for change in changes))
             before = single(
-                self.search(dn, "(objectClass=*)", names, scope=Scope.BASE), f"object {dn!r}"
+                self.search(dn, ANY_OBJECT, names, scope=Scope.BASE), f"object {dn!r}"
             ).attributes
             after = {name: list(values) for name, values in before.items()}
             for change in changes:
@@ -135,7 +136,10 @@ class EmbeddedSession(LdapSession):
 
     @property
     def _descriptor(self) -> bytes:
-        """Full control for Domain Admins, reading for Authenticated Users: what a new SCP of a real directory has."""
+        """The descriptor of a new SCP in a real directory.
+
+        Domain Admins have full control; Authenticated Users may read.
+        """
         admins, users = self._child(512), Sid.parse("S-1-5-11")
         allowed = ((0xF01FF, admins), (0x20094, users))
         aces = tuple(Ace(0, 0, mask.to_bytes(4, "little") + sid.encode()) for mask, sid in allowed)
@@ -148,30 +152,26 @@ class EmbeddedSession(LdapSession):
         for owner in self.search(self.base_dn, equals("servicePrincipalName", spn)):
             if owner.dn.casefold() != dn.casefold():
                 raise DirectoryError(
-                    f"SPN {spn!r} belongs to {owner.dn!r} already",
+                    f"SPN {spn!r} already belongs to {owner.dn!r}",
                     code=SPN_NOT_UNIQUE,
                     ldap_result=19,
                 )
 
 
 def _changed(values: Iterable[bytes], change: Change) -> list[bytes]:
-    """Return `values` after a permissive `change`. Values that differ in case alone are one."""
-    after = (
-        {}
-        if change.operation is ChangeOperation.REPLACE
-        else {_folded(value): value for value in values}
-    )
+    """Return `values` after a permissive `change`. Values that differ only in case are the same."""
+    after: dict[str, bytes] = {}
+    if change.operation is not ChangeOperation.REPLACE:
+        after = {_folded(value): value for value in values}
     for value in change.values:
         raw = value.encode() if isinstance(value, str) else value
         if change.operation is ChangeOperation.DELETE:
             after.pop(_folded(raw), None)
         else:
             after.setdefault(_folded(raw), raw)
-    return (
-        []
-        if change.operation is ChangeOperation.DELETE and not change.values
-        else list(after.values())
-    )
+    if change.operation is ChangeOperation.DELETE and not change.values:
+        return []
+    return list(after.values())
 
 
 def _folded(value: bytes) -> str:

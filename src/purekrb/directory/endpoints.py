@@ -1,4 +1,4 @@
-"""From service connection points to hosts, ports and names: which instance of a service a client tries, in what order.
+"""From service connection points to endpoints: the hosts, ports and names that a client tries.
 
 Source: RFC 2782 for SCPs whose serviceDNSName is the owner of SRV records.
 """
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from purekrb.channel.blocking import Channel, connect
 from purekrb.credentials.credential import Credential
-from purekrb.directory.scp import DNS_NAME, ServiceConnectionPoint
+from purekrb.directory.patterns import DNS_NAME
+from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.gss.initiator import Initiator
 from purekrb.kdc.config import Config
@@ -22,14 +23,14 @@ from purekrb.log import Log
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
-__all__ = ["POLICIES", "Endpoint", "Resolve", "endpoints", "reach", "resolve_srv"]
+__all__ = ["POLICIES", "Endpoint", "Resolve", "connect_to_first", "endpoints", "resolve_srv"]
 
 _log = Log("purekrb.directory")
 
-#: How `endpoints` orders several SCPs.
+#: The orders in which `endpoints` takes several SCPs.
 POLICIES = ("first", "random")
 
-#: Returns the (host, port) pairs that the SRV records of a name tell, in the order to try them.
+#: Returns the (host, port) pairs in the SRV records of a name, in the order to try them.
 Resolve = Callable[[str], Iterable[tuple[str, int]]]
 
 _shuffle = SystemRandom().shuffle
@@ -50,9 +51,9 @@ class Endpoint:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The SPNs to ask the KDC for: the next one where it does not know the first (ServiceUnknownError).
+        """The SPNs to ask the KDC for, in order: try the next one after ServiceUnknownError.
 
-        Services that others than purekrb have installed are mostly known by the first alone.
+        A service that was not installed by purekrb usually has only the first one.
         """
         return self.scp.spns(self.host)
 
@@ -66,9 +67,10 @@ def endpoints(
 ) -> Iterator[Endpoint]:
     """Yield the endpoints of `scps` in the order to try them.
 
-    `policy` is "first" (the order of `scps`) or "random", to spread clients over the instances; `host` asks for the
-    instances on this host alone. SRV records are looked up when their SCP comes up. What no client can use is logged
-    and passed over. Raises DirectoryError where nothing is left.
+    `policy` is "first" (the order of `scps`) or "random", to spread clients over the instances.
+    `host` selects the instances on one host. The SRV records of an SCP are looked up when its turn
+    comes. SCPs and records that clients cannot use are logged and skipped. Raises DirectoryError if
+    nothing is left.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
@@ -80,35 +82,38 @@ def endpoints(
     reasons = [] if ordered else ["there is no SCP"]
     for scp in ordered:
         try:
-            places = (
-                list(resolve(scp.dns_name))
-                if scp.dns_name_type == "SRV"
-                else [(scp.dns_name, scp.port)]
-            )
+            places = _places(scp, resolve)
         except KerberosError as error:
-            _log.warning("the SCP %s is passed over: %s", scp.dn, error)
+            _log.warning("the SCP %s is skipped: %s", scp.dn, error)
             reasons.append(str(error))
             continue
         for name, port in places:
             if not DNS_NAME.fullmatch(name):
                 _log.warning(
-                    "an SRV record of the SCP %s is passed over: %r is no DNS name", scp.dn, name
+                    "an SRV record of the SCP %s is skipped: %r is not a DNS name", scp.dn, name
                 )
             elif not wanted or _host_key(name) == wanted:
                 found = True
                 yield Endpoint(name.rstrip("."), port, scp)
     if not found:
-        reasons += [f"none is on the host {host}"] if host else []
+        if host:
+            reasons.append(f"none is on the host {host}")
         raise DirectoryError(
-            f"the service is nowhere to be reached: {'; '.join(reasons) or 'no SRV record is left'}"
+            f"no endpoint of the service is usable: {'; '.join(reasons) or 'no SRV record is left'}"
         )
+
+
+def _places(scp: ServiceConnectionPoint, resolve: Resolve) -> list[tuple[str, int]]:
+    if scp.dns_name_type == "SRV":
+        return list(resolve(scp.dns_name))
+    return [(scp.dns_name, scp.port)]
 
 
 def _host_key(name: str) -> str:
     return name.casefold().rstrip(".")
 
 
-def reach(
+def connect_to_first(
     found: Iterable[Endpoint],
     credential: Credential,
     config: Config | None = None,
@@ -117,7 +122,10 @@ def reach(
     mechanism: str = "kerberos",
     timeout: float = 10.0,
 ) -> Channel[Initiator]:
-    """Return a channel to the first endpoint that answers and proves itself; see `Directory.reach_service`."""
+    """Return a channel to the first endpoint that answers and proves its identity.
+
+    See `Directory.reach_service`.
+    """
     failure: KerberosError | None = None
     for endpoint in found:
         for target in endpoint.targets:
@@ -127,19 +135,18 @@ def reach(
                     place, target, credential, config, mechanism=mechanism, timeout=timeout
                 )
             except (ServiceUnknownError, TransportError) as error:
-                _log.debug("%s at %s:%d is passed over: %s", target, *endpoint.address, error)
+                _log.debug("%s at %s:%d is skipped: %s", target, *endpoint.address, error)
                 failure = error
                 if isinstance(error, TransportError):
                     break
-    raise failure or DirectoryError("the service is nowhere to be reached: there is no endpoint")
+    raise failure or DirectoryError("the service has no endpoint that could be tried")
 
 
 def resolve_srv(name: str, resolver: Resolver | None = None) -> list[tuple[str, int]]:
     """Return host and port of each SRV record of `name`, ordered by priority and weight. Blocks.
 
-    `resolver` is by default the system's. Raises TransportError where the DNS does not say.
+    `resolver` is the system's by default. Raises TransportError if DNS does not answer.
     """
-    records = lookup_srv(
-        Locator(Config(), resolver=resolver).resolver(), f"{name.rstrip('.')}.", "tcp"
-    )
+    locator = Locator(Config(), resolver=resolver)
+    records = lookup_srv(locator.resolver(), f"{name.rstrip('.')}.", "tcp")
     return [(server.host, server.port) for server in order_by_rfc2782(records)]

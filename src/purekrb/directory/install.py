@@ -1,6 +1,7 @@
-"""Installing a service in the directory, and taking it out again: each as one transaction.
+"""Installing a service in the directory, and uninstalling it: each as one transaction.
 
-The order is that of Microsoft's sample: the SCP, the rights on it, the SPNs, which contain its DN, the state file.
+The order follows Microsoft's sample: the SCP, the rights on it, the SPNs (which contain its DN),
+and then the state file.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ __all__ = ["InstalledService", "install", "uninstall"]
 
 _log = Log("purekrb.directory")
 
-#: How Windows spells an account of this machine alone.
+#: The prefix by which Windows marks an account that is local to this machine.
 _LOCAL = ".\\"
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledService:
-    """What an installation has made: the SCP, the account and the SPNs; neither of these for a local account."""
+    """The result of an installation: the SCP, the account and its SPNs.
+
+    For a local account, `account` is None and there are no SPNs.
+    """
 
     scp: ServiceConnectionPoint
     account: Account | None
@@ -55,15 +59,16 @@ def install(
     owner = None
     if account.startswith(_LOCAL):
         _log.warning(
-            "%s is an account of this machine alone: no SPN is registered for it, so clients cannot authenticate the "
-            "service",
+            "%s is local to this machine: no SPN is registered for it, "
+            "so clients cannot authenticate the service",
             account,
         )
     else:
         owner = find_account(session, account or find_computer(session, host or scp.dns_name).dn)
         if scp.dns_name_type == "SRV" and not hosts:
             raise DirectoryError(
-                f"the hosts of {scp.dns_name} are known to the DNS alone: name them, for the SPNs to register"
+                f"the hosts of {scp.dns_name} are only known to the DNS: "
+                "name them, so that their SPNs can be registered"
             )
     with transaction() as undo:
         published, containers = _publish(session, scp, before, undo, host, parent)
@@ -73,14 +78,15 @@ def install(
         )
         names = [spn for one in hosts or [""] for spn in published.spns(one)] if owner else []
         _register(session, forest, owner, names, before, undo)
+        state_account = None
+        if owner:
+            state_account = StateAccount(owner.dn, owner.name, owner.object_guid, owner.sid)
         state = ServiceState(
             object_guid=cast(UUID, published.object_guid),
             scp_dn=published.dn,
             domain=domain_of(published.dn),
             spns=tuple(names),
-            account=StateAccount(owner.dn, owner.name, owner.object_guid, owner.sid)
-            if owner
-            else None,
+            account=state_account,
             containers=(*containers, *(before.containers if before else ())),
         )
         state.save(state_file)
@@ -88,7 +94,7 @@ def install(
 
 
 def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FilePath) -> None:
-    """Undo the installation that `state_file` tells of; see `Directory.uninstall_service`."""
+    """Undo the installation that `state_file` describes; see `Directory.uninstall_service`."""
     state = ServiceState.load(state_file)
     with transaction() as undo:
         ServiceState.remove(state_file)
@@ -98,7 +104,7 @@ def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FileP
         account = account_by_guid(session, state.account.object_guid) if state.account else None
         if account:
             _change_spns(session, forest, account, state.spns, (), undo)
-        # The last step: a deleted object does not come back with its objectGUID.
+        # This comes last: a deleted object cannot be restored with its objectGUID.
         scps.remove(session, state.object_guid, state.scp_dn)
     try:
         scps.remove_containers(session, state.containers)
@@ -114,7 +120,10 @@ def _publish(
     host: str,
     parent: str,
 ) -> tuple[ServiceConnectionPoint, list[str]]:
-    """Bring the SCP of an earlier installation up to date, wherever it is now, or publish a new one."""
+    """Bring the SCP of an earlier installation up to date, or publish a new one.
+
+    Returns the SCP and the DNs of new containers.
+    """
     if before:
         try:
             known = scps.read(session, before.object_guid, before.scp_dn)
@@ -135,7 +144,7 @@ def _register(
     before: ServiceState | None,
     undo: Undo,
 ) -> None:
-    """Register `names` on `owner`, and take away what an earlier installation has registered besides."""
+    """Register `names` on `owner`, and delete the other SPNs of an earlier installation."""
     former = (
         account_by_guid(session, before.account.object_guid) if before and before.account else None
     )
@@ -155,7 +164,10 @@ def _change_spns(
     add: Sequence[str],
     undo: Undo,
 ) -> None:
-    """Delete and add names of `account`; those that it has not, or has, need nothing and are not undone."""
+    """Delete and add names of `account`.
+
+    Names to delete that it lacks, and names to add that it has, are skipped and not undone.
+    """
     held = {spn.casefold(): spn for spn in account.spns}
     leaving = [held[spn.casefold()] for spn in delete if spn.casefold() in held]
     coming = [spn for spn in add if spn.casefold() not in held]

@@ -1,6 +1,6 @@
-"""Sessions with a directory over LDAP: requests as typed calls, failures as DirectoryError.
+"""Sessions with a directory over LDAP: requests are typed calls, failures are DirectoryErrors.
 
-The only file that imports ldap3; no exception of ldap3 leaves it. Source: RFC 4511.
+This is the only file that imports ldap3, and no exception of ldap3 leaves it. Source: RFC 4511.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from purekrb.directory.answers import Entry, Wanted, spelled
+from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.sasl import Bind, Reply
 from purekrb.directory.stream import MessageSocket
 from purekrb.dn import domain_of
@@ -39,7 +40,8 @@ from purekrb.log import Log
 from purekrb.system import cached_property, fork_safe
 
 with warnings.catch_warnings():
-    # ldap3 2.9 uses names that pyasn1 0.6 has renamed; the warning about it is not for who imports purekrb.
+    # ldap3 2.9 uses names that pyasn1 0.6 has renamed. The warning does not concern users of
+    # purekrb.
     warnings.simplefilter("ignore", DeprecationWarning)
     import ldap3
     from ldap3.core.exceptions import LDAPCommunicationError, LDAPException
@@ -47,7 +49,7 @@ with warnings.catch_warnings():
     from ldap3.utils.conv import escape_bytes
 
 __all__ = [
-    "CONTROL_CHARACTERS",
+    "ANY_OBJECT",
     "INVALID_PARAMETER",
     "OBJECT_EXISTS",
     "OBJECT_NOT_FOUND",
@@ -74,33 +76,36 @@ __all__ = [
 
 _log = Log("purekrb.directory")
 
-#: Windows error numbers: what `DirectoryError.code` may be.
+#: The filter that every object matches.
+ANY_OBJECT = "(objectClass=*)"
+#: Windows error numbers, as in `DirectoryError.code`.
 INVALID_PARAMETER = 87
 OBJECT_EXISTS = 8305
 OBJECT_NOT_FOUND = 8333
 SPN_NOT_UNIQUE = 8647
 
-#: LDAP result codes (RFC 4511 4.1.9) that a caller can act upon: the Windows error number, and the advice.
+#: LDAP result codes (RFC 4511 4.1.9) that a caller can act on -> the Windows error number, advice.
 _RESULTS = {
     3: (8226, "the search took longer than the directory allows: ask for less"),
     4: (8227, "there is more than the directory gives in one answer: ask for less"),
     8: (
         8232,
-        "it takes no such bind here: inside of TLS, use ldap:// without StartTLS, which Kerberos seals",
+        "it does not take this bind here: "
+        "in place of TLS, use ldap:// without StartTLS, which Kerberos seals",
     ),
     10: (
         8235,
-        "another directory holds this; referrals are never followed, for nobody vouches for where they lead",
+        "another directory holds this; referrals are never followed, as they are not authenticated",
     ),
     49: (
         1326,
-        "it does not accept our authentication: its clock, its key and its log may tell why",
+        "it does not accept our authentication: check its clock, its key and its log",
     ),
     32: (OBJECT_NOT_FOUND, "the object does not exist: check the name, or create it first"),
     34: (8242, "the DN is malformed: give it as the directory returns it"),
     50: (
         8344,
-        "the account you are bound as may not do this: ask an administrator for the right, or to do it",
+        "the bound account may not do this: ask an administrator for the right, or to do it",
     ),
     51: (8206, "the server is busy: try again later"),
     52: (8207, "the server is not available: try again later, or another one"),
@@ -115,32 +120,32 @@ _RESULTS = {
 }
 _SUCCESS, _SASL_BIND_IN_PROGRESS, _NO_SUCH_OBJECT, _INSUFFICIENT_ACCESS_RIGHTS = 0, 14, 32, 50
 _START_TLS = "1.3.6.1.4.1.1466.20037"
-#: Entries that one search returns at most: a server that never comes to an end is left.
+#: The most entries of one search. It stops a server that never ends its answer.
 MAX_ENTRIES = 1_000_000
-#: Pieces in which the values of one attribute may come.
+#: The most pieces in which the values of one attribute may come.
 _MAX_RANGES = 1000
-#: An attribute with a part of its values: which one, and the numbers of the first and of the last value, where they are
-#: numbers. Source: MS-ADTS 3.1.1.3.1.3.3.
+#: An attribute with a range of its values: its name, and the numbers of the first and last value
+#: (or something else in their place). Source: MS-ADTS 3.1.1.3.1.3.3.
 _RANGE = re.compile(
     r"(.*?);range=(?:([0-9]{1,10})-([0-9]{1,10}|\*)|.*)", re.IGNORECASE | re.ASCII | re.DOTALL
 )
-#: How Windows and mostly also Samba begin their diagnostic message: with the Windows error number.
+#: The start of a diagnostic message of Windows, and mostly of Samba: the Windows error number.
 _WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
-#: What a domain controller of default configuration returns at most in one page (MaxPageSize).
+#: The most entries in one page from a domain controller with default configuration (MaxPageSize).
 _PAGE_SIZE = 1000
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
-CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-#: A control of a request: its OID, whether the directory must fail if it does not know it, its BER value if any.
+#: A control of a request: its OID, whether it is critical, and its BER value or None.
+#: Source: RFC 4511 4.1.11.
 Control = tuple[str, bool, "bytes | None"]
-#: Adding values that are there and deleting values that are not is no error. Source: MS-ADTS 3.1.1.3.4.1.8.
+#: Permits to add values that exist and to delete values that do not. Source: MS-ADTS 3.1.1.3.4.1.8.
 PERMISSIVE_MODIFY: Control = ("1.2.840.113556.1.4.1413", True, None)
 
 
 def sd_flags(flags: int) -> Control:
-    """Return the control that says which parts of nTSecurityDescriptor are meant: owner 1, group 2, DACL 4, SACL 8.
+    """Return the control that selects parts of nTSecurityDescriptor.
 
-    Source: MS-ADTS 3.1.1.3.4.1.11.
+    `flags`: owner 1, group 2, DACL 4, SACL 8. Source: MS-ADTS 3.1.1.3.4.1.11.
     """
     return "1.2.840.113556.1.4.801", True, bytes((0x30, 3, 2, 1, flags))
 
@@ -154,7 +159,7 @@ class Scope(Enum):
 
 
 class ChangeOperation(Enum):
-    """What a change does with the values of an attribute. Source: RFC 4511 4.6."""
+    """The kinds of changes to the values of an attribute. Source: RFC 4511 4.6."""
 
     ADD = ldap3.MODIFY_ADD
     DELETE = ldap3.MODIFY_DELETE
@@ -171,13 +176,15 @@ class Change:
 
 
 class LdapSession:
-    """A session with a directory over one bound ldap3 connection of a synchronous strategy; for several threads.
+    """A session with a directory over one bound, synchronous ldap3 connection. Thread-safe.
 
-    `base_dn` is where searches of everything begin: by default the domain, "" for the forest on a global catalog.
-    `timeout` is in seconds and for each request. `reopen` returns a new bound connection in place of one that broke;
-    a search is then repeated once, a change never.
-    What is refused raises DirectoryError, whose `code` is the Windows error number of the failure; a connection that
-    breaks TransportError (TransportTimeoutError), and what is not genuine DecodeError, IntegrityError and so on.
+    Searches of the whole directory begin at `base_dn`: by default, at the domain; "" is the forest,
+    on a global catalog. `timeout` is in seconds, for each request. `reopen` returns a new bound
+    connection after one broke; a search is then repeated once, a change never.
+
+    A refused request raises DirectoryError, whose `code` is the Windows error number of the
+    failure. A broken connection raises TransportError (TransportTimeoutError if the answer is
+    late), and an answer that is not genuine raises DecodeError, IntegrityError and so on.
     """
 
     def __init__(
@@ -193,25 +200,27 @@ class LdapSession:
         self._reopen = reopen
         self._timeout = timeout
         self._closed = False
-        # An ldap3 connection keeps the result of its last request, which another thread must not replace.
+        # An ldap3 connection holds the result of its last request. Another thread must not replace
+        # it.
         self._lock = fork_safe(threading.RLock())
 
     @cached_property
     def root_dse(self) -> Entry:
-        """What the directory says of itself. Source: RFC 4512 5.1; MS-ADTS 3.1.1.3.2."""
-        found = self.search("", "(objectClass=*)", ("*",), scope=Scope.BASE)
+        """The directory's description of itself. Source: RFC 4512 5.1; MS-ADTS 3.1.1.3.2."""
+        found = self.search("", ANY_OBJECT, ("*",), scope=Scope.BASE)
         if not found:
             raise DirectoryError(
-                "the directory says nothing of itself, its root DSE is empty: is it Active Directory?"
+                "the directory does not describe itself, its root DSE is empty: "
+                "is it Active Directory?"
             )
         return found[0]
 
     @cached_property
     def base_dn(self) -> str:
-        """Where searches of everything begin."""
-        return (
-            self.root_dse.text("defaultNamingContext") if self._base_dn is None else self._base_dn
-        )
+        """The DN at which searches of the whole directory begin."""
+        if self._base_dn is None:
+            return self.root_dse.text("defaultNamingContext")
+        return self._base_dn
 
     @property
     def domain(self) -> str:
@@ -227,12 +236,12 @@ class LdapSession:
         scope: Scope = Scope.SUBTREE,
         controls: Sequence[Control] = (),
     ) -> list[Entry]:
-        """Return all that match, however many pages they fill; nothing where there is no object `base`.
+        """Return all objects that match, from all pages; none if `base` does not exist.
 
-        With Scope.BASE that is one entry at most: DirectoryError where the directory returns several.
-
-        Entries have the attributes under the spelling of `attributes`; "*" stands for all, as the directory spells
-        them. Referrals to other directories are not followed.
+        With Scope.BASE there is at most one: if the directory returns several, DirectoryError is
+        raised. The entries have the attributes under the names in `attributes`; "*" stands for all,
+        under the names that the directory gives them. Referrals to other directories are not
+        followed.
         """
         arguments = (base, search_filter, attributes, scope, list(controls))
         with self._lock:
@@ -256,6 +265,9 @@ class LdapSession:
     ) -> list[Entry]:
         found: list[Entry] = []
         cookie: bytes | None = None
+        wanted = None
+        if "*" not in attributes:
+            wanted = {name.casefold(): name for name in attributes}
         while True:
             result, entries = self._request(
                 f"searching {base!r}",
@@ -268,19 +280,13 @@ class LdapSession:
                 paged_size=None if scope is Scope.BASE else _PAGE_SIZE,
                 paged_cookie=cookie,
                 accepted=(_NO_SUCH_OBJECT,),
-                wanted=None
-                if "*" in attributes
-                else {name.casefold(): name for name in attributes},
+                wanted=wanted,
             )
             if scope is Scope.BASE:
                 _check_alone(base, entries)
             found += map(self._in_full, entries)
-            cookie = (
-                (result.get("controls") or {})
-                .get(_PAGED_RESULTS, {})
-                .get("value", {})
-                .get("cookie")
-            )
+            controls_sent_back = result.get("controls") or {}
+            cookie = controls_sent_back.get(_PAGED_RESULTS, {}).get("value", {}).get("cookie")
             if not cookie:
                 return found
             if len(found) > MAX_ENTRIES:
@@ -289,7 +295,10 @@ class LdapSession:
                 )
 
     def _in_full(self, entry: Entry) -> Entry:
-        """Return `entry`, complete where a domain controller gave the first 1500 values. MS-ADTS 3.1.1.3.1.3.3."""
+        """Return `entry` with all values of each attribute.
+
+        A domain controller gives at first 1500 of them. Source: MS-ADTS 3.1.1.3.1.3.3.
+        """
         ranges = {
             name: match
             for name in entry.attributes
@@ -303,7 +312,8 @@ class LdapSession:
             start, last = _bounds(entry.dn, match)
             if start:
                 raise DirectoryError(
-                    f"the values of {match[1]} of {entry.dn!r} begin with number {start}, expected 0"
+                    f"the values of {match[1]} of {entry.dn!r} begin with number {start}, expected "
+                    "0"
                 )
             for _ in range(_MAX_RANGES):
                 if last is None:
@@ -312,7 +322,8 @@ class LdapSession:
                 values += piece
             else:
                 raise DirectoryError(
-                    f"the values of {match[1]} of {entry.dn!r} come in more than {_MAX_RANGES} pieces"
+                    f"the values of {match[1]} of {entry.dn!r} come in more than {_MAX_RANGES} "
+                    "pieces"
                 )
             whole[match[1]] = values
         return Entry(entry.dn, whole)
@@ -320,12 +331,15 @@ class LdapSession:
     def _next_range(
         self, dn: str, attribute: str, start: int
     ) -> tuple[Sequence[bytes], int | None]:
-        """Return the values of the attribute from number `start` on, and the number of the last; None: of all."""
+        """Return values of the attribute from number `start` on, and the number of the last one.
+
+        The number is None if there are no more values.
+        """
         _, entries = self._request(
             f"reading {attribute} of {dn!r}",
             "search",
             dn,
-            "(objectClass=*)",
+            ANY_OBJECT,
             ldap3.BASE,
             attributes=[f"{attribute};range={start}-*"],
         )
@@ -355,7 +369,8 @@ class LdapSession:
     ) -> None:
         """Make all `changes` of the object `dn` in one request, which succeeds or fails as a whole.
 
-        Those of one attribute are made in their order. `permissive` adds PERMISSIVE_MODIFY to the controls.
+        Changes of one attribute are made in their order. `permissive` adds PERMISSIVE_MODIFY to the
+        controls.
         """
         by_attribute: dict[str, list[tuple[str, list[str | bytes]]]] = {}
         for change in changes:
@@ -377,7 +392,7 @@ class LdapSession:
         """End the connection. Safe to repeat."""
         with self._lock:
             self._closed = True
-            with suppress(LDAPException, KerberosError):  # there is nothing left to be told
+            with suppress(LDAPException, KerberosError):  # the session is over in any case
                 self._connection.unbind()
 
     def _request(
@@ -389,9 +404,9 @@ class LdapSession:
         wanted: Wanted = None,
         **options: object,
     ) -> tuple[Mapping[str, Any], list[Entry]]:
-        """Return the result of one request, and the entries of a search. The one place where requests are sent.
+        """Send a request; return its result, and the entries if it is a search.
 
-        `wanted` are the attributes that a search asks for.
+        All requests go through here. `wanted` are the attributes that a search asks for.
         """
         ask = partial(_ask, what, timeout=self._timeout, operation=operation, wanted=wanted)
         with self._lock:
@@ -408,17 +423,17 @@ class LdapSession:
             except TransportError as error:
                 if operation == "search":
                     raise
-                text = f"{error}; nobody knows whether it was done: look before you repeat it"
+                text = f"{error}; it may have been done nevertheless: check before you repeat it"
                 raise type(error)(text) from None
         if result["result"] not in (_SUCCESS, *accepted):
             raise _refused(what, result)
         return result, entries
 
     def _open_again(self) -> None:
-        _log.debug("the connection to the directory is over: a new one is opened")
+        _log.debug("the connection to the directory has ended: opening a new one")
         self._connection.strategy.close()
         if self._reopen is None:
-            raise TransportError("the connection to the directory is over: connect again")
+            raise TransportError("the connection to the directory has ended: connect again")
         self._connection = self._reopen()
 
 
@@ -431,9 +446,10 @@ def _ask(
     options: Mapping[str, Any] | None = None,
     wanted: Wanted = None,
 ) -> tuple[Mapping[str, Any], list[Entry]]:
-    """Send one request and wait for its answer, whatever it says; raise where none comes that can be read.
+    """Send one request and wait for its answer, whatever it says.
 
-    Returns the result, and the entries of a search with the attributes that were `wanted`.
+    Returns the result, and the entries of a search with the `wanted` attributes. Raises if no
+    readable answer comes.
     """
     stream = connection.socket
     if not isinstance(stream, MessageSocket):  # ldap3's mock, or a connection that is not open yet
@@ -453,9 +469,9 @@ def _ask(
         elif isinstance(error, KerberosError) or stream is None:
             raise
         else:
-            # ldap3 takes apart what a server sends without looking first: an IndexError or a KeyError comes of it.
+            # ldap3 parses without checks: a malformed answer causes an IndexError or a KeyError.
             stream.close()
-            failure = DecodeError(f"the answer is no LDAP message ({type(error).__name__})")
+            failure = DecodeError(f"the answer is not an LDAP message ({type(error).__name__})")
         raise type(failure)(f"{what} failed: {failure}") from None
     finally:
         if stream is not None:
@@ -470,7 +486,7 @@ def _mock_entries(response: Iterable[Mapping[str, Any]], wanted: Wanted) -> Iter
 
 
 def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosError:
-    """Return what a caller is told in place of an exception of ldap3."""
+    """Return the error to raise in place of an exception of ldap3."""
     if stream is not None and stream.failure is not None:
         return stream.failure
     if isinstance(error, LDAPCommunicationError):
@@ -479,16 +495,19 @@ def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosErro
 
 
 def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
-    """Return the error for a result that is none we can go on with."""
+    """Return the error for a result that refuses the request."""
     number, diagnostic = result["result"], result["message"] or ""
     windows_error = _WINDOWS_ERROR.match(diagnostic)
     code, advice = _RESULTS.get(number, (int(windows_error[1], 16) if windows_error else 0, ""))
-    kind = InsufficientRightsError if number == _INSUFFICIENT_ACCESS_RIGHTS else DirectoryError
-    # What the server says is its own text, and may be anything.
+    error_class = DirectoryError
+    if number == _INSUFFICIENT_ACCESS_RIGHTS:
+        error_class = InsufficientRightsError
+    # The server's text may be anything.
     said = f"the server says {diagnostic[:500]!r}" if diagnostic else "the server says no more"
     elsewhere = f" ({' '.join(result['referrals'])[:500]})" if result["referrals"] else ""
-    return kind(
-        f"{what} was refused: LDAP result {number} {result['description']}{elsewhere}: {advice or said}",
+    return error_class(
+        f"{what} was refused: LDAP result {number} {result['description']}{elsewhere}: "
+        f"{advice or said}",
         code=code,
         ldap_result=number,
         diagnostic=diagnostic,
@@ -496,18 +515,18 @@ def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
 
 
 def _is_dead(connection: Any) -> bool:
-    """Return whether nothing can be asked on `connection` any more: it broke, or the server has closed it meanwhile."""
+    """Return whether `connection` is unusable: it broke, or the server has closed it."""
     return bool(connection.closed) or not connection.socket.usable
 
 
-# Opening a connection -----------------------------------------------------------------------------------------------
+# Opening a connection -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Tls:
-    """How TLS begins: with StartTLS or at once, and the name that the server's certificate must have.
+    """How TLS begins (with StartTLS or at once), and the name that the certificate must have.
 
-    `allow_unverified`: a `context` that does not look at the certificate will do.
+    `allow_unverified` permits a `context` that does not check the certificate.
     """
 
     context: ssl.SSLContext
@@ -516,19 +535,20 @@ class Tls:
     allow_unverified: bool = False
 
 
-#: Begins a bind: is told whether there is TLS, and its channel bindings; returns the SASL mechanism and the exchange.
+#: Begins a bind. The arguments: whether there is TLS, and its channel bindings. Returns the SASL
+#: mechanism and the exchange.
 StartBind = Callable[[bool, "ChannelBindings | None"], tuple[str, Bind]]
 
 
 def open_connection(
     addresses: Sequence[str], port: int, start_bind: StartBind, tls: Tls | None, timeout: float
 ) -> Any:
-    """Return a new connection, bound and protected, to the directory at the first of `addresses` that answers.
+    """Return a new, bound and protected connection to the first of `addresses` that answers.
 
-    `timeout` is in seconds. Raises TransportError, PolicyError for a certificate that is not accepted, DirectoryError
-    for a refused bind, and what `start_bind` raises.
+    `timeout` is in seconds. Raises TransportError, PolicyError for a certificate that is not
+    accepted, DirectoryError for a refused bind, and the errors of `start_bind`.
     """
-    connection = _dial(addresses, port, timeout)
+    connection = _connect_to_first(addresses, port, timeout)
     try:
         connection.socket = MessageSocket(connection.socket)
         if tls is not None:
@@ -537,18 +557,24 @@ def open_connection(
                 if connection.result["result"] != _SUCCESS:
                     raise _refused("StartTLS", connection.result)
             connection.socket = MessageSocket(_handshake(connection.socket, tls, timeout))
-        names, unverified = (
-            ((), False) if tls is None else ((tls.server_name,), tls.allow_unverified)
+        bind(
+            connection,
+            start_bind,
+            timeout,
+            names=() if tls is None else (tls.server_name,),
+            allow_unverified_tls=tls is not None and tls.allow_unverified,
         )
-        bind(connection, start_bind, timeout, names=names, allow_unverified_tls=unverified)
     except BaseException:
         connection.strategy.close()
         raise
     return connection
 
 
-def _dial(addresses: Sequence[str], port: int, timeout: float) -> Any:
-    """Return an open ldap3 connection; each address has its share of the time."""
+def _connect_to_first(addresses: Sequence[str], port: int, timeout: float) -> Any:
+    """Return an open ldap3 connection to the first address that answers.
+
+    Each address gets an equal share of the time.
+    """
     failures = []
     for address in addresses:
         server = ldap3.Server(
@@ -569,8 +595,8 @@ def _dial(addresses: Sequence[str], port: int, timeout: float) -> Any:
             if connection.socket is not None:  # ldap3 leaves it open
                 connection.socket.close()
     raise TransportError(
-        f"no connection to the directory at port {port} ({'; '.join(failures)}): does it run there, and does the "
-        "network let us through?"
+        f"the directory cannot be reached at port {port} ({'; '.join(failures)}): "
+        "check that it runs there and that the network lets us through"
     )
 
 
@@ -581,8 +607,8 @@ def _handshake(stream: MessageSocket, tls: Tls, timeout: float) -> ssl.SSLSocket
         return tls.context.wrap_socket(sock, server_hostname=tls.server_name)
     except ssl.SSLCertVerificationError as error:
         raise PolicyError(
-            f"the directory's certificate is not accepted for {tls.server_name!r}: {error.verify_message}; give the "
-            "CA that issued it, and the host by its name"
+            f"the directory's certificate is not accepted for {tls.server_name!r}: "
+            f"{error.verify_message}; give the CA that issued it, and the host by its name"
         ) from None
     except TimeoutError:
         raise TransportTimeoutError("the directory's TLS handshake takes too long") from None
@@ -600,19 +626,21 @@ def bind(
     names: Collection[str] = (),
     allow_unverified_tls: bool = False,
 ) -> None:
-    """Bind an ldap3 connection with what `start_bind` begins, and protect it from then on; later binds do the same.
+    """Bind an ldap3 connection by the exchange that `start_bind` begins; protect it from then on.
 
-    Inside of TLS there is no layer, so that whoever ends it reads everything: PolicyError unless its certificate was
-    verified, and is for one of `names`, or the caller says `allow_unverified_tls`.
+    Later binds do the same. Inside TLS there is no security layer, so whoever terminates TLS reads
+    everything. Therefore PolicyError is raised unless the certificate was verified and is for one
+    of `names`, or `allow_unverified_tls` is set.
 
-    ldap3's own mechanism GSSAPI needs a C library, has no security layer and does not know GSS-SPNEGO. It is replaced
-    where ldap3 calls it, `do_sasl_bind`, and the layer goes where every octet passes, `connection.socket`; both are
-    public.
+    ldap3's own GSSAPI mechanism needs a C library, has no security layer and does not support
+    GSS-SPNEGO. This replaces two public attributes of the connection: `do_sasl_bind`, which ldap3
+    calls, and `socket`, which carries every byte, for the security layer.
     """
     strategy = connection.strategy
     if not strategy.sync or strategy.pooled or strategy.no_real_dsa:
         raise UnsupportedError(
-            f"the client strategy {connection.strategy_type} cannot be protected: use ldap3.SYNC or ldap3.SAFE_SYNC"
+            f"the client strategy {connection.strategy_type} cannot be protected: "
+            "use ldap3.SYNC or ldap3.SAFE_SYNC"
         )
     connection.authentication, connection.sasl_mechanism = ldap3.SASL, ldap3.GSSAPI
     verify = None if allow_unverified_tls else partial(_check_verified, names=names)
@@ -624,13 +652,14 @@ def bind(
 
 
 def _check_verified(stream: MessageSocket, names: Collection[str]) -> None:
-    """Raise PolicyError for TLS that may end at somebody between."""
+    """Raise PolicyError for TLS that may end at a man in the middle. Source: RFC 9525 6."""
     if stream.has_tls and not stream.is_verified_for(names):
         raise PolicyError(
             "nobody verified that the certificate of this TLS connection is for the directory "
-            f"({', '.join(names) or 'no name is given'}), and inside of TLS nothing else protects it: demand a "
-            "certificate of a CA that you trust (ldap3: Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=...)) for the "
-            "host's name, use ldap:// without StartTLS, which Kerberos seals, or pass allow_unverified_tls=True"
+            f"({', '.join(names) or 'no name is given'}), and inside TLS nothing else protects it: "
+            "require a certificate of a CA that you trust for the host's name "
+            "(ldap3: Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=...)), "
+            "use ldap:// without StartTLS, which Kerberos seals, or pass allow_unverified_tls=True"
         )
 
 
@@ -640,10 +669,10 @@ def _bind(
     verify: Callable[[MessageSocket], None] | None,
     controls: Any = None,
 ) -> Mapping[str, Any]:
-    """Do one SASL bind on the open `connection`; return its last result, as ldap3 wants it."""
+    """Do one SASL bind on the open `connection`; return its last result in the form of ldap3."""
     with connection.connection_lock:
         if isinstance(connection.socket, MessageSocket) and connection.socket.layer is not None:
-            # A new context on a new connection: about a second layer inside the first one servers disagree.
+            # A new context needs a new connection: servers differ in how they treat a second layer.
             connection.unbind()
             connection.open(read_server_info=False)
         if not isinstance(connection.socket, MessageSocket):
@@ -685,9 +714,9 @@ def _schema_of_ad() -> tuple[Any, Any]:
 
 
 def mock_connection() -> Any:
-    """Return a bound connection to a new and empty store in this process: ldap3's mock strategy, AD's schema."""
-    # ldap3 unescapes the objectGUID in a filter twice, and corrupts one whose bytes look like an escape, unless
-    # its validator of GUIDs is replaced. The same with SIDs.
+    """Return a bound connection to a new, empty store: ldap3's mock strategy with AD's schema."""
+    # ldap3 unescapes an objectGUID or SID in a filter twice, and so corrupts values whose bytes
+    # look like an escape. Replacing its validators prevents that.
     validators = {"objectGUID": lambda value: True, "objectSid": lambda value: True}
     server = ldap3.Server("embedded", get_info=ldap3.NONE, validator=validators)
     schema, info = _schema_of_ad()
@@ -699,42 +728,45 @@ def mock_connection() -> Any:
 
 
 def equals(attribute: str, value: str | bytes) -> str:
-    """Return the filter `(attribute=value)` with every octet of the value escaped. Source: RFC 4515 3.
+    """Return the filter `(attribute=value)` with every octet of the value escaped.
 
-    ldap3's escape_filter_chars leaves blanks alone, and its parser then strips those at the ends; with every octet
-    escaped there is nothing left to misread. Raises DirectoryError for text that is empty or has control characters.
+    ldap3's escape_filter_chars does not escape blanks, and ldap3's parser strips blanks at the
+    ends. If every octet is escaped, nothing can be misread. Raises DirectoryError for text that is
+    empty or has control characters. Source: RFC 4515 3.
     """
     if isinstance(value, str):
-        if not value or CONTROL_CHARACTERS.search(value):
-            raise DirectoryError(
-                f"cannot search for {attribute} {value!r}: it is empty or has control characters",
-                code=INVALID_PARAMETER,
-            )
+        _check_text(attribute, value)
         value = value.encode()
     return f"({attribute}={escape_bytes(value)})"
 
 
 def any_equals(attribute: str, values: Iterable[str | bytes]) -> str:
-    """Return the filter that holds where `attribute` has one of `values`."""
+    """Return the filter that matches if `attribute` has one of `values`."""
     return f"(|{''.join(equals(attribute, value) for value in values)})"
 
 
 def like(attribute: str, pattern: str) -> str:
-    """Return the filter `(attribute=pattern)` in which "*" stands for anything, and all else for itself."""
-    if not pattern or CONTROL_CHARACTERS.search(pattern):
+    """Return the filter `(attribute=pattern)`. "*" matches anything; the rest is literal."""
+    _check_text(attribute, pattern)
+    pattern = re.sub("[*]+", "*", pattern)
+    escaped = re.sub("[^*]+", lambda part: escape_bytes(part[0].encode()), pattern)
+    return f"({attribute}={escaped})"
+
+
+def _check_text(attribute: str, text: str) -> None:
+    if not text or CONTROL_CHARACTERS.search(text):
         raise DirectoryError(
-            f"cannot search for {attribute} {pattern!r}: it is empty or has control characters",
+            f"cannot search for {attribute} {text!r}: it is empty or has control characters",
             code=INVALID_PARAMETER,
         )
-    return f"({attribute}={re.sub('[^*]+', lambda part: escape_bytes(part[0].encode()), re.sub('[*]+', '*', pattern))})"
 
 
 def single(
     found: Sequence[Entry], what: str, missing: type[DirectoryError] = DirectoryError
 ) -> Entry:
-    """Return the one entry that was `found`.
+    """Return the only entry of `found`.
 
-    Raises `missing` where there is none and DirectoryError where there are several: never a guess.
+    Raises `missing` if there is none, and DirectoryError if there are several.
     """
     if len(found) == 1:
         return found[0]
@@ -743,33 +775,38 @@ def single(
             f"there is no {what}: check the name, or create it first", code=OBJECT_NOT_FOUND
         )
     raise DirectoryError(
-        f"there are {len(found)} objects for {what}, expected one: give the DN, or remove the others"
+        f"there are {len(found)} objects for {what}, expected one: "
+        "give the DN, or remove the others"
     )
 
 
 def _check_alone(base: str, found: Sequence[Entry]) -> None:
-    """Raise DirectoryError where a search for the one object `base` found several: never a guess."""
+    """Raise DirectoryError if a search for the one object `base` found several."""
     if len(found) > 1:
         raise DirectoryError(
-            f"the directory returns {len(found)} objects for {base!r}, and one was asked for"
+            f"the directory returned {len(found)} objects, but was asked for one, {base!r}"
         )
 
 
 def _bounds(dn: str, match: re.Match[str]) -> tuple[int, int | None]:
-    """Return the numbers of the first and the last of the values that `match` names; None: there are no more."""
+    """Return the numbers of the first and the last value in the range `match`.
+
+    The last one is None if the range is the end of the values.
+    """
     first, last = match[2], match[3]
     if not first or (last != "*" and int(last) < int(first)):
         raise DirectoryError(
-            f"the values of {match[1]} of {dn!r} come as {match[0][:200]!r}, which is no range"
+            f"the values of {match[1]} of {dn!r} come as {match[0][:200]!r}, which is not a range"
         )
     return int(first), None if last == "*" else int(last)
 
 
 def object_guid(entry: Entry) -> UUID:
-    """Return the objectGUID of `entry`. Raises DirectoryError where it has none that can be."""
+    """Return the objectGUID of `entry`. Raises DirectoryError if it is missing or malformed."""
     guid = b"".join(entry.attributes["objectGUID"])
     if len(guid) != 16:
         raise DirectoryError(
-            f"the object {entry.dn!r} is not usable: its objectGUID has {len(guid)} bytes, expected 16"
+            f"the object {entry.dn!r} is not usable: "
+            f"its objectGUID has {len(guid)} bytes, expected 16"
         )
     return UUID(bytes_le=guid)

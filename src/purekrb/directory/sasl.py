@@ -1,7 +1,8 @@
-"""SASL over security contexts: mechanisms GSSAPI and GSS-SPNEGO and their security layers. Pure: bytes in, bytes out.
+"""SASL over security contexts: the mechanisms GSSAPI and GSS-SPNEGO, and their security layers.
 
-A bind is a generator, `reply = yield response`, that whoever speaks LDAP drives; it returns the security layer.
-Source: RFC 4752 (GSSAPI); MS-ADTS 5.1.1.1.2 (GSS-SPNEGO, whose layer follows from the context's flags alone).
+Pure: bytes in, bytes out. A bind is a generator, `reply = yield response`, that the LDAP code
+drives; it returns the security layer. Source: RFC 4752 (GSSAPI); MS-ADTS 5.1.1.1.2 (GSS-SPNEGO,
+whose layer follows from the flags of the context).
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ __all__ = ["MAX_BUFFER", "MECHANISMS", "Bind", "Layer", "Reply", "SecurityLayer"
 
 _log = Log("purekrb.directory")
 
-#: The largest buffer that the three octets of RFC 4752 can name: what we accept.
+#: The largest buffer that we accept: the most that the three octets of RFC 4752 3.3 can express.
 MAX_BUFFER = 0xFF_FFFF
-#: The largest buffer that we send. Servers take at least this, also where the mechanism does not let them say so.
+#: The largest buffer that we send. Servers take at least this size, even if the mechanism does not
+#: let them say so.
 _MAX_SENT = 0x1_0000
 #: The smallest buffer that is worth sending: a token has up to 72 bytes besides the data.
 _MIN_SENT = 256
 
 
 class Layer(IntFlag):
-    """The security layers, as the octets of the negotiation name them. Source: RFC 4752 3.3."""
+    """The security layers, with their bits in the negotiation. Source: RFC 4752 3.3."""
 
     NONE = 1
     INTEGRITY = 2
@@ -38,26 +40,29 @@ class Layer(IntFlag):
 
 
 class Reply(NamedTuple):
-    """A server's answer to one bind request: its token (b"": none), and whether the bind has succeeded with it."""
+    """A server's answer to one bind request: its token, and whether the bind has succeeded.
+
+    A token of b"" means that there is none.
+    """
 
     token: bytes
     final: bool
 
 
 def context_flags(layer: Layer) -> Flag:
-    """Return the flags that a context needs to be asked for, so that `layer` can be had on it."""
+    """Return the flags to request of a context, so that `layer` can be negotiated on it."""
     if layer is Layer.NONE:
-        return (
-            Flag.MUTUAL
-        )  # a server that sees INTEG takes it for the wish for a layer, which TLS forbids
+        # A server would read INTEG as a request for a layer, which is not allowed inside TLS.
+        return Flag.MUTUAL
     flags = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG
     return flags | Flag.CONF if layer is Layer.CONFIDENTIALITY else flags
 
 
 class SecurityLayer:
-    """What protects a connection after the bind: buffers of 4 bytes of length, big-endian, and a Wrap token.
+    """The protection of a connection after the bind.
 
-    `max_send` and `max_receive` are the largest buffers (without the length) of either direction.
+    Data go in buffers: a length of 4 bytes, big-endian, and a Wrap token. `max_send` and
+    `max_receive` are the largest buffers, without the length, in each direction.
     Source: RFC 4752 3.3, RFC 4422 3.7.
     """
 
@@ -73,28 +78,28 @@ class SecurityLayer:
         self._sealed = sealed
         self._max_data = context.wrap_size_limit(max_send, sealed)
         refusal = (
-            "a SASL buffer announces {length} bytes, expected 1 to {limit}: the server does not keep to the security "
-            "layer that was agreed on"
+            "a SASL buffer announces {length} bytes, expected 1 to {limit}: "
+            "the server does not keep to the security layer that was agreed on"
         )
         self._reader = FrameReader(max_receive, "big", refusal)
 
     @property
     def pending(self) -> int:
-        """Bytes of a buffer that has not arrived completely."""
+        """The number of bytes of an incomplete buffer."""
         return self._reader.pending
 
     def wrap(self, data: bytes) -> bytes:
-        """Return `data` in as many buffers as the peer's limit demands."""
+        """Return `data` in as many buffers as the peer's limit requires."""
         return b"".join(
             encode_frame(self.context.wrap(data[start : start + self._max_data], self._sealed))
             for start in range(0, len(data), self._max_data)
         )
 
     def unwrap(self, data: bytes) -> bytes:
-        """Take bytes from the connection, cut anywhere, and return the data of all buffers that are complete.
+        """Take the next bytes of the connection; return the data of all complete buffers.
 
-        Raises DecodeError for a length that was not agreed on; IntegrityError, SequenceError and so on for a forged
-        token. After any error the connection must be closed.
+        Raises DecodeError for a length that was not agreed on, and IntegrityError, SequenceError
+        and so on for a forged token. After any error the connection must be closed.
         """
         self._reader.feed(data)
         found = bytearray()
@@ -103,12 +108,12 @@ class SecurityLayer:
         return bytes(found)
 
 
-#: One bind, as its driver sees it: yields what to send, is sent the server's replies, returns the security layer.
+#: One bind: yields what to send, is sent the server's replies, and returns the security layer.
 Bind = Generator[bytes, Reply, SecurityLayer | None]
 
 
 def _gssapi(context: SecurityContext, layer: Layer) -> Bind:
-    """Source: RFC 4752 3.1."""
+    """Bind by GSSAPI. Source: RFC 4752 3.1."""
     response = context.step() or b""
     for _ in range(MAX_ROUNDS):
         reply = yield response
@@ -122,13 +127,15 @@ def _gssapi(context: SecurityContext, layer: Layer) -> Bind:
     answer, max_send = _choose(context.unwrap(reply.token, sealed=False), layer)
     reply = yield context.wrap(answer, sealed=False)
     if not reply.final or reply.token:
-        raise ProtocolError("the server goes on negotiating after the security layer was chosen")
+        # RFC 4752 3.2: the server's answer to the choice is the outcome of the bind.
+        raise ProtocolError("the server continues to negotiate after the security layer was chosen")
     if layer is Layer.NONE:
         return None
     return _layer(context, layer, max_send)
 
 
 def _gss_spnego(context: SecurityContext, layer: Layer) -> Bind:
+    """Bind by GSS-SPNEGO. Source: MS-ADTS 5.1.1.1.2."""
     response = context.step() or b""
     for _ in range(MAX_ROUNDS):
         reply = yield response
@@ -144,7 +151,7 @@ def _gss_spnego(context: SecurityContext, layer: Layer) -> Bind:
     return None if layer is Layer.NONE else _layer(context, layer, _MAX_SENT)
 
 
-#: What a mechanism's name stands for. Source: RFC 4752 3, MS-ADTS 3.1.1.3.4.5.
+#: The mechanisms by name. Source: RFC 4752 3, MS-ADTS 3.1.1.3.4.5.
 MECHANISMS: dict[str, Callable[[SecurityContext, Layer], Bind]] = {
     "GSSAPI": _gssapi,
     "GSS-SPNEGO": _gss_spnego,
@@ -152,24 +159,30 @@ MECHANISMS: dict[str, Callable[[SecurityContext, Layer], Bind]] = {
 
 
 def _choose(offer: bytes, layer: Layer) -> tuple[bytes, int]:
-    """Return our answer to the server's offer of layers, and how large the buffers that we send may be.
+    """Return our answer to the server's offer of layers, and the size limit of the buffers we send.
 
     Source: RFC 4752 3.1, 3.3.
     """
     if len(offer) != 4:
-        raise ProtocolError("the server's offer of security layers has 4 octets", got=len(offer))
+        raise ProtocolError(
+            "the server's offer of security layers has the wrong length",
+            expected="4 octets",
+            got=len(offer),
+        )
     offered, max_send = Layer(offer[0] & 7), int.from_bytes(offer[1:], "big")
     _log.debug("the server offers %s, buffers of %d bytes", offered, max_send)
-    if not layer & offered:
+    if not layer & offered:  # RFC 4752 3.1: the client selects, and never less than it asked for
         raise PolicyError(
-            f"the server does not offer the security layer {layer.name} (its offer: 0x{offer[0]:02x}): what we ask "
-            "for is not weakened; configure the server, or connect with TLS"
+            f"the server does not offer the security layer {layer.name} "
+            f"(its offer: 0x{offer[0]:02x}), and no weaker one is accepted; "
+            "configure the server, or connect with TLS"
         )
     if layer is Layer.NONE:
         return bytes((layer, 0, 0, 0)), 0
     if max_send < _MIN_SENT:
         raise ProtocolError(
-            f"the server takes buffers of {max_send} bytes: nothing fits into them",
+            f"the server takes buffers of {max_send} bytes at most, which is too small for a "
+            "message",
             expected=f"at least {_MIN_SENT}",
         )
     return bytes((layer, *MAX_BUFFER.to_bytes(3, "big"))), min(max_send, _MAX_SENT)
@@ -181,7 +194,7 @@ def _layer(context: SecurityContext, layer: Layer, max_send: int) -> SecurityLay
 
 def _too_early() -> ProtocolError:
     return ProtocolError(
-        "the server reports success before it has proved itself: treat it as an impostor"
+        "the server reports success before it has proved its identity: treat it as an impostor"
     )
 
 

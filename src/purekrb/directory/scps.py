@@ -9,6 +9,7 @@ from uuid import UUID
 
 from purekrb.directory.accounts import find_computer
 from purekrb.directory.ldap import (
+    ANY_OBJECT,
     INVALID_PARAMETER,
     OBJECT_NOT_FOUND,
     Change,
@@ -34,17 +35,17 @@ __all__ = ["allow_updates", "find", "publish", "read", "remove", "remove_contain
 _log = Log("purekrb.directory")
 
 _IS_SCP = "(objectClass=serviceConnectionPoint)"
-_ANY = "(objectClass=*)"
 _COLUMNS = ("cn", "objectGUID", *SCP_ATTRIBUTES)
 _DESCRIPTOR = "nTSecurityDescriptor"
 _DACL = 4
-#: The attributes that a service updates when it starts, and their schemaIDGUIDs. Source: MS-ADA3 2.211, 2.213.
+#: The schemaIDGUIDs of the attributes that a service updates when it starts,
+#: serviceBindingInformation and serviceDNSName. Source: MS-ADA3 2.211, 2.213.
 _UPDATED = (
     UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1"),
     UUID("b7b1311c-b82e-11d0-afee-0000f80367c1"),
 )
 
-#: Places in a domain where no SCP belongs, whether that is true of what is below too, and why.
+#: Places in a domain that are not for SCPs; whether places below them are not, either; and why.
 _FORBIDDEN = (
     (dn_key("CN=Configuration"), True, "it is replicated to every domain controller of the forest"),
     (dn_key("CN=Users"), False, "it is for accounts"),
@@ -62,13 +63,14 @@ def publish(
     host: str = "",
     parent: str = "",
 ) -> tuple[ServiceConnectionPoint, list[str]]:
-    """Create `scp`, or bring it up to date; see `Directory.publish_scp`. Return also the DNs of new containers.
+    """Create `scp` or bring it up to date; see `Directory.publish_scp`.
 
-    What it does is added to `undo`.
+    Returns also the DNs of new containers. All writes are added to `undo`.
     """
     if not scp.keywords:
         raise DirectoryError(
-            f"the SCP {scp.name!r} has no keywords, so no client can find it: give at least the product's GUID",
+            f"the SCP {scp.name!r} has no keywords, so clients cannot find it: "
+            "give at least the product's GUID",
             code=INVALID_PARAMETER,
         )
     containers: list[str] = []
@@ -82,14 +84,14 @@ def publish(
     create = partial(
         session.add, dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()}
     )
-    if not session.search(dn, _ANY, scope=Scope.BASE):
+    if not session.search(dn, ANY_OBJECT, scope=Scope.BASE):
         undo.write(create, f"deleting {dn}", lambda: session.delete(dn))
-    elif (existing := session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)) and scp.same_service(
-        _scp(existing[0])
-    ):
-        update(session, replace(scp, dn=dn, object_guid=None), undo)
     else:
-        create()  # the directory refuses it
+        existing = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
+        if existing and scp.same_service(_scp(existing[0])):
+            update(session, replace(scp, dn=dn, object_guid=None), undo)
+        else:
+            create()  # the directory refuses it
     return read(session, None, dn), containers
 
 
@@ -101,13 +103,14 @@ def find(
 ) -> list[ServiceConnectionPoint]:
     """Return the service connection points that have all `keywords`; see `Directory.find_scps`.
 
-    `forest` is a session with a global catalog, or `session`; `domain_of_dn` returns a session with the domain of a DN.
+    `forest` is a session with a global catalog, or `session` again. `domain_of_dn` returns a
+    session with the domain of a DN.
     """
     if isinstance(keywords, str):
         raise TypeError("keywords is a sequence of keywords, not one string")
     wanted = f"(&{_IS_SCP}{''.join(equals('keywords', keyword) for keyword in keywords)})"
     found = session.search(session.base_dn, wanted, _COLUMNS)
-    # The catalog says where else in the forest they are; it knows neither their hosts nor their classes.
+    # The catalog knows where else in the forest there are SCPs, but not their hosts and classes.
     catalogued = forest.search(forest.base_dn, wanted) if forest is not session else []
     elsewhere = {domain_of(entry.dn): entry.dn for entry in catalogued}
     elsewhere.pop(domain_of(session.base_dn), None)
@@ -116,7 +119,7 @@ def find(
             other = domain_of_dn(dn)
             found += other.search(other.base_dn, wanted, _COLUMNS)
         except TransportError as error:
-            _log.warning("the services in the domain %s are left out: %s", domain, error)
+            _log.warning("the services in the domain %s are skipped: %s", domain, error)
     usable: list[ServiceConnectionPoint] = []
     refused: list[DirectoryError] = []
     for entry in sorted(found, key=lambda entry: entry.dn):
@@ -132,9 +135,9 @@ def find(
 
 
 def read(session: LdapSession, guid: UUID | None, dn: str) -> ServiceConnectionPoint:
-    """Return the SCP that has the objectGUID `guid`, or where that is None the DN `dn`.
+    """Return the SCP with the objectGUID `guid`; if that is None, the SCP at `dn`.
 
-    Raises DirectoryError: code 8333 where it is gone.
+    Raises DirectoryError, with code 8333 if the SCP is gone.
     """
     return _scp(_published(session, guid, dn))
 
@@ -142,7 +145,10 @@ def read(session: LdapSession, guid: UUID | None, dn: str) -> ServiceConnectionP
 def update(
     session: LdapSession, scp: ServiceConnectionPoint, undo: Undo | None = None
 ) -> tuple[str, ...]:
-    """Bring the directory's copy of `scp` up to date; see `Directory.update_scp`. What it does is added to `undo`."""
+    """Bring the directory's copy of `scp` up to date; see `Directory.update_scp`.
+
+    All writes are added to `undo`.
+    """
     entry = _published(session, scp.object_guid, scp.dn)
     changes = [
         Change(ChangeOperation.REPLACE, name, values)
@@ -163,8 +169,9 @@ def update(
             )
         except InsufficientRightsError as error:
             raise InsufficientRightsError(
-                f"{error}. A service may update the SCP that it was installed for, no more than its host and bindings: "
-                "have an administrator publish the SCP again for this account",
+                f"{error}. A service may only update the SCP that it was installed for, and only "
+                "its "
+                "host and bindings: have an administrator publish the SCP again for this account",
                 code=error.code,
             ) from error
     return changed
@@ -182,11 +189,10 @@ def remove(session: LdapSession, guid: UUID | None, dn: str) -> None:
 
 
 def remove_containers(session: LdapSession, containers: Iterable[str]) -> None:
-    """Delete those of `containers`, in their order, that are there and have become empty."""
+    """Delete those of `containers`, in their order, that still exist and are empty."""
     for dn in containers:
-        if session.search(dn, "(objectClass=container)", scope=Scope.BASE) and not session.search(
-            dn, _ANY, scope=Scope.LEVEL
-        ):
+        exists = session.search(dn, "(objectClass=container)", scope=Scope.BASE)
+        if exists and not session.search(dn, ANY_OBJECT, scope=Scope.LEVEL):
             _log.debug("removing the empty container %s", dn)
             session.delete(dn)
 
@@ -194,9 +200,9 @@ def remove_containers(session: LdapSession, containers: Iterable[str]) -> None:
 def allow_updates(
     session: LdapSession, dn: str, trustee: Sid | None, undo: Undo, *, instead_of: Sid | None = None
 ) -> None:
-    """Give `trustee` the right to update the SCP `dn`, and take it from the account `instead_of`.
+    """Give `trustee` the right to update the SCP `dn`, and revoke that of `instead_of`.
 
-    The descriptor is read and written without its owner, group and SACL.
+    Of the security descriptor, only the DACL is read and written.
     """
 
     def write(descriptor: bytes) -> None:
@@ -221,35 +227,43 @@ def allow_updates(
 
 
 def _check_place(session: LdapSession, parent: str) -> None:
-    """Raise DirectoryError where no SCP belongs below `parent`."""
+    """Raise DirectoryError unless SCPs may be created below `parent`."""
     key, top = dn_key(parent), dn_key(session.base_dn) or ()
     if key is None:
         raise DirectoryError(
-            f"the parent {parent!r} is no DN: give one as in CN=Product,CN=System,DC=example,DC=com"
+            f"the parent {parent!r} is not a DN: give one such as "
+            "CN=Product,CN=System,DC=example,DC=com"
         )
-    if domain_of(parent) != domain_of(session.base_dn) or key[-len(top) :] != top:
+    domain = domain_of(session.base_dn)
+    if domain_of(parent) != domain or key[-len(top) :] != top:
         raise DirectoryError(
-            f"the parent {parent!r} is not in the domain {domain_of(session.base_dn)}: connect to its own"
+            f"the parent {parent!r} is not in the domain {domain}: connect to its own domain"
         )
     inside = key[: -len(top)]
     for place, also_below, why in _FORBIDDEN:
         if inside == place or (also_below and inside[-len(place or ()) :] == place):
             raise DirectoryError(
-                f"no SCP belongs below {parent!r}: {why}. Leave the parent out to publish below the host's computer "
-                "object, or give a container below CN=System, or an organizational unit"
+                f"an SCP must not be published below {parent!r}: {why}. Leave out the parent to "
+                "publish below the host's computer object, or give a container below CN=System or "
+                "an "
+                "organizational unit"
             )
 
 
 def _make_containers(session: LdapSession, parent: str, undo: Undo) -> list[str]:
-    """Create the containers below CN=System that `parent` needs, and return the DNs of the new ones, deepest first."""
+    """Create the missing containers of `parent` below CN=System.
+
+    Returns the DNs of the new ones, deepest first.
+    """
     missing: list[str] = []
     dn = parent
-    while not session.search(dn, _ANY, scope=Scope.BASE):
+    while not session.search(dn, ANY_OBJECT, scope=Scope.BASE):
         missing.append(dn)
         dn = parent_of(dn)
         if not is_at_or_below(dn, f"CN=System,{session.base_dn}"):
             raise DirectoryError(
-                f"there is no object {parent!r}: create it first; only containers below CN=System are made as needed",
+                f"there is no object {parent!r}: create it first; "
+                "only containers below CN=System are created as needed",
                 code=OBJECT_NOT_FOUND,
             )
     for dn in reversed(missing):
@@ -263,7 +277,8 @@ def _make_containers(session: LdapSession, parent: str, undo: Undo) -> list[str]
 def _published(session: LdapSession, guid: UUID | None, dn: str) -> Entry:
     """Return the directory's copy of an SCP."""
     if guid:
-        # The DN changes when the object or its computer is moved or renamed; the objectGUID never does.
+        # The DN changes when the object or its computer is moved or renamed; the objectGUID never
+        # does.
         found = session.search(
             session.base_dn, f"(&{_IS_SCP}{equals('objectGUID', guid.bytes_le)})", _COLUMNS
         )
@@ -271,7 +286,7 @@ def _published(session: LdapSession, guid: UUID | None, dn: str) -> Entry:
         found = session.search(dn, _IS_SCP, _COLUMNS, scope=Scope.BASE)
     else:
         raise DirectoryError(
-            "the SCP is not published: pass what publish_scp or find_scps returned"
+            "the SCP is not published: pass the SCP that publish_scp or find_scps returned"
         )
     return single(found, f"SCP {dn or guid}")
 
@@ -281,5 +296,5 @@ def _scp(entry: Entry) -> ServiceConnectionPoint:
 
 
 def _comparable(name: str, values: Iterable[bytes]) -> list[bytes]:
-    # LDAP keeps no order among values; and a host name is the same in any case.
+    # LDAP does not keep the order of values, and host names ignore case.
     return sorted(value.lower() if name == "serviceDNSName" else value for value in values)

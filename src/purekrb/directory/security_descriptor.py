@@ -1,8 +1,8 @@
-"""Security descriptors, as far as a service account is given the right to update what its SCP says. Pure data.
+"""Security descriptors, as far as needed to let a service account update its SCP. Pure data.
 
-A descriptor is read completely, changed at one place, and written back with all else as it was: ACEs are kept as the
-bytes that they are, whatever their types. Numbers are little-endian.
-Source: MS-DTYP 2.4.4 (ACE), 2.4.5 (ACL), 2.4.6 (SECURITY_DESCRIPTOR); the order of ACEs in MS-ADTS 6.1.3.
+A descriptor is read completely, changed in one place, and written back; all other parts stay as
+they were. ACEs of any type are kept as bytes. Numbers are little-endian. Source: MS-DTYP 2.4.4
+(ACE), 2.4.5 (ACL), 2.4.6 (SECURITY_DESCRIPTOR); the order of ACEs in MS-ADTS 6.1.3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADER = struct.Struct("<BBHIIII")
 _ACL_HEADER = struct.Struct("<BBHHH")
 _ACE_HEADER = struct.Struct("<BBH")
 _DACL_PRESENT, _SACL_PRESENT, _SELF_RELATIVE = 0x0004, 0x0010, 0x8000
-#: An ACL with ACEs for single properties has this revision, others 2.
+#: The revision of an ACL with ACEs for single properties; other ACLs have 2.
 _ACL_REVISION_DS = 4
 _ACCESS_ALLOWED_OBJECT = 5
 _INHERITED = 0x10
@@ -32,7 +32,7 @@ _MAX_ACL = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class Ace:
-    """An access control entry: its type, its flags, and the bytes behind these, whose layout the type decides."""
+    """An access control entry: type, flags, and a body whose layout depends on the type."""
 
     type: int
     flags: int
@@ -47,20 +47,21 @@ class Ace:
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """An access control list. The first ACE that fits decides, so their order has a meaning."""
+    """An access control list. The first ACE that matches decides, so the order matters."""
 
     revision: int
     aces: tuple[Ace, ...]
 
     @classmethod
     def decode(cls, data: bytes) -> Acl:
-        """Return the ACL that `data` begins with. Raises DecodeError."""
+        """Return the ACL at the start of `data`. Raises DecodeError."""
         if len(data) < _ACL_HEADER.size:
             raise _damaged(f"an ACL has {len(data)} bytes, its header alone {_ACL_HEADER.size}")
         revision, zero, size, count, zeros = _ACL_HEADER.unpack_from(data)
         if revision not in (2, _ACL_REVISION_DS) or zero or zeros:
             raise _damaged(
-                f"the header of an ACL is {data[:8].hex()}, expected revision 2 or 4 and zeros as padding"
+                f"the header of an ACL is {data[:8].hex()}, "
+                "expected revision 2 or 4 and zeros as padding"
             )
         if not _ACL_HEADER.size <= size <= len(data):
             raise _damaged(f"an ACL claims {size} bytes of {len(data)}")
@@ -68,30 +69,32 @@ class Acl:
         at = _ACL_HEADER.size
         for _ in range(count):
             if size - at < _ACE_HEADER.size:
-                raise _damaged(f"an ACL announces {count} ACEs, and ends after {len(aces)}")
-            kind, flags, length = _ACE_HEADER.unpack_from(data, at)
+                raise _damaged(f"an ACL announces {count} ACEs, but ends after {len(aces)}")
+            ace_type, flags, length = _ACE_HEADER.unpack_from(data, at)
             if not _ACE_HEADER.size <= length <= size - at:
                 raise _damaged(f"an ACE claims {length} bytes of {size - at}")
-            aces.append(Ace(kind, flags, data[at + _ACE_HEADER.size : at + length]))
+            aces.append(Ace(ace_type, flags, data[at + _ACE_HEADER.size : at + length]))
             at += length
         return cls(revision, tuple(aces))
 
     def encode(self) -> bytes:
-        """Return the ACL as bytes. Raises DirectoryError where it has more than 65535."""
+        """Return the ACL as bytes. Raises DirectoryError if there are more than 65535."""
         aces = b"".join(ace.encode() for ace in self.aces)
         size = _ACL_HEADER.size + len(aces)
         if size > _MAX_ACL:
             raise DirectoryError(
-                f"the access control list would have {size} bytes of at most {_MAX_ACL}: shorten it"
+                f"the access control list would have {size} bytes, but at most {_MAX_ACL} are "
+                "possible: shorten it"
             )
         return _ACL_HEADER.pack(self.revision, 0, size, len(self.aces), 0) + aces
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityDescriptor:
-    """A self-relative security descriptor: who owns an object, and who may do what with it (`dacl`).
+    """A self-relative security descriptor: the owner of an object, and everybody's rights (`dacl`).
 
-    What a request did not ask for (the SACL, mostly) is None. `reserved` is the byte of resource managers.
+    A part that the request did not ask for, usually the SACL, is None. `reserved` is the byte for
+    resource managers.
     """
 
     control: int
@@ -103,21 +106,22 @@ class SecurityDescriptor:
 
     @classmethod
     def decode(cls, data: bytes) -> SecurityDescriptor:
-        """Return the descriptor that `data` holds, in whatever order its parts are. Raises DecodeError."""
+        """Return the descriptor in `data`; its parts may be in any order. Raises DecodeError."""
         if len(data) < _HEADER.size:
             raise _damaged(f"it has {len(data)} bytes, its header alone {_HEADER.size}")
         revision, reserved, control, *offsets = _HEADER.unpack_from(data)
         if revision != 1 or not control & _SELF_RELATIVE:
             raise _damaged(
-                f"revision {revision} and control {control:#06x}, expected revision 1, self-relative"
+                f"it has revision {revision} and control {control:#06x}, "
+                "expected revision 1, self-relative"
             )
         for offset in offsets:
             if offset and not _HEADER.size <= offset < len(data):
-                raise _damaged(f"a part is said to begin at byte {offset} of {len(data)}")
+                raise _damaged(f"a part begins at byte {offset} of {len(data)}")
         owner, group, sacl, dacl = (data[offset:] if offset else b"" for offset in offsets)
         for name, bit, part in (("SACL", _SACL_PRESENT, sacl), ("DACL", _DACL_PRESENT, dacl)):
             if part and not control & bit:
-                raise _damaged(f"there is a {name}, and control {control:#06x} denies it")
+                raise _damaged(f"there is a {name}, although control {control:#06x} denies it")
         return cls(
             control,
             Sid.decode(owner) if owner else None,
@@ -138,19 +142,20 @@ class SecurityDescriptor:
 
 
 def property_ace(attribute: UUID, trustee: Sid) -> Ace:
-    """Return the ACE `(OA;;RPWP;<attribute>;;<trustee>)`: `trustee` may read and write one attribute of this object.
+    """Return the ACE by which `trustee` may read and write one attribute of an object.
 
-    `attribute` is the schemaIDGUID of the attribute.
+    In SDDL it is `(OA;;RPWP;<attribute>;;<trustee>)`. `attribute` is the schemaIDGUID.
     """
     mask_and_flags = struct.pack("<II", _READ_PROPERTY | _WRITE_PROPERTY, _OBJECT_TYPE_PRESENT)
     return Ace(_ACCESS_ALLOWED_OBJECT, 0, mask_and_flags + attribute.bytes_le + trustee.encode())
 
 
 def grant(descriptor: bytes, trustee: Sid, attributes: Iterable[UUID]) -> bytes:
-    """Return `descriptor` with a `property_ace` for each of `attributes`, and itself where all are there already.
+    """Return `descriptor` with a `property_ace` for each of `attributes`.
 
-    New ACEs go where the canonical order has them: behind what else was granted or denied on the object, before what is
-    inherited. Raises DecodeError for what is no descriptor, DirectoryError for one without a DACL.
+    If all of them exist already, `descriptor` itself is returned. New ACEs take their place in the
+    canonical order: after the other ACEs of the object itself, and before the inherited ones.
+    Raises DecodeError if it is malformed, and DirectoryError if it has no DACL.
     """
     decoded, dacl = _with_dacl(descriptor)
     missing = [
@@ -165,7 +170,10 @@ def grant(descriptor: bytes, trustee: Sid, attributes: Iterable[UUID]) -> bytes:
 
 
 def revoke(descriptor: bytes, trustee: Sid, attributes: Iterable[UUID]) -> bytes:
-    """Return `descriptor` without what `grant` adds for the same arguments, and itself where there is nothing of it."""
+    """Return `descriptor` without the ACEs that `grant` adds for the same arguments.
+
+    If it has none of them, `descriptor` itself is returned.
+    """
     decoded, dacl = _with_dacl(descriptor)
     unwanted = {property_ace(attribute, trustee) for attribute in attributes}
     kept = tuple(ace for ace in dacl.aces if ace not in unwanted)
@@ -177,9 +185,11 @@ def revoke(descriptor: bytes, trustee: Sid, attributes: Iterable[UUID]) -> bytes
 def _with_dacl(descriptor: bytes) -> tuple[SecurityDescriptor, Acl]:
     decoded = SecurityDescriptor.decode(descriptor)
     if decoded.dacl is None:
-        # Without a DACL everybody may do everything, and the first ACE would take that away from all others.
+        # Without a DACL everybody has all rights; a first ACE would revoke those of everybody else.
+        # Source: MS-DTYP 2.5.3.2.
         raise DirectoryError(
-            "the object's security descriptor shows no DACL: it protects nothing, or you may not read it; "
+            "the object's security descriptor shows no DACL: "
+            "it protects nothing, or you may not read it; "
             "run this as an administrator of the object, or have its permissions set first"
         )
     return decoded, decoded.dacl

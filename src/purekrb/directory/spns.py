@@ -1,8 +1,8 @@
 """The service principal names that accounts have in the directory.
 
-All functions take the session with the domain whose accounts they change and, where names are compared, a `forest`:
-a session with a global catalog, or the same session where there is none.
-Source: DsWriteAccountSpn and MS-DRSR 4.1.28, which say the same in terms of LDAP; setspn.
+All functions take the session with the domain whose accounts they change. Functions that compare
+names also take `forest`: a session with a global catalog, or the same session if there is none.
+Source: DsWriteAccountSpn, and MS-DRSR 4.1.28, which says the same in terms of LDAP; setspn.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from purekrb.directory.accounts import (
     find_computer,
 )
 from purekrb.directory.ldap import (
+    ANY_OBJECT,
     INVALID_PARAMETER,
     OBJECT_NOT_FOUND,
     SPN_NOT_UNIQUE,
@@ -60,10 +61,10 @@ _log = Log("purekrb.directory")
 _INVALID_FUNCTION = 1
 _SYNTAX_INVALID = 8373
 _VALIDATED_WRITE_DENIED = 8203
-#: How many names one search asks for. Domain controllers refuse filters of more than some thousand terms.
+#: The number of names in one search. Domain controllers refuse filters of some thousand terms.
 _CHUNK = 100
 _CONSTRAINT_VIOLATION, _INSUFFICIENT_ACCESS_RIGHTS = 19, 50
-#: Why a directory refuses names: the Windows error number, and what Samba says in its place.
+#: Reasons to refuse names: the Windows error number -> the diagnostic message of Samba for it.
 _REASONS = {
     _VALIDATED_WRITE_DENIED: re.compile(r"acl: spn validation failed"),
     _SYNTAX_INVALID: re.compile(r"[0-9A-F]{8}: samldb: spn\[.*\] invalid with", re.DOTALL),
@@ -72,7 +73,7 @@ _REASONS = {
 
 
 class SpnOperation(IntEnum):
-    """What `write_account_spn` does: DS_SPN_WRITE_OP."""
+    """The operations of `write_account_spn`, as in DS_SPN_WRITE_OP."""
 
     ADD = 0
     REPLACE = 1
@@ -98,9 +99,8 @@ def write(
         _check_names(spns)
         found = find_account(session, account)
         _check_unique(session, forest, found, spns)
-        _modify(
-            session, forest, found, [_change(ChangeOperation.REPLACE, _spelled_once(spns))], spns
-        )
+        replacing = _change(ChangeOperation.REPLACE, _spelled_once(spns))
+        _modify(session, forest, found, [replacing], spns)
     elif operation is SpnOperation.ADD:
         change(session, forest, account, add=spns)
     else:
@@ -115,7 +115,7 @@ def change(
     delete: Sequence[str] = (),
     add: Sequence[str] = (),
 ) -> None:
-    """Delete and add service principal names of `account` in one step; see `Directory.change_account_spns`."""
+    """Delete and add names of `account` in one step; see `Directory.change_account_spns`."""
     for spns in (delete, add):
         _check_sequence(spns)
     _check_names(add)
@@ -136,7 +136,8 @@ def server_register(
     account: str,
 ) -> list[str]:
     """Write the names of `service_class` on this machine; see `Directory.server_register_spn`."""
-    spns = [get_spn(kind, service_class)[0] for kind in (SpnType.DNS_HOST, SpnType.NB_HOST)]
+    types = (SpnType.DNS_HOST, SpnType.NB_HOST)
+    spns = [get_spn(spn_type, service_class)[0] for spn_type in types]
     write(session, forest, operation, account or find_caller(session).dn, spns)
     return spns
 
@@ -173,7 +174,7 @@ def reset_host(session: LdapSession, forest: LdapSession, host: str) -> list[str
     return spns
 
 
-# What is asked for ------------------------------------------------------------------------------------------------
+# The request --------------------------------------------------------------------------------------
 
 
 def _operation(operation: SpnOperation | int) -> SpnOperation:
@@ -197,15 +198,15 @@ def _check_names(spns: Iterable[str]) -> None:
 
 
 def _check_deletable(spn: str) -> None:
-    """Raise SpnError for what no directory can hold: what somebody stored must be deletable, however odd."""
+    """Raise SpnError for a name that a directory cannot hold; any stored name must be deletable."""
     if not spn or not spn.isprintable():
         raise SpnError(
-            f"SPN {spn!r} is empty or has characters that are no text: give it as the directory shows it"
+            f"SPN {spn!r} is empty or has unprintable characters: give it as the directory shows it"
         )
 
 
 def _spelled_once(spns: Iterable[str]) -> list[str]:
-    """Return `spns` without those that differ from an earlier one in case alone."""
+    """Return `spns` without those that differ from an earlier one only in case."""
     return list({spn.casefold(): spn for spn in reversed(list(spns))}.values())[::-1]
 
 
@@ -214,37 +215,37 @@ def _changes(account: Account, delete: Iterable[str], add: Iterable[str]) -> lis
     stored: dict[str, list[str]] = {}
     for spn in account.spns:
         stored.setdefault(spn.casefold(), []).append(spn)
-    # What is not there now may be there when the request arrives, so it is named all the same.
+    # A name that is not there now may be there when the request arrives, so it is deleted anyway.
     leaving = [
         spelling for spn in _spelled_once(delete) for spelling in stored.get(spn.casefold(), [spn])
     ]
     gone = {spn.casefold() for spn in leaving}
-    # Samba, unlike Windows, takes the same name in another case for another value, and would store both.
+    # Unlike Windows, Samba considers the same name in another case a different value, and would
+    # store both.
     coming = [
         spn
         for spn in _spelled_once(add)
         if spn.casefold() in gone or spn in account.spns or spn.casefold() not in stored
     ]
-    adding, deleting = (
-        _change(ChangeOperation.ADD, coming),
-        _change(ChangeOperation.DELETE, leaving),
-    )
-    # Samba checks the values of the first change alone: the names to add come first, unless one changes its case.
-    ordered = (
-        [deleting, adding] if gone & {spn.casefold() for spn in coming} else [adding, deleting]
-    )
-    return [one for one in ordered if one.values]
+    adding = _change(ChangeOperation.ADD, coming)
+    deleting = _change(ChangeOperation.DELETE, leaving)
+    # Samba only checks the values of the first change. So the names to add come first, unless one
+    # of them replaces itself in another case.
+    changes = [adding, deleting]
+    if gone & {spn.casefold() for spn in coming}:
+        changes = [deleting, adding]
+    return [one for one in changes if one.values]
 
 
 def _change(operation: ChangeOperation, spns: Sequence[str]) -> Change:
     return Change(operation, "servicePrincipalName", spns)
 
 
-# What the directory has -------------------------------------------------------------------------------------------
+# The directory ------------------------------------------------------------------------------------
 
 
 class _Collision(NamedTuple):
-    """An account besides the one in question has `other`, which is `spn` or which the KDC may take for it."""
+    """Another account, `owner`, has `other`, which is `spn` or which the KDC may take for `spn`."""
 
     spn: str
     other: str
@@ -257,10 +258,10 @@ def _search(session: LdapSession, search_filter: str) -> list[Account]:
 
 
 def _key(spn: str) -> object:
-    """Return what all spellings of `spn` have in common."""
+    """Return a key that is equal for all spellings of `spn`."""
     try:
         return ServicePrincipalName.parse(spn, strict=False).key
-    except SpnError:  # stored by somebody else
+    except SpnError:  # malformed, but stored by another program
         return spn.casefold()
 
 
@@ -270,14 +271,17 @@ def _collisions(
     account: Account,
     equivalents: Mapping[str, Iterable[str]],
 ) -> list[_Collision]:
-    """Return which accounts besides `account` have a key of `equivalents`, or one of its values."""
+    """Return the accounts other than `account` that have a key or a value of `equivalents`.
+
+    `equivalents` maps each name in question to the names that are equivalent to it.
+    """
     names = {
         spn: {name.casefold(): name for name in (spn, *others)}
         for spn, others in equivalents.items()
     }
     wanted = list(dict.fromkeys(name for equal in names.values() for name in equal.values()))
     owners: dict[str, Account] = {}
-    # The catalog knows the forest, but late: what was written a moment ago is seen where it was written.
+    # The catalog covers the forest, but lags behind. Recent changes are seen in the domain itself.
     for searched in {id(session): session, id(forest): forest}.values():
         for at in range(0, len(wanted), _CHUNK):
             found = _search(searched, any_equals("servicePrincipalName", wanted[at : at + _CHUNK]))
@@ -292,9 +296,10 @@ def _collisions(
 
 
 def _mappings(session: LdapSession) -> tuple[str, ...]:
-    """Return the forest's sPNMappings: which service classes the KDC also finds under which other one."""
-    base = f"CN=Directory Service,CN=Windows NT,CN=Services,{session.root_dse.text('configurationNamingContext')}"
-    found = session.search(base, "(objectClass=*)", ("sPNMappings",), scope=Scope.BASE)
+    """Return the forest's sPNMappings: other classes under which the KDC finds a service class."""
+    configuration = session.root_dse.text("configurationNamingContext")
+    base = f"CN=Directory Service,CN=Windows NT,CN=Services,{configuration}"
+    found = session.search(base, ANY_OBJECT, ("sPNMappings",), scope=Scope.BASE)
     return found[0].texts("sPNMappings") if found else ()
 
 
@@ -310,7 +315,7 @@ def _mapped_to(spn: str, mappings: Iterable[str]) -> Iterator[str]:
 def _check_unique(
     session: LdapSession, forest: LdapSession, account: Account, spns: Sequence[str]
 ) -> None:
-    """Raise SpnNotUniqueError where an account besides `account` has one of `spns`."""
+    """Raise SpnNotUniqueError if an account other than `account` has one of `spns`."""
     if not spns:
         return
     mappings = _mappings(session)
@@ -322,9 +327,10 @@ def _check_unique(
                 found for found in collisions if found.spn.casefold() == found.other.casefold()
             ]
             raise _not_unique(spn, taken, None)
-        # Not forbidden: a web server often has an account of its own on a host whose computer has HOST/host.
+        # This is allowed: a web server often has an account of its own on a host whose computer has
+        # HOST/host.
         _log.warning(
-            "%s has %s, which stands for %s too where nobody has that; %s takes it",
+            "%s has %s, which has also stood for %s so far; %s takes it over",
             owner,
             other,
             spn,
@@ -339,7 +345,10 @@ def _modify(
     changes: Sequence[Change],
     added: Sequence[str],
 ) -> None:
-    """Make `changes`, with which `account` gets the names `added`, in one request that fails or succeeds as a whole."""
+    """Make `changes`, which give `account` the names `added`, in one request.
+
+    The request succeeds or fails as a whole.
+    """
     for one in changes:
         _log.debug(
             "%s of %s: %s %s",
@@ -361,10 +370,10 @@ def _send(session: LdapSession, account: Account, changes: Sequence[Change]) -> 
         only_deletes = all(one.operation is ChangeOperation.DELETE for one in changes)
         if not only_deletes or error.ldap_result != _CONSTRAINT_VIOLATION:
             raise
-        # Samba checks the values of the first change as if they were to be added, so that nobody could delete a name
-        # that is malformed, or that another account has as well. It lets them go behind one that nobody has.
-        nobodys = _change(ChangeOperation.DELETE, [f"purekrb/{uuid4()}"])
-        session.modify(account.dn, [nobodys, *changes], permissive=True)
+        # Samba checks the values of the first change as if they were added, so a malformed or
+        # duplicate name could not be deleted. It can be after the deletion of an unused name.
+        unused = _change(ChangeOperation.DELETE, [f"purekrb/{uuid4()}"])
+        session.modify(account.dn, [unused, *changes], permissive=True)
 
 
 def _refusal(
@@ -374,12 +383,12 @@ def _refusal(
     added: Sequence[str],
     error: DirectoryError,
 ) -> DirectoryError | SpnError:
-    """Return what the directory meant when it refused to give `account` the names `added`."""
+    """Return the error that tells why the directory did not give `account` the names `added`."""
     if error.code == OBJECT_NOT_FOUND:
         return _like(
             error,
             AccountNotFoundError,
-            f"the account {account.dn!r} has gone meanwhile: check its name",
+            f"the account {account.dn!r} no longer exists: check its name",
         )
     reason = next(
         (n for n, said in _REASONS.items() if error.code == n or said.match(error.diagnostic)), 0
@@ -388,13 +397,14 @@ def _refusal(
         return _like(
             error,
             SpnValidatedWriteDeniedError,
-            f"{account.dn!r} may only register names of two parts for its own host: have an administrator register "
-            f"{', '.join(added)}",
+            f"{account.dn!r} may only register names of two parts for its own host: "
+            f"have an administrator register {', '.join(added)}",
             code=reason,
         )
     if reason == _SYNTAX_INVALID:
         return SpnError(
-            f"one of {', '.join(added)} is no SPN to the directory: {error.diagnostic!r}",
+            f"the directory does not accept one of {', '.join(added)} as an SPN: "
+            f"{error.diagnostic!r}",
             code=reason,
         )
     if reason != SPN_NOT_UNIQUE and error.ldap_result not in (
@@ -412,23 +422,21 @@ def _refusal(
             f", nor take {spn!r} from {owner!r}, which has {other!r}"
             for spn, other, owner in collisions
         )
-        message = f"the account that is bound may not write the service principal names of {account.dn!r}{others}"
         return _like(
             error,
             InsufficientRightsError,
-            f"{message}: ask an administrator to do it, or for the right",
+            "the bound account may not write the service principal names of "
+            f"{account.dn!r}{others}: ask an administrator to do it, or for the right",
         )
-    return (
-        _not_unique(added[0], collisions, error)
-        if collisions or reason == SPN_NOT_UNIQUE
-        else error
-    )
+    if collisions or reason == SPN_NOT_UNIQUE:
+        return _not_unique(added[0], collisions, error)
+    return error
 
 
 def _not_unique(
     spn: str, collisions: Sequence[_Collision], cause: DirectoryError | None
 ) -> DirectoryError:
-    """Return the error for names that `collisions` shows, or for `spn` where nothing is to be seen of another's."""
+    """Return the error for the names in `collisions`; if the owner is not visible, for `spn`."""
     names = dict.fromkeys(found.spn for found in collisions) or [spn]
     has = (
         " and ".join(f"{owner!r} has {other!r}" for _, other, owner in collisions)
@@ -437,7 +445,8 @@ def _not_unique(
     return _like(
         cause,
         SpnNotUniqueError,
-        f"SPN {', '.join(map(repr, names))} must be unique in the forest, but {has}: delete it there first",
+        f"SPN {', '.join(map(repr, names))} must be unique in the forest, but {has}: "
+        "delete it there first",
         code=SPN_NOT_UNIQUE,
         spn=next(iter(names)),
         owners=tuple(dict.fromkeys(found.owner for found in collisions)),
@@ -445,7 +454,7 @@ def _not_unique(
 
 
 def _like(
-    cause: DirectoryError | None, kind: type[DirectoryError], message: str, **details: Any
+    cause: DirectoryError | None, error_class: type[DirectoryError], message: str, **details: Any
 ) -> DirectoryError:
-    """Return an error of `kind` with the numbers and the diagnostic of `cause`, where `details` has no others."""
-    return kind(message, **{**(vars(cause) if cause else {}), **details})
+    """Return an error with the codes and the diagnostic of `cause`, overridden by `details`."""
+    return error_class(message, **{**(vars(cause) if cause else {}), **details})

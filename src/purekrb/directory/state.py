@@ -1,7 +1,8 @@
-"""What an installed service remembers of its registration: the state file.
+"""The state file: a record of an installed service's registration.
 
-The SCP is remembered by its objectGUID, since its DN changes when it, or anything above it, is moved or renamed.
-Source: the installer of Microsoft's Windows Sockets sample, which keeps `LDAP://<GUID=...>` in the registry.
+It holds the SCP's objectGUID, because the DN changes when the SCP, or an object above it, is moved
+or renamed. Source: the installer of Microsoft's Windows Sockets sample, which keeps
+`LDAP://<GUID=...>` in the registry.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from purekrb.credentials import files
+from purekrb.directory.patterns import CONTROL_CHARACTERS, GUID
 from purekrb.errors import CredentialError, DecodeError, KerberosError, RegistrationError
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName
@@ -29,18 +31,14 @@ _MAX_SIZE = 1 << 20
 _MAX_TEXT = 4096
 _WHAT = "state file"
 _BINDING = re.compile(r"LDAP://<GUID=(.*)>")
-#: The bytes of an objectGUID as they are stored, or its text.
-_BYTES, _DASHED = (
-    re.compile(r"[0-9A-Fa-f]{32}"),
-    re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"),
-)
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: The bytes of an objectGUID in hexadecimal, in the order in which they are stored.
+_GUID_BYTES = re.compile(r"[0-9A-Fa-f]{32}")
 _NO_PATH = re.compile(r"[^A-Za-z0-9.-]")
 
 
 @dataclass(frozen=True, slots=True)
 class StateAccount:
-    """The account that a service was installed for, as the directory knew it then; the objectGUID never changes."""
+    """The account that a service was installed for, as it was then. `object_guid` never changes."""
 
     dn: str
     name: str
@@ -50,11 +48,12 @@ class StateAccount:
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What a service needs to find its SCP and its SPNs again.
+    """The data by which a service finds its SCP and its SPNs again.
 
-    `scp_dn` is the DN at the time of the installation. `account` is None, and `spns` empty, where the service runs
-    under a local account that no domain knows. `containers` are the DNs of those that were made for the SCP, deepest
-    first. No secret is in it, but who can change it misleads the service.
+    `scp_dn` is the DN at the time of the installation. If the service runs under an account that is
+    local to the machine, `account` is None and `spns` is empty. `containers` are the DNs of the
+    containers that were created for the SCP, deepest first. There is no secret in it, but whoever
+    can change it misleads the service.
     """
 
     object_guid: UUID
@@ -66,27 +65,33 @@ class ServiceState:
 
     @property
     def guid_binding_string(self) -> str:
-        """How Windows writes down an object: `LDAP://<GUID=`, the bytes of its objectGUID in hexadecimal, `>`."""
+        """The objectGUID as Windows writes it: `LDAP://<GUID=`, its bytes in hexadecimal, `>`."""
         return f"LDAP://<GUID={self.object_guid.bytes_le.hex()}>"
 
     @classmethod
     @forget_frames
     def load(cls, path: files.FilePath) -> ServiceState:
-        """Return the state in the file, which must be ours (or root's), writable by nobody else, and no link.
+        """Return the state in the file.
 
-        Raises RegistrationError with the reason NO_STATE for a file that is missing, damaged or somebody else's.
+        The file must be ours or root's, not writable by others, and not a link. Raises
+        RegistrationError with the reason NO_STATE if it is missing, damaged or somebody else's.
         """
         try:
             return cls.decode(files.read_private(path, what=_WHAT, shared=True, max_size=_MAX_SIZE))
         except (CredentialError, DecodeError) as error:
             raise RegistrationError(
-                f"{error}. Without its state file a service does not know its registration: name the right file, or "
-                "have an administrator remove what is there and install the service again",
+                f"{error}. Without its state file a service does not know its registration: "
+                "name the right file, or have an administrator remove what is there and install "
+                "the "
+                "service again",
                 reason="NO_STATE",
             ) from error
 
     def save(self, path: files.FilePath) -> None:
-        """Replace the file at once, with mode 0600; make directories that are missing. Raises CredentialError."""
+        """Replace the file atomically, with mode 0600; create missing directories.
+
+        Raises CredentialError.
+        """
         files.make_directories(path, what=_WHAT)
         files.write_private(path, self.encode(), what=_WHAT)
 
@@ -141,14 +146,15 @@ class ServiceState:
 
 
 def default_path(service_class_name: str, name: str) -> str:
-    """Return where the state of the SCP `name` is kept: below /var/lib/purekrb for root, else ~/.local/state/purekrb.
+    """Return the default path of the state file for the SCP `name`.
 
-    XDG_STATE_HOME takes the place of /var/lib and of ~/.local/state. What is no letter, digit, "." or "-" becomes "_".
+    It is below /var/lib/purekrb for root, else below ~/.local/state/purekrb. XDG_STATE_HOME
+    replaces /var/lib and ~/.local/state. Characters other than letters, digits, "." and "-" become
+    "_".
     """
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    home = os.environ.get("XDG_STATE_HOME") or (
-        "/var/lib" if root else os.path.expanduser("~/.local/state")
-    )
+    default = "/var/lib" if root else os.path.expanduser("~/.local/state")
+    home = os.environ.get("XDG_STATE_HOME") or default
     directory, file = (
         _NO_PATH.sub("_", part).lstrip(".") or "_" for part in (service_class_name, name)
     )
@@ -171,7 +177,11 @@ def _account(fields: dict[str, Any]) -> StateAccount:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or _CONTROL.search(value):
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= _MAX_TEXT
+        or CONTROL_CHARACTERS.search(value)
+    ):
         raise ValueError
     return value
 
@@ -190,8 +200,8 @@ def _spns(values: object) -> tuple[str, ...]:
 
 
 def _guid(text: str) -> UUID:
-    if _BYTES.fullmatch(text):
+    if _GUID_BYTES.fullmatch(text):
         return UUID(bytes_le=bytes.fromhex(text))
-    if _DASHED.fullmatch(text):
+    if GUID.fullmatch(text):
         return UUID(text)
     raise ValueError

@@ -1,4 +1,4 @@
-"""What stands between ldap3 and its socket: one whole LDAP message at a time, through TLS or a SASL layer, in time.
+"""The layer between ldap3 and its socket: whole LDAP messages, through TLS or SASL, in time.
 
 `MessageReader` is pure; `MessageSocket` does the I/O. Source: RFC 4511 5.1, 5.2.
 """
@@ -45,19 +45,20 @@ __all__ = ["MAX_MESSAGE", "MAX_RESPONSE", "MAX_RESULT", "MessageReader", "Messag
 
 _log = Log("purekrb.directory")
 
-#: The largest LDAP message that is accepted, in bytes: one entry with all its values.
+#: The largest LDAP message in bytes: one entry with all its values.
 MAX_MESSAGE = 64 << 20
-#: The most that one request may bring, in bytes: a page of entries.
+#: The largest answer to one request in bytes: a page of entries.
 MAX_RESPONSE = 256 << 20
-#: The largest LDAP message, in bytes, before the server has proved itself; and the largest one that is no entry.
+#: The largest LDAP message in bytes before the server has proved its identity; and after that, the
+#: largest message that is not an entry.
 MAX_RESULT = 65_536
-#: BER elements that an answer may have, besides one for so many bytes of it: the least that directories need for names
-#: and values. With these, an answer costs at most 20 bytes of memory for each of its bytes, whatever it consists of.
+#: An answer may have one BER element per so many bytes, and some to spare: what directories need
+#: for names and values. So an answer costs at most 20 bytes of memory for each of its own bytes.
 _SPARE_ELEMENTS = 20_000
 _BYTES_PER_ELEMENT = 5
-#: The same of a result alone, which has 4 elements and a few for a referral or controls.
+#: The elements to spare in a result, which has 4, and a few for a referral or controls.
 _SPARE_RESULT_ELEMENTS = 64
-#: The tag of the result that ends the answer to a request. Source: RFC 4511 4.2 to 4.12.
+#: The tag of a request -> the tag of the result that ends its answer. Source: RFC 4511 4.2 to 4.12.
 _RESULTS = {
     0x60: 0x61,
     0x63: 0x65,
@@ -74,7 +75,7 @@ _MAX_LENGTH_OCTETS = 4
 
 
 class MessageReader:
-    """Cuts a byte stream into LDAP messages, in linear time; a length that no message has is refused at once."""
+    """Cuts a byte stream into LDAP messages, in linear time; refuses excessive lengths at once."""
 
     def __init__(self, max_message: int = MAX_MESSAGE) -> None:
         self.max_message = max_message
@@ -82,7 +83,7 @@ class MessageReader:
 
     @property
     def pending(self) -> int:
-        """Bytes that were fed and not yet returned in a message."""
+        """The number of bytes that were fed and not yet returned in a message."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
@@ -90,7 +91,10 @@ class MessageReader:
         self._buffer += data
 
     def next_message(self) -> bytes | None:
-        """Return the next message, or None until it is complete. DecodeError: this is not LDAP, or too large."""
+        """Return the next message, or None until it is complete.
+
+        Raises DecodeError if the message is too large, or if this is not LDAP.
+        """
         size = self._size()
         if size is None or len(self._buffer) < size:
             return None
@@ -100,7 +104,7 @@ class MessageReader:
         return message
 
     def _size(self) -> int | None:
-        """Return the size of the first message, header included; None where the header is not complete."""
+        """Return the size of the first message and its header; None if the header is incomplete."""
         head = self._buffer[: 2 + _MAX_LENGTH_OCTETS]
         if head and head[0] != _SEQUENCE:
             raise DecodeError(
@@ -109,8 +113,10 @@ class MessageReader:
         if len(head) < 2:
             return None
         octets = head[1] & 0x7F if head[1] & 0x80 else 0
-        if head[1] == 0x80 or octets > _MAX_LENGTH_OCTETS:
-            raise DecodeError("the length of an LDAP message is definite and has 1 to 4 octets")
+        if head[1] == 0x80 or octets > _MAX_LENGTH_OCTETS:  # RFC 4511 5.1: definite lengths only
+            raise DecodeError(
+                "the length of an LDAP message is indefinite or has more than 4 octets"
+            )
         if len(head) < 2 + octets:
             return None
         length = int.from_bytes(head[2 : 2 + octets], "big") if octets else head[1]
@@ -122,13 +128,14 @@ class MessageReader:
 
 
 class MessageSocket:
-    """Stands in for the connected socket of an ldap3 connection, which gets one whole LDAP message from each `recv`.
+    """Replaces the connected socket of an ldap3 connection; `recv` returns one whole LDAP message.
 
-    ldap3 puts together what its socket returns, and forgets to bound it, its structure and the time that it takes.
-    `deadline` (`time.monotonic`'s; None: the socket's own timeout) is that of the request under way. Between `begin`
-    and `end` ldap3 gets results alone, and `entries` are read here. Until `secure`, the server has not proved itself:
-    results are all that it may send, and small ones. Every failure is final: the connection is closed, and `failure`
-    is the reason.
+    ldap3 reassembles messages without a limit on their size, structure or time. Here a request has
+    a `deadline` (`time.monotonic`'s; None: the socket's own timeout). Between `begin` and `end`,
+    ldap3 only gets results, and `entries` are read here. Until `secure`, the server has not proved
+    its
+    identity: it may only send small results. Every failure is final: it closes the connection and
+    is kept in `failure`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -151,7 +158,7 @@ class MessageSocket:
 
     @property
     def usable(self) -> bool:
-        """Whether a request can be sent: nothing has failed, and the server neither closed nor spoke unasked."""
+        """Whether a request can be sent: nothing has failed, and nothing waits to be read."""
         return self._socket.fileno() >= 0 and not wait_ready(Wait([self._socket], [], 0.0))
 
     @property
@@ -161,10 +168,9 @@ class MessageSocket:
 
     @property
     def channel_bindings(self) -> ChannelBindings | None:
-        """What ties a context to the TLS of this connection; None without TLS. Source: RFC 5929 4.
+        """The channel bindings that tie a context to TLS; None without TLS. Source: RFC 5929 4.
 
-        Raises PolicyError where the certificate has none: a context that nothing ties to TLS must be asked for
-        without it.
+        Raises PolicyError if the certificate does not permit channel bindings.
         """
         if not isinstance(self._socket, ssl.SSLSocket):
             return None
@@ -174,12 +180,16 @@ class MessageSocket:
             )
         except UnsupportedError as error:
             raise PolicyError(
-                f"nothing can tie the bind to TLS: {error}; use ldap:// without StartTLS, which Kerberos seals, or a "
-                "directory whose certificate is signed with RSA or ECDSA"
+                f"the bind cannot be tied to TLS: {error}; "
+                "use ldap:// without StartTLS, which Kerberos seals, "
+                "or a directory whose certificate is signed with RSA or ECDSA"
             ) from None
 
     def is_verified_for(self, names: Collection[str]) -> bool:
-        """Return whether the certificate of this TLS connection was verified, and is for one of `names`."""
+        """Return whether the TLS certificate was verified and is for one of `names`.
+
+        Source: RFC 9525 6.
+        """
         sock = self._socket
         if not isinstance(sock, ssl.SSLSocket):
             return False
@@ -187,33 +197,36 @@ class MessageSocket:
             certificate = sock.getpeercert()
         except ValueError:  # before the handshake
             return False
-        if not certificate:  # nobody looked who issued it
+        if not certificate:  # the issuer was not checked
             return False
         if sock.context.check_hostname and sock.server_hostname in names:
             return True
         return any(_is_for(certificate, name) for name in names)
 
     def detach(self) -> socket.socket:
-        """Return the socket, to start TLS on it. Raises ProtocolError if more than the last answer has arrived."""
+        """Return the socket, to start TLS on it.
+
+        Raises ProtocolError if data after the last answer has arrived (RFC 4511 4.14.1).
+        """
         self._check_nothing_waits()
         return self._socket
 
     def begin(
         self, deadline: float | None, *, searching: bool = False, wanted: Wanted = None
     ) -> None:
-        """Say that a request begins, whose answer must be here at `deadline`; `wanted` are a search's attributes."""
+        """Begin a request whose answer is due at `deadline`; `wanted`: attributes of a search."""
         self._deadline = deadline
         self._reads, self._searching, self._wanted = True, searching, wanted
         self.entries = []
 
     def end(self) -> None:
-        """Say that the request is over: what is asked for next, ldap3 reads alone, in its own time."""
+        """End the request. From now on ldap3 reads its answers itself, without a deadline."""
         self._deadline = None
         self._reads, self._searching, self._wanted = False, False, None
         self.entries = []
 
     def secure(self, layer: SecurityLayer | None) -> None:
-        """Send and receive everything from now on through `layer`: the server has proved itself."""
+        """Send and receive everything through `layer` from now on: the server is authenticated."""
         self._check_nothing_waits()
         self._layer = layer
         self._bound = True
@@ -221,7 +234,7 @@ class MessageSocket:
         self._reader.max_message = MAX_MESSAGE
 
     def recv(self, size: int = 0) -> bytes:
-        """Return the next LDAP message for ldap3, whatever `size` says; b"" where the server has closed between two."""
+        """Return the next LDAP message for ldap3, of any size; b"" if the server has closed."""
         try:
             while message := self._next_message():
                 if self._admit(message):
@@ -240,7 +253,10 @@ class MessageSocket:
         return message
 
     def _admit(self, message: bytes) -> bool:
-        """Return whether `message` is for ldap3. Its structure is checked and counted before it costs anything."""
+        """Return whether `message` is for ldap3.
+
+        Its size and structure are checked before anything expensive is done with it.
+        """
         self._left()
         header = header_of(message)
         part = header.operation in (SEARCH_ENTRY, SEARCH_REFERENCE, INTERMEDIATE)
@@ -269,17 +285,20 @@ class MessageSocket:
             self.entries.append(read_entry(message, header, self._wanted, self._left))
         else:
             urls = ", ".join(read_urls(message, header))
-            _log.debug("the directory refers to %s, which is not followed", urls)
+            _log.debug("a referral of the directory to %s is not followed", urls)
         return False
 
     def _check_answers(self, header: Header, part: bool) -> None:
-        """Raise ProtocolError for what does not belong into the answer to the request under way."""
+        """Raise ProtocolError for a message that is not part of the answer to the current request.
+
+        Source: RFC 4511 4.1.1.1, 4.5.2.
+        """
         ours = header.number == self._number
         if part and not (ours and self._searching and header.operation != INTERMEDIATE):
-            raise ProtocolError("the server sends parts of an answer that nothing asked for")
+            raise ProtocolError("the server sends parts of an answer without a request for them")
         if ours and not part and header.operation != self._result:
             raise ProtocolError(
-                "the server answers something else than it was asked",
+                "the server's answer is not of the kind that was asked for",
                 expected=f"the tag 0x{self._result:02x}",
                 got=f"0x{header.operation:02x}",
             )
@@ -308,14 +327,15 @@ class MessageSocket:
         self._socket.close()
 
     def __getattr__(self, name: str) -> Any:
-        # shutdown, settimeout, getpeername, getpeercert ... are the socket's
+        # shutdown, settimeout, getpeername, getpeercert and so on are those of the socket.
         return getattr(self._socket, name)
 
     def _check_nothing_waits(self) -> None:
-        # Who can write into the connection would have his words taken for those of the protected server.
+        # Data that an attacker injects before the protection begins would count as the server's.
+        # Source: RFC 4511 4.14.1.
         if self._reader.pending:
             raise ProtocolError(
-                "the server sent more before the protection of the connection began"
+                "the server sent more data before the protection of the connection began"
             )
 
     def _read(self) -> bytes:
@@ -331,7 +351,10 @@ class MessageSocket:
             self._socket.settimeout(left)
 
     def _left(self) -> float | None:
-        """Return the seconds until the deadline, None without one. Raises TransportTimeoutError where it has passed."""
+        """Return the seconds until the deadline; None without one.
+
+        Raises TransportTimeoutError if it has passed.
+        """
         if self._deadline is None:
             return None
         left = self._deadline - time.monotonic()
@@ -343,7 +366,8 @@ class MessageSocket:
         rest = self._reader.pending + (self._layer.pending if self._layer else 0)
         if rest:
             raise TransportError(
-                f"the server closed the connection in the middle of a message ({rest} bytes are here)"
+                "the server closed the connection in the middle of a message "
+                f"({rest} bytes of it have arrived)"
             )
         return b""
 
@@ -357,18 +381,24 @@ class MessageSocket:
 
 
 def _is_for(certificate: Mapping[str, Any], name: str) -> bool:
-    """Return whether `certificate`, as `getpeercert` has it, is for the host `name`. Source: RFC 9525 6.3, 6.5."""
+    """Return whether `certificate`, as returned by `getpeercert`, is for the host `name`.
+
+    Source: RFC 9525 6.3, 6.5.
+    """
     address = _address(name)
-    for kind, value in certificate.get("subjectAltName", ()):
-        if kind == "DNS" and address is None and _covers(value, name):
+    for name_type, value in certificate.get("subjectAltName", ()):
+        if name_type == "DNS" and address is None and _covers(value, name):
             return True
-        if kind == "IP Address" and address is not None and _address(value) == address:
+        if name_type == "IP Address" and address is not None and _address(value) == address:
             return True
     return False
 
 
 def _covers(pattern: str, name: str) -> bool:
-    """Return whether the DNS name `pattern`, whose first label may be "*", stands for `name`."""
+    """Return whether the DNS name `pattern`, whose first label may be "*", matches `name`.
+
+    Source: RFC 9525 6.3.
+    """
     first, *rest = pattern.lower().split(".")
     host, *domain = name.lower().rstrip(".").split(".")
     return rest == domain and (first == host or (first == "*" and len(rest) > 1))
@@ -389,5 +419,5 @@ def _broken(error: OSError) -> TransportError:
 
 def _late() -> TransportTimeoutError:
     return TransportTimeoutError(
-        "the directory did not answer in time: is it busy, or the timeout too short?"
+        "the directory did not answer in time: is it busy, or is the timeout too short?"
     )

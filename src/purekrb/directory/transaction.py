@@ -1,4 +1,7 @@
-"""Several writes that succeed or fail together, though LDAP has no transactions: what was done is undone."""
+"""Several writes that succeed or fail together: after a failure, earlier writes are undone.
+
+LDAP itself has no transactions across requests.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,23 @@ _log = Log("purekrb.directory")
 
 
 class Undo:
-    """What undoes the writes so far."""
+    """The steps that undo the writes so far."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], object]]] = []
 
     def add(self, what: str, step: Callable[[], object]) -> None:
-        """Remember that `step` undoes the last write; `what` names it for the log, as in "deleting CN=..."."""
+        """Remember that `step` undoes the last write.
+
+        `what` names the step in the log, as in "deleting CN=...".
+        """
         self._steps.append((what, step))
 
     def write(self, write: Callable[[], object], what: str, step: Callable[[], object]) -> None:
-        """Call `write`, and `add` what undoes it, which must do no harm where it was not done.
+        """Call `write`, and `add` the step that undoes it.
 
-        For where the connection is lost before the answer, nobody knows whether it was.
+        If the connection breaks before the answer, the write may or may not have been done. So the
+        step must do no harm if it was not.
         """
         try:
             write()
@@ -37,17 +44,19 @@ class Undo:
         self.add(what, step)
 
     def run(self) -> None:
-        """Undo all writes, the last first. A step that fails is logged as a warning, and does not stop the others."""
+        """Undo all writes, last first. If a step fails, log a warning and go on."""
         while self._steps:
             what, step = self._steps.pop()
             try:
                 step()
             except KerberosError as error:
                 if isinstance(error, DirectoryError) and error.code == OBJECT_NOT_FOUND:
-                    _log.debug("nothing to undo, it is not there: %s", what)
+                    _log.debug("nothing to undo, the object does not exist: %s", what)
                     continue
                 _log.warning(
-                    "%s, to undo what was begun, has failed; do it by hand: %s", what, error
+                    "%s, to undo an unfinished operation, has failed; do it by hand: %s",
+                    what,
+                    error,
                 )
             else:
                 _log.debug("undone: %s", what)
@@ -55,7 +64,7 @@ class Undo:
 
 @contextmanager
 def transaction() -> Iterator[Undo]:
-    """Run the block; where it fails, undo all writes that it has added to the Undo, and raise its error."""
+    """Run the block. If it fails, undo all writes that it added to the Undo; raise its error."""
     undo = Undo()
     try:
         yield undo

@@ -1,4 +1,4 @@
-"""Whether a service may start: its registration in the directory, against what its state file says."""
+"""The check that a service may start: its registration in the directory against its state file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, spns
 from purekrb.directory.accounts import Account, account_by_guid, find_account
-from purekrb.directory.ldap import OBJECT_NOT_FOUND, Entry, LdapSession, Scope, single
+from purekrb.directory.ldap import ANY_OBJECT, OBJECT_NOT_FOUND, Entry, LdapSession, Scope, single
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.state import ServiceState
 from purekrb.errors import DirectoryError, RegistrationError, TransportError
@@ -17,11 +17,11 @@ from purekrb.keys import etype_name
 from purekrb.log import Log
 from purekrb.spn import ServicePrincipalName
 
-__all__ = ["VerifiedService", "verify"]
+__all__ = ["VerifiedService", "unreachable", "verify"]
 
 _log = Log("purekrb.directory")
 
-#: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: a domain controller that answers, but not to the question.
+#: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: the domain controller answers, but not the question.
 _NO_ANSWER = (8206, 8207)
 _KVNO, _ETYPES = "msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
@@ -31,7 +31,7 @@ _ETYPE_BITS = {0x4: 23, 0x8: 17, 0x10: 18}
 
 @dataclass(frozen=True, slots=True)
 class VerifiedService:
-    """A service that may start: its SCP and its account as the directory has them now, and doubts about its keys."""
+    """A service that may start: its current SCP and account, and warnings about its keys."""
 
     scp: ServiceConnectionPoint
     account: Account
@@ -53,12 +53,12 @@ def verify(
             _check_owner(session, forest, spn, installed)
         scp = _published_scp(session, state)
     except TransportError as error:
-        raise _unreachable(error) from error
+        raise unreachable(error) from error
     except RegistrationError:
         raise
     except DirectoryError as error:
         if error.code in _NO_ANSWER:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         raise
     _check_names(state, scp, installed)
     warnings = tuple(_doubts_about_keys(session, installed, keytab)) if keytab is not None else ()
@@ -69,11 +69,11 @@ def verify(
 
 
 def _registered_account(session: LdapSession, state: ServiceState, runs_as: str) -> Account:
-    """Return the account of `state` as it is now, once it is clear that the service runs under it."""
+    """Return the current account of `state`, after checking that the service runs under it."""
     if not state.account or not state.spns:
         raise RegistrationError(
-            "the service was installed for an account of this machine alone, so no client can authenticate it: "
-            "install it again for an account of the domain",
+            "the service was installed for an account that is local to this machine, "
+            "so clients cannot authenticate it: install it again for an account of the domain",
             reason="NOT_REGISTERED",
         )
     account = account_by_guid(session, state.account.object_guid)
@@ -83,29 +83,29 @@ def _registered_account(session: LdapSession, state: ServiceState, runs_as: str)
         actual = find_account(session, runs_as)
         if actual.object_guid != account.object_guid:
             raise _wrong_account(
-                f"the service runs as {actual.dn}, and was installed for {account.dn}"
+                f"the service runs as {actual.dn}, but was installed for {account.dn}"
             )
     return account
 
 
 def _check_owner(session: LdapSession, forest: LdapSession, spn: str, account: Account) -> None:
-    """Raise RegistrationError unless `account`, and it alone, has `spn`."""
-    # A catalog lags behind; the domain knows its own accounts best.
+    """Raise RegistrationError unless `account`, and no other account, has `spn`."""
+    # A catalog lags behind. The domain itself knows its accounts best.
     owners = {
         owner.object_guid: owner for owner in (*spns.find(forest, spn), *spns.find(session, spn))
     }
     names = ", ".join(owner.dn for owner in owners.values())
     if len(owners) > 1:
         raise RegistrationError(
-            f"the SPN {spn} belongs to several accounts, so the KDC cannot tell whose key to use: {names}; "
-            "have an administrator delete it from all but one",
+            f"the SPN {spn} belongs to several accounts, so the KDC cannot tell whose key to use: "
+            f"{names}; have an administrator delete it from all but one",
             reason="DUPLICATE",
         )
     if not owners:
-        raise _not_registered(f"the SPN {spn} is on no account, expected on {account.dn}")
+        raise _not_registered(f"no account has the SPN {spn}, expected on {account.dn}")
     if account.object_guid not in owners:
         raise _wrong_account(
-            f"the SPN {spn} belongs to {names}, and the service runs as {account.dn}"
+            f"the SPN {spn} belongs to {names}, but the service runs as {account.dn}"
         )
 
 
@@ -119,17 +119,19 @@ def _published_scp(session: LdapSession, state: ServiceState) -> ServiceConnecti
 
 
 def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Account) -> None:
-    """Raise RegistrationError where clients compose an SPN that is not registered."""
+    """Raise RegistrationError if clients compose an SPN that is not registered."""
     for spn in state.spns:
         service_name = ServicePrincipalName.parse(spn).service_name or ""
         if "=" in service_name and service_name.casefold() != scp.dn.casefold():
             raise RegistrationError(
-                f"the SCP is now {scp.dn}, and clients compose the SPN from that, but registered is {spn}: "
+                f"the SCP is now {scp.dn}, from which clients compose the SPN, "
+                f"but the registered SPN is {spn}: "
                 "have an administrator install the service again",
                 reason="STALE_DN",
             )
     if scp.dns_name_type == "A":
-        # Where the DN was not registered, since it contains "/" or is not found by the KDC, clients use the objectGUID.
+        # A DN may not be registered, because it contains "/" or because the KDC does not find it.
+        # Clients then use the objectGUID.
         composed = scp.spns()
         by_dn = any(
             "=" in (ServicePrincipalName.parse(spn).service_name or "") for spn in state.spns
@@ -142,8 +144,8 @@ def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Acco
 
 
 def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -> Iterator[str]:
-    """Yield what may keep `keytab` from opening the tickets that clients will present."""
-    found = session.search(account.dn, "(objectClass=*)", (_KVNO, _ETYPES), scope=Scope.BASE)
+    """Yield the reasons why `keytab` may not open the tickets that clients will present."""
+    found = session.search(account.dn, ANY_OBJECT, (_KVNO, _ETYPES), scope=Scope.BASE)
     entry = single(found, f"account {account.dn!r}")
     kvno, bits = _number(entry, _KVNO), _number(entry, _ETYPES)
     if kvno is None:
@@ -154,13 +156,17 @@ def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -
     current = {entry.key.etype for entry in keys if entry.kvno == kvno}
     if not current:
         held = ", ".join(map(str, sorted({entry.kvno for entry in keys}))) or "none"
-        yield f"the keytab has no key of version {kvno} of {account.dn}, which is the current one, but {held}: {advice}"
+        yield (
+            f"the keytab has no key of version {kvno}, the current one, for {account.dn}; "
+            f"it has {held}: {advice}"
+        )
         return
     wanted = {etype for bit, etype in _ETYPE_BITS.items() if (bits or 0) & bit}
     if wanted and not wanted & current:
         yield (
-            f"the keytab has {', '.join(map(etype_name, sorted(current)))} keys alone, but tickets for {account.dn} "
-            f"are made for {', '.join(map(etype_name, sorted(wanted)))}: {advice}"
+            f"the keytab only has keys of {', '.join(map(etype_name, sorted(current)))}, "
+            f"but tickets for {account.dn} are encrypted with keys of "
+            f"{', '.join(map(etype_name, sorted(wanted)))}: {advice}"
         )
 
 
@@ -183,13 +189,16 @@ def _not_registered(what: str) -> RegistrationError:
 
 def _wrong_account(what: str) -> RegistrationError:
     return RegistrationError(
-        f"{what}: run the service under its account, or have an administrator install it again for this one",
+        f"{what}: run the service under the account that owns its SPNs, "
+        "or have an administrator install it again for the account that it runs under",
         reason="WRONG_ACCOUNT",
     )
 
 
-def _unreachable(error: Exception) -> RegistrationError:
+def unreachable(error: Exception) -> RegistrationError:
+    """Return the verdict that the directory does not answer, because of `error`."""
     return RegistrationError(
-        f"the registration could not be verified, since the directory does not answer: {error}; start again later",
+        "the registration could not be verified, because the directory does not answer: "
+        f"{error}; start the service again later",
         reason="DIRECTORY_UNREACHABLE",
     )

@@ -2,9 +2,9 @@
 
 Source: RFC 4120 3.1, RFC 6806.
 
-`as_exchange` is a generator: it yields requests for a KDC, is sent the replies and returns the
-ticket. With a password it also yields a `KeyDerivation` where the KDC names so many iterations that
-the runner must mind its deadline or loop.
+`as_exchange` is a generator: it yields requests for a KDC, is sent the replies, and returns the
+ticket. With a password, it also yields a `KeyDerivation` if the KDC names so many iterations that
+the runner must watch its deadline or keep its event loop free.
 """
 
 from __future__ import annotations
@@ -67,40 +67,39 @@ __all__ = ["ClientCredential", "AsOptions", "as_exchange"]
 
 log = Log("purekrb.kdc")
 
-#: Requests in one exchange, whatever the KDC answers.
+#: The most requests in one exchange, whatever the KDC answers.
 MAX_REQUESTS = 16
-#: Client referrals in one exchange.
+#: The most client referrals in one exchange.
 MAX_REFERRALS = 10
-#: PBKDF2 iterations that are accepted unless the caller says otherwise: less than a second of work.
+#: The most PBKDF2 iterations that are accepted by default: less than a second of work.
 DEFAULT_MAX_ITERATIONS = 1 << 20
 
-_ENC_PA_REP = int(
-    TicketFlags.ENC_PA_REP
-)  # a member of an enum costs five calls where it meets a number
+#: A plain number: the operators of an IntFlag cost five calls.
+_ENC_PA_REP = int(TicketFlags.ENC_PA_REP)
 
 
 @dataclass(frozen=True, slots=True)
 class AsOptions:
-    """What to ask for in an AS exchange. Lifetimes, `clock_skew` and `max_offset` are in seconds.
+    """Options of an AS exchange. Lifetimes, `clock_skew` and `max_offset` are in seconds.
 
-    service: the service, by default the ticket-granting service of the client's realm.
-    starttime: when the ticket shall become valid (a postdated ticket); None: now.
+    service: the service; by default, the ticket-granting service of the client's realm.
+    starttime: when the ticket becomes valid (a postdated ticket); None: now.
     canonicalize: let the KDC correct the client's name and refer to another realm (RFC 6806).
-    referral_realms: the realms that the client may be referred to. Anyone can forge a referral, and
-        the client sends its proof of identity there, at which the other side can guess.
-    addresses: bind the ticket to these addresses; none: use from anywhere.
-    pac_request: ask for a PAC (True), for none (False), or leave it to the KDC (None).
-    etypes: what to offer, in order of preference; RC4 is offered last, and only if it is named
-        here.
-    require_preauth: refuse a reply that the KDC gives to whoever asks, without a proof of identity.
-    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP, which lets an eavesdropper guess at
-        the password. Where it is permitted, who has a key sends it at once, without being asked
-        (but not with `require_preauth`, which is about what the KDC asks for).
-    timesync: where the KDC's clock differs by more than `clock_skew`, go by the KDC's for this
+    referral_realms: the realms to which a KDC may refer the client. The client sends its proof of
+        identity there, by which the password can be guessed; and anyone can forge a referral.
+    addresses: bind the ticket to these addresses; if empty, it is valid from anywhere.
+    pac_request: ask for a PAC (True), for no PAC (False), or leave it to the KDC (None).
+    etypes: the encryption types to offer, in order of preference. RC4 is offered last, and only if
+        it is named here.
+    require_preauth: refuse a reply that the KDC gives without a proof of identity.
+    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP, because an eavesdropper can then
+        guess at the password. If it is permitted, a client with a key at hand sends it in the first
+        request; but not with `require_preauth`, which depends on what the KDC asks for.
+    timesync: if the KDC's clock differs by more than `clock_skew`, use the KDC's time for this
         realm, up to `max_offset`; the clock of this machine is never set. False: refuse.
-    max_iterations: the PBKDF2 iterations up to which a password's key is derived, at most 2^24.
-        Anyone can forge the error that names the count.
-    mechanisms: the kinds of pre-authentication that may be used, strongest first.
+    max_iterations: the most PBKDF2 iterations for the key of a password, at most 2^24. Anyone can
+        forge the error that names the count.
+    mechanisms: the kinds of pre-authentication to use, strongest first.
     """
 
     service: Principal | None = None
@@ -131,12 +130,12 @@ def as_exchange(
     random: RandomBytes = random_bytes,
     offsets: MutableMapping[str, timedelta] | None = None,
 ) -> Exchange[ServiceTicket]:
-    """Return the initial ticket of `credential`, by default a TGT.
+    """Return the initial ticket of `credential`; by default, a TGT.
 
-    `offsets` remembers, by realm, by how much the KDC's clock is ahead of `clock`, so that later
-    exchanges start with it. Raises KdcError for what the KDC refuses, PreauthFailedError for a
-    wrong password or key, ProtocolError or DecodeError for a reply that does not fit the request,
-    PolicyError for one that `options` do not permit.
+    `offsets` maps a realm to the time by which its KDC's clock is ahead of `clock`. It is updated
+    for later exchanges. Raises KdcError if the KDC refuses, PreauthFailedError for a wrong password
+    or key, ProtocolError or DecodeError for a reply that does not fit the request, and PolicyError
+    for a reply that `options` do not permit.
     """
     return _AsExchange(
         credential, options or AsOptions(), clock, random, {} if offsets is None else offsets
@@ -144,7 +143,7 @@ def as_exchange(
 
 
 class _AsExchange:
-    """One AS exchange: the client, and the realm that it has been referred to by now."""
+    """One AS exchange: the client, and the realm to which it has been referred so far."""
 
     def __init__(
         self,
@@ -168,7 +167,7 @@ class _AsExchange:
         self.enter(self.client.realm, service)
 
     def enter(self, realm: str, service: Principal) -> None:
-        """Turn to the KDCs of `realm`: nothing that another realm's KDC has said counts there."""
+        """Turn to the KDCs of `realm`, and forget everything that another realm's KDC has said."""
         self.realms.append(realm)
         self.service = service
         self.offset = self.offsets.get(realm, timedelta(0))
@@ -189,7 +188,8 @@ class _AsExchange:
         if not self.realm:
             raise CredentialError(f"the client {self.client} has no realm: write it as name@REALM")
         if not self.options.require_preauth:
-            self.preauth.begin_unasked()  # here alone: anyone can forge a referral to another realm
+            # Only in the client's own realm: anyone can forge a referral to another one.
+            self.preauth.begin_optimistic()
         for _ in range(MAX_REQUESTS):
             time = self.clock() + self.offset
             body = self.body(time)
@@ -268,7 +268,7 @@ class _AsExchange:
     # -- KRB-ERROR
 
     def take_error(self, error: KrbError) -> Exchange[None]:
-        """Take from a KRB-ERROR what the next request needs, or raise what it means."""
+        """Take the data for the next request from a KRB-ERROR, or raise what it reports."""
         code = error.error_code
         log.debug("KRB-ERROR from %s: %s", self.realm, error_name(code))
         if code == ErrorCode.KRB_AP_ERR_SKEW and self.options.timesync and not self.clock_corrected:
@@ -281,10 +281,10 @@ class _AsExchange:
     def correct_clock(self, error: KrbError) -> None:
         offset = error.stime + timedelta(microseconds=error.susec) - self.clock()
         if abs(offset) > timedelta(seconds=self.options.max_offset):
-            # Anyone can forge it: no proof is made for a time as far off as this.
+            # Anyone can forge a KRB-ERROR. A proof for a distant time could be used at that time.
             raise kdc_error(error, self.label)
         log.debug(
-            "the clock of %s is %+.0f s off ours: trying again by its time",
+            "the clock of %s is %+.0f s off ours: trying again with its time",
             self.realm,
             offset.total_seconds(),
         )
@@ -303,9 +303,10 @@ class _AsExchange:
         if realm not in frozenset(self.options.referral_realms):
             raise PolicyError(
                 f"{self.label}: the KDC of {self.realm} refers the client to {realm!r}, which is "
-                "not a realm that it may be referred to; nothing was sent there, as anyone can "
-                "forge this answer. If the account lives there, name the realm in krb5.conf ([realms] or "
-                "[domain_realm]) or in Config(referral_realms=...)"
+                "not a realm that it may be referred to; nothing was sent there, because anyone "
+                "can "
+                "forge this answer. If the account lives there, name the realm in krb5.conf "
+                "([realms] or [domain_realm]) or in Config(referral_realms=...)"
             )
         log.debug("%s refers the client %s to %s", self.realm, self.client, realm)
         self.enter(realm, self.service_in(realm))
@@ -313,12 +314,9 @@ class _AsExchange:
     # -- AS-REP
 
     def accept(self, reply: AsRep, request: bytes, body: KdcReqBody) -> Exchange[ServiceTicket]:
-        """Return the ticket of the reply.
-
-        It has passed every check of RFC 4120 3.1.5 and RFC 6806 6 and 11.
-        """
+        """Return the ticket of the reply, after all checks of RFC 4120 3.1.5 and RFC 6806 6, 11."""
         etype = reply.enc_part.etype
-        if etype not in body.etype:
+        if etype not in body.etype:  # RFC 4120 3.1.3: the KDC takes one from the request
             raise ProtocolError(
                 f"{self.label}: the reply is encrypted with {etype_name(etype)}, "
                 "which was not offered",
@@ -342,11 +340,12 @@ class _AsExchange:
             ) from None
         verified = _vouches_for_request(part, key, request)
         if etype == EncryptionType.RC4_HMAC and not (verified or self.etypes == (etype,)):
-            # Whoever strips AES from the request, which nothing protects but the checksum, gets
-            # this reply.
+            # Only the checksum protects the request (RFC 6806 11). Without it, an attacker may have
+            # removed AES from the request to get this reply.
             raise PolicyError(
                 f"{self.label}: the reply is encrypted with rc4-hmac although AES was offered, and "
-                "the KDC does not say what it was offered (CVE-2022-33647); set the account's "
+                "the KDC does not confirm the request that it got (CVE-2022-33647); set the "
+                "account's "
                 "password anew, or offer rc4-hmac alone"
             )
         client = self.client.name.principal(self.realm)
@@ -373,7 +372,7 @@ class _AsExchange:
 
 
 def _offered_etypes(credential: ClientCredential, options: AsOptions) -> tuple[int, ...]:
-    """Return the etypes that are permitted and that the client has keys of, RC4 last."""
+    """Return the permitted etypes of which the client has keys, RC4 last."""
     possible = credential.etypes
     etypes = tuple(e for e in dict.fromkeys(options.etypes) if e in possible)
     if not etypes:
@@ -382,14 +381,14 @@ def _offered_etypes(credential: ClientCredential, options: AsOptions) -> tuple[i
                 f"{credential.principal} has neither a valid ticket nor a key: run kinit first"
             )
         raise PolicyError(
-            f"{credential.principal} has keys of {etype_names(possible)} only; permitted are "
-            f"{etype_names(options.etypes)}: export AES keys, or permit those"
+            f"{credential.principal} only has keys of {etype_names(possible)}, but only "
+            f"{etype_names(options.etypes)} are permitted: export AES keys, or permit those types"
         )
     return tuple(sorted(etypes, key=lambda e: e == EncryptionType.RC4_HMAC))
 
 
 def _vouches_for_request(part: EncKdcRepPart, key: EncryptionKey, request: bytes) -> bool:
-    """Return whether the KDC vouches for the request as it got it. Source: RFC 6806 11."""
+    """Return whether the KDC confirms that it got `request` unchanged. Source: RFC 6806 11."""
     if not part.flags & _ENC_PA_REP:
         return False
     padata = [p for p in part.encrypted_pa_data or () if p.padata_type == PaDataType.ENC_PA_REP]
@@ -400,14 +399,15 @@ def _vouches_for_request(part: EncKdcRepPart, key: EncryptionKey, request: bytes
     checksum = Checksum.decode(padata[0].padata_value)
     if checksum.cksumtype != crypto.profile_of(key.etype).checksum_type:
         raise ProtocolError(
-            f"the checksum of the request is of the type {checksum.cksumtype}, not the key's own"
+            f"the checksum of the request is of type {checksum.cksumtype}, "
+            "which is not that of the key"
         )
     try:
         crypto.verify_checksum(key, KeyUsage.AS_REQ_ENC_PA_REP, request, checksum.checksum)
     except IntegrityError:
         raise ProtocolError(
-            "the KDC got another request than was sent: someone on the way changed it; "
-            "try over another network"
+            "the KDC got another request than was sent: someone on the path changed it; "
+            "try again over another network"
         ) from None
     return True
 
@@ -420,14 +420,17 @@ def _check_names(
     *,
     canonical: bool,
 ) -> None:
-    """Refuse a reply for another client or service; `canonical` permits their canonical names."""
+    """Refuse a reply for another client or service; `canonical` permits their canonical names.
+
+    Source: RFC 4120 3.1.5, RFC 6806 6, 11.
+    """
     got_client = reply.cname.principal(reply.crealm)
     got_service = part.sname.principal(part.srealm)
     if (client, service) == (got_client, got_service):
         return
     if not canonical:
-        # Without the checksum the client's name, which is not encrypted, may be anyone's work.
-        hint = "realm names are case-sensitive; other names are taken only with canonicalization"
+        # The client's name is not encrypted. Without the checksum, anyone may have changed it.
+        hint = "realm names are case-sensitive; other names are accepted only with canonicalization"
         if client != got_client:
             raise ProtocolError(
                 f"the reply is for another client: {hint}", expected=client, got=got_client
@@ -447,7 +450,7 @@ def _check_names(
 def _clock_offset(
     authtime: datetime, clock: datetime, options: AsOptions, label: ExchangeLabel
 ) -> timedelta:
-    """Return the KDC's clock, as `authtime` tells it, minus ours; zero where they nearly agree."""
+    """Return the KDC's clock, which is `authtime`, minus ours; zero if they nearly agree."""
     if not options.timesync:
         check_clock(authtime, clock, options.clock_skew, label)
         return timedelta(0)
@@ -455,8 +458,8 @@ def _clock_offset(
     if abs(offset) > timedelta(seconds=options.max_offset):
         raise ClockSkewError(
             f"{label}: the KDC's clock is {offset.total_seconds():+.0f} s off this machine's, more "
-            f"than the {options.max_offset:.0f} s that are bridged; set this machine's clock",
+            f"than the {options.max_offset:.0f} s that are tolerated; set this machine's clock",
             code=ErrorCode.KRB_AP_ERR_SKEW,
         )
-    # Services allow for `clock_skew`. A difference of a tenth of it can be the network's.
+    # Services tolerate `clock_skew`. A difference of a tenth of it can be due to the network.
     return offset if abs(offset) > timedelta(seconds=options.clock_skew / 10) else timedelta(0)

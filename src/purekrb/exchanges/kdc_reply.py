@@ -1,4 +1,4 @@
-"""What a KDC's answer means, for the AS and the TGS alike: the checks of a reply, and the errors behind a KRB-ERROR."""
+"""The answers of KDCs to both AS-REQs and TGS-REQs: the checks of a reply, and the errors."""
 
 from __future__ import annotations
 
@@ -37,41 +37,70 @@ __all__ = [
     "new_nonce",
 ]
 
-#: What each error-code means for the caller: the class, what happened, what to do next. Source: RFC 4120 7.5.9.
+_USER_TO_USER = (
+    KdcError,
+    "the service accepts user-to-user tickets only",
+    "ask for a service that has a key of its own",
+)
+#: error-code -> the class of the error, its cause, and the advice. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
     {
         ErrorCode.KDC_ERR_NAME_EXP: (
-            ClientRevokedError, "the client's account has expired", "ask the realm's administrator to renew it"),
+            ClientRevokedError,
+            "the client's account has expired",
+            "ask the realm's administrator to renew it"),
         ErrorCode.KDC_ERR_SERVICE_EXP: (
-            KdcError, "the service's account has expired", "ask the realm's administrator to renew it"),
+            KdcError,
+            "the service's account has expired",
+            "ask the realm's administrator to renew it"),
         ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN: (
-            ClientUnknownError, "the KDC knows no such client", "check the name and the realm (case-sensitive)"),
+            ClientUnknownError,
+            "the KDC does not know the client",
+            "check the name and the realm (case-sensitive)"),
         ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN: (
-            ServiceUnknownError, "the KDC knows no such service",
-            "check the service's name and host, and that its SPN is registered (for krbtgt: that there is a trust)"),
+            ServiceUnknownError,
+            "the KDC does not know the service",
+            "check the service's name and host, and that its SPN is registered "
+            "(for krbtgt: that there is a trust)"),
         ErrorCode.KDC_ERR_PRINCIPAL_NOT_UNIQUE: (
-            KdcError, "more than one account has this name", "remove the duplicate SPN from the directory"),
+            KdcError,
+            "more than one account has this name",
+            "remove the duplicate SPN from the directory"),
         ErrorCode.KDC_ERR_NULL_KEY: (
             KdcError, "the account has no key", "set its password"),
         ErrorCode.KDC_ERR_CANNOT_POSTDATE: (
-            KdcError, "the KDC issues no postdated ticket", "ask for a ticket that starts now"),
+            KdcError,
+            "the KDC does not issue postdated tickets",
+            "ask for a ticket that starts now"),
         ErrorCode.KDC_ERR_NEVER_VALID: (
-            KdcError, "the ticket would have expired before it starts", "ask for a longer lifetime, check the clock"),
+            KdcError,
+            "the ticket would expire before it starts",
+            "ask for a longer lifetime, check the clock"),
         ErrorCode.KDC_ERR_POLICY: (
-            KdcError, "the KDC's policy refuses the request", "ask the realm's administrator what the account may do"),
+            KdcError,
+            "the KDC's policy refuses the request",
+            "ask the realm's administrator what the account may do"),
         ErrorCode.KDC_ERR_BADOPTION: (
-            KdcError, "the KDC cannot grant an option",
+            KdcError,
+            "the KDC cannot grant an option",
             "ask without it: forwarding, renewing and addresses depend on the TGT"),
         ErrorCode.KDC_ERR_ETYPE_NOSUPP: (
-            KdcEtypeError, "the KDC has no key of the offered encryption types",
-            "set the account's password anew so that it gets AES keys; RC4 is tried only if the caller permits it"),
+            KdcEtypeError,
+            "the KDC has no key of the offered encryption types",
+            "set the account's password anew so that it gets AES keys; "
+            "RC4 is tried only if the caller permits it"),
         ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP: (
-            KdcError, "the KDC does not support the pre-authentication", "use another kind of credential"),
+            KdcError,
+            "the KDC does not support the pre-authentication",
+            "use another kind of credential"),
         ErrorCode.KDC_ERR_CLIENT_REVOKED: (
-            ClientRevokedError, "the client's account is disabled or locked",
+            ClientRevokedError,
+            "the client's account is disabled or locked",
             "ask the realm's administrator to unlock it"),
         ErrorCode.KDC_ERR_SERVICE_REVOKED: (
-            KdcError, "the service's account is disabled", "ask the realm's administrator to enable it"),
+            KdcError,
+            "the service's account is disabled",
+            "ask the realm's administrator to enable it"),
         ErrorCode.KDC_ERR_TGT_REVOKED: (
             KdcError, "the TGT has been revoked", "get a new TGT"),
         ErrorCode.KDC_ERR_CLIENT_NOTYET: (
@@ -81,46 +110,56 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
         ErrorCode.KDC_ERR_KEY_EXPIRED: (
             PasswordExpiredError, "the password has expired", "change it, then try again"),
         ErrorCode.KDC_ERR_PREAUTH_FAILED: (
-            PreauthFailedError, "the KDC did not accept the proof of identity",
+            PreauthFailedError,
+            "the KDC did not accept the proof of identity",
             "check the password, or export the keytab again"),
-        ErrorCode.KDC_ERR_MUST_USE_USER2USER: (
-            KdcError, "the service accepts user-to-user tickets only", "ask for a service that has a key of its own"),
-        ErrorCode.KRB_AP_ERR_USER_TO_USER_REQUIRED: (
-            KdcError, "the service accepts user-to-user tickets only", "ask for a service that has a key of its own"),
+        ErrorCode.KDC_ERR_MUST_USE_USER2USER: _USER_TO_USER,
+        ErrorCode.KRB_AP_ERR_USER_TO_USER_REQUIRED: _USER_TO_USER,
         ErrorCode.KDC_ERR_PATH_NOT_ACCEPTED: (
-            KdcError, "the KDC does not accept the path between the realms", "check [capaths] in krb5.conf"),
+            KdcError,
+            "the KDC does not accept the path between the realms",
+            "check [capaths] in krb5.conf"),
         ErrorCode.KDC_ERR_SVC_UNAVAILABLE: (
             KdcError, "the KDC is not available now", "try again later"),
         ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: (
-            KdcError, "the KDC could not decrypt the TGT or what came with it", "get a new TGT"),
+            KdcError,
+            "the KDC could not decrypt the TGT or the data that came with it",
+            "get a new TGT"),
         ErrorCode.KRB_AP_ERR_TKT_EXPIRED: (
             KdcError, "the TGT has expired", "get a new TGT"),
         ErrorCode.KRB_AP_ERR_TKT_NYV: (
-            KdcError, "the TGT is not valid yet", "check this machine's clock, or wait until the TGT starts"),
+            KdcError,
+            "the TGT is not valid yet",
+            "check this machine's clock, or wait until the TGT starts"),
         ErrorCode.KRB_AP_ERR_REPEAT: (
             KdcError, "the KDC took the request for a replay", "send a new request"),
         ErrorCode.KRB_AP_ERR_SKEW: (
-            ClockSkewError, "the clocks of this machine and of the KDC are too far apart", "set this machine's clock"),
+            ClockSkewError,
+            "the clocks of this machine and of the KDC are too far apart",
+            "set this machine's clock"),
         ErrorCode.KRB_AP_ERR_BADADDR: (
             KdcError, "the TGT is bound to another network address", "get a TGT without addresses"),
         ErrorCode.KRB_AP_ERR_MODIFIED: (
-            KdcError, "the KDC found the request altered",
+            KdcError,
+            "the KDC found the request altered",
             "get a new TGT; if it persists, something changes messages on the way"),
         ErrorCode.KDC_ERR_WRONG_REALM: (
-            KdcError, "the client belongs to another realm", "name that realm, or permit canonicalization"),
+            KdcError,
+            "the client belongs to another realm",
+            "name that realm, or permit canonicalization"),
     }
 )  # fmt: skip
 _NO_ADVICE = (KdcError, "the KDC refused the request", "see the KDC's log for the reason")
 _MAX_E_TEXT = 200
-#: Samba's KDC puts a backslash before these and then looks for that text among the SPNs of the directory.
+#: Samba's KDC puts a backslash before these characters, and searches for the result among the SPNs.
 _QUOTED_BY_SAMBA = frozenset(" \\@")
-#: One KerberosTime against microseconds: what rounding to whole seconds may cost.
+#: The rounding error of a KerberosTime, which has whole seconds.
 _ROUNDING = timedelta(seconds=1)
 
 
 @record
 class ExchangeLabel:
-    """Names an exchange in errors. Its text is made only where there is one."""
+    """The name of an exchange in errors. Its text is only made if there is an error."""
 
     exchange: str
     client: Principal
@@ -131,26 +170,27 @@ class ExchangeLabel:
 
 
 def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None = None) -> KdcError:
-    """Return the exception for a KRB-ERROR; `service` is given where it is the service that may be unknown.
+    """Return the exception for a KRB-ERROR; pass `service` if that may be the unknown principal.
 
-    A KRB-ERROR is not authenticated: anyone on the path can forge one, so nothing but the error follows from it.
+    A KRB-ERROR is not authenticated: anyone on the path can forge one. So it has no other effect
+    than the error.
     """
     cls, what, advice = KDC_ERRORS.get(error.error_code, _NO_ADVICE)
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
-    if (
-        cls is ServiceUnknownError
-        and service
-        and not _QUOTED_BY_SAMBA.isdisjoint("".join(service.components))
-    ):
-        advice += '; Samba finds no SPN that has a blank, "\\" or "@": use the objectGUID in place of a DN'
+    spn = "".join(service.components) if service else ""
+    if cls is ServiceUnknownError and not _QUOTED_BY_SAMBA.isdisjoint(spn):
+        advice += (
+            '; Samba does not find an SPN with a blank, "\\" or "@": '
+            "use the objectGUID in place of a DN"
+        )
     return cls(
         f"{label}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error
     )
 
 
 def new_nonce(random: RandomBytes) -> int:
-    """Return a nonce of 31 random bits; the 32nd is left out because some KDCs read it as a sign."""
+    """Return a nonce of 31 random bits; some KDCs would read the 32nd bit as a sign."""
     return int.from_bytes(random(4), "big") & 0x7FFFFFFF
 
 
@@ -160,10 +200,11 @@ def open_reply(
 ) -> EncKdcRepPart:
     """Return the encrypted part of the reply to the request with `nonce`.
 
-    Raises IntegrityError for another key, DecodeError for bad contents, ProtocolError for another nonce.
+    Raises IntegrityError for another key, DecodeError for malformed content, and ProtocolError for
+    another nonce.
     """
     part: EncKdcRepPart = EncKdcRepPart.decode(crypto.decrypt(key, usage, enc_part.cipher))
-    if part.nonce != nonce:
+    if part.nonce != nonce:  # RFC 4120 3.1.5, 3.3.4: it ties the reply to the request
         raise ProtocolError(
             "the reply answers another request: its nonce differs (a replayed reply?)"
         )
@@ -179,17 +220,18 @@ def check_reply(
     inherited: bool = False,
     offset: timedelta,
 ) -> ServiceTicket:
-    """Return the ticket of a KDC's reply to the request `body`, if names, key, times and addresses are right.
+    """Check names, key, times and addresses of a reply to the request `body`; return the ticket.
 
-    Whether client and service are those asked for is left to the exchange, since AS and TGS allow for different
-    deviations. `addresses` are what the ticket must be bound to; the reply need not name them where they are
-    `inherited` from the TGT (RFC 4120 5.4.2). `offset` is the KDC's clock minus ours. Raises ProtocolError, and
-    DecodeError for a malformed ticket. Source: RFC 4120 3.1.5, 3.3.4.
+    The exchange itself checks that client and service are those of the request, because AS and TGS
+    permit different deviations. The ticket must be bound to `addresses`. If they are `inherited`
+    from the TGT, the reply may omit them (RFC 4120 5.4.2). `offset` is the KDC's clock minus ours.
+    Raises ProtocolError, and DecodeError for a malformed ticket. Source: RFC 4120 3.1.5, 3.3.4.
     """
     ticket = Ticket.decode(reply.ticket)
     named = part.sname.principal(part.srealm)
     if (ticket.sname, ticket.realm) != (part.sname, part.srealm):
-        # Only the encrypted part is authentic; a ticket that says otherwise was exchanged on the way (CVE-2017-11103).
+        # Only the encrypted part is authenticated. A ticket that says otherwise was replaced on the
+        # way (CVE-2017-11103). RFC 4120 3.1.5.
         raise ProtocolError(
             "the ticket is not for the service that the encrypted part names",
             expected=named,
@@ -199,16 +241,16 @@ def check_reply(
         raise ProtocolError("the ticket is for a service without a name or a realm")
     if not reply.cname.components or not reply.crealm:
         raise ProtocolError("the ticket is that of a client without a name or a realm")
-    if part.key.etype not in body.etype:
+    if part.key.etype not in body.etype:  # RFC 4120 3.1.3: from the list in the request
         raise ProtocolError(
-            f"the session key is of the encryption type {etype_name(part.key.etype)}, which was not offered",
+            f"the session key is of the encryption type {etype_name(part.key.etype)}, "
+            "which was not offered",
             expected=etype_names(body.etype),
             got=etype_name(part.key.etype),
         )
     _check_times(body, part)
-    if frozenset(part.caddr or ()) != frozenset(addresses) and not (
-        inherited and part.caddr is None
-    ):
+    omitted = inherited and part.caddr is None  # RFC 4120 5.4.2
+    if frozenset(part.caddr or ()) != frozenset(addresses) and not omitted:  # RFC 4120 3.1.5
         raise ProtocolError("the ticket is bound to other addresses than were asked for")
     return ServiceTicket(
         client=reply.cname.principal(reply.crealm),
@@ -226,6 +268,7 @@ def check_reply(
 
 
 def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
+    """Refuse times that the request did not ask for. Source: RFC 4120 3.1.3."""
     if part.endtime > body.till:
         raise ProtocolError(
             "the ticket lasts longer than was asked for", expected=body.till, got=part.endtime
@@ -245,11 +288,14 @@ def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
 
 
 def check_clock(time: datetime, now: datetime, clock_skew: float, label: ExchangeLabel) -> None:
-    """Raise ClockSkewError unless `time`, of a KDC that answered just now, is within `clock_skew` seconds of `now`."""
+    """Raise ClockSkewError unless `time` is within `clock_skew` seconds of `now`.
+
+    `time` comes from the current reply of a KDC. Source: RFC 4120 1.6.
+    """
     apart = abs(time - now)
     if apart > timedelta(seconds=clock_skew) + _ROUNDING:
         raise ClockSkewError(
-            f"{label}: the KDC's clock and this machine's are {apart.total_seconds():.0f} s apart, allowed are "
-            f"{clock_skew:.0f} s; set this machine's clock",
+            f"{label}: the KDC's clock and this machine's are {apart.total_seconds():.0f} s apart, "
+            f"but at most {clock_skew:.0f} s are allowed; set this machine's clock",
             code=ErrorCode.KRB_AP_ERR_SKEW,
         )

@@ -1,4 +1,7 @@
-"""One source for blocking and asyncio: an exchange is a generator, and a runner carries its requests to the KDC."""
+"""Exchanges are generators, and a runner carries their requests to KDCs.
+
+So one source serves blocking code (`run`) and asyncio (`run_async`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["Server", "KdcRequest", "KeyDerivation", "Exchange", "run", "run_asyn
 T = TypeVar("T")
 
 
-#: A realm's KDCs, or the servers that change passwords (RFC 3244).
+#: The servers of a realm: its KDCs, or those that change passwords (RFC 3244).
 Server = Literal["kdc", "kpasswd"]
 
 
@@ -27,9 +30,10 @@ class KdcRequest:
 
 
 class KeyDerivation:
-    """A key that takes long to derive from a password; the runner calls `run`, or has it called, and answers with b"".
+    """A key that takes long to derive from a password.
 
-    `iterations` is the count of PBKDF2. `key` is None before `run`, and where there is no such key.
+    The runner calls `run`, in any thread, and answers with b"". `iterations` is the count of
+    PBKDF2. `key` is None before `run`, and also after it if there is no such key.
     """
 
     def __init__(self, derive: Callable[[], EncryptionKey | None], iterations: int) -> None:
@@ -38,11 +42,11 @@ class KeyDerivation:
         self.key: EncryptionKey | None = None
 
     def run(self) -> None:
-        """Derive the key. Any thread may do it."""
+        """Derive the key. Any thread may call this."""
         self.key = self._derive()
 
 
-#: A generator that yields requests and derivations, is sent replies and returns a T.
+#: A generator that yields requests and derivations, is sent replies, and returns a T.
 Exchange = Generator[KdcRequest | KeyDerivation, bytes, T]
 
 
@@ -51,7 +55,10 @@ def run(
     send: Callable[[KdcRequest], bytes],
     derive: Callable[[KeyDerivation], None] = KeyDerivation.run,
 ) -> T:
-    """Drive `exchange` to its result over a blocking `send`; `derive` has keys derived within the caller's deadline."""
+    """Run `exchange` with a blocking `send` and return its result.
+
+    `derive` runs a key derivation within the caller's deadline.
+    """
     reply: bytes | None = None
     while True:
         try:
@@ -59,9 +66,8 @@ def run(
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         reply = b""
-        if isinstance(
-            step, KeyDerivation
-        ):  # outside the try: a StopIteration of its own is not the result
+        # This is outside the try: a StopIteration of `derive` or `send` is not the result.
+        if isinstance(step, KeyDerivation):
             derive(step)
         else:
             reply = send(step)
@@ -76,7 +82,10 @@ async def run_async(
     send: Callable[[KdcRequest], Awaitable[bytes]],
     derive: Callable[[KeyDerivation], Awaitable[None]] = _derive_here,
 ) -> T:
-    """Drive `exchange` to its result over an asyncio `send`; `derive` has keys derived off the loop."""
+    """Run `exchange` with an asyncio `send` and return its result.
+
+    `derive` runs a key derivation outside the event loop.
+    """
     reply: bytes | None = None
     while True:
         try:

@@ -1,9 +1,7 @@
 """The TGS exchange: tickets for services, by means of a ticket-granting ticket.
 
-Source: RFC 4120 3.3, RFC 6806 8.
-
-All functions here are generators: they yield requests for a KDC, are sent the replies and return
-tickets.
+All functions here are generators: they yield requests for a KDC, are sent the replies, and return
+tickets. Source: RFC 4120 3.3, RFC 6806 8.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ __all__ = [
 
 log = Log("purekrb.kdc")
 
-#: Realms that are crossed on the way to a service.
+#: The most realms that are crossed on the way to a service.
 MAX_HOPS = 10
-#: Returns the realms between a client's realm and a service's, in order; None where only the KDCs
-#: know.
+#: Returns the realms between a client's realm and a service's, in order; None to leave the way to
+#: the KDCs.
 CaPath = Callable[[str, str], "list[str] | None"]
 
 
@@ -48,18 +46,18 @@ def _no_capath(_client_realm: str, _service_realm: str) -> None:
 
 
 class TicketStore(Protocol):
-    """Where the tickets of one client are kept for later; a CCache is one."""
+    """A store for the tickets of one client, such as a CCache."""
 
     principal: Principal
 
     def find(self, service: Principal, *, now: datetime, margin: float) -> ServiceTicket | None:
-        """Return a ticket of `principal` for `service`, or None.
+        """Return a ticket of `principal` for `service` that is valid for `margin` more seconds.
 
-        It is valid for `margin` more seconds.
+        Returns None if there is none.
         """
 
     def store(self, ticket: ServiceTicket) -> None:
-        """Keep `ticket`."""
+        """Store `ticket`."""
 
 
 def tgs_exchange(
@@ -71,12 +69,13 @@ def tgs_exchange(
     clock: Clock = now,
     random: RandomBytes = random_bytes,
 ) -> Exchange[ServiceTicket]:
-    """Return a ticket for `service`, across realms where necessary.
+    """Return a ticket for `service`, across realms if necessary.
 
-    A service with a realm is looked for in that realm: along `capath` where it names the way, else
-    as the KDCs refer. A service without one is asked for in the TGT's realm, whose KDC may refer to
-    another. Raises KdcError for what a KDC refuses, ProtocolError for a reply that does not fit or
-    referrals without end, IntegrityError for one that does not decrypt.
+    A service with a realm is requested in that realm; the way there is `capath` or, if that returns
+    None, the referrals of the KDCs. A service without a realm is requested in the TGT's realm,
+    whose KDC may refer to another. Raises KdcError if a KDC refuses, ProtocolError for a reply that
+    does not fit the request or for endless referrals, and IntegrityError for a reply that does not
+    decrypt.
     """
     options = options or TgsOptions()
     realms = [_realm_of(tgt)]
@@ -112,8 +111,8 @@ def renew(
 ) -> Exchange[ServiceTicket]:
     """Return `tgt` renewed: with a new endtime, up to its renew-till.
 
-    It may be any renewable ticket of the realm. Raises CredentialError for one that is not
-    renewable. Source: RFC 4120 2.3, 3.3.2.
+    `tgt` may be any renewable ticket of the realm. Raises CredentialError if it is not renewable.
+    Source: RFC 4120 2.3, 3.3.2.
     """
     if not tgt.flags & TicketFlags.RENEWABLE or tgt.renew_till is None:
         raise CredentialError(
@@ -140,8 +139,8 @@ def forward_tgt(
 ) -> Exchange[ServiceTicket]:
     """Return a forwarded TGT, to delegate it to a service.
 
-    It can be used from `addresses`; without any, from anywhere. Raises CredentialError for a TGT
-    that may not be forwarded. Source: RFC 4120 2.6.
+    `addresses`: where it may be used from; by default, anywhere. Raises CredentialError if the TGT
+    may not be forwarded. Source: RFC 4120 2.6.
     """
     _realm_of(tgt)
     if not tgt.flags & TicketFlags.FORWARDABLE:
@@ -178,7 +177,8 @@ def get_service_ticket(
     """Return a ticket for `service` from `store`, or get it from the KDCs and keep it there.
 
     A stored ticket is used if it is valid for `margin` more seconds. A service without a realm is
-    looked up in the client's, so that a ticket to which KDCs referred is asked for each time.
+    looked up in the client's realm. So a ticket that is found through referrals is not found in the
+    store, and requested each time.
     """
     realm = store.principal.realm
     ticket = store.find(replace(service, realm=service.realm or realm), now=clock(), margin=margin)
@@ -190,9 +190,8 @@ def get_service_ticket(
         tgt = yield from as_exchange(
             credential, as_options, clock=clock, random=random, offsets=offsets
         )
-        store.principal = (
-            tgt.client
-        )  # the canonical name, under which the store finds the tickets again
+        # The canonical name, under which the store finds the tickets again.
+        store.principal = tgt.client
         store.store(tgt)
     else:
         log.debug("ticket for %s from the store, until %s", tgt.service, tgt.endtime)
@@ -218,9 +217,9 @@ def _realm_of(tgt: ServiceTicket) -> str:
 
 
 def _next_realm(allowed: list[str] | None, realm: str, target: str) -> str:
-    """Return the realm to go to from `realm`.
+    """Return the realm to go to from `realm`: the next one on the path.
 
-    It is the next one on the path, or the target, towards which the KDC then refers.
+    Without a path, it is the target; the KDC then refers towards it.
     """
     if allowed is None:
         return target
@@ -228,9 +227,10 @@ def _next_realm(allowed: list[str] | None, realm: str, target: str) -> str:
 
 
 def _check_hop(realms: list[str], referred: str, allowed: list[str] | None) -> str:
-    """Return the realm that the last one referred to.
+    """Return the realm to which the last one referred.
 
-    Raises ProtocolError for a circle, a long way, or a wrong one.
+    Raises ProtocolError if it closes a circle, if the way is too long, or if the realm is not on
+    the path. Source: RFC 4120 3.3.1, RFC 6806 8.
     """
     if not referred:
         raise ProtocolError(f"the KDC of {realms[-1]} refers to a realm without a name")

@@ -59,21 +59,21 @@ __all__ = ["TgsOptions", "TgsRequest", "BuiltTgsRequest", "request_ticket"]
 
 log = Log("purekrb.kdc")
 
-#: The options that a request takes over from the TGT; each has the bit of its flag.
+#: The options that a request takes over from the TGT; each has the same bit as its flag.
 _INHERITED = int(TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE | TicketFlags.RENEWABLE)
 
-#: Makes padata from the body and the subkey of the request that it goes along with.
+#: Makes padata from the body and the subkey of their request.
 MakePadata = Callable[[KdcReqBody, EncryptionKey], tuple[PaData, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class TgsOptions:
-    """What to ask for in a TGS exchange.
+    """Options of a TGS exchange.
 
-    lifetime: seconds; None: as long as the TGT.
+    lifetime: seconds; None: that of the TGT.
     canonicalize: let the KDC name the service canonically and refer to other realms (RFC 6806).
-    etypes: of the session key, in order of preference.
-    clock_skew: seconds that the KDC's clock may differ from the TGT's time.
+    etypes: the encryption types of the session key, in order of preference.
+    clock_skew: the seconds by which the KDC's clock may differ from the TGT's time.
     """
 
     lifetime: float | None = None
@@ -88,17 +88,17 @@ def _no_padata(_body: KdcReqBody, _subkey: EncryptionKey) -> tuple[PaData, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TgsRequest:
-    """What to ask a KDC for with a TGT.
+    """A request for a ticket, made with a TGT.
 
-    tgt: a ticket for the ticket-granting service of the realm to ask, or a renewable one to renew.
+    tgt: a ticket for the ticket-granting service of the realm to ask, or a ticket to renew.
     service: the service to get a ticket for; its realm is the one to ask.
-    kdc_options: options beside those that follow from the TGT and from `options`.
-    till: when the ticket shall end; None: after the lifetime in `options`.
-    addresses: bind the ticket to these; none: use from anywhere; None: as the TGT.
-    additional_tickets: the DER of each, as user-to-user and constrained delegation need them.
-    padata: makes what goes along beside PA-TGS-REQ. It is given the body and the subkey, since
-        PA-S4U-X509-USER is bound to both (MS-SFU 2.2.2).
-    exact_name: refuse a ticket for any other service, even for one that may stand for it.
+    kdc_options: options in addition to those that follow from the TGT and from `options`.
+    till: the end of the ticket; None: after the lifetime in `options`.
+    addresses: bind the ticket to these; if empty, it is valid from anywhere; None: like the TGT.
+    additional_tickets: the DER of each, for user-to-user and constrained delegation.
+    padata: makes the padata in addition to PA-TGS-REQ. The arguments are the body and the subkey,
+        because PA-S4U-X509-USER is bound to both (MS-SFU 2.2.2).
+    exact_name: refuse a ticket for another service, even if that may stand for the service.
     """
 
     tgt: ServiceTicket
@@ -154,7 +154,7 @@ class TgsRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuiltTgsRequest:
-    """A TGS-REQ as it is sent, and what its answer has to fit."""
+    """A TGS-REQ, encoded, with the data to check its answer."""
 
     request: TgsRequest
     body: KdcReqBody
@@ -162,11 +162,10 @@ class BuiltTgsRequest:
     message: bytes
 
     def open(self, answer: bytes, clock: Clock) -> ServiceTicket:
-        """Return the ticket that the KDC gives, which may be a referral.
+        """Return the KDC's ticket, which may be a referral, after every check of RFC 4120 3.3.4.
 
-        It has passed every check of RFC 4120 3.3.4. Raises the KdcError of a KRB-ERROR,
-        ProtocolError or DecodeError for a reply that does not fit, IntegrityError for one that does
-        not decrypt, and ClockSkewError.
+        Raises the KdcError of a KRB-ERROR, ProtocolError or DecodeError for a reply that does not
+        fit the request, IntegrityError for a reply that does not decrypt, and ClockSkewError.
         """
         request = self.request
         label = ExchangeLabel("TGS", request.tgt.client, request.service)
@@ -192,11 +191,11 @@ class BuiltTgsRequest:
         return _without_foreign_delegation(request, ticket)
 
     def _open_part(self, reply: TgsRep, label: ExchangeLabel) -> EncKdcRepPart:
-        """Return the encrypted part.
+        """Return the encrypted part of the reply.
 
-        RFC 4120 5.4.2: with the subkey, usage 9. Old Heimdal KDCs use the session key, usage 8,
-        although there is a subkey; RFC 4757 as printed has 8 for both, before its erratum. A wrong
-        guess fails the integrity check.
+        By RFC 4120 5.4.2, the key is the subkey, with usage 9. Old Heimdal KDCs use the session
+        key, with usage 8, even though there is a subkey. The original RFC 4757, before its erratum,
+        has 8 for both. A wrong guess fails the integrity check.
         """
         subkey, enc_part = self.subkey, reply.enc_part
         attempts = [
@@ -207,7 +206,7 @@ class BuiltTgsRequest:
             attempts.append((subkey, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY))
         if enc_part.etype != subkey.etype:
             raise ProtocolError(
-                f"{label}: the reply is encrypted with another encryption type than the key's",
+                f"{label}: the reply is encrypted with another encryption type than the key has",
                 expected=etype_name(subkey.etype),
                 got=etype_name(enc_part.etype),
             )
@@ -222,9 +221,9 @@ class BuiltTgsRequest:
 def request_ticket(
     request: TgsRequest, clock: Clock, random: RandomBytes
 ) -> Exchange[ServiceTicket]:
-    """Return the ticket that the KDC of the service's realm gives, which may be a referral.
+    """Return the ticket from the KDC of the service's realm; it may be a referral.
 
-    Raises what `BuiltTgsRequest.open` raises.
+    Raises the errors of `BuiltTgsRequest.open`.
     """
     built = request.build(clock, random)
     realm = request.service.realm
@@ -280,7 +279,10 @@ def _ap_req(
 
 
 def _check_names(request: TgsRequest, ticket: ServiceTicket) -> None:
-    """Refuse other names than those asked for, but for services that may stand for them."""
+    """Refuse names that were not asked for, except for services that may stand for them.
+
+    Source: RFC 4120 3.3.4, RFC 6806 6, 8.
+    """
     client, wanted, named = request.tgt.client, request.service, ticket.service
     if ticket.client != client:
         raise ProtocolError(
@@ -301,10 +303,10 @@ def _check_names(request: TgsRequest, ticket: ServiceTicket) -> None:
 
 
 def _without_foreign_delegation(request: TgsRequest, ticket: ServiceTicket) -> ServiceTicket:
-    """Return `ticket` without OK-AS-DELEGATE, if a realm gives it that may not vouch for services.
+    """Return `ticket` without OK-AS-DELEGATE, unless its realm may vouch for services.
 
-    Only a trust that the client's own realm marks may vouch for the services of another. Source:
-    RFC 4120 2.8.
+    The client's own realm may. Another realm may if OK-AS-DELEGATE is set in the cross-realm TGT.
+    Source: RFC 4120 2.8.
     """
     tgt = request.tgt
     if request.service.realm == tgt.client.realm or tgt.flags & TicketFlags.OK_AS_DELEGATE:

@@ -1,1 +1,1 @@
-"""Adapters for other libraries, each named after what it adapts and imported by nobody but its user."""
+"""Adapters for other libraries, one module for each. Only their users import them."""

@@ -1,4 +1,4 @@
-"""Drives steps on asyncio's loop."""
+"""The driver of steps on an asyncio event loop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["drive"]
 
 T = TypeVar("T")
 
-#: Seconds between two looks at the sockets where the loop cannot tell when they are ready.
+#: Seconds between two polls of the sockets, if the loop cannot tell when they are ready.
 _POLL = 0.01
 
 
 async def drive(steps: Steps[T]) -> T:
-    """Return the result of `steps`; wait wherever they ask for it."""
+    """Run `steps` and return their result; wait whenever they yield a `Wait`."""
     try:
         wait = next(steps)
         while True:
@@ -58,7 +58,7 @@ async def _wait_ready(wait: Wait) -> Collection[socket.socket]:
 
 
 async def _poll(wait: Wait) -> Collection[socket.socket]:
-    """Do the same where the loop cannot tell when a socket is ready."""
+    """Do the same on a loop that cannot tell when a socket is ready."""
     while True:
         ready = wait_ready(wait._replace(until=0.0))
         if ready or time.monotonic() >= wait.until:

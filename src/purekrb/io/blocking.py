@@ -1,4 +1,4 @@
-"""Drives steps in the calling thread."""
+"""The driver of steps in the calling thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def drive(steps: Steps[T]) -> T:
-    """Return the result of `steps`; wait wherever they ask for it."""
+    """Run `steps` and return their result; wait whenever they yield a `Wait`."""
     try:
         wait = next(steps)
         while True:

@@ -1,7 +1,7 @@
 """Frames on a byte stream: a length of 4 bytes, then that many bytes.
 
-KDCs over TCP (RFC 4120 7.2.2), SASL buffers (RFC 4422 3.7) and channels (docs/wire-format.md) differ
-in the order of the length's bytes and in their limits.
+KDCs over TCP (RFC 4120 7.2.2), SASL buffers (RFC 4422 3.7) and channels (docs/wire-format.md)
+differ in the order of the length's bytes and in their limits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FrameReader:
 
     @property
     def pending(self) -> int:
-        """Bytes that were fed and not yet returned in a frame."""
+        """The number of bytes that were fed and not yet returned in a frame."""
         return len(self._buffer)
 
     @property

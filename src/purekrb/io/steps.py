@@ -1,7 +1,7 @@
 """Steps: generators that work on non-blocking sockets and yield what they wait for.
 
-`drive` of blocking.py or of asyncio.py runs them. A blocking function is one step: it runs in a
-thread.
+`drive` in blocking.py or in asyncio.py runs them. A blocking function becomes one step that waits
+for a thread.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ T = TypeVar("T")
 
 
 class Wait(NamedTuple):
-    """Go on when a socket of `reading` or `writing` is ready, or at `until` (`time.monotonic`)."""
+    """Wait for a socket of `reading` or `writing` to be ready, but not longer than `until`.
+
+    `until` is `time.monotonic`'s.
+    """
 
     reading: list[socket.socket]
     writing: list[socket.socket]
     until: float
 
 
-#: Yields what to wait for, is sent the ready sockets, returns a T.
+#: Yields what to wait for, is sent the ready sockets, and returns a T.
 Steps = Generator[Wait, Collection[socket.socket], T]
 
 
 def in_thread(
     function: Callable[[], T], deadline: float, clock: Callable[[], float], late: str
 ) -> Steps[T]:
-    """Return what the blocking `function` returns, which runs in a thread of its own.
+    """Run the blocking `function` in a thread of its own and return its result.
 
-    Raises TransportTimeoutError, with the text `late`, at the deadline. After it, `function` is not
-    started.
+    Raises TransportTimeoutError, with the text `late`, at the deadline. If the deadline has passed
+    already, `function` is not started.
     """
     if clock() >= deadline:
         raise TransportTimeoutError(late)
@@ -53,7 +56,7 @@ def in_thread(
 def look_up(
     function: Callable[[], T], deadline: float, clock: Callable[[], float], what: str
 ) -> Steps[T]:
-    """Return what `function`, which asks DNS for `what`, returns; it runs in a thread."""
+    """Run `function`, which asks DNS for `what`, in a thread and return its result."""
     late = f"DNS did not name {what} before the deadline: check the resolver"
     return in_thread(function, deadline, clock, late)
 
@@ -69,7 +72,9 @@ class ThreadCall(Generic[T]):
         try:
             self.socket, self._signal = socket.socketpair()
         except OSError as error:
-            raise TransportError(f"no socket to wait for a thread: {error.strerror}") from error
+            raise TransportError(
+                f"cannot create a socket to wait for a thread: {error.strerror}"
+            ) from error
         self._function = function
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -91,10 +96,10 @@ class ThreadCall(Generic[T]):
             self._signal.close()
 
     def result(self) -> T:
-        """Return or raise what the call did, once `socket` is readable."""
+        """Return the result of the call, or raise its error, once `socket` is readable."""
         if self._error is not None:
             raise self._error
-        return self._value  # type: ignore[return-value]  # set, as there was no error
+        return self._value  # type: ignore[return-value]  # set, because there was no error
 
     def close(self) -> None:
         """Stop waiting; the call ends by itself."""

@@ -1,5 +1,5 @@
-"""How a client reaches a KDC: krb5.conf, the DNS, sockets, deadlines, and the clients that users call.
+"""Talking to KDCs: krb5.conf, finding a realm's KDCs, sending requests by UDP or TCP, the clients.
 
-I/O starts here. An exchange (`purekrb.exchanges`) says which message is for which realm; this package finds the KDCs of
-the realm, asks them in turn over UDP and TCP, and hands the reply back, blocking or under asyncio.
+A transport is one module here and one row in the table of transport.py. The exchanges themselves
+are in `purekrb.exchanges`.
 """

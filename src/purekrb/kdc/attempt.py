@@ -1,4 +1,4 @@
-"""One request to one KDC: what the transports have in common.
+"""One request to one KDC: the common part of the transports.
 
 A transport is one module (udp.py, tcp.py) with one class of attempts, and one row in the table of
 transport.py.
@@ -22,16 +22,16 @@ __all__ = ["Attempt", "AttemptError", "Candidate", "is_reply", "open_socket"]
 _REPLY_TAGS = {
     0x60 | number for number in (MessageType.AS_REP, MessageType.TGS_REP, MessageType.KRB_ERROR)
 }
-_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+_CONNECTING = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class AttemptError(Exception):
-    """This attempt is over; the text says why. Never leaves kdc/."""
+    """This attempt has failed; the text says why. It never leaves kdc/."""
 
 
 @record
 class Candidate:
-    """A KDC over one transport, at one address (None: all addresses, not looked up yet)."""
+    """A KDC to try: one transport, and one address (None: its addresses are not looked up yet)."""
 
     kdc: KdcAddress
     transport: str
@@ -45,7 +45,7 @@ class Candidate:
 
 
 class Attempt:
-    """A candidate under way. `started` and `resend_at` are monotonic times."""
+    """An attempt to get a reply from a candidate. `started` and `resend_at` are monotonic times."""
 
     writing = False
     resend_at = float("inf")
@@ -56,27 +56,27 @@ class Attempt:
         self.started = now
 
     def receive(self) -> bytes | list[SocketAddress] | None:
-        """Take the bytes that came; return a whole reply, or looked-up addresses.
+        """Read what has arrived; return a whole reply, the looked-up addresses, or None.
 
-        Raises OSError, DecodeError or AttemptError when this attempt is over.
+        Raises OSError, DecodeError or AttemptError if this attempt has failed.
         """
         raise NotImplementedError
 
     def resend(self, now: float) -> None:
-        """Send again, at `resend_at`."""
+        """Send the request again; due at `resend_at`."""
 
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
 
 
-def open_socket(address: SocketAddress, kind: socket.SocketKind) -> socket.socket:
-    """Return a non-blocking socket that is connected, or about to be, to `address`."""
-    sock = socket.socket(address.family, kind)
+def open_socket(address: SocketAddress, socket_type: socket.SocketKind) -> socket.socket:
+    """Return a non-blocking socket that is connected, or connecting, to `address`."""
+    sock = socket.socket(address.family, socket_type)
     try:
         sock.setblocking(False)
         code = sock.connect_ex(address.sockaddr)
-        if code not in _IN_PROGRESS:
+        if code not in _CONNECTING:
             raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
@@ -85,7 +85,7 @@ def open_socket(address: SocketAddress, kind: socket.SocketKind) -> socket.socke
 
 
 def is_reply(message: bytes) -> bool:
-    """Whether `message` looks like a KDC's: AS-REP, TGS-REP or KRB-ERROR of just this size."""
+    """Return whether `message` looks like a KDC's: exactly one AS-REP, TGS-REP or KRB-ERROR."""
     try:
         tag, _, end = der.read_header(message, 0, len(message))
     except DecodeError:

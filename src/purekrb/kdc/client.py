@@ -1,6 +1,8 @@
-"""KdcClient and initiate: tickets and contexts from KDCs, blocking and (the Async twins) with asyncio.
+"""KdcClient and initiate: tickets and contexts from KDCs, blocking and for asyncio.
 
-Each call is an exchange, a generator that both twins run; they differ in how they wait for a reply.
+Each call is an exchange, a generator. The blocking and the asyncio client run the same exchanges,
+and only differ in how they wait for a reply. Both spell out their signatures: a caller should see
+the arguments, and ParamSpec would hide them.
 """
 
 from __future__ import annotations
@@ -49,35 +51,35 @@ __all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_
 
 T = TypeVar("T")
 
-#: What a ticket can be asked for: "HTTP/web.ad.test" (an SPN, split at "/"), or its parts.
+#: The name of a service: "HTTP/web.ad.test" (an SPN, split at "/"), or its parts.
 Target = str | Principal | ServicePrincipalName
 
 DEFAULT_TIMEOUT = 10.0
-#: Seconds that a TGT is asked to last where neither the caller nor the configuration says.
+#: The lifetime to ask for in a TGT, in seconds, if neither the caller nor the configuration says.
 DEFAULT_LIFETIME = 86400.0
-#: Principals of a keytab that `verify_credentials` tries.
+#: The most principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class _Call:
-    """One call of a client: its deadline, and which KDC answered last."""
+    """One call of a client: its deadline, and the KDC that answered last."""
 
     def __init__(self, locator: Locator, deadline: float) -> None:
         self._locator = locator
         self._deadline = deadline
         self._realm = ""
         self._answered: KdcAddress | None = None
-        self._primary_of: str | None = (
-            None  # from now on, only primary KDCs of this realm are asked
-        )
+        #: Of this realm, only primary KDCs are asked.
+        self._primary_of: str | None = None
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
-        """Return the reply to one request. Raises UnsupportedError for a server that is not a KDC."""
+        """Return the reply to one request. Raises UnsupportedError if it is not for a KDC."""
         if request.server != "kdc":
             raise UnsupportedError(
-                f"purekrb does not talk to the {request.server} servers of {request.realm}, only to its KDCs"
+                f"purekrb does not talk to the {request.server} servers of {request.realm}, "
+                "only to its KDCs"
             )
         primary = request.realm == self._primary_of
         try:
@@ -97,18 +99,19 @@ class _Call:
         return answer.reply
 
     def derive(self, derivation: KeyDerivation) -> Steps[None]:
-        """Have a key derived, in a thread of its own: nothing else would end the wait at the deadline."""
+        """Derive a key in a thread of its own, so that the wait can end at the deadline."""
         late = (
-            f"a key with {derivation.iterations} iterations, which the KDC names, was not derived before the deadline: "
-            "allow more time, or set the account's password anew with fewer iterations"
+            f"a key with the {derivation.iterations} iterations that the KDC names was not derived "
+            "before the deadline: allow more time, or set the account's password anew with fewer "
+            "iterations"
         )
         return in_thread(derivation.run, self._deadline, time.monotonic, late)
 
     def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
-        """Return the result of the exchange; if a replica refuses the password, ask a primary KDC once.
+        """Return the result of the exchange; if a replica refuses the password, ask a primary KDC.
 
-        A replica may not know a new password yet. An answer of a primary, or one more failure, is final: each counts
-        against the account.
+        A replica may not know a new password yet. This is tried once: each failure counts against
+        the account, so the answer of a primary KDC, or another failure, is final.
         """
         try:
             return (yield from make())
@@ -117,7 +120,7 @@ class _Call:
             if not primaries or self._answered is None or _is_among(self._answered, primaries):
                 raise
             _log.debug(
-                "%s refused the password, now a primary KDC of %s is asked",
+                "%s refused the password: asking a primary KDC of %s",
                 self._answered,
                 self._realm,
             )
@@ -131,7 +134,7 @@ def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
 
 
 class _Exchanges:
-    """What both clients do, as exchanges."""
+    """The calls of both clients, as exchanges."""
 
     def __init__(
         self,
@@ -145,7 +148,7 @@ class _Exchanges:
         self.config = config
         self.timeout = timeout
         self._locator = locator or Locator(config)
-        self._offsets: dict[str, timedelta] = {}  # by realm: the KDC's clock minus ours
+        self._offsets: dict[str, timedelta] = {}  # realm -> the KDC's clock minus ours
 
     def _new_call(self) -> _Call:
         limit = self.config.request_timeout
@@ -180,7 +183,11 @@ class _Exchanges:
         return TgsOptions(etypes=self.config.tgs_etypes, clock_skew=self.config.clockskew)
 
     def _service(self, target: Target) -> Principal:
-        """Return the service with its realm: the one named, else that of [domain_realm], else "": as the KDC refers."""
+        """Return the service with its realm: the named one, or that of [domain_realm].
+
+        If neither is known, the realm is "", and the KDC of the client's realm may refer to
+        another.
+        """
         principal = target_principal(target)
         if principal.realm or len(principal.components) < 2:
             return principal
@@ -212,7 +219,8 @@ class _Exchanges:
         tgt = _stored_tgt(credential)
         if tgt is None:
             raise CredentialError(
-                f"there is no valid TGT of {credential.principal} to renew: get a new one with a password or a keytab"
+                f"there is no valid TGT of {credential.principal} to renew: "
+                "get a new one with a password or a keytab"
             )
         renewed = yield from renew(tgt, self._tgs_options)
         credential.ccache.store(renewed)
@@ -263,7 +271,7 @@ def _check_credential(credential: object, call: str) -> None:
 
 
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:
-    credential.ccache.principal = tgt.client  # the KDC may have told the canonical name
+    credential.ccache.principal = tgt.client  # the KDC may have replied with the canonical name
     credential.ccache.store(tgt)
 
 
@@ -275,11 +283,13 @@ def _stored_tgt(credential: Credential) -> ServiceTicket | None:
 class KdcClient(_Exchanges):
     """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
 
-    `config` is by default that of krb5.conf. `timeout` is in seconds and covers everything that one call asks of KDCs,
-    whatever they do, and deriving a password's key. Tickets go to the credential's ccache. Holds no socket between
-    calls; safe for several threads.
-    Every method raises TransportError (TransportTimeoutError at the deadline) where no KDC answers, ConfigError where
-    none is known, KdcError for what a KDC refuses, ProtocolError or DecodeError for a reply that does not fit.
+    `config` is read from krb5.conf by default. `timeout` is in seconds and covers a whole call: all
+    requests, whatever the KDCs do, and the derivation of keys from a password. Tickets are stored
+    in the credential's ccache. The client is thread-safe, and holds no socket between calls.
+
+    Every method raises TransportError if no KDC answers (TransportTimeoutError at the deadline),
+    ConfigError if no KDC is known, KdcError if a KDC refuses, and ProtocolError or DecodeError for
+    a reply that does not fit the request.
     """
 
     def get_tgt(
@@ -292,31 +302,35 @@ class KdcClient(_Exchanges):
         canonicalize: bool | None = None,
         pac_request: bool | None = None,
     ) -> ServiceTicket:
-        """Return a new TGT. What is None is as configured; `lifetime` and `renewable` (lifetime) are in seconds.
+        """Return a new TGT.
 
-        Raises PreauthFailedError for a wrong password or key, ClientUnknownError and so on for the account's state.
+        An argument of None stands for the configured value. `lifetime` and `renewable` (the
+        renewable lifetime) are in seconds. Raises PreauthFailedError for a wrong password or key,
+        and ClientUnknownError and so on for the state of the account.
         """
         options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
         return self._run(lambda: self._get_tgt(credential, options))
 
     def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
-        """Return a ticket for `target`, from the credential's ccache or from the KDCs, with a TGT where one is missing.
+        """Return a ticket for `target`, from the credential's ccache or from the KDCs.
 
-        The service's realm is the one that `target` names, else that of [domain_realm], else where the KDC of the
-        client's realm refers. Raises ServiceUnknownError where no KDC knows it, SpnError for text that is no SPN.
+        If necessary, it gets a TGT first. The service's realm is the one in `target`, or that of
+        [domain_realm]; if neither is known, the KDC of the client's realm may refer to it. Raises
+        ServiceUnknownError if no KDC knows the service, and SpnError for malformed text.
         """
         return self._run(lambda: self._get_ticket(credential, target))
 
     def renew(self, credential: Credential) -> ServiceTicket:
-        """Return the credential's TGT, renewed. Raises CredentialError for one that is not renewable."""
+        """Return the credential's TGT, renewed. Raises CredentialError if it is not renewable."""
         return self._run(lambda: self._renew(credential))
 
     def forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> ServiceTicket:
-        """Return a forwarded TGT, to delegate it to a service; none: `addresses` from which it can be used are all.
+        """Return a forwarded TGT, to delegate it to a service.
 
-        Raises CredentialError for a TGT that is not forwardable.
+        `addresses`: where the TGT may be used from; by default, anywhere. Raises CredentialError if
+        the credential's TGT is not forwardable.
         """
         return self._run(lambda: self._forward_tgt(credential, addresses))
 
@@ -330,7 +344,7 @@ class KdcClient(_Exchanges):
 
 
 class AsyncKdcClient(_Exchanges):
-    """`KdcClient` for asyncio, method for method. Cancelling a call leaves no socket behind."""
+    """`KdcClient` for asyncio, method for method. Cancelling a call closes its sockets."""
 
     async def get_tgt(
         self,
@@ -342,26 +356,26 @@ class AsyncKdcClient(_Exchanges):
         canonicalize: bool | None = None,
         pac_request: bool | None = None,
     ) -> ServiceTicket:
-        """As `KdcClient.get_tgt`."""
+        """Like `KdcClient.get_tgt`."""
         options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
         return await self._run(lambda: self._get_tgt(credential, options))
 
     async def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
-        """As `KdcClient.get_ticket`."""
+        """Like `KdcClient.get_ticket`."""
         return await self._run(lambda: self._get_ticket(credential, target))
 
     async def renew(self, credential: Credential) -> ServiceTicket:
-        """As `KdcClient.renew`."""
+        """Like `KdcClient.renew`."""
         return await self._run(lambda: self._renew(credential))
 
     async def forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> ServiceTicket:
-        """As `KdcClient.forward_tgt`."""
+        """Like `KdcClient.forward_tgt`."""
         return await self._run(lambda: self._forward_tgt(credential, addresses))
 
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
-        from purekrb.io import asyncio  # a blocking caller does not need it
+        from purekrb.io import asyncio  # imported here: a blocking caller does not need it
 
         call = self._new_call()
         return await run_async(
@@ -381,10 +395,12 @@ def initiate(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
-    """Return the initiator of a context with the service `target`; gets the tickets that it needs first.
+    """Return the initiator of a context with the service `target`, after getting its tickets.
 
-    With DELEG it fetches a forwarded TGT where the KDC marks the service OK-AS-DELEGATE. `timeout` (seconds) covers
-    the KDCs. Raises what KdcClient.get_ticket raises; CredentialError where DELEG needs a TGT that is not forwardable.
+    With the flag DELEG, it also gets a forwarded TGT if the KDC marks the service as
+    OK-AS-DELEGATE. `timeout` (seconds) covers all requests to KDCs. Raises the errors of
+    KdcClient.get_ticket, and CredentialError if delegation needs a forwardable TGT that the
+    credential does not have.
     """
     check_mechanism(mechanism)  # before a KDC is asked
     _check_credential(credential, "initiate(target, {})")
@@ -404,7 +420,7 @@ async def initiate_async(
     channel_bindings: ChannelBindings | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
-    """As `initiate`, for asyncio."""
+    """Like `initiate`, for asyncio."""
     check_mechanism(mechanism)  # before a KDC is asked
     _check_credential(credential, "initiate(target, {})")
     client = AsyncKdcClient(config, timeout=timeout)
@@ -422,35 +438,41 @@ def verify_credentials(
     timeout: float = DEFAULT_TIMEOUT,
     accept_canonical: bool = False,
 ) -> Principal:
-    """Return the client's principal once a KDC that knows a key of `keytab` has vouched for its password or key.
+    """Verify a password or key with a KDC that knows a key of `keytab`; return the client's name.
 
-    Use the result: it is who has logged in, as the KDC spells the name. It is the credential's principal, but with
-    `canonicalize` (or an enterprise name) ASCII letters may differ in case (RFC 6806 6). `accept_canonical`: it may
-    be any other name, which the KDC says to be the canonical one.
+    Use the result: it is the principal that has logged in, as the KDC spells it. It is the
+    credential's principal, except that with `canonicalize` (or an enterprise name) ASCII letters
+    may differ in case (RFC 6806 6). With `accept_canonical`, it may be any other name that the KDC
+    declares to be the canonical one.
 
-    `keytab` is a Keytab, a file, or None: see `Keytab.load`.
-    A TGT alone proves nothing to others than its owner: who can answer in the KDC's place can answer with any password.
-    So a new TGT is taken to get a ticket for a service of this machine, `service` or those in `keytab`, and the ticket
-    has to decrypt with the key there. Raises CredentialError where the keytab has no key to check with, or where the
-    KDC vouches for another client, else what stood in the way. Source: RFC 4120 3.1.5, 10.
+    A TGT alone is not proof: an impostor of the KDC can answer for any password. So the new TGT is
+    used to get a ticket for a service of this machine, and the ticket must decrypt with the key in
+    `keytab`. The service is `service`, or by default one of those in `keytab`, which is a Keytab, a
+    file or None: see `Keytab.load`.
+
+    Raises CredentialError if the keytab has no usable key, or if the KDC vouches for another
+    client; and otherwise the error that prevented the check. Source: RFC 4120 3.1.5, 10.
     """
     _check_credential(credential, "verify_credentials({})")
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
-    services: list[Target] = (
-        list(dict.fromkeys(entry.principal for entry in keytab)) if service is None else [service]
-    )
+    services: list[Target] = [service] if service is not None else []
+    if service is None:
+        services += dict.fromkeys(entry.principal for entry in keytab)
     if not services:
         raise CredentialError(
-            "the keytab is empty, so that nothing can prove the KDC genuine: export a host key into it"
+            "the keytab is empty, so it cannot be proved that the KDC is genuine: "
+            "export a host key into it"
         )
     client = KdcClient(config, timeout=timeout)
     options = client._as_options()
     fresh = client._run(lambda: as_exchange(credential, options, offsets=client._offsets))
     if not accept_canonical and _folded(fresh.client) != _folded(credential.principal):
-        # An account that answers in the KDC's place can name itself and hand out a genuine ticket of its own.
+        # The owner of another account could act as the KDC and return its own, genuine ticket.
+        # RFC 4120 3.1.5: the client name in the reply must be the one in the request.
         raise CredentialError(
-            f"the KDC vouches for {fresh.client}, not for {credential.principal}: do not trust this login; where the "
-            "two may be names of one account, pass accept_canonical=True and go by the name that is returned"
+            f"the KDC vouches for {fresh.client}, not for {credential.principal}: "
+            "do not trust this login; if these are two names of one account, "
+            "pass accept_canonical=True and use the name that is returned"
         )
     refused: KerberosError | None = None
     for candidate in services[:MAX_SERVICES]:
@@ -467,8 +489,8 @@ def verify_credentials(
             continue
         if acceptor.initiator != fresh.client:
             raise CredentialError(
-                f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, not to {fresh.client}: "
-                "do not trust this login"
+                f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, "
+                f"not to {fresh.client}: do not trust this login"
             )
         _keep(fresh, credential)
         return fresh.client
@@ -476,8 +498,8 @@ def verify_credentials(
 
 
 def _folded(principal: Principal) -> tuple[str, ...]:
-    """Return what principals that differ in the case of ASCII letters alone have in common.
+    """Return a key that is equal for principals that only differ in the case of ASCII letters.
 
-    Unicode's rules would take different accounts for one ("ss" and "ß").
+    By Unicode's rules, different accounts would be equal ("ss" and "ß").
     """
     return tuple(text.translate(_LOWER) for text in (principal.realm, *principal.components))

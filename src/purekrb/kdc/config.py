@@ -1,4 +1,7 @@
-"""Config: what krb5.conf says, or what the caller says in its place. Source: MIT krb5.conf(5)."""
+"""Config: the settings of krb5.conf, read from the file or given by the caller.
+
+Source: MIT krb5.conf(5).
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ _HOST_PORT = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:/\s]+))(?::([0-9]{1,5}))?/
 
 @dataclass(frozen=True, slots=True)
 class KdcAddress:
-    """Where a server of a realm listens: `host` is a name or an address.
+    """The address of a realm's server: `host` is a name or an IP address.
 
-    `transport` is "tcp", "udp", "" for either, or the scheme of one that purekrb does not have ("https": MS-KKDCP);
-    `host` is then the rest of the URL.
+    `transport` is "tcp", "udp" or "" (either); or the scheme of a transport that purekrb does not
+    have ("https": MS-KKDCP), and then `host` is the rest of the URL.
     """
 
     host: str
@@ -43,10 +46,10 @@ class KdcAddress:
 
     @classmethod
     def parse(cls, text: str, port: int = KDC_PORT) -> KdcAddress:
-        """Return the server that `text` names; `port` counts where it names none.
+        """Return the server that `text` names; `port` is the default port.
 
-        Forms: host, host:port, [v6], [v6]:port, v6, tcp/host, udp/host, tcp://host:port, udp://host:port, https://...
-        Raises ConfigError.
+        Forms: host, host:port, [v6], [v6]:port, v6, tcp/host, udp/host, tcp://host:port,
+        udp://host:port, https://... Raises ConfigError.
         """
         scheme = _SCHEME.match(text)
         transport, rest = (scheme[1].lower(), scheme[2]) if scheme else ("", text)
@@ -55,7 +58,8 @@ class KdcAddress:
         match = _HOST_PORT.match(f"[{rest}]" if _is_ipv6(rest) else rest)
         if match is None or not 0 < int(match[3] or port) < 65536:
             raise ConfigError(
-                f"{text!r} is no address of a KDC: write host, host:port, [v6]:port, tcp://host:port or udp://host:port"
+                f"{text!r} is not the address of a KDC: "
+                "write host, host:port, [v6]:port, tcp://host:port or udp://host:port"
             )
         return cls(match[1] or match[2], int(match[3] or port), transport)
 
@@ -76,7 +80,7 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RealmConfig:
-    """The servers of a realm, and under `options` every other relation of its subsection in [realms]."""
+    """The servers of a realm; `options` has all other relations of its subsection in [realms]."""
 
     kdc: tuple[KdcAddress, ...] = ()
     primary_kdc: tuple[KdcAddress, ...] = ()
@@ -87,17 +91,22 @@ class RealmConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Realms and their KDCs, hosts and their realms, and the defaults for tickets; names as in krb5.conf.
+    """Realms and their KDCs, hosts and their realms, defaults for tickets; named as in krb5.conf.
 
-    `realms` maps a realm to the KDCs that `KdcAddress.parse` reads, or to a `RealmConfig`. Durations are seconds.
-    `dns_lookup_realm` and `noaddresses` are only kept: no realm is looked up in DNS, no ticket bound to addresses.
-    `kdc_timeout` bounds one attempt to reach one KDC, `request_timeout` everything that one call asks of KDCs; None
-    leaves that to the call. `max_retries` is how often a UDP datagram is sent at most. The etype lists hold numbers in
-    order of preference; None means the default. RC4 counts only with `allow_rc4`.
-    Two fields have no relation in krb5.conf. `referral_realms` are the realms that a KDC may refer a client to
-    (RFC 6806 7), so that its proof of identity goes there; None: all that the configuration names, see `client_realms`.
-    `max_iterations` are the PBKDF2 iterations, at most 2^24, up to which the key of a password is derived; None: 2^20.
-    Raises ConfigError for what cannot be used.
+    `realms` maps a realm to a `RealmConfig`, or to KDCs in the forms of `KdcAddress.parse`.
+    Durations are in seconds. `dns_lookup_realm` and `noaddresses` have no effect: a realm is never
+    looked up in DNS, and a ticket is never bound to addresses. `kdc_timeout` limits one attempt to
+    reach one KDC, and `request_timeout` all requests of one call; None leaves the limit to the
+    call. `max_retries` is the number of times that a UDP datagram is sent at most. The lists of
+    encryption types hold numbers in order of preference; None means the default. RC4 needs
+    `allow_rc4`.
+
+    Two fields are not in krb5.conf. `referral_realms` are the realms to which a KDC may refer a
+    client (RFC 6806 7), which then sends its proof of identity there; None stands for all realms in
+    the configuration, see `client_realms`. `max_iterations` limits the PBKDF2 iterations for the
+    key of a password; it is at most 2^24, and None means 2^20.
+
+    Raises ConfigError for unusable values.
     """
 
     realms: Mapping[str, RealmConfig | Sequence[str]] = field(default_factory=dict)
@@ -135,17 +144,18 @@ class Config:
         object.__setattr__(self, "domain_realm", hosts)
         if not self.permitted_etypes or not self.tkt_etypes or not self.tgs_etypes:
             raise ConfigError(
-                "the enctypes lists leave no encryption type that purekrb may use: name aes256-sha1, aes128-sha1, "
-                "aes256-sha2 or aes128-sha2, or set allow_rc4 = true if it must be rc4"
+                "the enctypes lists leave no encryption type that purekrb may use: name "
+                "aes256-sha1, "
+                "aes128-sha1, aes256-sha2 or aes128-sha2, or set allow_rc4 = true if it must be rc4"
             )
 
     @classmethod
     @forget_frames
     def from_file(cls, path: str | os.PathLike[str] | None = None) -> Config:
-        """Return the configuration in `path`; None: the files that KRB5_CONFIG lists, else /etc/krb5.conf.
+        """Return the configuration in `path`; None: in the files of KRB5_CONFIG, or /etc/krb5.conf.
 
-        Without KRB5_CONFIG a missing /etc/krb5.conf gives an empty Config. Of several files in KRB5_CONFIG, some may be
-        missing. Raises ConfigError with file and line.
+        If KRB5_CONFIG lists several files, some may be missing. If it is not set and /etc/krb5.conf
+        is missing, the Config is empty. Raises ConfigError with file and line.
         """
         listed = os.environ.get("KRB5_CONFIG", "") if path is None else ""
         if path is not None:
@@ -165,13 +175,14 @@ class Config:
         except OSError as error:
             origin = f" (from KRB5_CONFIG={listed!r})" if listed else ""
             raise ConfigError(
-                f"{error.filename}{origin} cannot be read ({error.strerror}): check the path and its permissions"
+                f"{error.filename}{origin} cannot be read ({error.strerror}): "
+                "check the path and its permissions"
             ) from error
         _log.debug("configuration read from %s", ", ".join(map(str, paths)) or "no file")
         return cls(**_fields(root))
 
     def realm(self, name: str) -> RealmConfig:
-        """Return the servers and options of realm `name`, empty where none are configured."""
+        """Return the servers and options of realm `name`; empty if it is not configured."""
         found = self.realms.get(name)
         return found if isinstance(found, RealmConfig) else RealmConfig()
 
@@ -180,13 +191,14 @@ class Config:
         return self.realm(realm).kdc
 
     def primary_kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
-        """Return the KDCs of `realm` that learn a new password first (primary_kdc, master_kdc)."""
+        """Return the KDCs of `realm` that get a new password first (primary_kdc, master_kdc)."""
         return self.realm(realm).primary_kdc
 
     def realm_of(self, host: str) -> str | None:
-        """Return the realm of `host` by [domain_realm]: the host itself, else its nearest `.domain`; None if unknown.
+        """Return the realm of `host` by [domain_realm]; None if unknown.
 
-        No DNS: an answer that nobody signed must not choose the realm.
+        The host itself takes precedence, then its nearest `.domain`. DNS is not asked: an unsigned
+        answer must not choose the realm (RFC 4120 1.3).
         """
         name = host.lower().rstrip(".")
         if name in self.domain_realm:
@@ -198,36 +210,36 @@ class Config:
         return None
 
     def capath(self, client: str, server: str) -> list[str] | None:
-        """Return the realms between `client` and `server` in order; empty: direct trust; None: [capaths] is silent."""
+        """Return the realms between `client` and `server` in order, as in [capaths].
+
+        An empty list means direct trust; None means that [capaths] does not say.
+        """
         path = self.capaths.get(client, {}).get(server)
         return None if path is None else [realm for realm in path if realm != "."]
 
     @property
     def client_realms(self) -> frozenset[str]:
-        """The realms that a client may be referred to: `referral_realms`, else all that the configuration names.
+        """The realms that a client may be referred to.
 
-        These are the default realm, those of [realms] and [domain_realm], and those whose clients [capaths] leads on.
+        They are `referral_realms`. If that is None, they are the realms in the configuration: the
+        default realm, those of [realms] and [domain_realm], and the clients' realms in [capaths].
         """
+        if isinstance(self.referral_realms, str):
+            return frozenset({self.referral_realms})
         if self.referral_realms is not None:
-            return frozenset(
-                [self.referral_realms]
-                if isinstance(self.referral_realms, str)
-                else self.referral_realms
-            )
-        return frozenset(
-            {*self.realms, *self.domain_realm.values(), *self.capaths, self.default_realm or ""}
-            - {""}
-        )
+            return frozenset(self.referral_realms)
+        named = {*self.realms, *self.domain_realm.values(), *self.capaths}
+        if self.default_realm:
+            named.add(self.default_realm)
+        return frozenset(named - {""})
 
     @property
     def permitted_etypes(self) -> tuple[int, ...]:
         """The encryption types that may be used at all, in order of preference."""
-        default = (*DEFAULT_ETYPES, EncryptionType.RC4_HMAC)
-        return tuple(
-            etype
-            for etype in (default if self.permitted_enctypes is None else self.permitted_enctypes)
-            if etype in default and (etype != EncryptionType.RC4_HMAC or self.allow_rc4)
-        )
+        known = (*DEFAULT_ETYPES, EncryptionType.RC4_HMAC)
+        usable = known if self.allow_rc4 else DEFAULT_ETYPES
+        listed = known if self.permitted_enctypes is None else self.permitted_enctypes
+        return tuple(etype for etype in listed if etype in usable)
 
     @property
     def tkt_etypes(self) -> tuple[int, ...]:
@@ -241,9 +253,9 @@ class Config:
 
     def _only_permitted(self, etypes: Sequence[int] | None) -> tuple[int, ...]:
         permitted = self.permitted_etypes
-        return (
-            permitted if etypes is None else tuple(etype for etype in etypes if etype in permitted)
-        )
+        if etypes is None:
+            return permitted
+        return tuple(etype for etype in etypes if etype in permitted)
 
 
 def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
@@ -253,7 +265,7 @@ def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
     return RealmConfig(kdc=tuple(KdcAddress.parse(name) for name in names))
 
 
-# -- values ---------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 _BOOLEANS = {
@@ -282,15 +294,17 @@ _DURATIONS = [
         r"(?:(?P<d>[0-9]{1,6})-)?(?P<h>[0-9]{1,6}):(?P<m>[0-9]{1,6})(?::(?P<s>[0-9]{1,6}))?"
     ),
     re.compile(
-        r"(?=.)(?:(?P<d>[0-9]{1,6})\s*d)?\s*(?:(?P<h>[0-9]{1,6})\s*h)?\s*(?:(?P<m>[0-9]{1,6})\s*m)?\s*(?:(?P<s>[0-9]{1,9})\s*s)?"
+        r"(?=.)(?:(?P<d>[0-9]{1,6})\s*d)?\s*(?:(?P<h>[0-9]{1,6})\s*h)?\s*"
+        r"(?:(?P<m>[0-9]{1,6})\s*m)?\s*(?:(?P<s>[0-9]{1,9})\s*s)?"
     ),
 ]
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> int:
-    """Return the seconds of "600", "10h", "7d 3h", "1:30" (hours and minutes), "0:01:30" or "1-12:00:00".
+    """Return the seconds in a duration of krb5.conf.
 
+    Examples are "600", "10h", "7d 3h", "1:30" (hours and minutes), "0:01:30" and "1-12:00:00".
     Raises ConfigError.
     """
     for pattern in _DURATIONS:
@@ -330,10 +344,10 @@ def _quoted(text: str) -> str:
 
 
 def parse_etypes(text: str) -> tuple[int, ...]:
-    """Return the etypes that `text` lists: names, families ("aes"), DEFAULT, and names to leave out with "-" before.
+    """Return the etypes in `text`: names, families ("aes"), DEFAULT; "-" before a name removes it.
 
-    Names that purekrb does not have (DES, Camellia ...) are passed over, as a list serves all programs of a machine.
-    Source: MIT krb5.conf(5), "Encryption types".
+    Names that purekrb does not have (DES, Camellia and so on) are skipped, because a list serves
+    all programs of a machine. Source: MIT krb5.conf(5), "Encryption types".
     """
     etypes: list[int] = []
     for word in text.replace(",", " ").lower().split():
@@ -349,13 +363,13 @@ def parse_etypes(text: str) -> tuple[int, ...]:
 
 
 def _temporary_directory() -> str:
-    import tempfile  # slow to import, and few paths name it
+    import tempfile  # imported here: it is slow, and few paths need it
 
     return tempfile.gettempdir()
 
 
 _TOKENS: dict[str, Callable[[], object]] = {
-    "uid": lambda: os.getuid(),  # looked up when needed: not every platform has it
+    "uid": lambda: os.getuid(),  # looked up late: not every platform has it
     "USERID": lambda: os.getuid(),
     "euid": lambda: os.geteuid(),
     "username": getpass.getuser,
@@ -379,9 +393,9 @@ def _expand(text: str) -> str:
     return re.sub(r"%\{([^{}]*)\}", value, text)
 
 
-# -- krb5.conf ------------------------------------------------------------------------------------------------------
+# -- krb5.conf -------------------------------------------------------------------------------------
 
-#: The relations of [libdefaults] that count, and how each is read; each is a field of Config.
+#: The relations of [libdefaults] that are used, with their parsers; each is a field of Config.
 _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_realm": str,
     "dns_lookup_kdc": parse_boolean,
@@ -407,7 +421,7 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "request_timeout": parse_duration,
 }
 
-#: Where the servers of a realm stand in [realms], with the port that counts where none is named.
+#: Relations in [realms] that name servers -> the field of RealmConfig, and the default port.
 _SERVERS = {
     "kdc": ("kdc", KDC_PORT),
     "primary_kdc": ("primary_kdc", KDC_PORT),
@@ -426,7 +440,7 @@ def _convert(relation: Relation, convert: Callable[[str], Any]) -> Any:
 
 
 def _fields(root: Section) -> dict[str, Any]:
-    """Return the arguments of Config that a krb5.conf gives."""
+    """Return the arguments of Config in a krb5.conf."""
     fields: dict[str, Any] = {}
     libdefaults = root.section("libdefaults")
     for name, convert in _LIBDEFAULTS.items():

@@ -1,7 +1,7 @@
-"""Where the KDCs of a realm are: configured, else DNS SRV records; then every address of their names.
+"""Finding the KDCs of a realm: from the configuration or DNS SRV records; then their addresses.
 
-Both lookups block, for as long as the system's resolver likes: transport.py runs them in a thread.
-The realm itself is never looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
+Both lookups block for as long as the system's resolver likes, so transport.py runs them in a
+thread. The realm itself is never looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Locator", "SocketAddress", "SrvRecord", "lookup_srv", "order_by_rfc2
 
 _log = Log("purekrb.kdc")
 
-#: SRV records that are looked at, KDCs of one realm, and addresses of one KDC: bounded, as strangers write DNS answers.
+#: The most SRV records, KDCs of one realm, and addresses of one KDC: anyone may write DNS answers.
 MAX_RECORDS = 256
 MAX_KDCS = 32
 MAX_ADDRESSES = 16
@@ -34,14 +34,14 @@ _randrange = SystemRandom().randrange
 
 
 class SocketAddress(NamedTuple):
-    """One address of a KDC, as `socket.getaddrinfo` gives it."""
+    """One address of a KDC, as returned by `socket.getaddrinfo`."""
 
     family: int
     sockaddr: Any
 
 
 class SrvRecord(NamedTuple):
-    """What counts in an SRV record. Source: RFC 2782."""
+    """The relevant parts of an SRV record. Source: RFC 2782."""
 
     priority: int
     weight: int
@@ -66,13 +66,13 @@ class Locator:
         self._getaddrinfo = getaddrinfo
 
     def configured(self, realm: str, *, primary: bool = False) -> tuple[KdcAddress, ...]:
-        """Return the KDCs that the configuration names; `primary`: those that learn a new password first."""
+        """Return the configured KDCs; `primary`: only those that get a new password first."""
         return self.config.primary_kdcs(realm) if primary else self.config.kdcs(realm)
 
     def by_dns(self, realm: str) -> list[KdcAddress]:
-        """Return the KDCs that the SRV records of `realm` name, in the order to try them. Blocks.
+        """Return the KDCs in the SRV records of `realm`, in the order to try them. Blocks.
 
-        Raises ConfigError if there are none, TransportError if DNS does not say.
+        Raises ConfigError if there are none, and TransportError if DNS does not answer.
         """
         records: list[SrvRecord] = []
         failures = []
@@ -102,11 +102,11 @@ class Locator:
         )
 
     def addresses(self, host: str, port: int, *, numeric: bool = False) -> list[SocketAddress]:
-        """Return every address of `host`; `numeric`: only if it is an address itself. Blocks unless `numeric`.
+        """Return every address of `host`. Blocks unless `numeric`.
 
-        Raises TransportError if there is none.
+        With `numeric`, `host` must itself be an address. Raises TransportError if there is none.
         """
-        if numeric and _is_ipv4(host):  # at a tenth of the time
+        if numeric and _is_ipv4(host):  # takes a tenth of the time
             return [SocketAddress(socket.AF_INET, (host, port))]
         flags = socket.AI_NUMERICHOST if numeric else 0
         try:
@@ -118,7 +118,7 @@ class Locator:
         return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
     def resolver(self) -> Resolver:
-        """Return the resolver in use. Raises TransportError where the system has none."""
+        """Return the resolver in use. Raises TransportError if the system does not have one."""
         if self._resolver is None:
             import dns.exception
             import dns.resolver
@@ -132,9 +132,9 @@ class Locator:
 
 
 def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]:
-    """Return the usable SRV records of `name`, whose servers speak `transport`; none where there are none. Blocks.
+    """Return the usable SRV records of `name`, possibly none; the servers use `transport`. Blocks.
 
-    Raises TransportError (TransportTimeoutError) if DNS does not say.
+    Raises TransportError (TransportTimeoutError) if DNS does not answer.
     """
     import dns.exception
     import dns.resolver
@@ -146,11 +146,8 @@ def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
         _log.debug("DNS has no SRV records for %s", name)
         return []
-    except (
-        dns.exception.DNSException,
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: not a DNS name at all
+    except (dns.exception.DNSException, OSError, ValueError) as error:
+        # ValueError: `name` is not a DNS name.
         _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
         late = isinstance(error, dns.resolver.LifetimeTimeout)
         raise (TransportTimeoutError if late else TransportError)(
@@ -172,7 +169,7 @@ def _no_kdc(realm: str) -> str:
 
 
 def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:
-    """Return the records that name a KDC: "." as target means that there is none, and port 0 is no port."""
+    """Return the records that name a KDC. A target of "." means that there is none (RFC 2782)."""
     records = []
     for record in islice(answer, MAX_RECORDS):
         host = record.target.to_text(omit_final_dot=True)
@@ -188,7 +185,7 @@ def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:
 def order_by_rfc2782(
     records: Iterable[SrvRecord], choose: Callable[[int], int] = _randrange
 ) -> list[KdcAddress]:
-    """Return the KDCs by ascending priority, within one priority drawn at random by weight.
+    """Return the KDCs by ascending priority; KDCs of one priority are drawn at random by weight.
 
     `choose(n)` returns a number below n. Source: RFC 2782, "Weight".
     """
@@ -197,9 +194,8 @@ def order_by_rfc2782(
         by_priority.setdefault(record.priority, []).append(record)
     ordered = []
     for priority in sorted(by_priority):
-        group = sorted(
-            by_priority[priority], key=lambda record: record.weight != 0
-        )  # weight 0 first, as the RFC says
+        # The RFC puts records of weight 0 first.
+        group = sorted(by_priority[priority], key=lambda record: record.weight != 0)
         while group:
             mark = choose(sum(record.weight for record in group) + 1)
             for i, record in enumerate(group):

@@ -1,4 +1,6 @@
-"""The grammar of krb5.conf: sections, subsections in braces, relations, includes; what they mean is in config.py.
+"""The grammar of krb5.conf: sections, subsections in braces, relations, includes.
+
+Their meaning is in config.py.
 
 Errors name file and line and never quote one: a relation of another program may hold a PIN, and a wrong path may name
 any file.
@@ -19,7 +21,8 @@ from purekrb.errors import ConfigError
 
 __all__ = ["Relation", "Section", "load"]
 
-#: Far above any real configuration; they bound what an include of itself or a wrong path can cost.
+#: Far above any real configuration. They limit the cost of a file that includes itself, or of a
+#: wrong path.
 MAX_SIZE = 4 << 20
 MAX_FILES = 256
 MAX_INCLUDE_DEPTH = 10
@@ -44,7 +47,7 @@ class Relation:
 class Section:
     """A section or subsection: all relations of each name in their order, and the subsections.
 
-    What is marked final ("*") takes nothing from the files that follow in KRB5_CONFIG.
+    A section or relation that is marked as final ("*") ignores later files in KRB5_CONFIG.
     """
 
     relations: dict[str, list[Relation]] = field(default_factory=dict)
@@ -53,15 +56,15 @@ class Section:
     final_names: set[str] = field(default_factory=set)
 
     def first(self, name: str) -> Relation | None:
-        """Return the relation that counts where there can be only one: the first."""
+        """Return the first relation `name`, which counts if there can be only one."""
         return next(iter(self.relations.get(name, ())), None)
 
     def section(self, name: str) -> Section:
-        """Return the subsection `name`, empty where there is none."""
+        """Return the subsection `name`; an empty one if it does not exist."""
         return self.sections.get(name) or Section()
 
     def merge(self, later: Section) -> None:
-        """Add what a later file says."""
+        """Add the content of a later file."""
         if self.final:
             return
         for name, relations in later.relations.items():
@@ -76,7 +79,8 @@ class Section:
 def load(paths: Sequence[Path]) -> Section:
     """Return the merged tree of the files at `paths`, earlier ones first.
 
-    Raises ConfigError, with file and line, for what is not krb5.conf; OSError if one of `paths` cannot be read.
+    Raises ConfigError, with file and line, for a file that is not a krb5.conf, and OSError if one
+    of `paths` cannot be read.
     """
     loader = _Loader()
     root = Section()
@@ -88,7 +92,7 @@ def load(paths: Sequence[Path]) -> Section:
 
 
 class _Loader:
-    """Reads files into trees within the limits above."""
+    """Reads files into trees, within the limits above."""
 
     def __init__(self) -> None:
         self._files = 0
@@ -98,7 +102,8 @@ class _Loader:
         self._files += 1
         if self._files > MAX_FILES or depth > MAX_INCLUDE_DEPTH:
             raise ConfigError(
-                f"{path}: more than {MAX_FILES} files, or includes more than {MAX_INCLUDE_DEPTH} deep: "
+                f"{path}: more than {MAX_FILES} files, or includes more than {MAX_INCLUDE_DEPTH} "
+                "deep: "
                 "look for a file that includes itself"
             )
         parser = _Parser(root)
@@ -114,9 +119,8 @@ class _Loader:
 
     def _read(self, path: Path) -> str:
         mode = path.stat().st_mode
-        if not (
-            stat.S_ISREG(mode) or stat.S_ISCHR(mode)
-        ):  # a FIFO would block; /dev/null is a usual empty file
+        # A FIFO would block. /dev/null is often used as an empty file.
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
             raise ConfigError(
                 f"{path} is not a regular file: name a krb5.conf, or use includedir for a directory"
             )
@@ -151,7 +155,10 @@ class _Loader:
 
 
 def _is_included(name: str) -> bool:
-    """Whether includedir takes a file of this name: only letters, digits, '-', '_'; or '*.conf' that is not hidden."""
+    """Return whether includedir reads a file of this name.
+
+    It consists of letters, digits, "-" and "_"; or it ends in ".conf" and is not hidden.
+    """
     return re.fullmatch(r"[A-Za-z0-9_-]+|[^.].*\.conf", name, re.DOTALL) is not None
 
 
@@ -164,7 +171,7 @@ class _Parser:
         self._brace_of: Section | None = None
 
     def line(self, line: str, where: str) -> None:
-        """Take a line that is neither empty, comment nor include."""
+        """Take a line that is not empty, a comment or an include."""
         if self._brace_of is not None:
             if line != "{":
                 raise ConfigError(f"{where}: expected '{{' after the 'name =' before")

@@ -1,6 +1,6 @@
-"""A KDC over TCP: a connection for each request. Source: RFC 4120 7.2.2.
+"""A KDC over TCP: one connection for each request. Source: RFC 4120 7.2.2.
 
-A new connection costs nothing that a kept one would spare: MIT's KDC closes it after its reply.
+Keeping connections open would not help: MIT's KDC closes a connection after its reply.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from purekrb.kdc.locate import SocketAddress
 
 __all__ = ["MAX_REPLY", "TcpAttempt", "reply_reader"]
 
-#: The largest reply in bytes, as in other implementations.
+#: The largest reply in bytes, the same as in other implementations.
 MAX_REPLY = 1 << 20
-#: The codes of sending before the connection stands, by the platform.
+#: The errors of sending before the connection is established; they depend on the platform.
 _NOT_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOTCONN)
 
 
 class TcpAttempt(Attempt):
-    """Length and message there, length and message back."""
+    """One request and one reply over a new connection, each after its length."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TcpAttempt(Attempt):
         self._unsent = memoryview(encode_frame(message))
         self._reader = reply_reader()
         try:
-            self._send()  # the connection to a KDC on this machine stands by now
+            self._send()  # a KDC on this machine is connected by now
         except OSError as error:
             self.writing = True
             if error.errno not in _NOT_YET:
@@ -45,7 +45,7 @@ class TcpAttempt(Attempt):
                 raise
 
     def receive(self) -> bytes | None:
-        """Go on sending, or take bytes; return the reply once it is whole."""
+        """Continue to send, or read bytes; return the reply once it is complete."""
         try:
             if self.writing:
                 code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -71,5 +71,5 @@ class TcpAttempt(Attempt):
 
 def reply_reader() -> FrameReader:
     """Return the reader of one reply."""
-    refusal = "its reply starts with 0x{length:08x} where the length belongs (1 to {limit})"
+    refusal = "its reply starts with 0x{length:08x} in place of a length (1 to {limit})"
     return FrameReader(MAX_REPLY, "big", refusal)

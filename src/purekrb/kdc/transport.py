@@ -1,7 +1,7 @@
-"""How a message gets to some KDC of a realm and the reply back, as steps for `drive` of io/.
+"""Sending a message to some KDC of a realm and getting the reply, as steps for `drive` of io/.
 
-Attempts overlap: the next one starts when the last one failed or has been silent for a while, and the
-first answer wins. Nothing waits beyond the deadline. Source: RFC 4120 7.2.
+Attempts overlap: the next one starts when the last one has failed or been silent for a while. The
+first answer wins, and nothing waits beyond the deadline. Source: RFC 4120 7.2.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ __all__ = ["TRANSPORTS", "Answer", "ask"]
 
 _log = Log("purekrb.kdc")
 
-#: By the name that `kdc = udp/host` gives it: begins an attempt, of (candidate, address, message, config, now).
+#: The transports by name, as in `kdc = udp/host`. A transport begins an attempt; the arguments are
+#: the candidate, its address, the message, the configuration and the time.
 TRANSPORTS: dict[str, Callable[[Candidate, SocketAddress, bytes, Config, float], Attempt]] = {
     "udp": UdpAttempt,
     "tcp": TcpAttempt,
 }
-#: Seconds of silence after which the next KDC is asked as well.
+#: Seconds of silence after which the next KDC is asked, too.
 STAGGER = 0.8
-#: Attempts of one call, whatever the configuration and DNS name.
+#: The most attempts of one call, however many KDCs the configuration and DNS name.
 MAX_ATTEMPTS = 64
 
 _KRB_ERROR = 0x60 | MessageType.KRB_ERROR
-#: The encoded fields error-code [6] that lead to another attempt.
+#: The encoded fields error-code [6] that cause another attempt.
 _OTHER_ATTEMPT = [
     bytes((0xA6, 3, 0x02, 1, code))
     for code in (ErrorCode.KDC_ERR_SVC_UNAVAILABLE, ErrorCode.KRB_ERR_RESPONSE_TOO_BIG)
@@ -52,7 +53,7 @@ _OTHER_ATTEMPT = [
 
 
 class Answer(NamedTuple):
-    """A reply, and the KDC that gave it."""
+    """A reply, and the KDC that sent it."""
 
     reply: bytes
     kdc: KdcAddress
@@ -67,11 +68,11 @@ def ask(
     clock: Callable[[], float],
     primary: bool = False,
 ) -> Steps[Answer]:
-    """Return the answer of some KDC of `realm` to `message`; `primary`: of a primary KDC only.
+    """Return the answer of some KDC of `realm` to `message`; `primary`: only of a primary KDC.
 
-    `deadline` and `clock` are `time.monotonic`'s. Raises ConfigError if no KDC is known, UnsupportedError if none can
-    be used, TransportError if none answers, TransportTimeoutError at the deadline. Closes every socket when it ends or
-    is closed.
+    `deadline` and `clock` are `time.monotonic`'s. Raises ConfigError if no KDC is known,
+    UnsupportedError if none has a usable transport, TransportError if none answers, and
+    TransportTimeoutError at the deadline. All sockets are closed when it ends or is closed.
     """
     kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
     if not kdcs and not primary and locator.config.dns_lookup_kdc:
@@ -80,7 +81,8 @@ def ask(
         )
     if not kdcs:
         raise ConfigError(
-            f"no KDC of realm {realm} is known: add kdc = host:port to it under [realms] in krb5.conf"
+            f"no KDC of realm {realm} is known: "
+            "add kdc = host:port to it under [realms] in krb5.conf"
         )
     race = _Race(locator, realm, message, kdcs)
     ready: Collection[socket.socket] = ()
@@ -98,7 +100,7 @@ def ask(
 
 
 class _Lookup(Attempt):
-    """The addresses of a KDC's name, on their way from the system's resolver."""
+    """The lookup of a KDC's addresses by the system's resolver."""
 
     def __init__(self, candidate: Candidate, locator: Locator, now: float) -> None:
         kdc = candidate.kdc
@@ -110,9 +112,13 @@ class _Lookup(Attempt):
 
 
 def _error_code(reply: bytes) -> int | None:
-    """Return the code of a KRB-ERROR that leads to another attempt, None for what the exchange has to judge."""
+    """Return the code of a KRB-ERROR that causes another attempt; None for any other reply.
+
+    The search of encoded fields spares decoding most errors: PREAUTH_REQUIRED, which the exchange
+    decodes anyway.
+    """
     if reply[0] != _KRB_ERROR or not any(field in reply for field in _OTHER_ATTEMPT):
-        return None  # most are PREAUTH_REQUIRED, which the exchange reads anyway
+        return None
     try:
         return KrbError.decode(reply).error_code
     except DecodeError:
@@ -120,7 +126,7 @@ def _error_code(reply: bytes) -> int | None:
 
 
 class _Race:
-    """The attempts of one `ask`: those planned, those under way, and why the others failed."""
+    """The attempts of one `ask`: planned, running, and failed (with the reasons)."""
 
     def __init__(
         self, locator: Locator, realm: str, message: bytes, kdcs: Iterable[KdcAddress]
@@ -139,9 +145,10 @@ class _Race:
         self._plan = deque(self._planned(kdcs))
 
     def _planned(self, kdcs: Iterable[KdcAddress]) -> list[Candidate]:
-        """Return the candidates in order: all KDCs over the preferred transport, then over the next one.
+        """Return the candidates in order: all KDCs over the preferred transport, then the next one.
 
-        A KDC that names no transport has UDP and TCP. Source: RFC 4120 7.2.1; udp_preference_limit of krb5.conf(5).
+        A KDC without a transport uses UDP and TCP. Source: RFC 4120 7.2.1; udp_preference_limit of
+        krb5.conf(5).
         """
         small = len(self._message) <= self._config.udp_preference_limit
         either = ("udp", "tcp") if small else ("tcp", "udp")
@@ -163,7 +170,7 @@ class _Race:
         return plan
 
     def step(self, ready: Collection[socket.socket], now: float) -> Answer | None:
-        """Do all that can be done without waiting; return the answer if there is one."""
+        """Do everything that does not need to wait; return the answer if there is one."""
         for attempt in [attempt for attempt in self._live if attempt.socket in ready]:
             answer = self._receive(attempt, now)
             if answer is not None:
@@ -174,12 +181,12 @@ class _Race:
             self._attempts_left -= 1
             self._start(self._plan.popleft(), now)
         if not self._live:
-            kind = TransportTimeoutError if self._timed_out else TransportError
-            raise kind(self.summary("could be reached"))
+            error_class = TransportTimeoutError if self._timed_out else TransportError
+            raise error_class(self.summary("could be reached"))
         return None
 
     def waits(self, deadline: float) -> Wait:
-        """Return what to wait for."""
+        """Return the sockets and the time to wait for."""
         until = [deadline, *(attempt.resend_at for attempt in self._live)]
         if self._plan and self._attempts_left:
             until.append(self._next_start)
@@ -195,7 +202,7 @@ class _Race:
         self._live.clear()
 
     def summary(self, what: str) -> str:
-        """Return that no KDC did `what`, with each KDC and why."""
+        """Return the text that no KDC `what`, with the reason for each KDC."""
         silent = [f"{attempt.candidate}: no answer" for attempt in self._live]
         return (
             f"no KDC of realm {self._realm} {what}: {'; '.join([*self._failures, *silent])}. "
@@ -203,7 +210,7 @@ class _Race:
         )
 
     def _start(self, candidate: Candidate, now: float) -> None:
-        """Set `candidate` going; count it as failed if it does not go at once."""
+        """Start an attempt with `candidate`. If that fails, the candidate has failed."""
         try:
             if candidate.address is None:
                 if not self._expand(candidate):
@@ -223,7 +230,7 @@ class _Race:
             self._next_start = now + STAGGER
 
     def _expand(self, candidate: Candidate) -> bool:
-        """Replace a candidate by one for each address, if these are known without asking anyone."""
+        """Replace a candidate by one for each address, if these are known without a lookup."""
         kdc = candidate.kdc
         found = self._addresses.get((kdc.host, kdc.port))
         if found is None:
@@ -260,9 +267,8 @@ class _Race:
                 )
         except (OSError, DecodeError, AttemptError) as error:
             if attempt.candidate.address is None:
-                self._addresses[
-                    attempt.candidate.kdc.host, attempt.candidate.kdc.port
-                ] = []  # do not ask again
+                # The lookup has failed. Do not repeat it for the next transport.
+                self._addresses[attempt.candidate.kdc.host, attempt.candidate.kdc.port] = []
             self._end(attempt)
             self._fail(attempt.candidate, error, now)
             return None
@@ -270,7 +276,10 @@ class _Race:
         return Answer(got, attempt.candidate.kdc)
 
     def _switch_to_tcp(self, candidate: Candidate) -> None:
-        """Plan TCP alone from now on, first to who said that its reply is too big; once for each address."""
+        """Only use TCP from now on, beginning with the KDC whose reply is too big for UDP.
+
+        This happens once for each address. Source: RFC 4120 7.2.1.
+        """
         if candidate.transport == "tcp":
             return
         over_tcp = replace(candidate, transport="tcp")
@@ -280,7 +289,7 @@ class _Race:
         self._plan = deque([over_tcp, *rest])
 
     def _tend(self, attempt: Attempt, now: float) -> None:
-        """Give up an attempt that had its time, or send its datagram again when that is due."""
+        """End an attempt that has had its time, or send its datagram again when that is due."""
         timeout = self._config.kdc_timeout
         try:
             if timeout is not None and now >= attempt.started + timeout:
@@ -293,7 +302,7 @@ class _Race:
             self._fail(attempt.candidate, error, now)
 
     def _fail(self, candidate: Candidate, error: Exception, now: float) -> None:
-        """Keep why `candidate` did not help; the next one need not wait."""
+        """Record why `candidate` failed; the next one starts at once."""
         why = getattr(error, "strerror", None) or str(error)
         _log.debug("%s: %s", candidate, why)
         self._failures.append(f"{candidate}: {why}")

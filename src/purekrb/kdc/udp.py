@@ -1,4 +1,4 @@
-"""A KDC over UDP: one datagram there, and one back. Source: RFC 4120 7.2.1."""
+"""A KDC over UDP: one datagram each way. Source: RFC 4120 7.2.1."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["RESEND", "UdpAttempt"]
 
 _log = Log("purekrb.kdc")
 
-#: Seconds until a datagram is sent again; they double each time.
+#: Seconds until a datagram is sent again; the pause doubles each time.
 RESEND = 1.0
 _LARGEST = 65535
 
 
 class UdpAttempt(Attempt):
-    """One datagram, sent again a few times. A connected socket hears nobody else."""
+    """One datagram, sent a few times. The socket is connected, so only the KDC can answer."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class UdpAttempt(Attempt):
         try:
             self.socket.send(self._message)
         except BlockingIOError:
-            _log.debug("%s: the datagram found the socket full and is lost", self.candidate)
+            _log.debug("%s: the datagram is lost, the socket's buffer is full", self.candidate)
 
     def receive(self) -> bytes | None:
         """Return the datagram if it is a reply."""

@@ -55,7 +55,8 @@ INSERT INTO life VALUES (:bucket, :noted, :more, 0) ON CONFLICT DO UPDATE SET no
 """
 # A moment that the monotonic clock has not reached is one from before the machine was started.
 _OLD = """
-SELECT bucket FROM life WHERE bucket < :before AND :moment - (CASE WHEN noted > :moment THEN 0 ELSE noted END) >= :idle + more
+SELECT bucket FROM life WHERE bucket < :before
+AND :moment - (CASE WHEN noted > :moment THEN 0 ELSE noted END) >= :idle + more
 AND emptied <= :emptied
 """
 #: Seconds between two notes that a bucket is in use.

@@ -1,7 +1,8 @@
-"""The names of Windows' SSPI over purekrb's contexts: packages "Kerberos" and "Negotiate"; pywin32's helper classes.
+"""Windows' SSPI over purekrb's contexts: the packages "Kerberos" and "Negotiate", as in pywin32.
 
-Functions take and return what pywin32's win32security does: arguments in its order, results in place of the pointers of
-C, and an `error` (SspiError, with `winerror`) for every status below zero. A script for pywin32 runs with
+The functions have the arguments of pywin32's win32security, in the same order. They return values
+in place of C's pointers, and raise `error` (SspiError, with `winerror`) for every status below
+zero. pywin32's helper classes are here, too. A script for pywin32 runs with
 
     from purekrb import sspi
     win32security = sspicon = sspi
@@ -14,7 +15,7 @@ from purekrb.sspi.auth import ClientAuth as ClientAuth
 from purekrb.sspi.auth import ServerAuth as ServerAuth
 from purekrb.sspi.buffers import SecBuffer as SecBuffer
 from purekrb.sspi.buffers import SecBufferDesc as SecBufferDesc
-from purekrb.sspi.constants import *  # noqa: F403 - two hundred numbers
+from purekrb.sspi.constants import *  # noqa: F403 - there are two hundred
 from purekrb.sspi.contexts import AcceptSecurityContext as AcceptSecurityContext
 from purekrb.sspi.contexts import CompleteAuthToken as CompleteAuthToken
 from purekrb.sspi.contexts import CtxtHandle as CtxtHandle
@@ -35,7 +36,7 @@ from purekrb.sspi.credentials import QueryCredentialsAttributes as QueryCredenti
 from purekrb.sspi.credentials import QuerySecurityPackageInfo as QuerySecurityPackageInfo
 from purekrb.sspi.credentials import set_default_credential as set_default_credential
 
-#: The names of win32security for the same.
+#: The names in win32security.
 error = SspiError
 PyCredHandleType = CredHandle
 PyCtxtHandleType = CtxtHandle

@@ -1,4 +1,4 @@
-"""What QueryContextAttributes answers: one function for each attribute, in the shapes that pywin32 gives them."""
+"""The attributes of QueryContextAttributes: one function for each, in the shapes of pywin32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from purekrb.sspi.status import RefusedError
 
 __all__ = ["FLAGS", "query", "returned_flags"]
 
-#: Flag of GSS-API -> ISC_REQ_ and ISC_RET_, ASC_REQ_ and ASC_RET_.
+#: The flags of GSS-API, with their values in ISC_REQ_ and ISC_RET_, and in ASC_REQ_ and ASC_RET_.
 FLAGS = (
     (Flag.DELEG, c.ISC_RET_DELEGATE, c.ASC_RET_DELEGATE),
     (Flag.MUTUAL, c.ISC_RET_MUTUAL_AUTH, c.ASC_RET_MUTUAL_AUTH),
@@ -43,7 +43,7 @@ def returned_flags(context: SecurityContext) -> int:
 
 
 def query(context: SecurityContext, attribute: int, target: str) -> Any:
-    """Return one attribute of an established context; `target` is what an initiator asked for."""
+    """Return one attribute of an established context; `target` is the initiator's target name."""
     answer = _ATTRIBUTES.get(attribute)
     if answer is None:
         raise RefusedError(
@@ -53,7 +53,7 @@ def query(context: SecurityContext, attribute: int, target: str) -> Any:
 
 
 def _client(context: SecurityContext, _target: str) -> ClientIdentity | Principal:
-    """Return who the client is: with all that its PAC tells, where a service asks."""
+    """Return the client's identity; for a service, including the content of the PAC."""
     return context.identity if isinstance(context, Acceptor) else context.initiator
 
 
@@ -63,10 +63,9 @@ def _lifespan(context: SecurityContext, _target: str) -> tuple[Any, Any]:
 
 def _key_info(context: SecurityContext, _target: str) -> dict[str, Any]:
     profile = crypto.profile_of(context.etype)
+    signature = ChecksumType(profile.checksum_type).name
     return {
-        "SignatureAlgorithmName": ChecksumType(profile.checksum_type)
-        .name.lower()
-        .replace("_", "-"),
+        "SignatureAlgorithmName": signature.lower().replace("_", "-"),
         "EncryptAlgorithmName": etype_name(context.etype),
         "KeySize": 8 * profile.key_size,
         "SignatureAlgorithm": profile.checksum_type,
@@ -92,7 +91,7 @@ def _client_specified_target(context: SecurityContext, _target: str) -> str:
             c.SEC_E_UNSUPPORTED_FUNCTION, "CLIENT_SPECIFIED_TARGET is for services to ask"
         )
     said = context.client_target
-    if said is None:  # no other name in its place: whoever asks wants the client's word
+    if said is None:  # there is no substitute for the client's own statement
         raise RefusedError(
             c.SEC_E_TARGET_UNKNOWN, "the client did not say which service it asked for"
         )

@@ -43,9 +43,17 @@ __all__ = ["ClientAuth", "ServerAuth"]
 
 Token = bytes | SecBufferDesc | None
 
+#: The flags of a context if the caller names none, as in pywin32.
+_DEFAULT_ISC_REQ = (
+    ISC_REQ_INTEGRITY | ISC_REQ_SEQUENCE_DETECT | ISC_REQ_REPLAY_DETECT | ISC_REQ_CONFIDENTIALITY
+)
+_DEFAULT_ASC_REQ = (
+    ASC_REQ_INTEGRITY | ASC_REQ_SEQUENCE_DETECT | ASC_REQ_REPLAY_DETECT | ASC_REQ_CONFIDENTIALITY
+)
+
 
 class _Auth:
-    """What both sides have in common: the context, once it is complete, and its messages."""
+    """The common part of both sides: the context, and its messages once it is complete."""
 
     pkg_info: SecPkgInfo
     credentials: CredHandle
@@ -56,14 +64,14 @@ class _Auth:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the context: the next `authorize` begins anew, with the same credentials."""
+        """Forget the context: the next `authorize` starts again, with the same credentials."""
         self.ctxt: CtxtHandle | None = None
         self.authenticated = False
         self.initiator_name: str | None = None
         self.service_name: str | None = None
         self.ctxt_attr = 0
         self.ctxt_expiry: datetime | None = None
-        #: Counts messages as pywin32 does. Kerberos does not look at it.
+        #: Counts messages like pywin32. Kerberos does not use it.
         self.next_seq_num = 0
 
     def encrypt(self, data: bytes) -> tuple[bytes, bytes]:
@@ -74,7 +82,7 @@ class _Auth:
         return message[0].Buffer, message[1].Buffer
 
     def decrypt(self, data: bytes, trailer: bytes) -> bytes:
-        """Return the data that the peer's `encrypt` was given. Takes what was only signed as well."""
+        """Return the data of the peer's `encrypt`. Also accepts data that were only signed."""
         message = _message(_filled(data, SECBUFFER_DATA), _filled(trailer, SECBUFFER_TOKEN))
         self._handle().DecryptMessage(message, self._next_number())
         return message[0].Buffer
@@ -93,14 +101,13 @@ class _Auth:
         self._handle().VerifySignature(message, self._next_number())
 
     def wrap(self, msg: bytes, encrypt: bool = False) -> bytes:
-        """Return an RFC 4121 Wrap token that carries `msg`: signed, and encrypted where it is asked for."""
+        """Return an RFC 4121 Wrap token that carries `msg`: signed, and encrypted if `encrypt`."""
         sizes = self._sizes()
-        # Where there is no confidentiality there is no trailer; a signed message needs as much as a signature.
+        # Without confidentiality, the size of the trailer is 0. A signed message needs as much
+        # space as a signature.
         token = SecBuffer(sizes["SecurityTrailer"] or sizes["MaxSignature"], SECBUFFER_TOKEN)
-        data, padding = (
-            _filled(msg, SECBUFFER_DATA),
-            SecBuffer(sizes["BlockSize"], SECBUFFER_PADDING),
-        )
+        data = _filled(msg, SECBUFFER_DATA)
+        padding = SecBuffer(sizes["BlockSize"], SECBUFFER_PADDING)
         qop = 0 if encrypt else SECQOP_WRAP_NO_ENCRYPT
         self._handle().EncryptMessage(qop, _message(token, data, padding), self._next_number())
         return token.Buffer + data.Buffer + padding.Buffer
@@ -130,14 +137,17 @@ class _Auth:
         self.next_seq_num += 1
         return number
 
-    def _legs(self) -> tuple[CtxtHandle | None, CtxtHandle, SecBufferDesc]:
-        """Return what a leg is called with: the context, None at first, the handle for it, the buffer to send."""
+    def _begin_leg(self) -> tuple[CtxtHandle | None, CtxtHandle, SecBufferDesc]:
+        """Return arguments of a leg: the context (None at first), its handle, output buffers."""
         before = self.ctxt
         if self.ctxt is None:
             self.ctxt = CtxtHandle()
         return before, self.ctxt, _message(SecBuffer(self.pkg_info["MaxToken"], SECBUFFER_TOKEN))
 
-    def _take(self, leg: tuple[int, int, Any], output: SecBufferDesc) -> tuple[int, SecBufferDesc]:
+    def _end_leg(
+        self, leg: tuple[int, int, Any], output: SecBufferDesc
+    ) -> tuple[int, SecBufferDesc]:
+        """Keep the result of a leg; return (status, buffers)."""
         status, self.ctxt_attr, self.ctxt_expiry = leg
         self.authenticated = status == SEC_E_OK
         if self.authenticated:
@@ -149,9 +159,10 @@ class _Auth:
 class ClientAuth(_Auth):
     """The client's side of a handshake, and of the messages after it.
 
-    `client_name` and `auth_info` are as for AcquireCredentialsHandle, `targetspn` is the service's SPN, `scflags` are
-    ISC_REQ_ flags. Without them the context has integrity, confidentiality and sequence detection, but, as with
-    pywin32, NO MUTUAL AUTHENTICATION: add ISC_REQ_MUTUAL_AUTH to know whom you talk to.
+    `client_name` and `auth_info` are those of AcquireCredentialsHandle. `targetspn` is the
+    service's SPN, and `scflags` are ISC_REQ_ flags. By default, the context has integrity,
+    confidentiality and sequence detection, but, like pywin32, NO MUTUAL AUTHENTICATION: add
+    ISC_REQ_MUTUAL_AUTH to verify the service's identity.
     """
 
     @forget_frames
@@ -165,14 +176,7 @@ class ClientAuth(_Auth):
         datarep: int = SECURITY_NETWORK_DREP,
     ) -> None:
         super().__init__(pkg_name)
-        if scflags is None:
-            scflags = (
-                ISC_REQ_INTEGRITY
-                | ISC_REQ_SEQUENCE_DETECT
-                | ISC_REQ_REPLAY_DETECT
-                | ISC_REQ_CONFIDENTIALITY
-            )
-        self.scflags = scflags
+        self.scflags = _DEFAULT_ISC_REQ if scflags is None else scflags
         self.datarep = datarep
         self.targetspn = targetspn
         self.credentials, self.credentials_expiry = AcquireCredentialsHandle(
@@ -180,11 +184,11 @@ class ClientAuth(_Auth):
         )
 
     def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
-        """Return (status, buffers) of one leg: `buffers[0].Buffer` is to be sent unless it is empty.
+        """Do one leg and return (status, buffers); send `buffers[0].Buffer` unless it is empty.
 
-        Pass None at first, then what the service sends, until the status is 0.
+        Pass None at first, and then the tokens from the service, until the status is 0.
         """
-        before, handle, output = self._legs()
+        before, handle, output = self._begin_leg()
         leg = InitializeSecurityContext(
             self.credentials,
             before,
@@ -195,14 +199,14 @@ class ClientAuth(_Auth):
             handle,
             output,
         )
-        return self._take(leg, output)
+        return self._end_leg(leg, output)
 
 
 class ServerAuth(_Auth):
     """The service's side of a handshake, and of the messages after it.
 
-    `spn` limits it to this name of those in the default keytab; `scflags` are ASC_REQ_ flags. Add ASC_REQ_MUTUAL_AUTH
-    to refuse clients that do not ask for the service's proof.
+    `spn` limits the service to one of the names in the default keytab. `scflags` are ASC_REQ_
+    flags; add ASC_REQ_MUTUAL_AUTH to refuse clients that do not ask for mutual authentication.
     """
 
     def __init__(
@@ -213,23 +217,16 @@ class ServerAuth(_Auth):
         datarep: int = SECURITY_NETWORK_DREP,
     ) -> None:
         super().__init__(pkg_name)
-        if scflags is None:
-            scflags = (
-                ASC_REQ_INTEGRITY
-                | ASC_REQ_SEQUENCE_DETECT
-                | ASC_REQ_REPLAY_DETECT
-                | ASC_REQ_CONFIDENTIALITY
-            )
         self.spn = spn
-        self.scflags = scflags
+        self.scflags = _DEFAULT_ASC_REQ if scflags is None else scflags
         self.datarep = datarep
         self.credentials, self.credentials_expiry = AcquireCredentialsHandle(
             spn, self.pkg_info["Name"], SECPKG_CRED_INBOUND, None, None
         )
 
     def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
-        """Return (status, buffers) of one leg, begun with the client's first token; see `ClientAuth.authorize`."""
-        before, handle, output = self._legs()
+        """Do one leg, beginning with the client's first token; see `ClientAuth.authorize`."""
+        before, handle, output = self._begin_leg()
         leg = AcceptSecurityContext(
             self.credentials,
             before,
@@ -239,11 +236,11 @@ class ServerAuth(_Auth):
             handle,
             output,
         )
-        return self._take(leg, output)
+        return self._end_leg(leg, output)
 
 
-def _filled(content: bytes, kind: int) -> SecBuffer:
-    buffer = SecBuffer(len(content), kind)
+def _filled(content: bytes, buffer_type: int) -> SecBuffer:
+    buffer = SecBuffer(len(content), buffer_type)
     buffer.Buffer = content
     return buffer
 

@@ -1,4 +1,4 @@
-"""SecBuffer and SecBufferDesc, as pywin32 shapes them, and how the functions find what they need among the buffers."""
+"""SecBuffer and SecBufferDesc, in the shape of pywin32, and the search among buffers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from purekrb.sspi.status import RefusedError
 
 __all__ = ["SecBuffer", "SecBufferDesc", "buffers_of", "channel_bindings", "fill", "the_only"]
 
-#: SEC_CHANNEL_BINDINGS: type, length and offset of both addresses, length and offset of the application data.
+#: SEC_CHANNEL_BINDINGS: type, length and offset of both addresses; length and offset of the
+#: application data.
 _CHANNEL_BINDINGS = struct.Struct("<8L")
 
 
 class SecBuffer:
-    """A buffer: `BufferSize` bytes of type `BufferType` (SECBUFFER_..., perhaps with a READONLY attribute).
+    """A buffer of `BufferSize` bytes.
 
-    `Buffer` is its content as bytes. Setting it sets `BufferSize` too, which never exceeds `MaxBufferSize`.
+    `BufferType` is SECBUFFER_..., possibly with a READONLY attribute. `Buffer` is the content as
+    bytes. Setting it also sets `BufferSize`, which never exceeds `MaxBufferSize`.
     """
 
     __slots__ = ("BufferType", "_content", "_size")
@@ -38,7 +40,7 @@ class SecBuffer:
 
     @property
     def Buffer(self) -> bytes:
-        """The content. ValueError for one that is larger than `MaxBufferSize`."""
+        """The content. Setting more than `MaxBufferSize` bytes raises ValueError."""
         return self._content
 
     @Buffer.setter
@@ -50,7 +52,7 @@ class SecBuffer:
 
     @property
     def BufferSize(self) -> int:
-        """How many bytes the content has. Setting it cuts the content, or adds zeros to it."""
+        """The size of the content in bytes. Setting it cuts the content, or pads it with zeros."""
         return len(self._content)
 
     @BufferSize.setter
@@ -59,7 +61,7 @@ class SecBuffer:
 
     @property
     def MaxBufferSize(self) -> int:
-        """How many bytes the content may have."""
+        """The largest size of the content in bytes."""
         return self._size
 
     def Clear(self) -> None:
@@ -67,7 +69,7 @@ class SecBuffer:
         self._content = bytes(self._size)
 
     def resize(self, content: bytes) -> None:
-        """Take `content` whatever its size: what a function does that allocates the buffer itself."""
+        """Set `content` of any size, like a function that allocates the buffer itself."""
         self._size = max(self._size, len(content))
         self._content = content
 
@@ -76,7 +78,7 @@ class SecBuffer:
 
 
 class SecBufferDesc:
-    """A sequence of `SecBuffer`, by default empty: `append` adds to it. `Version` is SECBUFFER_VERSION."""
+    """A sequence of `SecBuffer`, empty by default. `Version` is SECBUFFER_VERSION."""
 
     __slots__ = ("Version", "_buffers")
 
@@ -112,12 +114,12 @@ def _checked(buffer: SecBuffer) -> SecBuffer:
     return buffer
 
 
-def buffers_of(message: SecBufferDesc | None, kind: int) -> list[SecBuffer]:
-    """Return the buffers of type `kind`, whatever their attributes, but for those that are READONLY."""
+def buffers_of(message: SecBufferDesc | None, buffer_type: int) -> list[SecBuffer]:
+    """Return the buffers of a type, whatever their attributes, except READONLY ones."""
     if message is None:
         return []
     if not isinstance(message, SecBufferDesc):
-        raise TypeError(f"buffers are passed in a SecBufferDesc, not as {type(message).__name__}")
+        raise TypeError(f"pass the buffers in a SecBufferDesc, not in {type(message).__name__}")
     if message.Version != SECBUFFER_VERSION:
         raise RefusedError(
             SEC_E_INVALID_TOKEN,
@@ -126,23 +128,24 @@ def buffers_of(message: SecBufferDesc | None, kind: int) -> list[SecBuffer]:
     return [
         buffer
         for buffer in message
-        if buffer.BufferType & ~SECBUFFER_ATTRMASK & 0xFFFFFFFF == kind
+        if buffer.BufferType & ~SECBUFFER_ATTRMASK & 0xFFFFFFFF == buffer_type
         and not buffer.BufferType & SECBUFFER_READONLY
     ]
 
 
-def the_only(message: SecBufferDesc | None, kind: int, name: str) -> SecBuffer:
-    """Return the one buffer of type `kind`. Refuses none and several."""
-    found = buffers_of(message, kind)
+def the_only(message: SecBufferDesc | None, buffer_type: int, name: str) -> SecBuffer:
+    """Return the only buffer of a type, called `name` in errors. Refuses none and several."""
+    found = buffers_of(message, buffer_type)
     if len(found) != 1:
         raise RefusedError(
-            SEC_E_INVALID_TOKEN, f"one buffer of type {name} is needed, {len(found)} were passed"
+            SEC_E_INVALID_TOKEN,
+            f"one buffer of type {name} is needed, but {len(found)} were passed",
         )
     return found[0]
 
 
 def fill(buffer: SecBuffer, content: bytes) -> None:
-    """Put `content` into `buffer`. Refuses one that is too small."""
+    """Put `content` into `buffer`. Refuses a buffer that is too small."""
     if len(content) > buffer.MaxBufferSize:
         raise RefusedError(
             SEC_E_BUFFER_TOO_SMALL,
@@ -152,7 +155,7 @@ def fill(buffer: SecBuffer, content: bytes) -> None:
 
 
 def channel_bindings(message: SecBufferDesc | None) -> ChannelBindings | None:
-    """Return what a buffer of type CHANNEL_BINDINGS holds, a SEC_CHANNEL_BINDINGS; None without one."""
+    """Return the SEC_CHANNEL_BINDINGS in a buffer of type CHANNEL_BINDINGS; None without one."""
     found = buffers_of(message, SECBUFFER_CHANNEL_BINDINGS)
     if not found:
         return None
@@ -163,7 +166,9 @@ def channel_bindings(message: SecBufferDesc | None) -> ChannelBindings | None:
         _CHANNEL_BINDINGS.unpack_from(data)
     )
     if max(from_at + from_size, to_at + to_size, at + size) > len(data):
-        raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings name bytes behind their end")
+        raise RefusedError(
+            SEC_E_BAD_BINDINGS, "the channel bindings refer to bytes after their end"
+        )
     return ChannelBindings(
         application_data=data[at : at + size],
         initiator_address=data[from_at : from_at + from_size],

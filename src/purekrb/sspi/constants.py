@@ -1,10 +1,11 @@
 """The numbers of sspi.h and winerror.h, under their own names.
 
-Statuses are signed, as SECURITY_STATUS is in C: failures are below zero. ISC_ and ASC_ flags of one name do not always
-have one value. Source: MS-ERREF 2.1, the Windows SDK's documentation of sspi.h.
+Statuses are signed, like SECURITY_STATUS in C: failures are below zero. ISC_ and ASC_ flags of the
+same name may have different values. Source: MS-ERREF 2.1, the Windows SDK's documentation of
+sspi.h.
 """
 
-# Statuses that are no failures, and failures.
+# Statuses: successes, and then failures.
 SEC_E_OK = 0
 SEC_I_CONTINUE_NEEDED = 0x00090312
 SEC_I_COMPLETE_NEEDED = 0x00090313
@@ -47,7 +48,7 @@ SEC_E_DELEGATION_REQUIRED = _FAILURE + 0x80090345
 SEC_E_BAD_BINDINGS = _FAILURE + 0x80090346
 SEC_E_NO_KERB_KEY = _FAILURE + 0x80090348
 
-# What InitializeSecurityContext is asked for, and what it returns.
+# Flags that are passed to InitializeSecurityContext, and flags that it returns.
 ISC_REQ_DELEGATE = 0x00000001
 ISC_REQ_MUTUAL_AUTH = 0x00000002
 ISC_REQ_REPLAY_DETECT = 0x00000004
@@ -95,7 +96,7 @@ ISC_RET_NULL_SESSION = 0x00040000
 ISC_RET_MANUAL_CRED_VALIDATION = 0x00080000
 ISC_RET_FRAGMENT_ONLY = 0x00200000
 
-# What AcceptSecurityContext is asked for, and what it returns.
+# Flags that are passed to AcceptSecurityContext, and flags that it returns.
 ASC_REQ_DELEGATE = 0x00000001
 ASC_REQ_MUTUAL_AUTH = 0x00000002
 ASC_REQ_REPLAY_DETECT = 0x00000004
@@ -137,7 +138,7 @@ ASC_RET_NULL_SESSION = 0x00100000
 ASC_RET_ALLOW_NON_USER_LOGONS = 0x00200000
 ASC_RET_FRAGMENT_ONLY = 0x00800000
 
-# Security packages: what they can do, and their numbers in DCE RPC.
+# Security packages: their capabilities, and their numbers in DCE RPC.
 SECPKG_FLAG_INTEGRITY = 0x00000001
 SECPKG_FLAG_PRIVACY = 0x00000002
 SECPKG_FLAG_TOKEN_ONLY = 0x00000004
@@ -197,7 +198,7 @@ SecPkgAttrLastClientTokenYes = 0
 SecPkgAttrLastClientTokenNo = 1
 SecPkgAttrLastClientTokenMaybe = 2
 
-# Buffers: their types, and what may be added to them.
+# Buffers: their types, and the attributes of these.
 SECBUFFER_VERSION = 0
 SECBUFFER_EMPTY = 0
 SECBUFFER_DATA = 1

@@ -1,4 +1,4 @@
-"""CtxtHandle, and the functions that make a context: InitializeSecurityContext and AcceptSecurityContext."""
+"""CtxtHandle, and the functions that establish it: Initialize- and AcceptSecurityContext."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ __all__ = [
     "VerifySignature",
 ]
 
-#: Flags that ask for another kind of context. What else purekrb does not know is ignored.
+#: Flags that ask for another kind of context. Other unknown flags are ignored.
 _REFUSED_ISC = (
     (ISC_REQ_USE_SESSION_KEY, "user-to-user authentication"),
     (ISC_REQ_DATAGRAM, "a datagram context"),
@@ -89,10 +89,10 @@ _REFUSED_ISC = (
 
 
 class CtxtHandle:
-    """A handle to a security context: empty until it is passed to Initialize- or AcceptSecurityContext.
+    """A handle to a security context; empty until Initialize- or AcceptSecurityContext fills it.
 
-    Its methods are the functions of the same names, without their first argument. MessageSeqNo means nothing to
-    Kerberos, whose messages bring their own numbers: pass 0 or any other.
+    Its methods are the functions of the same names, without their first argument. Kerberos ignores
+    MessageSeqNo, because its messages contain their own numbers: pass 0 or any other number.
     """
 
     __slots__ = ("_begun", "_context", "_target")
@@ -111,23 +111,24 @@ class CtxtHandle:
 
     @sspi_function(Phase.MESSAGE)
     def VerifySignature(self, message: SecBufferDesc, sequence_number: int = 0) -> int:
-        """Return the quality of protection, 0, of the signature in TOKEN. Raises unless it is the peer's."""
+        """Verify the peer's signature in TOKEN; return its quality of protection, 0."""
         messages.verify_signature(_context(self), message)
         return 0
 
     @sspi_function(Phase.MESSAGE)
     def EncryptMessage(self, qop: int, message: SecBufferDesc, sequence_number: int = 0) -> None:
-        """Encrypt the DATA buffers in place, or with SECQOP_WRAP_NO_ENCRYPT only sign them.
+        """Encrypt the DATA buffers in place; with SECQOP_WRAP_NO_ENCRYPT, only sign them.
 
-        TOKEN, then DATA, then PADDING, if any, is an RFC 4121 Wrap token.
+        TOKEN, DATA and PADDING (if any), in this order, are an RFC 4121 Wrap token.
         """
         messages.encrypt_message(_context(self), qop, message)
 
     @sspi_function(Phase.MESSAGE)
     def DecryptMessage(self, message: SecBufferDesc, sequence_number: int = 0) -> int:
-        """Return the quality of protection of the message, which the DATA buffers hold then.
+        """Put the message into the DATA buffers; return its quality of protection.
 
-        It is 0, or SECQOP_WRAP_NO_ENCRYPT for a message that was only signed: who expects secrecy checks it.
+        It is 0, or SECQOP_WRAP_NO_ENCRYPT for a message that was only signed. Check it if you
+        expect secrecy.
         """
         return messages.decrypt_message(_context(self), message)
 
@@ -135,22 +136,23 @@ class CtxtHandle:
 
     @sspi_function(Phase.MESSAGE)
     def QueryContextAttributes(self, attribute: int) -> Any:
-        """Return an attribute (SECPKG_ATTR_...) of a complete context; docs/sspi.md lists their shapes."""
+        """Return an attribute (SECPKG_ATTR_...) of a complete context; see docs/sspi.md."""
         return query(_complete(self), attribute, self._target)
 
     @sspi_function(Phase.MESSAGE)
     def QuerySecurityContextToken(self) -> Any:
-        """Return who the client is: SECPKG_ATTR_ACCESS_TOKEN."""
+        """Return the client's identity, like SECPKG_ATTR_ACCESS_TOKEN."""
         return query(_complete(self), SECPKG_ATTR_ACCESS_TOKEN, self._target)
 
     # -- acting for the client
 
     @sspi_function(Phase.SERVICE)
     def ImpersonateSecurityContext(self) -> None:
-        """Act for the client from now on, in this thread or task: with what it has delegated, or with nothing.
+        """Act for the client in this thread or task from now on, with its delegated credential.
 
-        AcquireCredentialsHandle then gives the client's delegated credential in place of the process's own, and
-        SEC_E_NO_CREDENTIALS where there is none. The process's user stays what it is.
+        AcquireCredentialsHandle then returns the delegated credential in place of the process's
+        own, or SEC_E_NO_CREDENTIALS if the client has delegated none. The user of the process does
+        not change.
         """
         context = _complete(self)
         if not isinstance(context, Acceptor):
@@ -162,7 +164,7 @@ class CtxtHandle:
 
     @sspi_function(Phase.SERVICE)
     def RevertSecurityContext(self) -> None:
-        """End what ImpersonateSecurityContext has begun; also when the context is deleted already."""
+        """End the impersonation, even if the context has been deleted."""
         current = impersonation.get()
         if current is None or current.handle is not self:
             raise RefusedError(
@@ -172,9 +174,9 @@ class CtxtHandle:
 
     @contextmanager
     def impersonate(self) -> Iterator[Credential | None]:
-        """Act for the client in a `with` block, which gets the credential that it has delegated, or None.
+        """Act for the client in a `with` block; yield its delegated credential, or None.
 
-        What was before comes back at the end of the block, whatever happens in it.
+        The end of the block restores the previous impersonation, even after an error.
         """
         before = impersonation.get()
         self.ImpersonateSecurityContext()
@@ -188,12 +190,12 @@ class CtxtHandle:
 
     @sspi_function(Phase.MESSAGE)
     def CompleteAuthToken(self, token: SecBufferDesc) -> None:
-        """Do nothing: no token of Kerberos needs completing. It is there for loops that call it for others."""
+        """Do nothing: Kerberos tokens are complete. Exists for code with other packages."""
         _context(self)
 
     @sspi_function(Phase.MESSAGE)
     def DeleteSecurityContext(self) -> None:
-        """End the context and wipe its keys. To be called also for one that never came about."""
+        """End the context and wipe its keys. Also call it for a context that failed."""
         if not isinstance(self, CtxtHandle) or not self._begun:
             raise _no_context()
         self._begun = False
@@ -230,14 +232,18 @@ def InitializeSecurityContext(
     new_context: CtxtHandle | None = None,
     outputs: SecBufferDesc | None = None,
 ) -> tuple[int, int, datetime | None]:
-    """Return (status, ISC_RET_ flags, expiry) of one leg of the client's handshake.
+    """Do one leg of the client's handshake; return (status, ISC_RET_ flags, expiry).
 
-    The first call has no `context`, an empty handle as `new_context`, and in `inputs` perhaps channel bindings, or with
-    Negotiate the hints of a service that spoke first; it asks the KDC for a ticket for `target_name`, an SPN. Later
-    calls have that handle as `context` and the service's token in `inputs`. `outputs` receives the token to send.
-    SEC_I_CONTINUE_NEEDED: send it, and call again with the answer. SEC_E_OK: send it unless it is empty; the flags are
-    final, and zero until then. Any failure raises SspiError and is final; with ISC_REQ_EXTENDED_ERROR `outputs` may
-    then hold a token that tells the service. `target_data_rep` means nothing to Kerberos.
+    In the first call, `context` is None, `new_context` is an empty handle, and `target_name` is an
+    SPN, for which a ticket is requested from the KDC. `inputs` may contain channel bindings, or
+    with Negotiate the hints of a service that spoke first. In later calls, `context` is that
+    handle, and `inputs` contain the service's token.
+
+    `outputs` receive the token to send. If the status is SEC_I_CONTINUE_NEEDED, send it and call
+    again with the answer. If it is SEC_E_OK, send the token unless it is empty; the flags, which
+    were zero until now, are final. Any failure raises SspiError and is final. With
+    ISC_REQ_EXTENDED_ERROR, `outputs` may then contain a token that tells the service. Kerberos
+    ignores `target_data_rep`.
     """
     token_out = the_only(outputs, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
     token_in = _token(inputs)
@@ -245,7 +251,8 @@ def InitializeSecurityContext(
         client = client_credential(credential)
         if token_in is not None and mechanism(credential) != "negotiate":
             raise RefusedError(
-                SEC_E_INVALID_TOKEN, "the client speaks first: the first call has no token as input"
+                SEC_E_INVALID_TOKEN,
+                "the client speaks first: do not pass a token to the first call",
             )
         if not target_name:
             raise RefusedError(
@@ -253,7 +260,7 @@ def InitializeSecurityContext(
             )
         flags, bindings = _requested(context_req), channel_bindings(inputs)
         handle = _new(new_context)
-        from purekrb.kdc.client import initiate  # the KDC client, which services do without
+        from purekrb.kdc.client import initiate  # imported here: services do not need it
 
         handle._target = target_name
         handle._context = initiate(
@@ -286,22 +293,29 @@ def AcceptSecurityContext(
     new_context: CtxtHandle | None = None,
     outputs: SecBufferDesc | None = None,
 ) -> tuple[int, int, datetime | None]:
-    """Return (status, ASC_RET_ flags, expiry) of one leg of the service's handshake.
+    """Do one leg of the service's handshake; return (status, ASC_RET_ flags, expiry).
 
-    As `InitializeSecurityContext`, but the client's token is in `inputs` from the first call on; without one, Negotiate
-    says what it has. ASC_REQ_MUTUAL_AUTH refuses clients that do not ask for the service's proof; ASC_REQ_DELEGATE
-    takes what they delegate; with channel bindings in `inputs` the client must have the same, unless
-    ASC_REQ_ALLOW_MISSING_BINDINGS lets it have none; clients without a name are refused unless
-    ASC_REQ_ALLOW_NULL_SESSION lets them in. Other flags are wishes: what came of them is in what is returned.
-    A PAC in the client's ticket has to be genuine. With ASC_REQ_EXTENDED_ERROR `outputs` may hold, after a failure, a
-    token that tells the client why: a KRB-ERROR, or the rejection of a negotiation.
+    This is like `InitializeSecurityContext`, but `inputs` contain the client's token from the first
+    call on; without a token, Negotiate offers its mechanisms. The flags:
+
+    - ASC_REQ_MUTUAL_AUTH refuses clients that do not ask for mutual authentication.
+    - ASC_REQ_DELEGATE accepts delegated credentials.
+    - ASC_REQ_ALLOW_MISSING_BINDINGS accepts clients without channel bindings. Otherwise, if
+    `inputs`
+      contain channel bindings, the client must have the same.
+    - ASC_REQ_ALLOW_NULL_SESSION accepts anonymous clients, which are refused otherwise.
+    - ASC_REQ_EXTENDED_ERROR: after a failure, `outputs` may contain a token that tells the client
+      why, a KRB-ERROR or the rejection of a negotiation.
+
+    Other flags are only wishes; the returned flags tell the outcome. A PAC in the client's ticket
+    must be genuine.
     """
     token_out = the_only(outputs, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
     token_in = _token(inputs)
     if context is None:
         keytab, bindings = service_keytab(credential), channel_bindings(inputs)
         if token_in is None and mechanism(credential) == "negotiate":
-            token_in = b""  # asks for hints
+            token_in = b""  # a request for hints
         if context_req & ASC_REQ_USE_SESSION_KEY:
             raise RefusedError(
                 SEC_E_UNSUPPORTED_FUNCTION, "user-to-user authentication is not available"
@@ -343,7 +357,8 @@ def _step(
 ) -> tuple[int, int, datetime | None]:
     """Take a token, put the next one into `output`; return (status, flags, expiry).
 
-    Until the context is complete, there are no flags but that of the memory, so that nobody trusts them too early.
+    Until the context is complete, the only flag is the one for allocated memory, so that nobody
+    relies on the others too early.
     """
     context = _context(handle)
     put = output.resize if allocate else partial(fill, output)
@@ -352,16 +367,15 @@ def _step(
     try:
         reply = context.step(token)
         if context.established and isinstance(context, Acceptor):
-            _ = (
-                context.identity
-            )  # as on Windows, no context comes about with a PAC that is not genuine
+            # As on Windows, a context with a PAC that is not genuine is refused.
+            _ = context.identity
         put(reply or b"")
-    except ContextError:  # not for this state, which stays what it is
+    except ContextError:  # a wrong call; the context stays as it is
         raise
     except KerberosError as error:
         context.close()
         if error.response is not None and extended_error:
-            with suppress(RefusedError):  # a buffer that is too small is not what failed
+            with suppress(RefusedError):  # a small buffer must not hide the actual failure
                 put(error.response)
         raise
     if not context.established:
@@ -371,12 +385,12 @@ def _step(
 
 def _no_context() -> RefusedError:
     return RefusedError(
-        SEC_E_INVALID_HANDLE, "there is no context behind this handle: never begun, or deleted"
+        SEC_E_INVALID_HANDLE, "this handle has no context: it was never begun, or it is deleted"
     )
 
 
 def _context(handle: CtxtHandle) -> SecurityContext:
-    """Return the context behind a handle. Refuses one without, and None, which C calls a null handle."""
+    """Return the context of a handle. Refuses a handle without one, and None (C's null handle)."""
     if not isinstance(handle, CtxtHandle) or handle._context is None:
         raise _no_context()
     return handle._context
@@ -386,17 +400,21 @@ def _complete(handle: CtxtHandle) -> SecurityContext:
     context = _context(handle)
     if not context.established:
         raise RefusedError(
-            SEC_E_INVALID_HANDLE, "the context is not complete: go on with its handshake first"
+            SEC_E_INVALID_HANDLE, "the context is not complete: finish its handshake first"
         )
     return context
 
 
 def _token(inputs: SecBufferDesc | None) -> bytes | None:
-    """Return the token in `inputs`, None where it has none, or an empty one."""
+    """Return the token in `inputs`; None if it is missing or empty."""
     tokens = buffers_of(inputs, SECBUFFER_TOKEN)
     if len(tokens) > 1:
-        raise RefusedError(SEC_E_INVALID_TOKEN, f"one token is needed, {len(tokens)} were passed")
-    return tokens[0].Buffer or None if tokens else None
+        raise RefusedError(
+            SEC_E_INVALID_TOKEN, f"one token is needed, but {len(tokens)} were passed"
+        )
+    if not tokens:
+        return None
+    return tokens[0].Buffer or None
 
 
 def _check_token(token: bytes | None, whose: str) -> None:
@@ -409,7 +427,7 @@ def _new(handle: CtxtHandle | None) -> CtxtHandle:
         raise RefusedError(
             SEC_E_INVALID_HANDLE, "the first call needs an empty CtxtHandle for the new context"
         )
-    if handle._context is not None:  # its keys would be lost without being wiped
+    if handle._context is not None:  # its keys would not be wiped
         raise RefusedError(
             SEC_E_INVALID_HANDLE, "the new context's handle has a context: delete that first"
         )
@@ -427,7 +445,7 @@ def _begun(
     if new_context is not None and new_context is not context:
         raise RefusedError(
             SEC_E_INVALID_HANDLE,
-            "after the first call, the new context's handle is the context's own",
+            "after the first call, the new context's handle must be that of the context",
         )
     return context
 

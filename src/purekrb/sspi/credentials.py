@@ -1,4 +1,4 @@
-"""Security packages and credential handles: with what a program authenticates itself, or its clients."""
+"""Security packages, and handles to the credentials of clients and services."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ __all__ = [
     "set_default_credential",
 ]
 
-#: When credentials expire of which nobody knows when.
+#: The expiry of credentials whose real expiry is unknown.
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
-#: (user, domain, password), or what purekrb has in their place.
+#: (user, domain, password), or purekrb's own types.
 AuthData = Sequence[str | None] | Credential | Keytab
 
 
 class SecPkgInfo(TypedDict):
-    """What a security package is and can do."""
+    """The description of a security package."""
 
     Capabilities: int
     Version: int
@@ -87,7 +87,7 @@ _CAPABILITIES = (
     | SECPKG_FLAG_DELEGATION
     | SECPKG_FLAG_READONLY_WITH_CHECKSUM
 )
-#: By their names in lower case, which are also those of the mechanisms of contexts.
+#: The packages by their names in lower case, which are also the mechanisms of contexts.
 _PACKAGES = {
     "kerberos": SecPkgInfo(
         Capabilities=_CAPABILITIES | SECPKG_FLAG_NEGOTIABLE,
@@ -110,7 +110,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What a program has that names nothing. None stands for what the environment names."""
+    """The defaults for programs that name no credentials. None stands for the environment's."""
 
     credential: Credential | None = None
     keytab: Keytab | None = None
@@ -119,14 +119,14 @@ class _Defaults:
 
 @dataclass(frozen=True)
 class Impersonation:
-    """Whose work is being done: by which context handle the client is known, and what it delegated."""
+    """The client that the service acts for: its context handle, and the delegated credential."""
 
     handle: object
     credential: Credential | None
 
 
 _defaults = _Defaults()
-#: Of the running thread or task.
+#: The impersonation in the current thread or task.
 impersonation: ContextVar[Impersonation | None] = ContextVar("impersonation", default=None)
 
 
@@ -136,17 +136,18 @@ def set_default_credential(
     keytab: Keytab | None = None,
     config: Config | None = None,
 ) -> None:
-    """Set what `AcquireCredentialsHandle` takes where it is given no credentials: this process's logon, so to say.
+    """Set the default credentials of `AcquireCredentialsHandle`, like a logon of this process.
 
-    `credential` is for clients, `keytab` for services, `config` for both. What is None is, as for the command, what
-    KRB5CCNAME, KRB5_KTNAME and KRB5_CONFIG name. Without arguments, all is as it was at first.
+    `credential` is for clients, `keytab` for services, and `config` for both. None stands for the
+    file in KRB5CCNAME, KRB5_KTNAME or KRB5_CONFIG, as for the commands. Without arguments, the
+    initial state is restored.
     """
     global _defaults
     _defaults = _Defaults(credential, keytab, config)
 
 
 class CredHandle:
-    """A handle to credentials; `AcquireCredentialsHandle` returns it. Serves any number of contexts."""
+    """A handle to credentials, from `AcquireCredentialsHandle`, for any number of contexts."""
 
     __slots__ = ("_credential", "_keytab", "_password_given", "config", "package", "service")
 
@@ -169,16 +170,17 @@ class CredHandle:
 
     @property
     def expiry(self) -> datetime:
-        """When the credentials expire, as far as it is known: the end of the TGT, else year 9999."""
+        """The expiry of the credentials: the end of the TGT, or the year 9999 if unknown."""
         if self._credential is None or self._credential.can_get_tgt:
             return _NEVER
         return max((ticket.endtime for ticket in self._credential.ccache), default=_NEVER)
 
     @sspi_function(Phase.CLIENT)
     def QueryCredentialsAttributes(self, attribute: int) -> str:
-        """Return the name behind the credentials, for SECPKG_CRED_ATTR_NAMES; there are no other attributes.
+        """Return the name of the credentials; the only attribute is SECPKG_CRED_ATTR_NAMES.
 
-        It is the client's principal; for a service, the name that it limits itself to, or the first in its keytab.
+        For a client, it is the principal. For a service, it is the name to which it is limited, or
+        the first name in its keytab.
         """
         mechanism(self)
         if attribute != SECPKG_CRED_ATTR_NAMES:
@@ -188,13 +190,12 @@ class CredHandle:
         if self._credential is not None:
             return str(self._credential.principal)
         name = self.service or service_keytab(self).principals[0]
-        return "/".join(name.components) + (
-            f"@{name.realm}" if name.realm else ""
-        )  # an SPN: nothing is quoted
+        spn = "/".join(name.components)  # nothing is quoted in an SPN
+        return f"{spn}@{name.realm}" if name.realm else spn
 
     @sspi_function(Phase.CLIENT)
     def FreeCredentialsHandle(self) -> None:
-        """Let go of the credentials, and wipe a password that was passed for them. Contexts live on."""
+        """Release the credentials, and wipe a password that was passed for them. Contexts stay."""
         mechanism(self)
         if self._credential is not None and self._password_given:
             self._credential.wipe()
@@ -209,7 +210,7 @@ class CredHandle:
 
 
 def client_credential(handle: CredHandle) -> Credential:
-    """Return the client's credential. Refuses a handle without one."""
+    """Return the client's credential. Refuses a handle without a credential."""
     mechanism(handle)
     if handle._credential is None:
         raise RefusedError(
@@ -220,7 +221,7 @@ def client_credential(handle: CredHandle) -> Credential:
 
 
 def service_keytab(handle: CredHandle) -> Keytab:
-    """Return the service's keys. Refuses a handle without any."""
+    """Return the service's keys. Refuses a handle without keys."""
     mechanism(handle)
     if handle._keytab is None:
         raise RefusedError(
@@ -230,17 +231,17 @@ def service_keytab(handle: CredHandle) -> Keytab:
 
 
 def mechanism(handle: CredHandle) -> str:
-    """Return the mechanism of contexts for which the credentials were acquired: "kerberos" or "negotiate"."""
+    """Return the mechanism of contexts with these credentials: "kerberos" or "negotiate"."""
     if not isinstance(handle, CredHandle) or handle.package is None:
         raise RefusedError(
             SEC_E_INVALID_HANDLE,
-            "there are no credentials behind this handle: never acquired, or freed",
+            "this handle has no credentials: they were never acquired, or they are freed",
         )
     return handle.package.lower()
 
 
 def package_info(name: str) -> SecPkgInfo:
-    """Return the package of that name, in whatever case."""
+    """Return the package of that name, in any case."""
     found = _PACKAGES.get(name.lower())
     if found is None:
         known = " and ".join(f'"{info["Name"]}"' for info in _PACKAGES.values())
@@ -252,7 +253,7 @@ def package_info(name: str) -> SecPkgInfo:
 
 @sspi_function(Phase.CLIENT)
 def QuerySecurityPackageInfo(package: str) -> SecPkgInfo:
-    """Return what a security package is and can do."""
+    """Return the description of a security package."""
     return package_info(package).copy()
 
 
@@ -265,15 +266,22 @@ def AcquireCredentialsHandle(
     logon_id: None = None,
     auth_data: AuthData | None = None,
 ) -> tuple[CredHandle, datetime]:
-    """Return (handle, when the credentials expire).
+    """Return (handle, expiry of the credentials).
 
-    OUTBOUND: `auth_data` is (user, domain, password) or a purekrb.Credential. Without, it is the delegated credential
-    of the client that is being impersonated, else the default one; `principal` demands that it be this client's, and
-    falls back on the client's keys in the default keytab.
-    INBOUND: `auth_data` is a purekrb.Keytab or (user, domain, password) of the service account; without, the default
-    keytab. `principal`, an SPN, limits the service to that name. BOTH takes what there is of either.
-    Nothing here asks a KDC: that a password is wrong shows when a context is initialized. SEC_E_NO_CREDENTIALS where
-    there are none, SEC_E_UNKNOWN_CREDENTIALS for arguments that are none.
+    OUTBOUND: `auth_data` is (user, domain, password) or a purekrb.Credential. If it is None, the
+    credential is that of the impersonated client, or else the default one. `principal` requires
+    that the default credential belongs to this client; if it does not, the client's keys in the
+    default keytab are used.
+
+    INBOUND: `auth_data` is a purekrb.Keytab, or (user, domain, password) of the service account. If
+    it is None, the keys are those of the default keytab. `principal`, an SPN, limits the service to
+    that name.
+
+    BOTH: whatever is available of the two.
+
+    No KDC is asked, so a wrong password is found when a context is initialized. The errors are
+    SEC_E_NO_CREDENTIALS if there are no credentials, and SEC_E_UNKNOWN_CREDENTIALS for malformed
+    arguments.
     """
     name = package_info(package)["Name"]
     if logon_id is not None:
@@ -284,18 +292,16 @@ def AcquireCredentialsHandle(
     if credential_use not in (SECPKG_CRED_INBOUND, SECPKG_CRED_OUTBOUND, SECPKG_CRED_BOTH):
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS,
-            f"the use of credentials is INBOUND, OUTBOUND or BOTH, not {credential_use}",
+            f"the use of credentials must be INBOUND, OUTBOUND or BOTH, not {credential_use}",
         )
     unfit = {SECPKG_CRED_INBOUND: Credential, SECPKG_CRED_OUTBOUND: Keytab}.get(credential_use)
     if unfit is not None and isinstance(auth_data, unfit):
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS, "a Credential is for OUTBOUND use, a Keytab for INBOUND use"
         )
-    logon = (
-        None
-        if auth_data is None or isinstance(auth_data, Credential | Keytab)
-        else _logon(auth_data)
-    )
+    logon = None
+    if auth_data is not None and not isinstance(auth_data, Credential | Keytab):
+        logon = _logon(auth_data)
     credential = keytab = service = problem = None
     if credential_use & SECPKG_CRED_OUTBOUND:
         try:
@@ -327,7 +333,8 @@ FreeCredentialsHandle = CredHandle.FreeCredentialsHandle
 def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
     """Return the principal and the password of (user, domain, password).
 
-    The domain is a DNS or NetBIOS name, or stands behind the user as in alice@example.test, or is the default realm.
+    The domain is a DNS or NetBIOS name. It may also be part of the user, as in alice@example.test;
+    by default, it is the default realm.
     """
     user, domain, password = auth_data if len(auth_data) == 3 else (None, None, None)
     if user and not domain and "@" in user:
@@ -339,7 +346,8 @@ def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
     if not user or not realm or password is None:
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS,
-            "authentication data are (user, domain, password); without a domain there has to be a default realm",
+            "authentication data must be (user, domain, password); "
+            "without a domain, a default realm must be configured",
         )
     return Principal((user,), realm), password
 
@@ -357,8 +365,8 @@ def _client(
         return auth_data
     current = impersonation.get()
     if current is not None:
-        if current.credential is None:  # never the service's own in its place
-            raise CredentialError("the client that is impersonated has delegated no credential")
+        if current.credential is None:  # never fall back on the service's own credential
+            raise CredentialError("the impersonated client has not delegated a credential")
         return current.credential
     if principal is None:
         return _defaults.credential or Credential.from_ccache()
@@ -384,15 +392,13 @@ def _service(
     principal: str | None, auth_data: AuthData | None, logon: tuple[Principal, str] | None
 ) -> tuple[Keytab, Principal | None]:
     name = None
-    if principal is not None:  # an SPN is not quoted, an account's name may be
+    if principal is not None:  # an SPN is never quoted; the name of an account may be
         name = target_principal(principal) if "/" in principal else Principal.parse(principal)
     if logon is not None:
         account, password = logon
-        owner = (
-            account
-            if name is None
-            else Principal(name.components, name.realm or account.realm, NameType.SRV_INST)
-        )
+        owner = account
+        if name is not None:
+            owner = Principal(name.components, name.realm or account.realm, NameType.SRV_INST)
         return Keytab.from_password(owner, password, salt=account.default_salt), name
     keytab = auth_data if isinstance(auth_data, Keytab) else _defaults.keytab
     if keytab is None:
@@ -404,6 +410,6 @@ def _service(
     ]
     if not wanted:
         raise CredentialError(
-            f"the keytab has no key of {name or 'anybody'}; it has {keytab.summary()}"
+            f"the keytab has no key for {name or 'any service'}; it has {keytab.summary()}"
         )
     return keytab, name

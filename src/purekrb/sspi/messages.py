@@ -1,12 +1,13 @@
-"""MakeSignature, VerifySignature, EncryptMessage and DecryptMessage: RFC 4121 tokens, cut into buffers.
+"""MakeSignature, VerifySignature, EncryptMessage, DecryptMessage: RFC 4121 tokens in buffers.
 
     MakeSignature    DATA ...            -> TOKEN, a MIC token over the DATA in their order
     EncryptMessage   DATA ...            -> TOKEN | DATA ... | PADDING, together a Wrap token
     DecryptMessage   the same, or STREAM (a Wrap token) and DATA (receives the message)
 
-DATA with the attribute READONLY_WITH_CHECKSUM are signed where they stand, not encrypted and not part of the token.
-Buffers of other types, and READONLY ones, are ignored. Nothing changes in them, nor in the context, where a function
-fails; but a genuine message that comes twice or out of order is known from then on.
+DATA with the attribute READONLY_WITH_CHECKSUM are only signed: they are not encrypted, and are not
+part of the token. Buffers of other types, and READONLY ones, are ignored. If a function fails, it
+changes neither the buffers nor the context. The exception is a genuine message that comes twice or
+out of order: the context remembers that it has come.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ from purekrb.sspi.status import RefusedError
 
 __all__ = ["decrypt_message", "encrypt_message", "make_signature", "sizes", "verify_signature"]
 
-#: Larger than any overhead, where the overhead of tokens is measured.
+#: A size much larger than any overhead, to measure the overhead of tokens.
 _LARGE = 1 << 24
-#: Bytes behind the data in an RC4 token. AES tokens have none. Source: RFC 4757 7.3.
+#: The bytes after the data in an RC4 token. AES tokens have none. Source: RFC 4757 7.3.
 _RC4_PADDING = 1
-#: How Wrap tokens begin: with AES keys, with RC4 keys. Source: RFC 4121 4.2.6.2, RFC 4757 7.3.
+#: The starts of Wrap tokens, with AES keys and with RC4 keys.
+#: Source: RFC 4121 4.2.6.2, RFC 4757 7.3.
 _STARTS = (b"\x05\x04", b"\x60")
 
 
 def sizes(context: SecurityContext) -> dict[str, int]:
-    """Return the sizes that buffers need: of a context token, a signature, a block and a message's TOKEN."""
+    """Return the sizes of buffers: for a context token, a signature, a block, a message's TOKEN."""
     flags = context.flags
-    rc4 = context.etype == EncryptionType.RC4_HMAC  # has no signatures here
+    rc4 = context.etype == EncryptionType.RC4_HMAC  # signatures are not available with it
     return {
         "MaxToken": MAX_TOKEN,
         "MaxSignature": _overhead(context, sealed=False) if flags & Flag.INTEG and not rc4 else 0,
@@ -73,7 +75,7 @@ def verify_signature(context: SecurityContext, message: SecBufferDesc) -> None:
 
 
 def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) -> None:
-    """Protect the DATA buffers in place: encrypted with QOP 0, only signed with SECQOP_WRAP_NO_ENCRYPT."""
+    """Encrypt the DATA buffers in place; with SECQOP_WRAP_NO_ENCRYPT, only sign them."""
     sealed = qop == 0
     if not sealed and qop & 0xFFFFFFFF != SECQOP_WRAP_NO_ENCRYPT:
         raise RefusedError(
@@ -86,28 +88,26 @@ def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) 
     pad = _RC4_PADDING if context.etype == EncryptionType.RC4_HMAC else 0
     if pad and not padding:
         raise RefusedError(
-            SEC_E_INVALID_TOKEN, "a message under RC4 needs a buffer of type SECBUFFER_PADDING"
+            SEC_E_INVALID_TOKEN,
+            "a message with an RC4 key needs a buffer of type SECBUFFER_PADDING",
         )
     for buffer in padding:
         _check_room(buffer, pad)
     _check_room(token, _overhead(context, sealed) - pad)
-    # `wrap` puts an AES checksum after the data; on Windows it goes into TOKEN, before them.
+    # `wrap` puts the checksum of AES after the data. On Windows it goes into TOKEN, before the
+    # data.
     if any(map(_is_signed_only, data)) or not (sealed or pad):
         header, *pieces = context.wrap_iov([IovBuffer(IovType.HEADER), *map(_piece, data)], sealed)
-        start, wrapped = (
-            header.data,
-            b"".join(piece.data for piece in pieces if piece.type == IovType.DATA),
-        )
+        start = header.data
+        wrapped = b"".join(piece.data for piece in pieces if piece.type == IovType.DATA)
         rest = b""
     else:
         plaintext = _joined(data)
         whole = context.wrap(plaintext, sealed)
         end = len(whole) - pad
-        start, wrapped, rest = (
-            whole[: end - len(plaintext)],
-            whole[end - len(plaintext) : end],
-            whole[end:],
-        )
+        start = whole[: end - len(plaintext)]
+        wrapped = whole[end - len(plaintext) : end]
+        rest = whole[end:]
     token.Buffer = start
     _scatter(wrapped, data)
     for buffer in padding:
@@ -115,9 +115,9 @@ def encrypt_message(context: SecurityContext, qop: int, message: SecBufferDesc) 
 
 
 def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
-    """Return the quality of protection of the peer's message: 0, or SECQOP_WRAP_NO_ENCRYPT where it was only signed.
+    """Put the peer's message into the DATA buffers; return its quality of protection.
 
-    The DATA buffers hold the message then.
+    It is 0, or SECQOP_WRAP_NO_ENCRYPT if the message was only signed.
     """
     _demand(context, Flag.INTEG)
     data, padding = _data(message), _padding(message)
@@ -125,19 +125,18 @@ def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
     if not streams:
         token = the_only(message, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
         plaintext, qop = _unwrap(context, token.Buffer, data, _joined(padding))
-        if len(plaintext) > sum(
-            buffer.BufferSize for buffer in data if not _is_signed_only(buffer)
-        ):
+        room = sum(buffer.BufferSize for buffer in data if not _is_signed_only(buffer))
+        if len(plaintext) > room:
             raise RefusedError(
                 SEC_E_BUFFER_TOO_SMALL,
-                "TOKEN holds a part of the message: pass all of it as STREAM",
+                "TOKEN contains a part of the message: pass all of it as STREAM",
             )
         _scatter(plaintext, data)
         return qop
     targets = [buffer for buffer in data if not _is_signed_only(buffer)]
     if len(streams) != 1 or len(targets) != 1:
         raise RefusedError(
-            SEC_E_INVALID_TOKEN, "a STREAM goes with one DATA buffer, which receives the message"
+            SEC_E_INVALID_TOKEN, "a STREAM needs one DATA buffer, which receives the message"
         )
     stream, target = streams[0].Buffer, targets[0]
     try:
@@ -145,7 +144,7 @@ def decrypt_message(context: SecurityContext, message: SecBufferDesc) -> int:
     except DecodeError as error:
         if _has_only_begun(context, stream):
             raise RefusedError(
-                SEC_E_INCOMPLETE_MESSAGE, f"{error}: pass the stream again when more has come"
+                SEC_E_INCOMPLETE_MESSAGE, f"{error}: pass the stream again when more has arrived"
             ) from None
         raise
     target.resize(plaintext)
@@ -161,9 +160,9 @@ def _piece(buffer: SecBuffer) -> IovBuffer:
 
 
 def _has_only_begun(context: SecurityContext, token: bytes) -> bool:
-    """Return whether `token` is the beginning of one, shorter than that of an empty message.
+    """Return whether `token` is the start of a token, shorter than the token of an empty message.
 
-    An AES token does not tell how long it is: one that is cut off behind that is taken for altered.
+    An AES token does not contain its length, so a longer part of it looks like an altered token.
     """
     begun = any(token[: len(start)] == start[: len(token)] for start in _STARTS)
     sealed = len(token) < 3 or bool(token[2] & SEALED)
@@ -178,13 +177,15 @@ def _unwrap(
     *,
     stream: bool = False,
 ) -> tuple[bytes, int]:
-    """Return the message in `token` (all of it, or what stands before `data`), and its quality of protection."""
+    """Return the message, and its quality of protection.
+
+    `token` is the whole Wrap token if `stream`; otherwise, it is the part before `data`.
+    """
 
     def unwrapped(sealed: bool) -> bytes:
         if not any(map(_is_signed_only, data)):
-            return context.unwrap(
-                token if stream else b"".join((token, _joined(data), padding)), sealed
-            )
+            whole = token if stream else b"".join((token, _joined(data), padding))
+            return context.unwrap(whole, sealed)
         pieces = [
             IovBuffer(piece.type) if stream and piece.type == IovType.DATA else piece
             for piece in map(_piece, data)
@@ -195,7 +196,7 @@ def _unwrap(
 
     try:
         return unwrapped(True), 0
-    except PolicyError:  # not sealed, which nothing but this tells
+    except PolicyError:  # the only sign that the message is not sealed
         return unwrapped(False), SECQOP_WRAP_NO_ENCRYPT
 
 
@@ -212,7 +213,8 @@ def _signature_size(context: SecurityContext) -> int:
     if not size:
         raise RefusedError(
             SEC_E_QOP_NOT_SUPPORTED,
-            "this context has no signatures: integrity was not asked for when it was initialized, or its key is RC4",
+            "this context has no signatures: "
+            "integrity was not asked for when it was initialized, or its key is RC4",
         )
     return size
 
@@ -225,7 +227,7 @@ def _data(message: SecBufferDesc) -> list[SecBuffer]:
     found = buffers_of(message, SECBUFFER_DATA)
     if not found:
         raise RefusedError(
-            SEC_E_INVALID_TOKEN, "a buffer of type SECBUFFER_DATA is needed, none was passed"
+            SEC_E_INVALID_TOKEN, "a buffer of type SECBUFFER_DATA is needed, but none was passed"
         )
     return found
 
@@ -243,7 +245,7 @@ def _check_room(buffer: SecBuffer, size: int) -> None:
     if buffer.MaxBufferSize < size:
         raise RefusedError(
             SEC_E_BUFFER_TOO_SMALL,
-            f"a buffer has room for {buffer.MaxBufferSize} bytes, {size} are needed",
+            f"a buffer has room for {buffer.MaxBufferSize} bytes, but {size} are needed",
         )
 
 
@@ -252,7 +254,10 @@ def _joined(buffers: list[SecBuffer]) -> bytes:
 
 
 def _scatter(data: bytes, buffers: list[SecBuffer]) -> None:
-    """Put `data` into those of `buffers` that are not signed only; where it is shorter than they are, it ends early."""
+    """Distribute `data` over `buffers`, without those that are only signed.
+
+    If `data` is shorter than the buffers, the last ones are shortened.
+    """
     start = 0
     for buffer in buffers:
         if _is_signed_only(buffer):

@@ -1,4 +1,4 @@
-"""From the package's errors to SSPI's statuses: one table by KRB-ERROR code, one by class."""
+"""The statuses of SSPI for purekrb's errors: one table by KRB-ERROR code, one by class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Phase(IntEnum):
-    """When an error arises: what it means to the client, to the service, or to who protects messages."""
+    """The situation of an error: a client's handshake, a service's handshake, or messages."""
 
     CLIENT = 0
     SERVICE = 1
@@ -38,7 +38,7 @@ class Phase(IntEnum):
 
 
 class RefusedError(KerberosError):
-    """What a function of SSPI refuses by itself; `sspi_function` makes an SspiError of it."""
+    """A refusal by an SSPI function itself; `sspi_function` turns it into an SspiError."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class RefusedError(KerberosError):
 
 _NAMES = {value: name for name, value in vars(c).items() if name.startswith("SEC_E_")}
 
-#: KRB-ERROR code -> what it means to the client, to the service.
+#: KRB-ERROR code -> its status for a client, and for a service.
 _CODES: dict[int, tuple[int, int]] = {
     ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN: (c.SEC_E_TARGET_UNKNOWN, c.SEC_E_TARGET_UNKNOWN),
     ErrorCode.KDC_ERR_PRINCIPAL_NOT_UNIQUE: (c.SEC_E_TARGET_UNKNOWN, c.SEC_E_TARGET_UNKNOWN),
@@ -66,7 +66,8 @@ _CODES: dict[int, tuple[int, int]] = {
     ErrorCode.KRB_AP_ERR_INAPP_CKSUM: (c.SEC_E_INVALID_TOKEN, c.SEC_E_INVALID_TOKEN),
 }
 
-#: Class -> its status in each phase. The first class that fits decides, so subclasses come first.
+#: Class -> its status in each phase. The first class that matches decides, so subclasses come
+#: first.
 _CLASSES: tuple[tuple[type[KerberosError], tuple[int, int, int]], ...] = (
     (errors.ChannelBindingsError, (c.SEC_E_BAD_BINDINGS,) * 3),
     (errors.PacError, (c.SEC_E_LOGON_DENIED,) * 3),
@@ -94,7 +95,8 @@ _CLASSES: tuple[tuple[type[KerberosError], tuple[int, int, int]], ...] = (
     (errors.KerberosError, (c.SEC_E_INTERNAL_ERROR,) * 3),
 )
 
-#: Status -> the routine error of GSS-API; all others are GSS_S_FAILURE (13). Source: RFC 2744 3.9.1.
+#: Status -> the routine error of GSS-API; all others are GSS_S_FAILURE (13). Source: RFC 2744
+#: 3.9.1.
 _GSS_ERRORS = {
     c.SEC_E_SECPKG_NOT_FOUND: 1,
     c.SEC_E_TARGET_UNKNOWN: 2,
@@ -115,7 +117,7 @@ _GSS_SUPPLEMENTARY = {"duplicate": 2, "old": 4, "unsequenced": 8, "gap": 16}
 
 
 def sspi_function(phase: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return the decorator of a function whose errors are SspiErrors, with the statuses of `phase`."""
+    """Return a decorator that turns errors into SspiErrors, with the statuses of `phase`."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
@@ -135,9 +137,8 @@ def sspi_function(phase: Phase) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def _status(error: KerberosError, phase: Phase) -> int:
-    if isinstance(error, KdcError | ApError) and not isinstance(
-        error, ChannelBindingsError | PacError
-    ):
+    own_status = isinstance(error, ChannelBindingsError | PacError)
+    if isinstance(error, KdcError | ApError) and not own_status:
         client, service = _CODES.get(error.code, (0, 0))
         status = service if phase is Phase.SERVICE else client
         if status:
@@ -147,7 +148,7 @@ def _status(error: KerberosError, phase: Phase) -> int:
 
 def _sspi_error(error: KerberosError, status: int, funcname: str) -> SspiError:
     major = _GSS_ERRORS.get(status, _GSS_FAILURE) << 16
-    if isinstance(error, SequenceError):  # in GSS-API, no error but a warning
+    if isinstance(error, SequenceError):  # in GSS-API, this is a warning, not an error
         major = _GSS_SUPPLEMENTARY[error.reason]
     failure = SspiError(
         f"{_NAMES[status]}: {error}",

@@ -1,7 +1,6 @@
-"""An embedded KDC for tests and demos: `from purekrb.testing import Realm`, and the pytest fixture `krb_realm`.
+"""An embedded KDC for tests and demos: the class `Realm`, and the pytest fixture `krb_realm`.
 
-`Realm` is a whole realm in this process, with users, services and real sockets, for tests of purekrb and of programs
-that use it. It is for tests, not for production.
+It is not built to withstand attackers.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["Realm"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, since every run of pytest imports this package on its way to the plugin.
+    # Lazy, because every run of pytest imports this package on its way to the plugin.
     if name == "Realm":
         from purekrb.testing.realm import Realm
 

@@ -1,7 +1,8 @@
-"""The embedded KDC without its sockets: request bytes in, reply bytes out. FOR TESTS AND DEMOS ONLY.
+"""The embedded KDC without sockets: request bytes in, reply bytes out. FOR TESTS AND DEMOS ONLY.
 
-No database, no policies, no rate limit, no replay cache: what a KDC needs to keep strangers out is not here.
-What RFC 4120 3.1 and 3.3 demand of a KDC's checks and answers is, so that a client can be tested against it.
+It has no database, no policies, no rate limit and no replay cache, so it does not keep attackers
+out. It does check and answer requests as RFC 4120 3.1 and 3.3 demand, so that clients can be tested
+against it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from purekrb.messages.kdc import (
 )
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
-from purekrb.testing.kdc_accounts import CLOCK_SKEW, Account, RefusedError
+from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism, PreauthRequest
 from purekrb.testing.pac import Domain, pac_in, with_pac
 
@@ -64,14 +65,16 @@ logger = logging.getLogger("purekrb.testing")
 
 #: The first byte of each request: [APPLICATION 10] and [APPLICATION 12].
 _AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
-#: No realm between. The encoding is DOMAIN-X500-COMPRESS, without compression. Source: RFC 4120 3.3.3.2.
+#: No transited realm. The encoding is DOMAIN-X500-COMPRESS, without compression.
+#: Source: RFC 4120 3.3.3.2.
 _NOT_TRANSITED = TransitedEncoding(1, b"")
 
-#: The one service that a client with an expired password gets a ticket for. Source: RFC 3244 2.
+#: The only service for which a client with an expired password gets a ticket. Source: RFC 3244 2.
 _CHANGEPW = PrincipalName(("kadmin", "changepw"), NameType.SRV_INST)
 #: Options that this KDC does not have, whatever the ticket allows.
 _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
-#: Flags that a ticket has when the client asks for them by the option of the same bit, and its TGT (if any) has them.
+#: Flags that a ticket gets if the client asks for them, by the option with the same bit, and if its
+#: TGT (if any) has them.
 _ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
 #: Flags that a ticket inherits from the TGT.
 _INHERITED = TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORWARDED
@@ -79,7 +82,7 @@ _INHERITED = TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORW
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """What the KDC decided to put into a ticket and its reply, apart from the keys."""
+    """The content of a ticket and its reply, as decided by the KDC, without the keys."""
 
     sname: PrincipalName
     crealm: str
@@ -96,10 +99,11 @@ class _Grant:
 
 
 class Kdc:
-    """A KDC of one realm. `accounts` is keyed by name; what is changed there counts from the next request on.
+    """A KDC of one realm.
 
-    With a `domain` its tickets hold PACs, as those of a domain controller.
-    `clock` and `random` are the only sources of time and randomness; `clock_offset` is added to the time.
+    `accounts` maps names to accounts; changes take effect with the next request. With a `domain`,
+    tickets contain PACs like those of a domain controller. `clock` and `random` are the only
+    sources of time and randomness; `clock_offset` is added to the time.
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class Kdc:
         self.lifetime = lifetime
         self.renewable_lifetime = renewable_lifetime
         self.clock_offset = timedelta(0)
-        self.accounts: dict[PrincipalName, Account] = {}
+        self.accounts: dict[PrincipalName, KdcAccount] = {}
         self.aliases: dict[PrincipalName, PrincipalName] = {}
         self.domain: Domain | None = None
         #: Realms that this one trusts, by name.
@@ -126,14 +130,14 @@ class Kdc:
         self._clock = clock
         self._random = random
         self.tgs = PrincipalName(("krbtgt", realm), NameType.SRV_INST)
-        self.accounts[self.tgs] = Account(self.tgs, tuple(etypes), 1).with_random_keys(1, random)
+        self.accounts[self.tgs] = KdcAccount(self.tgs, tuple(etypes), 1).with_random_keys(1, random)
 
     def now(self) -> datetime:
         """Return the time by the clock of this KDC."""
         return self._clock() + self.clock_offset
 
     def handle(self, request: bytes) -> bytes:
-        """Return the reply to `request`: an AS-REP, a TGS-REP or a KRB-ERROR. Never raises, whatever the bytes are."""
+        """Return the reply to `request`: an AS-REP, a TGS-REP or a KRB-ERROR. Never raises."""
         body: KdcReqBody | None = None
         try:
             if request[:1] == _AS_REQ:
@@ -153,9 +157,9 @@ class Kdc:
             return self.error(ErrorCode.KRB_ERR_GENERIC, f"malformed request: {error}", body)
         except KerberosError as error:
             return self.error(ErrorCode.KRB_ERR_GENERIC, str(error), body)
-        except (
-            Exception
-        ) as error:  # the KDC must outlive its own mistakes; a message might quote key material
+        except Exception as error:
+            # The KDC must survive its own faults. The log omits the message, which might quote
+            # keys.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("the embedded KDC failed with %s at\n%s", type(error).__name__, where)
             return self.error(ErrorCode.KRB_ERR_GENERIC, "internal error", body)
@@ -169,7 +173,7 @@ class Kdc:
         e_data: bytes | None = None,
         crealm: str | None = None,
     ) -> bytes:
-        """Return a KRB-ERROR, with the names of the request where it had such. Source: RFC 4120 5.9.1."""
+        """Return a KRB-ERROR, with the names in the request, if any. Source: RFC 4120 5.9.1."""
         cname = body.cname if body else None
         now = self.now()
         logger.debug("KRB-ERROR %d %s: %s", code, code.name, text)
@@ -189,7 +193,7 @@ class Kdc:
             e_data=e_data,
         ).encode()
 
-    # -- the AS exchange ------------------------------------------------------------------------------------------
+    # -- the AS exchange ---------------------------------------------------------------------------
 
     def _answer_as_req(self, req: AsReq, request: bytes) -> bytes:
         """Return the AS-REP. Source: RFC 4120 3.1.3."""
@@ -211,14 +215,15 @@ class Kdc:
             PreauthRequest(client, req, request, self.now())
         )
         flags |= proven_flag
+        cname = body.cname or client.name
+        if body.kdc_options & KdcOptions.CANONICALIZE:
+            cname = client.name
         grant = self._grant(
             body,
             sname,
             flags,
             self.realm,
-            client.name
-            if body.kdc_options & KdcOptions.CANONICALIZE
-            else body.cname or client.name,
+            cname,
             lifetimes=(client.lifetime, service.lifetime),
         )
         if self.domain is not None and _wants_pac(req.padata):
@@ -226,7 +231,8 @@ class Kdc:
         reply_key = proven_key or _key_of(client, etype)
         encrypted_padata: tuple[PaData, ...] | None = None
         if _find(req.padata, PaDataType.ENC_PA_REP) is not None:
-            # Proves to the client that its request, preauthentication included, came unaltered. RFC 6806 11.
+            # Proves that the request, including its pre-authentication, arrived unchanged.
+            # RFC 6806 11.
             mac = crypto.checksum(reply_key, KeyUsage.AS_REQ_ENC_PA_REP, request)
             proof = Checksum(crypto.profile_of(reply_key.etype).checksum_type, mac).encode()
             encrypted_padata = (PaData(PaDataType.ENC_PA_REP, proof),)
@@ -247,8 +253,8 @@ class Kdc:
             ),
         ).encode()
 
-    def _client(self, body: KdcReqBody) -> Account:
-        """Return the account that the request names as its client. Source: RFC 4120 3.1.3, RFC 6806 5, 6, 7."""
+    def _client(self, body: KdcReqBody) -> KdcAccount:
+        """Return the account of the client. Source: RFC 4120 3.1.3, RFC 6806 5 to 7."""
         cname = body.cname
         if cname is None:
             raise RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "the request names no client")
@@ -270,9 +276,10 @@ class Kdc:
         return account
 
     def _verify_proof(self, request: PreauthRequest) -> tuple[EncryptionKey | None, int]:
-        """Return the key for the reply (None: the client's own) and the flag that a proof of identity gives.
+        """Return the key for the reply (None: the client's own), and the flag for the proof.
 
-        Refuses a wrong proof, and a missing one where the account needs it. Source: RFC 4120 3.1.3.
+        Refuses a wrong proof, and a missing proof if the account requires one.
+        Source: RFC 4120 3.1.3.
         """
         for mechanism in self.preauth_mechanisms:
             proof = _find(request.message.padata, mechanism.type)
@@ -293,7 +300,10 @@ class Kdc:
         return None, 0
 
     def _method_data(self, request: PreauthRequest) -> bytes:
-        """Return the METHOD-DATA that tells the client how to preauthenticate. Source: RFC 4120 5.2.7.5, 5.9.1."""
+        """Return the METHOD-DATA, which tells the client how to pre-authenticate.
+
+        Source: RFC 4120 5.2.7.5, 5.9.1.
+        """
         client = request.client
         etypes = [e for e in request.message.req_body.etype if e in client.etypes]
         methods = [PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode())]
@@ -303,7 +313,7 @@ class Kdc:
                 methods.append(PaData(mechanism.type, hint))
         return MethodData(tuple(methods)).encode()
 
-    # -- the TGS exchange -----------------------------------------------------------------------------------------
+    # -- the TGS exchange --------------------------------------------------------------------------
 
     def _answer_tgs_req(self, req: TgsReq) -> bytes:
         """Return the TGS-REP. Source: RFC 4120 3.3.3."""
@@ -339,7 +349,7 @@ class Kdc:
             pac=pac_in(tgt.authorization_data),
         )
         if options & KdcOptions.RENEW:
-            # The new ticket lives as long as the old one did. RFC 4120 3.3.3.
+            # The new ticket has the same lifetime as the old one. RFC 4120 3.3.3.
             life = tgt.endtime - (tgt.starttime or tgt.authtime)
             endtime = min(grant.starttime + life, tgt.renew_till or tgt.endtime)
             grant = replace(
@@ -362,7 +372,10 @@ class Kdc:
     def _verify_pa_tgs_req(
         self, ap_req: ApReq, body: KdcReqBody
     ) -> tuple[Ticket, EncTicketPart, Authenticator]:
-        """Return the ticket that the request came with, its inside and the authenticator. Source: RFC 4120 3.3.2."""
+        """Return the ticket in the request, its decrypted part, and the authenticator.
+
+        Source: RFC 4120 3.3.2.
+        """
         header = Ticket.decode(ap_req.ticket)
         if (ap_req.pvno, header.tkt_vno) != (5, 5):
             raise RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
@@ -389,10 +402,8 @@ class Kdc:
                 ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one"
             )
         now = self.now()
-        if (
-            abs(authenticator.ctime + timedelta(microseconds=authenticator.cusec) - now)
-            > CLOCK_SKEW
-        ):
+        client_time = authenticator.ctime + timedelta(microseconds=authenticator.cusec)
+        if abs(client_time - now) > CLOCK_SKEW:
             raise RefusedError(ErrorCode.KRB_AP_ERR_SKEW, "the clock of the client is too far off")
         if tgt.endtime < now - CLOCK_SKEW:
             raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
@@ -415,9 +426,10 @@ class Kdc:
         return header, tgt, authenticator
 
     def _header_key(self, header: Ticket, options: int) -> EncryptionKey:
-        """Return the key that the ticket of a TGS-REQ is encrypted with.
+        """Return the key with which the ticket of a TGS-REQ is encrypted.
 
-        That ticket is a ticket-granting ticket, ours or of a trusted realm, or any of ours that is to be renewed.
+        The ticket is a TGT from this realm or from a trusted one; or any ticket from this realm, to
+        be renewed.
         """
         issuer = self if header.realm == self.realm else self.trusted.get(header.realm)
         account = issuer.accounts.get(header.sname) if issuer else None
@@ -433,11 +445,11 @@ class Kdc:
             )
         return key
 
-    def _service(self, body: KdcReqBody) -> tuple[Account, PrincipalName]:
-        """Return the account of the service to make a ticket for, and the name that the ticket gets.
+    def _service(self, body: KdcReqBody) -> tuple[KdcAccount, PrincipalName]:
+        """Return the account of the service to make a ticket for, and the name in the ticket.
 
-        That is the one asked for; where it lies in another realm, the ticket-granting service on the way there.
-        Source: RFC 4120 3.3.1, RFC 6806 8.
+        It is the requested service; or, if that is in another realm, the ticket-granting service on
+        the way there. Source: RFC 4120 3.3.1, RFC 6806 8.
         """
         sname = body.sname
         if sname is None or body.realm != self.realm:
@@ -457,7 +469,7 @@ class Kdc:
         return account, (canonical if body.kdc_options & KdcOptions.CANONICALIZE else sname)
 
     def _referral(self, sname: PrincipalName, canonicalize: bool) -> PrincipalName:
-        """Return the name of the ticket-granting service on the way to a service in another realm."""
+        """Return the ticket-granting service on the way to a service in another realm."""
         hop: str | None = None
         if len(sname.components) == 2 and sname.components[0] == "krbtgt":
             hop = self._next_hop(lambda kdc: kdc.realm == sname.components[1])
@@ -470,7 +482,7 @@ class Kdc:
         return PrincipalName(("krbtgt", hop), NameType.SRV_INST)
 
     def _next_hop(self, wanted: Callable[[Kdc], bool]) -> str | None:
-        """Return the trusted realm that the shortest way to a `wanted` KDC begins with, or None."""
+        """Return the first realm on the shortest way to a `wanted` KDC, or None."""
         seen = {self.realm}
         queue = deque((name, kdc) for name, kdc in self.trusted.items())
         while queue:
@@ -484,13 +496,16 @@ class Kdc:
         return None
 
     def _transited(self, tgt: EncTicketPart, header: Ticket) -> TransitedEncoding:
-        """Return the realms between client and us, with the one that issued this TGT. Source: RFC 4120 3.3.3.2."""
+        """Return the realms between the client and this one, including the issuer of this TGT.
+
+        Source: RFC 4120 3.3.3.2.
+        """
         if header.realm in (self.realm, tgt.crealm):
             return tgt.transited
         realms = [part for part in (tgt.transited.contents, header.realm.encode()) if part]
         return records.replace(_NOT_TRANSITED, contents=b",".join(realms))
 
-    # -- what both exchanges share ----------------------------------------------------------------------------------
+    # -- both exchanges ----------------------------------------------------------------------------
 
     def _grant(
         self,
@@ -503,19 +518,17 @@ class Kdc:
         lifetimes: tuple[timedelta | None, ...],
         tgt: EncTicketPart | None = None,
     ) -> _Grant:
-        """Return the times and flags that the ticket gets. Source: RFC 4120 3.1.3, 3.3.3."""
+        """Return the ticket's content, with times and flags. Source: RFC 4120 3.1.3, 3.3.3."""
         options = body.kdc_options
         now = self.now().replace(microsecond=0)
-        if options & KdcOptions.POSTDATED or (
-            body.from_ is not None and body.from_ > now + CLOCK_SKEW
-        ):
+        starts_later = body.from_ is not None and body.from_ > now + CLOCK_SKEW
+        if options & KdcOptions.POSTDATED or starts_later:
             raise RefusedError(ErrorCode.KDC_ERR_CANNOT_POSTDATE, "tickets are not postdated here")
         endtime = min([now + life for life in (self.lifetime, *lifetimes) if life is not None])
         if tgt is not None:
             endtime = min(endtime, tgt.endtime)
-        till = (
-            body.till if body.till.timestamp() > 0 else None
-        )  # the epoch stands for "as long as possible"
+        # The epoch stands for "as long as possible". RFC 4120 3.1.3.
+        till = body.till if body.till.timestamp() > 0 else None
         renewable = options & KdcOptions.RENEWABLE
         rtime = body.rtime
         if options & KdcOptions.RENEWABLE_OK and not renewable and (till is None or till > endtime):
@@ -543,11 +556,11 @@ class Kdc:
     def _issue(
         self,
         grant: _Grant,
-        service: Account,
+        service: KdcAccount,
         body: KdcReqBody,
         encrypted_padata: tuple[PaData, ...] | None = None,
     ) -> tuple[bytes, EncKdcRepPart]:
-        """Return the ticket and the part of the reply that goes with it, with a fresh session key."""
+        """Return the ticket and the encrypted part of its reply, with a fresh session key."""
         if grant.endtime <= grant.starttime:
             raise RefusedError(
                 ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts"
@@ -617,7 +630,7 @@ class Kdc:
     ) -> EncryptedData:
         try:
             confounder = self._random(crypto.profile_of(key.etype).confounder_size)
-        except UnsupportedError:  # the client chose it: a subkey
+        except UnsupportedError:  # the key is a subkey, which the client has chosen
             raise RefusedError(
                 ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype"
             ) from None
@@ -629,12 +642,12 @@ def _find(padata: Iterable[PaData] | None, padata_type: int) -> PaData | None:
 
 
 def _wants_pac(padata: Iterable[PaData] | None) -> bool:
-    """Return whether the client wants a PAC: unless it says no. Source: MS-KILE 2.2.3."""
+    """Return whether to add a PAC: unless the client asks for none. Source: MS-KILE 2.2.3."""
     request = _find(padata, PaDataType.PAC_REQUEST)
     return request is None or PaPacRequest.decode(request.padata_value).include_pac
 
 
-def _key_of(account: Account, etype: int) -> EncryptionKey:
+def _key_of(account: KdcAccount, etype: int) -> EncryptionKey:
     key = account.key(etype)
     if key is None:
         raise RefusedError(
@@ -643,14 +656,17 @@ def _key_of(account: Account, etype: int) -> EncryptionKey:
     return key
 
 
-def _etype_info(client: Account, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry, ...]:
+def _etype_info(client: KdcAccount, etypes: Iterable[int]) -> tuple[EtypeInfo2Entry, ...]:
     return tuple(EtypeInfo2Entry(e, client.salt, client.s2kparams) for e in etypes)
 
 
 def _check_options(
     options: KdcOptions, tgt: EncTicketPart, header: Ticket, body: KdcReqBody
 ) -> None:
-    """Refuse options that the ticket does not allow or that this KDC does not have. Source: RFC 4120 3.3.3."""
+    """Refuse options that the ticket does not allow, or that this KDC does not have.
+
+    Source: RFC 4120 3.3.3.
+    """
     if options & _REFUSED_OPTIONS or body.additional_tickets:
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
     if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:
@@ -667,7 +683,10 @@ def _check_options(
 def _authorization_data(
     tgt: EncTicketPart, authenticator: Authenticator, body: KdcReqBody
 ) -> tuple[AuthorizationDataEntry, ...] | None:
-    """Return the ticket's authorization data: the TGT's, and what the client adds. Source: RFC 4120 3.3.2, 5.4.1."""
+    """Return the ticket's authorization data: those of the TGT, and those that the client adds.
+
+    Source: RFC 4120 3.3.2, 5.4.1.
+    """
     added: tuple[AuthorizationDataEntry, ...] = ()
     if body.enc_authorization_data is not None:
         key, usage = tgt.key, KeyUsage.TGS_REQ_AUTH_DATA_SESSION_KEY

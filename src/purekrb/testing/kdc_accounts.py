@@ -1,4 +1,4 @@
-"""What the parts of the embedded KDC share: its accounts, and the refusal of a request."""
+"""The accounts of the embedded KDC, and the error by which it refuses a request."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from purekrb.keys import EncryptionKey
 from purekrb.names import PrincipalName
 from purekrb.system import RandomBytes
 
-__all__ = ["CLOCK_SKEW", "Account", "RefusedError"]
+__all__ = ["CLOCK_SKEW", "KdcAccount", "RefusedError"]
 
-#: How far the clock of a client may be off. Source: RFC 4120 8.2.
+#: The most by which the clock of a client may be off. Source: RFC 4120 8.2.
 CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A principal that the KDC has keys of: a user, a service, or a ticket-granting service.
+class KdcAccount:
+    """A principal with keys at the KDC: a user, a service, or a ticket-granting service.
 
-    `etypes` in order of preference: tickets for this principal are encrypted with the first. The
-    keys of a user come from `password`, `salt` and PBKDF2 `iterations` (None: the etype's default),
-    those of a service are random.
+    `etypes` are in order of preference; tickets for this principal are encrypted with the first.
+    The keys of a user are derived from `password`, `salt` and PBKDF2 `iterations` (None: the
+    default of the etype). The keys of a service are random.
     """
 
     name: PrincipalName
@@ -37,7 +37,7 @@ class Account:
     disabled: bool = False
     ok_as_delegate: bool = False
     lifetime: timedelta | None = None
-    #: By kvno and etype; keys of earlier kvnos stay, for the tickets that are still out there.
+    #: By kvno and etype. Keys of earlier kvnos stay, for tickets that are still in use.
     keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
 
     @property
@@ -49,19 +49,16 @@ class Account:
         """Return the key of `etype` and `kvno` (None: the current one), or None without one."""
         kvno = self.kvno if kvno is None else kvno
         known = self.keys.get((kvno, etype))
-        if (
-            known is None
-            and self.password is not None
-            and kvno == self.kvno
-            and etype in self.etypes
-        ):
-            # Only when asked for: PBKDF2 for every etype of every user would be most of the start
-            # time.
-            known = crypto.string_to_key(etype, self.password, self.salt, self.s2kparams)
-            self.keys[kvno, etype] = known
-        return known
+        if known is not None or self.password is None:
+            return known
+        if kvno != self.kvno or etype not in self.etypes:
+            return None
+        # Derived on first use: PBKDF2 for every etype of every user would dominate the start time.
+        derived = crypto.string_to_key(etype, self.password, self.salt, self.s2kparams)
+        self.keys[kvno, etype] = derived
+        return derived
 
-    def with_random_keys(self, kvno: int, random: RandomBytes) -> Account:
+    def with_random_keys(self, kvno: int, random: RandomBytes) -> KdcAccount:
         """Return this account with fresh random keys of `kvno` as its current ones."""
         fresh = {(kvno, etype): crypto.random_key(etype, random) for etype in self.etypes}
         return replace(self, kvno=kvno, keys={**self.keys, **fresh})

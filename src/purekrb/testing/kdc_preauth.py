@@ -1,6 +1,6 @@
-"""Pre-authentication at the embedded KDC: the interface of a mechanism, and their table.
+"""Pre-authentication at the embedded KDC: the interface of mechanisms, and their table.
 
-It mirrors `purekrb.exchanges.preauth`: a new mechanism is a class here and a row in
+It mirrors `purekrb.exchanges.preauth`. A new mechanism is a class here and a row in
 `KDC_MECHANISMS`.
 """
 
@@ -17,7 +17,7 @@ from purekrb.errors import IntegrityError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import EncryptedData
 from purekrb.messages.kdc import AsReq, PaEncTsEnc
-from purekrb.testing.kdc_accounts import CLOCK_SKEW, Account, RefusedError
+from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
 
 __all__ = ["KDC_MECHANISMS", "KdcMechanism", "PreauthRequest"]
 
@@ -28,7 +28,7 @@ logger = logging.getLogger("purekrb.testing")
 class PreauthRequest:
     """An AS-REQ, with its bytes as they came (`encoded`), and the time by the KDC's clock."""
 
-    client: Account
+    client: KdcAccount
     message: AsReq
     encoded: bytes
     time: datetime
@@ -39,16 +39,17 @@ class KdcMechanism(Protocol):
 
     @property
     def type(self) -> int:
-        """The padata-type, of the offer as of the proof."""
+        """The padata-type of the offer and of the proof."""
 
     def hint(self, request: PreauthRequest) -> bytes | None:
-        """Return the padata-value of the offer in METHOD-DATA; None where it is not offered."""
+        """Return the padata-value of the offer in METHOD-DATA; None if it is not offered."""
 
     def verify(self, request: PreauthRequest, value: bytes) -> EncryptionKey | None:
         """Return the key to encrypt the reply with; None stands for the client's long-term key.
 
-        `value` is the padata-value that the client sent. Raises RefusedError for a wrong proof, and
-        with KDC_ERR_MORE_PREAUTH_DATA_REQUIRED and METHOD-DATA where a further step is needed.
+        `value` is the padata-value that the client sent. Raises RefusedError for a wrong proof. If
+        a further step is needed, the RefusedError has the code KDC_ERR_MORE_PREAUTH_DATA_REQUIRED,
+        and METHOD-DATA.
         """
 
 
@@ -61,7 +62,7 @@ class _Timestamp:
         return b""
 
     def verify(self, request: PreauthRequest, value: bytes) -> None:
-        """Refuse unless the timestamp is of now and made with the client's key."""
+        """Refuse unless the timestamp is current and made with the client's key."""
         client = request.client
         encrypted = EncryptedData.decode(value)
         key = client.key(encrypted.etype)
@@ -83,5 +84,5 @@ class _Timestamp:
         )
 
 
-#: In the order in which they are offered.
+#: The mechanisms in the order in which they are offered.
 KDC_MECHANISMS: tuple[KdcMechanism, ...] = (_Timestamp(),)

@@ -1,6 +1,6 @@
-"""The PACs of the embedded KDC: what a domain controller would say of a realm's users. FOR TESTS AND DEMOS ONLY.
+"""The PACs of the embedded KDC, as a domain controller would make them. FOR TESTS AND DEMOS ONLY.
 
-Source: MS-PAC 2; `purekrb.messages.pac` reads them.
+`purekrb.messages.pac` reads them. Source: MS-PAC 2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from purekrb.sid import Sid
 
 __all__ = ["Domain", "pac_in", "with_pac"]
 
-#: The buffers that are signatures, which each KDC makes anew.
+#: The buffers that are signatures. Each KDC makes them anew.
 _SIGNATURES = (
     PacBuffer.SERVER_CHECKSUM,
     PacBuffer.KDC_CHECKSUM,
@@ -31,17 +31,19 @@ _SIGNATURES = (
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
 _NEVER = (1 << 63) - 1
 _DOMAIN_USERS = 513
-#: SE_GROUP_MANDATORY, ENABLED_BY_DEFAULT, ENABLED; and USER_NORMAL_ACCOUNT. Source: MS-PAC 2.2.1, MS-SAMR 2.2.1.12.
+#: SE_GROUP_MANDATORY, ENABLED_BY_DEFAULT and ENABLED; and USER_NORMAL_ACCOUNT.
+#: Source: MS-PAC 2.2.1, MS-SAMR 2.2.1.12.
 _ENABLED, _NORMAL_ACCOUNT = 7, 0x10
-#: What accounts are numbered from, in the order in which they first get a ticket.
+#: The RID of the first account. Accounts are numbered in the order in which they first get a
+#: ticket.
 _FIRST_RID = 1104
 
 
 @dataclass(slots=True)
 class Domain:
-    """The domain that a realm is. `rodc` (1 to 65535) identifies its KDC, where that is a read-only domain controller.
+    """The domain of a realm. Every account is a member of Domain Users, and of no other group.
 
-    Every account is a member of Domain Users alone.
+    If its KDC is a read-only domain controller, `rodc` (1 to 65535) identifies that.
     """
 
     realm: str
@@ -50,7 +52,7 @@ class Domain:
     _rids: dict[PrincipalName, int] = field(default_factory=dict)
 
     def buffers(self, client: PrincipalName, authtime: datetime) -> dict[int, bytes]:
-        """Return what a PAC says of a client, by the types of its buffers; no signatures."""
+        """Return the buffers of a client's PAC, by their types, without signatures."""
         rid = self._rids.setdefault(client, _FIRST_RID + len(self._rids))
         name = "/".join(client.components)
         account = Sid(self.sid.authority, (*self.sid.sub_authorities, rid)).encode()
@@ -69,7 +71,7 @@ class Domain:
 
         def pointer(data: bytes) -> bytes:
             pointed.extend(data + bytes(-len(data) % 4))
-            return struct.pack("<I", 0x20000 + len(pointed))  # any number that is not zero
+            return struct.pack("<I", 0x20000 + len(pointed))  # any number other than zero
 
         def text(value: str) -> bytes:
             data = value.encode("utf-16-le")
@@ -85,21 +87,22 @@ class Domain:
         fixed += text("KDC") + text(self.realm.partition(".")[0][:15])
         fixed += pointer(struct.pack("<I", len(self.sid.sub_authorities)) + self.sid.encode())
         fixed += struct.pack("<IIII", 0, 0, _NORMAL_ACCOUNT, 0) + bytes(2 * 8 + 2 * 4)
-        fixed += bytes(5 * 4)  # no further SIDs, no groups of a resource domain
+        fixed += bytes(5 * 4)  # neither further SIDs nor groups of a resource domain
         body = struct.pack("<I", 0x20000) + fixed + pointed
         body += bytes(-len(body) % 8)
         return b"\x01\x10\x08\x00" + b"\xcc" * 4 + struct.pack("<II", len(body), 0) + body
 
 
 def pac_in(entries: tuple[AuthorizationDataEntry, ...] | None) -> dict[int, bytes] | None:
-    """Return the buffers of a ticket's PAC by their types, but for the signatures; None where there is no PAC."""
+    """Return the buffers of a ticket's PAC by type, without signatures; None without a PAC."""
     for entry in relevant_entries(entries):
         if entry.ad_type == AuthDataType.WIN2K_PAC:
             pac = Pac.decode(entry.ad_data)
-            found = {
-                kind: pac.data[start : start + size] for kind, (start, size) in pac.buffers.items()
+            return {
+                buffer_type: pac.data[start : start + size]
+                for buffer_type, (start, size) in pac.buffers.items()
+                if buffer_type not in _SIGNATURES
             }
-            return {kind: data for kind, data in found.items() if kind not in _SIGNATURES}
     return None
 
 
@@ -112,9 +115,10 @@ def with_pac(
     rodc: int | None,
     signs_ticket: bool,
 ) -> EncTicketPart:
-    """Return `ticket` with a PAC of these buffers, signed, in place of any other. Source: MS-PAC 2.8.
+    """Return `ticket` with a signed PAC of these buffers, in place of any other.
 
-    `signs_ticket` adds the signatures of the ticket and of the PAC as a whole, which tickets for the KDC do not have.
+    `signs_ticket` adds the signatures of the ticket and of the whole PAC; tickets for the KDC do
+    not have them. Source: MS-PAC 2.8.
     """
     others = tuple(entry for entry in ticket.authorization_data or () if pac_in((entry,)) is None)
 
@@ -125,10 +129,10 @@ def with_pac(
     tail = b"" if rodc is None else rodc.to_bytes(2, "little")
 
     def signature(key: EncryptionKey, mac: bytes | None = None) -> bytes:
-        """Return PAC_SIGNATURE_DATA; without `mac`, all zeros but for the type, as what comes later is signed."""
-        kind = crypto.profile_of(key.etype).checksum_type
-        zeros = bytes(SIGNATURE_SIZES[ChecksumType(kind)] + len(tail))
-        return struct.pack("<i", kind) + (zeros if mac is None else mac + tail)
+        """Return PAC_SIGNATURE_DATA; without `mac`, its placeholder: the type, and zeros."""
+        checksum_type = crypto.profile_of(key.etype).checksum_type
+        zeros = bytes(SIGNATURE_SIZES[ChecksumType(checksum_type)] + len(tail))
+        return struct.pack("<i", checksum_type) + (zeros if mac is None else mac + tail)
 
     def mac(key: EncryptionKey, data: bytes) -> bytes:
         return crypto.checksum(key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, data)
@@ -152,20 +156,21 @@ def _assembled(parts: Mapping[int, bytes]) -> bytes:
     """Return the PAC of these buffers. Source: MS-PAC 2.3, 2.4."""
     table, body = struct.pack("<II", len(parts), 0), b""
     start = len(table) + 16 * len(parts)
-    for kind, data in parts.items():
-        table += struct.pack("<IIQ", kind, len(data), start + len(body))
+    for buffer_type, data in parts.items():
+        table += struct.pack("<IIQ", buffer_type, len(data), start + len(body))
         body += data + bytes(-len(data) % 8)
     return table + body
 
 
 def _upn_dns_info(upn: str, dns: str, sam: str, sid: bytes) -> bytes:
-    """Return UPN_DNS_INFO in its extended form; the UPN is made up. Source: MS-PAC 2.10."""
+    """Return UPN_DNS_INFO in its extended form. Source: MS-PAC 2.10."""
     pieces = (upn.encode("utf-16-le"), dns.encode("utf-16-le"), sam.encode("utf-16-le"), sid)
     at, places, data = 24, [], b""
     for piece in pieces:
         places += [len(piece), at + len(data)]
         data += piece + bytes(-len(piece) % 8)
-    return struct.pack("<HHHHIHHHH", *places[:4], 1 | 2, *places[4:]) + bytes(4) + data
+    flags = 1 | 2  # the UPN is constructed; the extended form
+    return struct.pack("<HHHHIHHHH", *places[:4], flags, *places[4:]) + bytes(4) + data
 
 
 def _counted(text: str) -> bytes:

@@ -1,4 +1,7 @@
-"""The pytest plugin of purekrb: the fixture `krb_realm`. Light to import, since every run of pytest loads it."""
+"""The pytest plugin of purekrb: the fixture `krb_realm`.
+
+It is light to import, because every run of pytest loads it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ __all__ = ["krb_realm"]
 
 @pytest.fixture
 def krb_realm() -> Iterator[Realm]:
-    """A running embedded realm EXAMPLE.TEST with nobody in it yet; a new one for each test."""
+    """A running embedded realm EXAMPLE.TEST without users or services; a new one for each test."""
     from purekrb.testing import Realm
 
     with Realm("EXAMPLE.TEST") as realm:

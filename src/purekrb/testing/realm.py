@@ -1,6 +1,6 @@
 """Realm: an embedded KDC on loopback in one line. FOR TESTS AND DEMOS ONLY.
 
-It has no database, no policies, no rate limit and no replay cache, and it keeps passwords in memory.
+It has no database, no policies, no rate limit and no replay cache, and keeps passwords in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from purekrb.names import Principal
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 from purekrb.testing.kdc import Kdc
-from purekrb.testing.kdc_accounts import Account
+from purekrb.testing.kdc_accounts import KdcAccount
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism
 from purekrb.testing.pac import Domain
 from purekrb.tracebacks import forget_frames
@@ -34,37 +34,42 @@ from purekrb.tracebacks import forget_frames
 __all__ = ["Realm"]
 
 _HOST = "127.0.0.1"
-#: Requests are hundreds of bytes; a TGT with a large PAC comes to some ten kilobytes.
+#: The largest request in bytes. Requests are some hundred bytes; a TGT with a large PAC has some
+#: ten kilobytes.
 _MAX_REQUEST = 1 << 20
-#: Seconds after which a TCP connection that says nothing is closed.
+#: Seconds after which an idle TCP connection is closed.
 _IDLE = 30.0
 #: Seconds that starting or stopping may take before it counts as failed.
 _PATIENCE = 10.0
-#: A client proves itself with RC4 only where it offers nothing else.
+#: A client only uses RC4 for its proof if it offers no other encryption type.
 _RC4_ALONE = (EncryptionType.RC4_HMAC,)
-#: How many ports are tried for one that is free for both UDP and TCP.
+#: The number of ports that are tried to find one that is free for both UDP and TCP.
 _ATTEMPTS = 100
 
 
 class Realm:
-    """A realm with a KDC of its own, for tests and demos only: it is not built to withstand attackers.
+    """A realm with its own KDC, for tests and demos only: it is not built to withstand attackers.
 
         with Realm("EXAMPLE.TEST") as realm:
             alice = realm.add_user("alice", "pw")
             keytab = realm.add_service("HTTP/web.example.test")
 
-    Entering (or `start`) binds a free loopback port for UDP and TCP and serves it from a daemon thread; leaving (or
-    `stop`) ends that, and a later start takes the same port again. `handle` answers without any socket. Users,
-    services and trusts may change at any time.
+    Entering the block (or `start`) binds a free loopback port for UDP and TCP, and serves it from a
+    daemon thread. Leaving it (or `stop`) ends that; a later start uses the same port again.
+    `handle` answers without sockets. Users, services and trusts may change at any time.
 
-    `preauth_mechanisms` are the kinds of pre-authentication that the KDC offers and takes: see `testing.kdc_preauth`.
-
-    `etypes` are those of the ticket-granting service and of accounts that name none; RC4 only when listed. `lifetime`
-    and `renewable_lifetime` are the most that tickets get, in seconds. `clock_offset` (seconds, may be changed later)
-    makes a KDC whose clock is off. Replies larger than `udp_limit` bytes do not go over UDP (RESPONSE_TOO_BIG).
-    With `domain_sid` ("S-1-5-21-...") tickets hold a PAC, as those of a domain controller: accounts get SIDs of that
-    domain, and are members of its Domain Users. `rodc_identifier` (1 to 65535) makes it a read-only one's, which signs
-    with its identifier.
+    etypes: those of the ticket-granting service, and of accounts without their own; RC4 must be
+        listed.
+    lifetime, renewable_lifetime: the longest lifetimes of tickets, in seconds.
+    preauth_mechanisms: the kinds of pre-authentication that the KDC offers and accepts; see
+        `testing.kdc_preauth`.
+    clock_offset: seconds by which the KDC's clock is ahead; may be changed later.
+    udp_limit: replies with more bytes are not sent over UDP (RESPONSE_TOO_BIG).
+    port: the port to bind; 0 for a free one.
+    domain_sid: a SID "S-1-5-21-...". Tickets then contain a PAC like those of a domain controller:
+        accounts get SIDs of that domain, and are members of its Domain Users.
+    rodc_identifier: 1 to 65535. The KDC is then a read-only domain controller, and its signatures
+        contain this identifier.
     """
 
     def __init__(
@@ -100,7 +105,8 @@ class Realm:
             domain_sid is None or not 0 < rodc_identifier < 1 << 16
         ):
             raise ValueError(
-                f"rodc_identifier is 1 to 65535, with a domain_sid; got {rodc_identifier}, {domain_sid}"
+                f"rodc_identifier is 1 to 65535, with a domain_sid; got {rodc_identifier}, "
+                f"{domain_sid}"
             )
         if domain_sid is not None:
             self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
@@ -116,7 +122,7 @@ class Realm:
             f"Realm({self.name!r}, port={self._port}, {'running' if self._thread else 'stopped'})"
         )
 
-    # -- who lives here -------------------------------------------------------------------------------------------
+    # -- users, services and trusts ----------------------------------------------------------------
 
     @forget_frames
     def add_user(
@@ -133,14 +139,14 @@ class Realm:
         salt: str | None = None,
         iterations: int | None = None,
     ) -> Credential:
-        """Add a user, or replace the one of that name; return its credential.
+        """Add a user, or replace the user of that name; return its credential.
 
-        With `preauth` the KDC wants pre-authentication first. `salt` and PBKDF2 `iterations` other than the default are
-        what ETYPE-INFO2 then says (MIT's clients refuse fewer than the default); `lifetime` is the most that this
-        user's tickets get, in seconds.
+        With `preauth`, the KDC requires pre-authentication. `salt` and PBKDF2 `iterations` replace
+        the defaults; ETYPE-INFO2 tells them to clients (MIT's clients refuse fewer iterations than
+        the default). `lifetime` is the longest lifetime of this user's tickets, in seconds.
         """
         principal = self._principal(name)
-        self._kdc.accounts[principal.name] = Account(
+        self._kdc.accounts[principal.name] = KdcAccount(
             principal.name,
             self.etypes if etypes is None else _checked(etypes),
             kvno,
@@ -164,13 +170,13 @@ class Realm:
         ok_as_delegate: bool = False,
         lifetime: float | None = None,
     ) -> Keytab:
-        """Add a service with random keys, or replace the one of that name; return its keytab.
+        """Add a service with random keys, or replace the service of that name; return its keytab.
 
-        Tickets are encrypted with the first of `etypes`; session keys are of any of them. `lifetime` is the most that
-        tickets for this service get, in seconds.
+        Tickets are encrypted with the first of `etypes`; session keys may be of any of them.
+        `lifetime` is the longest lifetime of tickets for this service, in seconds.
         """
         principal = self._principal(name)
-        account = Account(
+        account = KdcAccount(
             principal.name,
             self.etypes if etypes is None else _checked(etypes),
             kvno,
@@ -182,14 +188,15 @@ class Realm:
         return self.keytab(name)
 
     def add_alias(self, alias: str, name: str) -> None:
-        """Let `alias` stand for the user or service `name`.
+        """Make `alias` another name of the user or service `name`.
 
-        With canonicalize the KDC puts the real name into tickets; without it, it knows aliases of services only.
+        If the client asks for canonicalization, the KDC puts the real name into tickets. Otherwise
+        it only knows aliases of services.
         """
         self._kdc.aliases[self._principal(alias).name] = self._account(name).name
 
     def change_key(self, name: str) -> Keytab:
-        """Give a service new random keys under the next kvno; return the keytab with the new ones only."""
+        """Give a service new random keys under the next kvno; return a keytab with only these."""
         account = self._account(name)
         if account.password is not None:
             raise ValueError(f"{name!r} has a password: call add_user with the new one")
@@ -205,14 +212,16 @@ class Realm:
         return Keytab(KeytabEntry(principal, account.kvno, key, timestamp) for key in keys)
 
     def trust(self, other: Realm, *, ok_as_delegate: bool = False) -> None:
-        """Let clients of either realm get tickets for the services of the other, also through further trusts.
+        """Let clients of either realm get tickets for services of the other.
 
-        `ok_as_delegate` is the flag of the cross-realm tickets.
+        This also works through further trusts. `ok_as_delegate` sets the flag in cross-realm
+        tickets.
         """
         etypes = tuple(e for e in self.etypes if e in other.etypes)
         if other.name == self.name or not etypes:
             raise ValueError(
-                f"{self.name} and {other.name} need different names and an encryption type in common"
+                f"{self.name} and {other.name} need different names and an encryption type in "
+                "common"
             )
         for here, there in ((self, other), (other, self)):
             name = f"krbtgt/{there.name}"
@@ -235,26 +244,27 @@ class Realm:
             raise ValueError(f"{name!r} does not belong to the realm {self.name}")
         return principal
 
-    def _account(self, name: str) -> Account:
+    def _account(self, name: str) -> KdcAccount:
         account = self._kdc.accounts.get(self._principal(name).name)
         if account is None:
             raise ValueError(f"{name!r} is not in the realm {self.name}: add it first")
         return account
 
-    # -- how others find it ---------------------------------------------------------------------------------------
+    # -- configuration of clients ------------------------------------------------------------------
 
     @property
     def port(self) -> int:
         """The loopback port of the KDC, for UDP and TCP; kept after `stop`."""
         if not self._port:
             raise TransportError(
-                f"the KDC of {self.name} has no port yet: enter the realm with `with` or call start()"
+                f"the KDC of {self.name} has no port yet: enter the realm with `with` or call "
+                "start()"
             )
         return self._port
 
     @property
     def config(self) -> Config:
-        """The configuration with which clients find this KDC and those of trusted realms."""
+        """The configuration by which clients find this KDC and those of trusted realms."""
         realms = self._reachable()
         return Config(
             realms={realm.name: [f"{_HOST}:{realm.port}"] for realm in realms},
@@ -265,9 +275,10 @@ class Realm:
         )
 
     def write_krb5_conf(self, path: str | os.PathLike[str], **libdefaults: object) -> None:
-        """Write a krb5.conf with which other programs find the KDCs of `config`.
+        """Write a krb5.conf by which other programs find the KDCs of `config`.
 
-        Further keywords go to [libdefaults], such as udp_preference_limit=1; True and False become "true" and "false".
+        Further keywords go to [libdefaults], such as udp_preference_limit=1. True and False become
+        "true" and "false".
         """
         realms = self._reachable()
         defaults: dict[str, object] = {
@@ -297,7 +308,7 @@ class Realm:
         )
 
     def _reachable(self) -> list[Realm]:
-        """Return this realm and those that trusts lead to."""
+        """Return this realm, and the realms that it trusts, directly or indirectly."""
         found = {self.name: self}
         queue = [self]
         while queue:
@@ -307,16 +318,16 @@ class Realm:
                     queue.append(realm)
         return list(found.values())
 
-    # -- serving ---------------------------------------------------------------------------------------------------
+    # -- serving -----------------------------------------------------------------------------------
 
     def handle(self, request: bytes) -> bytes:
-        """Return the KDC's reply to one request, without any socket. Never raises, whatever the bytes are."""
+        """Return the KDC's reply to one request, without sockets. Never raises."""
         return self._kdc.handle(request)
 
     def start(self) -> None:
         """Serve on a loopback port, from a daemon thread, until `stop`."""
         if self._thread is not None:
-            raise TransportError(f"the KDC of {self.name} runs already")
+            raise TransportError(f"the KDC of {self.name} is already running")
         tcp, udp = _bind(self._port)
         self._port = tcp.getsockname()[1]
         ready = threading.Event()
@@ -331,7 +342,7 @@ class Realm:
         self._thread = thread
 
     def stop(self) -> None:
-        """End the service and close every connection. Does nothing where none runs."""
+        """Stop serving and close every connection. Does nothing if it is not running."""
         thread, self._thread = self._thread, None
         if thread is None or self._loop is None or self._stopping is None:
             return
@@ -344,7 +355,7 @@ class Realm:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -386,16 +397,17 @@ class _UdpEndpoint(asyncio.DatagramProtocol):
 
 
 class _TcpConnection(asyncio.Protocol):
-    """Requests and replies behind a 32-bit length each, any number of them. Source: RFC 4120 7.2.2.
+    """Any number of requests and replies, each after a length of 32 bits. Source: RFC 4120 7.2.2.
 
-    A protocol rather than a stream: whoever sends one byte a minute, or never reads, costs a buffer and no more.
+    This is a protocol rather than a stream: a client that sends one byte a minute, or never reads,
+    only costs a buffer.
     """
 
     def __init__(self, kdc: Kdc, connections: set[asyncio.Transport]) -> None:
         self._kdc = kdc
         self._connections = connections
         self._reader = FrameReader(
-            _MAX_REQUEST, "big", "the request has {length} bytes, at most {limit} are taken"
+            _MAX_REQUEST, "big", "the request has {length} bytes, but at most {limit} are accepted"
         )
         self._unread_replies = False
 
@@ -417,11 +429,11 @@ class _TcpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        self._transport.pause_reading()  # until all that came is answered
+        self._transport.pause_reading()  # until everything that arrived is answered
         self._answer_next()
 
     def _answer_next(self) -> None:
-        """Answer one request and come back for the next, so that others get their turn in between."""
+        """Answer one request, and schedule the next one, so that other clients get their turn."""
         if self._unread_replies or self._transport.is_closing():
             return
         try:
@@ -446,7 +458,10 @@ class _TcpConnection(asyncio.Protocol):
 
 
 def _bind(port: int) -> tuple[socket.socket, socket.socket]:
-    """Return a TCP and a UDP socket on the same loopback port; 0: one that is free for both. Raises TransportError."""
+    """Return a TCP and a UDP socket on the same loopback port; `port` 0: one that is free for both.
+
+    Raises TransportError.
+    """
     for _ in range(_ATTEMPTS if port == 0 else 1):
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

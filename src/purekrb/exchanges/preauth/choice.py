@@ -1,4 +1,4 @@
-"""The table of mechanisms, and the choice among them. Source: RFC 4120 5.9.1, RFC 6113 2."""
+"""The table of mechanisms, and the choice between them. Source: RFC 4120 5.9.1, RFC 6113 2."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["MECHANISMS", "Preauth"]
 
 log = Log("purekrb.kdc")
 
-#: Strongest first: the first one that the KDC offers, the caller permits and the credential can
-#: give is used.
+#: Strongest first. The first mechanism is used that the KDC offers, the caller permits and the
+#: credential supports.
 MECHANISMS: tuple[Mechanism, ...] = (Timestamp(),)
 
 _NO_METHODS = b"\x30\x00"
 
 
 class Preauth:
-    """Pre-authentication with the KDCs of one realm: the proof under way, and the KDC's cookie.
+    """Pre-authentication with the KDCs of one realm: the current proof, and the KDC's cookie.
 
-    `mechanisms` are in order of preference; those below `floor` are not used. Once the KDC has
-    asked for one, nothing weaker is begun: anyone can forge the error that asks for it.
+    `mechanisms` are in order of preference; those below `floor` are not used. After the KDC has
+    asked for one, a weaker one is never begun: anyone can forge the error that asks for it.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Preauth:
         self._mechanism: Mechanism | None = None  # that of the proof, or of the last one
         self._cookie: PaData | None = None
 
-    def begin_unasked(self) -> None:
-        """Prove the identity with the first request, before the KDC asks, which spares an exchange.
+    def begin_optimistic(self) -> None:
+        """Prove the identity in the first request, before the KDC asks; this spares a round trip.
 
-        Only the strongest mechanism that the credential can give does so: a weaker one waits until
-        the KDC has said what it offers.
+        Only the strongest mechanism that the credential supports is used for this. A weaker one
+        waits until the KDC has said what it offers.
         """
         for mechanism in self._permitted():
             proof = mechanism.begin(self._keys, self._random, asked=False)
@@ -65,19 +65,19 @@ class Preauth:
                 return
 
     def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
-        """Return what goes along with the request `body` at `time`, by the KDC's clock."""
+        """Return the padata of the request `body` at `time`, which is by the KDC's clock."""
         cookie = () if self._cookie is None else (self._cookie,)
         return cookie if self.proof is None else (*cookie, *self.proof.padata(body, time))
 
     def take_error(self, error: KrbError) -> Exchange[bool]:
-        """Take from a KRB-ERROR what the next request needs; return False where it is final."""
+        """Take the data for the next request from a KRB-ERROR; return False if it is final."""
         code = error.error_code
         if code == ErrorCode.KDC_ERR_PREAUTH_REQUIRED:
             yield from self._choose(_methods(error), error)
         elif code == ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED:
             yield from self._go_on(_methods(error), error)
         elif code == ErrorCode.KDC_ERR_PREAUTH_EXPIRED or self._may_do_without(error):
-            self.proof = self._cookie = None  # the KDC then says what it wants
+            self.proof = self._cookie = None  # the KDC will then say what it wants
         else:
             return False
         return True
@@ -95,7 +95,7 @@ class Preauth:
         return [mechanism for mechanism in self._mechanisms if mechanism.strength >= self._floor]
 
     def _choose(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
-        """Begin the first mechanism that the KDC offers and the credential can give."""
+        """Begin the first mechanism that the KDC offers and the credential supports."""
         types = [method.padata_type for method in methods]
         for mechanism in self._permitted():
             if mechanism.type not in types:
@@ -107,7 +107,7 @@ class Preauth:
         raise self._none_fits(types)
 
     def _go_on(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
-        """Take the next step of the mechanism under way, or begin another that the KDC asks for."""
+        """Take the next step of the current mechanism, or begin another that the KDC asks for."""
         mechanism, proof = self._mechanism, self.proof
         types = [method.padata_type for method in methods]
         if mechanism is not None and proof is not None and mechanism.type in types:
@@ -140,18 +140,18 @@ class Preauth:
         if weak_offered and self._mechanism is not None:
             return PolicyError(
                 f"{label}: after {self._mechanism.name} the KDC asks for {_names(weak_offered)}, "
-                "which is weaker; nothing more was sent, as anyone can forge this answer; try "
+                "which is weaker; nothing more was sent, because anyone can forge this answer; try "
                 "again, or over another network"
             )
         if weak_offered or (weak and not permitted):
             return PolicyError(
-                f"{label}: the KDC asks for pre-authentication, and {_names(weak)}, the only kind "
-                "that this credential can give, is not permitted; permit it, or use a credential "
+                f"{label}: the KDC asks for pre-authentication, but {_names(weak)}, the only kind "
+                "that this credential supports, is not permitted; permit it, or use a credential "
                 "with another kind"
             )
         return UnsupportedError(
-            f"{label}: the KDC takes pre-authentication of the types {types} only, and this "
-            f"credential can give none of them; known here: {_names(permitted) or 'none'}"
+            f"{label}: the KDC only accepts pre-authentication of the types {types}, and this "
+            f"credential supports none of them; known here: {_names(permitted) or 'none'}"
         )
 
 

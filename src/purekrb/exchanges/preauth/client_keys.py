@@ -1,7 +1,7 @@
-"""The client's long-term keys in one realm: which one proves its identity, and how it is derived.
+"""The client's long-term keys in one realm: the choice of one for the proof, and its derivation.
 
-Anyone can forge the KRB-ERROR that names encryption types, salts and iterations, so that all of
-them are bounded here. Source: RFC 4120 4, 5.2.7.5.
+Anyone can forge the KRB-ERROR that names encryption types, salts and iterations, so they are
+limited here. Source: RFC 4120 4, 5.2.7.5.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from purekrb.names import Principal
 
 __all__ = ["ClientCredential", "ClientKeys"]
 
-#: PBKDF2 iterations below which a count is refused, since it would make the password cheap to guess
-#: for whoever forged it: the defaults of the encryption types. Source: RFC 3962 4, RFC 8009 4.
+#: The least PBKDF2 iterations: the defaults of the encryption types. A lower count makes the
+#: password cheaper to guess for an attacker who forged it. Source: RFC 3962 4, RFC 8009 4.
 MIN_ITERATIONS = {17: 4096, 18: 4096, 19: 32768, 20: 32768}
 
 
 class ClientCredential(Protocol):
-    """Who asks for a ticket, and the long-term keys that prove it."""
+    """The client that asks for a ticket, and the long-term keys that prove its identity."""
 
     @property
     def principal(self) -> Principal:
@@ -35,20 +35,20 @@ class ClientCredential(Protocol):
 
     @property
     def etypes(self) -> tuple[int, ...]:
-        """The encryption types that `key_for` has keys of."""
+        """The encryption types for which `key_for` has keys."""
 
     @property
     def needs_salt(self) -> bool:
-        """Whether `key_for` needs what the KDC names, as with a password; keys do not."""
+        """Whether `key_for` needs the KDC's salt and parameters; true for a password."""
 
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
 
 
 class ClientKeys:
-    """The long-term keys of `credential` for the KDCs of `realm`, and what those say about them.
+    """The long-term keys of `credential` in `realm`, and the KDC's data about them.
 
-    `etypes` are those that the requests offer. `label` names the exchange in errors.
+    `etypes` are the encryption types in the requests. `label` names the exchange in errors.
     """
 
     def __init__(
@@ -64,29 +64,29 @@ class ClientKeys:
         self.etypes = etypes
         self.label = label
         self._max_iterations = max_iterations
-        # A KRB-ERROR that names RC4 alone may be forged: RC4 proves nothing while anything else is
-        # offered.
+        # A KRB-ERROR that only names RC4 may be forged, so a proof is not made with RC4 as long as
+        # another type is offered.
         self._proof_etypes = tuple(e for e in etypes if e != EncryptionType.RC4_HMAC) or etypes
         self._etype_info: tuple[EtypeInfo2Entry, ...] = ()
         self._refusals: dict[int, KrbError] = {}
 
     def at_hand(self) -> EncryptionKey | None:
-        """Return the key that the KDC will ask for; None where it must first name the salt."""
+        """Return the key that the KDC will ask for; None if the KDC must first name the salt."""
         if self.credential.needs_salt:
             return None
         etype = self._proof_etypes[0]
         return self._existing(self.credential.key_for(etype, b"", None), etype)
 
     def for_proof(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[EncryptionKey]:
-        """Return the key to prove the identity with, as the METHOD-DATA of `error` asks for it.
+        """Return the key for the proof that the METHOD-DATA of `error` asks for.
 
-        Raises KdcEtypeError where the KDC has no key of a type that may prove it, PolicyError for
-        iterations out of bounds, and the KdcError of its refusal for a key that the KDC has refused
-        already.
+        Raises KdcEtypeError if the KDC has no key of a type that may be used for a proof, and
+        PolicyError for iterations out of bounds. For a key that the KDC has refused already, it
+        raises the KdcError of that refusal.
         """
         self._etype_info = _etype_info2(methods)
         offered = {entry.etype for entry in self._etype_info}
-        # A KDC that names no type takes the preferred one.
+        # If the KDC names no type, it accepts the preferred one.
         etype = next((e for e in self._proof_etypes if not offered or e in offered), None)
         if etype is None:
             raise self._no_common_etype(offered, error)
@@ -104,7 +104,7 @@ class ClientKeys:
         self._refusals[etype] = error
 
     def _key(self, etype: int) -> Exchange[EncryptionKey]:
-        """Return the key of `etype`, with the salt that the KDC has named, else the default one."""
+        """Return the key of `etype`, derived with the KDC's salt, or else with the default one."""
         if self.credential.needs_salt:
             key = yield from self._derived(etype)
         else:
@@ -120,7 +120,7 @@ class ClientKeys:
         return key
 
     def _derived(self, etype: int) -> Exchange[EncryptionKey | None]:
-        """Return the key of a password; bound the work that the KDC, or a forger, makes of it."""
+        """Return the key of a password. The iterations, which may be forged, are limited."""
         named = (entry for entry in self._etype_info if entry.etype == etype)
         entry = next(named, EtypeInfo2Entry(etype, None, None))
         salt = entry.salt
@@ -142,24 +142,25 @@ class ClientKeys:
         named = f"the KDC names a PBKDF2 iteration count of {count} for {etype_name(etype)}"
         if count < least:
             raise PolicyError(
-                f"{named}; at least {least} is needed: a forged answer, or the account's password "
-                "must be set anew"
+                f"{named}; at least {least} is needed: the answer is forged, or the account's "
+                "password must be set anew"
             )
         if count > most:
             raise PolicyError(
-                f"{named}; at most {most} is permitted: a forged answer, or the account needs a "
-                f"higher limit (Config(max_iterations=...), up to {MAX_ITERATIONS})"
+                f"{named}; at most {most} is permitted: the answer is forged, or the account needs "
+                f"a higher limit (Config(max_iterations=...), up to {MAX_ITERATIONS})"
             )
 
     def _no_common_etype(self, offered: set[int], error: KrbError) -> KdcEtypeError:
         advice = "set the account's password anew so that it gets AES keys"
         if EncryptionType.RC4_HMAC in offered.intersection(self.etypes):
             advice += (
-                "; no proof is made with rc4-hmac unless it is offered alone (default_tkt_enctypes)"
+                "; rc4-hmac is not used for a proof unless it is offered alone "
+                "(default_tkt_enctypes)"
             )
         return KdcEtypeError(
-            f"{self.label}: the KDC has keys of {etype_names(sorted(offered))} only, offered were "
-            f"{etype_names(self.etypes)}; {advice}",
+            f"{self.label}: the KDC only has keys of {etype_names(sorted(offered))}, but offered "
+            f"were {etype_names(self.etypes)}; {advice}",
             code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
             krb_error=error,
         )

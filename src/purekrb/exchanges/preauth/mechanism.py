@@ -1,8 +1,7 @@
 """The interface of a pre-authentication mechanism. Source: RFC 4120 5.2.7, RFC 6113 2.
 
-An AS exchange knows this interface, and no mechanism. A mechanism knows messages and cryptography,
-and nothing of how requests get to a KDC. A new one is a file here and a row in the table of
-`choice.py`.
+An AS exchange only knows this interface. A mechanism only knows messages and cryptography, not how
+requests get to a KDC. A new mechanism is a file here and a row in the table of `choice.py`.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ __all__ = ["Strength", "Proof", "Mechanism"]
 
 
 class Strength(enum.IntEnum):
-    """What an eavesdropper can do with an exchange by a mechanism."""
+    """The strength of a mechanism against an eavesdropper."""
 
-    GUESSABLE = 1  # try passwords offline
-    STRONG = 2  # nothing
+    GUESSABLE = 1  # an eavesdropper can try passwords offline
+    STRONG = 2  # an eavesdropper learns nothing
 
 
 class Proof(Protocol):
-    """One mechanism at work with the KDCs of one realm. It alone knows and changes its secrets.
+    """One use of a mechanism with the KDCs of one realm. Only it knows and changes its secrets.
 
-    Its text says in the log what is sent.
+    Its text describes the proof in the log.
     """
 
     def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
-        """Return what goes along with the request `body` at `time`, by the KDC's clock."""
+        """Return the padata of the request `body` at `time`, which is by the KDC's clock."""
 
     def asked(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
-        """Take what `methods`, the METHOD-DATA of `error`, asks for.
+        """Prepare what `methods`, the METHOD-DATA of `error`, asks for.
 
-        Called when the KDC first asks, and for each further step. Derives keys, and raises a
-        KerberosError where the KDC asks for what cannot be given.
+        Called when the KDC first asks, and for each further step. It derives keys, and raises a
+        KerberosError if it cannot do what the KDC asks for.
         """
 
     def refused(self, error: KrbError) -> bool:
-        """Return whether the exchange goes on without this proof; False: `error` is final."""
+        """Return whether the exchange continues without this proof; False: `error` is final."""
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Return the key of the reply to `request`, which is the encoded AS-REQ."""
@@ -60,15 +59,16 @@ class Mechanism(Protocol):
 
     @property
     def name(self) -> str:
-        """What users read."""
+        """The name for users."""
 
     @property
     def strength(self) -> Strength:
-        """What it withstands."""
+        """Its strength against an eavesdropper."""
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
-        """Return the proof for the client of `keys`; None where its credential cannot give it.
+        """Return the proof for the client of `keys`; None if its credential does not support it.
 
-        `asked`: the KDC offers this mechanism, and `Proof.asked` comes next. If it is False, the
-        KDC has not said anything yet: return None unless the first request can carry the proof.
+        If `asked` is true, the KDC offers this mechanism, and `Proof.asked` is called next. If it
+        is false, the KDC has not said anything yet: return None unless the first request can carry
+        the proof.
         """

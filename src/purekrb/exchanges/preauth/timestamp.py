@@ -16,9 +16,9 @@ from purekrb.system import RandomBytes
 
 __all__ = ["Timestamp"]
 
-#: What a KDC says of a timestamp that it has not asked for, where it wants another one, or none.
-#: MIT's KDC says PREAUTH_FAILED and counts that where the account has no key of the etype,
-#: Heimdal's and Samba's ETYPE_NOSUPP.
+#: The errors by which a KDC refuses an optimistic timestamp, when it wants another one or none. If
+#: the account has no key of the etype, MIT's KDC answers PREAUTH_FAILED, and counts that as a
+#: failure; Heimdal's and Samba's KDCs answer ETYPE_NOSUPP.
 _ANOTHER_MAY_DO = (
     ErrorCode.KDC_ERR_PREAUTH_FAILED,
     ErrorCode.KDC_ERR_ETYPE_NOSUPP,
@@ -28,7 +28,7 @@ _ANOTHER_MAY_DO = (
 
 
 class Timestamp:
-    """The mechanism. With a key at hand, the first request carries the timestamp already."""
+    """The mechanism. With a key at hand, the first request already carries the timestamp."""
 
     type: int = PaDataType.ENC_TIMESTAMP
     name = "PA-ENC-TIMESTAMP"
@@ -37,7 +37,7 @@ class Timestamp:
     def begin(
         self, keys: ClientKeys, random: RandomBytes, *, asked: bool
     ) -> _TimestampProof | None:
-        """As `Mechanism.begin`."""
+        """Like `Mechanism.begin`."""
         if asked:
             return _TimestampProof(keys, random, None)
         key = keys.at_hand()
@@ -45,7 +45,7 @@ class Timestamp:
 
 
 class _TimestampProof:
-    """`key` makes the timestamps; it is None until the KDC has asked for one of its kind."""
+    """A proof by timestamps, made with `key`, which is None until the KDC has named its kind."""
 
     def __init__(self, keys: ClientKeys, random: RandomBytes, key: EncryptionKey | None) -> None:
         self._keys = keys
