@@ -75,6 +75,7 @@ bench-peers: peers $(VENV)/interop-$(VERSION) $(patsubst bench/peers/%.txt,.venv
 
 lint: $(VENV)/dev-$(VERSION)
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check -q
 	$(BIN)/mypy
 
 wheel: $(VENV)/dev-$(VERSION)

@@ -27,13 +27,19 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute, with larger spreads")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose 'group: work' contains this")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only the rows whose 'group: work' contains this"
+    )
     parser.add_argument("--json", type=Path, help="where the figures go; bench/results/ by default")
-    parser.add_argument("--update-readme", action="store_true", help="put the tables and the plot into bench/")
+    parser.add_argument(
+        "--update-readme", action="store_true", help="put the tables and the plot into bench/"
+    )
     commands = parser.add_subparsers(dest="command")
     report = commands.add_parser("report", help="the tables of results measured before")
     report.add_argument("results", type=Path)
-    two = commands.add_parser("compare", help="two commits, measured in turns; or two files of results")
+    two = commands.add_parser(
+        "compare", help="two commits, measured in turns; or two files of results"
+    )
     two.add_argument("one")
     two.add_argument("two")
     args = parser.parse_args()
@@ -72,7 +78,10 @@ def _run(quick: bool, only: str, target: Path | None) -> Path:
     """Measure, and return the file with the figures."""
     load = os.getloadavg()[0]
     if load > 1:
-        print(f"The machine is busy (load {load:.1f}): the figures will be worse than they are.", file=sys.stderr)
+        print(
+            f"The machine is busy (load {load:.1f}): the figures will be worse than they are.",
+            file=sys.stderr,
+        )
     rows = []
     with lab() as peers:
         for row in _rows(peers, *(QUICK if quick else FULL), only):

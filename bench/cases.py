@@ -67,11 +67,20 @@ def messages(lab: Lab) -> Iterator[Case]:
     """Per-message calls of established contexts, in C, and at the limit."""
     for etype, (label, size) in itertools.product(ETYPES, SIZES.items()):
         make = partial(_message, lab, etype, label, os.urandom(size))
-        yield make("wrap sealed", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal)
+        yield make(
+            "wrap sealed", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal
+        )
         yield make("unwrap sealed", _our_unwrap(True), _mit_unwrap(True), Limit.open)
-        yield make("wrap signed", lambda we, _, data: repeat(we.wrap, data, False), _mit_wrap(False), Limit.sign)
+        yield make(
+            "wrap signed",
+            lambda we, _, data: repeat(we.wrap, data, False),
+            _mit_wrap(False),
+            Limit.sign,
+        )
         yield make("unwrap signed", _our_unwrap(False), _mit_unwrap(False), Limit.sign)
-        yield make("get_mic", lambda we, _, data: repeat(we.get_mic, data), _mit_get_mic, Limit.sign)
+        yield make(
+            "get_mic", lambda we, _, data: repeat(we.get_mic, data), _mit_get_mic, Limit.sign
+        )
         yield make("verify_mic", _our_verify, _mit_verify, Limit.sign)
         if label in ("64 B", "64 KiB"):
             yield make("wrap_iov sealed", _our_wrap_iov, _mit_wrap_iov, Limit.seal)
@@ -81,7 +90,12 @@ def messages(lab: Lab) -> Iterator[Case]:
         # MIT's library frees 32 MiB at once, whereupon malloc gives its memory back to the system, and who has the next
         # turn pays for getting it again: a row without it, against the limit, and one with it.
         yield make("wrap sealed", lambda we, _, data: repeat(we.wrap, data), None, Limit.seal)
-        yield make("wrap sealed beside MIT", lambda we, _, data: repeat(we.wrap, data), _mit_wrap(True), Limit.seal)
+        yield make(
+            "wrap sealed beside MIT",
+            lambda we, _, data: repeat(we.wrap, data),
+            _mit_wrap(True),
+            Limit.seal,
+        )
         yield make("unwrap sealed", _our_unwrap(True), _mit_unwrap(True), Limit.open)
         if hasattr(Initiator, "unwrap_into"):
             yield make("unwrap_into", _our_unwrap_into, None, Limit.open)
@@ -106,11 +120,15 @@ def _message(
         known = [Contender(LIMIT, repeat(limit, Limit(etype, len(data))))]
         return known if mit is None else [Contender(MIT, mit(*lab.mit.pair(etype), data)), *known]
 
-    return Case(f"etype {etype}", f"{name} {label}", lambda: ours(*lab.our_pair(etype), data), others)
+    return Case(
+        f"etype {etype}", f"{name} {label}", lambda: ours(*lab.our_pair(etype), data), others
+    )
 
 
 def _our_unwrap(sealed: bool) -> Call:
-    return lambda we, peer, data: each(lambda: peer.wrap(data, sealed), lambda token: we.unwrap(token, sealed))
+    return lambda we, peer, data: each(
+        lambda: peer.wrap(data, sealed), lambda token: we.unwrap(token, sealed)
+    )
 
 
 def _our_wrap_iov(we: Any, _peer: Any, data: bytes) -> Batch:
@@ -143,7 +161,11 @@ def _mit_wrap_iov(they: Any, _peer: Any, data: bytes) -> Batch:
     from gssapi import raw
 
     kind = raw.IOVBufferType
-    return repeat(lambda: raw.wrap_iov(they, raw.IOV((kind.header, True), (kind.data, False, data), std_layout=False)))
+    return repeat(
+        lambda: raw.wrap_iov(
+            they, raw.IOV((kind.header, True), (kind.data, False, data), std_layout=False)
+        )
+    )
 
 
 def _mit_unwrap_iov(they: Any, peer: Any, data: bytes) -> Batch:
@@ -157,7 +179,10 @@ def _mit_unwrap_iov(they: Any, peer: Any, data: bytes) -> Batch:
         return iov[0].value, iov[1].value
 
     def unwrap(given: tuple[bytes, bytes]) -> None:
-        raw.unwrap_iov(they, raw.IOV((kind.header, False, given[0]), (kind.data, False, given[1]), std_layout=False))
+        raw.unwrap_iov(
+            they,
+            raw.IOV((kind.header, False, given[0]), (kind.data, False, given[1]), std_layout=False),
+        )
 
     return each(pieces, unwrap)
 
@@ -194,7 +219,9 @@ def threads(lab: Lab) -> Iterator[Case]:
     def on_one() -> list[Contender]:
         return [Contender(ONE, repeat(lab.our_pair(18)[0].wrap, data), enough)]
 
-    yield Case("threads", "wrap sealed 256 KiB, two threads on two contexts", on_two, on_one, enough)
+    yield Case(
+        "threads", "wrap sealed 256 KiB, two threads on two contexts", on_two, on_one, enough
+    )
 
 
 def contexts(lab: Lab) -> Iterator[Case]:
@@ -212,7 +239,12 @@ def contexts(lab: Lab) -> Iterator[Case]:
             ]
 
         seen = partial(_seen, lab, etype, ours)
-        yield Case("contexts", f"etype {etype}, {work}, new ticket", partial(_new, lab, etype, ours), others)
+        yield Case(
+            "contexts",
+            f"etype {etype}, {work}, new ticket",
+            partial(_new, lab, etype, ours),
+            others,
+        )
         yield Case("contexts", f"etype {etype}, {work}, ticket seen", seen, others)
 
     def in_other_processes() -> list[Contender]:
@@ -222,7 +254,13 @@ def contexts(lab: Lab) -> Iterator[Case]:
 
     warm = 0.01  # a process that has waited for its turn is slow at first: longer batches, for all
     beside = partial(_seen, lab, 18, Lab.connect)
-    yield Case("contexts", "etype 18, beside libraries in other processes", beside, in_other_processes, warm)
+    yield Case(
+        "contexts",
+        "etype 18, beside libraries in other processes",
+        beside,
+        in_other_processes,
+        warm,
+    )
 
     def without_spnego() -> list[Contender]:
         lab.mit.pair(18)
@@ -298,12 +336,16 @@ def decode(lab: Lab) -> Iterator[Case]:
         "Authenticator": (
             Authenticator,
             "Authenticator",
-            crypto.decrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, parsed.authenticator.cipher),
+            crypto.decrypt(
+                ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, parsed.authenticator.cipher
+            ),
         ),
         "EncAPRepPart": (
             EncApRepPart,
             "EncAPRepPart",
-            crypto.decrypt(ticket.session_key, KeyUsage.AP_REP_ENC_PART, ApRep.decode(reply).enc_part.cipher),
+            crypto.decrypt(
+                ticket.session_key, KeyUsage.AP_REP_ENC_PART, ApRep.decode(reply).enc_part.cipher
+            ),
         ),
     }
     for name, (ours, spec, data) in samples.items():
@@ -335,14 +377,19 @@ def tickets(lab: Lab) -> Iterator[Case]:
 
     def mit_keytab() -> None:
         gssapi = lab.mit.gssapi
-        store = {"client_keytab": str(lab.directory / "user.keytab"), "ccache": f"MEMORY:new{next(numbers)}"}
+        store = {
+            "client_keytab": str(lab.directory / "user.keytab"),
+            "ccache": f"MEMORY:new{next(numbers)}",
+        }
         credentials = gssapi.Credentials(usage="initiate", store=store)
         gssapi.SecurityContext(name=lab.mit.name(18), creds=credentials, usage="initiate").step()
 
     def programs(*kinit: str) -> None:
         env = {**os.environ, "KRB5CCNAME": f"FILE:{lab.directory / 'bench-programs'}"}
         for argv in (["kinit", *kinit, user], ["kvno", service]):
-            subprocess.run(argv, input=f"{PASSWORD}\n", text=True, env=env, check=True, capture_output=True)
+            subprocess.run(
+                argv, input=f"{PASSWORD}\n", text=True, env=env, check=True, capture_output=True
+            )
 
     def others(call: Callable[[], None], work: str, *kinit: str) -> list[Contender]:
         lab.mit.use(18)
@@ -362,7 +409,9 @@ def tickets(lab: Lab) -> Iterator[Case]:
         "tickets",
         "TGT and service ticket, key",
         lambda: ours(lambda: Credential.from_keytab(user, lab.user_keytab)),
-        lambda: others(mit_keytab, "tickets by key", "-k", "-t", str(lab.directory / "user.keytab")),
+        lambda: others(
+            mit_keytab, "tickets by key", "-k", "-t", str(lab.directory / "user.keytab")
+        ),
     )
 
 
@@ -375,9 +424,18 @@ def keys(lab: Lab) -> Iterator[Case]:
 
     def others() -> list[Contender]:
         peers = [*lab.peer("minikerberos", "string-to-key"), *lab.peer("impacket", "string-to-key")]
-        return [Contender(PBKDF2, repeat(bare)), Contender(MIT, repeat(_mit_string_to_key(password, salt))), *peers]
+        return [
+            Contender(PBKDF2, repeat(bare)),
+            Contender(MIT, repeat(_mit_string_to_key(password, salt))),
+            *peers,
+        ]
 
-    yield Case("keys", "string-to-key etype 18", lambda: repeat(crypto.string_to_key, 18, password, salt), others)
+    yield Case(
+        "keys",
+        "string-to-key etype 18",
+        lambda: repeat(crypto.string_to_key, 18, password, salt),
+        others,
+    )
 
 
 def _mit_string_to_key(password: bytes, salt: bytes) -> Callable[[], None]:
@@ -402,7 +460,10 @@ def _mit_string_to_key(password: bytes, salt: bytes) -> Callable[[], None]:
 
     def call() -> None:
         key = Keyblock()
-        if crypto5.krb5_c_string_to_key(context, 18, *map(ctypes.byref, (secret, salted, key))) != 0:
+        if (
+            crypto5.krb5_c_string_to_key(context, 18, *map(ctypes.byref, (secret, salted, key)))
+            != 0
+        ):
             raise RuntimeError("krb5_c_string_to_key failed")
         krb5.krb5_free_keyblock_contents(context, ctypes.byref(key))
 
@@ -419,7 +480,9 @@ def imports(lab: Lab) -> Iterator[Case]:
         program = f"import time; start = time.perf_counter()\n{statement}\nprint(time.perf_counter() - start)"
 
         def batch(_n: int) -> float:
-            done = subprocess.run([python, "-c", program], check=True, capture_output=True, text=True, env=compiled)
+            done = subprocess.run(
+                [python, "-c", program], check=True, capture_output=True, text=True, env=compiled
+            )
             return float(done.stdout)
 
         batch(1)  # compiles
@@ -428,7 +491,10 @@ def imports(lab: Lab) -> Iterator[Case]:
     def others(**statements: str) -> Callable[[], list[Contender]]:
         def found() -> list[Contender]:
             pythons = {name: peer_python(name.partition(" ")[0]) or here for name in statements}
-            return [Contender(name, load(pythons[name], statement), 0) for name, statement in statements.items()]
+            return [
+                Contender(name, load(pythons[name], statement), 0)
+                for name, statement in statements.items()
+            ]
 
         return found
 
@@ -437,7 +503,12 @@ def imports(lab: Lab) -> Iterator[Case]:
         "import",
         "Initiator, Acceptor and their messages",
         lambda: load(here, contexts),
-        others(**{CIPHERS: "import cryptography.hazmat.primitives.ciphers", "python-gssapi": "import gssapi"}),
+        others(
+            **{
+                CIPHERS: "import cryptography.hazmat.primitives.ciphers",
+                "python-gssapi": "import gssapi",
+            }
+        ),
         0,
     )
     yield Case(

@@ -36,7 +36,10 @@ def commits(one: str, two: str, seconds: float, rounds: int, only: str) -> None:
                 if only not in key:
                     continue
                 try:
-                    contenders = [Contender(name, workers[name].batch(key), case.batch_seconds) for name in workers]
+                    contenders = [
+                        Contender(name, workers[name].batch(key), case.batch_seconds)
+                        for name in workers
+                    ]
                 except LookupError as error:
                     print(f"| {key} | {error} | | |")
                     continue
@@ -53,13 +56,20 @@ def commits(one: str, two: str, seconds: float, rounds: int, only: str) -> None:
 def files(one: Path, two: Path) -> None:
     """Print the rows that both results have. Runs at different times: only the ratios to the others say much."""
     first, second = (
-        {(row["group"], row["work"]): row for row in json.loads(path.read_text())["rows"]} for path in (one, two)
+        {(row["group"], row["work"]): row for row in json.loads(path.read_text())["rows"]}
+        for path in (one, two)
     )
-    print(f"| work | {one.stem} | {two.stem} | time {two.stem} / {one.stem} | the same, as ratios to the others |")
+    print(
+        f"| work | {one.stem} | {two.stem} | time {two.stem} / {one.stem} | the same, as ratios to the others |"
+    )
     print("|---|---:|---:|---:|---|")
     for key in first.keys() & second.keys():
         a, b = first[key]["values"], second[key]["values"]
-        ratios = [f"{name} {(b[OURS] / b[name]) / (a[OURS] / a[name]):.2f}" for name in a if name != OURS and name in b]
+        ratios = [
+            f"{name} {(b[OURS] / b[name]) / (a[OURS] / a[name]):.2f}"
+            for name in a
+            if name != OURS and name in b
+        ]
         _print(f"{key[0]}: {key[1]}", a[OURS], b[OURS], ", ".join(ratios))
 
 

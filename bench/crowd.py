@@ -94,7 +94,9 @@ def _flooded(lab: Lab, kind: str, rounds: int) -> Row:
 
 def _paced(lab: Lab, address: tuple[str, int], source: str) -> list[float]:
     """Return the seconds from connect to proof of clients at `source` that come one after the other."""
-    initiators = [Initiator(ticket) for ticket in lab.new_tickets(18, int(HONEST * SECONDS), "client{number}")]
+    initiators = [
+        Initiator(ticket) for ticket in lab.new_tickets(18, int(HONEST * SECONDS), "client{number}")
+    ]
     coming = [encode_frame(initiator.step() or b"") for initiator in initiators]
     selector, latencies, waiting = selectors.DefaultSelector(), [], {}
     begin = time.perf_counter()
@@ -114,7 +116,9 @@ def _paced(lab: Lab, address: tuple[str, int], source: str) -> list[float]:
     return latencies
 
 
-def _hear(selector: selectors.BaseSelector, waiting: dict[Any, Any], latencies: list[float], until: float) -> None:
+def _hear(
+    selector: selectors.BaseSelector, waiting: dict[Any, Any], latencies: list[float], until: float
+) -> None:
     """Go on with the handshakes that are under way, until that time; at the end, until there are none."""
     last = until - time.perf_counter() > 1
     while (left := until - time.perf_counter()) > 0 and (waiting or not last):
@@ -199,7 +203,9 @@ def _burst(lab: Lab, address: tuple[str, int]) -> tuple[float, list[float]]:
 @contextlib.contextmanager
 def _acceptor(lab: Lab, kind: str = "asyncio") -> Iterator[tuple[str, int]]:
     argv = [sys.executable, "-m", "bench.crowd", kind, str(lab.directory)]
-    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         yield ("127.0.0.1", int(process.stdout.readline()))  # type: ignore[union-attr]
     finally:
@@ -232,10 +238,14 @@ async def _serve(lab: Lab) -> None:
     async def handler(channel: Any) -> None:
         await channel.recv()  # stays until the client goes
 
-    server = await aio.start_server(handler, ("127.0.0.1", 0), lab.keytab, replay_cache=lab.replay_cache)
+    server = await aio.start_server(
+        handler, ("127.0.0.1", 0), lab.keytab, replay_cache=lab.replay_cache
+    )
     print(server.address[1], flush=True)
     async with server:
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the parent closes it
+        await asyncio.get_running_loop().run_in_executor(
+            None, sys.stdin.read
+        )  # until the parent closes it
 
 
 def _serve_blocking(lab: Lab) -> None:

@@ -55,11 +55,23 @@ def rows(lab: Lab, rounds: int) -> Iterator[Row]:
 
         def open_ldaps() -> ldap3.Connection:
             server = ldap3.Server(dc.address, use_ssl=True, get_info=ldap3.NONE)
-            return ldap3.Connection(server, f"{dc.administrator}@{dc.dns_domain}", dc.password, auto_bind=True)
+            return ldap3.Connection(
+                server, f"{dc.administrator}@{dc.dns_domain}", dc.password, auto_bind=True
+            )
 
         def ldaps(connection: ldap3.Connection) -> None:
             paged = connection.extend.standard.paged_search
-            check(len(paged(base, "(objectClass=contact)", attributes=ATTRIBUTES, paged_size=1000, generator=False)))
+            check(
+                len(
+                    paged(
+                        base,
+                        "(objectClass=contact)",
+                        attributes=ATTRIBUTES,
+                        paged_size=1000,
+                        generator=False,
+                    )
+                )
+            )
 
         def ldaps_anew() -> None:
             connection = open_ldaps()
@@ -82,9 +94,13 @@ def rows(lab: Lab, rounds: int) -> Iterator[Row]:
         contenders = [
             Contender(OURS, repeat(ours_anew)),
             Contender(LDAPS, repeat(ldaps_anew)),
-            Contender(LDAPSEARCH, repeat(_ldapsearch(dc.env | {"KRB5CCNAME": ccache}, dc.host, base))),
+            Contender(
+                LDAPSEARCH, repeat(_ldapsearch(dc.env | {"KRB5CCNAME": ccache}, dc.host, base))
+            ),
         ]
-        yield measure(Row("directory", "connect, bind and search of 1,000 entries"), contenders, 3, rounds)
+        yield measure(
+            Row("directory", "connect, bind and search of 1,000 entries"), contenders, 3, rounds
+        )
 
 
 def check(found: int) -> None:
@@ -94,7 +110,19 @@ def check(found: int) -> None:
 
 
 def _ldapsearch(env: dict[str, str], host: str, base: str) -> Callable[[], None]:
-    argv = ["ldapsearch", "-LLL", "-Q", "-Y", "GSSAPI", "-H", f"ldap://{host}", "-b", base, "-E", "pr=1000/noprompt"]
+    argv = [
+        "ldapsearch",
+        "-LLL",
+        "-Q",
+        "-Y",
+        "GSSAPI",
+        "-H",
+        f"ldap://{host}",
+        "-b",
+        base,
+        "-E",
+        "pr=1000/noprompt",
+    ]
     argv += ["(objectClass=contact)", *ATTRIBUTES]
 
     def search() -> None:

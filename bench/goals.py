@@ -113,7 +113,10 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
         _ahead(10, "impacket"),
         _ahead(4, "pyspnego"),
     ),
-    ("contexts", f"etype 18, {HANDSHAKE}, ticket seen"): (_over(0.5, MIT_MEMORY), _over(0.5, MIT_FILE)),
+    ("contexts", f"etype 18, {HANDSHAKE}, ticket seen"): (
+        _over(0.5, MIT_MEMORY),
+        _over(0.5, MIT_FILE),
+    ),
     ("contexts", "etype 18 by SPNEGO, ticket seen"): (
         _over(1.3, KERBEROS),
         _over(0.5, MIT_MEMORY),
@@ -123,7 +126,11 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("decode", "EncTicketPart"): (Goal("within", 15e-6), _ahead(30, PYASN1)),
     ("decode", "Authenticator"): (Goal("within", 13e-6), _ahead(30, PYASN1)),
     ("decode", "EncAPRepPart"): (Goal("within", 7e-6), _ahead(30, PYASN1)),
-    ("tickets", "TGT and service ticket, password"): (_over(0.6, MIT), _ahead(20, "impacket"), _ahead(3, KINIT)),
+    ("tickets", "TGT and service ticket, password"): (
+        _over(0.6, MIT),
+        _ahead(20, "impacket"),
+        _ahead(3, KINIT),
+    ),
     ("tickets", "TGT and service ticket, key"): (_over(1.0, MIT),),
     ("keys", "string-to-key etype 18"): (_over(1.1, PBKDF2),),
     # Importing contexts has no goal beside the ciphers: hmac, datetime, threading and struct add two fifths to these,
@@ -133,5 +140,8 @@ GOALS: dict[tuple[str, str], tuple[Goal, ...]] = {
     ("memory", "wrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("memory", "unwrap 16 MiB"): (Goal("within", 16.3 * MIB),),
     ("asyncio", "handshake, 1,000 clients at once"): (_over(1.5, PAIR),),
-    **{("asyncio", f"p99 of handshakes beside a flood, {kind}"): (_over(2, IDLE),) for kind in ("asyncio", "blocking")},
+    **{
+        ("asyncio", f"p99 of handshakes beside a flood, {kind}"): (_over(2, IDLE),)
+        for kind in ("asyncio", "blocking")
+    },
 }

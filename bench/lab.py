@@ -59,18 +59,26 @@ class Lab:
 
     def ticket(self, etype: int) -> ServiceTicket:
         """Return the service ticket that MIT's programs fetched."""
-        return next(ticket for ticket in self.ccache if str(ticket.service).startswith(self.service(etype)))
+        return next(
+            ticket for ticket in self.ccache if str(ticket.service).startswith(self.service(etype))
+        )
 
     def service_key(self, etype: int) -> EncryptionKey:
         """Return the service's key."""
-        return next(entry.key for entry in self.keytab if str(entry.principal).startswith(self.service(etype)))
+        return next(
+            entry.key
+            for entry in self.keytab
+            if str(entry.principal).startswith(self.service(etype))
+        )
 
     def new_tickets(self, etype: int, n: int, client: str = USER) -> list[ServiceTicket]:
         """Return n tickets that nobody has seen before, as a KDC would issue them; `client` may hold a {number}."""
         original = self.ticket(etype)
         service_key = self.service_key(etype)
         outer = Ticket.decode(original.ticket)
-        inner = EncTicketPart.decode(crypto.decrypt(service_key, KeyUsage.TICKET, outer.enc_part.cipher))
+        inner = EncTicketPart.decode(
+            crypto.decrypt(service_key, KeyUsage.TICKET, outer.enc_part.cipher)
+        )
         made = []
         for number in range(n):
             key = crypto.random_key(etype)
@@ -82,11 +90,15 @@ class Lab:
             principal = Principal(name.components, REALM)
             made.append(
                 # a key of its own, since nothing derived from it may be at hand
-                original._replace(client=principal, ticket=ticket, session_key=EncryptionKey(etype, key.contents))
+                original._replace(
+                    client=principal, ticket=ticket, session_key=EncryptionKey(etype, key.contents)
+                )
             )
         return made
 
-    def connect(self, ticket: ServiceTicket, mechanism: str = "kerberos") -> tuple[Initiator, Acceptor]:
+    def connect(
+        self, ticket: ServiceTicket, mechanism: str = "kerberos"
+    ) -> tuple[Initiator, Acceptor]:
         """Return two established contexts of ours, every check on."""
         initiator = Initiator(ticket, mechanism=mechanism)
         acceptor = Acceptor(self.keytab, replay_cache=self.replay_cache)
@@ -108,7 +120,9 @@ class Lab:
         """Return what that library needs for `work`, in a process of its own; [] where it is not installed."""
         if peer not in self._workers:
             python = peer_python(peer)
-            self._workers[peer] = Worker(python, peer, self._setup(), dict(os.environ)) if python else None
+            self._workers[peer] = (
+                Worker(python, peer, self._setup(), dict(os.environ)) if python else None
+            )
             if python is None:
                 print(f"{peer} is left out: run `make bench-peers` first", file=sys.stderr)
         worker = self._workers[peer]
@@ -179,11 +193,19 @@ class Mit:
         """Return the service's name."""
         return self.gssapi.Name(f"svc-{etype}@localhost", self.gssapi.NameType.hostbased_service)
 
-    def connect(self, etype: int, ccache: str = "MEMORY", *, spnego: bool = False) -> tuple[Any, Any]:
+    def connect(
+        self, etype: int, ccache: str = "MEMORY", *, spnego: bool = False
+    ) -> tuple[Any, Any]:
         """Return two established contexts. `use(etype)` comes first."""
         context, credentials = self.gssapi.SecurityContext, self.ccaches[ccache]
         mech = self._spnego if spnego else None
-        initiator = context(name=self._names[etype], creds=credentials, mech=mech, usage="initiate", flags=self._flags)
+        initiator = context(
+            name=self._names[etype],
+            creds=credentials,
+            mech=mech,
+            usage="initiate",
+            flags=self._flags,
+        )
         acceptor = context(creds=self._accept, usage="accept")
         initiator.step(acceptor.step(initiator.step()))
         if not (initiator.complete and acceptor.complete):
@@ -221,7 +243,8 @@ def lab() -> Iterator[Lab]:
             original = realm.krb5_conf.read_text().splitlines(keepends=True)
             for etype, enctype in ETYPES.items():
                 lines = [
-                    f" permitted_enctypes = {enctype}\n" if "permitted_enctypes" in line else line for line in original
+                    f" permitted_enctypes = {enctype}\n" if "permitted_enctypes" in line else line
+                    for line in original
                 ]
                 (directory / f"krb5-{etype}.conf").write_text("".join(lines))
             os.environ.update(
@@ -242,5 +265,7 @@ def lab() -> Iterator[Lab]:
 
 def _kdc_port(krb5_conf: Path) -> int:
     """Return the port of the first realm's KDC."""
-    kdc = next(line for line in krb5_conf.read_text().splitlines() if line.strip().startswith("kdc ="))
+    kdc = next(
+        line for line in krb5_conf.read_text().splitlines() if line.strip().startswith("kdc =")
+    )
     return int(kdc.rsplit(":", 1)[1])

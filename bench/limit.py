@@ -19,7 +19,12 @@ class Limit:
         if library is None:
             raise RuntimeError("libcrypto is not installed: apt-get install libssl3")
         self._lib = lib = ctypes.CDLL(library)
-        for make in (lib.EVP_CIPHER_CTX_new, lib.EVP_aes_256_cbc, lib.EVP_get_digestbyname, lib.HMAC_CTX_new):
+        for make in (
+            lib.EVP_CIPHER_CTX_new,
+            lib.EVP_aes_256_cbc,
+            lib.EVP_get_digestbyname,
+            lib.HMAC_CTX_new,
+        ):
             make.restype = ctypes.c_void_p
         digest, key_size = _DIGESTS[etype]
         self._size = (size + 15) // 16 * 16
@@ -60,6 +65,8 @@ class Limit:
             raise RuntimeError("HMAC failed")
 
     def _cipher(self, context: ctypes.c_void_p) -> None:
-        done = self._lib.EVP_CipherUpdate(context, self._target, ctypes.byref(self._length), self._source, self._size)
+        done = self._lib.EVP_CipherUpdate(
+            context, self._target, ctypes.byref(self._length), self._source, self._size
+        )
         if done != 1:
             raise RuntimeError("the cipher failed")

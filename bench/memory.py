@@ -33,7 +33,9 @@ def _in_new_process(lab: Lab, name: str, work: str) -> float:
     argv = [sys.executable, "-m", "bench.memory", str(lab.directory), name, work]
     # Without this the C library keeps freed blocks of up to 32 MiB, and what is kept is not counted again.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
-    return float(subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout)
+    return float(
+        subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
+    )
 
 
 def _main(directory: str, name: str, work: str) -> None:
@@ -60,7 +62,11 @@ def _main(directory: str, name: str, work: str) -> None:
 
 def _peak() -> int:
     """Return VmHWM in bytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024
 
 

@@ -19,14 +19,24 @@ WORKS = ("wrap sealed", "unwrap sealed", "get_mic", "verify_mic")
 def main(source: str, target: str) -> None:
     results = json.loads(Path(source).read_text())
     rows = {(row["group"], row["work"]): row["values"] for row in results["rows"]}
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(4, 4, 3), layout="constrained")
+    figure, panels = plt.subplots(
+        1, 3, figsize=(12, 3.8), width_ratios=(4, 4, 3), layout="constrained"
+    )
     for style, etype in (("-o", 18), ("--s", 20)):
         for color, work in zip(("C0", "C1", "C2", "C3"), WORKS, strict=True):
             values = [rows.get((f"etype {etype}", f"{work} {size}")) for size in SIZES]
             if None not in values:
                 label = f"{work}, etype {etype}"
-                panels[0].plot(SIZES, [v["MIT"] / v["purekrb"] for v in values], style + color, label=label, ms=4)
-                panels[1].plot(SIZES, [v["purekrb"] / v["limit"] for v in values], style + color, ms=4)
+                panels[0].plot(
+                    SIZES,
+                    [v["MIT"] / v["purekrb"] for v in values],
+                    style + color,
+                    label=label,
+                    ms=4,
+                )
+                panels[1].plot(
+                    SIZES, [v["purekrb"] / v["limit"] for v in values], style + color, ms=4
+                )
     panels[0].set_title("ahead of MIT via python-gssapi (times)")
     panels[0].set_ylim(bottom=0)
     panels[0].legend(fontsize=7)

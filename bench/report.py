@@ -42,7 +42,12 @@ _EVERYDAY = {
     "import": (("import", "Initiator, Acceptor and their messages"), "python-gssapi"),
 }
 COMMON = ("64 B", "1 KiB", "64 KiB", "1 MiB")
-COMMON_WORKS = {"wrap sealed": "wrap", "unwrap sealed": "unwrap", "get_mic": "get_mic", "verify_mic": "verify_mic"}
+COMMON_WORKS = {
+    "wrap sealed": "wrap",
+    "unwrap sealed": "unwrap",
+    "get_mic": "get_mic",
+    "verify_mic": "verify_mic",
+}
 
 
 def figures(row: Row) -> dict[str, Any]:
@@ -51,7 +56,15 @@ def figures(row: Row) -> dict[str, Any]:
     for goal in GOALS.get((row.group, row.work), ()):
         reached = goal.reached(row)
         holds = None if reached is None else goal.holds(reached)
-        goals.append({"kind": goal.kind, "bound": goal.bound, "other": goal.other, "reached": reached, "holds": holds})
+        goals.append(
+            {
+                "kind": goal.kind,
+                "bound": goal.bound,
+                "other": goal.other,
+                "reached": reached,
+                "holds": holds,
+            }
+        )
     return {
         "group": row.group,
         "work": row.work,
@@ -67,7 +80,9 @@ def figures(row: Row) -> dict[str, Any]:
 
 def facts(peers: dict[str, str], load: float, quick: bool) -> dict[str, str]:
     """Return when, where and with what was measured. `load` is the load average before it began."""
-    mit = subprocess.run(["krb5-config", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    mit = subprocess.run(
+        ["krb5-config", "--version"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     packages = ("cryptography", "pyasn1", "impacket", "gssapi")
     library = os.environ.get("PUREKRB_BENCH_GSSAPI_LOADED")
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
@@ -91,7 +106,11 @@ def facts(peers: dict[str, str], load: float, quick: bool) -> dict[str, str]:
 
 def line(row: dict[str, Any]) -> str:
     """Return a row as one line of text, for watching."""
-    cells = [f"{row['group']}: {row['work']}", f"{OURS} {_amount(row['values'][OURS], row['unit'])}", _others(row)]
+    cells = [
+        f"{row['group']}: {row['work']}",
+        f"{OURS} {_amount(row['values'][OURS], row['unit'])}",
+        _others(row),
+    ]
     cells += [f"{_goal(goal, row['unit'])} {HOLDS[goal['holds']]}" for goal in row["goals"]]
     return "  |  ".join(cell for cell in (*cells, row["note"]) if cell)
 
@@ -110,7 +129,11 @@ def update_readme(readme: Path, results: dict[str, Any]) -> None:
 
 
 def _markdown(facts: dict[str, str], rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "Measured " + ", ".join(f"{name} {value}" if name != "date" else value for name, value in facts.items()) + "."
+    yield (
+        "Measured "
+        + ", ".join(f"{name} {value}" if name != "date" else value for name, value in facts.items())
+        + "."
+    )
     yield ""
     goals = [goal for row in rows for goal in row["goals"] if goal["holds"] is not None]
     yield f"Goals that hold: {sum(goal['holds'] for goal in goals)} of {len(goals)}."
@@ -162,7 +185,14 @@ def _message(row: dict[str, Any]) -> str:
     values = row["values"]
     ours, mit, limit = values[OURS], values.get(MIT), values[LIMIT]
     theirs = (_amount(mit, "s"), f"{mit / ours:.2f}x") if mit is not None else ("-", "-")
-    cells = (row["work"], _amount(ours, "s"), _spread(row), *theirs, _amount(limit, "s"), f"{ours / limit:.2f}")
+    cells = (
+        row["work"],
+        _amount(ours, "s"),
+        _spread(row),
+        *theirs,
+        _amount(limit, "s"),
+        f"{ours / limit:.2f}",
+    )
     return f"| {' | '.join(cells)} | {_goals(row)} |"
 
 
@@ -176,8 +206,12 @@ def _goal(goal: dict[str, Any], unit: str) -> str:
     if goal["kind"] == "within":
         return f"<= {_amount(goal['bound'], unit)}"
     if goal["kind"] == "ahead":
-        return f">= {goal['bound']:g}x {goal['other']}" + ("" if reached is None else f" ({reached:.2f})")
-    return f"<= {goal['bound']:g} of {goal['other']}" + ("" if reached is None else f" ({reached:.3f})")
+        return f">= {goal['bound']:g}x {goal['other']}" + (
+            "" if reached is None else f" ({reached:.2f})"
+        )
+    return f"<= {goal['bound']:g} of {goal['other']}" + (
+        "" if reached is None else f" ({reached:.3f})"
+    )
 
 
 def _others(row: dict[str, Any]) -> str:
@@ -203,7 +237,11 @@ def _amount(value: float, unit: str) -> str:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [row for row in cpuinfo.read_text().splitlines() if "model name" in row] if cpuinfo.exists() else []
+    names = (
+        [row for row in cpuinfo.read_text().splitlines() if "model name" in row]
+        if cpuinfo.exists()
+        else []
+    )
     return f"{platform.machine()} {names[0].split(':')[1].strip()}" if names else platform.machine()
 
 

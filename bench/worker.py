@@ -30,7 +30,9 @@ def peer_python(peer: str) -> Path | None:
 class Worker:
     """A running `bench.peers.<module>`; `setup` is what its works need. `version` is what it measures."""
 
-    def __init__(self, python: Path, module: str, setup: dict[str, Any], env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, python: Path, module: str, setup: dict[str, Any], env: dict[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             [str(python), "-m", f"bench.peers.{module}"],
             cwd=ROOT,

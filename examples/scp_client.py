@@ -32,7 +32,9 @@ def talk(
     for endpoint in directory.find_endpoints([PRODUCT]):
         for target in endpoint.targets:
             try:
-                channel = purekrb.connect(endpoint.address, target, credential, config, flags=NEEDED)
+                channel = purekrb.connect(
+                    endpoint.address, target, credential, config, flags=NEEDED
+                )
                 break
             except (purekrb.TransportError, purekrb.ServiceUnknownError) as error:
                 print(f"{target}: {error}", file=sys.stderr)
@@ -43,7 +45,9 @@ def talk(
     with channel:
         missing = NEEDED & ~channel.context.flags
         if missing:
-            raise purekrb.PolicyError(f"the service gives less than was asked for: {missing!r} is missing")
+            raise purekrb.PolicyError(
+                f"the service gives less than was asked for: {missing!r} is missing"
+            )
         service = channel.context.acceptor
         channel.send(message.encode())
         answer = channel.recv()

@@ -20,7 +20,9 @@ SERVICE_CLASS = "ADSockAuth"
 PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
 
 
-def install(directory: Directory, host: str, port: int, account: str, state_file: str) -> InstalledService:
+def install(
+    directory: Directory, host: str, port: int, account: str, state_file: str
+) -> InstalledService:
     """Publish the service, let `account` update its SCP, register its names on `account`, write the state file."""
     scp = ServiceConnectionPoint(
         name="SockAuthAD",

@@ -31,7 +31,11 @@ NEEDED = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.INTEG | Flag.CONF
 
 
 def start(
-    directory: Directory, state_file: str, account: str, keytab: purekrb.Keytab, address: tuple[str, int]
+    directory: Directory,
+    state_file: str,
+    account: str,
+    keytab: purekrb.Keytab,
+    address: tuple[str, int],
 ) -> Server:
     """Verify the registration, listen, write the port to the SCP, and return the server.
 
@@ -65,7 +69,9 @@ def main() -> int:
     parser.add_argument("--ldap", help="domain controller (default: found by DNS)")
     parser.add_argument("--state", required=True, help="the state file")
     parser.add_argument("--keytab", required=True, help="the keys of the account")
-    parser.add_argument("--account", required=True, help="the service's account, as in svc-files@AD.TEST")
+    parser.add_argument(
+        "--account", required=True, help="the service's account, as in svc-files@AD.TEST"
+    )
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
     parser.add_argument("--port", type=int, default=0)
     args = parser.parse_args()

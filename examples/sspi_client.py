@@ -62,7 +62,9 @@ def authenticate(frames: Frames, credentials: sspi.CredHandle, spn: str) -> sspi
             if status not in (sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_I_COMPLETE_AND_CONTINUE):
                 # Flags are valid on the last return only. Each flag is a bit.
                 if flags & NEEDED != NEEDED:
-                    raise ConnectionError(f"the context lacks what was asked for: {NEEDED & ~flags:#x} is missing")
+                    raise ConnectionError(
+                        f"the context lacks what was asked for: {NEEDED & ~flags:#x} is missing"
+                    )
                 return handle
             received = buffers((sspi.SECBUFFER_TOKEN, frames.receive(MAX_TOKEN)))
         raise ConnectionError(f"the service has not proved itself in {MAX_LEGS} legs")
@@ -76,13 +78,18 @@ def find_services(url: str, keyword: str) -> list[tuple[str, int, str]]:
     """Return host, port and SPN of the services that the directory has under `keyword`."""
     with Directory.connect(url, Credential.from_ccache()) as directory:
         found = [scp for scp in directory.find_scps([keyword]) if scp.dns_name_type == "A"]
-    return [(scp.dns_name, scp.port, make_spn(scp.service_class_name, scp.dn, scp.dns_name)) for scp in found]
+    return [
+        (scp.dns_name, scp.port, make_spn(scp.service_class_name, scp.dn, scp.dns_name))
+        for scp in found
+    ]
 
 
 def talk(address: tuple[str, int], spn: str, package: str, text: bytes) -> list[bytes]:
     """Return the service's answers to `text`, first signed, then encrypted."""
     info = sspi.QuerySecurityPackageInfo(package)
-    credentials, _ = sspi.AcquireCredentialsHandle(None, info["Name"], sspi.SECPKG_CRED_OUTBOUND, None, None)
+    credentials, _ = sspi.AcquireCredentialsHandle(
+        None, info["Name"], sspi.SECPKG_CRED_OUTBOUND, None, None
+    )
     try:
         with socket.create_connection(address, timeout=10) as connection:
             frames = Frames(connection)
@@ -100,10 +107,18 @@ def talk(address: tuple[str, int], spn: str, package: str, text: bytes) -> list[
 
 def main() -> None:
     """Run the client."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--directory", metavar="URL", help="the directory to look in")
-    parser.add_argument("--keyword", default="", help="a keyword of the service's connection point: its product's GUID")
-    parser.add_argument("--class", dest="service_class", help="without a directory: the service class")
+    parser.add_argument(
+        "--keyword",
+        default="",
+        help="a keyword of the service's connection point: its product's GUID",
+    )
+    parser.add_argument(
+        "--class", dest="service_class", help="without a directory: the service class"
+    )
     parser.add_argument("--host", help="without a directory: the DNS name of the service's host")
     parser.add_argument("--port", type=int, help="without a directory: where the service listens")
     parser.add_argument("--address", help="connect to this address instead of the host's")
@@ -121,7 +136,9 @@ def main() -> None:
         if not services:
             sys.exit("refused: the directory has no such service")
         host, port, spn = services[0]
-        answers = talk((arguments.address or host, port), spn, arguments.package, arguments.text.encode())
+        answers = talk(
+            (arguments.address or host, port), spn, arguments.package, arguments.text.encode()
+        )
     except (KerberosError, OSError) as error:
         sys.exit(f"refused: {error}")
     for answer in answers:

@@ -38,7 +38,9 @@ class Frames:
         """Return the body of the next frame. Raises ConnectionError at the end, and for more than `limit` bytes."""
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if not 0 < length <= limit:
-            raise ConnectionError(f"the peer announces a frame of {length} bytes, expected 1 to {limit}")
+            raise ConnectionError(
+                f"the peer announces a frame of {length} bytes, expected 1 to {limit}"
+            )
         return self._read(length)
 
     def _read(self, size: int) -> bytes:
@@ -47,7 +49,9 @@ class Frames:
             self._connection.settimeout(self._remaining())
             data = self._connection.recv(size - len(received))
             if not data:
-                raise ConnectionError("the peer closed the connection before the next frame was complete")
+                raise ConnectionError(
+                    "the peer closed the connection before the next frame was complete"
+                )
             received += data
         return bytes(received)
 
@@ -103,7 +107,9 @@ def receive_encrypted(frames: Frames, context: sspi.CtxtHandle) -> bytes:
     start = _LENGTH.size
     size = _LENGTH.unpack(body[:start])[0] if len(body) >= start else len(body)
     if size > len(body) - start:
-        raise ConnectionError(f"the peer announces a token of {size} bytes in a message of {len(body)}")
+        raise ConnectionError(
+            f"the peer announces a token of {size} bytes in a message of {len(body)}"
+        )
     token, data = body[start : start + size], body[start + size :]
     message = buffers((sspi.SECBUFFER_TOKEN, token), (sspi.SECBUFFER_DATA, data))
     if sspi.DecryptMessage(context, message, 0) == sspi.SECQOP_WRAP_NO_ENCRYPT:

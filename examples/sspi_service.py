@@ -96,14 +96,26 @@ def serve(connection: socket.socket, credentials: sspi.CredHandle) -> None:
 
 def main() -> None:
     """Run the service."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=2000, help="where to listen on loopback; 0: any free port")
-    parser.add_argument("--spn", help="the name that clients ask for (default: each one in the keytab)")
-    parser.add_argument("--package", default="Negotiate", help="Negotiate, which takes Kerberos as well, or Kerberos")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--port", type=int, default=2000, help="where to listen on loopback; 0: any free port"
+    )
+    parser.add_argument(
+        "--spn", help="the name that clients ask for (default: each one in the keytab)"
+    )
+    parser.add_argument(
+        "--package",
+        default="Negotiate",
+        help="Negotiate, which takes Kerberos as well, or Kerberos",
+    )
     arguments = parser.parse_args()
 
     package = sspi.QuerySecurityPackageInfo(arguments.package)
-    credentials, _ = sspi.AcquireCredentialsHandle(arguments.spn, package["Name"], sspi.SECPKG_CRED_INBOUND, None, None)
+    credentials, _ = sspi.AcquireCredentialsHandle(
+        arguments.spn, package["Name"], sspi.SECPKG_CRED_INBOUND, None, None
+    )
     name = sspi.QueryCredentialsAttributes(credentials, sspi.SECPKG_CRED_ATTR_NAMES)
     with socket.create_server(("127.0.0.1", arguments.port)) as listener:
         print(f"{name} listens on port {listener.getsockname()[1]}", flush=True)

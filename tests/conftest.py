@@ -48,7 +48,12 @@ def mit_gss(mit_realm: MitRealm) -> Iterator[GssPeer]:
     if importlib.util.find_spec("gssapi") is None:
         missing_peer("PyPI's gssapi", "libkrb5-dev")
     program = Path(__file__).parent / "support" / "gssapi_peer.py"
-    peer = GssPeer("MIT", [sys.executable, str(program)], env=mit_realm.env, log=mit_realm.directory / "gssapi.log")
+    peer = GssPeer(
+        "MIT",
+        [sys.executable, str(program)],
+        env=mit_realm.env,
+        log=mit_realm.directory / "gssapi.log",
+    )
     yield peer
     peer.stop()
 

@@ -26,7 +26,9 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def initiate(ticket: bytes, session_key: Key, client: str, realm: str) -> tuple[bytes, tuple[str, int]]:
+def initiate(
+    ticket: bytes, session_key: Key, client: str, realm: str
+) -> tuple[bytes, tuple[str, int]]:
     moment = now()
     authenticator = asn1.Authenticator()
     authenticator["authenticator-vno"] = 5
@@ -53,7 +55,9 @@ def initiate(ticket: bytes, session_key: Key, client: str, realm: str) -> tuple[
         request["ticket"][field] = parsed[field]
     request["authenticator"] = noValue
     request["authenticator"]["etype"] = 18
-    request["authenticator"]["cipher"] = AES256.encrypt(session_key, 11, encoder.encode(authenticator), None)
+    request["authenticator"]["cipher"] = AES256.encrypt(
+        session_key, 11, encoder.encode(authenticator), None
+    )
     return encoder.encode(request), (str(authenticator["ctime"]), moment.microsecond)
 
 
@@ -63,9 +67,13 @@ def accept(message: bytes, service_key: Key, seen: set[bytes]) -> bytes:
     ticket = decoder.decode(opened, asn1Spec=asn1.EncTicketPart())[0]
     session_key = Key(int(ticket["key"]["keytype"]), ticket["key"]["keyvalue"].asOctets())
     cipher = request["authenticator"]["cipher"].asOctets()
-    authenticator = decoder.decode(AES256.decrypt(session_key, 11, cipher), asn1Spec=asn1.Authenticator())[0]
+    authenticator = decoder.decode(
+        AES256.decrypt(session_key, 11, cipher), asn1Spec=asn1.Authenticator()
+    )[0]
     ctime, endtime = (
-        datetime.datetime.strptime(str(value), "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
+        datetime.datetime.strptime(str(value), "%Y%m%d%H%M%SZ").replace(
+            tzinfo=datetime.timezone.utc
+        )
         for value in (authenticator["ctime"], ticket["endtime"])
     )
     if authenticator["crealm"] != ticket["crealm"] or authenticator["cname"] != ticket["cname"]:
@@ -115,11 +123,15 @@ def talk_to_mit(port: int) -> list[Key]:
             request = decoder.decode(padata["padata-value"].asOctets(), asn1Spec=asn1.AP_REQ())[0]
             opened = AES256.decrypt(keys[-1], 7, request["authenticator"]["cipher"].asOctets())
             authenticator = decoder.decode(opened, asn1Spec=asn1.Authenticator())[0]
-            body = encoder.encode(message["req-body"].clone(tagSet=asn1.KDC_REQ_BODY.tagSet, cloneValueFlag=True))
+            body = encoder.encode(
+                message["req-body"].clone(tagSet=asn1.KDC_REQ_BODY.tagSet, cloneValueFlag=True)
+            )
             authenticator["cksum"] = noValue
             authenticator["cksum"]["cksumtype"] = 16
             authenticator["cksum"]["checksum"] = _checksum_table[16].checksum(keys[-1], 6, body)
-            request["authenticator"]["cipher"] = AES256.encrypt(keys[-1], 7, encoder.encode(authenticator), None)
+            request["authenticator"]["cipher"] = AES256.encrypt(
+                keys[-1], 7, encoder.encode(authenticator), None
+            )
             padata["padata-value"] = encoder.encode(request)
             data = encoder.encode(message)
         return send(data, host, kdc, port)
@@ -143,7 +155,9 @@ def start(setup: dict[str, Any]) -> tuple[str, Any]:
         finish(accept(message, service_key, seen), session_key, sent)
 
     def tickets(password: str, key: bytes) -> None:
-        tgt, cipher, _, tgt_key = kerberosv5.getKerberosTGT(user, password, realm, b"", b"", key, kdc, requestPAC=False)
+        tgt, cipher, _, tgt_key = kerberosv5.getKerberosTGT(
+            user, password, realm, b"", b"", key, kdc, requestPAC=False
+        )
         keys[:] = [tgt_key]
         kerberosv5.getKerberosTGS(service, realm, kdc, tgt, cipher, tgt_key)
 

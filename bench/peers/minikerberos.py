@@ -61,7 +61,9 @@ def accept(message: bytes, service_key: Key, seen: set[bytes]) -> bytes:
         }
     )
     encrypted = AES256.encrypt(session_key, 12, reply.dump(), None)
-    return AP_REP({"pvno": 5, "msg-type": 15, "enc-part": EncryptedData({"etype": 18, "cipher": encrypted})}).dump()
+    return AP_REP(
+        {"pvno": 5, "msg-type": 15, "enc-part": EncryptedData({"etype": 18, "cipher": encrypted})}
+    ).dump()
 
 
 def finish(message: bytes, session_key: Key) -> None:

@@ -7,7 +7,9 @@ import re
 __all__ = ["DnKey", "dn_key", "domain_of", "escape_rdn_value", "is_at_or_below", "parent_of"]
 
 #: One attribute of a DN with the separator behind it; the value still escaped.
-_AVA = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)\s*=((?:[^\\,+]|\\.)*)(,|\+|\Z)", re.DOTALL)
+_AVA = re.compile(
+    r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)\s*=((?:[^\\,+]|\\.)*)(,|\+|\Z)", re.DOTALL
+)
 _ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 
 #: What `dn_key` returns.
@@ -40,7 +42,9 @@ def _unescape(value: str) -> str:
     backslashes = len(stripped) - len(stripped.rstrip("\\"))
     if backslashes % 2:  # the blank behind it is escaped, and so part of the value
         stripped += " "
-    raw = stripped.encode(errors="surrogatepass")  # text that is no Unicode is compared all the same
+    raw = stripped.encode(
+        errors="surrogatepass"
+    )  # text that is no Unicode is compared all the same
     return _ESCAPE.sub(_unescaped_bytes, raw).decode(errors="surrogateescape")
 
 
@@ -82,7 +86,9 @@ def escape_rdn_value(value: str) -> str:
     Special characters get a backslash; NUL, the backslash itself and blanks at the ends become `\XX`, a form that
     leaves nothing for a careless parser to split.
     """
-    escaped = "".join(f"\\{ord(c):02x}" if c in "\0\\" else f"\\{c}" if c in ',+"<>;=' else c for c in value)
+    escaped = "".join(
+        f"\\{ord(c):02x}" if c in "\0\\" else f"\\{c}" if c in ',+"<>;=' else c for c in value
+    )
     if escaped.startswith("#"):
         escaped = "\\" + escaped
     if escaped.startswith(" "):

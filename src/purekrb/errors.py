@@ -69,7 +69,9 @@ class KerberosError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(cls: type[KerberosError], args: tuple[Any, ...], state: dict[str, Any]) -> KerberosError:
+def _rebuild(
+    cls: type[KerberosError], args: tuple[Any, ...], state: dict[str, Any]
+) -> KerberosError:
     error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
@@ -100,7 +102,9 @@ class MutualAuthenticationError(ProtocolError):
 class IntegrityError(KerberosError):
     """A decryption or a checksum failed. One message for all causes, so that it is no oracle."""
 
-    def __init__(self, message: str = "integrity check failed: wrong key, or the data was altered") -> None:
+    def __init__(
+        self, message: str = "integrity check failed: wrong key, or the data was altered"
+    ) -> None:
         super().__init__(message)
 
 
@@ -220,7 +224,9 @@ class DirectoryError(KerberosError):
     own words, as they came.
     """
 
-    def __init__(self, message: str, *, code: int = 0, ldap_result: int = 0, diagnostic: str = "") -> None:
+    def __init__(
+        self, message: str, *, code: int = 0, ldap_result: int = 0, diagnostic: str = ""
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.ldap_result = ldap_result
@@ -293,7 +299,13 @@ class SspiError(KerberosError):
     """
 
     def __init__(
-        self, message: str, *, winerror: int, funcname: str, krb_code: int | None = None, gss_major: int = 13 << 16
+        self,
+        message: str,
+        *,
+        winerror: int,
+        funcname: str,
+        krb_code: int | None = None,
+        gss_major: int = 13 << 16,
     ) -> None:
         super().__init__(winerror, funcname, message)
         self.winerror = winerror

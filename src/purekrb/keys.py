@@ -65,11 +65,17 @@ class EncryptionKey:
             else:
                 self.etype, size = known
                 if len(contents) != size:
-                    raise DecodeError(f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}")
+                    raise DecodeError(
+                        f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}"
+                    )
             self._contents = bytearray(contents)
-            self._schedule: Any = None  # these two are filled by purekrb.crypto, which also bounds the second
+            self._schedule: Any = (
+                None  # these two are filled by purekrb.crypto, which also bounds the second
+            )
             self._derived: dict[int, Any] = {}
-            self._opened: dict[bytes, Any] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
+            self._opened: dict[
+                bytes, Any
+            ] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
         except BaseException as error:
             del contents  # it may be most of a key: a traceback that shows locals must not have it
             forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
@@ -110,7 +116,9 @@ class EncryptionKey:
     __hash__ = None  # type: ignore[assignment]  # a hash over the secret would leak it into dict order
 
     def _refuse(self, *_args: object) -> NoReturn:
-        raise TypeError("an EncryptionKey is secret: it is not pickled or copied; pass the object itself")
+        raise TypeError(
+            "an EncryptionKey is secret: it is not pickled or copied; pass the object itself"
+        )
 
     __reduce__ = _refuse
     __reduce_ex__ = _refuse

@@ -60,7 +60,9 @@ class Log:
             if not top.handlers:
                 top.addHandler(logging.NullHandler())  # silent, unless the program wants to hear
             self._found = logging.getLogger(self._name)
-            self.on = partial(self._found.isEnabledFor, _DEBUG)  # one call of Python less from now on
+            self.on = partial(
+                self._found.isEnabledFor, _DEBUG
+            )  # one call of Python less from now on
         return self._found
 
 

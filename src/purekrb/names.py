@@ -29,7 +29,9 @@ def _unquote(text: str, at: int) -> tuple[str, int]:
     if len(digits) == _NUMBERED.get(letter) and _HEXADECIMAL.issuperset(digits):
         code = int(digits, 16)
         if code > 0x10FFFF:
-            raise DecodeError(f"a principal has the character number 0x{code:x}, but the last one is 0x10ffff")
+            raise DecodeError(
+                f"a principal has the character number 0x{code:x}, but the last one is 0x10ffff"
+            )
         return chr(code), at + 1 + len(digits)
     return _UNESCAPES.get(letter, letter), at + 1
 
@@ -42,7 +44,9 @@ class PrincipalName:
     name_type: int = NameType.PRINCIPAL
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, PrincipalName) and self.components == other.components)
+        return self is other or (
+            isinstance(other, PrincipalName) and self.components == other.components
+        )
 
     def __ne__(self, other: object) -> bool:  # a tuple's own would compare the name types
         return not self == other
@@ -77,7 +81,9 @@ class Principal:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
-            isinstance(other, Principal) and self.components == other.components and self.realm == other.realm
+            isinstance(other, Principal)
+            and self.components == other.components
+            and self.realm == other.realm
         )
 
     def __ne__(self, other: object) -> bool:  # a tuple's own would compare the name types
@@ -106,7 +112,9 @@ class Principal:
             if c == "\\":
                 i += 1
                 if i == len(text):
-                    raise DecodeError(f"principal {text!r} ends in a backslash: quote it by another one")
+                    raise DecodeError(
+                        f"principal {text!r} ends in a backslash: quote it by another one"
+                    )
                 character, i = _unquote(text, i)
                 parts[-1].append(character)
                 continue
@@ -117,7 +125,9 @@ class Principal:
                 parts.append([])
             elif c == "/":
                 if realm_at is not None:
-                    raise DecodeError(f"the realm of principal {text!r} has a '/': quote it as '\\/'")
+                    raise DecodeError(
+                        f"the realm of principal {text!r} has a '/': quote it as '\\/'"
+                    )
                 parts.append([])
             else:
                 parts[-1].append(c)
@@ -137,9 +147,13 @@ class Principal:
         """Return `value` itself, or what it spells. Raises DecodeError where no realm is named, or nobody in it."""
         principal = cls.parse(value) if isinstance(value, str) else value
         if not principal.components:
-            raise DecodeError("a principal has no name: expected at least one component before the realm")
+            raise DecodeError(
+                "a principal has no name: expected at least one component before the realm"
+            )
         if not principal.realm:
-            raise DecodeError(f"principal {str(principal)!r} names no realm: write {principal}@REALM")
+            raise DecodeError(
+                f"principal {str(principal)!r} names no realm: write {principal}@REALM"
+            )
         return principal
 
     @property

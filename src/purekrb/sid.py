@@ -14,7 +14,9 @@ __all__ = ["Sid"]
 
 _MAX_SUB_AUTHORITIES = 15
 #: The authority: decimal below 2**32, twelve hexadecimal digits from there on.
-_TEXT = re.compile(r"S-1-([0-9]{1,10}|0x[0-9A-F]{12})((?:-[0-9]{1,10}){1,15})", re.IGNORECASE | re.ASCII)
+_TEXT = re.compile(
+    r"S-1-([0-9]{1,10}|0x[0-9A-F]{12})((?:-[0-9]{1,10}){1,15})", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,15 @@ class Sid:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.sub_authorities) <= _MAX_SUB_AUTHORITIES:
-            raise DecodeError(f"a SID has {len(self.sub_authorities)} sub-authorities, expected 1 to 15")
-        if not 0 <= self.authority < 1 << 48 or not all(0 <= part < 1 << 32 for part in self.sub_authorities):
-            raise DecodeError("a part of a SID is out of range: its authority has 48 bits, a sub-authority 32")
+            raise DecodeError(
+                f"a SID has {len(self.sub_authorities)} sub-authorities, expected 1 to 15"
+            )
+        if not 0 <= self.authority < 1 << 48 or not all(
+            0 <= part < 1 << 32 for part in self.sub_authorities
+        ):
+            raise DecodeError(
+                "a part of a SID is out of range: its authority has 48 bits, a sub-authority 32"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Sid:

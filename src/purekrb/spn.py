@@ -86,12 +86,16 @@ class ServicePrincipalName:
         if not 0 <= self.port <= 65535:
             raise SpnError(f"port {self.port} is out of range, expected 1 to 65535, or 0 for none")
         if ":" in self.host:
-            raise SpnError(f"host {self.host!r} contains ':': give the port or the instance name apart from the host")
+            raise SpnError(
+                f"host {self.host!r} contains ':': give the port or the instance name apart from the host"
+            )
         if self.port and self.instance_name is not None:
             raise SpnError("an SPN has either a port or an instance name, not both: leave one out")
         # The least that a directory demands of a value; parse(strict=True) demands more.
         if not self.service_class or not (self.host or self.service_name):
-            raise SpnError(f"SPN {str(self)!r} has an empty service class or host: write class/host")
+            raise SpnError(
+                f"SPN {str(self)!r} has an empty service class or host: write class/host"
+            )
 
     @classmethod
     def parse(cls, text: str, *, strict: bool = True) -> ServicePrincipalName:
@@ -115,7 +119,13 @@ class ServicePrincipalName:
         port = int(suffix) if _PORT.fullmatch(suffix) and int(suffix) <= 65535 else 0
         if strict:
             _check_strict(text, parts, suffix if colon and not port else None)
-        return cls(parts[0], host, port, parts[2] if len(parts) == 3 else None, suffix if colon and not port else None)
+        return cls(
+            parts[0],
+            host,
+            port,
+            parts[2] if len(parts) == 3 else None,
+            suffix if colon and not port else None,
+        )
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -171,12 +181,16 @@ def make_spn(
     """
     for what, value in (("service class", service_class), ("service name", service_name)):
         if not value:
-            raise SpnError(f"the {what} of an SPN is empty: give both, as in make_spn('HTTP', 'web.example.com')")
+            raise SpnError(
+                f"the {what} of an SPN is empty: give both, as in make_spn('HTTP', 'web.example.com')"
+            )
     _check_slash(referrer)  # even where it does not count, as in the C function
     third = service_name if instance_name else None
     if referrer and is_address(service_name):
         third = referrer
-    spn = str(ServicePrincipalName(service_class, instance_name or service_name, instance_port, third))
+    spn = str(
+        ServicePrincipalName(service_class, instance_name or service_name, instance_port, third)
+    )
     if _CONTROL.search(spn):
         raise SpnError(f"SPN {spn!r} would contain a control character: take it out of the names")
     return spn
@@ -207,17 +221,25 @@ def get_spn(
         raise TypeError("instances is a sequence of host names, not one string")
     named = spn_type in (SpnType.DOMAIN, SpnType.NB_DOMAIN, SpnType.SERVICE)
     if named and not service_name:
-        raise SpnError(f"SPN type {spn_type.name} needs a service name: a domain, a DN, an objectGUID or an SRV name")
+        raise SpnError(
+            f"SPN type {spn_type.name} needs a service name: a domain, a DN, an objectGUID or an SRV name"
+        )
     if not named and service_name is not None:
-        raise SpnError(f"SPN type {spn_type.name} takes no service name: leave it out, or use SpnType.SERVICE")
+        raise SpnError(
+            f"SPN type {spn_type.name} takes no service name: leave it out, or use SpnType.SERVICE"
+        )
     if not instances:
         instances, ports = [_local_host(spn_type)], [port]
     elif not ports:
         ports = [0] * len(instances)
     elif len(ports) != len(instances):
-        raise SpnError(f"{len(instances)} instances but {len(ports)} ports: give one port (0 for none) per instance")
+        raise SpnError(
+            f"{len(instances)} instances but {len(ports)} ports: give one port (0 for none) per instance"
+        )
     if not all(instances):
-        raise SpnError("an instance name is empty: leave out the instances to get the SPN of this machine")
+        raise SpnError(
+            "an instance name is empty: leave out the instances to get the SPN of this machine"
+        )
     pairs = zip(instances, ports, strict=True)
     if service_name:
         return [make_spn(service_class, service_name, host, number) for host, number in pairs]
@@ -232,7 +254,9 @@ def crack_spn(spn: str) -> CrackedSpn:
     """
     parsed = ServicePrincipalName.parse(spn, strict=False)
     if parsed.instance_name is not None:
-        raise SpnError(f"SPN {spn!r} has port {parsed.instance_name!r}, expected a decimal number of 1 to 65535")
+        raise SpnError(
+            f"SPN {spn!r} has port {parsed.instance_name!r}, expected a decimal number of 1 to 65535"
+        )
     if not parsed.host or parsed.service_name == "":
         raise SpnError(f"SPN {spn!r} has an empty part: write class/host or class/host/servicename")
     if parsed.service_name is None:
@@ -281,19 +305,25 @@ def _of_text(target: str, realm: str) -> Principal:
 
 def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
     if is_address(spn.host):
-        raise SpnError(f"target {str(spn)!r} names an IP address: Kerberos needs the DNS name of the host")
+        raise SpnError(
+            f"target {str(spn)!r} names an IP address: Kerberos needs the DNS name of the host"
+        )
     if _CONTROL.search(str(spn)):
         raise SpnError(f"target {str(spn)!r} contains a control character: take it out")
     if "@" in spn.service_class or "@" in spn.host:
         raise SpnError(f"target {str(spn)!r} has '@' in its class or host: write class/host@REALM")
     if any(_MARSHALLED in part for part in spn.components):
-        raise SpnError(f"target {str(spn)!r} carries credential target information: give the plain host name")
+        raise SpnError(
+            f"target {str(spn)!r} carries credential target information: give the plain host name"
+        )
     return Principal(spn.components, realm, NameType.SRV_INST)
 
 
 def _split_realm(text: str, realm: str) -> tuple[str, str]:
     if "/" not in text:
-        raise SpnError(f"target {text!r} is no SPN: write class/host, for example HTTP/web.example.com")
+        raise SpnError(
+            f"target {text!r} is no SPN: write class/host, for example HTTP/web.example.com"
+        )
     head, at, tail = text.rpartition("@")
     if not at or "/" in tail:
         return text, realm
@@ -306,14 +336,20 @@ def _split_realm(text: str, realm: str) -> tuple[str, str]:
 
 def _check_slash(part: str | None) -> None:
     if part and "/" in part:
-        advice = "give the objectGUID of the object in place of its DN" if "=" in part else "it separates the parts"
+        advice = (
+            "give the objectGUID of the object in place of its DN"
+            if "=" in part
+            else "it separates the parts"
+        )
         raise SpnError(f"{part!r} contains '/', which no part of an SPN may: {advice}")
 
 
 def _check_strict(text: str, parts: list[str], instance_name: str | None) -> None:
     host = parts[1].partition(":")[0]
     if not all((*parts, host)):
-        raise SpnError(f"SPN {text!r} has an empty part: write class/host or class/host/servicename")
+        raise SpnError(
+            f"SPN {text!r} has an empty part: write class/host or class/host/servicename"
+        )
     if _CONTROL.search(text):
         raise SpnError(f"SPN {text!r} contains a control character: take it out")
     if any(part != part.strip() for part in (*parts, host)):
@@ -321,7 +357,9 @@ def _check_strict(text: str, parts: list[str], instance_name: str | None) -> Non
     if host.startswith("[") or (is_address(parts[1]) and ":" in parts[1]):
         raise SpnError(f"SPN {text!r} names an IPv6 address: give the DNS name of the host")
     if instance_name is not None and (not instance_name or instance_name.isdigit()):
-        raise SpnError(f"SPN {text!r} has port {instance_name!r}, expected a decimal number of 1 to 65535")
+        raise SpnError(
+            f"SPN {text!r} has port {instance_name!r}, expected a decimal number of 1 to 65535"
+        )
 
 
 def is_address(text: str) -> bool:
@@ -350,4 +388,8 @@ def _local_host(spn_type: SpnType) -> str:
     """Return the name of this machine that fits: its NetBIOS name for NB_HOST and NB_DOMAIN, else its DNS name."""
     fqdn = local_dns_name()
     # A NetBIOS name has 16 bytes, the last of which is its type.
-    return fqdn.partition(".")[0].upper()[:15] if spn_type in (SpnType.NB_HOST, SpnType.NB_DOMAIN) else fqdn
+    return (
+        fqdn.partition(".")[0].upper()[:15]
+        if spn_type in (SpnType.NB_HOST, SpnType.NB_DOMAIN)
+        else fqdn
+    )

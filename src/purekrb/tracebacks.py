@@ -41,7 +41,10 @@ def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
         try:
             raise failure
         finally:
-            del failure, outer  # or the error and this frame would hold each other, until a garbage collection
+            del (
+                failure,
+                outer,
+            )  # or the error and this frame would hold each other, until a garbage collection
 
     return wrapper
 
@@ -63,7 +66,9 @@ def forget_locals(error: BaseException, outer: BaseException | None = None) -> N
         seen.append(one)
         if one.__suppress_context__ and one.__context__ is not outer:
             one.__context__ = None
-        if isinstance(one.__context__, UnicodeError) and one.__context__ is not outer:  # it holds the text
+        if (
+            isinstance(one.__context__, UnicodeError) and one.__context__ is not outer
+        ):  # it holds the text
             one.__context__ = None
         _clear(one, caller)
         todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
@@ -75,7 +80,9 @@ def _clear(error: BaseException, caller: FrameType | None) -> None:
         try:
             if entry.tb_frame is not caller:
                 entry.tb_frame.clear()
-        except RuntimeError:  # one that still runs cannot be cleared: then nothing of the traceback is kept
+        except (
+            RuntimeError
+        ):  # one that still runs cannot be cleared: then nothing of the traceback is kept
             error.__traceback__ = None
             break
         entry = entry.tb_next

@@ -43,7 +43,9 @@ from support.values import replace
 TGS = Principal.parse(f"krbtgt/{REALM}@{REALM}")
 
 
-def get(kdc: ScriptedKdc, options: AsOptions | None = None, credential: Any = None, **more: Any) -> Any:
+def get(
+    kdc: ScriptedKdc, options: AsOptions | None = None, credential: Any = None, **more: Any
+) -> Any:
     return run(as_exchange(credential or Password(), options, clock=clock, **more), kdc)
 
 
@@ -190,7 +192,9 @@ def test_a_kdc_that_wants_the_timestamp_otherwise_says_so(code: int) -> None:
     kdc = ScriptedKdc()
     cookie = PaData(PaDataType.FX_COOKIE, b"stateless")
     more = (kdc.etype_info2(17), PaData(PaDataType.ENC_TIMESTAMP, b""), cookie)
-    kdc.answer = lambda request, realm: kdc.preauth_required(*more, code=code) if len(kdc.seen) == 1 else None
+    kdc.answer = lambda request, realm: (
+        kdc.preauth_required(*more, code=code) if len(kdc.seen) == 1 else None
+    )
     get(kdc, credential=Keys())
     assert stamps(kdc) == [18, 17]
     assert kdc.seen[1].padata is not None
@@ -206,9 +210,15 @@ def test_a_timestamp_that_expired_is_made_anew_when_the_kdc_asks() -> None:
 
 def test_a_realm_that_the_client_is_referred_to_gets_no_timestamp_before_it_asks() -> None:
     kdc = ScriptedKdc()
-    kdc.answer = lambda request, realm: kdc.error(68, realm=realm, crealm="B.TEST") if realm == REALM else None
+    kdc.answer = lambda request, realm: (
+        kdc.error(68, realm=realm, crealm="B.TEST") if realm == REALM else None
+    )
     get(kdc, AsOptions(canonicalize=True, referral_realms={"B.TEST"}), Keys())
-    assert list(zip(kdc.realms, stamps(kdc), strict=True)) == [(REALM, 18), ("B.TEST", None), ("B.TEST", 18)]
+    assert list(zip(kdc.realms, stamps(kdc), strict=True)) == [
+        (REALM, 18),
+        ("B.TEST", None),
+        ("B.TEST", 18),
+    ]
 
 
 def test_a_refusal_counts_in_its_own_realm_only() -> None:
@@ -310,7 +320,10 @@ def test_only_etypes_that_the_client_has_keys_of_are_offered() -> None:
 
 
 def test_a_tgs_rep_is_no_answer() -> None:
-    kdc = ScriptedKdc(preauth=False, message=lambda b: b"\x6d" + b[1:].replace(b"\xa1\3\2\1\x0b", b"\xa1\3\2\1\x0d", 1))
+    kdc = ScriptedKdc(
+        preauth=False,
+        message=lambda b: b"\x6d" + b[1:].replace(b"\xa1\3\2\1\x0b", b"\xa1\3\2\1\x0d", 1),
+    )
     with pytest.raises(ProtocolError, match="TGS-REP"):
         get(kdc)
 
@@ -373,7 +386,12 @@ def test_the_same_random_bytes_and_time_make_the_same_requests() -> None:
             return kdc(request)
 
         counter = iter(range(256))
-        run(as_exchange(Password(), clock=clock, random=lambda n: bytes(next(counter) for _ in range(n))), send)
+        run(
+            as_exchange(
+                Password(), clock=clock, random=lambda n: bytes(next(counter) for _ in range(n))
+            ),
+            send,
+        )
         return sent
 
     assert requests() == requests()
@@ -394,12 +412,16 @@ def test_an_exchange_can_be_stepped_by_hand() -> None:
 def test_the_offset_of_a_kdc_is_measured_each_time_and_kept_by_realm() -> None:
     offsets = {REALM: timedelta(hours=3)}
     kdc = ScriptedKdc()
-    get(kdc, AsOptions(timesync=True), offsets=offsets)  # the stored offset was wrong: corrected on the way
+    get(
+        kdc, AsOptions(timesync=True), offsets=offsets
+    )  # the stored offset was wrong: corrected on the way
     assert len(kdc.seen) == 3
     assert offsets == {REALM: timedelta(0)}
 
 
-@pytest.mark.parametrize(("seconds", "corrected"), [(0, False), (29, False), (31, True), (-31, True), (600, True)])
+@pytest.mark.parametrize(
+    ("seconds", "corrected"), [(0, False), (29, False), (31, True), (-31, True), (600, True)]
+)
 def test_a_small_difference_of_clocks_is_left_alone(seconds: int, corrected: bool) -> None:
     apart = timedelta(seconds=seconds)
     got = get(ScriptedKdc(clock=lambda: NOW + apart))
@@ -414,7 +436,9 @@ def test_the_log_tells_each_step_and_no_secret(caplog: pytest.LogCaptureFixture)
             return string_to_key(etype, PASSWORD, salt, params)
 
     caplog.set_level(logging.DEBUG, "purekrb")
-    got = get(ScriptedKdc(), credential=Canary(password=canary), options=AsOptions(canonicalize=True))
+    got = get(
+        ScriptedKdc(), credential=Canary(password=canary), options=AsOptions(canonicalize=True)
+    )
     unknown = ScriptedKdc()
     unknown.answer = lambda request, realm: unknown.error(6)
     with pytest.raises(KdcError):
@@ -422,7 +446,14 @@ def test_the_log_tells_each_step_and_no_secret(caplog: pytest.LogCaptureFixture)
     with pytest.raises(ProtocolError):
         get(ScriptedKdc(part=lambda p: replace(p, nonce=1)))
     told = caplog.text
-    for word in ("AS-REQ to EXAMPLE.TEST", "PA-ENC-TIMESTAMP", "aes256-cts-hmac-sha1-96", "kvno 1", "AS-REP", "nonce"):
+    for word in (
+        "AS-REQ to EXAMPLE.TEST",
+        "PA-ENC-TIMESTAMP",
+        "aes256-cts-hmac-sha1-96",
+        "kvno 1",
+        "AS-REP",
+        "nonce",
+    ):
         assert word in told
     assert "KDC_ERR_C_PRINCIPAL_UNKNOWN" in told
     key = got.session_key.contents

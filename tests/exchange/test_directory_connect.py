@@ -31,7 +31,10 @@ from support.ldap_stub import ROOT_DSE, LdapStub
 
 DOMAIN = "example.test"
 ZONE = {
-    "_ldap._tcp.dc._msdcs.example.test.": ["1 0 389 dc2.example.test.", "0 0 389 dc1.example.test."],
+    "_ldap._tcp.dc._msdcs.example.test.": [
+        "1 0 389 dc2.example.test.",
+        "0 0 389 dc1.example.test.",
+    ],
     "_ldap._tcp.Site-A._sites.dc._msdcs.example.test.": ["0 0 389 dc2.example.test."],
     "_gc._tcp.example.test.": ["0 0 3268 dc1.example.test."],
     "_gc._tcp.Site-A._sites.example.test.": ["0 0 3268 dc2.example.test."],
@@ -89,7 +92,10 @@ def test_k265_what_is_no_url_of_a_directory_is_refused(text: str) -> None:
 
 def test_the_name_that_only_domain_controllers_may_have_comes_first() -> None:
     alice = Credential.from_password("alice@AD.TEST", "pw")
-    assert default_targets(Config(), alice, "dc1.ad.test") == ["ldap/dc1.ad.test/ad.test", "ldap/dc1.ad.test"]
+    assert default_targets(Config(), alice, "dc1.ad.test") == [
+        "ldap/dc1.ad.test/ad.test",
+        "ldap/dc1.ad.test",
+    ]
     mapped = Config(domain_realm={".other.test": "OTHER.TEST"})
     assert default_targets(mapped, alice, "dc.other.test")[0] == "ldap/dc.other.test/other.test"
 
@@ -100,9 +106,14 @@ def test_an_address_needs_a_target(host: str) -> None:
         default_targets(Config(), Credential.from_password("alice@AD.TEST", "pw"), host)
 
 
-def test_k266_a_host_with_target_information_behind_it_is_refused(realm: tuple[Realm, Keytab, Credential]) -> None:
+def test_k266_a_host_with_target_information_behind_it_is_refused(
+    realm: tuple[Realm, Keytab, Credential],
+) -> None:
     host = "dc11UWhRCAAAAAAAAAAAAAAAAAAAAAAAAAAAAwbEAYBAAAA.example.test"
-    locator = Locator(realm[0].config, getaddrinfo=lambda host, port, **options: [(2, 1, 6, "", ("127.0.0.1", port))])
+    locator = Locator(
+        realm[0].config,
+        getaddrinfo=lambda host, port, **options: [(2, 1, 6, "", ("127.0.0.1", port))],
+    )
     with LdapStub(realm[1]) as stub, pytest.raises(SpnError, match="target information"):
         Directory.connect(f"ldap://{host}:{stub.port}", realm[2], realm[0].config, locator=locator)
 
@@ -122,15 +133,27 @@ def hosts(servers: Sequence[KdcAddress]) -> list[str]:
 
 def test_domain_controllers_come_in_the_order_of_dns_those_of_the_site_first(dns: DnsStub) -> None:
     locator = Locator(Config(), resolver=dns.resolver)
-    assert hosts(domain_controllers(locator, DOMAIN)) == ["dc1.example.test:389", "dc2.example.test:389"]
-    assert hosts(domain_controllers(locator, DOMAIN, "Site-A")) == ["dc2.example.test:389", "dc1.example.test:389"]
-    assert hosts(domain_controllers(locator, DOMAIN, "No-Such")) == ["dc1.example.test:389", "dc2.example.test:389"]
+    assert hosts(domain_controllers(locator, DOMAIN)) == [
+        "dc1.example.test:389",
+        "dc2.example.test:389",
+    ]
+    assert hosts(domain_controllers(locator, DOMAIN, "Site-A")) == [
+        "dc2.example.test:389",
+        "dc1.example.test:389",
+    ]
+    assert hosts(domain_controllers(locator, DOMAIN, "No-Such")) == [
+        "dc1.example.test:389",
+        "dc2.example.test:389",
+    ]
 
 
 def test_global_catalogs_come_from_dns_those_of_the_site_first(dns: DnsStub) -> None:
     locator = Locator(Config(), resolver=dns.resolver)
     assert hosts(global_catalogs(locator, DOMAIN)) == ["dc1.example.test:3268"]
-    assert hosts(global_catalogs(locator, DOMAIN, "Site-A")) == ["dc2.example.test:3268", "dc1.example.test:3268"]
+    assert hosts(global_catalogs(locator, DOMAIN, "Site-A")) == [
+        "dc2.example.test:3268",
+        "dc1.example.test:3268",
+    ]
     assert global_catalogs(locator, "other.test") == []
 
 
@@ -160,7 +183,10 @@ def realm() -> Iterator[Found]:
     with Realm("EXAMPLE.TEST") as realm:
         alice = realm.add_user("alice", "pw")
         keytab = realm.add_service("ldap/dc1.example.test/example.test")
-        more = [realm.add_service(f"GC/dc1.example.test/{DOMAIN}"), realm.add_service("ldap/evil.example.test")]
+        more = [
+            realm.add_service(f"GC/dc1.example.test/{DOMAIN}"),
+            realm.add_service("ldap/evil.example.test"),
+        ]
         yield realm, Keytab([*keytab, *(entry for other in more for entry in other)]), alice
 
 
@@ -170,7 +196,9 @@ def led_to(realm: Found, zone: Mapping[str, list[str]], dns: DnsStub) -> Locator
     dns.zone.update(zone)
     config = replace(realm[0].config, dns_lookup_kdc=True)
     return Locator(
-        config, resolver=dns.resolver, getaddrinfo=lambda host, port, **o: [(2, 1, 6, "", ("127.0.0.1", port))]
+        config,
+        resolver=dns.resolver,
+        getaddrinfo=lambda host, port, **o: [(2, 1, 6, "", ("127.0.0.1", port))],
     )
 
 
@@ -197,7 +225,9 @@ def test_k263_a_host_that_dns_names_must_have_a_name_that_only_domain_controller
         assert stub.requests == []
 
 
-def test_k263_control_a_host_that_the_caller_names_may_prove_itself_by_two_parts(realm: Found, dns: DnsStub) -> None:
+def test_k263_control_a_host_that_the_caller_names_may_prove_itself_by_two_parts(
+    realm: Found, dns: DnsStub
+) -> None:
     with LdapStub(realm[1]) as stub:
         locator = led_to(realm, {}, dns)
         url = f"ldap://evil.example.test:{stub.port}"
@@ -205,7 +235,9 @@ def test_k263_control_a_host_that_the_caller_names_may_prove_itself_by_two_parts
         assert str(stub.contexts[0].acceptor) == "ldap/evil.example.test@EXAMPLE.TEST"
 
 
-def test_a_wrong_password_is_tried_once_and_not_at_each_domain_controller(realm: Found, dns: DnsStub) -> None:
+def test_a_wrong_password_is_tried_once_and_not_at_each_domain_controller(
+    realm: Found, dns: DnsStub
+) -> None:
     with LdapStub(realm[1]) as first, LdapStub(realm[1]) as second:
         records = [f"0 0 {stub.port} dc1.example.test." for stub in (first, second)]
         locator = led_to(realm, {"_ldap._tcp.dc._msdcs.example.test.": records}, dns)
@@ -233,7 +265,10 @@ def test_changes_go_to_a_writable_domain_controller(realm: Found, dns: DnsStub) 
 
 def test_the_forest_is_searched_in_a_global_catalog(realm: Found, dns: DnsStub) -> None:
     with LdapStub(realm[1]) as stub, LdapStub(realm[1]) as catalog:
-        zone = {**dc(stub.port), "_gc._tcp.example.test.": [f"0 0 {catalog.port} dc1.example.test."]}
+        zone = {
+            **dc(stub.port),
+            "_gc._tcp.example.test.": [f"0 0 {catalog.port} dc1.example.test."],
+        }
         locator = led_to(realm, zone, dns)
         with Directory.connect(None, realm[2], realm[0].config, locator=locator) as directory:
             directory._forest.search("", "(objectClass=*)")
@@ -264,7 +299,12 @@ def test_an_object_in_no_domain_is_told(realm: Found, dns: DnsStub) -> None:
 
 def test_a_server_that_does_not_run_is_told_with_its_address(realm: Found) -> None:
     with pytest.raises(TransportError, match=r"127\.0\.0\.1"):
-        Directory.connect(f"ldap://127.0.0.1:{closed_port()}", realm[2], realm[0].config, target="ldap/x.example.test")
+        Directory.connect(
+            f"ldap://127.0.0.1:{closed_port()}",
+            realm[2],
+            realm[0].config,
+            target="ldap/x.example.test",
+        )
 
 
 def test_an_unknown_mechanism_is_refused(realm: Found) -> None:
@@ -280,7 +320,9 @@ def test_starttls_inside_of_tls_is_refused(realm: Found) -> None:
 # Anyone's ldap3 connection ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", [ldap3.ASYNC, ldap3.SAFE_SYNC, ldap3.REUSABLE, ldap3.MOCK_SYNC])
+@pytest.mark.parametrize(
+    "strategy", [ldap3.ASYNC, ldap3.SAFE_SYNC, ldap3.REUSABLE, ldap3.MOCK_SYNC]
+)
 def test_a_strategy_that_cannot_be_protected_is_refused(realm: Found, strategy: str) -> None:
     with LdapStub(realm[1]) as stub:
         server = ldap3.Server(stub.host, stub.port, get_info=ldap3.NONE)

@@ -140,11 +140,15 @@ def test_each_way_to_fail_has_its_own_error(client_class: Any, realm: Realm) -> 
     with pytest.raises(ConfigError, match=r"no KDC of realm ELSEWHERE\.TEST is known"):
         client.get_tgt(Credential.from_password("alice@ELSEWHERE.TEST", "pw"))
     realm.stop()
-    with pytest.raises(TransportError, match=f"no KDC of realm R.TEST could be reached.*port {realm.port}"):
+    with pytest.raises(
+        TransportError, match=f"no KDC of realm R.TEST could be reached.*port {realm.port}"
+    ):
         client.get_tgt(Credential.from_password("alice@R.TEST", "pw"))
 
 
-def test_the_deadline_covers_all_requests_of_a_call(client_class: Any, realm: Realm, alice: Credential) -> None:
+def test_the_deadline_covers_all_requests_of_a_call(
+    client_class: Any, realm: Realm, alice: Credential
+) -> None:
     def slow(stub: TcpStub, connection: Any) -> None:
         request = read_frame(connection)
         stub.stopping.wait(0.4)
@@ -161,7 +165,9 @@ def test_the_deadline_covers_all_requests_of_a_call(client_class: Any, realm: Re
         assert client_class(config, timeout=20).get_tgt(alice).is_tgt
 
 
-def test_a_kdc_whose_clock_is_off_is_bridged_and_remembered(client: Any, realm: Realm, alice: Credential) -> None:
+def test_a_kdc_whose_clock_is_off_is_bridged_and_remembered(
+    client: Any, realm: Realm, alice: Credential
+) -> None:
     realm.clock_offset = 3600
     keytab = realm.add_service("HTTP/web.r.test")
     tgt = client.get_tgt(alice)
@@ -223,7 +229,12 @@ def other(realm: Realm) -> Iterator[Realm]:
     ],
 )
 def test_a_service_of_another_realm_is_found(
-    client_class: Any, realm: Realm, other: Realm, alice: Credential, target: str, domain_realm: dict[str, str]
+    client_class: Any,
+    realm: Realm,
+    other: Realm,
+    alice: Credential,
+    target: str,
+    domain_realm: dict[str, str],
 ) -> None:
     client = client_class(replace(realm.config, domain_realm=domain_realm))
     ticket = client.get_ticket(alice, target)
@@ -238,10 +249,18 @@ def test_capaths_of_the_configuration_are_followed(
         other.trust(far)
         far.add_service("HTTP/web.far.test")
         config = realm.config
-        assert client_class(config).get_ticket(alice, "HTTP/web.far.test@FAR.TEST").service.realm == "FAR.TEST"
+        assert (
+            client_class(config).get_ticket(alice, "HTTP/web.far.test@FAR.TEST").service.realm
+            == "FAR.TEST"
+        )
         through_other = replace(config, capaths={"R.TEST": {"FAR.TEST": ["OTHER.TEST"]}})
         fresh = Credential.from_password("alice@R.TEST", "pw")
-        assert client_class(through_other).get_ticket(fresh, "HTTP/web.far.test@FAR.TEST").service.realm == "FAR.TEST"
+        assert (
+            client_class(through_other)
+            .get_ticket(fresh, "HTTP/web.far.test@FAR.TEST")
+            .service.realm
+            == "FAR.TEST"
+        )
         elsewhere = replace(config, capaths={"R.TEST": {"FAR.TEST": ["THIRD.TEST"]}})
         fresh = Credential.from_password("alice@R.TEST", "pw")
         with pytest.raises(purekrb.KerberosError):
@@ -255,7 +274,9 @@ def test_many_threads_share_one_client(realm: Realm) -> None:
     got: dict[int, str] = {}
 
     def get(i: int) -> None:
-        ticket = client.get_ticket(Credential.from_password(f"user{i}@R.TEST", f"pw{i}"), "HTTP/web.r.test")
+        ticket = client.get_ticket(
+            Credential.from_password(f"user{i}@R.TEST", f"pw{i}"), "HTTP/web.r.test"
+        )
         got[i] = str(ticket.client)
 
     threads = [threading.Thread(target=get, args=(i,)) for i in range(8)]
@@ -273,7 +294,9 @@ def test_many_tasks_share_one_client(realm: Realm) -> None:
     async def get_all() -> list[str]:
         client = purekrb.aio.KdcClient(realm.config)
         credentials = [Credential.from_password(f"user{i}@R.TEST", f"pw{i}") for i in range(8)]
-        tickets = await asyncio.gather(*(client.get_ticket(one, "HTTP/web.r.test") for one in credentials))
+        tickets = await asyncio.gather(
+            *(client.get_ticket(one, "HTTP/web.r.test") for one in credentials)
+        )
         return [str(ticket.client) for ticket in tickets]
 
     assert asyncio.run(get_all()) == [f"user{i}@R.TEST" for i in range(8)]
@@ -297,13 +320,16 @@ def test_what_cannot_be_renewed_is_told(client: Any, alice: Credential) -> None:
         client.renew(alice)
 
 
-def test_a_forwarded_tgt_comes_with_a_forwardable_one_got_on_the_way(client: Any, alice: Credential) -> None:
+def test_a_forwarded_tgt_comes_with_a_forwardable_one_got_on_the_way(
+    client: Any, alice: Credential
+) -> None:
     client.get_tgt(alice)
     forwarded = client.forward_tgt(alice)
     assert forwarded.flags & TicketFlags.FORWARDED
     assert forwarded.is_tgt
     assert client.get_ticket(
-        Credential(alice.principal, ccache=purekrb.CCache(alice.principal, [forwarded])), "HTTP/web.r.test"
+        Credential(alice.principal, ccache=purekrb.CCache(alice.principal, [forwarded])),
+        "HTTP/web.r.test",
     )
 
 
@@ -333,7 +359,11 @@ def replica() -> Iterator[TcpStub]:
 
 def with_primary(replica: TcpStub, primary: str) -> Config:
     parsed = Config(realms={"R.TEST": [replica.url], "primary": [primary]})
-    return Config(realms={"R.TEST": RealmConfig(kdc=parsed.kdcs("R.TEST"), primary_kdc=parsed.kdcs("primary"))})
+    return Config(
+        realms={
+            "R.TEST": RealmConfig(kdc=parsed.kdcs("R.TEST"), primary_kdc=parsed.kdcs("primary"))
+        }
+    )
 
 
 def test_k255_preauth_failed_at_a_replica_is_tried_once_at_the_primary(
@@ -348,11 +378,15 @@ def test_k255_the_primary_of_one_realm_is_not_asked_about_another(
     client_class: Any, realm: Realm, other: Realm, alice: Credential, replica: TcpStub
 ) -> None:
     config = with_primary(replica, f"127.0.0.1:{realm.port}")
-    client = client_class(replace(config, realms={**config.realms, "OTHER.TEST": realm.config.realm("OTHER.TEST")}))
+    client = client_class(
+        replace(config, realms={**config.realms, "OTHER.TEST": realm.config.realm("OTHER.TEST")})
+    )
     assert client.get_ticket(alice, "HTTP/web.other.test").service.realm == "OTHER.TEST"
 
 
-def test_k255_a_wrong_password_is_tried_once_at_the_primary(client_class: Any, realm: Realm, replica: TcpStub) -> None:
+def test_k255_a_wrong_password_is_tried_once_at_the_primary(
+    client_class: Any, realm: Realm, replica: TcpStub
+) -> None:
     requests: list[bytes] = []
 
     def count(stub: TcpStub, connection: Any) -> None:
@@ -361,14 +395,19 @@ def test_k255_a_wrong_password_is_tried_once_at_the_primary(client_class: Any, r
 
     with TcpStub(count) as primary:
         with pytest.raises(PreauthFailedError):
-            client_class(with_primary(replica, primary.url)).get_tgt(Credential.from_password("alice@R.TEST", "wrong"))
+            client_class(with_primary(replica, primary.url)).get_tgt(
+                Credential.from_password("alice@R.TEST", "wrong")
+            )
         assert (replica.accepted, len(requests)) == (1, 2)  # without and with the proof
 
 
 def test_k255_without_another_primary_the_first_answer_counts(
     client_class: Any, alice: Credential, replica: TcpStub
 ) -> None:
-    for config, asked in ((Config(realms={"R.TEST": [replica.url]}), 1), (with_primary(replica, replica.url), 2)):
+    for config, asked in (
+        (Config(realms={"R.TEST": [replica.url]}), 1),
+        (with_primary(replica, replica.url), 2),
+    ):
         with pytest.raises(PreauthFailedError):
             client_class(config).get_tgt(alice)
         assert replica.accepted == asked
@@ -426,13 +465,20 @@ def test_initiate_passes_flags_and_channel_bindings_on(
     start: Callable[..., purekrb.Initiator], realm: Realm, alice: Credential
 ) -> None:
     bindings = purekrb.ChannelBindings(application_data=b"here")
-    initiator = start("HTTP/web.r.test", alice, realm.config, flags=Flag.MUTUAL, channel_bindings=bindings)
-    acceptor = Acceptor(realm.keytab("HTTP/web.r.test"), channel_bindings=bindings, require_channel_bindings=True)
+    initiator = start(
+        "HTTP/web.r.test", alice, realm.config, flags=Flag.MUTUAL, channel_bindings=bindings
+    )
+    acceptor = Acceptor(
+        realm.keytab("HTTP/web.r.test"), channel_bindings=bindings, require_channel_bindings=True
+    )
     initiator.step(acceptor.step(initiator.step()))
     assert acceptor.channel_bound
     assert initiator.flags == Flag.MUTUAL
     other = start(
-        "HTTP/web.r.test", alice, realm.config, channel_bindings=purekrb.ChannelBindings(application_data=b"")
+        "HTTP/web.r.test",
+        alice,
+        realm.config,
+        channel_bindings=purekrb.ChannelBindings(application_data=b""),
     )
     with pytest.raises(purekrb.ChannelBindingsError):
         Acceptor(realm.keytab("HTTP/web.r.test"), channel_bindings=bindings).step(other.step())
@@ -446,7 +492,9 @@ def test_initiate_delegates_only_where_the_kdc_marks_the_service(
     acceptor = handshake(start("cifs/files.r.test", alice, realm.config, flags=flags), trusted)
     delegated = acceptor.delegated_credential
     assert delegated is not None
-    assert KdcClient(realm.config).get_ticket(delegated, "HTTP/web.r.test").client == alice.principal
+    assert (
+        KdcClient(realm.config).get_ticket(delegated, "HTTP/web.r.test").client == alice.principal
+    )
     plain = handshake(start("cifs/files.r.test", alice, realm.config), trusted)
     assert plain.delegated_credential is None
     unmarked = start("HTTP/web.r.test", alice, realm.config, flags=flags)
@@ -454,7 +502,9 @@ def test_initiate_delegates_only_where_the_kdc_marks_the_service(
     assert not unmarked.flags & Flag.DELEG
 
 
-def test_initiate_refuses_an_unknown_mechanism(start: Callable[..., purekrb.Initiator], alice: Credential) -> None:
+def test_initiate_refuses_an_unknown_mechanism(
+    start: Callable[..., purekrb.Initiator], alice: Credential
+) -> None:
     with pytest.raises(UnsupportedError, match="'ntlm'"):
         start("HTTP/web.r.test", alice, Config(), mechanism="ntlm")
 
@@ -476,7 +526,11 @@ def test_initiate_uses_rc4_only_where_the_configuration_allows_it(
 
 
 def test_the_default_configuration_is_that_of_krb5_conf(
-    client_class: Any, realm: Realm, alice: Credential, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    client_class: Any,
+    realm: Realm,
+    alice: Credential,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     realm.write_krb5_conf(tmp_path / "krb5.conf")
     monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
@@ -485,7 +539,9 @@ def test_the_default_configuration_is_that_of_krb5_conf(
 
 def test_both_clients_have_the_same_methods() -> None:
     def methods(cls: type) -> dict[str, inspect.Signature]:
-        return {name: inspect.signature(m) for name, m in vars(cls).items() if not name.startswith("_")}
+        return {
+            name: inspect.signature(m) for name, m in vars(cls).items() if not name.startswith("_")
+        }
 
     assert methods(KdcClient) == methods(AsyncKdcClient)
     assert purekrb.aio.KdcClient is AsyncKdcClient
@@ -495,11 +551,15 @@ def test_both_clients_have_the_same_methods() -> None:
 # -- verify_credentials: K066-K068 --------------------------------------------------------------------------------
 
 
-def test_k066_a_kdc_that_knows_a_key_of_this_machine_vouches_for_a_password(realm: Realm, alice: Credential) -> None:
+def test_k066_a_kdc_that_knows_a_key_of_this_machine_vouches_for_a_password(
+    realm: Realm, alice: Credential
+) -> None:
     host = realm.add_service("host/here.r.test")
     assert str(verify_credentials(alice, host, config=realm.config)) == "alice@R.TEST"
     with pytest.raises(PreauthFailedError):
-        verify_credentials(Credential.from_password("alice@R.TEST", "wrong"), host, config=realm.config)
+        verify_credentials(
+            Credential.from_password("alice@R.TEST", "wrong"), host, config=realm.config
+        )
 
 
 def test_k066_a_spoofed_kdc_with_the_attackers_password_is_refused(realm: Realm) -> None:
@@ -520,7 +580,9 @@ def test_k066_an_old_tgt_in_the_cache_proves_nothing(realm: Realm, alice: Creden
 
 
 @pytest.mark.parametrize("case", ["K067-absent", "K067-empty", "K067-unreadable"])
-def test_k067_without_a_keytab_nothing_is_verified(realm: Realm, alice: Credential, tmp_path: Any, case: str) -> None:
+def test_k067_without_a_keytab_nothing_is_verified(
+    realm: Realm, alice: Credential, tmp_path: Any, case: str
+) -> None:
     path = tmp_path / "keytab"
     realm.add_service("host/here.r.test").save(path)
     assert verify_credentials(alice, path, config=realm.config)
@@ -547,7 +609,9 @@ def test_k068_a_keytab_that_does_not_fit_verifies_nothing(realm: Realm, alice: C
     with pytest.raises(purekrb.ApError):
         verify_credentials(alice, only_nfs, service="host/here.r.test", config=realm.config)
     assert verify_credentials(alice, only_nfs, service="nfs/here.r.test", config=realm.config)
-    unknown = Keytab([KeytabEntry(Principal.parse("host/gone.r.test@R.TEST"), 1, crypto.random_key(18), now())])
+    unknown = Keytab(
+        [KeytabEntry(Principal.parse("host/gone.r.test@R.TEST"), 1, crypto.random_key(18), now())]
+    )
     with pytest.raises(ServiceUnknownError):
         verify_credentials(alice, unknown, config=realm.config)
     assert verify_credentials(alice, Keytab([*unknown, *current]), config=realm.config)
@@ -564,7 +628,9 @@ def test_no_secret_is_in_the_clients_repr(realm: Realm) -> None:
 # -- other servers than KDCs
 
 
-def test_a_request_for_another_server_is_refused_by_name_before_any_is_asked(realm: Realm, client_class: Any) -> None:
+def test_a_request_for_another_server_is_refused_by_name_before_any_is_asked(
+    realm: Realm, client_class: Any
+) -> None:
     client = client_class(realm.config)
 
     def exchange(server: Any) -> Any:

@@ -21,7 +21,9 @@ def kdc(name: str) -> KdcAddress:
 
 
 def test_records_of_both_transports_are_ordered_by_priority() -> None:
-    with DnsStub({UDP: ["20 0 88 c.kdc.example.", "0 0 88 a.kdc.example."], TCP: ["10 0 750 b.kdc.example."]}) as dns:
+    with DnsStub(
+        {UDP: ["20 0 88 c.kdc.example.", "0 0 88 a.kdc.example."], TCP: ["10 0 750 b.kdc.example."]}
+    ) as dns:
         found = Locator(Config(), resolver=dns.resolver).by_dns("R.TEST")
     assert found == [
         KdcAddress("a.kdc.example", 88, "udp"),
@@ -33,7 +35,9 @@ def test_records_of_both_transports_are_ordered_by_priority() -> None:
 def test_a_realm_without_records_says_what_to_configure() -> None:
     with DnsStub({}) as dns:
         locator = Locator(Config(), resolver=dns.resolver)
-        with pytest.raises(ConfigError, match=r"kdc = host:port under \[realms\].*_kerberos\._tcp\.R\.TEST"):
+        with pytest.raises(
+            ConfigError, match=r"kdc = host:port under \[realms\].*_kerberos\._tcp\.R\.TEST"
+        ):
             locator.by_dns("R.TEST")
         assert len(dns.received) == 2
 
@@ -55,7 +59,11 @@ def test_a_failing_dns_server_is_told_apart_from_one_without_records() -> None:
 
 
 def test_within_a_priority_the_weights_decide_how_often_a_kdc_comes_first() -> None:
-    records = [SrvRecord(0, 10, kdc("light")), SrvRecord(0, 90, kdc("heavy")), SrvRecord(5, 1000, kdc("spare"))]
+    records = [
+        SrvRecord(0, 10, kdc("light")),
+        SrvRecord(0, 90, kdc("heavy")),
+        SrvRecord(5, 1000, kdc("spare")),
+    ]
     orders = [[address.host for address in order_by_rfc2782(records)] for _ in range(500)]
     assert {order[2] for order in orders} == {"spare"}
     assert 380 < Counter(order[0] for order in orders)["heavy"] < 490
@@ -78,7 +86,9 @@ def test_every_address_of_a_name_is_found_once() -> None:
 
 def test_numeric_addresses_need_no_lookup() -> None:
     locator = Locator(Config())
-    assert locator.addresses("127.0.0.1", 88, numeric=True) == [SocketAddress(socket.AF_INET, ("127.0.0.1", 88))]
+    assert locator.addresses("127.0.0.1", 88, numeric=True) == [
+        SocketAddress(socket.AF_INET, ("127.0.0.1", 88))
+    ]
     assert locator.addresses("::1", 88, numeric=True)[0].family == socket.AF_INET6
     for name in ("localhost", "127.0.0.256", "a\0b", "\u00e4.test", ""):
         with pytest.raises(TransportError, match="name lookup failed"):
@@ -86,5 +96,10 @@ def test_numeric_addresses_need_no_lookup() -> None:
 
 
 def test_a_name_with_a_thousand_addresses_is_bounded() -> None:
-    many = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.{i // 250}.{i % 250}", 88)) for i in range(1000)]
-    assert len(Locator(Config(), getaddrinfo=lambda *_args, **_options: many).addresses("x", 88)) == 16
+    many = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.{i // 250}.{i % 250}", 88))
+        for i in range(1000)
+    ]
+    assert (
+        len(Locator(Config(), getaddrinfo=lambda *_args, **_options: many).addresses("x", 88)) == 16
+    )

@@ -99,10 +99,16 @@ class ToyAtKdc:
         return b"" if request.client.name == ALICE.name else None
 
     def verify(self, request: PreauthRequest, value: bytes) -> EncryptionKey | None:
-        cookies = [p.padata_value for p in request.message.padata or () if p.padata_type == PaDataType.FX_COOKIE]
+        cookies = [
+            p.padata_value
+            for p in request.message.padata or ()
+            if p.padata_type == PaDataType.FX_COOKIE
+        ]
         if len(value) == NONCE_SIZE:
             challenge = hashlib.sha256(request.encoded).digest()
-            more = MethodData((PaData(PaDataType.FX_COOKIE, value + challenge), PaData(TOY, challenge)))
+            more = MethodData(
+                (PaData(PaDataType.FX_COOKIE, value + challenge), PaData(TOY, challenge))
+            )
             code = ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED
             raise RefusedError(code, "answer the challenge", e_data=more.encode())
         if not cookies or not hmac.compare_digest(value, answer_to(cookies[0], self.secret)):
@@ -119,7 +125,9 @@ AT_KDC = (ToyAtKdc(), *KDC_MECHANISMS)
 class Wire:
     """Carries requests to `realm`, keeps them, and lets a test forge an answer: `forge` sees request and number."""
 
-    def __init__(self, realm: Realm, forge: Callable[[AsReq, int], bytes | None] = lambda request, n: None) -> None:
+    def __init__(
+        self, realm: Realm, forge: Callable[[AsReq, int], bytes | None] = lambda request, n: None
+    ) -> None:
         self.realm = realm
         self.forge = forge
         self.seen: list[AsReq] = []
@@ -135,7 +143,10 @@ class Wire:
     def proofs(self) -> list[list[int]]:
         """The padata-types of each request that prove something."""
         kinds = (TOY, PaDataType.ENC_TIMESTAMP, PaDataType.FX_COOKIE)
-        return [[p.padata_type for p in request.padata or () if p.padata_type in kinds] for request in self.seen]
+        return [
+            [p.padata_type for p in request.padata or () if p.padata_type in kinds]
+            for request in self.seen
+        ]
 
 
 def realm_with(*mechanisms: Any) -> Realm:
@@ -146,7 +157,11 @@ def realm_with(*mechanisms: Any) -> Realm:
 
 
 def log_in(
-    wire: Wire, *mechanisms: Any, name: str = "alice", credential: Credential | None = None, **options: Any
+    wire: Wire,
+    *mechanisms: Any,
+    name: str = "alice",
+    credential: Credential | None = None,
+    **options: Any,
 ) -> Any:
     credential = credential or Credential.from_password(f"{name}@TOY.TEST", "pw")
     return run(as_exchange(credential, AsOptions(mechanisms=mechanisms, **options)), wire)
@@ -155,7 +170,11 @@ def log_in(
 def forged(wire: Wire, code: int, *types: int) -> bytes:
     """Return an error that anyone can make of one of the KDC's: it asks for `types`."""
     error = KrbError.decode(wire.answers[0])
-    entries = [m for m in MethodData.decode(error.e_data or b"").entries if m.padata_type == PaDataType.ETYPE_INFO2]
+    entries = [
+        m
+        for m in MethodData.decode(error.e_data or b"").entries
+        if m.padata_type == PaDataType.ETYPE_INFO2
+    ]
     methods = MethodData((*entries, *(PaData(kind, b"") for kind in types)))
     return replace(error, error_code=code, e_data=methods.encode()).encode()
 
@@ -168,7 +187,9 @@ def test_a_mechanism_from_outside_logs_in_and_continues_over_two_steps() -> None
     tgt = log_in(wire, *BOTH)
     assert tgt.is_tgt
     assert tgt.flags & TicketFlags.PRE_AUTHENT
-    assert tgt.flags & TicketFlags.ENC_PA_REP  # the KDC vouched for the request under the mechanism's key
+    assert (
+        tgt.flags & TicketFlags.ENC_PA_REP
+    )  # the KDC vouched for the request under the mechanism's key
     assert wire.proofs == [[], [TOY], [PaDataType.FX_COOKIE, TOY]]
 
 
@@ -193,9 +214,17 @@ def test_a_wrong_secret_is_refused_and_the_kdc_says_again_what_it_offers() -> No
     wire = Wire(realm_with(*AT_KDC))
     with pytest.raises(PreauthFailedError):
         log_in(wire, Toy({ALICE: b"guess"}), *MECHANISMS)
-    assert wire.proofs == [[], [TOY], [PaDataType.FX_COOKIE, TOY]]  # and no weaker mechanism was tried
+    assert wire.proofs == [
+        [],
+        [TOY],
+        [PaDataType.FX_COOKIE, TOY],
+    ]  # and no weaker mechanism was tried
     methods = MethodData.decode(KrbError.decode(wire.answers[-1]).e_data or b"").entries
-    assert [m.padata_type for m in methods] == [PaDataType.ETYPE_INFO2, TOY, PaDataType.ENC_TIMESTAMP]
+    assert [m.padata_type for m in methods] == [
+        PaDataType.ETYPE_INFO2,
+        TOY,
+        PaDataType.ENC_TIMESTAMP,
+    ]
     assert log_in(Wire(realm_with(*AT_KDC)), *BOTH).is_tgt
 
 
@@ -221,7 +250,10 @@ def test_the_strongest_mechanism_of_the_client_that_the_kdc_offers_is_chosen() -
         wire = Wire(realm_with(*at_kdc))
         log_in(wire, *BOTH)
         assert wire.proofs[1] == [TOY]
-    for at_kdc, name in ((KDC_MECHANISMS, "alice"), (AT_KDC, "bob")):  # a KDC or an account without it
+    for at_kdc, name in (
+        (KDC_MECHANISMS, "alice"),
+        (AT_KDC, "bob"),
+    ):  # a KDC or an account without it
         wire = Wire(realm_with(*at_kdc))
         log_in(wire, *BOTH, name=name)
         assert wire.proofs == [[], [PaDataType.ENC_TIMESTAMP]]
@@ -268,25 +300,44 @@ def test_a_key_sends_no_weaker_proof_unasked_than_it_could_give_when_asked() -> 
         assert wire.proofs == [[PaDataType.ENC_TIMESTAMP]]
 
 
-@pytest.mark.parametrize("code", [ErrorCode.KDC_ERR_PREAUTH_REQUIRED, ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED])
+@pytest.mark.parametrize(
+    "code", [ErrorCode.KDC_ERR_PREAUTH_REQUIRED, ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED]
+)
 @pytest.mark.parametrize("after", [2, 3])
-def test_a_forged_error_does_not_talk_a_mechanism_down_to_a_weaker_one(code: int, after: int) -> None:
+def test_a_forged_error_does_not_talk_a_mechanism_down_to_a_weaker_one(
+    code: int, after: int
+) -> None:
     wire = Wire(realm_with(*AT_KDC))
-    wire.forge = lambda request, n: forged(wire, code, PaDataType.ENC_TIMESTAMP) if n == after else None
-    with pytest.raises(PolicyError, match=r"after TOY the KDC asks for PA-ENC-TIMESTAMP \(2\), which is weaker"):
+    wire.forge = lambda request, n: (
+        forged(wire, code, PaDataType.ENC_TIMESTAMP) if n == after else None
+    )
+    with pytest.raises(
+        PolicyError, match=r"after TOY the KDC asks for PA-ENC-TIMESTAMP \(2\), which is weaker"
+    ):
         log_in(wire, *BOTH)
     assert [PaDataType.ENC_TIMESTAMP] not in wire.proofs
     assert len(wire.seen) == after
-    weaker_first = Wire(realm_with(*AT_KDC))  # the same error before anything strong was asked for is an offer
+    weaker_first = Wire(
+        realm_with(*AT_KDC)
+    )  # the same error before anything strong was asked for is an offer
     weaker_first.forge = lambda request, n: forged(weaker_first, code, TOY) if n == 2 else None
     assert log_in(weaker_first, *BOTH).is_tgt
 
 
 def test_a_proof_that_has_expired_is_begun_anew() -> None:
     wire = Wire(realm_with(*AT_KDC))
-    wire.forge = lambda request, n: forged(wire, ErrorCode.KDC_ERR_PREAUTH_EXPIRED) if n == 3 else None
+    wire.forge = lambda request, n: (
+        forged(wire, ErrorCode.KDC_ERR_PREAUTH_EXPIRED) if n == 3 else None
+    )
     assert log_in(wire, *BOTH).is_tgt
-    assert wire.proofs == [[], [TOY], [PaDataType.FX_COOKIE, TOY], [], [TOY], [PaDataType.FX_COOKIE, TOY]]
+    assert wire.proofs == [
+        [],
+        [TOY],
+        [PaDataType.FX_COOKIE, TOY],
+        [],
+        [TOY],
+        [PaDataType.FX_COOKIE, TOY],
+    ]
 
 
 def test_an_expired_proof_does_not_open_the_way_to_a_weaker_one() -> None:

@@ -27,7 +27,9 @@ MUTUAL = sspi.ISC_REQ_MUTUAL_AUTH | sspi.ISC_REQ_SEQUENCE_DETECT | sspi.ISC_REQ_
 def logged_on() -> Iterator[None]:
     """What Windows' logon sessions are: alice the default client, the service's keys in the default keytab."""
     with Realm() as realm:
-        sspi.set_default_credential(realm.add_user("alice", "pw"), keytab=realm.add_service(SPN), config=realm.config)
+        sspi.set_default_credential(
+            realm.add_user("alice", "pw"), keytab=realm.add_service(SPN), config=realm.config
+        )
         yield
         sspi.set_default_credential()
 
@@ -119,7 +121,9 @@ def test_a_client_authenticates_itself_over_a_socket_and_sends_encrypted_message
                 send_message(connection, key)
             connection.shutdown(socket.SHUT_WR)
             assert receive_message(connection) is None
-    assert server.heard == [("alice@EXAMPLE.TEST", word) for word in (b"Hello", b"from", b"the", b"client")]
+    assert server.heard == [
+        ("alice@EXAMPLE.TEST", word) for word in (b"Hello", b"from", b"the", b"client")
+    ]
     assert server.refusals == [sspicon.SEC_E_INVALID_TOKEN]
 
 
@@ -154,7 +158,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("flags", [None, MUTUAL], ids=["default", "mutual"])
-@pytest.mark.parametrize("auth_info", [None, ("alice", "EXAMPLE.TEST", "pw")], ids=["logged-on", "password"])
+@pytest.mark.parametrize(
+    "auth_info", [None, ("alice", "EXAMPLE.TEST", "pw")], ids=["logged-on", "password"]
+)
 def test_a_url_is_fetched_with_the_scheme_negotiate(auth_info: Any, flags: int | None) -> None:
     for port in serve(http.server.HTTPServer(("127.0.0.1", 0), Handler)):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -181,7 +187,9 @@ def test_a_url_is_fetched_with_the_scheme_negotiate(auth_info: Any, flags: int |
 
 def test_a_password_is_validated_between_both_classes() -> None:
     def validate(password: str) -> None:
-        client = sspi.ClientAuth("Kerberos", auth_info=("alice", "EXAMPLE.TEST", password), targetspn=SPN)
+        client = sspi.ClientAuth(
+            "Kerberos", auth_info=("alice", "EXAMPLE.TEST", password), targetspn=SPN
+        )
         server = sspi.ServerAuth("Kerberos")
         data = err = None
         while err != 0:

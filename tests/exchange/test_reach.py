@@ -12,7 +12,15 @@ from uuid import UUID
 import pytest
 
 import purekrb
-from purekrb import Credential, KerberosError, Keytab, KeytabEntry, ServiceUnknownError, TransportError, crypto
+from purekrb import (
+    Credential,
+    KerberosError,
+    Keytab,
+    KeytabEntry,
+    ServiceUnknownError,
+    TransportError,
+    crypto,
+)
 from purekrb.channel.blocking import Server
 from purekrb.directory import ServiceConnectionPoint
 from purekrb.directory.endpoints import Endpoint, connect_to_first, endpoints, resolve_srv
@@ -63,7 +71,9 @@ def listening() -> Iterator[Callable[[Keytab], Server]]:
 def endpoint(host: str, port: int) -> Endpoint:
     guid = UUID(int=HOSTS.index(host) + 1)
     dn = f"CN={host},DC=example,DC=test"
-    scp = ServiceConnectionPoint("scp", "ADSockAuth", host, (str(port),), ("k",), dn=dn, object_guid=guid)
+    scp = ServiceConnectionPoint(
+        "scp", "ADSockAuth", host, (str(port),), ("k",), dn=dn, object_guid=guid
+    )
     return Endpoint(host, port, scp)
 
 
@@ -92,14 +102,18 @@ def test_where_the_kdc_does_not_know_a_name_the_next_one_is_asked_for(
     with connect_to_first(places, alice, realm.config) as channel:
         assert str(channel.context.acceptor) == f"{registered}@EXAMPLE.TEST"
     with pytest.raises(ServiceUnknownError):
-        connect_to_first([place for place in places if registered not in place.targets], alice, realm.config)
+        connect_to_first(
+            [place for place in places if registered not in place.targets], alice, realm.config
+        )
 
 
 def test_one_that_answers_and_does_not_prove_itself_ends_the_search(
     realm: Realm, alice: Credential, listening: Callable[[Keytab], Server]
 ) -> None:
     names = realm.add_service(A[0])
-    keys = Keytab(KeytabEntry(k.principal, k.kvno, crypto.random_key(k.key.etype), k.timestamp) for k in names)
+    keys = Keytab(
+        KeytabEntry(k.principal, k.kvno, crypto.random_key(k.key.etype), k.timestamp) for k in names
+    )
     impostor = endpoint(HOSTS[0], listening(keys).address[1])
     genuine = endpoint(HOSTS[1], listening(realm.add_service(B[0])).address[1])
     asked: list[Endpoint] = []
@@ -121,7 +135,14 @@ def test_srv_records_are_tried_in_their_order_and_the_name_holds_the_host_of_the
 ) -> None:
     dn = "CN=all,CN=System,DC=example,DC=test"
     scp = ServiceConnectionPoint(
-        "all", "ADSockAuth", "_s._tcp.example.test", ("unused",), ("k",), "SRV", dn=dn, object_guid=UUID(int=9)
+        "all",
+        "ADSockAuth",
+        "_s._tcp.example.test",
+        ("unused",),
+        ("k",),
+        "SRV",
+        dn=dn,
+        object_guid=UUID(int=9),
     )
     port = listening(realm.add_service(f"ADSockAuth/{HOSTS[1]}/{dn}")).address[1]
     realm.add_service(f"ADSockAuth/{HOSTS[0]}/{dn}")
@@ -137,12 +158,19 @@ def test_no_endpoint_is_an_error(realm: Realm, alice: Credential) -> None:
 
 
 def test_srv_records_come_from_the_dns_by_priority_and_weight() -> None:
-    zone = {"_sock._tcp.ad.test.": ["20 0 3002 spare.ad.test.", "10 0 3001 n1.ad.test.", "10 0 3001 ."]}
+    zone = {
+        "_sock._tcp.ad.test.": ["20 0 3002 spare.ad.test.", "10 0 3001 n1.ad.test.", "10 0 3001 ."]
+    }
     name, dn = "_sock._tcp.ad.test", "CN=srv,DC=ad,DC=test"
     guid = UUID("a762885a-aa44-11d2-81f1-00c04fb9624e")
-    srv = ServiceConnectionPoint("srv", "ADSockAuth", name, ("unused",), ("k",), "SRV", dn=dn, object_guid=guid)
+    srv = ServiceConnectionPoint(
+        "srv", "ADSockAuth", name, ("unused",), ("k",), "SRV", dn=dn, object_guid=guid
+    )
     with DnsStub(zone) as dns:
-        assert resolve_srv("_sock._tcp.ad.test", dns.resolver) == [("n1.ad.test", 3001), ("spare.ad.test", 3002)]
+        assert resolve_srv("_sock._tcp.ad.test", dns.resolver) == [
+            ("n1.ad.test", 3001),
+            ("spare.ad.test", 3002),
+        ]
         assert resolve_srv("_none._tcp.ad.test.", dns.resolver) == []
         resolve = partial(resolve_srv, resolver=dns.resolver)
         assert next(endpoints([srv], resolve)).targets[0] == f"ADSockAuth/n1.ad.test/{srv.dn}"

@@ -116,7 +116,10 @@ def test_a_preauthenticated_request_gets_a_tgt_whose_reply_and_ticket_agree(real
         part.starttime,
         part.endtime,
     )
-    assert part.flags == TicketFlags.INITIAL | TicketFlags.PRE_AUTHENT | TicketFlags.TRANSITED_POLICY_CHECKED
+    assert (
+        part.flags
+        == TicketFlags.INITIAL | TicketFlags.PRE_AUTHENT | TicketFlags.TRANSITED_POLICY_CHECKED
+    )
 
 
 def test_a_request_without_preauthentication_is_told_how_to_preauthenticate(realm: Realm) -> None:
@@ -137,7 +140,11 @@ def test_salt_and_iterations_of_a_user_are_told_and_used(realm: Realm) -> None:
     realm.add_user("alice", "pw", salt="pepper", iterations=77)
     error = error_of(realm.handle(as_req(R, "alice", etype=(18,))))
     assert error.e_data is not None
-    (info,) = [pa for pa in MethodData.decode(error.e_data).entries if pa.padata_type == PaDataType.ETYPE_INFO2]
+    (info,) = [
+        pa
+        for pa in MethodData.decode(error.e_data).entries
+        if pa.padata_type == PaDataType.ETYPE_INFO2
+    ]
     (entry,) = EtypeInfo2.decode(info.padata_value).entries
     assert (entry.salt, entry.s2kparams) == (b"pepper", (77).to_bytes(4, "big"))
     key = crypto.string_to_key(18, "pw", "pepper", entry.s2kparams)
@@ -156,14 +163,20 @@ def test_a_user_without_preauth_needs_none_and_gets_no_pre_authent_flag(realm: R
 
 
 def test_a_wrong_password_fails_preauthentication_and_repeats_the_hints(realm: Realm) -> None:
-    error = error_of(realm.handle(as_req(R, "alice", padata=[enc_timestamp(user_key(password="wrong"))])))
+    error = error_of(
+        realm.handle(as_req(R, "alice", padata=[enc_timestamp(user_key(password="wrong"))]))
+    )
     assert error.error_code == ErrorCode.KDC_ERR_PREAUTH_FAILED
     assert error.e_data is not None
-    assert PaDataType.ETYPE_INFO2 in [pa.padata_type for pa in MethodData.decode(error.e_data).entries]
+    assert PaDataType.ETYPE_INFO2 in [
+        pa.padata_type for pa in MethodData.decode(error.e_data).entries
+    ]
 
 
 @pytest.mark.parametrize("offset", [-3600, 3600])
-def test_a_timestamp_outside_the_skew_is_refused_with_the_kdcs_time(realm: Realm, offset: int) -> None:
+def test_a_timestamp_outside_the_skew_is_refused_with_the_kdcs_time(
+    realm: Realm, offset: int
+) -> None:
     stamped = as_req(R, "alice", padata=[enc_timestamp(user_key())])
     realm.clock_offset = offset
     error = error_of(realm.handle(stamped))
@@ -179,18 +192,50 @@ def test_a_timestamp_outside_the_skew_is_refused_with_the_kdcs_time(realm: Realm
         pytest.param("nobody", {}, ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, id="unknown-client"),
         pytest.param("ALICE", {}, ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, id="case-counts"),
         pytest.param(None, {}, ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, id="no-client"),
-        pytest.param("alice", {"realm": "OTHER.TEST"}, ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, id="other-realm"),
-        pytest.param("alice", {"sname": name("x/y")}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="unknown-service"),
-        pytest.param("alice", {"sname": None}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="no-service"),
-        pytest.param("alice", {"sname": name("off/x")}, ErrorCode.KDC_ERR_SERVICE_REVOKED, id="disabled-service"),
+        pytest.param(
+            "alice",
+            {"realm": "OTHER.TEST"},
+            ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN,
+            id="other-realm",
+        ),
+        pytest.param(
+            "alice",
+            {"sname": name("x/y")},
+            ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN,
+            id="unknown-service",
+        ),
+        pytest.param(
+            "alice", {"sname": None}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="no-service"
+        ),
+        pytest.param(
+            "alice",
+            {"sname": name("off/x")},
+            ErrorCode.KDC_ERR_SERVICE_REVOKED,
+            id="disabled-service",
+        ),
         pytest.param("gone", {}, ErrorCode.KDC_ERR_CLIENT_REVOKED, id="disabled-client"),
         pytest.param("stale", {}, ErrorCode.KDC_ERR_KEY_EXPIRED, id="expired-password"),
-        pytest.param("alice", {"etype": (23, 1, 3)}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-common-etype"),
-        pytest.param("alice", {"etype": ()}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-etype"),
-        pytest.param("alice", {"till": now() - timedelta(days=1)}, ErrorCode.KDC_ERR_NEVER_VALID, id="till-passed"),
-        pytest.param("alice", {"kdc_options": KdcOptions.POSTDATED}, ErrorCode.KDC_ERR_CANNOT_POSTDATE, id="postdated"),
         pytest.param(
-            "alice", {"from_": now() + timedelta(hours=2)}, ErrorCode.KDC_ERR_CANNOT_POSTDATE, id="from-later"
+            "alice", {"etype": (23, 1, 3)}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-common-etype"
+        ),
+        pytest.param("alice", {"etype": ()}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-etype"),
+        pytest.param(
+            "alice",
+            {"till": now() - timedelta(days=1)},
+            ErrorCode.KDC_ERR_NEVER_VALID,
+            id="till-passed",
+        ),
+        pytest.param(
+            "alice",
+            {"kdc_options": KdcOptions.POSTDATED},
+            ErrorCode.KDC_ERR_CANNOT_POSTDATE,
+            id="postdated",
+        ),
+        pytest.param(
+            "alice",
+            {"from_": now() + timedelta(hours=2)},
+            ErrorCode.KDC_ERR_CANNOT_POSTDATE,
+            id="from-later",
         ),
     ],
 )
@@ -238,7 +283,9 @@ def test_the_first_etype_of_the_client_that_each_key_has_is_taken(realm: Realm) 
 
 
 def test_enc_pa_rep_proves_the_request_and_sets_the_flag(realm: Realm) -> None:
-    request = as_req(R, "alice", padata=[enc_timestamp(user_key()), PaData(PaDataType.ENC_PA_REP, b"")])
+    request = as_req(
+        R, "alice", padata=[enc_timestamp(user_key()), PaData(PaDataType.ENC_PA_REP, b"")]
+    )
     part = opened(realm.handle(request), user_key(), KeyUsage.AS_REP_ENC_PART).part
     assert part.flags & TicketFlags.ENC_PA_REP
     assert part.encrypted_pa_data is not None
@@ -258,18 +305,28 @@ def test_an_expired_password_still_gets_a_ticket_to_change_it(realm: Realm) -> N
     assert opened(reply, user_key(), KeyUsage.AS_REP_ENC_PART).part.sname == name("kadmin/changepw")
 
 
-def test_aliases_and_enterprise_names_become_the_real_name_only_with_canonicalize(realm: Realm) -> None:
+def test_aliases_and_enterprise_names_become_the_real_name_only_with_canonicalize(
+    realm: Realm,
+) -> None:
     realm.add_alias("al", "alice")
     realm.add_alias("HTTP/www.example.test", WEB)
     canonicalize = {"kdc_options": KdcOptions.CANONICALIZE}
     for cname in (name("al"), enterprise("alice@example.test"), enterprise(f"alice@{R}")):
-        request = as_req(R, "alice", padata=[enc_timestamp(user_key())], cname=cname, **canonicalize)
-        assert opened(realm.handle(request), user_key(), KeyUsage.AS_REP_ENC_PART).message.cname == name("alice")
+        request = as_req(
+            R, "alice", padata=[enc_timestamp(user_key())], cname=cname, **canonicalize
+        )
+        assert opened(
+            realm.handle(request), user_key(), KeyUsage.AS_REP_ENC_PART
+        ).message.cname == name("alice")
         request = as_req(R, "alice", padata=[enc_timestamp(user_key())], cname=cname)
         assert code_of(realm.handle(request)) == ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN
     tgt = tgt_of(realm)
-    assert ask_tgs(realm.handle, tgt, R, "HTTP/www.example.test").part.sname == name("HTTP/www.example.test")
-    assert ask_tgs(realm.handle, tgt, R, "HTTP/www.example.test", **canonicalize).part.sname == name(WEB)
+    assert ask_tgs(realm.handle, tgt, R, "HTTP/www.example.test").part.sname == name(
+        "HTTP/www.example.test"
+    )
+    assert ask_tgs(
+        realm.handle, tgt, R, "HTTP/www.example.test", **canonicalize
+    ).part.sname == name(WEB)
 
 
 # -- times -------------------------------------------------------------------------------------------------------------
@@ -297,32 +354,48 @@ def test_lifetimes_are_the_least_of_request_realm_user_service_and_tgt() -> None
 def test_renewable_tickets_are_renewed_until_renew_till_and_no_longer() -> None:
     realm = Realm(R, lifetime=3600, renewable_lifetime=7200)
     realm.add_user("alice", "pw")
-    tgt = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE, till=EPOCH, rtime=now() + timedelta(days=30))
+    tgt = tgt_of(
+        realm, kdc_options=KdcOptions.RENEWABLE, till=EPOCH, rtime=now() + timedelta(days=30)
+    )
     assert tgt.part.flags & TicketFlags.RENEWABLE
     assert tgt.part.renew_till is not None
     assert tgt.part.renew_till - tgt.part.authtime == timedelta(seconds=7200)
     realm.clock_offset = 3000
-    later = {"authenticator": lambda a: replace(a, ctime=a.ctime + timedelta(seconds=realm.clock_offset))}
+    later = {
+        "authenticator": lambda a: replace(a, ctime=a.ctime + timedelta(seconds=realm.clock_offset))
+    }
     krbtgt = f"krbtgt/{R}"
     renew = {"kdc_options": KdcOptions.RENEW, "till": EPOCH}
     reply = realm.handle(tgs_req(tgt, R, krbtgt, **renew, **later))
     renewed = opened(reply, tgt.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY)
     assert renewed.part.endtime > tgt.part.endtime
     assert renewed.part.endtime - renewed.part.starttime == timedelta(seconds=3600)
-    assert (renewed.part.authtime, renewed.part.renew_till) == (tgt.part.authtime, tgt.part.renew_till)
+    assert (renewed.part.authtime, renewed.part.renew_till) == (
+        tgt.part.authtime,
+        tgt.part.renew_till,
+    )
     assert not renewed.part.flags & TicketFlags.INITIAL
     assert renewed.key != tgt.key
     realm.clock_offset = 6000
     reply = realm.handle(tgs_req(renewed, R, krbtgt, **renew, **later))
-    assert opened(reply, renewed.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY).part.endtime == tgt.part.renew_till
+    assert (
+        opened(reply, renewed.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY).part.endtime
+        == tgt.part.renew_till
+    )
     realm.clock_offset = 7100
-    assert code_of(realm.handle(tgs_req(renewed, R, WEB, **renew, **later))) == ErrorCode.KRB_AP_ERR_TKT_EXPIRED
+    assert (
+        code_of(realm.handle(tgs_req(renewed, R, WEB, **renew, **later)))
+        == ErrorCode.KRB_AP_ERR_TKT_EXPIRED
+    )
 
 
 def test_renewing_asks_for_a_renewable_ticket_and_the_same_service(realm: Realm) -> None:
     krbtgt = f"krbtgt/{R}"
     renew = {"kdc_options": KdcOptions.RENEW}
-    assert code_of(realm.handle(tgs_req(tgt_of(realm), R, krbtgt, **renew))) == ErrorCode.KDC_ERR_BADOPTION
+    assert (
+        code_of(realm.handle(tgs_req(tgt_of(realm), R, krbtgt, **renew)))
+        == ErrorCode.KDC_ERR_BADOPTION
+    )
     tgt = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE)
     assert code_of(realm.handle(tgs_req(tgt, R, WEB, **renew))) == ErrorCode.KDC_ERR_SERVER_NOMATCH
     assert ask_tgs(realm.handle, tgt, R, krbtgt, **renew).part.flags & TicketFlags.RENEWABLE
@@ -340,7 +413,9 @@ def test_a_service_ticket_too_is_renewed_but_serves_for_nothing_else(realm: Real
     assert code_of(refused) == ErrorCode.KDC_ERR_SERVER_NOMATCH
 
 
-def test_renewable_ok_makes_a_ticket_renewable_only_where_it_would_be_too_short(realm: Realm) -> None:
+def test_renewable_ok_makes_a_ticket_renewable_only_where_it_would_be_too_short(
+    realm: Realm,
+) -> None:
     short = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE_OK, till=now() + timedelta(hours=1))
     assert not short.part.flags & TicketFlags.RENEWABLE
     long = tgt_of(realm, kdc_options=KdcOptions.RENEWABLE_OK, till=now() + timedelta(hours=24))
@@ -351,7 +426,9 @@ def test_renewable_ok_makes_a_ticket_renewable_only_where_it_would_be_too_short(
 
 
 @pytest.mark.parametrize("with_subkey", [False, True])
-def test_a_tgt_gets_a_service_ticket_under_session_key_or_subkey(realm: Realm, with_subkey: bool) -> None:
+def test_a_tgt_gets_a_service_ticket_under_session_key_or_subkey(
+    realm: Realm, with_subkey: bool
+) -> None:
     subkey = crypto.random_key(20) if with_subkey else None
     tgt = tgt_of(realm)
     reply = ask_tgs(realm.handle, tgt, R, WEB, subkey=subkey)
@@ -389,16 +466,28 @@ def _enc_part(**fields: object) -> object:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        pytest.param({"signed_body": b"another"}, ErrorCode.KRB_AP_ERR_MODIFIED, id="body-modified"),
         pytest.param(
-            {"authenticator": lambda a: replace(a, cksum=None)}, ErrorCode.KRB_AP_ERR_INAPP_CKSUM, id="no-checksum"
-        ),
-        pytest.param({"authenticator": _other_type}, ErrorCode.KRB_AP_ERR_INAPP_CKSUM, id="checksum-not-keyed"),
-        pytest.param(
-            {"authenticator": lambda a: replace(a, cname=name("bob"))}, ErrorCode.KRB_AP_ERR_BADMATCH, id="other-cname"
+            {"signed_body": b"another"}, ErrorCode.KRB_AP_ERR_MODIFIED, id="body-modified"
         ),
         pytest.param(
-            {"authenticator": lambda a: replace(a, crealm="B.TEST")}, ErrorCode.KRB_AP_ERR_BADMATCH, id="other-crealm"
+            {"authenticator": lambda a: replace(a, cksum=None)},
+            ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+            id="no-checksum",
+        ),
+        pytest.param(
+            {"authenticator": _other_type},
+            ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+            id="checksum-not-keyed",
+        ),
+        pytest.param(
+            {"authenticator": lambda a: replace(a, cname=name("bob"))},
+            ErrorCode.KRB_AP_ERR_BADMATCH,
+            id="other-cname",
+        ),
+        pytest.param(
+            {"authenticator": lambda a: replace(a, crealm="B.TEST")},
+            ErrorCode.KRB_AP_ERR_BADMATCH,
+            id="other-crealm",
         ),
         pytest.param(
             {"authenticator": lambda a: replace(a, ctime=a.ctime - timedelta(hours=1))},
@@ -410,35 +499,81 @@ def _enc_part(**fields: object) -> object:
             ErrorCode.KRB_AP_ERR_SKEW,
             id="authenticator-from-the-future",
         ),
-        pytest.param({"ap_req": _flipped}, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, id="authenticator-flipped"),
         pytest.param(
-            {"session_key": crypto.random_key(18)}, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, id="other-session-key"
-        ),
-        pytest.param({"ap_req": _enc_part(cipher=bytes(200))}, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, id="forged-ticket"),
-        pytest.param({"ap_req": _enc_part(kvno=9)}, ErrorCode.KRB_AP_ERR_BADKEYVER, id="unknown-kvno"),
-        pytest.param({"ap_req": _enc_part(etype=23)}, ErrorCode.KRB_AP_ERR_BADKEYVER, id="unknown-etype"),
-        pytest.param(
-            {"ap_req": _ticket(lambda t: replace(t, realm="B.TEST"))}, ErrorCode.KRB_AP_ERR_NOT_US, id="other-issuer"
+            {"ap_req": _flipped}, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, id="authenticator-flipped"
         ),
         pytest.param(
-            {"ap_req": _ticket(lambda t: replace(t, sname=name(WEB)))}, ErrorCode.KRB_AP_ERR_NOT_US, id="not-a-tgt"
+            {"session_key": crypto.random_key(18)},
+            ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+            id="other-session-key",
         ),
         pytest.param(
-            {"ap_req": _ticket(lambda t: replace(t, tkt_vno=4))}, ErrorCode.KRB_AP_ERR_BADVERSION, id="ticket-version"
+            {"ap_req": _enc_part(cipher=bytes(200))},
+            ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+            id="forged-ticket",
         ),
-        pytest.param({"ap_req": lambda m: replace(m, msg_type=12)}, ErrorCode.KRB_AP_ERR_MSG_TYPE, id="message-type"),
-        pytest.param({"service": "x/y"}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="unknown-service"),
-        pytest.param({"service": "krbtgt/B.TEST"}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="unknown-realm"),
-        pytest.param({"realm": "B.TEST"}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="service-of-another-realm"),
+        pytest.param(
+            {"ap_req": _enc_part(kvno=9)}, ErrorCode.KRB_AP_ERR_BADKEYVER, id="unknown-kvno"
+        ),
+        pytest.param(
+            {"ap_req": _enc_part(etype=23)}, ErrorCode.KRB_AP_ERR_BADKEYVER, id="unknown-etype"
+        ),
+        pytest.param(
+            {"ap_req": _ticket(lambda t: replace(t, realm="B.TEST"))},
+            ErrorCode.KRB_AP_ERR_NOT_US,
+            id="other-issuer",
+        ),
+        pytest.param(
+            {"ap_req": _ticket(lambda t: replace(t, sname=name(WEB)))},
+            ErrorCode.KRB_AP_ERR_NOT_US,
+            id="not-a-tgt",
+        ),
+        pytest.param(
+            {"ap_req": _ticket(lambda t: replace(t, tkt_vno=4))},
+            ErrorCode.KRB_AP_ERR_BADVERSION,
+            id="ticket-version",
+        ),
+        pytest.param(
+            {"ap_req": lambda m: replace(m, msg_type=12)},
+            ErrorCode.KRB_AP_ERR_MSG_TYPE,
+            id="message-type",
+        ),
+        pytest.param(
+            {"service": "x/y"}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="unknown-service"
+        ),
+        pytest.param(
+            {"service": "krbtgt/B.TEST"}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="unknown-realm"
+        ),
+        pytest.param(
+            {"realm": "B.TEST"},
+            ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN,
+            id="service-of-another-realm",
+        ),
         pytest.param({"service": None}, ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, id="no-service"),
-        pytest.param({"service": "off/x"}, ErrorCode.KDC_ERR_SERVICE_REVOKED, id="disabled-service"),
+        pytest.param(
+            {"service": "off/x"}, ErrorCode.KDC_ERR_SERVICE_REVOKED, id="disabled-service"
+        ),
         pytest.param({"etype": (23,)}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="no-common-etype"),
-        pytest.param({"subkey": EncryptionKey(16, bytes(24))}, ErrorCode.KDC_ERR_ETYPE_NOSUPP, id="subkey-of-des3"),
-        pytest.param({"kdc_options": KdcOptions.FORWARDED}, ErrorCode.KDC_ERR_BADOPTION, id="not-forwardable"),
+        pytest.param(
+            {"subkey": EncryptionKey(16, bytes(24))},
+            ErrorCode.KDC_ERR_ETYPE_NOSUPP,
+            id="subkey-of-des3",
+        ),
+        pytest.param(
+            {"kdc_options": KdcOptions.FORWARDED}, ErrorCode.KDC_ERR_BADOPTION, id="not-forwardable"
+        ),
         pytest.param({"kdc_options": KdcOptions.PROXY}, ErrorCode.KDC_ERR_BADOPTION, id="proxy"),
-        pytest.param({"kdc_options": KdcOptions.VALIDATE}, ErrorCode.KDC_ERR_BADOPTION, id="validate"),
-        pytest.param({"kdc_options": KdcOptions.ENC_TKT_IN_SKEY}, ErrorCode.KDC_ERR_BADOPTION, id="user-to-user"),
-        pytest.param({"till": now() - timedelta(days=1)}, ErrorCode.KDC_ERR_NEVER_VALID, id="till-passed"),
+        pytest.param(
+            {"kdc_options": KdcOptions.VALIDATE}, ErrorCode.KDC_ERR_BADOPTION, id="validate"
+        ),
+        pytest.param(
+            {"kdc_options": KdcOptions.ENC_TKT_IN_SKEY},
+            ErrorCode.KDC_ERR_BADOPTION,
+            id="user-to-user",
+        ),
+        pytest.param(
+            {"till": now() - timedelta(days=1)}, ErrorCode.KDC_ERR_NEVER_VALID, id="till-passed"
+        ),
     ],
 )
 def test_tgs_requests_are_refused_with_the_code_that_says_why(
@@ -465,22 +600,40 @@ def test_tickets_expire_and_are_not_valid_before_their_time(realm: Realm) -> Non
     def asked(offset: float) -> bytes:
         realm.clock_offset = offset
         shift = timedelta(seconds=offset)
-        return realm.handle(tgs_req(tgt, R, WEB, authenticator=lambda a: replace(a, ctime=a.ctime + shift), till=EPOCH))
+        return realm.handle(
+            tgs_req(
+                tgt, R, WEB, authenticator=lambda a: replace(a, ctime=a.ctime + shift), till=EPOCH
+            )
+        )
 
     assert opened(asked(0), tgt.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY)
-    assert code_of(asked(700)) == ErrorCode.KDC_ERR_NEVER_VALID  # expired, though not by more than the skew
+    assert (
+        code_of(asked(700)) == ErrorCode.KDC_ERR_NEVER_VALID
+    )  # expired, though not by more than the skew
     assert code_of(asked(1200)) == ErrorCode.KRB_AP_ERR_TKT_EXPIRED
     assert code_of(asked(-1200)) == ErrorCode.KRB_AP_ERR_TKT_NYV
 
 
-def test_forwarded_tickets_come_of_forwardable_ones_and_take_the_new_addresses(realm: Realm) -> None:
-    here, there = HostAddress(AddressType.IPV4, b"\x7f\0\0\1"), HostAddress(AddressType.IPV4, b"\x0a\0\0\1")
+def test_forwarded_tickets_come_of_forwardable_ones_and_take_the_new_addresses(
+    realm: Realm,
+) -> None:
+    here, there = (
+        HostAddress(AddressType.IPV4, b"\x7f\0\0\1"),
+        HostAddress(AddressType.IPV4, b"\x0a\0\0\1"),
+    )
     tgt = tgt_of(realm, kdc_options=KdcOptions.FORWARDABLE, addresses=(here,))
-    assert (tgt.part.flags & TicketFlags.FORWARDABLE, tgt.part.caddr) == (TicketFlags.FORWARDABLE, (here,))
+    assert (tgt.part.flags & TicketFlags.FORWARDABLE, tgt.part.caddr) == (
+        TicketFlags.FORWARDABLE,
+        (here,),
+    )
     assert ask_tgs(realm.handle, tgt, R, WEB, addresses=(there,)).part.caddr == (here,)
-    assert not ask_tgs(realm.handle, tgt, R, WEB).part.flags & TicketFlags.FORWARDABLE  # not asked for this time
+    assert (
+        not ask_tgs(realm.handle, tgt, R, WEB).part.flags & TicketFlags.FORWARDABLE
+    )  # not asked for this time
     options = KdcOptions.FORWARDED | KdcOptions.FORWARDABLE
-    forwarded = ask_tgs(realm.handle, tgt, R, f"krbtgt/{R}", kdc_options=options, addresses=(there,))
+    forwarded = ask_tgs(
+        realm.handle, tgt, R, f"krbtgt/{R}", kdc_options=options, addresses=(there,)
+    )
     assert forwarded.part.flags & TicketFlags.FORWARDED
     assert forwarded.part.flags & TicketFlags.FORWARDABLE
     assert forwarded.part.caddr == (there,)
@@ -496,12 +649,16 @@ def test_ok_as_delegate_is_a_flag_of_services_that_have_it(realm: Realm) -> None
 
 
 @pytest.mark.parametrize("with_subkey", [False, True])
-def test_authorization_data_of_the_client_end_up_in_the_ticket(realm: Realm, with_subkey: bool) -> None:
+def test_authorization_data_of_the_client_end_up_in_the_ticket(
+    realm: Realm, with_subkey: bool
+) -> None:
     entry = AuthorizationDataEntry(AuthDataType.IF_RELEVANT, b"\x30\0")
     tgt = tgt_of(realm)
     subkey = crypto.random_key(18) if with_subkey else None
     key, usage = (subkey, 5) if subkey else (tgt.key, 4)
-    sealed = EncryptedData(key.etype, None, crypto.encrypt(key, usage, AuthorizationData((entry,)).encode()))
+    sealed = EncryptedData(
+        key.etype, None, crypto.encrypt(key, usage, AuthorizationData((entry,)).encode())
+    )
     reply = ask_tgs(realm.handle, tgt, R, WEB, subkey=subkey, enc_authorization_data=sealed)
     assert inside_of(reply, realm, WEB).authorization_data == (entry,)
     broken = replace(sealed, cipher=bytes(64))
@@ -565,9 +722,13 @@ def chain(*names: str) -> list[Realm]:
 def test_a_referral_leads_through_trusted_realms_to_the_service() -> None:
     a, b, c = chain("A.TEST", "B.TEST", "C.TEST")
     tgt = tgt_of(a)
-    referral = ask_tgs(a.handle, tgt, "A.TEST", "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE)
+    referral = ask_tgs(
+        a.handle, tgt, "A.TEST", "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE
+    )
     assert (referral.part.sname, referral.part.srealm) == (name("krbtgt/B.TEST"), "A.TEST")
-    further = ask_tgs(b.handle, referral, "B.TEST", "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE)
+    further = ask_tgs(
+        b.handle, referral, "B.TEST", "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE
+    )
     assert (further.part.sname, further.part.srealm) == (name("krbtgt/C.TEST"), "B.TEST")
     reply = ask_tgs(c.handle, further, "C.TEST", "host/far.c.test")
     inside = inside_of(reply, c, "host/far.c.test")
@@ -579,7 +740,10 @@ def test_a_referral_leads_through_trusted_realms_to_the_service() -> None:
 def test_without_canonicalize_there_is_no_referral_but_the_next_tgt_on_the_way() -> None:
     a, _, _ = chain("A.TEST", "B.TEST", "C.TEST")
     tgt = tgt_of(a)
-    assert code_of(a.handle(tgs_req(tgt, "A.TEST", "host/far.c.test"))) == ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
+    assert (
+        code_of(a.handle(tgs_req(tgt, "A.TEST", "host/far.c.test")))
+        == ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
+    )
     assert ask_tgs(a.handle, tgt, "A.TEST", "krbtgt/C.TEST").part.sname == name("krbtgt/B.TEST")
 
 
@@ -587,7 +751,9 @@ def test_four_realms_leave_two_in_transited() -> None:
     realms = chain("A.TEST", "B.TEST", "C.TEST", "D.TEST")
     ticket = tgt_of(realms[0])
     for realm in realms:
-        ticket = ask_tgs(realm.handle, ticket, realm.name, "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE)
+        ticket = ask_tgs(
+            realm.handle, ticket, realm.name, "host/far.c.test", kdc_options=KdcOptions.CANONICALIZE
+        )
     assert inside_of(ticket, realms[-1], "host/far.c.test").transited.contents == b"B.TEST,C.TEST"
 
 
@@ -606,7 +772,10 @@ def test_a_trusted_realm_cannot_speak_for_clients_of_this_one() -> None:
     ticket = Ticket.decode(back.message.ticket)
     sealed = replace(ticket.enc_part, cipher=crypto.encrypt(key, KeyUsage.TICKET, forged.encode()))
     message = replace(
-        back.message, crealm="A.TEST", cname=name("alice"), ticket=replace(ticket, enc_part=sealed).encode()
+        back.message,
+        crealm="A.TEST",
+        cname=name("alice"),
+        ticket=replace(ticket, enc_part=sealed).encode(),
     )
     request = tgs_req(Reply(message, back.part), "A.TEST", "host/here.a.test")
     assert code_of(a.handle(request)) == ErrorCode.KDC_ERR_POLICY
@@ -615,7 +784,9 @@ def test_a_trusted_realm_cannot_speak_for_clients_of_this_one() -> None:
 
 def test_an_enterprise_name_of_a_trusted_realm_is_sent_there() -> None:
     a, _ = chain("A.TEST", "B.TEST")
-    request = as_req("A.TEST", "x", cname=enterprise("bob@b.test"), kdc_options=KdcOptions.CANONICALIZE)
+    request = as_req(
+        "A.TEST", "x", cname=enterprise("bob@b.test"), kdc_options=KdcOptions.CANONICALIZE
+    )
     error = error_of(a.handle(request))
     assert (error.error_code, error.crealm) == (ErrorCode.KDC_ERR_WRONG_REALM, "B.TEST")
 
@@ -630,7 +801,10 @@ def test_realms_without_a_common_etype_cannot_trust_each_other() -> None:
 
 
 def test_every_truncation_of_a_request_gets_an_error(realm: Realm) -> None:
-    for request in (as_req(R, "alice", padata=[enc_timestamp(user_key())]), tgs_req(tgt_of(realm), R, WEB)):
+    for request in (
+        as_req(R, "alice", padata=[enc_timestamp(user_key())]),
+        tgs_req(tgt_of(realm), R, WEB),
+    ):
         assert realm.handle(request)[:1] in (b"\x6b", b"\x6d")
         for size in range(len(request)):
             assert error_of(realm.handle(request[:size])).error_code in (40, 60)
@@ -640,7 +814,10 @@ def test_flipped_bytes_of_a_request_get_an_answer_and_no_internal_error(
     realm: Realm, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, "purekrb")
-    for request in (as_req(R, "alice", padata=[enc_timestamp(user_key())]), tgs_req(tgt_of(realm), R, WEB)):
+    for request in (
+        as_req(R, "alice", padata=[enc_timestamp(user_key())]),
+        tgs_req(tgt_of(realm), R, WEB),
+    ):
         for at in range(0, len(request), 1 if SOAK else 3):
             for flip in (0x01, 0x80, 0xFF):
                 altered = bytearray(request)
@@ -659,7 +836,9 @@ def test_random_bytes_get_errors(realm: Realm, caplog: pytest.LogCaptureFixture)
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("components", [(), ("",), ("krbtgt", ""), ("krbtgt",), ("a",) * 200, ("\u00e4\u00f6/@\\",)])
+@pytest.mark.parametrize(
+    "components", [(), ("",), ("krbtgt", ""), ("krbtgt",), ("a",) * 200, ("\u00e4\u00f6/@\\",)]
+)
 def test_odd_names_get_errors_and_no_internal_error(
     realm: Realm, components: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -736,7 +915,9 @@ def test_starting_takes_less_than_100_ms() -> None:
             realm.add_service(WEB)
             return time.perf_counter() - started
 
-    assert any(seconds() < 0.1 for _ in range(20)), "other load makes it slower, and nothing makes it faster"
+    assert any(seconds() < 0.1 for _ in range(20)), (
+        "other load makes it slower, and nothing makes it faster"
+    )
 
 
 def test_an_oversized_frame_is_refused_before_its_bytes_come(running: Realm) -> None:
@@ -748,13 +929,17 @@ def test_an_oversized_frame_is_refused_before_its_bytes_come(running: Realm) -> 
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\0", b"\0\0\0\0", b"\0\0\0\x05hello", b"GET / HTTP/1.0\r\n\r\n", bytes(3000)], ids=range(5)
+    "sent",
+    [b"\0", b"\0\0\0\0", b"\0\0\0\x05hello", b"GET / HTTP/1.0\r\n\r\n", bytes(3000)],
+    ids=range(5),
 )
 def test_garbage_and_hangups_do_not_stop_the_kdc(running: Realm, sent: bytes) -> None:
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
             connection.sendall(sent)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by reset
+            connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+            )  # close by reset
         error_of(over_udp(running.port, sent))
     assert preauth_required(over_tcp(running.port, as_req(R, "alice")))
     assert preauth_required(over_udp(running.port, as_req(R, "alice")))
@@ -765,11 +950,14 @@ def test_slow_and_silent_clients_do_not_keep_others_waiting(running: Realm) -> N
     frame = len(request).to_bytes(4, "big") + request
     with contextlib.ExitStack() as stack:
         silent, half, deaf = (
-            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5)) for _ in range(3)
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+            for _ in range(3)
         )
         half.sendall(frame[:20])
         deaf.setblocking(False)
-        assert deaf.send(frame * 10_000) > 100 * len(frame)  # asks hundreds of times at once and never reads
+        assert deaf.send(frame * 10_000) > 100 * len(
+            frame
+        )  # asks hundreds of times at once and never reads
         started = time.perf_counter()
         assert preauth_required(over_tcp(running.port, request))
         assert preauth_required(over_udp(running.port, request))
@@ -795,7 +983,9 @@ def test_threads_ask_at_the_same_time(running: Realm) -> None:
     def ask() -> None:
         try:
             for _ in range(5):
-                tgt = ask_as(lambda request: over_tcp(running.port, request), R, "alice", user_key())
+                tgt = ask_as(
+                    lambda request: over_tcp(running.port, request), R, "alice", user_key()
+                )
                 ask_tgs(lambda request: over_udp(running.port, request), tgt, R, WEB)
         except BaseException as error:
             failures.append(error)
@@ -857,7 +1047,9 @@ def test_config_and_krb5_conf_name_every_realm_that_trusts_lead_to(tmp_path: obj
 SID = "S-1-5-21-1111-2222-3333"
 
 
-def pac_of(realm: Realm, keys: Keytab, user: Credential, service: str = "HTTP/web.example.test") -> Acceptor:
+def pac_of(
+    realm: Realm, keys: Keytab, user: Credential, service: str = "HTTP/web.example.test"
+) -> Acceptor:
     """Return an acceptor that requires a PAC, and has got one."""
     ticket = KdcClient(realm.config).get_ticket(user, service)
     acceptor = Acceptor(keys, require_pac=True, replay_cache=MemoryReplayCache())
@@ -887,17 +1079,26 @@ def test_k428_a_realm_with_a_domain_issues_pacs_also_as_a_read_only_domain_contr
                 upn=f"{name}@{R.lower()}",
                 dns_domain=R,
             )
-        entry = next(e for e in relevant_entries(acceptor.authorization_data) if e.ad_type == AuthDataType.WIN2K_PAC)
+        entry = next(
+            e
+            for e in relevant_entries(acceptor.authorization_data)
+            if e.ad_type == AuthDataType.WIN2K_PAC
+        )
         pac = Pac.decode(entry.ad_data)
         kdc = realm.keytab(f"krbtgt/{R}").entries[0].key
         for kind in (6, 7, 16, 19):
             found = pac.signature(PacBuffer(kind))
             assert found is not None
             assert found.rodc_identifier == rodc
-        server, counter = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
+        server, counter = (
+            pac.signature(PacBuffer.SERVER_CHECKSUM),
+            pac.signature(PacBuffer.KDC_CHECKSUM),
+        )
         assert server is not None
         assert counter is not None
-        crypto.verify_checksum(kdc, KeyUsage.KERB_NON_KERB_CKSUM_SALT, server.signature, counter.signature)
+        crypto.verify_checksum(
+            kdc, KeyUsage.KERB_NON_KERB_CKSUM_SALT, server.signature, counter.signature
+        )
         read = VALIDATION_INFO()  # by another decoder of NDR
         read.fromString(pac.buffer(PacBuffer.LOGON_INFO))
         read.fromStringReferents(pac.buffer(PacBuffer.LOGON_INFO)[len(read.getData()) :])
@@ -905,7 +1106,10 @@ def test_k428_a_realm_with_a_domain_issues_pacs_also_as_a_read_only_domain_contr
 
 
 def test_a_pac_crosses_realms_signed_anew_and_what_it_names_stays_foreign() -> None:
-    with Realm("A.TEST", domain_sid=SID) as a, Realm("B.TEST", domain_sid="S-1-5-21-4-5-6", rodc_identifier=7) as b:
+    with (
+        Realm("A.TEST", domain_sid=SID) as a,
+        Realm("B.TEST", domain_sid="S-1-5-21-4-5-6", rodc_identifier=7) as b,
+    ):
         a.trust(b)
         keys = b.add_service("HTTP/web.b.test")
         theirs = pac_of(a, keys, a.add_user("alice", "pw"), "HTTP/web.b.test@B.TEST")

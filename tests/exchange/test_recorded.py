@@ -12,7 +12,16 @@ from datetime import timedelta
 
 import pytest
 
-from purekrb import Acceptor, ApError, Flag, Initiator, IovBuffer, KerberosError, Principal, ServiceTicket
+from purekrb import (
+    Acceptor,
+    ApError,
+    Flag,
+    Initiator,
+    IovBuffer,
+    KerberosError,
+    Principal,
+    ServiceTicket,
+)
 from purekrb.constants import NTLM_OID, ErrorCode
 from purekrb.exchanges.runner import KdcRequest
 from support import recordings
@@ -27,7 +36,9 @@ KDC, CONTEXT = ("AS", "TGS"), ("initiator", "acceptor")
 
 def each(*kinds: str) -> pytest.MarkDecorator:
     entries = [entry for entry in RECORDED if entry["kind"] in kinds]
-    return pytest.mark.parametrize("entry", entries, ids=[f"{entry['kind']}-{entry['etype']}" for entry in entries])
+    return pytest.mark.parametrize(
+        "entry", entries, ids=[f"{entry['kind']}-{entry['etype']}" for entry in entries]
+    )
 
 
 class Replay:
@@ -45,7 +56,9 @@ class Replay:
             return recordings.get_tgt(self.entry, self.tape, self._kdc())
         if kind == "TGS":
             return recordings.get_service_ticket(self.entry, self.tape, self._kdc())
-        context = (recordings.initiate if kind == "initiator" else recordings.accept)(self.entry, self.tape)
+        context = (recordings.initiate if kind == "initiator" else recordings.accept)(
+            self.entry, self.tape
+        )
         self._shake_hands(context)
         for message in self.entry["messages"]:
             if message["by"] == kind:
@@ -64,7 +77,10 @@ class Replay:
         return send
 
     def _shake_hands(self, context: Initiator | Acceptor) -> None:
-        received: list[bytes | None] = [*([None] if isinstance(context, Initiator) else []), *self.entry["received"]]
+        received: list[bytes | None] = [
+            *([None] if isinstance(context, Initiator) else []),
+            *self.entry["received"],
+        ]
         for token in received:
             reply = context.step(token)
             if reply is not None:
@@ -148,12 +164,16 @@ def test_any_other_random_byte_changes_what_is_sent(entry: Entry) -> None:
         for position in range(len(drawn)):
             random = list(entry["random"])
             random[number] = drawn[:position] + bytes([drawn[position] ^ 1]) + drawn[position + 1 :]
-            assert sends_something_else(entry, Tape(entry["time"], random)), f"byte {position} of draw {number}"
+            assert sends_something_else(entry, Tape(entry["time"], random)), (
+                f"byte {position} of draw {number}"
+            )
 
 
 @each(*KDC, "initiator")
 def test_another_microsecond_changes_what_is_sent(entry: Entry) -> None:
-    assert sends_something_else(entry, Tape(entry["time"] + timedelta(microseconds=1), entry["random"]))
+    assert sends_something_else(
+        entry, Tape(entry["time"] + timedelta(microseconds=1), entry["random"])
+    )
 
 
 @each("acceptor")
@@ -205,7 +225,9 @@ def test_another_session_key_changes_what_is_sent(entry: Entry) -> None:
 
 @each("acceptor")
 def test_another_service_key_does_not_open_the_recorded_ap_req(entry: Entry) -> None:
-    changed = entry | {"service_key": entry["service_key"] | {"key": _altered(entry["service_key"]["key"])}}
+    changed = entry | {
+        "service_key": entry["service_key"] | {"key": _altered(entry["service_key"]["key"])}
+    }
     with pytest.raises(ApError) as caught:
         Replay(changed).run()
     assert caught.value.code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
@@ -251,9 +273,14 @@ def test_the_mics_of_a_recorded_negotiation_count(entry: Entry) -> None:
 
 
 def test_negotiations_are_recorded_with_every_peer() -> None:
-    found = {(entry["kind"], re.sub(r"recorded from (\S+).*", r"\1", entry["source"])) for entry in NEGOTIATED}
+    found = {
+        (entry["kind"], re.sub(r"recorded from (\S+).*", r"\1", entry["source"]))
+        for entry in NEGOTIATED
+    }
     programs = {("acceptor", "curl"), ("acceptor", "gss-client"), ("initiator", "gss-server")}
-    assert found == programs | {(kind, peer) for kind in CONTEXT for peer in ("MIT", "Heimdal", "Java", "pyspnego")}
+    assert found == programs | {
+        (kind, peer) for kind in CONTEXT for peer in ("MIT", "Heimdal", "Java", "pyspnego")
+    }
 
 
 # -- tokens in pieces
@@ -270,7 +297,9 @@ def test_recorded_tokens_in_pieces_are_made_and_read_byte_for_byte(entry: Entry)
     context = replay.run()
     assert isinstance(context, Initiator | Acceptor)
     assert replay.sent == entry["sent"]
-    assert len(replay.sent) + len(entry["received"]) == (3 if entry["flags"] & Flag.DCE_STYLE else 2)
+    assert len(replay.sent) + len(entry["received"]) == (
+        3 if entry["flags"] & Flag.DCE_STYLE else 2
+    )
     for message in messages:
         sealed = message["protection"] == "sealed"
         given, pieces = (recordings.pieces_of(message, name) for name in ("given", "pieces"))
@@ -289,7 +318,9 @@ def test_recorded_tokens_in_pieces_are_made_and_read_byte_for_byte(entry: Entry)
 def test_pieces_are_recorded_in_every_style_both_ways() -> None:
     found = {(entry["kind"], entry["etype"], entry["flags"]) for entry in PIECES}
     flags = {int(Flag.DEFAULT), int(Flag.DEFAULT | Flag.DCE_STYLE)}
-    assert found == {(kind, etype, style) for kind in CONTEXT for etype in (17, 18, 19, 20) for style in flags}
+    assert found == {
+        (kind, etype, style) for kind in CONTEXT for etype in (17, 18, 19, 20) for style in flags
+    }
     for entry in PIECES:
         assert {message["by"] for message in entry["messages"]} == set(CONTEXT)
 

@@ -71,7 +71,9 @@ def alice(realm: Realm) -> Credential:
     return Credential.from_password("alice@EXAMPLE.TEST", "pw")
 
 
-def test_a_client_finds_the_service_and_talks_to_it(directory: EmbeddedDirectory, realm: Realm, tmp_path: Path) -> None:
+def test_a_client_finds_the_service_and_talks_to_it(
+    directory: EmbeddedDirectory, realm: Realm, tmp_path: Path
+) -> None:
     state = str(tmp_path / "state.json")
     made = installer.install(directory, HOST, 1, "svc", state)
     keytab = keys(realm, made.spns)
@@ -88,14 +90,19 @@ def test_a_client_says_nothing_to_what_has_not_the_keys(
 ) -> None:
     state = str(tmp_path / "state.json")
     keytab = keys(realm, installer.install(directory, HOST, 1, "svc", state).spns)
-    impostor = Keytab(KeytabEntry(k.principal, k.kvno, crypto.random_key(k.key.etype), k.timestamp) for k in keytab)
+    impostor = Keytab(
+        KeytabEntry(k.principal, k.kvno, crypto.random_key(k.key.etype), k.timestamp)
+        for k in keytab
+    )
     with service.start(directory, state, "svc", impostor, ("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         with pytest.raises(KerberosError):
             client.talk(directory, alice(realm), realm.config, "hello")
 
 
-def test_a_client_without_a_service_says_nothing(directory: EmbeddedDirectory, realm: Realm, tmp_path: Path) -> None:
+def test_a_client_without_a_service_says_nothing(
+    directory: EmbeddedDirectory, realm: Realm, tmp_path: Path
+) -> None:
     with pytest.raises(KerberosError, match="no endpoint of the service is usable"):
         client.talk(directory, alice(realm), realm.config, "hello")
     keys(realm, installer.install(directory, HOST, 1, "svc", str(tmp_path / "state.json")).spns)

@@ -71,7 +71,9 @@ SIZES = {17: (28, 60, 28), 18: (28, 60, 28), 19: (32, 64, 32), 20: (40, 72, 40)}
 )
 def test_numbers_are_those_of_windows(name: str, value: int) -> None:
     assert getattr(sspi, name) & 0xFFFFFFFF == value
-    assert (getattr(sspi, name) < 0) is (name.startswith("SEC_E_") and value > 0)  # as SECURITY_STATUS in C
+    assert (getattr(sspi, name) < 0) is (
+        name.startswith("SEC_E_") and value > 0
+    )  # as SECURITY_STATUS in C
 
 
 def test_isc_and_asc_flags_of_one_name_may_differ() -> None:
@@ -106,7 +108,12 @@ def test_names_of_win32security_stand_for_the_same_classes() -> None:
 )
 def test_a_package_tells_what_it_is(asked: str, name: str, rpc: int) -> None:
     info = sspi.QuerySecurityPackageInfo(asked)
-    assert (info["Name"], info["MaxToken"], info["RPCID"], info["Version"]) == (name, 48_000, rpc, 1)
+    assert (info["Name"], info["MaxToken"], info["RPCID"], info["Version"]) == (
+        name,
+        48_000,
+        rpc,
+        1,
+    )
     assert info["Capabilities"] & sspi.SECPKG_FLAG_MUTUAL_AUTH
     info["Name"] = "changed"
     assert sspi.QuerySecurityPackageInfo(asked)["Name"] == name
@@ -127,7 +134,11 @@ def test_a_package_that_is_not_there_is_told(name: str) -> None:
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A realm with alice and a service, and an environment that names files which are not there yet."""
-    for variable, name in (("KRB5CCNAME", "ccache"), ("KRB5_KTNAME", "keytab"), ("KRB5_CONFIG", "krb5.conf")):
+    for variable, name in (
+        ("KRB5CCNAME", "ccache"),
+        ("KRB5_KTNAME", "keytab"),
+        ("KRB5_CONFIG", "krb5.conf"),
+    ):
         monkeypatch.setenv(variable, str(tmp_path / name))
     with Realm() as realm:
         realm.write_krb5_conf(tmp_path / "krb5.conf")
@@ -199,12 +210,20 @@ def test_both_takes_what_there_is(lab: Realm, tmp_path: Path) -> None:
 def test_a_user_logs_on_with_a_password(lab: Realm, logon: Any) -> None:
     client = acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=logon)
     assert name_of(client) == "alice@EXAMPLE.TEST"
-    assert accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET))) == "alice@EXAMPLE.TEST"
+    assert (
+        accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET)))
+        == "alice@EXAMPLE.TEST"
+    )
 
 
 @pytest.mark.parametrize(
     "logon",
-    [("", "EXAMPLE.TEST", "pw"), ("alice", "pw"), ("@example.test", None, "pw"), ("alice", "EXAMPLE.TEST", None)],
+    [
+        ("", "EXAMPLE.TEST", "pw"),
+        ("alice", "pw"),
+        ("@example.test", None, "pw"),
+        ("alice", "EXAMPLE.TEST", None),
+    ],
 )
 def test_authentication_data_without_a_user_are_refused(lab: Realm, logon: Any) -> None:
     with refused(sspi.SEC_E_UNKNOWN_CREDENTIALS, "AcquireCredentialsHandle") as caught:
@@ -213,22 +232,35 @@ def test_authentication_data_without_a_user_are_refused(lab: Realm, logon: Any) 
 
 
 def test_credentials_of_the_other_side_are_refused(lab: Realm) -> None:
-    sspi.set_default_credential(lab.add_user("alice", "pw"), keytab=lab.keytab(TARGET))  # not taken in their place
-    for use, unfit in ((sspi.SECPKG_CRED_INBOUND, lab.add_user("bob", "pw")), (sspi.SECPKG_CRED_OUTBOUND, Keytab())):
+    sspi.set_default_credential(
+        lab.add_user("alice", "pw"), keytab=lab.keytab(TARGET)
+    )  # not taken in their place
+    for use, unfit in (
+        (sspi.SECPKG_CRED_INBOUND, lab.add_user("bob", "pw")),
+        (sspi.SECPKG_CRED_OUTBOUND, Keytab()),
+    ):
         with refused(sspi.SEC_E_UNKNOWN_CREDENTIALS):
             acquire(use, auth_data=unfit)
         assert acquire(use)
 
 
 def test_a_name_is_told_as_an_spn_not_as_a_quoted_principal() -> None:
-    name = Principal(("OrderSvc", "web.example.test", "CN=Orders\\, EU,DC=example,DC=test"), "EXAMPLE.TEST")
+    name = Principal(
+        ("OrderSvc", "web.example.test", "CN=Orders\\, EU,DC=example,DC=test"), "EXAMPLE.TEST"
+    )
     ours = credentials(service=name)
     spn = "/".join(name.components)
-    assert ours.service.QueryCredentialsAttributes(sspi.SECPKG_CRED_ATTR_NAMES) == f"{spn}@EXAMPLE.TEST"
+    assert (
+        ours.service.QueryCredentialsAttributes(sspi.SECPKG_CRED_ATTR_NAMES)
+        == f"{spn}@EXAMPLE.TEST"
+    )
     _, _, token = first_leg(ours.client, target=spn)
     service = sspi.CtxtHandle()
     sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, room())
-    for attribute in (sspi.SECPKG_ATTR_TARGET_INFORMATION, sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET):
+    for attribute in (
+        sspi.SECPKG_ATTR_TARGET_INFORMATION,
+        sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET,
+    ):
         assert service.QueryContextAttributes(attribute) == spn
 
 
@@ -254,14 +286,20 @@ def test_a_client_may_be_named_and_its_keys_be_in_the_keytab(lab: Realm, tmp_pat
         acquire(sspi.SECPKG_CRED_OUTBOUND, "alice")
     lab.keytab("alice").save(tmp_path / "keytab")
     alice = acquire(sspi.SECPKG_CRED_OUTBOUND, "alice")
-    assert accepts(alice, acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET))) == "alice@EXAMPLE.TEST"
+    assert (
+        accepts(alice, acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET)))
+        == "alice@EXAMPLE.TEST"
+    )
 
 
 def test_a_service_may_limit_itself_to_one_name_of_its_keytab(lab: Realm) -> None:
     keytab = lab.keytab(TARGET).merge(lab.add_service("host/web.example.test"))
     client = acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=("alice", "EXAMPLE.TEST", "pw"))
     for principal in (None, TARGET, f"{TARGET}@EXAMPLE.TEST"):
-        assert accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, principal, keytab)) == "alice@EXAMPLE.TEST"
+        assert (
+            accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, principal, keytab))
+            == "alice@EXAMPLE.TEST"
+        )
     with refused(sspi.SEC_E_WRONG_PRINCIPAL, "AcceptSecurityContext"):
         accepts(client, acquire(sspi.SECPKG_CRED_INBOUND, "host/web.example.test", keytab))
     for other in ("host/other.example.test", f"{TARGET}@OTHER.TEST", "websvc"):
@@ -292,7 +330,9 @@ def test_credentials_are_freed_once_and_a_password_with_them(lab: Realm) -> None
         lambda: first_leg(client),
         lambda: sspi.FreeCredentialsHandle(sspi.CredHandle()),
         lambda: sspi.FreeCredentialsHandle(None),  # type: ignore[arg-type]
-        lambda: sspi.InitializeSecurityContext(None, None, TARGET, ISC, 0, None, sspi.CtxtHandle(), room()),  # type: ignore[arg-type]
+        lambda: sspi.InitializeSecurityContext(
+            None, None, TARGET, ISC, 0, None, sspi.CtxtHandle(), room()
+        ),  # type: ignore[arg-type]
     ):
         with refused(sspi.SEC_E_INVALID_HANDLE):
             call()
@@ -301,7 +341,9 @@ def test_credentials_are_freed_once_and_a_password_with_them(lab: Realm) -> None
     inbound = acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.keytab(TARGET))
     sspi.AcceptSecurityContext(inbound, None, desc((TOKEN, token)), ASC, 0, service, reply)
     inbound.FreeCredentialsHandle()
-    status, _, _ = sspi.InitializeSecurityContext(client, handle, TARGET, ISC, 0, reply, handle, room())
+    status, _, _ = sspi.InitializeSecurityContext(
+        client, handle, TARGET, ISC, 0, reply, handle, room()
+    )
     assert status == sspi.SEC_E_OK
     assert service.QueryContextAttributes(sspi.SECPKG_ATTR_NAMES) == "alice@EXAMPLE.TEST"
 
@@ -317,7 +359,10 @@ def test_no_handle_tells_a_secret(lab: Realm) -> None:
     assert "horse" not in repr(client)
     assert repr(client) == "<CredHandle Kerberos: alice@EXAMPLE.TEST, 2 keys>"
     both = pair()
-    assert repr(both.client) == f"<CtxtHandle <Initiator established, {ALICE} -> {TARGET}@EXAMPLE.TEST>>"
+    assert (
+        repr(both.client)
+        == f"<CtxtHandle <Initiator established, {ALICE} -> {TARGET}@EXAMPLE.TEST>>"
+    )
     buffer = sspi.SecBuffer(6, DATA)
     buffer.Buffer = b"secret"
     assert "secret" not in repr(sspi.SecBufferDesc(0, [buffer]))
@@ -331,7 +376,9 @@ def test_the_legs_of_a_handshake_return_what_windows_does() -> None:
     client, (status, flags, expiry), token = first_leg(ours.client)
     assert (status, flags, expiry) == (sspi.SEC_I_CONTINUE_NEEDED, 0, None)  # nothing to trust yet
     service, reply = sspi.CtxtHandle(), room()
-    status, flags, expiry = sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, reply)
+    status, flags, expiry = sspi.AcceptSecurityContext(
+        ours.service, None, desc((TOKEN, token)), ASC, 0, service, reply
+    )
     assert status == sspi.SEC_E_OK
     assert flags & sspi.ASC_RET_MUTUAL_AUTH
     status, flags, ours_expiry = sspi.InitializeSecurityContext(
@@ -347,7 +394,9 @@ def test_without_mutual_authentication_one_leg_is_enough() -> None:
     client, (status, flags, _), token = first_leg(ours.client, sspi.ISC_REQ_INTEGRITY)
     assert (status, flags) == (sspi.SEC_E_OK, sspi.ISC_RET_INTEGRITY)
     service, reply = sspi.CtxtHandle(), room()
-    status, flags, _ = sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), 0, 0, service, reply)
+    status, flags, _ = sspi.AcceptSecurityContext(
+        ours.service, None, desc((TOKEN, token)), 0, 0, service, reply
+    )
     assert (status, flags, reply[0].Buffer) == (sspi.SEC_E_OK, sspi.ASC_RET_INTEGRITY, b"")
     del client
 
@@ -361,7 +410,11 @@ FLAGS = [
     (sspi.ISC_REQ_SEQUENCE_DETECT | sspi.ISC_REQ_NO_INTEGRITY, 0x10008, 0x20008),
     (sspi.ISC_REQ_INTEGRITY, 0x10000, 0x20000),
     (sspi.ISC_REQ_INTEGRITY | sspi.ISC_REQ_NO_INTEGRITY, 0, 0),
-    (sspi.ISC_REQ_MUTUAL_AUTH | sspi.ISC_REQ_DELEGATE, 0x2, 0x2),  # the service is not trusted for it
+    (
+        sspi.ISC_REQ_MUTUAL_AUTH | sspi.ISC_REQ_DELEGATE,
+        0x2,
+        0x2,
+    ),  # the service is not trusted for it
     (sspi.ISC_REQ_IDENTIFY | sspi.ISC_REQ_EXTENDED_ERROR, 0x24000, 0x88000),
     (sspi.ISC_REQ_ALLOCATE_MEMORY | sspi.ISC_REQ_CONNECTION | sspi.ISC_REQ_STREAM, 0x100, 0),
     (ISC, 0x1001E, 0x2001E),
@@ -372,11 +425,16 @@ FLAGS = [
 def test_flags_are_returned_under_the_values_of_each_side(asked: int, isc: int, asc: int) -> None:
     both = pair(isc=asked)
     assert (both.client_flags, both.service_flags) == (isc, asc)
-    assert both.client.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS) == isc & ~sspi.ISC_RET_ALLOCATED_MEMORY
+    assert (
+        both.client.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS)
+        == isc & ~sspi.ISC_RET_ALLOCATED_MEMORY
+    )
     assert both.service.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS) == asc
 
 
-@pytest.mark.parametrize("flag", [sspi.ISC_REQ_USE_SESSION_KEY, sspi.ISC_REQ_DATAGRAM, sspi.ISC_REQ_NULL_SESSION])
+@pytest.mark.parametrize(
+    "flag", [sspi.ISC_REQ_USE_SESSION_KEY, sspi.ISC_REQ_DATAGRAM, sspi.ISC_REQ_NULL_SESSION]
+)
 def test_contexts_of_another_kind_are_refused(flag: int) -> None:
     ours = credentials()
     with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "InitializeSecurityContext"):
@@ -393,7 +451,9 @@ def test_a_buffer_may_be_allocated_by_the_function() -> None:
     ours = credentials()
     handle, out = sspi.CtxtHandle(), room(0)
     flags = ISC | sspi.ISC_REQ_ALLOCATE_MEMORY
-    _, returned, _ = sspi.InitializeSecurityContext(ours.client, None, TARGET, flags, 0, None, handle, out)
+    _, returned, _ = sspi.InitializeSecurityContext(
+        ours.client, None, TARGET, flags, 0, None, handle, out
+    )
     assert returned == sspi.ISC_RET_ALLOCATED_MEMORY
     service, reply = sspi.CtxtHandle(), room(0)
     _, returned, _ = sspi.AcceptSecurityContext(
@@ -407,7 +467,9 @@ def bindings(application_data: bytes, initiator: bytes = b"", acceptor: bytes = 
     """Return a SEC_CHANNEL_BINDINGS."""
     at = (32, 32 + len(initiator), 32 + len(initiator) + len(acceptor))
     return (
-        struct.pack("<8L", 2, len(initiator), at[0], 2, len(acceptor), at[1], len(application_data), at[2])
+        struct.pack(
+            "<8L", 2, len(initiator), at[0], 2, len(acceptor), at[1], len(application_data), at[2]
+        )
         + initiator
         + acceptor
         + application_data
@@ -428,7 +490,14 @@ OURS = bindings(b"tls-unique:ours", b"\x7f\0\0\1", b"\x7f\0\0\2")
         (bindings(b"tls-unique:others"), OURS, 0, False),
         (bindings(b"tls-unique:others"), OURS, sspi.ASC_REQ_ALLOW_MISSING_BINDINGS, False),
     ],
-    ids=["same", "not demanded", "missing but allowed", "missing", "others", "others though missing is allowed"],
+    ids=[
+        "same",
+        "not demanded",
+        "missing but allowed",
+        "missing",
+        "others",
+        "others though missing is allowed",
+    ],
 )
 def test_channel_bindings_come_in_a_buffer(
     sent: bytes | None, demanded: bytes | None, flags: int, accepted: bool
@@ -438,7 +507,9 @@ def test_channel_bindings_come_in_a_buffer(
     inputs = desc((TOKEN, token), *([(CHANNEL, demanded)] if demanded else []))
 
     def accept() -> int:
-        return sspi.AcceptSecurityContext(ours.service, None, inputs, ASC | flags, 0, sspi.CtxtHandle(), room())[0]
+        return sspi.AcceptSecurityContext(
+            ours.service, None, inputs, ASC | flags, 0, sspi.CtxtHandle(), room()
+        )[0]
 
     if accepted:
         assert accept() == sspi.SEC_E_OK
@@ -455,13 +526,17 @@ def test_a_refused_client_hears_why_where_extended_errors_are_asked_for() -> Non
         other = credentials().service
         service, out = sspi.CtxtHandle(), room()
         with refused(sspi.SEC_E_INVALID_TOKEN, "AcceptSecurityContext") as caught:
-            sspi.AcceptSecurityContext(other, None, desc((TOKEN, token)), ASC | flag, 0, service, out)
+            sspi.AcceptSecurityContext(
+                other, None, desc((TOKEN, token)), ASC | flag, 0, service, out
+            )
         assert caught.value.krb_code == 31
         assert bool(out[0].Buffer) is answered
         service.DeleteSecurityContext()
         if answered:
             with refused(sspi.SEC_E_WRONG_PRINCIPAL, "InitializeSecurityContext"):
-                sspi.InitializeSecurityContext(ours.client, client, TARGET, ISC, 0, out, client, room())
+                sspi.InitializeSecurityContext(
+                    ours.client, client, TARGET, ISC, 0, out, client, room()
+                )
             client.DeleteSecurityContext()
 
 
@@ -470,7 +545,13 @@ def test_a_service_demands_mutual_authentication_where_it_says_so() -> None:
     _, _, token = first_leg(ours.client, sspi.ISC_REQ_INTEGRITY)
     with refused(sspi.SEC_E_SECURITY_QOS_FAILED, "AcceptSecurityContext"):
         sspi.AcceptSecurityContext(
-            ours.service, None, desc((TOKEN, token)), sspi.ASC_REQ_MUTUAL_AUTH, 0, sspi.CtxtHandle(), room()
+            ours.service,
+            None,
+            desc((TOKEN, token)),
+            sspi.ASC_REQ_MUTUAL_AUTH,
+            0,
+            sspi.CtxtHandle(),
+            room(),
         )
 
 
@@ -506,7 +587,10 @@ def test_attributes_of_a_context(etype: int, package: str) -> None:
                 state, info = info
                 assert state == sspi.SECPKG_NEGOTIATION_COMPLETE
             assert info["Name"] == "Kerberos"
-        assert ask(sspi.SECPKG_ATTR_NATIVE_NAMES) == ("alice@EXAMPLE.TEST", f"{TARGET}@EXAMPLE.TEST")
+        assert ask(sspi.SECPKG_ATTR_NATIVE_NAMES) == (
+            "alice@EXAMPLE.TEST",
+            f"{TARGET}@EXAMPLE.TEST",
+        )
         assert ask(sspi.SECPKG_ATTR_TARGET_INFORMATION) == TARGET
         assert str(ask(sspi.SECPKG_ATTR_ACCESS_TOKEN)) == "alice@EXAMPLE.TEST"
         assert handle.QuerySecurityContextToken() == ask(sspi.SECPKG_ATTR_ACCESS_TOKEN)
@@ -514,7 +598,10 @@ def test_attributes_of_a_context(etype: int, package: str) -> None:
         for attribute in (sspi.SECPKG_ATTR_STREAM_SIZES, sspi.SECPKG_ATTR_REMOTE_CERT_CONTEXT, 999):
             with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "QueryContextAttributes"):
                 ask(attribute)
-    keys = [handle.QueryContextAttributes(sspi.SECPKG_ATTR_SESSION_KEY) for handle in (both.client, both.service)]
+    keys = [
+        handle.QueryContextAttributes(sspi.SECPKG_ATTR_SESSION_KEY)
+        for handle in (both.client, both.service)
+    ]
     assert keys[0] == keys[1]
     assert len(keys[0]) == (16 if etype in (17, 19) else 32)
 
@@ -530,10 +617,17 @@ def test_k411_a_target_that_the_client_did_not_name_is_not_made_up() -> None:
     ticket, (key,) = issue()
     ours = credentials(key=key.key)
     for said in (True, False):
-        service, token = sspi.CtxtHandle(), purekrb.Initiator(ticket, send_client_target=said).step()
-        sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, room())
+        service, token = (
+            sspi.CtxtHandle(),
+            purekrb.Initiator(ticket, send_client_target=said).step(),
+        )
+        sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, token)), ASC, 0, service, room()
+        )
         if said:
-            assert service.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET) == TARGET
+            assert (
+                service.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET) == TARGET
+            )
             continue
         with refused(sspi.SEC_E_TARGET_UNKNOWN):
             service.QueryContextAttributes(sspi.SECPKG_ATTR_CLIENT_SPECIFIED_TARGET)
@@ -569,7 +663,9 @@ def test_sizes_are_zero_for_what_was_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize("package", ["Kerberos", "Negotiate"])
-def test_a_service_knows_its_client_by_the_names_of_windows_where_the_ticket_has_a_pac(package: str) -> None:
+def test_a_service_knows_its_client_by_the_names_of_windows_where_the_ticket_has_a_pac(
+    package: str,
+) -> None:
     key, authtime = crypto.random_key(18), now()
     pac = element(sign(assemble(buffers(key, authtime)), key))
     both = pair(package=package, key=key, now=authtime, authorization_data=(pac,))
@@ -577,7 +673,9 @@ def test_a_service_knows_its_client_by_the_names_of_windows_where_the_ticket_has
     assert ask(sspi.SECPKG_ATTR_NAMES) == "EXAMPLE\\alice"
     assert ask(sspi.SECPKG_ATTR_NATIVE_NAMES)[0] == "alice@EXAMPLE.TEST"
     assert ask(sspi.SECPKG_ATTR_ACCESS_TOKEN).user_sid == USER_SID
-    assert both.client.QueryContextAttributes(sspi.SECPKG_ATTR_NAMES) == "alice@EXAMPLE.TEST"  # has not seen it
+    assert (
+        both.client.QueryContextAttributes(sspi.SECPKG_ATTR_NAMES) == "alice@EXAMPLE.TEST"
+    )  # has not seen it
 
 
 def test_a_client_whose_pac_is_not_genuine_is_refused() -> None:
@@ -597,7 +695,11 @@ def test_a_client_whose_pac_is_not_genuine_is_refused() -> None:
 
 
 def accept(
-    ours: Credentials, token: bytes | None, handle: sspi.CtxtHandle, before: sspi.CtxtHandle | None = None, asc: int = 0
+    ours: Credentials,
+    token: bytes | None,
+    handle: sspi.CtxtHandle,
+    before: sspi.CtxtHandle | None = None,
+    asc: int = 0,
 ) -> tuple[int, bytes]:
     """Return the status and the token of one leg of the service."""
     out = room()
@@ -631,7 +733,9 @@ def test_a_service_that_speaks_first_gives_hints(first: bytes | None) -> None:
     assert status == sspi.SEC_I_CONTINUE_NEEDED
     assert b"not_defined_in_RFC4178@please_ignore" in hints
     out = room()
-    sspi.InitializeSecurityContext(ours.client, None, TARGET, ISC, 0, desc((TOKEN, hints)), client, out)
+    sspi.InitializeSecurityContext(
+        ours.client, None, TARGET, ISC, 0, desc((TOKEN, hints)), client, out
+    )
     status, reply = accept(ours, out[0].Buffer, service, service, ASC)
     assert status == sspi.SEC_E_OK
     status, flags, _ = sspi.InitializeSecurityContext(
@@ -652,7 +756,9 @@ def test_who_prefers_ntlm_comes_to_kerberos_with_signed_lists() -> None:
         statuses.append(status)
         before, token = service, client.step(answer) if answer else None
     assert statuses == [sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_I_CONTINUE_NEEDED, sspi.SEC_E_OK]
-    assert service.QueryContextAttributes(sspi.SECPKG_ATTR_NEGOTIATION_INFO)[1]["Name"] == "Kerberos"
+    assert (
+        service.QueryContextAttributes(sspi.SECPKG_ATTR_NEGOTIATION_INFO)[1]["Name"] == "Kerberos"
+    )
 
 
 @pytest.mark.parametrize("flag", [sspi.ASC_REQ_EXTENDED_ERROR, 0])
@@ -660,7 +766,9 @@ def test_who_has_nothing_but_ntlm_is_refused(flag: int) -> None:
     ours, out = credentials(package="Negotiate"), room()
     token = init((NTLM_OID,), NTLM_TOKEN)
     with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "AcceptSecurityContext") as caught:
-        sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), flag, 0, sspi.CtxtHandle(), out)
+        sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, token)), flag, 0, sspi.CtxtHandle(), out
+        )
     assert "NTLM" in str(caught.value)
     assert bool(out[0].Buffer) is bool(flag)
     if flag:
@@ -677,7 +785,9 @@ def delegating(lab: Realm, flag: int = sspi.ASC_REQ_DELEGATE) -> sspi.CtxtHandle
     _, _, token = first_leg(client, ISC | sspi.ISC_REQ_DELEGATE)
     service = sspi.CtxtHandle()
     inbound = acquire(sspi.SECPKG_CRED_INBOUND, auth_data=keytab)
-    _, flags, _ = sspi.AcceptSecurityContext(inbound, None, desc((TOKEN, token)), ASC | flag, 0, service, room())
+    _, flags, _ = sspi.AcceptSecurityContext(
+        inbound, None, desc((TOKEN, token)), ASC | flag, 0, service, room()
+    )
     assert bool(flags & sspi.ASC_RET_DELEGATE) is bool(flag)
     return service
 
@@ -703,7 +813,9 @@ def test_a_service_acts_with_what_its_client_delegated(lab: Realm) -> None:
     assert name_of(acquire(sspi.SECPKG_CRED_OUTBOUND)) == "websvc@EXAMPLE.TEST"
 
 
-def test_without_delegation_the_service_has_nothing_to_act_with_and_never_its_own(lab: Realm) -> None:
+def test_without_delegation_the_service_has_nothing_to_act_with_and_never_its_own(
+    lab: Realm,
+) -> None:
     sspi.set_default_credential(lab.add_user("websvc", "pw"), config=lab.config)
     for service in (pair().service, delegating(lab, 0)):
         with service.impersonate() as credential:
@@ -754,7 +866,10 @@ def test_a_buffer_has_the_size_of_its_content_up_to_a_maximum() -> None:
     assert buffer.Buffer == b"a"
     buffer.Clear()
     assert buffer.Buffer == bytes(4)
-    for misuse in (lambda: setattr(buffer, "Buffer", b"12345"), lambda: setattr(buffer, "BufferSize", 5)):
+    for misuse in (
+        lambda: setattr(buffer, "Buffer", b"12345"),
+        lambda: setattr(buffer, "BufferSize", 5),
+    ):
         with pytest.raises(ValueError):
             misuse()
     with pytest.raises(TypeError):
@@ -779,11 +894,16 @@ def test_a_signature_is_a_mic_token_over_the_data_in_their_order(etype: int) -> 
     message = desc((DATA, b"one "), (TOKEN, size + 10), (DATA, b"two"))
     both.client.MakeSignature(0, message, 0)
     assert (message[1].BufferSize, message[1].MaxBufferSize) == (size, size + 10)
-    assert MicToken.decode(message[1].Buffer).flags == 4  # of the initiator, under the acceptor's subkey
+    assert (
+        MicToken.decode(message[1].Buffer).flags == 4
+    )  # of the initiator, under the acceptor's subkey
     assert both.service.VerifySignature(message, 0) == 0
     back = desc((DATA, b"answer"), (TOKEN, size))
     both.service.MakeSignature(0, back, 0)
-    assert both.client.VerifySignature(desc((DATA, b"ans"), (DATA, b"wer"), (TOKEN, back[1].Buffer))) == 0
+    assert (
+        both.client.VerifySignature(desc((DATA, b"ans"), (DATA, b"wer"), (TOKEN, back[1].Buffer)))
+        == 0
+    )
 
 
 @pytest.mark.parametrize("attribute", [0, sspi.SECBUFFER_READONLY_WITH_CHECKSUM])
@@ -800,7 +920,11 @@ def test_data_with_the_attribute_checksum_are_signed(attribute: int) -> None:
 
 def test_read_only_data_and_other_buffers_are_ignored() -> None:
     both = pair()
-    more = [(DATA | sspi.SECBUFFER_READONLY, b"x"), (sspi.SECBUFFER_EMPTY, 0), (sspi.SECBUFFER_PKG_PARAMS, b"p")]
+    more = [
+        (DATA | sspi.SECBUFFER_READONLY, b"x"),
+        (sspi.SECBUFFER_EMPTY, 0),
+        (sspi.SECBUFFER_PKG_PARAMS, b"p"),
+    ]
     message = desc(*more, (DATA, b"body"), (TOKEN, 60))
     both.client.EncryptMessage(0, message)
     assert message[0].Buffer == b"x"
@@ -809,7 +933,9 @@ def test_read_only_data_and_other_buffers_are_ignored() -> None:
     assert [buffer.Buffer for buffer in message][:4] == [b"y", b"", b"p", b"body"]
 
 
-@pytest.mark.parametrize("qop", [0, sspi.SECQOP_WRAP_NO_ENCRYPT, sspi.SECQOP_WRAP_NO_ENCRYPT - (1 << 32)])
+@pytest.mark.parametrize(
+    "qop", [0, sspi.SECQOP_WRAP_NO_ENCRYPT, sspi.SECQOP_WRAP_NO_ENCRYPT - (1 << 32)]
+)
 @pytest.mark.parametrize("etype", AES)
 def test_token_data_and_padding_are_a_wrap_token(etype: int, qop: int) -> None:
     both = pair(etype)
@@ -824,7 +950,9 @@ def test_token_data_and_padding_are_a_wrap_token(etype: int, qop: int) -> None:
             assert (data == text) is not sealed
         wrapped = WrapToken.decode(token + data + padding)
         assert wrapped.flags == (6 if sealed else 4)
-        assert both.service.DecryptMessage(message, 0) == (0 if sealed else sspi.SECQOP_WRAP_NO_ENCRYPT)
+        assert both.service.DecryptMessage(message, 0) == (
+            0 if sealed else sspi.SECQOP_WRAP_NO_ENCRYPT
+        )
         assert message[1].Buffer == text
 
 
@@ -854,7 +982,9 @@ def test_a_header_is_signed_and_travels_in_clear(etype: int, dce: int) -> None:
     both = pair(etype, isc=ISC | dce)
     trailer = both.client.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)["SecurityTrailer"]
     signed = DATA | sspi.SECBUFFER_READONLY_WITH_CHECKSUM
-    message = desc((signed, b"RPC header"), (DATA, b"stub data"), (signed, b"RPC trailer"), (TOKEN, trailer))
+    message = desc(
+        (signed, b"RPC header"), (DATA, b"stub data"), (signed, b"RPC trailer"), (TOKEN, trailer)
+    )
     both.client.EncryptMessage(0, message)
     assert [message[n].Buffer for n in (0, 2)] == [b"RPC header", b"RPC trailer"]
     assert message[1].Buffer != b"stub data"
@@ -871,7 +1001,10 @@ def test_dce_style_takes_three_legs_and_larger_tokens(etype: int, package: str) 
     assert both.service_flags & sspi.ASC_RET_USED_DCE_STYLE
     signature, trailer, _ = SIZES[etype]
     sizes = both.service.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)
-    assert (sizes["SecurityTrailer"], sizes["MaxSignature"]) == (trailer + 16, signature)  # 76 with AES-SHA1
+    assert (sizes["SecurityTrailer"], sizes["MaxSignature"]) == (
+        trailer + 16,
+        signature,
+    )  # 76 with AES-SHA1
     for qop in (0, sspi.SECQOP_WRAP_NO_ENCRYPT):
         message = desc((TOKEN, trailer + 16), (DATA, b"stub"), (PADDING, 1))
         both.service.EncryptMessage(qop, message)
@@ -919,7 +1052,9 @@ def test_rc4_contexts_seal_and_have_no_signatures() -> None:
     sizes = both.client.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)
     assert sizes["MaxSignature"] == 0
     for qop in (0, sspi.SECQOP_WRAP_NO_ENCRYPT):
-        message = desc((TOKEN, sizes["SecurityTrailer"]), (DATA, b"hello"), (PADDING, sizes["BlockSize"]))
+        message = desc(
+            (TOKEN, sizes["SecurityTrailer"]), (DATA, b"hello"), (PADDING, sizes["BlockSize"])
+        )
         both.client.EncryptMessage(qop, message)
         assert (message[1].BufferSize, message[2].BufferSize) == (5, 1)
         assert both.service.DecryptMessage(message) == qop
@@ -933,7 +1068,9 @@ def test_rc4_contexts_seal_and_have_no_signatures() -> None:
 # --- expiry
 
 
-def test_chk42_after_the_end_of_the_ticket_nothing_more_is_protected_but_what_came_is_read(lab: Realm) -> None:
+def test_chk42_after_the_end_of_the_ticket_nothing_more_is_protected_but_what_came_is_read(
+    lab: Realm,
+) -> None:
     keytab = lab.add_service("HTTP/short.example.test", lifetime=3)
     sspi.set_default_credential(lab.add_user("alice", "pw"), keytab=keytab)
     client, server = talk(ISC, target="HTTP/short.example.test")
@@ -984,14 +1121,18 @@ def test_a_script_for_pywin32_runs(logged_on: Realm) -> None:
     msg = b"some data to be encrypted ......"
     sigbuf = win32security.PySecBufferDescType()
     sigbuf.append(win32security.PySecBufferType(len(msg), sspicon.SECBUFFER_DATA))
-    sigbuf.append(win32security.PySecBufferType(pkg_size_info["MaxSignature"], sspicon.SECBUFFER_TOKEN))
+    sigbuf.append(
+        win32security.PySecBufferType(pkg_size_info["MaxSignature"], sspicon.SECBUFFER_TOKEN)
+    )
     sigbuf[0].Buffer = msg
     sspiclient.ctxt.MakeSignature(0, sigbuf, 1)
     sspiserver.ctxt.VerifySignature(sigbuf, 1)
 
     encbuf = win32security.PySecBufferDescType()
     encbuf.append(win32security.PySecBufferType(len(msg), sspicon.SECBUFFER_DATA))
-    encbuf.append(win32security.PySecBufferType(pkg_size_info["SecurityTrailer"], sspicon.SECBUFFER_TOKEN))
+    encbuf.append(
+        win32security.PySecBufferType(pkg_size_info["SecurityTrailer"], sspicon.SECBUFFER_TOKEN)
+    )
     encbuf[0].Buffer = msg
     sspiclient.ctxt.EncryptMessage(0, encbuf, 1)
     sspiserver.ctxt.DecryptMessage(encbuf, 1)
@@ -1007,7 +1148,9 @@ def test_a_script_for_pywin32_runs(logged_on: Realm) -> None:
     assert sspiclient.service_name == f"{TARGET}@EXAMPLE.TEST"
 
 
-def talk(flags: int | None, package: str = "Kerberos", target: str = TARGET) -> tuple[sspi.ClientAuth, sspi.ServerAuth]:
+def talk(
+    flags: int | None, package: str = "Kerberos", target: str = TARGET
+) -> tuple[sspi.ClientAuth, sspi.ServerAuth]:
     """Return both sides, having talked raw tokens as over a socket."""
     client = sspi.ClientAuth(package, targetspn=target, scflags=flags)
     server = sspi.ServerAuth(package)
@@ -1024,11 +1167,15 @@ def talk(flags: int | None, package: str = "Kerberos", target: str = TARGET) -> 
 
 @pytest.mark.parametrize("package", ["Kerberos", "Negotiate"])
 @pytest.mark.parametrize("flags", [None, ISC])
-def test_both_classes_protect_messages_in_every_way(logged_on: Realm, flags: int | None, package: str) -> None:
+def test_both_classes_protect_messages_in_every_way(
+    logged_on: Realm, flags: int | None, package: str
+) -> None:
     client, server = talk(flags, package)
     mutual = bool(flags)
     assert (
-        bool(client.ctxt_attr & sspi.ISC_RET_MUTUAL_AUTH) is bool(server.ctxt_attr & sspi.ASC_RET_MUTUAL_AUTH) is mutual
+        bool(client.ctxt_attr & sspi.ISC_RET_MUTUAL_AUTH)
+        is bool(server.ctxt_attr & sspi.ASC_RET_MUTUAL_AUTH)
+        is mutual
     )
     assert client.ctxt_expiry == server.ctxt_expiry
     for sender, receiver in ((client, server), (server, client)):
@@ -1042,7 +1189,12 @@ def test_both_classes_protect_messages_in_every_way(logged_on: Realm, flags: int
             assert receiver.unwrap(token) == (b"wrapped", encrypt)
     assert client.next_seq_num == server.next_seq_num == 8
     client.reset()
-    assert (client.ctxt, client.authenticated, client.service_name, client.next_seq_num) == (None, False, None, 0)
+    assert (client.ctxt, client.authenticated, client.service_name, client.next_seq_num) == (
+        None,
+        False,
+        None,
+        0,
+    )
     status, _ = client.authorize(None)
     one_leg = package == "Kerberos" and not mutual
     assert status == (sspi.SEC_E_OK if one_leg else sspi.SEC_I_CONTINUE_NEEDED)
@@ -1069,7 +1221,10 @@ def test_the_classes_take_credentials_as_arguments(lab: Realm) -> None:
 
 @pytest.mark.parametrize("call", ["encrypt", "sign", "wrap", "unwrap"])
 def test_messages_before_the_context_are_refused(logged_on: Realm, call: str) -> None:
-    for side in (sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC), sspi.ServerAuth("Kerberos")):
+    for side in (
+        sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC),
+        sspi.ServerAuth("Kerberos"),
+    ):
         with refused(sspi.SEC_E_INVALID_HANDLE):
             getattr(side, call)(b"data")
     client = sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC)
@@ -1084,13 +1239,18 @@ def test_messages_before_the_context_are_refused(logged_on: Realm, call: str) ->
 def test_a_password_is_in_no_traceback(lab: Realm) -> None:
     logon = ("", "EXAMPLE.TEST", "correct horse")
     for call in (
-        lambda: sspi.AcquireCredentialsHandle(None, "Kerberos", sspi.SECPKG_CRED_OUTBOUND, None, logon),
+        lambda: sspi.AcquireCredentialsHandle(
+            None, "Kerberos", sspi.SECPKG_CRED_OUTBOUND, None, logon
+        ),
         lambda: sspi.ClientAuth("Kerberos", None, logon),
     ):
         with pytest.raises(sspi.error) as caught:
             call()
         trace = caught.tb
         while trace is not None:
-            if "purekrb" in trace.tb_frame.f_code.co_filename and "tests" not in trace.tb_frame.f_code.co_filename:
+            if (
+                "purekrb" in trace.tb_frame.f_code.co_filename
+                and "tests" not in trace.tb_frame.f_code.co_filename
+            ):
                 assert "horse" not in repr(trace.tb_frame.f_locals)
             trace = trace.tb_next  # type: ignore[assignment]

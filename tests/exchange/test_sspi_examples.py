@@ -43,13 +43,18 @@ def lab(realm: Realm, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("package", ["Negotiate", "Kerberos"])
-def test_the_client_and_the_service_authenticate_each_other_and_talk(lab: Path, package: str) -> None:
+def test_the_client_and_the_service_authenticate_each_other_and_talk(
+    lab: Path, package: str
+) -> None:
     env = environment(lab)
     with running_service(env, "--spn", SPN, "--package", package) as service:
         for text in ("hello", "once more"):
             done = run_client(env, *CLIENT, service.port, "--package", package, "--text", text)
             assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout.splitlines() == [f"alice@EXAMPLE.TEST has signed: {text}", text.upper()]
+            assert done.stdout.splitlines() == [
+                f"alice@EXAMPLE.TEST has signed: {text}",
+                text.upper(),
+            ]
     assert service.name == SPN
     assert service.printed == ["served alice@EXAMPLE.TEST"] * 2
 
@@ -65,7 +70,9 @@ def test_a_service_with_another_key_gets_nothing_but_a_ticket_it_cannot_read(lab
     assert "SEC_E_INVALID_TOKEN" in service.printed[0]
 
 
-def test_a_name_that_nobody_registered_is_refused_before_the_service_hears_anything(lab: Path) -> None:
+def test_a_name_that_nobody_registered_is_refused_before_the_service_hears_anything(
+    lab: Path,
+) -> None:
     env = environment(lab)
     with running_service(env) as service:
         done = run_client(env, *(CLIENT[:3]), "other.example.test", "--port", service.port)
@@ -128,13 +135,19 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("package", ["Kerberos", "Negotiate"])
-@pytest.mark.parametrize("data", [row[1] for row in FRAMES], ids=[f"CHK-34-{row[0]}" for row in FRAMES])
-def test_bad_frames_end_the_handshake_on_either_side(sample: Any, data: bytes, package: str) -> None:
+@pytest.mark.parametrize(
+    "data", [row[1] for row in FRAMES], ids=[f"CHK-34-{row[0]}" for row in FRAMES]
+)
+def test_bad_frames_end_the_handshake_on_either_side(
+    sample: Any, data: bytes, package: str
+) -> None:
     ours = credentials(package=package)
     with against(say(data)) as connection, pytest.raises((ConnectionError, sspi.error)):
         sample.service.authenticate(sample.frames.Frames(connection), ours.service)
     with against(say(data)) as connection, pytest.raises((ConnectionError, sspi.error)):
-        sample.client.authenticate(sample.frames.Frames(connection), ours.client, "HTTP/web.example.test")
+        sample.client.authenticate(
+            sample.frames.Frames(connection), ours.client, "HTTP/web.example.test"
+        )
 
 
 @contextmanager
@@ -144,7 +157,9 @@ def both_sides(sample: Any, package: str = "Kerberos") -> Iterator[tuple[Any, An
     with one, other:
         frames = sample.frames.Frames(one), sample.frames.Frames(other)
         accepted: list[sspi.CtxtHandle] = []
-        thread = threading.Thread(target=lambda: accepted.append(sample.service.authenticate(frames[1], ours.service)))
+        thread = threading.Thread(
+            target=lambda: accepted.append(sample.service.authenticate(frames[1], ours.service))
+        )
         thread.start()
         context = sample.client.authenticate(frames[0], ours.client, "HTTP/web.example.test")
         thread.join(10)
@@ -163,7 +178,9 @@ def test_frames_may_arrive_in_any_pieces(sample: Any) -> None:
         assert sample.frames.Frames(connection).receive(200) == body
 
 
-def test_a_peer_that_says_too_little_does_not_hold_the_service(sample: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_says_too_little_does_not_hold_the_service(
+    sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sample.frames, "PATIENCE", 0.3)
     stop = threading.Event()
 
@@ -180,21 +197,29 @@ def test_a_peer_that_says_too_little_does_not_hold_the_service(sample: Any, monk
             stop.set()
 
 
-def test_a_client_that_does_not_ask_for_the_proof_is_refused(sample: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_ask_for_the_proof_is_refused(
+    sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with both_sides(sample) as (_, context, _, _):  # this one does
         assert context.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS) & sspi.ISC_RET_MUTUAL_AUTH
-    monkeypatch.setattr(sample.client, "ASKED", sspi.ISC_REQ_CONFIDENTIALITY | sspi.ISC_REQ_SEQUENCE_DETECT)
+    monkeypatch.setattr(
+        sample.client, "ASKED", sspi.ISC_REQ_CONFIDENTIALITY | sspi.ISC_REQ_SEQUENCE_DETECT
+    )
     monkeypatch.setattr(sample.client, "NEEDED", sspi.ISC_RET_CONFIDENTIALITY)
     ours = credentials()
 
     def client(connection: socket.socket) -> None:
-        sample.client.authenticate(sample.frames.Frames(connection), ours.client, "HTTP/web.example.test")
+        sample.client.authenticate(
+            sample.frames.Frames(connection), ours.client, "HTTP/web.example.test"
+        )
 
     with against(client) as connection, refused(sspi.SEC_E_SECURITY_QOS_FAILED):
         sample.service.authenticate(sample.frames.Frames(connection), ours.service)
 
 
-@pytest.mark.parametrize("lacking", ["MUTUAL_AUTH", "CONFIDENTIALITY", "SEQUENCE_DETECT", "REPLAY_DETECT"])
+@pytest.mark.parametrize(
+    "lacking", ["MUTUAL_AUTH", "CONFIDENTIALITY", "SEQUENCE_DETECT", "REPLAY_DETECT"]
+)
 def test_each_flag_is_tested_as_a_bit_of_the_last_return(
     sample: Any, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
@@ -208,7 +233,9 @@ def test_each_flag_is_tested_as_a_bit_of_the_last_return(
             sample.service.authenticate(sample.frames.Frames(connection), ours.service)
 
     with against(service) as connection, pytest.raises(ConnectionError, match="is missing"):
-        sample.client.authenticate(sample.frames.Frames(connection), ours.client, "HTTP/web.example.test")
+        sample.client.authenticate(
+            sample.frames.Frames(connection), ours.client, "HTTP/web.example.test"
+        )
 
 
 def test_messages_are_signed_and_secret_and_belong_to_their_place(sample: Any) -> None:

@@ -21,7 +21,13 @@ from purekrb.errors import (
 )
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
 from purekrb.exchanges.runner import KdcRequest, run
-from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew, tgs_exchange
+from purekrb.exchanges.tgs_exchange import (
+    TgsOptions,
+    forward_tgt,
+    get_service_ticket,
+    renew,
+    tgs_exchange,
+)
 from purekrb.exchanges.tgs_request import TgsRequest, request_ticket
 from purekrb.messages.ap import ApReq, HostAddress
 from purekrb.messages.kdc import PaData, TgsReq
@@ -38,7 +44,12 @@ RENEWABLE = TicketFlags.RENEWABLE | TicketFlags.FORWARDABLE
 
 
 def get(
-    kdc: ScriptedKdc, service: Principal = WEB, options: TgsOptions | None = None, *, tgt: Any = None, **more: Any
+    kdc: ScriptedKdc,
+    service: Principal = WEB,
+    options: TgsOptions | None = None,
+    *,
+    tgt: Any = None,
+    **more: Any,
 ) -> Any:
     return run(tgs_exchange(tgt or issue_tgt(), service, options, clock=clock, **more), kdc)
 
@@ -63,9 +74,16 @@ def test_what_is_asked_for_follows_from_the_tgt_and_the_options() -> None:
     tgt = issue_tgt(flags=RENEWABLE, renew_till=NOW + timedelta(days=5))
     get(kdc, tgt=tgt)
     body = kdc.seen[0].req_body
-    assert body.kdc_options == KdcOptions.CANONICALIZE | KdcOptions.RENEWABLE | KdcOptions.FORWARDABLE
+    assert (
+        body.kdc_options == KdcOptions.CANONICALIZE | KdcOptions.RENEWABLE | KdcOptions.FORWARDABLE
+    )
     assert (body.till, body.rtime) == (tgt.endtime, tgt.renew_till)
-    assert (body.realm, body.sname, body.etype, body.addresses) == (REALM, WEB.name, (18, 17, 20, 19), None)
+    assert (body.realm, body.sname, body.etype, body.addresses) == (
+        REALM,
+        WEB.name,
+        (18, 17, 20, 19),
+        None,
+    )
     get(kdc, options=TgsOptions(canonicalize=False, lifetime=60.0, etypes=(20,)))
     body = kdc.seen[1].req_body
     assert body.kdc_options == KdcOptions.FORWARDABLE
@@ -121,7 +139,9 @@ def test_the_addresses_of_the_tgt_are_inherited() -> None:
         (31, KdcError, "get a new TGT"),
     ],
 )
-def test_an_error_of_the_kdc_says_for_what_and_what_to_do(code: int, cls: type[KdcError], advice: str) -> None:
+def test_an_error_of_the_kdc_says_for_what_and_what_to_do(
+    code: int, cls: type[KdcError], advice: str
+) -> None:
     kdc = ScriptedKdc()
     kdc.answer = lambda request, realm: kdc.error(code)
     with pytest.raises(cls, match=advice) as caught:
@@ -141,7 +161,11 @@ def test_a_ticket_that_is_no_tgt_is_the_callers_mistake() -> None:
 
 def test_an_as_rep_is_no_answer() -> None:
     with pytest.raises(ProtocolError, match="AS-REP"):
-        get(ScriptedKdc(message=lambda b: b"\x6b" + b[1:].replace(b"\xa1\3\2\1\x0d", b"\xa1\3\2\1\x0b", 1)))
+        get(
+            ScriptedKdc(
+                message=lambda b: b"\x6b" + b[1:].replace(b"\xa1\3\2\1\x0d", b"\xa1\3\2\1\x0b", 1)
+            )
+        )
 
 
 # -- across realms
@@ -270,10 +294,18 @@ def test_a_request_carries_padata_and_additional_tickets() -> None:
         return (PaData(PaDataType.PAC_OPTIONS, b"options"), PaData(129, b"for a user"))
 
     options = KdcOptions.ENC_TKT_IN_SKEY
-    request = TgsRequest(tgt, WEB, kdc_options=options, padata=padata, additional_tickets=(theirs.ticket, tgt.ticket))
-    assert get_one(kdc, request).service == WEB  # the KDC of the test has verified the checksum over the body
+    request = TgsRequest(
+        tgt, WEB, kdc_options=options, padata=padata, additional_tickets=(theirs.ticket, tgt.ticket)
+    )
+    assert (
+        get_one(kdc, request).service == WEB
+    )  # the KDC of the test has verified the checksum over the body
     sent = kdc.seen[0]
-    assert [p.padata_type for p in sent.padata or ()] == [PaDataType.TGS_REQ, PaDataType.PAC_OPTIONS, 129]
+    assert [p.padata_type for p in sent.padata or ()] == [
+        PaDataType.TGS_REQ,
+        PaDataType.PAC_OPTIONS,
+        129,
+    ]
     assert sent.req_body.additional_tickets == (theirs.ticket, tgt.ticket)
     assert sent.req_body.kdc_options & options
     assert made_of == [(sent.req_body.nonce, kdc.authenticators[0].subkey)]
@@ -283,7 +315,10 @@ def test_a_request_carries_padata_and_additional_tickets() -> None:
 def test_the_embedded_kdc_gets_both() -> None:
     realm = Realm(REALM, clock=clock)
     realm.add_service("HTTP/web.example.test")
-    tgt = run(as_exchange(realm.add_user("alice", "pw"), clock=clock), lambda request: realm.handle(request.message))
+    tgt = run(
+        as_exchange(realm.add_user("alice", "pw"), clock=clock),
+        lambda request: realm.handle(request.message),
+    )
     seen: list[TgsReq] = []
 
     def send(request: Any) -> bytes:
@@ -294,7 +329,12 @@ def test_the_embedded_kdc_gets_both() -> None:
     assert get_one(send, TgsRequest(tgt, WEB, padata=lambda body, subkey: (marker,))).service == WEB
     assert (seen[-1].padata or ())[1:] == (marker,)
     with pytest.raises(KdcError, match="does not have that option") as caught:  # user-to-user
-        get_one(send, TgsRequest(tgt, WEB, kdc_options=KdcOptions.ENC_TKT_IN_SKEY, additional_tickets=(tgt.ticket,)))
+        get_one(
+            send,
+            TgsRequest(
+                tgt, WEB, kdc_options=KdcOptions.ENC_TKT_IN_SKEY, additional_tickets=(tgt.ticket,)
+            ),
+        )
     assert caught.value.code == 13
     assert seen[-1].req_body.additional_tickets == (tgt.ticket,)
 
@@ -311,7 +351,9 @@ def test_an_exact_name_takes_no_other_service() -> None:
     with pytest.raises(ProtocolError, match="another service"):
         get_one(elsewhere, TgsRequest(issue_tgt(), WEB, exact_name=True))
     assert not elsewhere.seen[0].req_body.kdc_options & KdcOptions.CANONICALIZE
-    assert get_one(elsewhere, TgsRequest(issue_tgt(), WEB)).service == Principal(("krbtgt", "B.TEST"), REALM)
+    assert get_one(elsewhere, TgsRequest(issue_tgt(), WEB)).service == Principal(
+        ("krbtgt", "B.TEST"), REALM
+    )
     assert get_one(ScriptedKdc(), TgsRequest(issue_tgt(), WEB, exact_name=True)).service == WEB
 
 
@@ -331,7 +373,9 @@ def kinds(kdc: ScriptedKdc) -> list[str]:
     return ["TGS" if isinstance(request, TgsReq) else "AS" for request in kdc.seen]
 
 
-def fetch(kdc: ScriptedKdc, store: CCache, service: Principal = WEB, at: datetime = NOW, **more: Any) -> Any:
+def fetch(
+    kdc: ScriptedKdc, store: CCache, service: Principal = WEB, at: datetime = NOW, **more: Any
+) -> Any:
     def later() -> datetime:
         return at
 
@@ -368,7 +412,11 @@ def test_options_and_offsets_reach_both_exchanges() -> None:
     ahead = timedelta(hours=1)
     kdc, store, offsets = ScriptedKdc(clock=lambda: NOW + ahead), CCache(ALICE), {REALM: ahead}
     got = fetch(
-        kdc, store, as_options=AsOptions(etypes=(20,)), tgs_options=TgsOptions(etypes=(17,)), offsets=offsets
+        kdc,
+        store,
+        as_options=AsOptions(etypes=(20,)),
+        tgs_options=TgsOptions(etypes=(17,)),
+        offsets=offsets,
     )
     assert [request.req_body.etype for request in kdc.seen] == [(20,), (20,), (17,)]
     assert got.time_offset == ahead
@@ -398,7 +446,12 @@ def test_the_log_tells_each_step_and_no_secret(caplog: pytest.LogCaptureFixture)
     tgt = issue_tgt()
     got = get(kdc, ANYWHERE, tgt=tgt)
     told = caplog.text
-    for word in ("TGS-REQ to EXAMPLE.TEST", "EXAMPLE.TEST refers to B.TEST", "TGS-REQ to B.TEST", "TGS-REP"):
+    for word in (
+        "TGS-REQ to EXAMPLE.TEST",
+        "EXAMPLE.TEST refers to B.TEST",
+        "TGS-REQ to B.TEST",
+        "TGS-REP",
+    ):
         assert word in told
     for key in (tgt.session_key, got.session_key, *(a.subkey for a in kdc.authenticators)):
         assert key is not None

@@ -56,7 +56,12 @@ def test_a_clock_that_is_set_back_far_is_believed_again() -> None:
 
 
 def test_each_clock_has_a_memory_of_its_own_so_that_a_recording_replays() -> None:
-    assert unique_now(Settable().now) == unique_now(Settable().now) == unique_now(lambda: START) == START
+    assert (
+        unique_now(Settable().now)
+        == unique_now(Settable().now)
+        == unique_now(lambda: START)
+        == START
+    )
 
 
 def test_another_clock_that_is_set_back_far_repeats_nothing() -> None:
@@ -116,7 +121,9 @@ def test_k416_no_time_is_given_twice_however_the_clock_is_set() -> None:
     times, clock = UniqueTimes(), Settable()
     given, rounds = set(), soak(300, 20_000)
     for count in range(rounds):
-        clock.time = START + rng.choice((0, 0, 1, 3600)) * timedelta(seconds=1) + rng.randrange(4) * PERIOD
+        clock.time = (
+            START + rng.choice((0, 0, 1, 3600)) * timedelta(seconds=1) + rng.randrange(4) * PERIOD
+        )
         for _ in range(rng.choice((1, 2, 40))):
             given.add(times(clock.now))
             clock.time += rng.choice((0, 0, 1)) * timedelta(milliseconds=1)

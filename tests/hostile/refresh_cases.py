@@ -42,7 +42,16 @@ def load() -> dict[str, dict[str, Any]]:
 def collect() -> list[str]:
     """Return the ids of all tests as pytest names them, but below tests/: file::function[parameters]."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *FOLDERS],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *FOLDERS,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -55,7 +64,10 @@ def collect() -> list[str]:
 def covered(test: str) -> dict[str, str]:
     """Return which cases a test covers, each with the pattern that stands for the test in cases.toml."""
     function, _, parameters = test.partition("[")
-    ids = {f"K{n}": function for n in re.findall(r"(?<=_)k(\d{3})(?=_|$)", function.rpartition("::")[2])}
+    ids = {
+        f"K{n}": function
+        for n in re.findall(r"(?<=_)k(\d{3})(?=_|$)", function.rpartition("::")[2])
+    }
     for number in re.findall(r"(?<![A-Za-z0-9])K(\d{3})(?!\d)", parameters):
         ids.setdefault(f"K{number}", f"{function}[K{number}*]")
     return ids
@@ -81,7 +93,11 @@ def render(cases: dict[str, dict[str, Any]]) -> str:
         for field in FIELDS:
             value = cases[case].get(field)
             if isinstance(value, list) and len(value) > 1:
-                lines += [f"{field} = [", *(f"  {json.dumps(item, ensure_ascii=False)}," for item in value), "]"]
+                lines += [
+                    f"{field} = [",
+                    *(f"  {json.dumps(item, ensure_ascii=False)}," for item in value),
+                    "]",
+                ]
             elif value:
                 lines.append(f"{field} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
@@ -93,7 +109,10 @@ def main() -> None:
     found = group_by_case(collect())
     for case, fields in cases.items():
         fields["tests"] = found.pop(case, [])
-    for case, tests in found.items():  # an id that nobody has heard of: test_cases_map.py will say so
+    for (
+        case,
+        tests,
+    ) in found.items():  # an id that nobody has heard of: test_cases_map.py will say so
         cases[case] = {"tests": tests}
     CASES.write_text(render(cases))
 

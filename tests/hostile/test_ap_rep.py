@@ -45,7 +45,13 @@ from support.values import replace
 class Handshake:
     """An initiator that waits, and what the genuine service knows."""
 
-    def __init__(self, etype: int = 18, *, ticket: tuple[ServiceTicket, list[Entry]] | None = None, **how: Any) -> None:
+    def __init__(
+        self,
+        etype: int = 18,
+        *,
+        ticket: tuple[ServiceTicket, list[Entry]] | None = None,
+        **how: Any,
+    ) -> None:
         self.ticket, self.keys = ticket or issue(etype)
         self.initiator = Initiator(self.ticket, **how)
         token = self.initiator.step()
@@ -62,7 +68,10 @@ class Handshake:
         return ap_rep(self.sent, key, **changes)
 
     def refuses(
-        self, reply: bytes | None, kind: type[KerberosError] = KerberosError, match: str | None = None
+        self,
+        reply: bytes | None,
+        kind: type[KerberosError] = KerberosError,
+        match: str | None = None,
     ) -> KerberosError:
         with pytest.raises(kind, match=match) as caught:
             self.initiator.step(reply)
@@ -91,17 +100,26 @@ def test_the_genuine_service_is_believed() -> None:
     "changes",
     [
         pytest.param(lambda s: {"ctime": s.ctime + timedelta(seconds=1)}, id="K121-a-second-later"),
-        pytest.param(lambda s: {"ctime": s.ctime - timedelta(seconds=1)}, id="K121-a-second-earlier"),
+        pytest.param(
+            lambda s: {"ctime": s.ctime - timedelta(seconds=1)}, id="K121-a-second-earlier"
+        ),
         pytest.param(lambda s: {"cusec": s.cusec ^ 1}, id="K121-another-microsecond"),
         pytest.param(lambda s: {"cusec": 0 if s.cusec else 1}, id="K121-no-microseconds"),
         pytest.param(lambda s: {"ctime": s.ctime.replace(year=1970)}, id="K121-another-year"),
         pytest.param(lambda s: {"ctime": s.ctime.replace(year=9999)}, id="K121-the-last-year"),
-        pytest.param(lambda s: {"ctime": now().replace(microsecond=0) + timedelta(minutes=5)}, id="K121-its-own-time"),
+        pytest.param(
+            lambda s: {"ctime": now().replace(microsecond=0) + timedelta(minutes=5)},
+            id="K121-its-own-time",
+        ),
     ],
 )
-def test_k121_an_ap_rep_with_another_time_is_no_proof(changes: Callable[[Authenticator], dict[str, Any]]) -> None:
+def test_k121_an_ap_rep_with_another_time_is_no_proof(
+    changes: Callable[[Authenticator], dict[str, Any]],
+) -> None:
     handshake = Handshake()
-    handshake.refuses(handshake.reply(**changes(handshake.sent)), MutualAuthenticationError, "impostor")
+    handshake.refuses(
+        handshake.reply(**changes(handshake.sent)), MutualAuthenticationError, "impostor"
+    )
     control = Handshake()
     control.takes(control.reply(ctime=control.sent.ctime, cusec=control.sent.cusec))
 
@@ -112,10 +130,14 @@ def test_k121_an_ap_rep_with_another_time_is_no_proof(changes: Callable[[Authent
     [
         pytest.param(lambda h: h.sent.subkey, id="K122-the-subkey"),
         pytest.param(lambda h: h.keys[0].key, id="K122-the-services-key"),
-        pytest.param(lambda h: crypto.random_key(h.ticket.session_key.etype), id="K122-a-random-key"),
+        pytest.param(
+            lambda h: crypto.random_key(h.ticket.session_key.etype), id="K122-a-random-key"
+        ),
     ],
 )
-def test_k122_an_ap_rep_under_another_key(key: Callable[[Handshake], EncryptionKey], etype: int) -> None:
+def test_k122_an_ap_rep_under_another_key(
+    key: Callable[[Handshake], EncryptionKey], etype: int
+) -> None:
     handshake = Handshake(etype)
     handshake.refuses(handshake.reply(key=key(handshake)), IntegrityError)
     handshake = Handshake(etype)
@@ -125,7 +147,9 @@ def test_k122_an_ap_rep_under_another_key(key: Callable[[Handshake], EncryptionK
 def test_k122_an_ap_rep_under_a_key_of_another_etype() -> None:
     for etype in (17, 19, 20, 23):
         handshake = Handshake()
-        handshake.refuses(handshake.reply(key=crypto.random_key(etype)), ProtocolError, "session key")
+        handshake.refuses(
+            handshake.reply(key=crypto.random_key(etype)), ProtocolError, "session key"
+        )
     for etype in (0, 3, 16, -1, 999):
         handshake = Handshake()
         message = ApRep(5, 15, EncryptedData(etype, None, bytes(80))).encode()
@@ -178,7 +202,9 @@ def test_k125_our_own_token_reflected() -> None:
 def test_k125_an_ap_rep_with_another_token_id(tok_id: str) -> None:
     handshake = Handshake()
     _, message = unframe(handshake.reply())
-    handshake.refuses(frame(bytes.fromhex(tok_id), message), MutualAuthenticationError, "another token")
+    handshake.refuses(
+        frame(bytes.fromhex(tok_id), message), MutualAuthenticationError, "another token"
+    )
     control = Handshake()
     control.takes(frame(TOK_AP_REP, unframe(control.reply())[1]))
 
@@ -215,7 +241,9 @@ def test_k127_mutual_is_asked_for_unless_one_says_otherwise() -> None:
 @pytest.mark.parametrize("etype", [23, 16, 3, 24, -128, 0])
 def test_k128_an_acceptors_subkey_that_is_not_permitted(etype: int) -> None:
     handshake = Handshake()
-    handshake.refuses(handshake.reply(subkey=EncryptionKey(etype, bytes(16))), PolicyError, "not permitted")
+    handshake.refuses(
+        handshake.reply(subkey=EncryptionKey(etype, bytes(16))), PolicyError, "not permitted"
+    )
     for good in (17, 18, 19, 20):
         control = Handshake()
         subkey = crypto.random_key(good)
@@ -225,7 +253,9 @@ def test_k128_an_acceptors_subkey_that_is_not_permitted(etype: int) -> None:
 
 def test_k128_to_permit_an_etype_that_purekrb_does_not_have_changes_nothing() -> None:
     handshake = Handshake(permitted_etypes=(18, 16))
-    handshake.refuses(handshake.reply(subkey=EncryptionKey(16, bytes(24))), PolicyError, "not permitted")
+    handshake.refuses(
+        handshake.reply(subkey=EncryptionKey(16, bytes(24))), PolicyError, "not permitted"
+    )
     control = Handshake(permitted_etypes=(18, 16))
     control.takes(accepting(control.keys, permitted_etypes=(16, 18)).step(control.token))
     assert control.initiator.etype == 18
@@ -310,7 +340,9 @@ class ThirdLeg:
         assert reply is not None
         self.reply: bytes = reply
         cipher = ApRep.decode(reply).enc_part.cipher
-        part = EncApRepPart.decode(crypto.decrypt(self.ticket.session_key, KeyUsage.AP_REP_ENC_PART, cipher))
+        part = EncApRepPart.decode(
+            crypto.decrypt(self.ticket.session_key, KeyUsage.AP_REP_ENC_PART, cipher)
+        )
         self.seq_number: int = part.seq_number or 0
 
     def token(self, **changes: Any) -> bytes:
@@ -350,14 +382,26 @@ def test_k130_a_third_leg_with_the_services_number_establishes(etype: int) -> No
 @pytest.mark.parametrize(
     ("alter", "kind"),
     [
-        pytest.param(lambda leg: {"seq_number": leg.seq_number ^ 1}, MutualAuthenticationError, id="other-number"),
+        pytest.param(
+            lambda leg: {"seq_number": leg.seq_number ^ 1},
+            MutualAuthenticationError,
+            id="other-number",
+        ),
         pytest.param(lambda _: {"seq_number": None}, MutualAuthenticationError, id="no-number"),
-        pytest.param(lambda leg: {"seq_number": leg.sent.seq_number}, MutualAuthenticationError, id="own-number"),
-        pytest.param(lambda leg: {"subkey": leg.ticket.session_key}, MutualAuthenticationError, id="a-subkey"),
+        pytest.param(
+            lambda leg: {"seq_number": leg.sent.seq_number},
+            MutualAuthenticationError,
+            id="own-number",
+        ),
+        pytest.param(
+            lambda leg: {"subkey": leg.ticket.session_key}, MutualAuthenticationError, id="a-subkey"
+        ),
         pytest.param(lambda _: {"key": crypto.random_key(18)}, IntegrityError, id="other-key"),
         pytest.param(lambda _: {"key": crypto.random_key(17)}, ProtocolError, id="other-etype"),
         pytest.param(lambda leg: {"key": leg.sent.subkey}, IntegrityError, id="key-is-the-subkey"),
-        pytest.param(lambda _: {"usage": KeyUsage.AP_REQ_AUTHENTICATOR}, IntegrityError, id="other-usage"),
+        pytest.param(
+            lambda _: {"usage": KeyUsage.AP_REQ_AUTHENTICATOR}, IntegrityError, id="other-usage"
+        ),
     ],
 )
 def test_k130_a_third_leg_that_proves_nothing(
@@ -375,7 +419,10 @@ def test_k130_another_token_than_a_third_leg() -> None:
         (lambda leg: frame(TOK_AP_REP, leg.token()), DecodeError),
         (lambda leg: leg.token()[:-1], DecodeError),
         (lambda leg: flipped(leg.token(), 8 * len(leg.token()) - 1), IntegrityError),
-        (lambda leg: Initiator(leg.ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE).step(), DecodeError),
+        (
+            lambda leg: Initiator(leg.ticket, flags=Flag.DEFAULT | Flag.DCE_STYLE).step(),
+            DecodeError,
+        ),
         (lambda _: unframe(krb_error(41))[1], DecodeError),
         (lambda _: b"", DecodeError),
         (lambda _: None, ContextError),
@@ -432,7 +479,9 @@ def accepting_side(handshake: Handshake, send_seq: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pvno": 4}, {"pvno": 6}, {"msg_type": 14}, {"msg_type": 30}, {"msg_type": -15}], ids=str
+    "changes",
+    [{"pvno": 4}, {"pvno": 6}, {"msg_type": 14}, {"msg_type": 30}, {"msg_type": -15}],
+    ids=str,
 )
 def test_another_version_or_message_type(changes: dict[str, int]) -> None:
     def altered(reply: bytes, changes: dict[str, int]) -> bytes:
@@ -485,19 +534,32 @@ def test_an_ap_rep_cut_off_anywhere_or_with_more_behind_it_is_refused() -> None:
     control.takes(control.reply())
 
 
-@pytest.mark.parametrize("plaintext", [b"", bytes(40), b"\x7b\x02\x30\x00", b"\x7b\x00", b"\x30\x00"])
+@pytest.mark.parametrize(
+    "plaintext", [b"", bytes(40), b"\x7b\x02\x30\x00", b"\x7b\x00", b"\x30\x00"]
+)
 def test_what_decrypts_and_is_no_enc_ap_rep_part(plaintext: bytes) -> None:
     handshake = Handshake()
     key = handshake.ticket.session_key
     cipher = crypto.encrypt(key, KeyUsage.AP_REP_ENC_PART, plaintext)
-    handshake.refuses(frame(TOK_AP_REP, ApRep(5, 15, EncryptedData(18, None, cipher)).encode()), DecodeError)
+    handshake.refuses(
+        frame(TOK_AP_REP, ApRep(5, 15, EncryptedData(18, None, cipher)).encode()), DecodeError
+    )
     handshake = Handshake()
-    own = crypto.encrypt(handshake.ticket.session_key, KeyUsage.AP_REP_ENC_PART, handshake.sent.encode())
-    handshake.refuses(frame(TOK_AP_REP, ApRep(5, 15, EncryptedData(18, None, own)).encode()), DecodeError)
+    own = crypto.encrypt(
+        handshake.ticket.session_key, KeyUsage.AP_REP_ENC_PART, handshake.sent.encode()
+    )
+    handshake.refuses(
+        frame(TOK_AP_REP, ApRep(5, 15, EncryptedData(18, None, own)).encode()), DecodeError
+    )
 
 
 def test_a_frame_around_nothing_and_a_flood_are_refused() -> None:
-    for bad in (frame(TOK_AP_REP, b""), frame(TOK_KRB_ERROR, b""), frame(TOK_AP_REP, bytes(60_000)), tlv(0x60, b"")):
+    for bad in (
+        frame(TOK_AP_REP, b""),
+        frame(TOK_KRB_ERROR, b""),
+        frame(TOK_AP_REP, bytes(60_000)),
+        tlv(0x60, b""),
+    ):
         Handshake().refuses(bad, DecodeError)
     handshake = Handshake()
     handshake.refuses(frame(TOK_AP_REQ, b""), MutualAuthenticationError)

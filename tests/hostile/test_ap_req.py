@@ -151,7 +151,9 @@ def entry(principal: Principal, kvno: int, etype: int = 18) -> Entry:
         pytest.param((255,), 511 + 1, "keytab is older: export", id="K071-wrapped"),
     ],
 )
-def test_k071_a_kvno_that_the_keytab_does_not_have(held: tuple[int, ...], used: int, advice: str) -> None:
+def test_k071_a_kvno_that_the_keytab_does_not_have(
+    held: tuple[int, ...], used: int, advice: str
+) -> None:
     ticket, keys = issue(kvno=used)
     error = refusal([entry(SERVICE, kvno) for kvno in held], ap_req(ticket))
     assert error.code == ErrorCode.KRB_AP_ERR_BADKEYVER
@@ -251,7 +253,9 @@ def test_k076_an_alias_is_accepted_under_the_name_of_the_key(cleartext: dict[str
 OTHER_HOST = Principal.parse("host/other.example.test@EXAMPLE.TEST")
 
 
-def sharing(*names: Principal, target: bool = True, service: Principal = SERVICE) -> tuple[bytes, list[Entry]]:
+def sharing(
+    *names: Principal, target: bool = True, service: Principal = SERVICE
+) -> tuple[bytes, list[Entry]]:
     """Return an AP-REQ for `service`, and keys that `names` share, as those of one account do."""
     ticket, (key,) = issue(service=service)
     token = Initiator(ticket, send_client_target=target).step()
@@ -266,8 +270,12 @@ def rewritten(token: bytes) -> Iterator[bytes]:
         yield with_ticket(token, sname=name.name, realm=name.realm)
 
 
-@pytest.mark.parametrize("names", [(SERVICE, HOST), (HOST, SERVICE)], ids=["asked-first", "asked-last"])
-def test_k411_the_cleartext_name_does_not_decide_between_names_of_one_key(names: tuple[Principal, ...]) -> None:
+@pytest.mark.parametrize(
+    "names", [(SERVICE, HOST), (HOST, SERVICE)], ids=["asked-first", "asked-last"]
+)
+def test_k411_the_cleartext_name_does_not_decide_between_names_of_one_key(
+    names: tuple[Principal, ...],
+) -> None:
     token, keys = sharing(*names)
     keys += [entry(OTHER_HOST, 3), entry(SERVICE, 2), entry(HOST, 2)]  # of other accounts, or older
     for altered in rewritten(token):
@@ -293,7 +301,9 @@ def test_k411_where_it_is_required_the_clients_word_decides_between_names_of_one
             assert error.code == ErrorCode.KRB_AP_ERR_NOT_US
             assert str(asked) in str(error)
             assert str(other) in str(error)
-    token, keys = sharing(HOST, SERVICE, service=OTHER_HOST)  # a name of the account that the keytab has not
+    token, keys = sharing(
+        HOST, SERVICE, service=OTHER_HOST
+    )  # a name of the account that the keytab has not
     assert refusal(keys, token, require_client_target=True).code == ErrorCode.KRB_AP_ERR_NOT_US
     assert take(keys, token).acceptor == HOST
 
@@ -317,7 +327,9 @@ def utf16(text: str) -> bytes:
     return text.encode("utf-16-le")
 
 
-@pytest.mark.parametrize("target", [str(SERVICE), "HTTP/web.example.test", "http/WEB.Example.Test@example.test"])
+@pytest.mark.parametrize(
+    "target", [str(SERVICE), "HTTP/web.example.test", "http/WEB.Example.Test@example.test"]
+)
 def test_k411_a_target_is_compared_as_a_directory_would(target: str) -> None:
     token, keys = naming(utf16(target))
     assert take(keys, token, require_client_target=True).acceptor == SERVICE
@@ -362,7 +374,9 @@ def test_k411_a_malformed_or_repeated_target_counts_nowhere(targets: tuple[bytes
 # --- K420: junk costs a bounded number of decryptions
 
 
-def tries(caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes) -> list[tuple[str, int]]:
+def tries(
+    caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes
+) -> list[tuple[str, int]]:
     """Return name and kvno of the keys that were tried, all in vain or but for the last."""
     caplog.clear()
     with caplog.at_level(logging.DEBUG, "purekrb.ap"):
@@ -374,7 +388,9 @@ def tries(caplog: pytest.LogCaptureFixture, keys: list[Entry], token: bytes) -> 
 
 
 def test_k420_junk_is_tried_with_a_small_number_of_keys(caplog: pytest.LogCaptureFixture) -> None:
-    names = [Principal(("HTTP", f"web{number}.example.test"), "EXAMPLE.TEST") for number in range(512)]
+    names = [
+        Principal(("HTTP", f"web{number}.example.test"), "EXAMPLE.TEST") for number in range(512)
+    ]
     accounts = [entry(name, 3) for name in names]
     versions = [entry(SERVICE, kvno) for kvno in range(1, 513)]
     junk = ap_req(issue(kvno=3)[0])
@@ -391,12 +407,16 @@ def test_k420_junk_is_tried_with_a_small_number_of_keys(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("kvno", [3, None, 259])
 @pytest.mark.parametrize("place", [0, 255, 511])
-def test_k420_an_honest_client_is_served_whatever_else_the_keytab_holds(kvno: int | None, place: int) -> None:
+def test_k420_an_honest_client_is_served_whatever_else_the_keytab_holds(
+    kvno: int | None, place: int
+) -> None:
     ticket, (own,) = issue(kvno=kvno)
     crowd = [entry(Principal((f"web{number}",), "EXAMPLE.TEST"), 3) for number in range(511)]
     older = [entry(SERVICE, number) for number in range(4, 4 + MAX_TRIES - 1)]
     keys = [*crowd[:place], *older, Entry(SERVICE, 3, own.key), *crowd[place:]]
-    assert take(keys, ap_req(ticket)).acceptor == SERVICE  # by another kvno than those that are newer
+    assert (
+        take(keys, ap_req(ticket)).acceptor == SERVICE
+    )  # by another kvno than those that are newer
 
 
 def test_k420_an_alias_is_served_by_an_account_of_many_names_and_among_several_accounts() -> None:
@@ -434,7 +454,11 @@ def test_k077_k078_every_flipped_bit_of_the_ciphertext(part: str, etype: int) ->
     ticket, keys = issue(etype)
     token = ap_req(ticket)
     request = request_of(token)
-    enc_part = request.authenticator if part == "K078-authenticator" else Ticket.decode(request.ticket).enc_part
+    enc_part = (
+        request.authenticator
+        if part == "K078-authenticator"
+        else Ticket.decode(request.ticket).enc_part
+    )
     for bit in cipher_bits(token, enc_part.cipher):
         context = acceptor(keys)
         with pytest.raises(ApError) as caught:
@@ -451,15 +475,22 @@ def test_k077_k078_a_ciphertext_of_another_length(part: str) -> None:
 
     def made(cut: Callable[[bytes], bytes]) -> bytes:
         if part == "ticket":
-            shorter = replace(inner, enc_part=replace(inner.enc_part, cipher=cut(inner.enc_part.cipher)))
+            shorter = replace(
+                inner, enc_part=replace(inner.enc_part, cipher=cut(inner.enc_part.cipher))
+            )
             return frame(TOK_AP_REQ, replace(request, ticket=shorter.encode()).encode())
         enc_part = replace(request.authenticator, cipher=cut(request.authenticator.cipher))
         return frame(TOK_AP_REQ, replace(request, authenticator=enc_part).encode())
 
     for length in (0, 1, 15, 16, 27, 28, 29, 44):
-        assert refusal(keys, made(lambda c, n=length: c[:n])).code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY  # type: ignore[misc]
+        assert (
+            refusal(keys, made(lambda c, n=length: c[:n])).code
+            == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
+        )  # type: ignore[misc]
     for tail in (b"\0", bytes(16)):
-        assert refusal(keys, made(lambda c, t=tail: c + t)).code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY  # type: ignore[misc]
+        assert (
+            refusal(keys, made(lambda c, t=tail: c + t)).code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
+        )  # type: ignore[misc]
     take(keys, made(lambda c: c))
 
 
@@ -486,7 +517,9 @@ def test_k079_a_ticket_of_another_usage(usage: int) -> None:
     plaintext = crypto.decrypt(key, KeyUsage.TICKET, sealed.cipher)
 
     def made(usage: int) -> bytes:
-        return with_ticket(ap_req(ticket), enc_part=replace(sealed, cipher=crypto.encrypt(key, usage, plaintext)))
+        return with_ticket(
+            ap_req(ticket), enc_part=replace(sealed, cipher=crypto.encrypt(key, usage, plaintext))
+        )
 
     assert refusal(keys, made(usage)).code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY
     take(keys, made(KeyUsage.TICKET))
@@ -509,7 +542,10 @@ def test_k079_a_ticket_of_another_usage(usage: int) -> None:
 )
 def test_k080_the_authenticator_of_another_client(changes: dict[str, Any]) -> None:
     ticket, keys = issue()
-    assert refusal(keys, ap_req(ticket, authenticator(ticket, **changes))).code == ErrorCode.KRB_AP_ERR_BADMATCH
+    assert (
+        refusal(keys, ap_req(ticket, authenticator(ticket, **changes))).code
+        == ErrorCode.KRB_AP_ERR_BADMATCH
+    )
     assert take(keys, ap_req(ticket)).initiator == ALICE
 
 
@@ -519,13 +555,19 @@ ANONYMOUS = ("WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS", "WELLKNOWN/ANONYMOUS@EXA
 @pytest.mark.parametrize(
     ("client", "flags"),
     [
-        *((Principal.parse(name), flags) for name in ANONYMOUS for flags in (0, TicketFlags.ANONYMOUS)),
+        *(
+            (Principal.parse(name), flags)
+            for name in ANONYMOUS
+            for flags in (0, TicketFlags.ANONYMOUS)
+        ),
         (Principal.parse("alice@WELLKNOWN:ANONYMOUS"), 0),
         (ALICE, TicketFlags.ANONYMOUS),
     ],
     ids=str,
 )
-def test_k410_an_anonymous_client_is_refused_unless_it_is_let_in(client: Principal, flags: int) -> None:
+def test_k410_an_anonymous_client_is_refused_unless_it_is_let_in(
+    client: Principal, flags: int
+) -> None:
     ticket, keys = issue(client=client, flags=flags)
     error = refusal(keys, ap_req(ticket))
     assert error.code == ErrorCode.KDC_ERR_POLICY
@@ -533,7 +575,13 @@ def test_k410_an_anonymous_client_is_refused_unless_it_is_let_in(client: Princip
     context = take(keys, ap_req(ticket), accept_anonymous=True)
     assert context.anonymous
     assert context.initiator == client
-    for name in ("ANONYMOUS", "WELLKNOWN", "WELLKNOWN/anonymous", "WELLKNOWN/ANONYMOUS/x", "wellknown/ANONYMOUS"):
+    for name in (
+        "ANONYMOUS",
+        "WELLKNOWN",
+        "WELLKNOWN/anonymous",
+        "WELLKNOWN/ANONYMOUS/x",
+        "wellknown/ANONYMOUS",
+    ):
         named, keys = issue(client=Principal.parse(f"{name}@EXAMPLE.TEST"))
         for options in ({}, {"accept_anonymous": True}):
             assert not take(keys, ap_req(named), **options).anonymous
@@ -563,7 +611,9 @@ def test_k425_a_ticket_for_computers_names_no_address_to_compare_with() -> None:
     computer = HostAddress(AddressType.NETBIOS, b"WORKSTATION    ")
     for caddr in ((computer, HERE), (HERE, computer)):
         ticket, keys = issue(caddr=caddr)
-        assert refusal(keys, ap_req(ticket), peer_address=THERE).code == ErrorCode.KRB_AP_ERR_BADADDR
+        assert (
+            refusal(keys, ap_req(ticket), peer_address=THERE).code == ErrorCode.KRB_AP_ERR_BADADDR
+        )
         take(keys, ap_req(ticket), peer_address=HERE)
     ticket, keys = issue(caddr=(computer,))
     take(keys, ap_req(ticket), peer_address=THERE)
@@ -576,7 +626,13 @@ def test_k425_a_ticket_for_computers_names_no_address_to_compare_with() -> None:
 @pytest.mark.parametrize("side", [-1, 1])
 def test_k083_the_clients_clock_may_differ_by_the_skew_and_no_more(skew: int, side: int) -> None:
     ticket, keys = issue(now=NOW - timedelta(hours=1))
-    for distance, good in ((skew - 1, True), (skew, True), (skew + 1, False), (skew + 0.000001, False), (86400, False)):
+    for distance, good in (
+        (skew - 1, True),
+        (skew, True),
+        (skew + 1, False),
+        (skew + 0.000001, False),
+        (86400, False),
+    ):
         moment = NOW + side * timedelta(seconds=distance)
         token = ap_req(ticket, authenticator(ticket, now=moment))
         if good:
@@ -590,7 +646,9 @@ def test_k083_the_clients_clock_may_differ_by_the_skew_and_no_more(skew: int, si
 def test_k083_a_skew_error_tells_the_client_how_to_recover() -> None:
     ticket, keys = issue(now=NOW - timedelta(hours=1))
     token = ap_req(ticket, authenticator(ticket, now=NOW - timedelta(hours=1)))
-    answer = error_of(refusal(keys, token, clock=FixedClock(NOW + timedelta(microseconds=42))).response)
+    answer = error_of(
+        refusal(keys, token, clock=FixedClock(NOW + timedelta(microseconds=42))).response
+    )
     assert (answer.stime, answer.susec) == (NOW, 42)
     assert answer.e_data == bytes.fromhex("3005a103020102")
     token = ap_req(ticket, authenticator(ticket, now=answer.stime))
@@ -600,8 +658,16 @@ def test_k083_a_skew_error_tells_the_client_how_to_recover() -> None:
 TIMES = [
     pytest.param({"starttime": 301 * SECOND}, 33, id="K084-starts-later"),
     pytest.param({"starttime": 300 * SECOND}, 0, id="K084-starts-within-the-skew"),
-    pytest.param({"starttime": None, "authtime": 301 * SECOND}, 33, id="K084-authtime-counts-without-starttime"),
-    pytest.param({"starttime": -SECOND, "authtime": 301 * SECOND}, 0, id="K084-starttime-counts-before-authtime"),
+    pytest.param(
+        {"starttime": None, "authtime": 301 * SECOND},
+        33,
+        id="K084-authtime-counts-without-starttime",
+    ),
+    pytest.param(
+        {"starttime": -SECOND, "authtime": 301 * SECOND},
+        0,
+        id="K084-starttime-counts-before-authtime",
+    ),
     pytest.param({"endtime": -301 * SECOND}, 32, id="K086-expired"),
     pytest.param({"endtime": -300 * SECOND}, 0, id="K086-expired-within-the-skew"),
     pytest.param({"endtime": -SECOND, "starttime": SECOND}, 33, id="K087-ends-before-it-starts"),
@@ -610,7 +676,11 @@ TIMES = [
 
 @pytest.mark.parametrize(("times", "code"), TIMES)
 def test_k084_k086_k087_the_times_of_the_ticket(times: dict[str, Any], code: int) -> None:
-    base = {"authtime": -timedelta(hours=2), "starttime": -timedelta(hours=1), "endtime": timedelta(hours=8)} | times
+    base = {
+        "authtime": -timedelta(hours=2),
+        "starttime": -timedelta(hours=1),
+        "endtime": timedelta(hours=8),
+    } | times
     changes = {name: None if value is None else NOW + value for name, value in base.items()}
     ticket, keys = issue(now=NOW, **changes)
     token = ap_req(ticket, authenticator(ticket, now=NOW))
@@ -639,12 +709,22 @@ def at(year: int, month: int = 1, day: int = 1, **more: int) -> datetime:
     return datetime(year, month, day, tzinfo=timezone.utc, **more)
 
 
-YEARS = [at(1), at(1969, 12, 31), at(1970), at(2038, 1, 19), at(2038, 1, 20), at(2106, 2, 8), at(9999, 12, 31, hour=23)]
+YEARS = [
+    at(1),
+    at(1969, 12, 31),
+    at(1970),
+    at(2038, 1, 19),
+    at(2038, 1, 20),
+    at(2106, 2, 8),
+    at(9999, 12, 31, hour=23),
+]
 
 
 @pytest.mark.parametrize("field", ["authtime", "starttime", "endtime", "renew_till"])
 @pytest.mark.parametrize("moment", YEARS, ids=str)
-def test_k087_times_of_all_centuries_are_judged_and_never_overflow(field: str, moment: datetime) -> None:
+def test_k087_times_of_all_centuries_are_judged_and_never_overflow(
+    field: str, moment: datetime
+) -> None:
     ticket, keys = issue(now=NOW, **{field: moment})
     context = acceptor(keys, clock=CLOCK)
     token = ap_req(ticket, authenticator(ticket, now=NOW))
@@ -691,7 +771,15 @@ def edited_authenticator(ticket: ServiceTicket, old: bytes, new: bytes) -> bytes
 CUSEC = tlv(0xA4, tlv(2, b"\5"))
 CUSECS = [
     pytest.param(tlv(0xA4, tlv(2, value)), id=f"K088-{value.hex()}")
-    for value in (b"\xff", b"\x0f\x42\x40", b"\x7f\xff\xff\xff", b"\0\x80\0\0\0", b"\x80\0\0\0", b"\0\5", b"")
+    for value in (
+        b"\xff",
+        b"\x0f\x42\x40",
+        b"\x7f\xff\xff\xff",
+        b"\0\x80\0\0\0",
+        b"\x80\0\0\0",
+        b"\0\5",
+        b"",
+    )
 ]
 
 
@@ -736,7 +824,9 @@ def test_k089_a_generalized_time_in_another_form(text: str) -> None:
     with pytest.raises(DecodeError):
         acceptor(keys, clock=CLOCK).step(edited_authenticator(ticket, CTIME, bad))
     with pytest.raises(DecodeError):
-        acceptor(keys, clock=CLOCK).step(edited_authenticator(ticket, CTIME, replaced(CTIME, b"\x18", b"\x17")))
+        acceptor(keys, clock=CLOCK).step(
+            edited_authenticator(ticket, CTIME, replaced(CTIME, b"\x18", b"\x17"))
+        )
     take(keys, edited_authenticator(ticket, CTIME, CTIME), clock=CLOCK)
 
 
@@ -802,13 +892,21 @@ def test_k093_a_session_key_or_ticket_that_is_not_permitted() -> None:
 
 
 @pytest.mark.parametrize("etypes", [(17,), (23, 17), (99, 17, 18), (17, 17)])
-def test_k093_the_acceptors_subkey_is_of_an_offered_and_permitted_etype(etypes: tuple[int, ...]) -> None:
+def test_k093_the_acceptors_subkey_is_of_an_offered_and_permitted_etype(
+    etypes: tuple[int, ...],
+) -> None:
     ticket, keys = issue()
-    offer = if_relevant(AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode()))
+    offer = if_relevant(
+        AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
+    )
     token = ap_req(ticket, authenticator(ticket, authorization_data=(offer,)))
     assert take(keys, token).etype == 17
-    nothing = if_relevant(AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList((23, 99)).encode()))
-    assert take(keys, ap_req(ticket, authenticator(ticket, authorization_data=(nothing,)))).etype == 18
+    nothing = if_relevant(
+        AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList((23, 99)).encode())
+    )
+    assert (
+        take(keys, ap_req(ticket, authenticator(ticket, authorization_data=(nothing,)))).etype == 18
+    )
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 31, 33, 64])
@@ -817,7 +915,9 @@ def test_k094_a_subkey_of_the_wrong_length(length: int) -> None:
     genuine = authenticator(ticket, now=NOW, subkey=crypto.random_key(18))
     assert genuine.subkey is not None
     der = genuine.encode()
-    old = tlv(0xA6, tlv(0x30, tlv(0xA0, tlv(2, b"\x12")) + tlv(0xA1, tlv(4, genuine.subkey.contents))))
+    old = tlv(
+        0xA6, tlv(0x30, tlv(0xA0, tlv(2, b"\x12")) + tlv(0xA1, tlv(4, genuine.subkey.contents)))
+    )
     new = tlv(0xA6, tlv(0x30, tlv(0xA0, tlv(2, b"\x12")) + tlv(0xA1, tlv(4, bytes(length)))))
     body = der[read_header(der, 0, len(der))[1] :]
     fields = body[read_header(body, 0, len(body))[1] :]
@@ -961,7 +1061,9 @@ def test_k098_the_krb_error_holds_the_code_the_time_and_our_name_and_nothing_els
     error = refusal(keys, token, clock=clock, **options)
     answer = error_of(error.response)
     assert (answer.error_code, answer.stime, answer.susec) == (code, NOW, 123456)
-    assert answer.sname.principal(answer.realm) == Principal.parse(options.get("service", str(SERVICE)))
+    assert answer.sname.principal(answer.realm) == Principal.parse(
+        options.get("service", str(SERVICE))
+    )
     assert (answer.ctime, answer.cusec, answer.crealm, answer.cname, answer.e_text) == (None,) * 5
     assert answer.e_data is None or code == ErrorCode.KRB_AP_ERR_SKEW
     for held in keys:
@@ -1044,7 +1146,9 @@ def test_every_flipped_bit_of_a_token_is_refused_but_for_the_reviewed_list(etype
         assert (context.initiator, context.acceptor) == (ALICE, SERVICE)
         accepted.setdefault(fields[bit // 8], []).append(bit)
     assert set(accepted) == set(TOLERATED)
-    assert [flipped(token, bit).find(MS_KRB5_MECH_OID) for bit in accepted["frame"]] == [token.find(KRB5_MECH_OID)]
+    assert [flipped(token, bit).find(MS_KRB5_MECH_OID) for bit in accepted["frame"]] == [
+        token.find(KRB5_MECH_OID)
+    ]
     options = [bit - 8 * fields.index("ap-req.2") for bit in accepted["ap-req.2"]]
     # The first octet counts unused bits: to name some of the zeros at the end as such changes nothing.
     assert options == [5, 6, 7, *(8 + bit for bit in range(32) if bit != 1)]
@@ -1081,7 +1185,9 @@ def test_an_encrypted_part_of_another_kind_is_refused() -> None:
     for plaintext in (made.encode(), b"", bytes(40), b"\x63\x02\x30\x00"):
         cipher = crypto.encrypt(key, KeyUsage.TICKET, plaintext)
         with pytest.raises(DecodeError):
-            acceptor(keys).step(with_ticket(ap_req(ticket), enc_part=replace(sealed, cipher=cipher)))
+            acceptor(keys).step(
+                with_ticket(ap_req(ticket), enc_part=replace(sealed, cipher=cipher))
+            )
     part = crypto.decrypt(key, KeyUsage.TICKET, sealed.cipher)
     assert EncTicketPart.decode(part).key == ticket.session_key
     for plaintext in (part, b"", bytes(40), b"\x62\x02\x30\x00"):
@@ -1101,7 +1207,9 @@ def test_a_refused_ap_req_leaves_no_key_in_the_frames_of_its_traceback() -> None
         if module.startswith("purekrb"):
             frames += 1
             for value in trace.tb_frame.f_locals.copy().values():
-                assert not (isinstance(value, (bytes, bytearray)) and ticket.session_key.contents in value)
+                assert not (
+                    isinstance(value, (bytes, bytearray)) and ticket.session_key.contents in value
+                )
         trace = trace.tb_next
     assert frames > 3
 
@@ -1115,4 +1223,6 @@ def test_an_authenticator_may_be_of_any_size_that_a_token_holds() -> None:
     take(keys, token)
     big = EncryptedData(18, None, bytes(48_000))
     with pytest.raises(DecodeError, match="larger than 48000"):
-        acceptor(keys).step(frame(TOK_AP_REQ, replace(ApReq.decode(unframe(token)[1]), authenticator=big).encode()))
+        acceptor(keys).step(
+            frame(TOK_AP_REQ, replace(ApReq.decode(unframe(token)[1]), authenticator=big).encode())
+        )

@@ -27,7 +27,13 @@ from purekrb.errors import (
     TransportTimeoutError,
     UnsupportedError,
 )
-from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, MAX_REFERRALS, MAX_REQUESTS, AsOptions, as_exchange
+from purekrb.exchanges.as_exchange import (
+    DEFAULT_MAX_ITERATIONS,
+    MAX_REFERRALS,
+    MAX_REQUESTS,
+    AsOptions,
+    as_exchange,
+)
 from purekrb.exchanges.runner import run
 from purekrb.io import asyncio as io_asyncio
 from purekrb.io import blocking as io_blocking
@@ -46,7 +52,12 @@ ENC_TIMESTAMP = PaData(PaDataType.ENC_TIMESTAMP, b"")
 YEARS = timedelta(days=3652)
 
 
-def get(kdc: ScriptedKdc, options: AsOptions | None = None, credential: Password | None = None, **more: Any) -> Any:
+def get(
+    kdc: ScriptedKdc,
+    options: AsOptions | None = None,
+    credential: Password | None = None,
+    **more: Any,
+) -> Any:
     return run(as_exchange(credential or Password(), options, clock=clock, **more), kdc)
 
 
@@ -89,7 +100,9 @@ def test_k027_preauth_required_for_rc4_alone_gets_no_rc4_timestamp() -> None:
 
 
 @pytest.mark.parametrize("options", [AsOptions(), AsOptions(etypes=(18, 17, 23))])
-def test_k027_a_key_of_aes_is_not_talked_down_to_rc4_after_its_timestamp(options: AsOptions) -> None:
+def test_k027_a_key_of_aes_is_not_talked_down_to_rc4_after_its_timestamp(
+    options: AsOptions,
+) -> None:
     kdc = ScriptedKdc()
     credential = Keys(etypes=(18, 17))
     kdc.answer = lambda request, realm: kdc.preauth_required(kdc.etype_info2(23), ENC_TIMESTAMP)
@@ -100,7 +113,9 @@ def test_k027_a_key_of_aes_is_not_talked_down_to_rc4_after_its_timestamp(options
 
 
 @pytest.mark.parametrize("credential", [Password(), Keys()])
-def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it(credential: Password) -> None:
+def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it(
+    credential: Password,
+) -> None:
     kdc = ScriptedKdc()
     with pytest.raises(PolicyError, match="PA-ENC-TIMESTAMP"):
         get(kdc, AsOptions(allow_encrypted_timestamp=False), credential)
@@ -112,11 +127,16 @@ def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it(credent
 @pytest.mark.parametrize(
     "methods",
     [
-        pytest.param((PaData(PaDataType.PK_AS_REQ, b""), PaData(PaDataType.SPAKE, b"")), id="K028-others-only"),
+        pytest.param(
+            (PaData(PaDataType.PK_AS_REQ, b""), PaData(PaDataType.SPAKE, b"")),
+            id="K028-others-only",
+        ),
         pytest.param((), id="K028-none"),
     ],
 )
-def test_no_timestamp_is_sent_to_a_kdc_that_does_not_ask_for_one(methods: tuple[PaData, ...]) -> None:
+def test_no_timestamp_is_sent_to_a_kdc_that_does_not_ask_for_one(
+    methods: tuple[PaData, ...],
+) -> None:
     kdc = ScriptedKdc()
     kdc.answer = lambda request, realm: kdc.error(25, e_data=MethodData(methods).encode())
     with pytest.raises(UnsupportedError, match="PA-ENC-TIMESTAMP"):
@@ -135,9 +155,13 @@ def skewed(kdc: ScriptedKdc, by: timedelta) -> None:
     kdc.answer = answer
 
 
-@pytest.mark.parametrize("by", [YEARS, -YEARS, timedelta(days=1, seconds=1), -timedelta(days=1, seconds=1)])
+@pytest.mark.parametrize(
+    "by", [YEARS, -YEARS, timedelta(days=1, seconds=1), -timedelta(days=1, seconds=1)]
+)
 @pytest.mark.parametrize("credential", [Password(), Keys()])
-def test_k029_a_forged_server_time_out_of_bounds_gets_no_timestamp(credential: Password, by: timedelta) -> None:
+def test_k029_a_forged_server_time_out_of_bounds_gets_no_timestamp(
+    credential: Password, by: timedelta
+) -> None:
     kdc = ScriptedKdc()
     skewed(kdc, by)
     offsets: dict[str, timedelta] = {}
@@ -148,7 +172,9 @@ def test_k029_a_forged_server_time_out_of_bounds_gets_no_timestamp(credential: P
 
 @pytest.mark.parametrize("by", [timedelta(hours=1), -timedelta(hours=23)])
 @pytest.mark.parametrize("credential", [Password(), Keys()])
-def test_k029_a_server_time_within_bounds_is_used_for_the_timestamp(credential: Password, by: timedelta) -> None:
+def test_k029_a_server_time_within_bounds_is_used_for_the_timestamp(
+    credential: Password, by: timedelta
+) -> None:
     kdc = ScriptedKdc(clock=lambda: NOW + by)  # says KRB_AP_ERR_SKEW of itself
     offsets: dict[str, timedelta] = {}
     got = get(kdc, credential=credential, offsets=offsets)
@@ -159,7 +185,9 @@ def test_k029_a_server_time_within_bounds_is_used_for_the_timestamp(credential: 
 
 
 @pytest.mark.parametrize("credential", [Password(), Keys()])
-def test_k029_a_forged_server_time_within_bounds_leaves_no_offset_behind(credential: Password) -> None:
+def test_k029_a_forged_server_time_within_bounds_leaves_no_offset_behind(
+    credential: Password,
+) -> None:
     kdc = ScriptedKdc()
     skewed(kdc, timedelta(hours=1))  # then the real KDC finds the timestamp wrong
     offsets: dict[str, timedelta] = {}
@@ -178,7 +206,9 @@ def test_k029_skew_is_an_error_where_time_is_not_synchronized(credential: Passwo
 
 
 @pytest.mark.parametrize("credential", [Password(), Keys()])
-def test_k030_a_reply_without_preauth_is_refused_where_policy_requires_it(credential: Password) -> None:
+def test_k030_a_reply_without_preauth_is_refused_where_policy_requires_it(
+    credential: Password,
+) -> None:
     kdc = ScriptedKdc(preauth=False)
     with pytest.raises(PolicyError, match="pre-authentication"):
         get(kdc, AsOptions(require_preauth=True), credential)
@@ -194,10 +224,16 @@ PERMITTED = AsOptions(etypes=(18, 23))
     ("options", "error"),
     [
         pytest.param(AsOptions(), KdcEtypeError, id="K030-rc4-not-permitted"),
-        pytest.param(PERMITTED, PolicyError, id="K030-rc4-permitted-beside-aes-and-nobody-vouches-for-the-request"),
+        pytest.param(
+            PERMITTED,
+            PolicyError,
+            id="K030-rc4-permitted-beside-aes-and-nobody-vouches-for-the-request",
+        ),
     ],
 )
-def test_an_rc4_reply_without_preauth_is_refused(options: AsOptions, error: type[Exception]) -> None:
+def test_an_rc4_reply_without_preauth_is_refused(
+    options: AsOptions, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         get(ScriptedKdc(preauth=False, etypes=(23,), enc_pa_rep=False), options)
 
@@ -238,7 +274,9 @@ def test_k031_an_endless_preauth_loop_ends(code: int) -> None:
 @pytest.mark.parametrize("code", [14, 16, 24, 31])
 def test_k031_a_timestamp_refused_for_ever_is_not_sent_twice(code: int) -> None:
     kdc = ScriptedKdc()
-    kdc.answer = lambda request, realm: kdc.error(code) if stamps_of(kdc)[-1] else kdc.preauth_required()
+    kdc.answer = lambda request, realm: (
+        kdc.error(code) if stamps_of(kdc)[-1] else kdc.preauth_required()
+    )
     with pytest.raises(KdcError) as caught:
         get(kdc, credential=Keys())
     assert caught.value.code == code
@@ -248,7 +286,9 @@ def test_k031_a_timestamp_refused_for_ever_is_not_sent_twice(code: int) -> None:
 
 def test_k031_an_expired_preauth_is_made_anew() -> None:
     kdc = ScriptedKdc()
-    kdc.answer = lambda request, realm: kdc.preauth_required(code=90) if len(kdc.seen) == 2 else None
+    kdc.answer = lambda request, realm: (
+        kdc.preauth_required(code=90) if len(kdc.seen) == 2 else None
+    )
     get(kdc)
     assert len(kdc.seen) == 4  # asked, sent, expired: asked, sent
 
@@ -256,7 +296,11 @@ def test_k031_an_expired_preauth_is_made_anew() -> None:
 def wrong_realm(kdc: ScriptedKdc, next_realm: Callable[[str], str | None]) -> None:
     def answer(request: Any, realm: str) -> Any:
         other = next_realm(realm)
-        return None if other is None else kdc.error(ErrorCode.KDC_ERR_WRONG_REALM, realm=realm, crealm=other)
+        return (
+            None
+            if other is None
+            else kdc.error(ErrorCode.KDC_ERR_WRONG_REALM, realm=realm, crealm=other)
+        )
 
     kdc.answer = answer
 
@@ -273,7 +317,9 @@ CANONICALIZE = AsOptions(canonicalize=True, referral_realms=TRUSTED)
         pytest.param(lambda realm: realm + "X", MAX_REFERRALS + 1, id="K032-ever-new-realms"),
     ],
 )
-def test_client_referrals_without_end_are_refused(next_realm: Callable[[str], str | None], requests: int) -> None:
+def test_client_referrals_without_end_are_refused(
+    next_realm: Callable[[str], str | None], requests: int
+) -> None:
     kdc = ScriptedKdc()
     wrong_realm(kdc, next_realm)
     with pytest.raises(ProtocolError, match=r"circle|referrals"):
@@ -318,7 +364,9 @@ def other_type(der: bytes) -> bytes:
     ("change", "error"),
     [
         pytest.param(lambda der: None, ProtocolError, id="K033-checksum-absent"),
-        pytest.param(lambda der: der[:-1] + bytes([der[-1] ^ 1]), ProtocolError, id="K033-checksum-wrong"),
+        pytest.param(
+            lambda der: der[:-1] + bytes([der[-1] ^ 1]), ProtocolError, id="K033-checksum-wrong"
+        ),
         pytest.param(other_type, ProtocolError, id="K033-checksum-of-an-unkeyed-type"),
         pytest.param(lambda der: der[:-1], DecodeError, id="K033-checksum-cut-short"),
     ],
@@ -370,10 +418,14 @@ def talk_down(kdc: ScriptedKdc, *etypes: int, refuse: int | None = None) -> None
     kdc.answer = answer
 
 
-@pytest.mark.parametrize("options", [AsOptions(etypes=(18, 17, 20, 19, 23)), AsOptions(etypes=(23, 17))])
+@pytest.mark.parametrize(
+    "options", [AsOptions(etypes=(18, 17, 20, 19, 23)), AsOptions(etypes=(23, 17))]
+)
 @pytest.mark.parametrize("named", [(23,), (23, 3), (999, 23, 24)])
 @pytest.mark.parametrize("kind", [Password, Keys])
-@pytest.mark.parametrize("refuse", [None, ErrorCode.KDC_ERR_ETYPE_NOSUPP, ErrorCode.KDC_ERR_PREAUTH_FAILED])
+@pytest.mark.parametrize(
+    "refuse", [None, ErrorCode.KDC_ERR_ETYPE_NOSUPP, ErrorCode.KDC_ERR_PREAUTH_FAILED]
+)
 def test_k404_no_timestamp_is_made_with_rc4_while_aes_is_offered(
     options: AsOptions, named: tuple[int, ...], kind: type[Password], refuse: int | None
 ) -> None:
@@ -392,13 +444,17 @@ def test_k404_no_timestamp_is_made_with_rc4_while_aes_is_offered(
     ("options", "credential"),
     [(AsOptions(etypes=(23,)), Password()), (AsOptions(etypes=(18, 23)), Keys(etypes=(23,)))],
 )
-def test_k404_rc4_is_proven_with_by_who_offers_nothing_else(options: AsOptions, credential: Password) -> None:
+def test_k404_rc4_is_proven_with_by_who_offers_nothing_else(
+    options: AsOptions, credential: Password
+) -> None:
     kdc = ScriptedKdc(etypes=(23,))
     assert get(kdc, options, credential).session_key.etype == 23
     assert stamps_of(kdc)[-1] == 23
 
 
-def test_k404_an_rc4_reply_to_an_aes_timestamp_is_refused_unless_the_kdc_vouches_for_the_request() -> None:
+def test_k404_an_rc4_reply_to_an_aes_timestamp_is_refused_unless_the_kdc_vouches_for_the_request() -> (
+    None
+):
     """Who takes AES from a request that has its timestamp gets such a reply, and can guess at it cheaply."""
 
     class Downgraded(ScriptedKdc):
@@ -435,7 +491,9 @@ def rounds(count: int) -> bytes:
 
 @pytest.mark.parametrize("etype", [17, 18, 19, 20])
 @pytest.mark.parametrize("preauth", [True, False])
-def test_k406_a_count_above_the_ceiling_is_refused_before_anything_is_derived(etype: int, preauth: bool) -> None:
+def test_k406_a_count_above_the_ceiling_is_refused_before_anything_is_derived(
+    etype: int, preauth: bool
+) -> None:
     options = AsOptions(etypes=(etype,), max_iterations=40000)
     credential = Password()
     begun = time.perf_counter()
@@ -538,7 +596,9 @@ def test_k406_the_loop_of_asyncio_goes_on_while_a_key_is_derived(slow: Realm, na
         assert credential.passed > 2
 
 
-@pytest.mark.parametrize("drive", [io_blocking.drive, lambda steps: asyncio.run(io_asyncio.drive(steps))])
+@pytest.mark.parametrize(
+    "drive", [io_blocking.drive, lambda steps: asyncio.run(io_asyncio.drive(steps))]
+)
 def test_k406_nothing_is_started_after_the_deadline(drive: Callable[[Any], Any]) -> None:
     started = threading.Event()
     with pytest.raises(TransportTimeoutError, match="too late"):
@@ -556,15 +616,21 @@ def test_k406_nothing_is_started_after_the_deadline(drive: Callable[[Any], Any])
     [(), ("C.TEST",), ("b.test",), ("B.TEST.EVIL.TEST",), "B.TEST", (REALM,)],
     ids=["nobody", "another", "other-case", "longer", "text-in-place-of-names", "its-own"],
 )
-@pytest.mark.parametrize("client", [Principal.parse(f"alice@{REALM}"), Principal(("alice@b.test",), REALM, 10)])
+@pytest.mark.parametrize(
+    "client", [Principal.parse(f"alice@{REALM}"), Principal(("alice@b.test",), REALM, 10)]
+)
 @pytest.mark.parametrize("kind", [Password, Keys])
 def test_k427_a_referral_to_a_realm_that_nobody_trusts_sends_nothing_there(
     kind: type[Password], client: Principal, trusted: Any
 ) -> None:
     kdc = ScriptedKdc()
     wrong_realm(kdc, {REALM: "B.TEST"}.get)
-    options = AsOptions(canonicalize=client.name_type != NameType.ENTERPRISE, referral_realms=trusted)
-    with pytest.raises(PolicyError, match=r"refers the client to 'B\.TEST'.* nothing was sent there"):
+    options = AsOptions(
+        canonicalize=client.name_type != NameType.ENTERPRISE, referral_realms=trusted
+    )
+    with pytest.raises(
+        PolicyError, match=r"refers the client to 'B\.TEST'.* nothing was sent there"
+    ):
         get(kdc, options, kind(client))
     assert kdc.realms == [REALM]
     genuine = ScriptedKdc(salt=b"EXAMPLE.TESTalice")
@@ -602,7 +668,9 @@ def test_k427_a_referral_is_followed_to_the_realms_of_the_configuration() -> Non
                 get_tgt(referral_realms=nobody)
         only_a = {"A.TEST": kdcs["A.TEST"]}
         with pytest.raises(PolicyError, match="referral_realms"):
-            KdcClient(dataclasses.replace(a.config, realms=only_a)).get_tgt(Credential.from_password(bob, "pw"))
+            KdcClient(dataclasses.replace(a.config, realms=only_a)).get_tgt(
+                Credential.from_password(bob, "pw")
+            )
 
 
 def test_k427_the_realms_of_a_configuration_are_those_that_it_names_for_clients() -> None:

@@ -112,7 +112,9 @@ def test_k187_nesting_is_refused_at_once(decode: Callable[[bytes], Any], depth: 
 
 
 @MESSAGES
-def test_k188_an_indefinite_length_anywhere_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k188_an_indefinite_length_anywhere_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     for node in tree:
         if node.children is not None:
@@ -124,7 +126,15 @@ def test_k189_a_length_beyond_the_data_is_refused_before_anything_is_allocated(
     decode: Callable[[bytes], Any], data: bytes
 ) -> None:
     tree = parse(data)
-    huge = ["84ffffffff", "847fffffff", "89010000000000000000", "888000000000000000", "83ffffff", "ff", "80"]
+    huge = [
+        "84ffffffff",
+        "847fffffff",
+        "89010000000000000000",
+        "888000000000000000",
+        "83ffffff",
+        "ff",
+        "80",
+    ]
     for node in tree:
         for header in huge:
             with within(0.2):
@@ -132,7 +142,9 @@ def test_k189_a_length_beyond_the_data_is_refused_before_anything_is_allocated(
 
 
 @MESSAGES
-def test_k194_a_length_that_is_not_minimal_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k194_a_length_that_is_not_minimal_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     for node in tree:
         for octets in (1, 2, 3, 4, 8):
@@ -173,7 +185,9 @@ ACCIDENTS = [
 
 @EVERY_DECODER
 @pytest.mark.parametrize("element", ACCIDENTS)
-def test_foreign_types_are_refused_undecoded(decode: Callable[[bytes], Any], element: bytes) -> None:
+def test_foreign_types_are_refused_undecoded(
+    decode: Callable[[bytes], Any], element: bytes
+) -> None:
     with within(0.1, 10):
         refused(decode, element)
         for tag in (0x30, 0x61, 0x6B, 0x7E):
@@ -181,11 +195,18 @@ def test_foreign_types_are_refused_undecoded(decode: Callable[[bytes], Any], ele
 
 
 #: A REAL, an OID, and strings in BER's constructed form.
-FOREIGN = [b"\x09\x0d\x031.E999999999", b"\x06\x03\x2a\xff\x7f", b"\x24\x03\x04\x01a", b"\x3b\x03\x1b\x01a"]
+FOREIGN = [
+    b"\x09\x0d\x031.E999999999",
+    b"\x06\x03\x2a\xff\x7f",
+    b"\x24\x03\x04\x01a",
+    b"\x3b\x03\x1b\x01a",
+]
 
 
 @MESSAGES
-def test_k193_such_a_type_in_the_place_of_any_element_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k193_such_a_type_in_the_place_of_any_element_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     for node in tree:
         if node.children is None:
@@ -228,18 +249,24 @@ def test_k195_names_are_bounded_and_hold_no_nul(text: str, good: bool) -> None:
     name = tlv(0x30, tlv(0xA0, b"\x02\x01\x01") + tlv(0xA1, tlv(0x30, component)))
     cipher = tlv(0x30, tlv(0xA0, b"\x02\x01\x12") + tlv(0xA2, b"\x04\x01x"))
     for realm, sname in ((component, name), (tlv(0x1B, b"R"), name)):
-        fields = tlv(0xA0, b"\x02\x01\x05") + tlv(0xA1, realm) + tlv(0xA2, sname) + tlv(0xA3, cipher)
+        fields = (
+            tlv(0xA0, b"\x02\x01\x05") + tlv(0xA1, realm) + tlv(0xA2, sname) + tlv(0xA3, cipher)
+        )
         ticket = tlv(0x61, tlv(0x30, fields))
         with within(0.2, 10):
             if good:
                 decoded = ap.Ticket.decode(ticket)
                 assert decoded.sname == PrincipalName((text,))
-                assert "\n" not in str(decoded.sname), "a line break in a name would forge lines of a log"
+                assert "\n" not in str(decoded.sname), (
+                    "a line break in a name would forge lines of a log"
+                )
             else:
                 refused(ap.Ticket.decode, ticket)
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80"], ids=lambda raw: f"K195-{raw.hex()}")
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80"], ids=lambda raw: f"K195-{raw.hex()}"
+)
 def test_k195_bytes_that_are_no_utf8_are_refused(raw: bytes) -> None:
     """Also the two-byte NUL of modified UTF-8."""
     (data,) = (data for name, _, data in GENUINE if name == "Ticket")
@@ -262,7 +289,11 @@ def test_k195_a_principal_with_nul_cannot_be_made() -> None:
 def fields_of(tree: Node) -> Iterator[Node]:
     """The SEQUENCEs of a tree whose elements are tagged fields."""
     for node in tree:
-        if node.children and all(child.tag & 0xE0 == 0xA0 for child in node.children) and node.tag == 0x30:
+        if (
+            node.children
+            and all(child.tag & 0xE0 == 0xA0 for child in node.children)
+            and node.tag == 0x30
+        ):
             yield node
 
 
@@ -275,10 +306,19 @@ def test_k196_fields_that_are_repeated_misplaced_or_unknown_are_refused(
         genuine = list(sequence.children or ())
         last = genuine[-1].tag & 0x1F
         wrong = [[*genuine[:n], genuine[n], *genuine[n:]] for n in range(len(genuine))]
-        wrong += [[*genuine[:n], genuine[n + 1], genuine[n], *genuine[n + 2 :]] for n in range(len(genuine) - 1)]
-        wrong += [[Node(0xBE, b"", [Node(0x02, b"\x01", None)]), *genuine], [*genuine, Node(0x02, b"\x01", None)]]
+        wrong += [
+            [*genuine[:n], genuine[n + 1], genuine[n], *genuine[n + 2 :]]
+            for n in range(len(genuine) - 1)
+        ]
+        wrong += [
+            [Node(0xBE, b"", [Node(0x02, b"\x01", None)]), *genuine],
+            [*genuine, Node(0x02, b"\x01", None)],
+        ]
         # The last of these numbers may be that of a field which is absent here; but no field is a BOOLEAN.
-        wrong += [[*genuine, Node(0xA0 | number, b"", [Node(0x01, b"\xff", None)])] for number in (30, last + 1)]
+        wrong += [
+            [*genuine, Node(0xA0 | number, b"", [Node(0x01, b"\xff", None)])]
+            for number in (30, last + 1)
+        ]
         for children in wrong:
             sequence.children = children
             refused(decode, encode(tree))
@@ -287,7 +327,9 @@ def test_k196_fields_that_are_repeated_misplaced_or_unknown_are_refused(
 
 
 @MESSAGES
-def test_k196_a_missing_field_is_refused_unless_it_is_optional(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k196_a_missing_field_is_refused_unless_it_is_optional(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     required = 0
     for sequence in fields_of(tree):
@@ -315,7 +357,11 @@ def entry(contents: bytes) -> bytes:
 COUNTS = [
     pytest.param("AuthorizationData", entry(b"\x04\x01x"), id="K197-authorization-data"),
     pytest.param("EtypeList", b"\x02\x01\x12", id="K197-etypes"),
-    pytest.param("MethodData", tlv(0x30, tlv(0xA1, b"\x02\x01\x13") + tlv(0xA2, b"\x04\x00")), id="K197-padata"),
+    pytest.param(
+        "MethodData",
+        tlv(0x30, tlv(0xA1, b"\x02\x01\x13") + tlv(0xA2, b"\x04\x00")),
+        id="K197-padata",
+    ),
     pytest.param("EtypeInfo2", tlv(0x30, tlv(0xA0, b"\x02\x01\x12")), id="K197-etype-info2"),
 ]
 
@@ -332,7 +378,9 @@ def test_k197_a_list_of_very_many_is_refused(message: str, item: bytes) -> None:
 
 
 @MESSAGES
-def test_k197_a_list_inside_a_message_of_very_many_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k197_a_list_inside_a_message_of_very_many_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     """Addresses, authorization data, tickets, padata, name components, last-req: whatever is a SEQUENCE OF."""
     tree = parse(data)
     for node in tree:
@@ -383,7 +431,9 @@ def test_k198_flags_that_are_no_bit_string_are_refused(contents: str) -> None:
         tree = parse(data)
         for node in tree:
             if node.tag == 0x03:
-                refused(decode, encode(tree, node, lambda tag, _: tlv(tag, bytes.fromhex(contents))))
+                refused(
+                    decode, encode(tree, node, lambda tag, _: tlv(tag, bytes.fromhex(contents)))
+                )
 
 
 @MESSAGES
@@ -402,7 +452,9 @@ def test_k198_a_megabyte_of_flags_is_no_burden(decode: Callable[[bytes], Any], d
 @pytest.mark.parametrize("tag", range(256), ids=lambda tag: f"K199-{tag:02x}")
 def test_k199_what_is_none_of_the_alternatives_of_a_reply_is_refused(tag: int) -> None:
     """The one choice there is: a KDC answers with AS-REP, TGS-REP or KRB-ERROR."""
-    replies = {data[0]: data for name, _, data in GENUINE if name in ("AsRep", "TgsRep", "KrbError")}
+    replies = {
+        data[0]: data for name, _, data in GENUINE if name in ("AsRep", "TgsRep", "KrbError")
+    }
     assert set(replies) == {0x6B, 0x6D, 0x7E}
     if tag in replies:
         assert kdc.decode_kdc_reply(replies[tag])
@@ -412,7 +464,9 @@ def test_k199_what_is_none_of_the_alternatives_of_a_reply_is_refused(tag: int) -
 
 
 @MESSAGES
-def test_k200_another_application_tag_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k200_another_application_tag_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     if tree.tag & 0xE0 != 0x60:
         return  # a type without such a tag
@@ -427,14 +481,18 @@ def test_k200_another_application_tag_is_refused(decode: Callable[[bytes], Any],
 
 
 @MESSAGES
-def test_k200_another_tag_on_any_element_is_refused(decode: Callable[[bytes], Any], data: bytes) -> None:
+def test_k200_another_tag_on_any_element_is_refused(
+    decode: Callable[[bytes], Any], data: bytes
+) -> None:
     tree = parse(data)
     for node in list(tree)[1:]:
         for number in (*range(13), 16, 17, 24, 27, 30, 31):
             if number == node.tag & 0x1F:
                 continue
             changed = encode(tree, node, retagged(number))
-            if node.tag & 0xC0 == 0x80:  # a field's number: another field of the message may have it
+            if (
+                node.tag & 0xC0 == 0x80
+            ):  # a field's number: another field of the message may have it
                 try:
                     message = decode(changed)
                 except DecodeError:
@@ -453,7 +511,11 @@ def test_k200_a_message_is_not_taken_for_another(decode: Callable[[bytes], Any])
         # SEQUENCE { [0] Int32, [1] OCTET STRING } has many names; what it is follows from where it stands.
         "Checksum": set(),
     }.get(own, {own})
-    assert {name.split()[0] for name in taken} <= kin | {"AuthorizationData", "MethodData", "EtypeInfo2"}
+    assert {name.split()[0] for name in taken} <= kin | {
+        "AuthorizationData",
+        "MethodData",
+        "EtypeInfo2",
+    }
 
 
 def fails(decode: Callable[[bytes], Any], data: bytes) -> bool:

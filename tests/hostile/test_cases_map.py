@@ -33,8 +33,15 @@ def test_every_case_has_tests_or_a_reason_why_not() -> None:
     wrong = []
     for case, fields in CASES.items():
         tested = bool(fields.get("tests") or fields.get("also"))
-        answered = tested + bool(fields.get("not_applicable")) == 1 or (not tested and fields.get("later"))
-        if not answered or not set(fields) <= set(FIELDS) or not fields.get("class") or not fields.get("case"):
+        answered = tested + bool(fields.get("not_applicable")) == 1 or (
+            not tested and fields.get("later")
+        )
+        if (
+            not answered
+            or not set(fields) <= set(FIELDS)
+            or not fields.get("class")
+            or not fields.get("case")
+        ):
             wrong.append(f"{case} ({fields.get('case')})")
     assert not wrong, f"{ADVICE}, or say why there is no test: {wrong}"
 
@@ -63,5 +70,7 @@ def test_the_cases_of_a_test_are_read_from_its_name_and_its_parameters() -> None
         "K001": "hostile/test_x.py::test_k001_k002_twice",
         "K002": "hostile/test_x.py::test_k001_k002_twice",
     }
-    assert covered("hostile/x.py::test_it[17-K123-long-name]") == {"K123": "hostile/x.py::test_it[K123*]"}
+    assert covered("hostile/x.py::test_it[17-K123-long-name]") == {
+        "K123": "hostile/x.py::test_it[K123*]"
+    }
     assert covered("hostile/test_x.py::test_K9_and_ak123_are_no_cases[K12]") == {}

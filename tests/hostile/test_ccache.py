@@ -61,7 +61,9 @@ def rich_file(version: int, order: str) -> bytes:
     header = bytes.fromhex("0001 0008 0000012c 0000d431")
     return writer.file(
         writer.credential(addresses=addresses, authorization_data=addresses),
-        writer.credential(writer.principal(b"krbtgt", b"R.TEST"), etype=18, contents=bytes(range(32))),
+        writer.credential(
+            writer.principal(b"krbtgt", b"R.TEST"), etype=18, contents=bytes(range(32))
+        ),
         header=header,
     )
 
@@ -70,7 +72,9 @@ def rich_file(version: int, order: str) -> bytes:
 
 
 @pytest.mark.parametrize(("version", "order"), VERSIONS)
-def test_every_prefix_is_refused_or_has_fewer_tickets_and_never_part_of_a_key(version: int, order: str) -> None:
+def test_every_prefix_is_refused_or_has_fewer_tickets_and_never_part_of_a_key(
+    version: int, order: str
+) -> None:
     data = rich_file(version, order)
     whole = list(CCache.decode(data))
     lengths = []
@@ -85,7 +89,9 @@ def test_every_prefix_is_refused_or_has_fewer_tickets_and_never_part_of_a_key(ve
 
 
 @pytest.mark.parametrize(("version", "order"), VERSIONS)
-def test_every_flipped_bit_is_refused_or_read_and_written_without_loss(version: int, order: str) -> None:
+def test_every_flipped_bit_is_refused_or_read_and_written_without_loss(
+    version: int, order: str
+) -> None:
     data = rich_file(version, order)
     refused = 0
     for bit in range(8 * len(data)):
@@ -117,8 +123,13 @@ MALFORMED = [
     pytest.param(W.file() + b"\0", id="K219-one-byte-too-many"),
     pytest.param(W.file(W.credential(contents=bytes(15))), id="K219-key-of-15-bytes"),
     pytest.param(W.file(W.credential(contents=b"")), id="K219-key-of-no-bytes"),
-    pytest.param(CCacheWriter(1).file(principal=bytes(8)), id="K219-version-1-principal-without-realm"),
-    pytest.param(W.file(principal=W.principal(b"alice", realm=b"")), id="K219-default-principal-without-realm"),
+    pytest.param(
+        CCacheWriter(1).file(principal=bytes(8)), id="K219-version-1-principal-without-realm"
+    ),
+    pytest.param(
+        W.file(principal=W.principal(b"alice", realm=b"")),
+        id="K219-default-principal-without-realm",
+    ),
     pytest.param(W.file(principal=W.principal(b"a\0b")), id="K219-NUL-in-a-name"),
     pytest.param(W.file(principal=W.principal(b"\xff")), id="K219-name-is-no-UTF-8"),
     *(
@@ -186,7 +197,9 @@ def test_k221_5000_credentials_are_parsed_in_linear_time() -> None:
     [
         pytest.param(b"\0\7\0\3abc", id="K222-unknown-tag"),
         pytest.param(b"\0\7\0\0", id="K222-unknown-tag-without-contents"),
-        pytest.param(b"\0\7\0\3abc" + b"\0\1\0\x08" + bytes(8), id="K222-unknown-tag-before-the-time-offset"),
+        pytest.param(
+            b"\0\7\0\3abc" + b"\0\1\0\x08" + bytes(8), id="K222-unknown-tag-before-the-time-offset"
+        ),
     ],
 )
 def test_an_unknown_header_tag_is_passed_over(header: bytes) -> None:
@@ -202,7 +215,11 @@ def config(name: bytes = b"fast_avail", realm: bytes = b"X-CACHECONF:") -> bytes
     ("hidden", "value"),
     [
         pytest.param(W.credential(times=(0xFFFFFFFF, 1, 0, 0)), None, id="K223-removed"),
-        pytest.param(W.credential(times=(1, 1, 0, 0), contents=bytes(16)), None, id="K223-removed-with-zero-key"),
+        pytest.param(
+            W.credential(times=(1, 1, 0, 0), contents=bytes(16)),
+            None,
+            id="K223-removed-with-zero-key",
+        ),
         pytest.param(config(), b"yes", id="K223-configuration"),
         pytest.param(config(realm=b"X-RMED-CONF:"), None, id="K223-removed-configuration"),
     ],
@@ -218,9 +235,13 @@ def test_what_is_no_ticket_is_hidden(hidden: bytes, value: bytes | None) -> None
 # -- what is found
 
 
-@pytest.mark.parametrize("of", [BOB, Principal.parse("alice@EVIL.TEST"), Principal.parse("ALICE@R.TEST")], ids=str)
+@pytest.mark.parametrize(
+    "of", [BOB, Principal.parse("alice@EVIL.TEST"), Principal.parse("ALICE@R.TEST")], ids=str
+)
 def test_k224_the_ticket_of_another_client_is_never_returned(of: Principal) -> None:
-    ccache = CCache(ALICE, [ticket(client=of, ticket=b"theirs", endtime=NOW + 9 * HOUR), ticket(TGS)])
+    ccache = CCache(
+        ALICE, [ticket(client=of, ticket=b"theirs", endtime=NOW + 9 * HOUR), ticket(TGS)]
+    )
     assert ccache.find(WEB, now=NOW) is None
     ccache.store(ticket(ticket=b"mine"))
     found = ccache.find(WEB, now=NOW)
@@ -241,9 +262,16 @@ SECOND = timedelta(seconds=1)
         pytest.param({"endtime": NOW}, 0, False, id="K225-expires-now"),
         pytest.param({"endtime": NOW - SECOND}, 0, False, id="K225-expired"),
         pytest.param({"endtime": NOW + SECOND}, 0, True, id="K225-one-second-left"),
-        pytest.param({"endtime": NOW + 30 * SECOND}, 60, False, id="K225-expires-within-the-margin"),
+        pytest.param(
+            {"endtime": NOW + 30 * SECOND}, 60, False, id="K225-expires-within-the-margin"
+        ),
         pytest.param({"endtime": NOW + 61 * SECOND}, 60, True, id="K225-expires-after-the-margin"),
-        pytest.param({"endtime": NOW + HOUR, "time_offset": 2 * HOUR}, 0, False, id="K225-expired-by-the-KDC-clock"),
+        pytest.param(
+            {"endtime": NOW + HOUR, "time_offset": 2 * HOUR},
+            0,
+            False,
+            id="K225-expired-by-the-KDC-clock",
+        ),
         pytest.param(
             {"starttime": NOW - 3 * HOUR, "endtime": NOW - HOUR, "time_offset": -2 * HOUR},
             0,
@@ -256,7 +284,9 @@ SECOND = timedelta(seconds=1)
         pytest.param({"flags": TicketFlags.INVALID}, 0, False, id="K225-invalid"),
     ],
 )
-def test_a_ticket_is_returned_only_while_it_is_usable(changes: dict[str, Any], margin: float, usable: bool) -> None:
+def test_a_ticket_is_returned_only_while_it_is_usable(
+    changes: dict[str, Any], margin: float, usable: bool
+) -> None:
     found = CCache(ALICE, [ticket(**changes)]).find(WEB, now=NOW, margin=margin)
     assert (found is not None) == usable
 
@@ -336,11 +366,17 @@ def _socket(path: Path) -> Path:
 
 BAD_FILES = [
     pytest.param(_other_owner, "belongs to uid .*, expected", id="K227-other-uid"),
-    pytest.param(_chmod(0o644), "mode 0644 gives others access, expected 0600; run chmod 600", id="K227-mode-0644"),
+    pytest.param(
+        _chmod(0o644),
+        "mode 0644 gives others access, expected 0600; run chmod 600",
+        id="K227-mode-0644",
+    ),
     pytest.param(_chmod(0o620), "mode 0620 gives others access", id="K227-group-writable"),
     pytest.param(_chmod(0o602), "mode 0602 gives others access", id="K227-world-writable"),
     pytest.param(_hard_link, "has 2 hard links, expected 1", id="K227-hard-link"),
-    pytest.param(_symlink, "is a symbolic link, .* name the file that it points to", id="K227-symlink"),
+    pytest.param(
+        _symlink, "is a symbolic link, .* name the file that it points to", id="K227-symlink"
+    ),
     pytest.param(_fifo, "is a FIFO, not a regular file", id="K227-fifo"),
     pytest.param(_directory, "is a directory, not a regular file", id="K227-directory"),
     pytest.param(_socket, "cannot read", id="K227-socket"),
@@ -360,7 +396,9 @@ def test_a_ccache_that_cannot_be_trusted_is_refused_with_the_reason(
         CCache.load(spoiled)
 
 
-def test_k228_a_file_swapped_while_it_is_opened_is_judged_by_what_was_opened(tmp_path: Path) -> None:
+def test_k228_a_file_swapped_while_it_is_opened_is_judged_by_what_was_opened(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "cc"
     good, bad = tmp_path / "good", tmp_path / "bad"
     good_ccache().save(good)
@@ -437,11 +475,15 @@ print(*outcomes.values())
 
 def _two_versions(tmp_path: Path) -> None:
     good_ccache().save(tmp_path / "old")
-    CCache(ALICE, [ticket(Principal.parse(f"svc/{n}@R.TEST")) for n in range(500)]).save(tmp_path / "new")
+    CCache(ALICE, [ticket(Principal.parse(f"svc/{n}@R.TEST")) for n in range(500)]).save(
+        tmp_path / "new"
+    )
     (tmp_path / "dir").mkdir()
 
 
-def test_k229_a_writer_killed_at_each_step_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_k229_a_writer_killed_at_each_step_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path,
+) -> None:
     _two_versions(tmp_path)
     old, new = map(int, run_python(_KILL_AT_EACH_LINE, cwd=tmp_path).split())
     assert old > 5
@@ -474,7 +516,9 @@ print(len(CCache.load("dir/cc")))
 """
 
 
-def test_k229_a_writer_killed_at_any_time_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_k229_a_writer_killed_at_any_time_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path,
+) -> None:
     _two_versions(tmp_path)
     assert int(run_python(_KILL_AT_RANDOM, 1000 if SOAK else 40, cwd=tmp_path)) in (2, 500)
 
@@ -541,7 +585,9 @@ def test_k231_a_write_beyond_the_file_size_limit_leaves_the_old_file(tmp_path: P
     _two_versions(tmp_path)
     good_ccache().save(tmp_path / "dir" / "cc")
     said = run_python(_FILE_SIZE_LIMIT, cwd=tmp_path)
-    assert said.startswith("CredentialError cannot write the credential cache dir/cc: the file size limit is reached")
+    assert said.startswith(
+        "CredentialError cannot write the credential cache dir/cc: the file size limit is reached"
+    )
     assert len(CCache.load(tmp_path / "dir" / "cc")) == 2
     assert os.listdir(tmp_path / "dir") == ["cc"]
 
@@ -571,15 +617,21 @@ attempt(lambda: CCache.destroy("dir/cc"))
 """
 
 
-def test_k231_a_full_disk_and_a_read_only_one_are_typed_errors_and_leave_the_old_file(tmp_path: Path) -> None:
+def test_k231_a_full_disk_and_a_read_only_one_are_typed_errors_and_leave_the_old_file(
+    tmp_path: Path,
+) -> None:
     unshare = ["unshare", "--map-root-user", "--mount"]
     try:
         subprocess.run([*unshare, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this machine lets nobody mount a small file system (unshare --map-root-user --mount)")
+        pytest.skip(
+            "this machine lets nobody mount a small file system (unshare --map-root-user --mount)"
+        )
     _two_versions(tmp_path)
     argv = [*unshare, sys.executable, "-c", _MOUNT]
-    said = subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    said = subprocess.run(
+        argv, cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     assert said == [
         "CredentialError cannot write the credential cache dir/cc: the disk is full: free some space and try again",
         "2 ['cc']",
@@ -627,7 +679,9 @@ NEW = ticket(TGS, ticket=b"the new TGT")
 
 
 def old_ccache() -> CCache:
-    return CCache(ALICE, [ticket(TGS), *(ticket(Principal.parse(f"svc/{n}@R.TEST")) for n in range(20))])
+    return CCache(
+        ALICE, [ticket(TGS), *(ticket(Principal.parse(f"svc/{n}@R.TEST")) for n in range(20))]
+    )
 
 
 def at_once(*jobs: Callable[[], object]) -> list[str]:
@@ -676,15 +730,21 @@ def test_k409_a_merge_beside_a_save_puts_no_former_identity_back(tmp_path: Path)
     outcomes = set()
     for _ in range(soak(30, 200)):
         old_ccache().save(path)
-        said, _ = at_once(lambda: add_web(path), lambda: CCache(BOB, [replace(NEW, client=BOB)]).save(path))
+        said, _ = at_once(
+            lambda: add_web(path), lambda: CCache(BOB, [replace(NEW, client=BOB)]).save(path)
+        )
         found = CCache.load(path)
         assert (found.principal, {tgt.client for tgt in found}) == (BOB, {BOB})
         outcomes.add(said.partition(" is that of ")[2])
     assert outcomes <= {"", "bob@R.TEST, expected alice@R.TEST: choose another name"}
 
 
-@pytest.mark.parametrize("endtime", [NOW, NOW + HOUR, NOW + 2 * HOUR], ids=["shorter", "as-long", "longer"])
-def test_k409_a_tgt_that_was_replaced_since_it_was_loaded_stays_replaced(tmp_path: Path, endtime: datetime) -> None:
+@pytest.mark.parametrize(
+    "endtime", [NOW, NOW + HOUR, NOW + 2 * HOUR], ids=["shorter", "as-long", "longer"]
+)
+def test_k409_a_tgt_that_was_replaced_since_it_was_loaded_stays_replaced(
+    tmp_path: Path, endtime: datetime
+) -> None:
     path = tmp_path / "cc"
     old_ccache().save(path)
     loaded = CCache.load(path)
@@ -699,7 +759,9 @@ def test_k409_a_tgt_that_was_replaced_since_it_was_loaded_stays_replaced(tmp_pat
     assert len(CCache.load(tmp_path / "other")) == 22
 
 
-def test_k409_a_ccache_that_was_destroyed_since_it_was_loaded_stays_destroyed(tmp_path: Path) -> None:
+def test_k409_a_ccache_that_was_destroyed_since_it_was_loaded_stays_destroyed(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "cc"
     old_ccache().save(path)
     loaded = CCache.load(path)
@@ -712,7 +774,9 @@ def test_k409_a_ccache_that_was_destroyed_since_it_was_loaded_stays_destroyed(tm
 
 
 @pytest.mark.parametrize("loaded", [True, False])
-def test_k409_a_merge_waits_for_the_file_that_kinit_makes_anew(tmp_path: Path, loaded: bool) -> None:
+def test_k409_a_merge_waits_for_the_file_that_kinit_makes_anew(
+    tmp_path: Path, loaded: bool
+) -> None:
     path = tmp_path / "cc"
     old_ccache().save(path)
     ours = CCache.load(path) if loaded else CCache(ALICE)
@@ -756,12 +820,17 @@ def test_k409_a_merge_adds_in_place_and_marks_what_it_replaces_as_mit_does(tmp_p
     assert len(changed) <= 12 + 2 * 8
     found = CCache.decode(after)
     assert found.get_config("fast_avail") == b"no"
-    assert {one.service: one.endtime for one in found} == {TGS: NOW + 9 * HOUR, full_ticket().service: NOW + HOUR}
+    assert {one.service: one.endtime for one in found} == {
+        TGS: NOW + 9 * HOUR,
+        full_ticket().service: NOW + HOUR,
+    }
     assert len(list(found)) == 2
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_k409_a_merge_into_a_file_of_an_older_version_writes_it_anew(tmp_path: Path, version: int) -> None:
+def test_k409_a_merge_into_a_file_of_an_older_version_writes_it_anew(
+    tmp_path: Path, version: int
+) -> None:
     path = tmp_path / "cc"
     path.write_bytes(rich_file(version, sys.byteorder if version < 3 else "big"))
     path.chmod(0o600)
@@ -783,8 +852,12 @@ def test_k409_a_file_that_has_grown_large_is_written_anew(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["FILE", "DIR"])
-@pytest.mark.parametrize("what", ["another user's file", "directory", "symbolic link", "FIFO", "locked file"])
-def test_k422_what_has_the_name_of_the_cache_and_lock_blocks_nothing(tmp_path: Path, kind: str, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["another user's file", "directory", "symbolic link", "FIFO", "locked file"]
+)
+def test_k422_what_has_the_name_of_the_cache_and_lock_blocks_nothing(
+    tmp_path: Path, kind: str, what: str
+) -> None:
     name = f"{kind}:{tmp_path}/tkt" if kind == "FILE" else f"DIR:{tmp_path}"
     good_ccache().save(name)
     lock = tmp_path / "tkt.lock"
@@ -904,11 +977,17 @@ def test_k423_what_a_writer_leaves_that_is_killed_at_any_line_the_next_one_remov
     CCache(ALICE, [ticket()]).save(tmp_path / "old")
     good_keytab().save(tmp_path / "new-kt")
     Keytab([KeytabEntry(ALICE, 1, key(), NOW)]).save(tmp_path / "old-kt")
-    state = ServiceState(object_guid=UUID(int=1), scp_dn="CN=x", domain="r.test", spns=("a/b",), account=None)
+    state = ServiceState(
+        object_guid=UUID(int=1), scp_dn="CN=x", domain="r.test", spns=("a/b",), account=None
+    )
     state.save(tmp_path / "new-state")
     replace(state, spns=()).save(tmp_path / "old-state")
-    old = {"save": "old", "merge": "old", "state": "old-state"}.get(write, "old-kt") if there else ""
-    steps, left, versions = map(int, run_python(_KILLED_WRITER, _WRITERS[write], old, cwd=tmp_path).split())
+    old = (
+        {"save": "old", "merge": "old", "state": "old-state"}.get(write, "old-kt") if there else ""
+    )
+    steps, left, versions = map(
+        int, run_python(_KILLED_WRITER, _WRITERS[write], old, cwd=tmp_path).split()
+    )
     assert steps > 10
     assert (left > 0) == (write != "merge" or not there)  # a merge into a file makes no other
     assert versions == 2  # none or the old one, and the new one

@@ -125,7 +125,9 @@ def flips(token: bytes) -> Iterator[tuple[int, bytes]]:
 def same_rotation(token: bytes, altered: bytes) -> bool:
     """Whether both differ in RRC alone, by a multiple of the body's length, which RFC 4121 4.2.5 makes the same."""
     one, two = (struct.unpack_from(">H", t, 6)[0] for t in (token, altered))
-    return token[:6] + token[8:] == altered[:6] + altered[8:] and (one - two) % (len(token) - 16) == 0
+    return (
+        token[:6] + token[8:] == altered[:6] + altered[8:] and (one - two) % (len(token) - 16) == 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["sealed", "signed"])
@@ -172,7 +174,28 @@ def test_a_large_token_is_checked_as_a_small_one(etype: int) -> None:
     ours, theirs = pair(etype)
     data = bytes(range(256)) * 400
     for sealed in (True, False):
-        for place in (2, 4, 5, 6, 7, 8, 15, 16, 31, 32, 43, 44, 60, 1000, 65_536, 65_600, -60, -17, -16, -1):
+        for place in (
+            2,
+            4,
+            5,
+            6,
+            7,
+            8,
+            15,
+            16,
+            31,
+            32,
+            43,
+            44,
+            60,
+            1000,
+            65_536,
+            65_600,
+            -60,
+            -17,
+            -16,
+            -1,
+        ):
             token = ours.wrap(data, sealed)
             altered = bytearray(token)
             altered[place] ^= 0x40
@@ -192,9 +215,15 @@ def test_k135_an_ec_that_is_not_the_encrypted_one(receiver: Context, outer: int)
     peer = forged_for(receiver)
     data = b"transfer 100000 to bob"
     copy = header(peer.flags | 2, 0, 0, 0)
-    assert isinstance(refuses(receiver, peer.sealed(data, outer=header(peer.flags | 2, outer, 0, 0))), IntegrityError)
+    assert isinstance(
+        refuses(receiver, peer.sealed(data, outer=header(peer.flags | 2, outer, 0, 0))),
+        IntegrityError,
+    )
     for rrc in (1, 28):
-        refuses(receiver, peer.sealed(data, rrc=rrc, outer=header(peer.flags | 2, outer, rrc, 0), copy=copy))
+        refuses(
+            receiver,
+            peer.sealed(data, rrc=rrc, outer=header(peer.flags | 2, outer, rrc, 0), copy=copy),
+        )
     assert receiver.unwrap(peer.sealed(data)) == data
 
 
@@ -218,7 +247,9 @@ def test_k136_a_plaintext_that_is_too_short_for_a_header(receiver: Context, leng
 @pytest.mark.parametrize(("ec", "length"), [(5, 4), (1, 0), (17, 16), (65535, 100)])
 def test_k137_more_filler_than_there_is_data(receiver: Context, ec: int, length: int) -> None:
     peer = forged_for(receiver)
-    assert isinstance(refuses(receiver, peer.sealed(bytes(length), ec=ec, fill=b"")), IntegrityError)
+    assert isinstance(
+        refuses(receiver, peer.sealed(bytes(length), ec=ec, fill=b"")), IntegrityError
+    )
     assert receiver.unwrap(peer.sealed(b"", ec=length, fill=bytes(length))) == b""
 
 
@@ -226,7 +257,9 @@ def test_k137_more_filler_than_there_is_data(receiver: Context, ec: int, length:
 def test_k138_an_ec_that_is_not_the_length_of_the_checksum(receiver: Context, ec: int) -> None:
     peer = forged_for(receiver)
     assert ec != peer.mac_size
-    assert isinstance(refuses(receiver, peer.signed(b"data" * 20, ec=ec), sealed=False), DecodeError)
+    assert isinstance(
+        refuses(receiver, peer.signed(b"data" * 20, ec=ec), sealed=False), DecodeError
+    )
     for rrc in (1, 12, 28):
         refuses(receiver, peer.signed(b"data" * 20, ec=ec, rrc=rrc), sealed=False)
     assert receiver.unwrap(peer.signed(b"data" * 20), sealed=False) == b"data" * 20
@@ -249,7 +282,9 @@ COPIES = [
 
 
 @pytest.mark.parametrize("altered", COPIES)
-def test_k139_each_field_of_the_encrypted_header_is_compared(receiver: Context, altered: dict[str, int]) -> None:
+def test_k139_each_field_of_the_encrypted_header_is_compared(
+    receiver: Context, altered: dict[str, int]
+) -> None:
     peer = forged_for(receiver)
     fields: dict[str, int] = {"flags": peer.flags | 2, "ec": 0, "rrc": 0, "seq": 0}
     copy = header(**(fields | altered))  # type: ignore[arg-type]
@@ -266,7 +301,9 @@ def test_k140_any_rotation_is_undone(receiver: Context) -> None:
         sealed, signed = len(peer.sealed(data)) - 16, len(peer.signed(data)) - 16
         for kind, body in (("sealed", sealed), ("signed", signed)):
             for rrc in {*range(40), body - 1, body, body + 1, 2 * body, 3 * body + 5, 65535}:
-                token = peer.sealed(data, rrc=rrc) if kind == "sealed" else peer.signed(data, rrc=rrc)
+                token = (
+                    peer.sealed(data, rrc=rrc) if kind == "sealed" else peer.signed(data, rrc=rrc)
+                )
                 assert receiver.unwrap(token, sealed=kind == "sealed") == data
 
 
@@ -303,7 +340,9 @@ def test_k142_the_rotation_of_dce_style_is_refused_outside_of_it(receiver: Conte
 
 @pytest.mark.parametrize("etype", AES)
 def test_k142_dce_style_rotates_by_ec_and_rrc_where_it_is_sealed(etype: int) -> None:
-    for receiver in pair(etype, flags=(Flag.DEFAULT | Flag.DCE_STYLE) & ~Flag.SEQUENCE & ~Flag.REPLAY):
+    for receiver in pair(
+        etype, flags=(Flag.DEFAULT | Flag.DCE_STYLE) & ~Flag.SEQUENCE & ~Flag.REPLAY
+    ):
         peer = forged_for(receiver)
         for ec, rrc in ((16, 28), (16, 0), (0, 28), (0, 0), (3, 1000)):
             assert receiver.unwrap(peer.sealed(b"data", ec=ec, rrc=rrc, turn=ec + rrc)) == b"data"
@@ -382,7 +421,9 @@ def test_k147_unknown_flags_are_ignored_and_covered(receiver: Context, kind: str
         take(receiver, b"data", without, kind)
 
 
-def test_k148_a_signed_message_where_a_sealed_one_is_expected(ends: tuple[Context, Context]) -> None:
+def test_k148_a_signed_message_where_a_sealed_one_is_expected(
+    ends: tuple[Context, Context],
+) -> None:
     sender, receiver = ends
     token = sender.wrap(b"data", sealed=False)
     for _ in range(2):
@@ -393,7 +434,9 @@ def test_k148_a_signed_message_where_a_sealed_one_is_expected(ends: tuple[Contex
     assert receiver.unwrap(sender.wrap(b"data"), sealed=False) == b"data"
 
 
-def test_k148_a_sealed_token_whose_flag_is_cleared_gives_nothing(ends: tuple[Context, Context]) -> None:
+def test_k148_a_sealed_token_whose_flag_is_cleared_gives_nothing(
+    ends: tuple[Context, Context],
+) -> None:
     sender, receiver = ends
     token = sender.wrap(b"data")
     clear = token[:2] + bytes([token[2] & ~2]) + token[3:]
@@ -510,10 +553,30 @@ def reason_of(receiver: Context, token: bytes) -> str:
 
 STEPS = {
     "K152-in-order": [(0, "ok"), (1, "ok"), (2, "ok")],
-    "K152-replay": [(0, "ok"), (0, "duplicate"), (1, "ok"), (0, "duplicate"), (1, "duplicate"), (2, "ok")],
+    "K152-replay": [
+        (0, "ok"),
+        (0, "duplicate"),
+        (1, "ok"),
+        (0, "duplicate"),
+        (1, "duplicate"),
+        (2, "ok"),
+    ],
     "K152-gap": [(0, "ok"), (2, "gap"), (3, "ok"), (1, "unsequenced"), (1, "duplicate"), (4, "ok")],
-    "K152-old": [(0, "ok"), (100, "gap"), (36, "old"), (37, "unsequenced"), (0, "old"), (101, "ok")],
-    "K152-before-the-first": [(-1, "unsequenced"), (0, "ok"), (-1, "duplicate"), (-64, "old"), (1, "ok")],
+    "K152-old": [
+        (0, "ok"),
+        (100, "gap"),
+        (36, "old"),
+        (37, "unsequenced"),
+        (0, "old"),
+        (101, "ok"),
+    ],
+    "K152-before-the-first": [
+        (-1, "unsequenced"),
+        (0, "ok"),
+        (-1, "duplicate"),
+        (-64, "old"),
+        (1, "ok"),
+    ],
     "K152-far-ahead": [(0, "ok"), (1 << 40, "gap"), (1, "old"), ((1 << 40) + 1, "ok")],
 }
 
@@ -522,7 +585,9 @@ STEPS = {
 @pytest.mark.parametrize("steps", list(STEPS.values()), ids=list(STEPS))
 def test_k152_replay_gap_old_and_late(first: int, steps: list[tuple[int, str]]) -> None:
     """Past 2^32 the numbers go on: they have 64 bits."""
-    ours, theirs = pair(initiator={"random": lambda size: first.to_bytes(4, "big") if size == 4 else b"r" * size})
+    ours, theirs = pair(
+        initiator={"random": lambda size: first.to_bytes(4, "big") if size == 4 else b"r" * size}
+    )
     assert int.from_bytes(ours.get_mic(b"")[8:16], "big") == first
     peer = Forger(ours.session_key, "initiator")
     for offset, expected in steps:
@@ -531,7 +596,9 @@ def test_k152_replay_gap_old_and_late(first: int, steps: list[tuple[int, str]]) 
 
 @pytest.mark.parametrize("steps", list(STEPS.values()), ids=list(STEPS))
 def test_k152_with_replay_detection_alone_late_is_not_wrong(steps: list[tuple[int, str]]) -> None:
-    ours, theirs = pair(flags=REPLAY_ONLY, initiator={"random": lambda size: bytes(3) + b"\x50" * (size - 3)})
+    ours, theirs = pair(
+        flags=REPLAY_ONLY, initiator={"random": lambda size: bytes(3) + b"\x50" * (size - 3)}
+    )
     first = int.from_bytes(ours.get_mic(b"")[8:16], "big")
     peer = Forger(ours.session_key, "initiator")
     for offset, expected in steps:
@@ -549,7 +616,10 @@ def test_k152_without_both_nothing_is_kept(etype: int) -> None:
 
 def test_k152_wrap_and_mic_share_a_counter(ends: tuple[Context, Context]) -> None:
     sender, receiver = ends
-    numbers = [int.from_bytes(send(sender, b"", kind)[8:16], "big") for kind in ("sealed", "mic", "signed", "mic")]
+    numbers = [
+        int.from_bytes(send(sender, b"", kind)[8:16], "big")
+        for kind in ("sealed", "mic", "signed", "mic")
+    ]
     assert numbers == list(range(numbers[0], numbers[0] + 4))
     with pytest.raises(SequenceError):
         receiver.verify_mic(b"", sender.get_mic(b""))  # the four before it are missing
@@ -561,7 +631,10 @@ def test_k152_wrap_and_mic_share_a_counter(ends: tuple[Context, Context]) -> Non
 
 def test_k153_a_forged_token_does_not_move_the_window(ends: tuple[Context, Context]) -> None:
     sender, receiver = ends
-    stranger = Forger(crypto.random_key(sender.etype), "initiator" if isinstance(sender, Initiator) else "acceptor")
+    stranger = Forger(
+        crypto.random_key(sender.etype),
+        "initiator" if isinstance(sender, Initiator) else "acceptor",
+    )
     for ahead in (1, 2, 50, 64, 65, 1 << 20, 1 << 62):
         token = sender.wrap(b"data")
         seq = int.from_bytes(token[8:16], "big") + ahead
@@ -577,10 +650,16 @@ def test_k153_a_forged_token_does_not_move_the_window(ends: tuple[Context, Conte
 
 
 @pytest.mark.parametrize("kind", ["sealed", "signed", "mic"])
-def test_k153_after_each_altered_byte_the_next_genuine_token_passes(ends: tuple[Context, Context], kind: str) -> None:
+def test_k153_after_each_altered_byte_the_next_genuine_token_passes(
+    ends: tuple[Context, Context], kind: str
+) -> None:
     sender, receiver = ends
     data = b"twenty-three bytes long"
-    places = 16 + forged_for(receiver).mac_size + {"sealed": 32 + len(data), "signed": len(data), "mic": 0}[kind]
+    places = (
+        16
+        + forged_for(receiver).mac_size
+        + {"sealed": 32 + len(data), "signed": len(data), "mic": 0}[kind]
+    )
     for place in range(places):
         token = send(sender, data, kind)
         assert len(token) == places
@@ -629,7 +708,9 @@ RANGES = [range(1041), range(2040, 2081), range(4080, 5001), range(8180, 8293), 
 
 
 @pytest.mark.parametrize("sealed", [True, False])
-def test_k156_the_size_limit_is_monotone_and_exact(ends: tuple[Context, Context], sealed: bool) -> None:
+def test_k156_the_size_limit_is_monotone_and_exact(
+    ends: tuple[Context, Context], sealed: bool
+) -> None:
     sender, _ = ends
     overhead = len(sender.wrap(b"", sealed))
     for sizes in RANGES:
@@ -641,7 +722,11 @@ def test_k156_the_size_limit_is_monotone_and_exact(ends: tuple[Context, Context]
             last = limit
     for size in (overhead, overhead + 1, 1000, 1040, 2060, 4096, 8192, 10_000):
         limit = sender.wrap_size_limit(size, sealed)
-        assert len(sender.wrap(bytes(limit), sealed)) <= size < len(sender.wrap(bytes(limit + 1), sealed))
+        assert (
+            len(sender.wrap(bytes(limit), sealed))
+            <= size
+            < len(sender.wrap(bytes(limit + 1), sealed))
+        )
 
 
 @pytest.mark.parametrize("kind", ["sealed", "signed", "mic"])

@@ -48,19 +48,35 @@ MATRIX = [
         ("a-empty", A, ChannelBindings(), (None, None)),
         ("empty-empty", ChannelBindings(), ChannelBindings(), (True, True)),
         ("empty-none", ChannelBindings(), None, (False, None)),
-        ("a-same-data-other-address", A, ChannelBindings(A.application_data, initiator_address=b"\1"), (None, None)),
-        ("a-same-data-other-addrtype", A, ChannelBindings(A.application_data, initiator_addrtype=255), (None, None)),
+        (
+            "a-same-data-other-address",
+            A,
+            ChannelBindings(A.application_data, initiator_address=b"\1"),
+            (None, None),
+        ),
+        (
+            "a-same-data-other-addrtype",
+            A,
+            ChannelBindings(A.application_data, initiator_addrtype=255),
+            (None, None),
+        ),
     )
     for aware, outcome in ((False, outcomes[0]), (True, outcomes[1]))
 ]
 
 
-def token(bindings: ChannelBindings | bytes | None, *options: AuthorizationDataEntry) -> tuple[bytes, Any]:
+def token(
+    bindings: ChannelBindings | bytes | None, *options: AuthorizationDataEntry
+) -> tuple[bytes, Any]:
     """Return an AP-REQ with `bindings` (or a Bnd) and AD-AP-OPTIONS, and the service's keys."""
     ticket, keys = issue()
-    bnd = bindings if isinstance(bindings, bytes) else NONE if bindings is None else bindings.digest()
+    bnd = (
+        bindings if isinstance(bindings, bytes) else NONE if bindings is None else bindings.digest()
+    )
     data = (if_relevant(*options),) if options else None
-    return ap_req(ticket, authenticator(ticket, cksum=gss_checksum(bindings=bnd), authorization_data=data)), keys
+    return ap_req(
+        ticket, authenticator(ticket, cksum=gss_checksum(bindings=bnd), authorization_data=data)
+    ), keys
 
 
 def options(data: bytes) -> AuthorizationDataEntry:
@@ -94,7 +110,9 @@ def test_k115_the_matrix_of_channel_bindings(
         assert take(made, channel_bindings=ours).channel_bound is bound
 
 
-@pytest.mark.parametrize(("ours", "theirs", "bound"), [(A, A, True), (None, A, False), (A, None, False), (A, X, None)])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "bound"), [(A, A, True), (None, A, False), (A, None, False), (A, X, None)]
+)
 def test_k115_initiator_and_acceptor_agree(
     ours: ChannelBindings | None, theirs: ChannelBindings | None, bound: bool | None
 ) -> None:
@@ -151,29 +169,46 @@ def certificate(key: Any, algorithm: hashes.HashAlgorithm | None, **how: Any) ->
 
 def test_k116_pss_counts_by_its_hash_and_ed25519_has_none() -> None:
     rsa_key = rsa.generate_private_key(65537, 2048)
-    for algorithm, name in ((hashes.SHA256(), "sha256"), (hashes.SHA384(), "sha384"), (hashes.SHA512(), "sha512")):
+    for algorithm, name in (
+        (hashes.SHA256(), "sha256"),
+        (hashes.SHA384(), "sha384"),
+        (hashes.SHA512(), "sha512"),
+    ):
         pss = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
         der = certificate(rsa_key, algorithm, rsa_padding=pss)
         expected = b"tls-server-end-point:" + hashlib.new(name, der).digest()
         assert ChannelBindings.tls_server_end_point(der).application_data == expected
     der = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256())
-    assert ChannelBindings.tls_server_end_point(der).application_data[21:] == hashlib.sha3_256(der).digest()
+    assert (
+        ChannelBindings.tls_server_end_point(der).application_data[21:]
+        == hashlib.sha3_256(der).digest()
+    )
     with pytest.raises(UnsupportedError, match="no single hash"):
-        ChannelBindings.tls_server_end_point(certificate(ed25519.Ed25519PrivateKey.generate(), None))
+        ChannelBindings.tls_server_end_point(
+            certificate(ed25519.Ed25519PrivateKey.generate(), None)
+        )
 
 
-@pytest.mark.parametrize("serial", ["0201ff", "020100", "02020080"], ids=["negative", "zero", "padded"])
+@pytest.mark.parametrize(
+    "serial", ["0201ff", "020100", "02020080"], ids=["negative", "zero", "padded"]
+)
 def test_a_serial_number_that_no_certificate_should_have_is_no_obstacle(serial: str) -> None:
     """Samba's own certificates have negative ones."""
     der = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA384())
-    assert ChannelBindings.tls_server_end_point(der).application_data[21:] == hashlib.sha384(der).digest()
+    assert (
+        ChannelBindings.tls_server_end_point(der).application_data[21:]
+        == hashlib.sha384(der).digest()
+    )
     _, tbs_at, end = read_header(der, 0, len(der))
     _, start, tbs_end = read_header(der, tbs_at, end)
     version, one = bytes.fromhex("a003020102"), bytes.fromhex("020101")
     assert der.startswith(version + one, start)
     tbs = version + bytes.fromhex(serial) + der[start + len(version + one) : tbs_end]
     odd = tlv(0x30, tlv(0x30, tbs) + der[tbs_end:])
-    assert ChannelBindings.tls_server_end_point(odd).application_data[21:] == hashlib.sha384(odd).digest()
+    assert (
+        ChannelBindings.tls_server_end_point(odd).application_data[21:]
+        == hashlib.sha384(odd).digest()
+    )
     for broken in (odd[:-1], odd + b"\0", odd[: start + 3]):
         with pytest.raises(DecodeError, match="DER"):
             ChannelBindings.tls_server_end_point(broken)
@@ -183,9 +218,16 @@ def test_every_certificate_that_cryptography_reads_has_the_same_hash() -> None:
     rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())
     dsa_key = dsa.generate_private_key(2048)
     sha3 = (hashes.SHA3_224(), hashes.SHA3_256(), hashes.SHA3_384(), hashes.SHA3_512())
-    sha2: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA224(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+    sha2: tuple[hashes.HashAlgorithm, ...] = (
+        hashes.SHA224(),
+        hashes.SHA256(),
+        hashes.SHA384(),
+        hashes.SHA512(),
+    )
     pss = padding.PSS(padding.MGF1(hashes.SHA224()), padding.PSS.DIGEST_LENGTH)
-    made = [certificate(key, algorithm) for key in (rsa_key, ec_key) for algorithm in (*sha2, *sha3)]
+    made = [
+        certificate(key, algorithm) for key in (rsa_key, ec_key) for algorithm in (*sha2, *sha3)
+    ]
     made += [certificate(dsa_key, algorithm) for algorithm in sha2[:2]]
     made.append(certificate(rsa_key, hashes.SHA224(), rsa_padding=pss))
     for der in made:
@@ -195,7 +237,9 @@ def test_every_certificate_that_cryptography_reads_has_the_same_hash() -> None:
         assert ChannelBindings.tls_server_end_point(der).application_data[21:] == expected
 
 
-@pytest.mark.parametrize("data", [b"", b"\x30\x00", b"-----BEGIN CERTIFICATE-----\n", bytes(1000)], ids=repr)
+@pytest.mark.parametrize(
+    "data", [b"", b"\x30\x00", b"-----BEGIN CERTIFICATE-----\n", bytes(1000)], ids=repr
+)
 def test_k116_what_is_no_certificate(data: bytes) -> None:
     with pytest.raises(DecodeError, match="DER"):
         ChannelBindings.tls_server_end_point(data)
@@ -228,7 +272,11 @@ def test_k117_tls_exporter_has_32_bytes(length: int) -> None:
 
 @pytest.mark.parametrize(
     "vector",
-    [pytest.param(v, id=f"K118-{v['name']}") for v in load("channel_bindings.json") if v["kind"] == "packing"],
+    [
+        pytest.param(v, id=f"K118-{v['name']}")
+        for v in load("channel_bindings.json")
+        if v["kind"] == "packing"
+    ],
 )
 def test_k118_addresses_and_lengths_are_little_endian(vector: dict[str, Any]) -> None:
     bindings = ChannelBindings(
@@ -242,7 +290,11 @@ def test_k118_addresses_and_lengths_are_little_endian(vector: dict[str, Any]) ->
 
 
 def test_k118_each_field_counts() -> None:
-    base = {"application_data": b"data", "initiator_address": b"\x7f\0\0\1", "acceptor_address": b"\x7f\0\0\2"}
+    base = {
+        "application_data": b"data",
+        "initiator_address": b"\x7f\0\0\1",
+        "acceptor_address": b"\x7f\0\0\2",
+    }
     base |= {"initiator_addrtype": 2, "acceptor_addrtype": 2}  # type: ignore[dict-item]
     digests = {ChannelBindings(**base).digest()}  # type: ignore[arg-type]
     for name, value in base.items():

@@ -36,10 +36,16 @@ SOURCE = Path(crypto.__file__).parents[1]
 
 def test_k179_every_file_that_judges_a_mac_uses_compare_digest() -> None:
     """tests/unit/test_source_rules.py refuses == on secrets; this makes sure that what replaces it is there."""
-    judges = [p for p in (SOURCE / "crypto").glob("*.py") if "raise IntegrityError" in p.read_text()]
+    judges = [
+        p for p in (SOURCE / "crypto").glob("*.py") if "raise IntegrityError" in p.read_text()
+    ]
     assert len(judges) >= 3
     for path in judges:
-        calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        calls = [
+            ast.unparse(n.func)
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call)
+        ]
         assert "hmac.compare_digest" in calls, path
 
 
@@ -107,13 +113,17 @@ def test_k182_an_etype_has_one_checksum_and_that_one_is_keyed() -> None:
     assert not {int(t) for t in ChecksumType} & weak
 
 
-def with_checksum(ticket: ServiceTicket, token: bytes, change: Callable[[Checksum], Checksum | None]) -> bytes:
+def with_checksum(
+    ticket: ServiceTicket, token: bytes, change: Callable[[Checksum], Checksum | None]
+) -> bytes:
     """The first token of an initiator with another checksum in its authenticator."""
     request = ApReq.decode(unframe(token)[1])
     usage, key = KeyUsage.AP_REQ_AUTHENTICATOR, ticket.session_key
     authenticator = Authenticator.decode(crypto.decrypt(key, usage, request.authenticator.cipher))
     assert authenticator.cksum is not None
-    cipher = crypto.encrypt(key, usage, replace(authenticator, cksum=change(authenticator.cksum)).encode())
+    cipher = crypto.encrypt(
+        key, usage, replace(authenticator, cksum=change(authenticator.cksum)).encode()
+    )
     forged = replace(request, authenticator=replace(request.authenticator, cipher=cipher))
     return frame(TOK_AP_REQ, forged.encode())
 
@@ -121,7 +131,9 @@ def with_checksum(ticket: ServiceTicket, token: bytes, change: Callable[[Checksu
 OTHER_CHECKSUMS = (-138, -137, *range(10), 12, 13, 14, 15, 16, 19, 20)
 
 
-@pytest.mark.parametrize("cksumtype", [pytest.param(n, id=f"K182-type-{n}") for n in OTHER_CHECKSUMS])
+@pytest.mark.parametrize(
+    "cksumtype", [pytest.param(n, id=f"K182-type-{n}") for n in OTHER_CHECKSUMS]
+)
 def test_k182_no_other_checksum_stands_in_for_the_one_of_gss(cksumtype: int) -> None:
     ticket, keys = issue()
     token = Initiator(ticket).step()
@@ -130,7 +142,9 @@ def test_k182_no_other_checksum_stands_in_for_the_one_of_gss(cksumtype: int) -> 
     unchanged = with_checksum(ticket, token, lambda checksum: checksum)
     assert Acceptor(keys, replay_cache=cache).step(unchanged)
     with pytest.raises(ApError) as caught:
-        Acceptor(keys, replay_cache=cache).step(with_checksum(ticket, token, lambda c: Checksum(cksumtype, c.checksum)))
+        Acceptor(keys, replay_cache=cache).step(
+            with_checksum(ticket, token, lambda c: Checksum(cksumtype, c.checksum))
+        )
     assert caught.value.code in (ErrorCode.KRB_AP_ERR_INAPP_CKSUM, ErrorCode.KRB_AP_ERR_MODIFIED)
 
 
@@ -162,7 +176,16 @@ def test_k185_nothing_random_comes_from_the_random_module(monkeypatch: pytest.Mo
     def predictable(*_args: object, **_options: object) -> Any:
         raise RuntimeError("the random module was used")
 
-    for name in ("random", "randint", "randrange", "choice", "choices", "getrandbits", "randbytes", "sample"):
+    for name in (
+        "random",
+        "randint",
+        "randrange",
+        "choice",
+        "choices",
+        "getrandbits",
+        "randbytes",
+        "sample",
+    ):
         monkeypatch.setattr(random, name, predictable)
     for method in ("random", "getrandbits"):
         monkeypatch.setattr(random.Random, method, predictable, raising=False)
@@ -186,7 +209,9 @@ def test_k185_forked_processes_draw_different_keys_confounders_and_sequence_numb
 
     def draw() -> bytes:
         request = ApReq.decode(unframe(Initiator(ticket).step() or b"")[1])
-        plaintext = crypto.decrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, request.authenticator.cipher)
+        plaintext = crypto.decrypt(
+            ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, request.authenticator.cipher
+        )
         authenticator = Authenticator.decode(plaintext)
         assert authenticator.subkey is not None
         parts = (

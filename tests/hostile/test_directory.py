@@ -35,7 +35,9 @@ def directory() -> Iterator[EmbeddedDirectory]:
 def store(directory: Directory, account: str, *spns: str) -> None:
     """Write past what our writers check, as replication does when two domain controllers were written at once."""
     dn = directory.find_account(account).dn
-    LdapSession.modify(directory._session, dn, [Change(ChangeOperation.REPLACE, "servicePrincipalName", spns)])
+    LdapSession.modify(
+        directory._session, dn, [Change(ChangeOperation.REPLACE, "servicePrincipalName", spns)]
+    )
 
 
 # Filters --------------------------------------------------------------------------------------------------------
@@ -43,10 +45,21 @@ def store(directory: Directory, account: str, *spns: str) -> None:
 
 def assertions(search_filter: str) -> list[bytes]:
     """Return the values that are asserted in the LDAP message with `search_filter` that goes to the server."""
-    from ldap3.operation.search import search_operation  # here, since purekrb silences what its import warns of
+    from ldap3.operation.search import (
+        search_operation,
+    )  # here, since purekrb silences what its import warns of
 
     request = search_operation(
-        "DC=x", search_filter, "SUBTREE", "NEVER", ["cn"], 0, 0, False, auto_escape=True, auto_encode=True
+        "DC=x",
+        search_filter,
+        "SUBTREE",
+        "NEVER",
+        ["cn"],
+        0,
+        0,
+        False,
+        auto_escape=True,
+        auto_encode=True,
     )
     found: list[bytes] = []
 
@@ -70,8 +83,12 @@ def assertions(search_filter: str) -> list[bytes]:
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
 @given(value=HOSTILE)
-def test_k267_any_text_is_one_assertion_of_just_this_text_or_refused(form: Callable[[str], str], value: str) -> None:
-    if not value or any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in value):
+def test_k267_any_text_is_one_assertion_of_just_this_text_or_refused(
+    form: Callable[[str], str], value: str
+) -> None:
+    if not value or any(
+        ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in value
+    ):
         with pytest.raises(DirectoryError, match="cannot search"):
             form(value)
     else:
@@ -83,10 +100,16 @@ def test_k267_any_bytes_are_one_assertion_of_just_these_bytes(value: bytes) -> N
     assert assertions(equals("objectSid", value)) == [value]
 
 
-@given(parts=st.lists(HOSTILE.filter(lambda text: "*" not in text and text.isprintable()), min_size=2, max_size=4))
+@given(
+    parts=st.lists(
+        HOSTILE.filter(lambda text: "*" not in text and text.isprintable()), min_size=2, max_size=4
+    )
+)
 def test_k267_in_a_pattern_only_the_asterisk_has_a_meaning(parts: list[str]) -> None:
     if any(parts):
-        assert assertions(like("servicePrincipalName", "*".join(parts))) == [part.encode() for part in parts if part]
+        assert assertions(like("servicePrincipalName", "*".join(parts))) == [
+            part.encode() for part in parts if part
+        ]
 
 
 def test_k267_a_long_name_is_one_assertion_too() -> None:
@@ -95,7 +118,19 @@ def test_k267_a_long_name_is_one_assertion_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "account", ["*", "o*", "one)(cn=*", "*)(|(cn=*", "\\2a", "EXAMPLE\\*", "*@example.test", "S-1-5-*", "one\0", "CN=*"]
+    "account",
+    [
+        "*",
+        "o*",
+        "one)(cn=*",
+        "*)(|(cn=*",
+        "\\2a",
+        "EXAMPLE\\*",
+        "*@example.test",
+        "S-1-5-*",
+        "one\0",
+        "CN=*",
+    ],
 )
 @pytest.mark.parametrize("operation", [ADD, REPLACE, DELETE])
 def test_k267_an_account_with_filter_characters_is_no_other_account(
@@ -111,7 +146,9 @@ def test_k267_an_account_with_filter_characters_is_no_other_account(
 # Duplicates -----------------------------------------------------------------------------------------------------
 
 
-def test_k269_a_duplicate_a_missing_and_a_unique_name_are_told_apart(directory: EmbeddedDirectory) -> None:
+def test_k269_a_duplicate_a_missing_and_a_unique_name_are_told_apart(
+    directory: EmbeddedDirectory,
+) -> None:
     assert directory.find_spn("cls/x") == []
     assert directory.duplicate_spns() == {}
     directory.write_account_spn(ADD, "one", ["cls/x", "cls/y"])
@@ -119,12 +156,15 @@ def test_k269_a_duplicate_a_missing_and_a_unique_name_are_told_apart(directory: 
     assert directory.duplicate_spns() == {}
     store(directory, "two", "CLS/x.", "CLS/X", "cls/z")
     assert [account.name for account in directory.find_spn("cls/x")] == ["one", "two"]
-    assert {spn: [account.name for account in accounts] for spn, accounts in directory.duplicate_spns().items()} == {
-        "cls/x": ["one", "two"]
-    }
+    assert {
+        spn: [account.name for account in accounts]
+        for spn, accounts in directory.duplicate_spns().items()
+    } == {"cls/x": ["one", "two"]}
 
 
-def test_k269_a_name_that_two_others_have_is_refused_with_both(directory: EmbeddedDirectory) -> None:
+def test_k269_a_name_that_two_others_have_is_refused_with_both(
+    directory: EmbeddedDirectory,
+) -> None:
     directory.add_user("three")
     directory.write_account_spn(ADD, "one", ["cls/x"])
     store(directory, "two", "cls/X")
@@ -154,7 +194,9 @@ def test_k269_a_name_that_only_the_catalog_knows_is_refused(directory: EmbeddedD
 def test_k269_two_accounts_of_one_name_are_no_account(directory: EmbeddedDirectory) -> None:
     session = directory._session
     dn = directory.find_account("two").dn
-    LdapSession.modify(session, dn, [Change(ChangeOperation.REPLACE, "userPrincipalName", ["one@example.test"])])
+    LdapSession.modify(
+        session, dn, [Change(ChangeOperation.REPLACE, "userPrincipalName", ["one@example.test"])]
+    )
     with pytest.raises(DirectoryError, match="2 objects") as error:
         directory.write_account_spn(ADD, "one@example.test", ["cls/x"])
     assert not isinstance(error.value, AccountNotFoundError)
@@ -196,7 +238,9 @@ def test_k274_an_account_that_another_deletes_between_check_and_write_is_not_fou
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["one-account", "two-accounts"])
-def test_k274_of_many_writers_none_is_lost_and_one_wins_a_name(directory: EmbeddedDirectory, same: bool) -> None:
+def test_k274_of_many_writers_none_is_lost_and_one_wins_a_name(
+    directory: EmbeddedDirectory, same: bool
+) -> None:
     refused: list[str] = []
 
     def run(number: int) -> None:

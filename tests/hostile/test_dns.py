@@ -46,22 +46,35 @@ def test_k263_the_service_is_the_one_that_was_typed_whatever_dns_says(
 
     def evil(host: str, port: int, **options: Any) -> list[Any]:
         asked.append(host)
-        return [(*socket.getaddrinfo("127.0.0.1", port, **options)[0][:3], "evil.example.test", ("127.0.0.1", port))]
+        return [
+            (
+                *socket.getaddrinfo("127.0.0.1", port, **options)[0][:3],
+                "evil.example.test",
+                ("127.0.0.1", port),
+            )
+        ]
 
     client = KdcClient(config, locator=Locator(config, getaddrinfo=evil))
     ticket = client.get_ticket(realm.add_user("alice", "pw"), WEB)
     assert str(ticket.service) == f"{WEB}@EXAMPLE.TEST"
     assert not any("web" in host for host in asked)
-    assert str(initiate(WEB, realm.add_user("alice", "pw"), config)._acceptor_name) == f"{WEB}@EXAMPLE.TEST"
+    assert (
+        str(initiate(WEB, realm.add_user("alice", "pw"), config)._acceptor_name)
+        == f"{WEB}@EXAMPLE.TEST"
+    )
 
 
 @pytest.mark.parametrize("host", ["web.elsewhere.test", "web.sub.example.test", "web"])
-def test_k264_no_realm_comes_out_of_dns_or_of_the_parents_of_a_host(realm: Realm, tmp_path: Path, host: str) -> None:
+def test_k264_no_realm_comes_out_of_dns_or_of_the_parents_of_a_host(
+    realm: Realm, tmp_path: Path, host: str
+) -> None:
     with DnsStub({}) as dns:
         config = replace(settings(realm, tmp_path, dns_lookup_realm="true"), dns_lookup_kdc=True)
         assert config.realm_of(host) is None
         client = KdcClient(config, locator=Locator(config, resolver=dns.resolver))
-        with pytest.raises(ServiceUnknownError, match="EXAMPLE"):  # the client's own realm is asked, no other
+        with pytest.raises(
+            ServiceUnknownError, match="EXAMPLE"
+        ):  # the client's own realm is asked, no other
             client.get_ticket(realm.add_user("alice", "pw"), f"HTTP/{host}")
         assert dns.received == []
 
@@ -89,7 +102,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("target", [pytest.param(target, id=f"K265-{name}") for target, name in REFUSED])
+@pytest.mark.parametrize(
+    "target", [pytest.param(target, id=f"K265-{name}") for target, name in REFUSED]
+)
 def test_a_host_with_tricks_in_it_is_refused(target: str) -> None:
     with pytest.raises(SpnError):
         target_principal(target)
@@ -106,9 +121,12 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(
-    ("target", "components"), [pytest.param(target, parts, id=f"K265-{name}") for target, parts, name in TAKEN]
+    ("target", "components"),
+    [pytest.param(target, parts, id=f"K265-{name}") for target, parts, name in TAKEN],
 )
-def test_a_host_is_taken_as_it_is_typed_and_comes_back_so(target: str, components: tuple[str, ...]) -> None:
+def test_a_host_is_taken_as_it_is_typed_and_comes_back_so(
+    target: str, components: tuple[str, ...]
+) -> None:
     principal = target_principal(target, "EXAMPLE.TEST")
     assert principal.components == components
     assert type(principal).parse(str(principal)) == principal

@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 
-from purekrb import Acceptor, CCache, ContextError, Credential, Initiator, SequenceError, crypto, system
+from purekrb import (
+    Acceptor,
+    CCache,
+    ContextError,
+    Credential,
+    Initiator,
+    SequenceError,
+    crypto,
+    system,
+)
 from purekrb.channel.blocking import Channel, Server
 from purekrb.channel.places import Places
 from purekrb.channel.stream import SealedStream
@@ -145,7 +154,9 @@ def a_handshake(_: Path) -> Callable[[], object]:
         a_handshake,
     ],
 )
-def test_k415_a_child_of_a_busy_process_works_on(make: Callable[[Path], Callable[[], object]], tmp_path: Path) -> None:
+def test_k415_a_child_of_a_busy_process_works_on(
+    make: Callable[[Path], Callable[[], object]], tmp_path: Path
+) -> None:
     job = make(tmp_path)
     with busy(job):
         for _ in range(soak(15, 200)):
@@ -160,7 +171,9 @@ def test_k415_a_child_of_a_busy_process_works_on(make: Callable[[Path], Callable
 
 def locks_of(owner: Any) -> dict[str, Any]:
     names = {name for kind in type(owner).__mro__ for name in getattr(kind, "__slots__", ())}
-    found = {name: getattr(owner, name, None) for name in names | set(getattr(owner, "__dict__", ()))}
+    found = {
+        name: getattr(owner, name, None) for name in names | set(getattr(owner, "__dict__", ()))
+    }
     return {name: lock for name, lock in found.items() if hasattr(lock, "acquire")}
 
 
@@ -199,7 +212,9 @@ def owners(tmp_path: Path) -> Iterator[Any]:
 
 def test_k415_a_child_finds_every_lock_open_that_a_thread_held(tmp_path: Path) -> None:
     locks = {
-        f"{type(owner).__name__}.{name}": lock for owner in owners(tmp_path) for name, lock in locks_of(owner).items()
+        f"{type(owner).__name__}.{name}": lock
+        for owner in owners(tmp_path)
+        for name, lock in locks_of(owner).items()
     }
     locks |= {"unique_time": unique_time._lock, "ccaches": ccaches._memory_lock}
     assert len(locks) >= 13
@@ -337,7 +352,9 @@ def test_k415_every_lock_of_the_package_is_made_safe() -> None:
                 assert id(node) in safe, f"{path.name}:{node.lineno} makes a lock without fork_safe"
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "functools":
-                assert "cached_property" not in {alias.name for alias in node.names}, f"{path.name}: system has one"
+                assert "cached_property" not in {alias.name for alias in node.names}, (
+                    f"{path.name}: system has one"
+                )
     assert len(made) >= 12
 
 
@@ -363,6 +380,9 @@ def test_k415_a_child_forked_when_ciphers_are_used_for_the_first_time_works_on()
     """The library of the ciphers has locks of its own, which it holds then."""
     for _ in range(soak(2, 60)):
         found = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", FIRST_USE], capture_output=True, timeout=60, check=True
+            [sys.executable, "-W", "ignore", "-c", FIRST_USE],
+            capture_output=True,
+            timeout=60,
+            check=True,
         )
         assert found.stdout == b"0 1\n", found.stderr

@@ -30,7 +30,14 @@ from purekrb import (
 from purekrb.constants import KRB5_MECH_OID, ChecksumType, ErrorCode, KeyUsage, TicketFlags
 from purekrb.exchanges.krb_cred import build_krb_cred
 from purekrb.gss.framing import frame, unframe
-from purekrb.messages.ap import Checksum, EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo, KrbError
+from purekrb.messages.ap import (
+    Checksum,
+    EncKrbCredPart,
+    EncryptedData,
+    KrbCred,
+    KrbCredInfo,
+    KrbError,
+)
 from purekrb.messages.der import tlv
 from purekrb.system import now, random_bytes
 from support.contexts import acceptor, ap_req, authenticator, error_of, gss_checksum, pair
@@ -49,7 +56,11 @@ def take(keys: Any, token: bytes | None, **options: Any) -> Acceptor:
 
 
 def refuse(
-    keys: Any, token: bytes | None, kind: type[KerberosError], match: str | None = None, **options: Any
+    keys: Any,
+    token: bytes | None,
+    kind: type[KerberosError],
+    match: str | None = None,
+    **options: Any,
 ) -> KerberosError:
     context = acceptor(keys, **options)
     with pytest.raises(kind, match=match) as caught:
@@ -178,7 +189,9 @@ def test_k103_what_is_refused_in_dce_style_is_told_without_a_frame() -> None:
 # --- K104 to K109: the checksum field
 
 
-def with_checksum(ticket: ServiceTicket, contents: bytes, cksumtype: int = ChecksumType.GSSAPI) -> bytes:
+def with_checksum(
+    ticket: ServiceTicket, contents: bytes, cksumtype: int = ChecksumType.GSSAPI
+) -> bytes:
     return ap_req(ticket, authenticator(ticket, cksum=Checksum(cksumtype, contents)))
 
 
@@ -196,7 +209,12 @@ def test_k104_a_checksum_field_that_is_too_short(length: int) -> None:
 def test_k105_channel_bindings_of_another_length(length: int) -> None:
     ticket, keys = issue()
     for tail in (b"", bytes(64)):
-        refuse(keys, with_checksum(ticket, struct.pack("<I", length) + FIXED[4:] + tail), DecodeError, "16 bytes")
+        refuse(
+            keys,
+            with_checksum(ticket, struct.pack("<I", length) + FIXED[4:] + tail),
+            DecodeError,
+            "16 bytes",
+        )
         take(keys, with_checksum(ticket, FIXED + tail))
 
 
@@ -213,7 +231,9 @@ def test_k106_no_checksum_means_no_flags_so_the_default_policy_refuses() -> None
 
 
 @pytest.mark.parametrize(
-    "required", [Flag.MUTUAL, Flag.CONF, Flag.INTEG, Flag.SEQUENCE, Flag.REPLAY, Flag.DELEG], ids=str
+    "required",
+    [Flag.MUTUAL, Flag.CONF, Flag.INTEG, Flag.SEQUENCE, Flag.REPLAY, Flag.DELEG],
+    ids=str,
 )
 def test_k106_each_required_flag_must_be_asked_for(required: Flag) -> None:
     ticket, keys = issue()
@@ -221,7 +241,11 @@ def test_k106_each_required_flag_must_be_asked_for(required: Flag) -> None:
     without = authenticator(ticket, cksum=gss_checksum(int(every & ~required)))
     refuse(keys, ap_req(ticket, without), ApError, required.name or "", require=required)
     if required is not Flag.DELEG:
-        take(keys, ap_req(ticket, authenticator(ticket, cksum=gss_checksum(int(every)))), require=required)
+        take(
+            keys,
+            ap_req(ticket, authenticator(ticket, cksum=gss_checksum(int(every)))),
+            require=required,
+        )
 
 
 def keyed(ticket: ServiceTicket, data: bytes) -> bytes:
@@ -231,7 +255,9 @@ def keyed(ticket: ServiceTicket, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("cksumtype", "contents"),
     [
-        pytest.param(16, lambda t: keyed(t, b"a request of another protocol"), id="K107-keyed-over-data"),
+        pytest.param(
+            16, lambda t: keyed(t, b"a request of another protocol"), id="K107-keyed-over-data"
+        ),
         pytest.param(16, lambda t: keyed(t, b""), id="K107-keyed-over-nothing"),
         pytest.param(15, lambda t: bytes(12), id="K107-of-another-etype"),
         pytest.param(16, lambda t: FIXED, id="K107-gss-fields-under-another-type"),
@@ -244,7 +270,9 @@ def keyed(ticket: ServiceTicket, data: bytes) -> bytes:
         pytest.param(0x8003 - (1 << 16), lambda t: FIXED, id="K108-0x8003-as-a-negative-number"),
     ],
 )
-def test_k107_k108_a_checksum_of_another_type(cksumtype: int, contents: Callable[[ServiceTicket], bytes]) -> None:
+def test_k107_k108_a_checksum_of_another_type(
+    cksumtype: int, contents: Callable[[ServiceTicket], bytes]
+) -> None:
     ticket, keys = issue()
     token = with_checksum(ticket, contents(ticket), cksumtype)
     for options in ({}, {"require": Flag(0)}):
@@ -265,7 +293,9 @@ def delegable() -> tuple[ServiceTicket, list[Entry], ServiceTicket]:
 
 def with_delegation(ticket: ServiceTicket, tail: bytes, **changes: Any) -> bytes:
     """Return an AP-REQ whose checksum field has `tail` behind the flags, among which is DELEG."""
-    return ap_req(ticket, authenticator(ticket, cksum=gss_checksum(DELEGATING, tail=tail), **changes))
+    return ap_req(
+        ticket, authenticator(ticket, cksum=gss_checksum(DELEGATING, tail=tail), **changes)
+    )
 
 
 def dlg(message: bytes, *, option: int = 1, length: int | None = None) -> bytes:
@@ -277,7 +307,9 @@ def test_k109_a_delegation_that_is_announced_and_not_there(length: int) -> None:
     ticket, keys, tgt = delegable()
     whole = dlg(build_krb_cred(tgt, ticket.session_key, now=now(), random=random_bytes))
     for accepting in (True, False):
-        refuse(keys, with_delegation(ticket, whole[:length]), DecodeError, accept_delegation=accepting)
+        refuse(
+            keys, with_delegation(ticket, whole[:length]), DecodeError, accept_delegation=accepting
+        )
     take(keys, with_delegation(ticket, whole))
 
 
@@ -356,15 +388,29 @@ def cred(
         pytest.param({"pvno": 4}, ProtocolError, id="K110-version"),
         pytest.param({"msg_type": 14}, ProtocolError, id="K110-msg-type"),
         pytest.param({"usage": KeyUsage.AP_REP_ENC_PART}, IntegrityError, id="K110-usage"),
-        pytest.param({"enc_part": EncryptedData(0, None, b"in the clear")}, ProtocolError, id="K111-etype-null"),
-        pytest.param({"enc_part": EncryptedData(18, None, bytes(80))}, IntegrityError, id="K111-noise"),
-        pytest.param({"enc_part": EncryptedData(23, None, bytes(80))}, ProtocolError, id="K111-rc4"),
+        pytest.param(
+            {"enc_part": EncryptedData(0, None, b"in the clear")},
+            ProtocolError,
+            id="K111-etype-null",
+        ),
+        pytest.param(
+            {"enc_part": EncryptedData(18, None, bytes(80))}, IntegrityError, id="K111-noise"
+        ),
+        pytest.param(
+            {"enc_part": EncryptedData(23, None, bytes(80))}, ProtocolError, id="K111-rc4"
+        ),
     ],
 )
-def test_k110_k111_a_krb_cred_that_does_not_hold_together(changes: dict[str, Any], kind: type[KerberosError]) -> None:
+def test_k110_k111_a_krb_cred_that_does_not_hold_together(
+    changes: dict[str, Any], kind: type[KerberosError]
+) -> None:
     ticket, keys, tgt = delegable()
     refuse(keys, with_delegation(ticket, dlg(cred(ticket, tgt, **changes))), kind)
-    for good in ({}, {"tickets": 2, "infos": 2}, {"info": {"flags": None, "authtime": None, "starttime": None}}):
+    for good in (
+        {},
+        {"tickets": 2, "infos": 2},
+        {"info": {"flags": None, "authtime": None, "starttime": None}},
+    ):
         context = take(keys, with_delegation(ticket, dlg(cred(ticket, tgt, **good))))
         assert context.delegated_credential is not None
         assert context.delegated_credential.principal == ALICE
@@ -375,7 +421,9 @@ def test_k111_a_krb_cred_in_the_clear_is_refused_even_if_it_is_well_formed() -> 
     part = EncKrbCredPart((), None, None, None, None, None).encode()
     for etype in (0, 1, 3, 16, -1):
         enc_part = EncryptedData(etype, None, part)
-        refuse(keys, with_delegation(ticket, dlg(cred(ticket, tgt, enc_part=enc_part))), ProtocolError)
+        refuse(
+            keys, with_delegation(ticket, dlg(cred(ticket, tgt, enc_part=enc_part))), ProtocolError
+        )
     take(keys, with_delegation(ticket, dlg(cred(ticket, tgt))))
 
 
@@ -398,7 +446,9 @@ def test_k112_an_acceptor_that_does_not_want_a_delegation_neither_reads_nor_repo
     garbage = with_delegation(ticket, dlg(b"this is no KRB-CRED"))
     assert take(keys, garbage, accept_delegation=False).delegated_credential is None
     refuse(keys, garbage, DecodeError)
-    wanting = take(keys, Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step())
+    wanting = take(
+        keys, Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step()
+    )
     assert wanting.flags & Flag.DELEG
     assert wanting.delegated_credential is not None
 
@@ -409,7 +459,9 @@ def test_k112_nothing_is_delegated_that_was_not_asked_for() -> None:
     assert context.delegated_credential is None
     assert not context.flags & Flag.DELEG
     unmarked, keys = issue()
-    context = take(keys, Initiator(unmarked, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step())
+    context = take(
+        keys, Initiator(unmarked, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt).step()
+    )
     assert context.delegated_credential is None
     assert not context.flags & Flag.DELEG
 
@@ -429,7 +481,10 @@ def test_a_ticket_that_is_too_large_to_delegate_is_refused_before_anything_is_se
     with pytest.raises(UnsupportedError, match="too large"):
         Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=huge).step()
     large = replace(tgt, ticket=tlv(0x61, bytes(65_000)))
-    assert len(Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=large).step() or b"") > 65_000
+    assert (
+        len(Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=large).step() or b"")
+        > 65_000
+    )
 
 
 # --- K113, K114: calls out of order

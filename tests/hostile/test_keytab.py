@@ -16,7 +16,16 @@ from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.errors import CredentialError, DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.names import Principal
-from support.credential_files import ALICE, NOW, WEB, good_keytab, key, keytab_file, keytab_record, run_python
+from support.credential_files import (
+    ALICE,
+    NOW,
+    WEB,
+    good_keytab,
+    key,
+    keytab_file,
+    keytab_record,
+    run_python,
+)
 
 RECORD = keytab_record()
 
@@ -37,20 +46,27 @@ REFUSED = [
     pytest.param(keytab_file(0, RECORD), id="K212-size-0-before-an-entry"),
     pytest.param(b"\5\2" + b"\xff\xff\xff\xff" + RECORD, id="K212-size-minus-1-inside-an-entry"),
     pytest.param(b"\5\2" + b"\xff\xff\xff\xff", id="K212-size-minus-1-at-the-end"),
-    pytest.param(b"\5\2" + (len(RECORD) + 1).to_bytes(4, "big") + RECORD, id="K212-bigger-than-the-file"),
-    pytest.param(b"\5\2" + (len(RECORD) - 1).to_bytes(4, "big") + RECORD, id="K212-smaller-than-the-entry"),
+    pytest.param(
+        b"\5\2" + (len(RECORD) + 1).to_bytes(4, "big") + RECORD, id="K212-bigger-than-the-file"
+    ),
+    pytest.param(
+        b"\5\2" + (len(RECORD) - 1).to_bytes(4, "big") + RECORD, id="K212-smaller-than-the-entry"
+    ),
     pytest.param(keytab_file(RECORD, -1000), id="K213-hole-past-the-end"),
     pytest.param(keytab_file(b"\xff\xff" + RECORD[2:]), id="K216-65535-components"),
     pytest.param(keytab_file(b"\0\x04" + RECORD[2:]), id="K216-more-components-than-there-are"),
     pytest.param(keytab_file(RECORD[:2] + b"\xff\xff" + RECORD[4:]), id="K216-realm-past-the-end"),
-    pytest.param(keytab_file(RECORD[:-18] + b"\xff\xff" + RECORD[-16:]), id="K216-key-past-the-end"),
+    pytest.param(
+        keytab_file(RECORD[:-18] + b"\xff\xff" + RECORD[-16:]), id="K216-key-past-the-end"
+    ),
     pytest.param(keytab_file(keytab_record(realm=b"R\0EVIL")), id="K216-NUL-in-a-name"),
     pytest.param(keytab_file(keytab_record(realm=b"\xff\xfe")), id="K216-name-is-no-UTF-8"),
     pytest.param(keytab_file(keytab_record(contents=bytes(15))), id="K216-key-of-15-bytes"),
     pytest.param(keytab_file(keytab_record(contents=b"")), id="K216-key-of-no-bytes"),
     pytest.param(base64.b64decode("BQIwMDAwMDA="), id="K216-payload-1"),
     pytest.param(
-        base64.b64decode("BQIAAAAwAAEACjAwMDAwMDAwMDAAIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw"), id="K216-payload-2"
+        base64.b64decode("BQIAAAAwAAEACjAwMDAwMDAwMDAAIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw"),
+        id="K216-payload-2",
     ),
     pytest.param(base64.b64decode("BQKAAAAA"), id="K216-payload-3"),
 ]
@@ -170,7 +186,9 @@ def test_k218_saving_follows_no_symbolic_link(tmp_path: Path) -> None:
     assert Keytab.load(link) == good_keytab()
 
 
-def test_k218_a_reader_of_the_old_keytab_keeps_it_whole_while_it_is_replaced(tmp_path: Path) -> None:
+def test_k218_a_reader_of_the_old_keytab_keeps_it_whole_while_it_is_replaced(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "kt"
     good_keytab().save(path)
     path.chmod(0o666)
@@ -191,7 +209,10 @@ def test_k218_loading_follows_no_symbolic_link(tmp_path: Path) -> None:
 
 
 def test_parsing_and_looking_up_20000_entries_takes_linear_time() -> None:
-    entries = [KeytabEntry(Principal((f"svc{n}",), "R"), 1, EncryptionKey(17, bytes(16)), NOW) for n in range(20_000)]
+    entries = [
+        KeytabEntry(Principal((f"svc{n}",), "R"), 1, EncryptionKey(17, bytes(16)), NOW)
+        for n in range(20_000)
+    ]
     data = Keytab(entries).encode()
     start = time.process_time()
     keytab = Keytab.decode(data)

@@ -88,7 +88,9 @@ def attacker() -> Iterator[TcpStub]:
         yield stub
 
 
-def test_k270_a_referral_in_place_of_a_result_is_told_and_not_followed(lab: Realms, attacker: TcpStub) -> None:
+def test_k270_a_referral_in_place_of_a_result_is_told_and_not_followed(
+    lab: Realms, attacker: TcpStub
+) -> None:
     url = f"ldap://{attacker.host}:{attacker.port}/{BASE}"
 
     def refer(peer: LdapPeer, request: Request) -> None:
@@ -105,10 +107,17 @@ def test_k270_a_referral_in_place_of_a_result_is_told_and_not_followed(lab: Real
     assert attacker.accepted == 0
 
 
-def test_k270_references_among_results_are_left_out_and_not_followed(lab: Realms, attacker: TcpStub) -> None:
+def test_k270_references_among_results_are_left_out_and_not_followed(
+    lab: Realms, attacker: TcpStub
+) -> None:
     def refer(peer: LdapPeer, request: Request) -> None:
         url = f"ldap://{attacker.host}:{attacker.port}/{BASE}"
-        peer.send(*(message(request.number, one) for one in (reference(url), entry(*ONE[0]), result(SEARCH_DONE))))
+        peer.send(
+            *(
+                message(request.number, one)
+                for one in (reference(url), entry(*ONE[0]), result(SEARCH_DONE))
+            )
+        )
 
     with LdapStub(lab[1], search=refer) as stub, connect(lab, stub) as directory:
         assert everything(directory) == [ONE[0][0]]
@@ -135,14 +144,18 @@ def test_k271_nothing_but_a_sasl_bind_is_ever_sent(lab: Realms) -> None:
     assert stub.contexts[0].initiator == lab[2].principal
 
 
-def test_k271_starttls_that_is_refused_ends_the_connection_before_any_bind(lab: Realms, authority: Authority) -> None:
+def test_k271_starttls_that_is_refused_ends_the_connection_before_any_bind(
+    lab: Realms, authority: Authority
+) -> None:
     with LdapStub(lab[1]) as stub, pytest.raises(DirectoryError, match="StartTLS"):
         connect(lab, stub, start_tls=True, ca_file=authority.ca)
     assert stub.names() == ["extendedReq"]
     assert len(stub.requests) == 1
 
 
-def test_k271_what_follows_the_answer_to_starttls_in_clear_is_refused(lab: Realms, authority: Authority) -> None:
+def test_k271_what_follows_the_answer_to_starttls_in_clear_is_refused(
+    lab: Realms, authority: Authority
+) -> None:
     def inject(stub: TcpStub, connection: socket.socket) -> None:
         number = connection.recv(65536)[4]
         connection.sendall(message(number, result(0x78)) + message(number + 1, result(BIND)))
@@ -165,13 +178,18 @@ def test_a_certificate_is_refused(
     lab: Realms, authority: Authority, tmp_path: Path, issuer: str, name: str, ldaps: bool
 ) -> None:
     server = (authority if issuer == "ours" else Authority(tmp_path)).server(name)
-    with LdapStub(lab[1], tls=server.context, ldaps=ldaps) as stub, pytest.raises(PolicyError, match="certificate"):
+    with (
+        LdapStub(lab[1], tls=server.context, ldaps=ldaps) as stub,
+        pytest.raises(PolicyError, match="certificate"),
+    ):
         connect(lab, stub, start_tls=not ldaps, ca_file=authority.ca)
     assert "bindRequest" not in [request.name for request in stub.requests]
 
 
 @pytest.mark.parametrize("ldaps", [True, False], ids=["ldaps", "starttls"])
-def test_k271_control_a_good_certificate_is_accepted_and_bound(lab: Realms, authority: Authority, ldaps: bool) -> None:
+def test_k271_control_a_good_certificate_is_accepted_and_bound(
+    lab: Realms, authority: Authority, ldaps: bool
+) -> None:
     server = authority.server(DC)
     options = {"tls": server.context, "certificate": server.der, "ldaps": ldaps}
     with (
@@ -235,7 +253,9 @@ def test_an_offer_is_accepted(lab: Realms, size: int, sealed: bool) -> None:
 
 def test_k272_success_without_proof_is_refused(lab: Realms) -> None:
     with (
-        LdapStub(lab[1], bind=lambda peer, request: peer.send(message(request.number, result(BIND)))) as stub,
+        LdapStub(
+            lab[1], bind=lambda peer, request: peer.send(message(request.number, result(BIND)))
+        ) as stub,
         pytest.raises(KerberosError, match="impostor"),
     ):
         connect(lab, stub)
@@ -276,10 +296,16 @@ def test_k272_words_in_clear_behind_the_end_of_the_bind_are_refused(lab: Realms)
         if peer.context is None or not credentials(request):
             peer.stub.default_bind(peer, request)
         else:
-            forged = message(request.number + 1, entry(*ONE[0])) + message(request.number + 1, result(SEARCH_DONE))
+            forged = message(request.number + 1, entry(*ONE[0])) + message(
+                request.number + 1, result(SEARCH_DONE)
+            )
             peer.send(message(request.number, result(BIND)) + forged)
 
-    with LdapStub(lab[1], bind=speak) as stub, pytest.raises(KerberosError), connect(lab, stub) as directory:
+    with (
+        LdapStub(lab[1], bind=speak) as stub,
+        pytest.raises(KerberosError),
+        connect(lab, stub) as directory,
+    ):
         everything(directory)
 
 
@@ -288,7 +314,9 @@ def layered(change: Callable[[LdapPeer, bytes], bytes]) -> Callable[[LdapPeer, R
 
     def search(peer: LdapPeer, request: Request) -> None:
         assert peer.layer is not None
-        data = message(request.number, entry(*ONE[0])) + message(request.number, result(SEARCH_DONE))
+        data = message(request.number, entry(*ONE[0])) + message(
+            request.number, result(SEARCH_DONE)
+        )
         peer.socket.sendall(change(peer, data))
 
     return search
@@ -300,16 +328,22 @@ def wrapped(peer: LdapPeer, data: bytes) -> bytes:
 
 
 CHANGES = [
-    pytest.param(lambda peer, data: flipped(wrapped(peer, data), 8 * 60), id="K272-one-bit-flipped"),
+    pytest.param(
+        lambda peer, data: flipped(wrapped(peer, data), 8 * 60), id="K272-one-bit-flipped"
+    ),
     pytest.param(lambda peer, data: data, id="K272-in-clear"),
     pytest.param(lambda peer, data: (len(data)).to_bytes(4, "big") + data, id="K272-not-wrapped"),
     pytest.param(lambda peer, data: bytes(4), id="K272-length-0"),
     pytest.param(lambda peer, data: b"\1\0\0\0" + data, id="K272-length-16-mb"),
     pytest.param(lambda peer, data: b"\xff\xff\xff\xff" + data, id="K272-length-4-gb"),
-    pytest.param(lambda peer, data: wrapped(peer, b"lost") and wrapped(peer, data), id="K272-one-lost"),
+    pytest.param(
+        lambda peer, data: wrapped(peer, b"lost") and wrapped(peer, data), id="K272-one-lost"
+    ),
     pytest.param(lambda peer, data: 2 * wrapped(peer, data), id="K272-twice"),
     pytest.param(
-        lambda peer, data: (lambda token: len(token).to_bytes(4, "big") + token)(peer.context.wrap(data, sealed=False)),
+        lambda peer, data: (lambda token: len(token).to_bytes(4, "big") + token)(
+            peer.context.wrap(data, sealed=False)
+        ),
         id="K272-signed-alone",
     ),
 ]
@@ -323,7 +357,9 @@ def test_a_changed_stream_is_refused(lab: Realms, change: Any) -> None:
             list(map(everything, twice))
 
 
-def test_k272_control_the_unchanged_stream_is_read_and_a_refused_one_ends_its_context(lab: Realms) -> None:
+def test_k272_control_the_unchanged_stream_is_read_and_a_refused_one_ends_its_context(
+    lab: Realms,
+) -> None:
     changes = iter([CHANGES[0].values[0], wrapped])
     search = layered(lambda peer, data: next(changes)(peer, data))
     with LdapStub(lab[1], search=search) as stub, connect(lab, stub) as directory:
@@ -336,7 +372,9 @@ def test_k272_control_the_unchanged_stream_is_read_and_a_refused_one_ends_its_co
 @pytest.mark.parametrize("keep", [1, 3, 4, 20, 100])
 def test_k272_a_token_that_is_cut_off_is_no_result(lab: Realms, keep: int) -> None:
     def cut(peer: LdapPeer, request: Request) -> None:
-        data = message(request.number, entry(*ONE[0])) + message(request.number, result(SEARCH_DONE))
+        data = message(request.number, entry(*ONE[0])) + message(
+            request.number, result(SEARCH_DONE)
+        )
         peer.socket.sendall(wrapped(peer, data)[:keep])
         peer.socket.shutdown(socket.SHUT_RDWR)
 
@@ -351,7 +389,9 @@ def test_k272_a_token_that_is_cut_off_is_no_result(lab: Realms, keep: int) -> No
 # K273 -------------------------------------------------------------------------------------------------------------
 
 
-def stalling(answer: Callable[[LdapPeer, Request], bytes], seconds: float) -> Callable[[LdapPeer, Request], None]:
+def stalling(
+    answer: Callable[[LdapPeer, Request], bytes], seconds: float
+) -> Callable[[LdapPeer, Request], None]:
     """Answer a search one octet at a time, with a pause before each."""
 
     def search(peer: LdapPeer, request: Request) -> None:
@@ -365,9 +405,13 @@ def stalling(answer: Callable[[LdapPeer, Request], bytes], seconds: float) -> Ca
 
 @pytest.mark.parametrize("tls", [False, True], ids=["sealed", "tls"])
 @pytest.mark.parametrize("pause", [30.0, 0.05], ids=["K273-silent", "K273-one-octet-at-a-time"])
-def test_a_slow_server_is_left_at_the_deadline(lab: Realms, authority: Authority, pause: float, tls: bool) -> None:
+def test_a_slow_server_is_left_at_the_deadline(
+    lab: Realms, authority: Authority, pause: float, tls: bool
+) -> None:
     def answer(peer: LdapPeer, request: Request) -> bytes:
-        data = message(request.number, entry(*ONE[0])) + message(request.number, result(SEARCH_DONE))
+        data = message(request.number, entry(*ONE[0])) + message(
+            request.number, result(SEARCH_DONE)
+        )
         return peer.layer.wrap(data) if peer.layer else data
 
     server = authority.server(DC)
@@ -402,7 +446,9 @@ def test_k273_a_slow_bind_is_left_at_the_deadline(lab: Realms) -> None:
         assert time.monotonic() - begun < 4
 
 
-def test_k273_a_connection_that_is_closed_before_the_answer_is_opened_once_more(lab: Realms) -> None:
+def test_k273_a_connection_that_is_closed_before_the_answer_is_opened_once_more(
+    lab: Realms,
+) -> None:
     closed: list[int] = []
 
     def close(peer: LdapPeer, request: Request) -> None:
@@ -421,7 +467,11 @@ def test_k273_a_connection_that_always_closes_is_an_error_and_no_loop(lab: Realm
     def close(peer: LdapPeer, request: Request) -> None:
         peer.socket.shutdown(socket.SHUT_RDWR)
 
-    with LdapStub(lab[1], search=close) as stub, connect(lab, stub) as directory, pytest.raises(TransportError):
+    with (
+        LdapStub(lab[1], search=close) as stub,
+        connect(lab, stub) as directory,
+        pytest.raises(TransportError),
+    ):
         everything(directory)
     assert len(stub.contexts) == 2
 
@@ -438,18 +488,24 @@ def test_k273_a_change_is_not_repeated_when_the_connection_breaks(lab: Realms) -
         connect(lab, stub) as directory,
         pytest.raises(TransportError, match="it may have been done nevertheless"),
     ):
-        session(directory).modify(ONE[0][0], [Change(ChangeOperation.ADD, "servicePrincipalName", ["a/b"])])
+        session(directory).modify(
+            ONE[0][0], [Change(ChangeOperation.ADD, "servicePrincipalName", ["a/b"])]
+        )
     assert len(done) == 1
 
 
-def test_k273_a_change_on_a_connection_that_was_closed_meanwhile_goes_to_a_new_one(lab: Realms) -> None:
+def test_k273_a_change_on_a_connection_that_was_closed_meanwhile_goes_to_a_new_one(
+    lab: Realms,
+) -> None:
     def close_after(peer: LdapPeer, request: Request) -> None:
         peer.stub.default_search(peer, request)
         peer.socket.shutdown(socket.SHUT_RDWR)
 
     done: list[Request] = []
     with (
-        LdapStub(lab[1], ONE, search=close_after, write=lambda request: done.append(request) or 0) as stub,
+        LdapStub(
+            lab[1], ONE, search=close_after, write=lambda request: done.append(request) or 0
+        ) as stub,
         connect(lab, stub) as directory,
     ):
         assert everything(directory) == [ONE[0][0]]
@@ -485,9 +541,13 @@ JUNK = [
     pytest.param(tlv(0x30, b"\2\1\3"), id="K273-no-operation"),
     pytest.param(tlv(0x30, b"\2\1\3" + tlv(0x64, b"")), id="K273-empty-entry"),
     pytest.param(tlv(0x30, b"\2\1\3" + b"\x64\x84\x7f\xff\xff\xff"), id="K273-inner-length-2-gb"),
-    pytest.param(tlv(0x30, b"\2\1\3" + tlv(0x65, b"\x0a\1\xc8\4\0\4\0")), id="K273-unknown-result-code"),
+    pytest.param(
+        tlv(0x30, b"\2\1\3" + tlv(0x65, b"\x0a\1\xc8\4\0\4\0")), id="K273-unknown-result-code"
+    ),
     pytest.param(tlv(0x30, b"\2\1\3" + b"\x7f\x81\0"), id="K273-unknown-tag"),
-    pytest.param(tlv(0x30, b"\2\1\x63" + tlv(0x65, b"\x0a\1\0\4\0\4\0")), id="K273-answer-to-another-request"),
+    pytest.param(
+        tlv(0x30, b"\2\1\x63" + tlv(0x65, b"\x0a\1\0\4\0\4\0")), id="K273-answer-to-another-request"
+    ),
     pytest.param(b"", id="K273-nothing"),
 ]
 
@@ -499,13 +559,19 @@ def nested(depth: int) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("junk", [*JUNK, pytest.param(tlv(0x30, b"\2\1\3" + nested(5000)), id="K273-nested-5000-deep")])
+@pytest.mark.parametrize(
+    "junk", [*JUNK, pytest.param(tlv(0x30, b"\2\1\3" + nested(5000)), id="K273-nested-5000-deep")]
+)
 def test_an_answer_that_is_no_ldap_is_refused(lab: Realms, junk: bytes) -> None:
     def answer(peer: LdapPeer, request: Request) -> None:
         peer.send(junk) if junk else None
         peer.socket.shutdown(socket.SHUT_WR)
 
-    with LdapStub(lab[1], search=answer) as stub, connect(lab, stub) as directory, pytest.raises(KerberosError):
+    with (
+        LdapStub(lab[1], search=answer) as stub,
+        connect(lab, stub) as directory,
+        pytest.raises(KerberosError),
+    ):
         everything(directory)
 
 
@@ -547,12 +613,17 @@ def test_k273_results_without_end_are_bounded(lab: Realms, monkeypatch: pytest.M
 
 def test_k273_control_one_value_of_sixteen_megabytes_is_read(lab: Realms) -> None:
     value = bytes(range(256)) * (1 << 16)
-    with LdapStub(lab[1], [("CN=x", {"cn": [value]})]) as stub, connect(lab, stub, timeout=60) as directory:
+    with (
+        LdapStub(lab[1], [("CN=x", {"cn": [value]})]) as stub,
+        connect(lab, stub, timeout=60) as directory,
+    ):
         (found,) = session(directory).search(BASE, "(objectClass=*)", ["cn"])
     assert found.attributes["cn"] == [value]
 
 
-def test_k273_a_search_whose_pages_never_end_is_bounded(lab: Realms, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k273_a_search_whose_pages_never_end_is_bounded(
+    lab: Realms, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("purekrb.directory.ldap.MAX_ENTRIES", 5000)
     endless = [(f"CN={number}", {"cn": [b"x"]}) for number in range(8000)]
     with (
@@ -578,7 +649,10 @@ def test_a_refused_search_is_a_typed_error_and_no_partial_result(
     lab: Realms, result_code: int, code: int, text: str
 ) -> None:
     def refuse(peer: LdapPeer, request: Request) -> None:
-        peer.send(message(request.number, entry(*ONE[0])), message(request.number, result(SEARCH_DONE, result_code)))
+        peer.send(
+            message(request.number, entry(*ONE[0])),
+            message(request.number, result(SEARCH_DONE, result_code)),
+        )
 
     with (
         LdapStub(lab[1], search=refuse) as stub,
@@ -592,7 +666,10 @@ def test_a_refused_search_is_a_typed_error_and_no_partial_result(
 @pytest.mark.parametrize("code", [49, 7, 8, 51])
 def test_a_refused_bind_is_a_typed_error(lab: Realms, code: int) -> None:
     with (
-        LdapStub(lab[1], bind=lambda peer, request: peer.send(message(request.number, result(BIND, code)))) as stub,
+        LdapStub(
+            lab[1],
+            bind=lambda peer, request: peer.send(message(request.number, result(BIND, code))),
+        ) as stub,
         pytest.raises(DirectoryError, match=f"LDAP result {code}"),
     ):
         connect(lab, stub)
@@ -619,7 +696,11 @@ def test_k273_ranges_without_end_are_bounded(lab: Realms) -> None:
         found = entry(*(ONE[0][0], {"member;range=0-0": [b"x"]}))
         peer.send(message(request.number, found), message(request.number, result(SEARCH_DONE)))
 
-    with LdapStub(lab[1], search=search) as stub, connect(lab, stub) as directory, pytest.raises(DirectoryError):
+    with (
+        LdapStub(lab[1], search=search) as stub,
+        connect(lab, stub) as directory,
+        pytest.raises(DirectoryError),
+    ):
         session(directory).search(BASE, "(objectClass=*)", ["member"])
 
 

@@ -12,7 +12,15 @@ from uuid import UUID
 
 import pytest
 
-from purekrb import Credential, DecodeError, DirectoryError, KerberosError, Keytab, ProtocolError, TransportTimeoutError
+from purekrb import (
+    Credential,
+    DecodeError,
+    DirectoryError,
+    KerberosError,
+    Keytab,
+    ProtocolError,
+    TransportTimeoutError,
+)
 from purekrb.directory import Directory, accounts, scps, spns
 from purekrb.directory.ldap import LdapSession, Scope, ldap3
 from purekrb.directory.security_descriptor import Acl, SecurityDescriptor
@@ -66,7 +74,9 @@ def lab() -> Iterator[Realms]:
 
 def connect(lab: Realms, stub: TcpStub, **options: Any) -> Directory:
     url = stub.url.replace("tcp:", "ldap:")
-    return Directory.connect(url, lab[2], lab[0].config, **{"target": TARGET, "timeout": 5.0, **options})
+    return Directory.connect(
+        url, lab[2], lab[0].config, **{"target": TARGET, "timeout": 5.0, **options}
+    )
 
 
 @contextmanager
@@ -90,27 +100,50 @@ def bind_answer(contents: bytes) -> bytes:
 MIB = 1 << 20
 #: What a server that has proved nothing sends in place of the answer to a bind.
 UNPROVED = [
-    pytest.param(lambda number: message(number, result(BIND, 14, more=octets(bytes(60 * MIB), 0x87))), id="K413-60-mb"),
-    pytest.param(lambda number: message(number, result(BIND, 14, more=octets(bytes(65_600), 0x87))), id="K413-64-kib"),
     pytest.param(
-        lambda number: message(number, result(BIND, 14, more=tlv(0x30, 32_000 * b"\4\0"))), id="K413-tiny-elements"
+        lambda number: message(number, result(BIND, 14, more=octets(bytes(60 * MIB), 0x87))),
+        id="K413-60-mb",
     ),
-    pytest.param(lambda number: message(number, result(BIND, 14, more=tlv(0xA3, 32_000 * b"\4\0"))), id="K413-urls"),
-    pytest.param(lambda number: message(number, tlv(BIND, octets(60_000 * b"\1", 0x0A))), id="K413-number-of-60-kb"),
+    pytest.param(
+        lambda number: message(number, result(BIND, 14, more=octets(bytes(65_600), 0x87))),
+        id="K413-64-kib",
+    ),
+    pytest.param(
+        lambda number: message(number, result(BIND, 14, more=tlv(0x30, 32_000 * b"\4\0"))),
+        id="K413-tiny-elements",
+    ),
+    pytest.param(
+        lambda number: message(number, result(BIND, 14, more=tlv(0xA3, 32_000 * b"\4\0"))),
+        id="K413-urls",
+    ),
+    pytest.param(
+        lambda number: message(number, tlv(BIND, octets(60_000 * b"\1", 0x0A))),
+        id="K413-number-of-60-kb",
+    ),
     pytest.param(
         lambda number: message(
-            number, result(BIND), tlv(0x30, octets("1.2.840.113556.1.4.319") + octets(bytes(65_000)))
+            number,
+            result(BIND),
+            tlv(0x30, octets("1.2.840.113556.1.4.319") + octets(bytes(65_000))),
         ),
         id="K413-controls",
     ),
-    pytest.param(lambda number: 100_000 * message(number, entry("CN=x", {"cn": [b"x"]})), id="K413-entries"),
-    pytest.param(lambda number: 100_000 * message(number, reference("ldap://x")), id="K413-references"),
-    pytest.param(lambda number: 100_000 * message(number, tlv(0x79, b"")), id="K413-intermediate-responses"),
+    pytest.param(
+        lambda number: 100_000 * message(number, entry("CN=x", {"cn": [b"x"]})), id="K413-entries"
+    ),
+    pytest.param(
+        lambda number: 100_000 * message(number, reference("ldap://x")), id="K413-references"
+    ),
+    pytest.param(
+        lambda number: 100_000 * message(number, tlv(0x79, b"")), id="K413-intermediate-responses"
+    ),
 ]
 
 
 @pytest.mark.parametrize("answer", UNPROVED)
-def test_a_server_that_has_not_proved_itself_costs_nothing(lab: Realms, answer: Callable[[int], bytes]) -> None:
+def test_a_server_that_has_not_proved_itself_costs_nothing(
+    lab: Realms, answer: Callable[[int], bytes]
+) -> None:
     data = answer(next_number())
 
     def answer_first(stub: TcpStub, connection: socket.socket) -> None:
@@ -140,7 +173,10 @@ def test_k413_control_an_answer_of_almost_64_kib_is_read(lab: Realms) -> None:
     def refuse(peer: LdapPeer, request: Request) -> None:
         peer.send(message(request.number, result(BIND, 49, "x" * 65_000)))
 
-    with LdapStub(lab[1], bind=refuse) as stub, pytest.raises(DirectoryError, match="LDAP result 49") as caught:
+    with (
+        LdapStub(lab[1], bind=refuse) as stub,
+        pytest.raises(DirectoryError, match="LDAP result 49") as caught,
+    ):
         connect(lab, stub)
     assert len(caught.value.diagnostic) == 65_000
 
@@ -148,7 +184,9 @@ def test_k413_control_an_answer_of_almost_64_kib_is_read(lab: Realms) -> None:
 def test_k413_control_after_the_bind_an_answer_may_be_larger(lab: Realms) -> None:
     found = [(DN, {"cn": [bytes(2 * MIB)]})]
     with LdapStub(lab[1], found) as stub, connect(lab, stub) as directory:
-        assert directory._session.search(BASE, "(objectClass=*)", ["cn"])[0].attributes["cn"] == [bytes(2 * MIB)]
+        assert directory._session.search(BASE, "(objectClass=*)", ["cn"])[0].attributes["cn"] == [
+            bytes(2 * MIB)
+        ]
 
 
 def test_k413_connections_of_ldap3_are_bounded_before_the_bind_and_after_it(lab: Realms) -> None:
@@ -156,7 +194,8 @@ def test_k413_connections_of_ldap3_are_bounded_before_the_bind_and_after_it(lab:
 
     def search(peer: LdapPeer, request: Request) -> None:
         peer.send(
-            message(request.number, entry(DN, {"cn": next(answers)})), message(request.number, result(SEARCH_DONE))
+            message(request.number, entry(DN, {"cn": next(answers)})),
+            message(request.number, result(SEARCH_DONE)),
         )
 
     def flood(stub: TcpStub, connection: socket.socket) -> None:
@@ -165,7 +204,9 @@ def test_k413_connections_of_ldap3_are_bounded_before_the_bind_and_after_it(lab:
         connection.recv(1)
 
     def connection_to(stub: TcpStub) -> Any:
-        return ldap3.Connection(ldap3.Server(stub.host, stub.port, get_info=ldap3.NONE), receive_timeout=5)
+        return ldap3.Connection(
+            ldap3.Server(stub.host, stub.port, get_info=ldap3.NONE), receive_timeout=5
+        )
 
     with TcpStub(flood) as stub, pytest.raises(DecodeError, match="more than 65536"):
         ldap3_sasl.bind(connection_to(stub), lab[2], lab[0].config, TARGET)
@@ -206,13 +247,36 @@ def attribute(name: bytes, values: bytes) -> bytes:
 
 
 #: Answers of some hundred kilobytes (most of them), the attributes asked for, whether they are refused.
-COLUMNS = ("cn", "objectGUID", "serviceClassName", "serviceDNSName", "serviceDNSNameType", "keywords")
+COLUMNS = (
+    "cn",
+    "objectGUID",
+    "serviceClassName",
+    "serviceDNSName",
+    "serviceDNSNameType",
+    "keywords",
+)
 COSTLY = [
-    pytest.param(one_entry(attribute(b"cn", 150_000 * b"\4\0")), COLUMNS, True, id="K413-values-of-0"),
-    pytest.param(one_entry(attribute(b"cn", 120_000 * b"\4\2ab")), COLUMNS, True, id="K413-values-of-2"),
-    pytest.param(one_entry(attribute(b"cn", 60_000 * b"\4\3abc")), COLUMNS, False, id="K413-control-values-of-3"),
-    pytest.param(one_entry(attribute(b"cn", 10_000 * b"\4\2ab")), COLUMNS, False, id="K413-control-few-values-of-2"),
-    pytest.param(one_entry(attribute(b"cn", octets(bytes(MIB)))), COLUMNS, False, id="K413-control-one-value"),
+    pytest.param(
+        one_entry(attribute(b"cn", 150_000 * b"\4\0")), COLUMNS, True, id="K413-values-of-0"
+    ),
+    pytest.param(
+        one_entry(attribute(b"cn", 120_000 * b"\4\2ab")), COLUMNS, True, id="K413-values-of-2"
+    ),
+    pytest.param(
+        one_entry(attribute(b"cn", 60_000 * b"\4\3abc")),
+        COLUMNS,
+        False,
+        id="K413-control-values-of-3",
+    ),
+    pytest.param(
+        one_entry(attribute(b"cn", 10_000 * b"\4\2ab")),
+        COLUMNS,
+        False,
+        id="K413-control-few-values-of-2",
+    ),
+    pytest.param(
+        one_entry(attribute(b"cn", octets(bytes(MIB)))), COLUMNS, False, id="K413-control-one-value"
+    ),
     pytest.param(
         one_entry(b"".join(attribute(name, b"") for name in letters(30_000, 5))),
         ["*"],
@@ -231,7 +295,12 @@ COSTLY = [
         False,
         id="K413-control-attributes-that-nobody-asked-for",
     ),
-    pytest.param(lambda number: 30_000 * message(number, entry("", {})), COLUMNS, True, id="K413-empty-entries"),
+    pytest.param(
+        lambda number: 30_000 * message(number, entry("", {})),
+        COLUMNS,
+        True,
+        id="K413-empty-entries",
+    ),
     pytest.param(
         lambda number: 10_000 * message(number, entry("CN=x,DC=example,DC=t", {})),
         COLUMNS,
@@ -239,7 +308,10 @@ COSTLY = [
         id="K413-control-entries-without-attributes",
     ),
     pytest.param(
-        lambda number: 8_000 * message(number, entry(DN, {"cn": [b"one"]})), COLUMNS, False, id="K413-control-entries"
+        lambda number: 8_000 * message(number, entry(DN, {"cn": [b"one"]})),
+        COLUMNS,
+        False,
+        id="K413-control-entries",
     ),
     pytest.param(
         lambda number: 8_000 * message(number, reference("ldap://dc2.example.test/")),
@@ -248,12 +320,23 @@ COSTLY = [
         id="K413-control-references",
     ),
     pytest.param(
-        lambda number: message(number, result(SEARCH_DONE, 10, referrals=30_000 * [""])), COLUMNS, True, id="K413-urls"
+        lambda number: message(number, result(SEARCH_DONE, 10, referrals=30_000 * [""])),
+        COLUMNS,
+        True,
+        id="K413-urls",
     ),
     pytest.param(
-        lambda number: message(number, tlv(SEARCH_DONE, octets(MIB * b"\1", 0x0A))), COLUMNS, True, id="K413-number"
+        lambda number: message(number, tlv(SEARCH_DONE, octets(MIB * b"\1", 0x0A))),
+        COLUMNS,
+        True,
+        id="K413-number",
     ),
-    pytest.param(lambda number: 50_000 * message(number, tlv(0x79, b"")), COLUMNS, True, id="K413-intermediate"),
+    pytest.param(
+        lambda number: 50_000 * message(number, tlv(0x79, b"")),
+        COLUMNS,
+        True,
+        id="K413-intermediate",
+    ),
     pytest.param(one_entry(5_000 * b"\x30\x80"), COLUMNS, True, id="K413-indefinite-lengths"),
     pytest.param(
         one_entry(b"".join(b"\x30\x84" + (6 * n).to_bytes(4, "big") for n in range(9_000, -1, -1))),
@@ -358,7 +441,9 @@ def session_with(answer: Answer) -> Iterator[LdapSession]:
 def test_a_root_dse_that_is_not_one_entry_is_refused(lab: Realms, count: int) -> None:
     def search(peer: LdapPeer, request: Request) -> None:
         found = entry("", ROOT_DSE)
-        peer.send(*count * [message(request.number, found)], message(request.number, result(SEARCH_DONE)))
+        peer.send(
+            *count * [message(request.number, found)], message(request.number, result(SEARCH_DONE))
+        )
 
     with LdapStub(lab[1], search=search) as stub, connect(lab, stub) as directory:
         for call in (
@@ -410,7 +495,9 @@ def account_by_guid(session: LdapSession) -> object:
 
 
 def key_doubts(session: LdapSession) -> object:
-    return list(_doubts_about_keys(session, accounts.Account(DN, "WEB$", (), GUID, SID), Keytab([])))
+    return list(
+        _doubts_about_keys(session, accounts.Account(DN, "WEB$", (), GUID, SID), Keytab([]))
+    )
 
 
 def allowed(session: LdapSession) -> object:
@@ -421,9 +508,17 @@ def allowed(session: LdapSession) -> object:
 CALLS = [
     pytest.param(found_account, ACCOUNT, {"objectGUID", "objectSid"}, id="K429-account"),
     pytest.param(
-        lambda session: accounts.account_by_guid(session, GUID), ACCOUNT, {"objectGUID", "objectSid"}, id="K429-guid"
+        lambda session: accounts.account_by_guid(session, GUID),
+        ACCOUNT,
+        {"objectGUID", "objectSid"},
+        id="K429-guid",
     ),
-    pytest.param(lambda session: spns.find(session, "a/b"), ACCOUNT, {"objectGUID", "objectSid"}, id="K429-spn"),
+    pytest.param(
+        lambda session: spns.find(session, "a/b"),
+        ACCOUNT,
+        {"objectGUID", "objectSid"},
+        id="K429-spn",
+    ),
     pytest.param(key_doubts, ACCOUNT, set(), id="K429-keys"),
     pytest.param(
         lambda session: scps.read(session, None, DN),
@@ -480,8 +575,13 @@ def test_k429_a_root_dse_with_an_empty_set_is_read_or_refused(name: str) -> None
 
 
 @pytest.mark.parametrize(("call", "held", "needed"), [*CALLS[:2], *CALLS[3:]])
-def test_two_objects_where_one_was_asked_for_are_refused(call: Any, held: Any, needed: set[str]) -> None:
-    with session_with(answering((DN, held), (f"CN=two,{BASE}", held))) as session, pytest.raises(DirectoryError):
+def test_two_objects_where_one_was_asked_for_are_refused(
+    call: Any, held: Any, needed: set[str]
+) -> None:
+    with (
+        session_with(answering((DN, held), (f"CN=two,{BASE}", held))) as session,
+        pytest.raises(DirectoryError),
+    ):
         call(session)
 
 
@@ -490,7 +590,9 @@ def test_k429_the_doubts_about_keys_of_an_account_that_is_gone_are_a_typed_error
         key_doubts(session)
 
 
-@pytest.mark.parametrize("digits", [b"9" * 5000, b"x", b"1_0", "\u0663".encode(), b"0x3", b" 3", b"", b"-"])
+@pytest.mark.parametrize(
+    "digits", [b"9" * 5000, b"x", b"1_0", "\u0663".encode(), b"0x3", b" 3", b"", b"-"]
+)
 def test_k429_a_number_that_is_none_is_refused(digits: bytes) -> None:
     for name in ("msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"):
         with session_with(answering((DN, {**ACCOUNT, name: [digits]}))) as session:
@@ -531,7 +633,9 @@ def test_a_range_that_is_none_is_refused(bounds: bytes) -> None:
 @pytest.mark.parametrize("spelling", ["member", "MEMBER"])
 def test_a_range_is_completed_however_it_is_spelled(spelling: str, first: bytes) -> None:
     def answer(question: Question) -> bytes:
-        bounds, value = ("1-*", b"b") if question.attributes != ["member"] else (first.decode(), b"a")
+        bounds, value = (
+            ("1-*", b"b") if question.attributes != ["member"] else (first.decode(), b"a")
+        )
         found = entry(DN, {"member": [], f"{spelling};Range={bounds}": [value]})
         return message(question.number, found) + message(question.number, result(SEARCH_DONE))
 
@@ -543,28 +647,47 @@ def test_a_range_is_completed_however_it_is_spelled(spelling: str, first: bytes)
 ODD = [
     pytest.param(lambda number: message(number, result(0x67)), id="K429-result-of-a-modify"),
     pytest.param(lambda number: message(number, result(EXTENDED)), id="K429-extended-response"),
-    pytest.param(lambda number: message(number + 1, entry(DN, {})), id="K429-entry-of-another-request"),
-    pytest.param(lambda number: message(number, tlv(SEARCH_ENTRY, octets(b"CN=\xff") + tlv(0x30, b""))), id="K429-dn"),
-    pytest.param(lambda number: message(number, tlv(SEARCH_ENTRY, octets(DN))), id="K429-no-attributes"),
     pytest.param(
-        lambda number: message(number, tlv(SEARCH_ENTRY, octets(DN) + tlv(0x30, tlv(0x30, octets("cn"))))),
+        lambda number: message(number + 1, entry(DN, {})), id="K429-entry-of-another-request"
+    ),
+    pytest.param(
+        lambda number: message(number, tlv(SEARCH_ENTRY, octets(b"CN=\xff") + tlv(0x30, b""))),
+        id="K429-dn",
+    ),
+    pytest.param(
+        lambda number: message(number, tlv(SEARCH_ENTRY, octets(DN))), id="K429-no-attributes"
+    ),
+    pytest.param(
+        lambda number: message(
+            number, tlv(SEARCH_ENTRY, octets(DN) + tlv(0x30, tlv(0x30, octets("cn"))))
+        ),
         id="K429-no-values",
     ),
     pytest.param(
-        lambda number: message(number, tlv(SEARCH_ENTRY, octets(DN) + tlv(0x30, attribute(b"cn", tlv(0x30, b""))))),
+        lambda number: message(
+            number, tlv(SEARCH_ENTRY, octets(DN) + tlv(0x30, attribute(b"cn", tlv(0x30, b""))))
+        ),
         id="K429-values-of-another-type",
     ),
-    pytest.param(lambda number: message(number, result(SEARCH_DONE), tlv(0x30, b"")), id="K429-empty-control"),
     pytest.param(
-        lambda number: message(number, result(SEARCH_DONE), tlv(0x30, octets("1.2.840.113556.1.4.319"))),
+        lambda number: message(number, result(SEARCH_DONE), tlv(0x30, b"")), id="K429-empty-control"
+    ),
+    pytest.param(
+        lambda number: message(
+            number, result(SEARCH_DONE), tlv(0x30, octets("1.2.840.113556.1.4.319"))
+        ),
         id="K429-paging-without-a-cookie",
     ),
-    pytest.param(lambda number: message(number, result(SEARCH_DONE)) + b"", id="K429-control-nothing-found"),
+    pytest.param(
+        lambda number: message(number, result(SEARCH_DONE)) + b"", id="K429-control-nothing-found"
+    ),
 ]
 
 
 @pytest.mark.parametrize("answer", ODD)
-def test_an_odd_answer_is_a_typed_error(answer: Callable[[int], bytes], request: pytest.FixtureRequest) -> None:
+def test_an_odd_answer_is_a_typed_error(
+    answer: Callable[[int], bytes], request: pytest.FixtureRequest
+) -> None:
     def odd(question: Question) -> bytes:
         return answer(question.number) + message(question.number, result(SEARCH_DONE))
 

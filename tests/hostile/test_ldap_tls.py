@@ -13,7 +13,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
-from purekrb import ChannelBindings, Credential, DecodeError, KerberosError, Keytab, PolicyError, UnsupportedError
+from purekrb import (
+    ChannelBindings,
+    Credential,
+    DecodeError,
+    KerberosError,
+    Keytab,
+    PolicyError,
+    UnsupportedError,
+)
 from purekrb.directory import Directory
 from purekrb.directory.ldap import ldap3
 from purekrb.integrations import ldap3_sasl
@@ -45,7 +53,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls"))
 
 
-def bind(lab: Realms, stub: LdapStub, tls: Any, start_tls: bool, strategy: str = "SYNC", **options: Any) -> Any:
+def bind(
+    lab: Realms, stub: LdapStub, tls: Any, start_tls: bool, strategy: str = "SYNC", **options: Any
+) -> Any:
     """Return an ldap3 connection inside of TLS that `ldap3_sasl` has bound."""
     server = ldap3.Server(stub.host, stub.port, use_ssl=not start_tls, tls=tls, get_info=ldap3.NONE)
     connection = ldap3.Connection(server, client_strategy=strategy)
@@ -68,9 +78,21 @@ def verifying(authority: Authority, **options: Any) -> Any:
 UNVERIFIED = [
     pytest.param(lambda authority: None, DC, id="K403-ldap3-default"),
     pytest.param(lambda authority: ldap3.Tls(), DC, id="K403-tls-default"),
-    pytest.param(lambda authority: ldap3.Tls(validate=ssl.CERT_NONE, valid_names=[DC]), DC, id="K403-names-alone"),
-    pytest.param(lambda authority: verifying(authority, valid_names="*"), "evil.example.test", id="K403-any-name"),
-    pytest.param(lambda authority: verifying(authority, valid_names=["*"]), "evil.example.test", id="K403-any-names"),
+    pytest.param(
+        lambda authority: ldap3.Tls(validate=ssl.CERT_NONE, valid_names=[DC]),
+        DC,
+        id="K403-names-alone",
+    ),
+    pytest.param(
+        lambda authority: verifying(authority, valid_names="*"),
+        "evil.example.test",
+        id="K403-any-name",
+    ),
+    pytest.param(
+        lambda authority: verifying(authority, valid_names=["*"]),
+        "evil.example.test",
+        id="K403-any-names",
+    ),
 ]
 
 
@@ -108,8 +130,15 @@ def test_k403_control_a_bind_inside_of_verified_tls_is_accepted_again_and_again(
         connection.unbind()
 
 
-def test_k403_the_name_of_the_target_counts_and_another_hosts_does_not(lab: Realms, authority: Authority) -> None:
-    for name, refused in ((DC, False), ("*.example.test", False), (f"{DC}.evil.test", True), ("*.test", True)):
+def test_k403_the_name_of_the_target_counts_and_another_hosts_does_not(
+    lab: Realms, authority: Authority
+) -> None:
+    for name, refused in (
+        (DC, False),
+        ("*.example.test", False),
+        (f"{DC}.evil.test", True),
+        ("*.test", True),
+    ):
         server = authority.server(name)
         with LdapStub(lab[1], tls=server.context, ldaps=True) as stub:
             if refused:
@@ -119,7 +148,9 @@ def test_k403_the_name_of_the_target_counts_and_another_hosts_does_not(lab: Real
                 assert bind(lab, stub, verifying(authority, valid_names="*"), False).unbind()
 
 
-def test_k403_a_later_bind_is_refused_where_tls_is_not_verified_any_more(lab: Realms, authority: Authority) -> None:
+def test_k403_a_later_bind_is_refused_where_tls_is_not_verified_any_more(
+    lab: Realms, authority: Authority
+) -> None:
     server = authority.server(DC)
     with LdapStub(lab[1], tls=server.context, ldaps=True) as stub:
         connection = bind(lab, stub, verifying(authority, valid_names=[DC]), False)
@@ -151,7 +182,10 @@ def nameless(authority: Authority) -> ssl.SSLContext:
         pytest.param(nameless, "evil.example.test", True, id="K403-context-without-names"),
         pytest.param(nameless, DC, False, id="K403-control-the-name-is-right-all-the-same"),
         pytest.param(
-            lambda authority: ssl.create_default_context(cafile=authority.ca), DC, False, id="K403-control-default"
+            lambda authority: ssl.create_default_context(cafile=authority.ca),
+            DC,
+            False,
+            id="K403-control-default",
         ),
     ],
 )
@@ -188,7 +222,14 @@ def test_a_certificate_that_bindings_cannot_name_is_refused_and_never_bound_with
     server = authority.server(DC)
     with LdapStub(lab[1], tls=server.context, ldaps=ldaps) as stub:
         with pytest.raises(PolicyError, match="the bind cannot be tied to TLS"):
-            Directory.connect(stub.url, lab[2], lab[0].config, target=TARGET, start_tls=not ldaps, ca_file=authority.ca)
+            Directory.connect(
+                stub.url,
+                lab[2],
+                lab[0].config,
+                target=TARGET,
+                start_tls=not ldaps,
+                ca_file=authority.ca,
+            )
         for options in ({}, {"allow_unverified_tls": True}):
             with pytest.raises(PolicyError, match="the bind cannot be tied to TLS"):
                 bind(lab, stub, verifying(authority, valid_names=[DC]), not ldaps, **options)
@@ -198,7 +239,9 @@ def test_a_certificate_that_bindings_cannot_name_is_refused_and_never_bound_with
 def test_k412_control_a_certificate_with_a_hash_is_bound(lab: Realms, authority: Authority) -> None:
     server = authority.server(DC)
     with LdapStub(lab[1], tls=server.context, ldaps=True, certificate=server.der) as stub:
-        Directory.connect(stub.url, lab[2], lab[0].config, target=TARGET, ca_file=authority.ca).close()
+        Directory.connect(
+            stub.url, lab[2], lab[0].config, target=TARGET, ca_file=authority.ca
+        ).close()
         assert stub.contexts[0].channel_bound
 
 
@@ -214,7 +257,9 @@ def certificate(key: Any, algorithm: Any, rsa_padding: Any = None) -> bytes:
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
     )
-    return builder.sign(key, algorithm, rsa_padding=rsa_padding).public_bytes(serialization.Encoding.DER)
+    return builder.sign(key, algorithm, rsa_padding=rsa_padding).public_bytes(
+        serialization.Encoding.DER
+    )
 
 
 def pss(message_hash: Any, mask_hash: Any) -> bytes:
@@ -224,10 +269,18 @@ def pss(message_hash: Any, mask_hash: Any) -> bytes:
 
 #: How a certificate is made, and the hash of its bindings; None: RFC 5929 4.1 defines none.
 CERTIFICATES = [
-    pytest.param(lambda: certificate(ed25519.Ed25519PrivateKey.generate(), None), None, id="K412-ed25519"),
-    pytest.param(lambda: certificate(ed448.Ed448PrivateKey.generate(), None), None, id="K412-ed448"),
-    pytest.param(lambda: pss(hashes.SHA512(), hashes.SHA256()), None, id="K412-pss-with-two-hashes"),
-    pytest.param(lambda: pss(hashes.SHA384(), hashes.SHA384()), hashes.SHA384(), id="K412-control-pss"),
+    pytest.param(
+        lambda: certificate(ed25519.Ed25519PrivateKey.generate(), None), None, id="K412-ed25519"
+    ),
+    pytest.param(
+        lambda: certificate(ed448.Ed448PrivateKey.generate(), None), None, id="K412-ed448"
+    ),
+    pytest.param(
+        lambda: pss(hashes.SHA512(), hashes.SHA256()), None, id="K412-pss-with-two-hashes"
+    ),
+    pytest.param(
+        lambda: pss(hashes.SHA384(), hashes.SHA384()), hashes.SHA384(), id="K412-control-pss"
+    ),
     pytest.param(
         lambda: certificate(ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
         hashes.SHA384(),
@@ -257,13 +310,19 @@ def test_the_bindings_of_a_certificate_have_its_hash_or_there_are_none(
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-@pytest.mark.parametrize("make", [CERTIFICATES[n].values[0] for n in (0, 2, 4)], ids=["ed25519", "pss", "ec"])
-def test_k412_a_damaged_certificate_has_bindings_or_a_typed_error(make: Callable[[], bytes]) -> None:
+@pytest.mark.parametrize(
+    "make", [CERTIFICATES[n].values[0] for n in (0, 2, 4)], ids=["ed25519", "pss", "ec"]
+)
+def test_k412_a_damaged_certificate_has_bindings_or_a_typed_error(
+    make: Callable[[], bytes],
+) -> None:
     der = make()
     outcomes = set()
     for bit in range(0, 8 * len(der), 5):
         try:
-            outcomes.add(len(ChannelBindings.tls_server_end_point(flipped(der, bit)).application_data) > 30)
+            outcomes.add(
+                len(ChannelBindings.tls_server_end_point(flipped(der, bit)).application_data) > 30
+            )
         except KerberosError as error:
             outcomes.add(type(error))
     assert outcomes <= {True, DecodeError, UnsupportedError}

@@ -77,7 +77,11 @@ SOAK = os.environ.get("PUREKRB_SOAK") == "1"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 #: Keys as they are, in which no name can be read, and keys that are text, in which each part can be a name.
 RANDOM = [hashlib.sha256(bytes([n])).digest() for n in range(3)]
-TEXT = [key_bytes(32, "text"), key_bytes(32, "more")[::-1], hashlib.sha256(b"name").hexdigest()[:32].encode()]
+TEXT = [
+    key_bytes(32, "text"),
+    key_bytes(32, "more")[::-1],
+    hashlib.sha256(b"name").hexdigest()[:32].encode(),
+]
 KINDS = {"random": RANDOM, "text": TEXT}
 
 
@@ -118,15 +122,20 @@ def log() -> Iterator[list[str]]:
 
 def keytab(keys: list[bytes], version: int) -> bytes:
     order = "big" if version == 2 else sys.byteorder
-    records = [keytab_record(etype=18, contents=key, version=version, order=order) for key in keys[:2]]
-    return bytes([5, version]) + b"".join(len(record).to_bytes(4, order) + record for record in records)  # type: ignore[arg-type]
+    records = [
+        keytab_record(etype=18, contents=key, version=version, order=order) for key in keys[:2]
+    ]
+    return bytes([5, version]) + b"".join(
+        len(record).to_bytes(4, order) + record for record in records
+    )  # type: ignore[arg-type]
 
 
 def ccache(keys: list[bytes], version: int) -> bytes:
     write = CCacheWriter(version)
     time_offset = b"\0\1\0\x08" + bytes(8)
     return write.file(
-        *(write.credential(etype=18, contents=key) for key in keys[:2]), header=time_offset if version == 4 else b""
+        *(write.credential(etype=18, contents=key) for key in keys[:2]),
+        header=time_offset if version == 4 else b"",
     )
 
 
@@ -175,12 +184,16 @@ def exported_plain(keys: list[bytes]) -> bytes:
     """What is inside an exported context."""
     blob = exported(keys)
     plain = json.loads(AESGCM(CONTEXT_KEY).decrypt(blob[16:28], blob[28:], blob[:16]))
-    return json.dumps({**plain, "key": [18, keys[0].hex()], "initiator_key": [18, keys[1].hex()]}).encode()
+    return json.dumps(
+        {**plain, "key": [18, keys[0].hex()], "initiator_key": [18, keys[1].hex()]}
+    ).encode()
 
 
 def resealed(plain: bytes) -> None:
     head = b"purekrb context\x01"
-    Acceptor.import_context(head + bytes(12) + AESGCM(CONTEXT_KEY).encrypt(bytes(12), plain, head), CONTEXT_KEY)
+    Acceptor.import_context(
+        head + bytes(12) + AESGCM(CONTEXT_KEY).encrypt(bytes(12), plain, head), CONTEXT_KEY
+    )
 
 
 def enc_krb_cred_part(keys: list[bytes]) -> bytes:
@@ -195,7 +208,9 @@ def enc_krb_cred_part(keys: list[bytes]) -> bytes:
 def krb_cred(keys: list[bytes]) -> bytes:
     """A KRB-CRED in the clear, as it may come in a file or as a delegation."""
     ticket = issue(18)[0].ticket
-    return KrbCred(5, 22, (ticket, ticket), EncryptedData(0, None, enc_krb_cred_part(keys))).encode()
+    return KrbCred(
+        5, 22, (ticket, ticket), EncryptedData(0, None, enc_krb_cred_part(keys))
+    ).encode()
 
 
 def gss_checksum(keys: list[bytes]) -> bytes:
@@ -204,7 +219,9 @@ def gss_checksum(keys: list[bytes]) -> bytes:
 
 def enc_ticket_part(keys: list[bytes]) -> bytes:
     key, transited = EncryptionKey(18, keys[0]), TransitedEncoding(1, b"")
-    return EncTicketPart(0, key, "R", ALICE.name, transited, NOW, NOW, NOW, None, None, None).encode()
+    return EncTicketPart(
+        0, key, "R", ALICE.name, transited, NOW, NOW, NOW, None, None, None
+    ).encode()
 
 
 def enc_kdc_rep_part(keys: list[bytes]) -> bytes:
@@ -215,7 +232,9 @@ def enc_kdc_rep_part(keys: list[bytes]) -> bytes:
 
 def authenticator(keys: list[bytes]) -> bytes:
     delegation = Checksum(0x8003, gss_checksum(keys))
-    return Authenticator(5, "R", ALICE.name, delegation, 1, NOW, EncryptionKey(18, keys[0]), 1, None).encode()
+    return Authenticator(
+        5, "R", ALICE.name, delegation, 1, NOW, EncryptionKey(18, keys[0]), 1, None
+    ).encode()
 
 
 def logon(keys: list[bytes]) -> bytes:
@@ -245,11 +264,17 @@ FORMATS: dict[str, tuple[Callable[[list[bytes]], bytes], Callable[[bytes, Path],
         f"ccache-{version}": (functools.partial(ccache, version=version), from_bytes(CCache.decode))
         for version in (1, 2, 3, 4)
     },
-    "ccache-file": (lambda keys: ccache(keys[:1], 4), from_file(lambda path: CCache.load(f"FILE:{path}"))),
+    "ccache-file": (
+        lambda keys: ccache(keys[:1], 4),
+        from_file(lambda path: CCache.load(f"FILE:{path}")),
+    ),
     "krb5.conf": (krb5_conf, from_file(Config.from_file)),
     "state-file": (state, from_file(ServiceState.load)),
     "key-file": (key_file, from_file(_load_keys)),
-    "exported-context": (exported, from_bytes(lambda data: Acceptor.import_context(data, CONTEXT_KEY))),
+    "exported-context": (
+        exported,
+        from_bytes(lambda data: Acceptor.import_context(data, CONTEXT_KEY)),
+    ),
     "exported-context-inside": (exported_plain, from_bytes(resealed)),
     "EncTicketPart": (enc_ticket_part, from_bytes(EncTicketPart.decode)),
     "EncKDCRepPart": (enc_kdc_rep_part, from_bytes(EncKdcRepPart.decode)),
@@ -279,7 +304,9 @@ def test_no_error_about_damaged_bytes_shows_a_key_in_them(
     read(data, tmp_path / "file")  # undamaged, it is read
     secrets = [*keys, *(key.hex().encode() for key in keys)]
     find = search(secrets)
-    assert find(repr(data)) or name == "exported-context", "the search finds the key in the data itself"
+    assert find(repr(data)) or name == "exported-context", (
+        "the search finds the key in the data itself"
+    )
     refused, texts, seen = 0, [], Counter[str]()
     for bad in damaged(data, every=3 if len(data) > 400 and not SOAK else 1):
         try:
@@ -292,7 +319,9 @@ def test_no_error_about_damaged_bytes_shows_a_key_in_them(
             if seen[kind] < 20 or SOAK:  # of the same message, the tracebacks of the first ones
                 texts += [shown(error), printed(error)]
         else:
-            texts += [repr(value)] if keys is RANDOM and name != "state-file" else []  # what became a name is one
+            texts += (
+                [repr(value)] if keys is RANDOM and name != "state-file" else []
+            )  # what became a name is one
         if len(texts) > 200:
             assert not find("\n".join(texts)), [text for text in texts if find(text)][:1]
             texts = []
@@ -322,7 +351,9 @@ def test_k402_nor_does_one_about_a_damaged_replay_cache(tmp_path: Path, log: lis
             log += [shown(error), printed(error)]
         for extra in ("replay-wal", "replay-shm", "replay-journal"):
             (tmp_path / extra).unlink(missing_ok=True)
-    with warnings.catch_warnings():  # a cache that could not be made may have left its connection open
+    with (
+        warnings.catch_warnings()
+    ):  # a cache that could not be made may have left its connection open
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     assert refused
@@ -335,8 +366,12 @@ def test_k402_an_error_tells_where_and_how_long_but_not_what() -> None:
         Keytab.decode(bad)
 
 
-@pytest.mark.parametrize("read", [Keytab.load, CCache.load, functools.partial(read_private, what="file")])
-def test_k402_the_bytes_of_a_file_in_place_of_its_path_are_refused_unquoted(read: Callable[[Any], object]) -> None:
+@pytest.mark.parametrize(
+    "read", [Keytab.load, CCache.load, functools.partial(read_private, what="file")]
+)
+def test_k402_the_bytes_of_a_file_in_place_of_its_path_are_refused_unquoted(
+    read: Callable[[Any], object],
+) -> None:
     with pytest.raises(TypeError, match="not bytes") as caught:
         read(keytab(RANDOM, 2))
     assert not search(RANDOM)(shown(caught.value) + printed(caught.value))
@@ -425,16 +460,32 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "import_context": lambda: Initiator.import_context(b"blob", KEY.decode()),  # type: ignore[arg-type]
     "import_context-none": lambda: Initiator.import_context(None, KEY),  # type: ignore[arg-type]
     "AcquireCredentialsHandle": lambda: AcquireCredentialsHandle(
-        None, "Kerberos", SECPKG_CRED_OUTBOUND, None, (1, "R", PASSWORD)  # type: ignore[arg-type]
+        None,
+        "Kerberos",
+        SECPKG_CRED_OUTBOUND,
+        None,
+        (1, "R", PASSWORD),  # type: ignore[arg-type]
     ),
     "AcquireCredentialsHandle-domain": lambda: AcquireCredentialsHandle(
-        None, "Kerberos", SECPKG_CRED_OUTBOUND, None, ("alice", 1, PASSWORD)  # type: ignore[arg-type]
+        None,
+        "Kerberos",
+        SECPKG_CRED_OUTBOUND,
+        None,
+        ("alice", 1, PASSWORD),  # type: ignore[arg-type]
     ),
     "AcquireCredentialsHandle-password": lambda: AcquireCredentialsHandle(
-        None, "Kerberos", SECPKG_CRED_INBOUND, None, ("alice", "R.TEST", [PASSWORD])  # type: ignore[arg-type]
+        None,
+        "Kerberos",
+        SECPKG_CRED_INBOUND,
+        None,
+        ("alice", "R.TEST", [PASSWORD]),  # type: ignore[arg-type]
     ),
     "AcquireCredentialsHandle-package": lambda: AcquireCredentialsHandle(
-        None, 1, SECPKG_CRED_OUTBOUND, None, ("alice", "R.TEST", PASSWORD)  # type: ignore[arg-type]
+        None,
+        1,
+        SECPKG_CRED_OUTBOUND,
+        None,
+        ("alice", "R.TEST", PASSWORD),  # type: ignore[arg-type]
     ),
     "ClientAuth": lambda: ClientAuth("Kerberos", None, ("alice", 1, PASSWORD)),  # type: ignore[arg-type]
     "Realm.add_user": lambda: Realm("R.TEST").add_user(1, PASSWORD),  # type: ignore[arg-type]
@@ -473,8 +524,14 @@ def test_what_a_signal_handler_raises_amid_a_call_shows_no_secret(name: str) -> 
     call, amid = INTERRUPTED[name], 0
     for attempt in range(40):
         with pytest.raises(Outside) as caught, interrupted_after(0.003 + 0.001 * attempt):
-            deque((call() for _ in repeat(None)), maxlen=0)  # how long the call takes depends on the machine
-        entered = [f.f_code.co_name for f, _ in traceback.walk_tb(caught.value.__traceback__) if PACKAGE in str(f)]
+            deque(
+                (call() for _ in repeat(None)), maxlen=0
+            )  # how long the call takes depends on the machine
+        entered = [
+            f.f_code.co_name
+            for f, _ in traceback.walk_tb(caught.value.__traceback__)
+            if PACKAGE in str(f)
+        ]
         if entered[1:]:  # else before the first instruction of the call, when all is the caller's
             assert not find_secret(shown(caught.value) + printed(caught.value)), entered
             amid += 1
@@ -529,7 +586,9 @@ SMALL: dict[str, Callable[[], object]] = {
     "string_to_key-20": lambda: crypto.string_to_key(20, PASSWORD, "salt", b"\0\0\0\1"),
     "string_to_key-23": lambda: crypto.string_to_key(23, PASSWORD, "salt"),
     "from_password": lambda: Credential.from_password("alice@R", PASSWORD),
-    "key_for": lambda: Credential.from_password("alice@R", PASSWORD).key_for(18, b"salt", b"\0\0\0\1"),
+    "key_for": lambda: Credential.from_password("alice@R", PASSWORD).key_for(
+        18, b"salt", b"\0\0\0\1"
+    ),
     "EncryptionKey": lambda: EncryptionKey(18, KEY),
     "Keytab.decode": lambda: Keytab.decode(good_keytab()),
     "CCache.decode": lambda: CCache.decode(ccache([KEY, KEY], 4)),
@@ -566,7 +625,9 @@ def test_k419_the_error_that_the_caller_was_handling_keeps_its_traceback() -> No
             crypto.string_to_key(18, PASSWORD, None)  # type: ignore[arg-type]
     assert "string_to_key" in printed(caught.value), "where it happened is still told"
     outer = [one for one in chain(caught.value) if isinstance(one, LookupError)]
-    assert [one.__traceback__.tb_frame.f_locals["what"] for one in outer if one.__traceback__] == [what]
+    assert [one.__traceback__.tb_frame.f_locals["what"] for one in outer if one.__traceback__] == [
+        what
+    ]
 
 
 # -- K419: reprs
@@ -577,7 +638,10 @@ def test_k419_no_repr_of_any_object_that_holds_a_key_shows_it() -> None:
     find = search([*RANDOM, PASSWORD.encode()])
     kept: list[Any] = []
     for etype, size in ((17, 16), (18, 32), (19, 16), (20, 32), (23, 16)):
-        long_term, session = EncryptionKey(etype, RANDOM[0][:size]), EncryptionKey(etype, RANDOM[1][:size])
+        long_term, session = (
+            EncryptionKey(etype, RANDOM[0][:size]),
+            EncryptionKey(etype, RANDOM[1][:size]),
+        )
         ticket, entries = issue(etype, key=long_term, session_key=session)
         rc4 = {"permitted_etypes": (etype,)}
         initiator = Initiator(ticket, **rc4)  # type: ignore[arg-type]
@@ -606,18 +670,31 @@ def test_k419_no_repr_of_any_object_that_holds_a_key_shows_it() -> None:
         living = [
             one
             for one in gc.get_objects()
-            if type(one).__module__.partition(".")[0] == "purekrb" or isinstance(one, functools.partial)
+            if type(one).__module__.partition(".")[0] == "purekrb"
+            or isinstance(one, functools.partial)
         ]
         seen = {type(one).__qualname__ for one in living}
-        assert {"EncryptionKey", "Keyed", "Dk", "AesUsageCipher", "Rc4Protection", "IovProtection", "KrbCred"} <= seen
+        assert {
+            "EncryptionKey",
+            "Keyed",
+            "Dk",
+            "AesUsageCipher",
+            "Rc4Protection",
+            "IovProtection",
+            "KrbCred",
+        } <= seen
         bad = {type(one).__qualname__: repr(one)[:200] for one in living if find(_repr(one))}
     assert not bad
-    assert find(repr(functools.partial(hash, RANDOM[0]))), "the search finds a key that a partial holds"
+    assert find(repr(functools.partial(hash, RANDOM[0]))), (
+        "the search finds a key that a partial holds"
+    )
 
 
 def _repr(value: object) -> str:
     try:
-        return repr(value) + "".join(map(repr, vars(value).values()) if hasattr(value, "__dict__") else ())
+        return repr(value) + "".join(
+            map(repr, vars(value).values()) if hasattr(value, "__dict__") else ()
+        )
     except AttributeError:  # an object that its __init__ gave up on, in some frame
         return ""
 

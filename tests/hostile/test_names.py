@@ -45,7 +45,10 @@ ATTACK = "root\r\nAP-REQ verified: client \x1b[2J\u202egro.elpmaxe\u2066"
 
 def is_safe(text: str) -> bool:
     """No control, format control, surrogate, private or unassigned character, no separator but the blank."""
-    return all(unicodedata.category(c)[0] != "C" and (c == " " or unicodedata.category(c)[0] != "Z") for c in text)
+    return all(
+        unicodedata.category(c)[0] != "C" and (c == " " or unicodedata.category(c)[0] != "Z")
+        for c in text
+    )
 
 
 @pytest.mark.parametrize("character", CONTROLS, ids=lambda c: f"K421-U+{ord(c):04X}")
@@ -71,7 +74,9 @@ def test_k421_every_character_is_read_back_as_it_was_and_none_passes_that_is_not
         principal = Principal(("x" + name, name[::-1] + "41"), name)
         assert is_safe(str(principal))
         assert Principal.parse(str(principal)) == principal
-    assert str(Principal(("Jürgen Müller", "日本"), "R")) == "Jürgen Müller/日本@R"  # what is shown stays
+    assert (
+        str(Principal(("Jürgen Müller", "日本"), "R")) == "Jürgen Müller/日本@R"
+    )  # what is shown stays
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,9 @@ def test_k421_every_character_is_read_back_as_it_was_and_none_passes_that_is_not
         pytest.param(r"a\\x1b@R", ("a\\x1b",), id="K421-a-quoted-backslash"),
         pytest.param(r"a\x1@R", ("ax1",), id="K421-too-few-digits-are-what-MIT-reads"),
         pytest.param(r"a\xyz@R", ("axyz",), id="K421-no-digits-are-what-MIT-reads"),
-        pytest.param(r"a\x2fb\x40c@R", ("a/b@c",), id="K421-a-separator-by-its-number-does-not-separate"),
+        pytest.param(
+            r"a\x2fb\x40c@R", ("a/b@c",), id="K421-a-separator-by-its-number-does-not-separate"
+        ),
     ],
 )
 def test_a_character_is_read_by_its_number(text: str, components: tuple[str, ...]) -> None:
@@ -115,7 +122,9 @@ def lines() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("tell", ["debug", "warning", "error"])
 def test_k421_no_argument_of_a_log_line_begins_another_line(tell: str, lines: list[str]) -> None:
-    getattr(Log("purekrb.test"), tell)("%s and %s, %d of %s", ATTACK, ValueError(ATTACK), 5, [ATTACK])
+    getattr(Log("purekrb.test"), tell)(
+        "%s and %s, %d of %s", ATTACK, ValueError(ATTACK), 5, [ATTACK]
+    )
     (line,) = lines
     assert is_safe(line)
     assert line.startswith(r"root\r\nAP-REQ")
@@ -133,8 +142,12 @@ def test_k421_the_log_of_a_handshake_with_such_a_client_is_safe(lines: list[str]
 
 def test_k421_the_words_of_a_kdc_in_an_error_are_safe() -> None:
     now = ticket_time()
-    error = KrbError(5, 30, None, None, now, 0, 6, None, None, "R\n", PrincipalName((ATTACK,)), ATTACK, None)
-    failure = kdc_error(error, ExchangeLabel("AS", Principal((ATTACK,), "R\r"), Principal(("krbtgt", "R\n"), "R")))
+    error = KrbError(
+        5, 30, None, None, now, 0, 6, None, None, "R\n", PrincipalName((ATTACK,)), ATTACK, None
+    )
+    failure = kdc_error(
+        error, ExchangeLabel("AS", Principal((ATTACK,), "R\r"), Principal(("krbtgt", "R\n"), "R"))
+    )
     assert is_safe(str(failure))
     assert "root" in str(failure)
 
@@ -196,7 +209,9 @@ NOWHERE = Principal(("alice",), "")
         lambda name: Keytab([KeytabEntry(name, 1, crypto.random_key(18))]).encode(),
     ],
 )
-def test_nobody_is_no_client_and_has_no_key(name: Principal, use: Callable[[Principal], object]) -> None:
+def test_nobody_is_no_client_and_has_no_key(
+    name: Principal, use: Callable[[Principal], object]
+) -> None:
     use(ALICE)
     with pytest.raises(KerberosError):
         use(name)
@@ -216,10 +231,14 @@ def test_a_key_of_nobody_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
-def test_k421_a_ticket_of_nobody_is_refused_but_one_under_a_name_without_realm_is_read(version: int) -> None:
+def test_k421_a_ticket_of_nobody_is_refused_but_one_under_a_name_without_realm_is_read(
+    version: int,
+) -> None:
     """MIT's library keeps a ticket that a referral led to under the name that was asked for, without a realm, too."""
     write = CCacheWriter(version)
-    (ticket,) = CCache.decode(write.file(write.credential(write.principal(b"HTTP", b"web", realm=b""))))
+    (ticket,) = CCache.decode(
+        write.file(write.credential(write.principal(b"HTTP", b"web", realm=b"")))
+    )
     assert ticket.service == Principal(("HTTP", "web"), "")
     nobody = write.principal(), write.principal(b"alice", realm=b"")
     for bad in nobody:
@@ -238,7 +257,9 @@ def test_k421_a_ticket_of_nobody_is_refused_but_one_under_a_name_without_realm_i
         pytest.param(ALICE, {"sname": PrincipalName(())}, id="K421-ticket-for-nobody"),
     ],
 )
-def test_a_ticket_without_a_client_or_a_service_is_refused(client: Principal, cleartext: dict[str, Any]) -> None:
+def test_a_ticket_without_a_client_or_a_service_is_refused(
+    client: Principal, cleartext: dict[str, Any]
+) -> None:
     good, keys = issue()
     acceptor(keys).step(ap_req(good))
     ticket, keys = issue(client=client, cleartext=cleartext)
@@ -259,12 +280,24 @@ def test_a_delegated_ticket_of_nobody_is_refused(change: dict[str, Any]) -> None
     ticket, _ = issue()
     key = crypto.random_key(18)
     info = KrbCredInfo(
-        ticket.session_key, "R", ALICE.name, 0, None, None, ticket.endtime, None, "R", SERVICE.name, None
+        ticket.session_key,
+        "R",
+        ALICE.name,
+        0,
+        None,
+        None,
+        ticket.endtime,
+        None,
+        "R",
+        SERVICE.name,
+        None,
     )
 
     def message(info: KrbCredInfo) -> bytes:
         part = EncKrbCredPart((info,), None, None, None, None, None).encode()
-        return KrbCred(5, 22, (ticket.ticket,), EncryptedData(18, None, crypto.encrypt(key, 14, part))).encode()
+        return KrbCred(
+            5, 22, (ticket.ticket,), EncryptedData(18, None, crypto.encrypt(key, 14, part))
+        ).encode()
 
     assert len(read_krb_cred(message(info), (key,))) == 1
     with pytest.raises(DecodeError):

@@ -72,7 +72,9 @@ def blocking(*kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **optio
     return asking.send(locator, REALM, message, time.monotonic() + timeout)
 
 
-def with_asyncio(*kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **options: Any) -> bytes:
+def with_asyncio(
+    *kdcs: str, timeout: float = 5.0, message: bytes = REQUEST, **options: Any
+) -> bytes:
     locator = locator_of(kdcs, options)
     return asyncio.run(asking.send_async(locator, REALM, message, time.monotonic() + timeout))
 
@@ -143,13 +145,22 @@ def silent_udp(stub: UdpStub, data: bytes, client: Any) -> None:
 @pytest.mark.parametrize("kind", ["tcp", "udp", "both", "three"])
 def test_k248_a_silent_kdc_ends_at_the_deadline(send: Send, kind: str) -> None:
     with TcpStub(silent) as tcp, UdpStub(silent_udp) as udp, TcpStub(silent) as other:
-        kdcs = {"tcp": [tcp.url], "udp": [udp.url], "both": [udp.url, tcp.url], "three": [tcp.url, udp.url, other.url]}
+        kdcs = {
+            "tcp": [tcp.url],
+            "udp": [udp.url],
+            "both": [udp.url, tcp.url],
+            "three": [tcp.url, udp.url, other.url],
+        }
         timer = Timer()
-        with pytest.raises(TransportTimeoutError, match=r"no answer.*Check that a KDC runs") as caught:
+        with pytest.raises(
+            TransportTimeoutError, match=r"no answer.*Check that a KDC runs"
+        ) as caught:
             send(*kdcs[kind], timeout=0.9)
         assert 0.8 < timer() < 0.9 + AT_ONCE
         assert isinstance(caught.value, TimeoutError)
-        assert all(str(stub.port) in str(caught.value) for stub in ([tcp, udp] if kind == "both" else []))
+        assert all(
+            str(stub.port) in str(caught.value) for stub in ([tcp, udp] if kind == "both" else [])
+        )
 
 
 def test_k248_a_listener_that_never_accepts_ends_at_the_deadline(send: Send) -> None:
@@ -182,9 +193,14 @@ def test_k248_control_a_kdc_that_answers_is_heard(send: Send) -> None:
         pytest.param(frame(REPLY)[: 4 + len(REPLY) // 2], id="K249-half-body"),
     ],
 )
-def test_k249_a_kdc_that_breaks_off_is_named_and_the_next_one_asked_at_once(send: Send, sent: bytes) -> None:
+def test_k249_a_kdc_that_breaks_off_is_named_and_the_next_one_asked_at_once(
+    send: Send, sent: bytes
+) -> None:
     with TcpStub(saying(sent)) as broken, TcpStub(answer) as good:
-        with pytest.raises(TransportError, match=rf"port {broken.port}.*closed the connection after {len(sent)} bytes"):
+        with pytest.raises(
+            TransportError,
+            match=rf"port {broken.port}.*closed the connection after {len(sent)} bytes",
+        ):
             send(broken.url)
         timer = Timer()
         assert send(broken.url, good.url) == REPLY
@@ -306,7 +322,9 @@ def test_k251_a_kdc_that_does_not_read_the_request_ends_at_the_deadline(send: Se
         pytest.param(frame(REPLY + b"x"), "not Kerberos", id="K252-trailing-byte"),
     ],
 )
-def test_k252_another_protocol_on_the_port_is_told_at_once(send: Send, said: bytes, why: str) -> None:
+def test_k252_another_protocol_on_the_port_is_told_at_once(
+    send: Send, said: bytes, why: str
+) -> None:
     with TcpStub(saying(said, then=60)) as stranger, TcpStub(answer) as good:
         timer = Timer()
         with pytest.raises(TransportError, match=why):
@@ -320,7 +338,8 @@ def test_k252_a_closed_port_is_told_at_once(send: Send) -> None:
     port = closed_port()
     timer = Timer()
     with pytest.raises(
-        TransportError, match=rf"udp 127.0.0.1 port {port}: .*refused.*tcp 127.0.0.1 port {port}: .*refused"
+        TransportError,
+        match=rf"udp 127.0.0.1 port {port}: .*refused.*tcp 127.0.0.1 port {port}: .*refused",
     ):
         send(f"127.0.0.1:{port}")
     assert timer() < AT_ONCE
@@ -328,7 +347,15 @@ def test_k252_a_closed_port_is_told_at_once(send: Send) -> None:
 
 def test_k252_udp_garbage_is_ignored(send: Send) -> None:
     def garbage_first(stub: UdpStub, data: bytes, client: Any) -> None:
-        for garbage in (b"", b"\0", b"HTTP/1.1 400", REPLY[:-1], REPLY + b"\0", bytes(60000), REQUEST):
+        for garbage in (
+            b"",
+            b"\0",
+            b"HTTP/1.1 400",
+            REPLY[:-1],
+            REPLY + b"\0",
+            bytes(60000),
+            REQUEST,
+        ):
             stub.socket.sendto(garbage, client)
         stub.socket.sendto(REPLY, client)
 
@@ -371,7 +398,9 @@ def test_k253_all_datagrams_lost_goes_over_tcp(send: Send) -> None:
         assert timer() < 1.0 + AT_ONCE
 
 
-def test_k253_no_more_datagrams_than_max_retries(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k253_no_more_datagrams_than_max_retries(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(udp, "RESEND", 0.05)
     with UdpStub(silent_udp) as kdc:
         with pytest.raises(TransportTimeoutError):
@@ -412,7 +441,11 @@ def too_big_udp(stub: UdpStub, data: bytes, client: Any) -> None:
 @pytest.mark.usefixtures("next_one_late")
 def test_k254_response_too_big_goes_over_tcp_to_the_same_kdc_at_once(send: Send) -> None:
     port = free_port()
-    with UdpStub(too_big_udp, port=port) as udp, TcpStub(answer, port=port) as tcp, UdpStub(answer_udp) as other:
+    with (
+        UdpStub(too_big_udp, port=port) as udp,
+        TcpStub(answer, port=port) as tcp,
+        UdpStub(answer_udp) as other,
+    ):
         timer = Timer()
         assert send(f"127.0.0.1:{port}", other.url) == REPLY
         assert timer() < AT_ONCE
@@ -451,9 +484,18 @@ def test_k254_a_message_above_udp_preference_limit_goes_over_tcp_first(send: Sen
 # -- K255 (a stale replica that says PREAUTH_FAILED: tests/exchange/test_kdc_client.py) ------------------------------
 
 
-@pytest.mark.parametrize("first", ["K255-refused", "K255-silent-tcp", "K255-silent-udp", "K255-blackhole"])
-def test_k255_a_kdc_that_is_down_costs_a_second_at_most(send: Send, stagger: float, first: str) -> None:
-    with TcpStub(silent) as tcp, UdpStub(silent_udp) as udp, TcpStub(answer) as good, full_listener() as blackhole:
+@pytest.mark.parametrize(
+    "first", ["K255-refused", "K255-silent-tcp", "K255-silent-udp", "K255-blackhole"]
+)
+def test_k255_a_kdc_that_is_down_costs_a_second_at_most(
+    send: Send, stagger: float, first: str
+) -> None:
+    with (
+        TcpStub(silent) as tcp,
+        UdpStub(silent_udp) as udp,
+        TcpStub(answer) as good,
+        full_listener() as blackhole,
+    ):
         down = {
             "K255-refused": f"tcp://127.0.0.1:{closed_port()}",
             "K255-silent-tcp": tcp.url,
@@ -494,12 +536,18 @@ def resolving(*addresses: tuple[str, int]) -> Callable[..., list[Any]]:
             return socket.getaddrinfo(host, port, **options)
         if options.get("flags"):
             raise socket.gaierror(socket.EAI_NONAME, "not an address")
-        return [found for address in addresses for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)]
+        return [
+            found
+            for address in addresses
+            for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        ]
 
     return getaddrinfo
 
 
-def test_k256_a_blackholed_first_address_is_overtaken_by_the_second(send: Send, stagger: float) -> None:
+def test_k256_a_blackholed_first_address_is_overtaken_by_the_second(
+    send: Send, stagger: float
+) -> None:
     with full_listener("::1") as blackhole, TcpStub(answer) as good:
         lookup = resolving(("::1", blackhole), ("127.0.0.1", good.port))
         timer = Timer()
@@ -511,12 +559,23 @@ def test_k256_a_blackholed_first_address_is_overtaken_by_the_second(send: Send, 
 def test_k256_a_dead_first_address_is_no_delay(send: Send) -> None:
     with TcpStub(answer) as good, UdpStub(answer_udp, address="::1") as good_v6:
         timer = Timer()
-        assert send("tcp://kdc.test", getaddrinfo=resolving(("::1", closed_port()), ("127.0.0.1", good.port))) == REPLY
-        assert send("udp://kdc.test", getaddrinfo=resolving(("127.0.0.1", 9), ("::1", good_v6.port))) == REPLY
+        assert (
+            send(
+                "tcp://kdc.test",
+                getaddrinfo=resolving(("::1", closed_port()), ("127.0.0.1", good.port)),
+            )
+            == REPLY
+        )
+        assert (
+            send("udp://kdc.test", getaddrinfo=resolving(("127.0.0.1", 9), ("::1", good_v6.port)))
+            == REPLY
+        )
         assert timer() < AT_ONCE
 
 
-def test_k256_a_name_lookup_that_hangs_delays_only_its_own_kdc(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k256_a_name_lookup_that_hangs_delays_only_its_own_kdc(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def hang(host: str, port: int, **options: Any) -> list[Any]:
         if host == "kdc.test" and not options.get("flags"):
             time.sleep(3.0)
@@ -553,7 +612,11 @@ def test_k257_service_unavailable_for_ever_is_bounded(send: Send) -> None:
     def unavailable_udp(stub: UdpStub, data: bytes, client: Any) -> None:
         stub.socket.sendto(UNAVAILABLE, client)
 
-    with TcpStub(saying(frame(UNAVAILABLE))) as tcp, UdpStub(unavailable_udp) as udp, TcpStub(answer) as good:
+    with (
+        TcpStub(saying(frame(UNAVAILABLE))) as tcp,
+        UdpStub(unavailable_udp) as udp,
+        TcpStub(answer) as good,
+    ):
         timer = Timer()
         with pytest.raises(TransportError, match=r"SVC_UNAVAILABLE.*SVC_UNAVAILABLE"):
             send(tcp.url, udp.url)
@@ -600,7 +663,9 @@ def test_k259_a_second_answer_on_a_connection_never_reaches_the_next_request(sen
     def two_answers(stub: TcpStub, connection: socket.socket) -> None:
         read_frame(connection)
         number = next(serial)
-        connection.sendall(frame(reply_of(b"answer %d" % number)) + frame(reply_of(b"stray %d" % number)))
+        connection.sendall(
+            frame(reply_of(b"answer %d" % number)) + frame(reply_of(b"stray %d" % number))
+        )
 
     def late_udp(stub: UdpStub, data: bytes, client: Any) -> None:
         stub.socket.sendto(reply_of(data), client)
@@ -608,7 +673,10 @@ def test_k259_a_second_answer_on_a_connection_never_reaches_the_next_request(sen
 
     with TcpStub(two_answers) as tcp, UdpStub(late_udp) as udp:
         assert [send(tcp.url) for _ in range(3)] == [reply_of(b"answer %d" % i) for i in range(3)]
-        assert [send(udp.url, message=m) for m in (b"one", b"two")] == [reply_of(b"one"), reply_of(b"two")]
+        assert [send(udp.url, message=m) for m in (b"one", b"two")] == [
+            reply_of(b"one"),
+            reply_of(b"two"),
+        ]
 
 
 # -- K260 ------------------------------------------------------------------------------------------------------------
@@ -644,7 +712,9 @@ def test_k261_failures_leave_no_descriptor_behind(send: Send) -> None:
 def test_k261_a_cancelled_task_leaves_no_descriptor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     async def cancel() -> None:
         locator = Locator(Config(realms={REALM: [kdc.url, other.url]}))
-        task = asyncio.create_task(asking.send_async(locator, REALM, REQUEST, time.monotonic() + 60))
+        task = asyncio.create_task(
+            asking.send_async(locator, REALM, REQUEST, time.monotonic() + 60)
+        )
         await asyncio.sleep(1.0)
         before = descriptors()
         task.cancel()
@@ -676,10 +746,17 @@ def test_k261_no_descriptor_left_is_a_kerberos_error() -> None:
 
 
 @pytest.mark.parametrize("poll", [True, False], ids=["poll", "select, as on Windows"])
-def test_each_way_to_wait_sees_what_is_ready_and_the_deadline(monkeypatch: pytest.MonkeyPatch, poll: bool) -> None:
+def test_each_way_to_wait_sees_what_is_ready_and_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, poll: bool
+) -> None:
     if not poll:
         monkeypatch.delattr("select.poll")
-    with full_listener() as blackhole, TcpStub(answer) as tcp, UdpStub(answer_udp) as udp, TcpStub(silent) as mute:
+    with (
+        full_listener() as blackhole,
+        TcpStub(answer) as tcp,
+        UdpStub(answer_udp) as udp,
+        TcpStub(silent) as mute,
+    ):
         assert blocking(tcp.url) == REPLY
         assert blocking(udp.url) == REPLY
         assert blocking(f"tcp://127.0.0.1:{blackhole}", mute.url, tcp.url) == REPLY
@@ -744,7 +821,11 @@ def test_k262_control_srv_records_lead_to_the_kdc(send: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    "records", [pytest.param(["0 0 88 ."], id="K262-target-dot"), pytest.param(["0 0 0 localhost."], id="K262-port-0")]
+    "records",
+    [
+        pytest.param(["0 0 88 ."], id="K262-target-dot"),
+        pytest.param(["0 0 0 localhost."], id="K262-port-0"),
+    ],
 )
 def test_k262_records_that_name_no_kdc_are_skipped(send: Send, records: list[str]) -> None:
     with TcpStub(answer) as kdc, DnsStub({TCP: records, UDP: records}) as dns:
@@ -772,7 +853,9 @@ def test_k262_a_thousand_records_are_bounded(send: Send) -> None:
         assert 1 < len(asked) <= 32
 
 
-@pytest.mark.parametrize("rdata", [pytest.param(b"", id="K262-empty"), pytest.param(b"\0\0\0", id="K262-short")])
+@pytest.mark.parametrize(
+    "rdata", [pytest.param(b"", id="K262-empty"), pytest.param(b"\0\0\0", id="K262-short")]
+)
 def test_k262_broken_rdata_is_a_dns_failure(send: Send, rdata: bytes) -> None:
     with DnsStub({TCP: [], UDP: []}, broken=rdata) as dns:
         dns.resolver.lifetime = 0.3

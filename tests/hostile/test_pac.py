@@ -54,7 +54,9 @@ def refused(pac: bytes, match: str) -> None:
     with pytest.raises(PacError, match=match) as caught:
         _ = accepted.identity
     assert caught.value.code == ErrorCode.KRB_AP_ERR_MODIFIED
-    assert accepted.initiator == Principal.parse("alice@EXAMPLE.TEST")  # the ticket itself is genuine
+    assert accepted.initiator == Principal.parse(
+        "alice@EXAMPLE.TEST"
+    )  # the ticket itself is genuine
 
 
 def test_the_genuine_pac_is_accepted() -> None:
@@ -77,25 +79,39 @@ def count(pac: bytearray, number: int, version: int = 0) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        pytest.param(lambda pac: count(pac, 0x10000000), "announced", id="K201-cbuffers-0x10000000"),
-        pytest.param(lambda pac: count(pac, 0xFFFFFFFF), "announced", id="K201-cbuffers-0xffffffff"),
+        pytest.param(
+            lambda pac: count(pac, 0x10000000), "announced", id="K201-cbuffers-0x10000000"
+        ),
+        pytest.param(
+            lambda pac: count(pac, 0xFFFFFFFF), "announced", id="K201-cbuffers-0xffffffff"
+        ),
         pytest.param(lambda pac: count(pac, 8, 1), "version 1", id="K201-version"),
-        pytest.param(lambda pac: entry(pac, 0, offset=2**64 - 8), "outside", id="K201-offset-wraps"),
-        pytest.param(lambda pac: entry(pac, 0, size=0xFFFFFFFF), "outside", id="K201-size-overflows"),
-        pytest.param(lambda pac: entry(pac, 1, offset=len(pac) - 8), "outside", id="K201-ends-behind-the-pac"),
+        pytest.param(
+            lambda pac: entry(pac, 0, offset=2**64 - 8), "outside", id="K201-offset-wraps"
+        ),
+        pytest.param(
+            lambda pac: entry(pac, 0, size=0xFFFFFFFF), "outside", id="K201-size-overflows"
+        ),
+        pytest.param(
+            lambda pac: entry(pac, 1, offset=len(pac) - 8), "outside", id="K201-ends-behind-the-pac"
+        ),
         pytest.param(lambda pac: entry(pac, 0, offset=8 * 17 + 4), "outside", id="K201-unaligned"),
         pytest.param(lambda pac: entry(pac, 0, offset=8), "outside", id="K201-inside-the-table"),
         pytest.param(lambda pac: entry(pac, 0, size=480), "overlap", id="K201-overlap"),
         pytest.param(lambda pac: entry(pac, 0, kind=12), "twice", id="K206-duplicated-buffer"),
     ],
 )
-def test_a_malformed_table_of_buffers_is_refused(change: Callable[[bytearray], None], match: str) -> None:
+def test_a_malformed_table_of_buffers_is_refused(
+    change: Callable[[bytearray], None], match: str
+) -> None:
     pac = assemble(genuine())
     change(pac)
     refused(bytes(pac), match)
 
 
-@pytest.mark.parametrize("size", [pytest.param(size, id=f"K201-{size}-bytes") for size in (0, 1, 7, 8, 23)])
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, id=f"K201-{size}-bytes") for size in (0, 1, 7, 8, 23)]
+)
 def test_a_pac_of_few_bytes_is_refused(size: int) -> None:
     refused(sign(assemble(genuine()), KEY)[:size], "cut off|announced|not signed|malformed")
 
@@ -105,7 +121,9 @@ def test_k201_an_empty_last_buffer_is_no_reason_to_fail() -> None:
     assert context(sign(assemble(parts), KEY)).identity.user_sid == USER_SID
 
 
-@pytest.mark.parametrize("kind", [PacBuffer.LOGON_INFO, PacBuffer.CLIENT_INFO, PacBuffer.UPN_DNS_INFO])
+@pytest.mark.parametrize(
+    "kind", [PacBuffer.LOGON_INFO, PacBuffer.CLIENT_INFO, PacBuffer.UPN_DNS_INFO]
+)
 def test_k201_an_empty_buffer_of_a_known_type_is_refused(kind: PacBuffer) -> None:
     refused(sign(assemble(genuine() | {kind: b""}), KEY), "cut off|empty")
 
@@ -115,7 +133,9 @@ def test_k202_every_flipped_bit_of_the_pac_but_the_kdc_signature_is_refused() ->
     at = place(pac, PacBuffer.KDC_CHECKSUM)
     unprotected = range(at + 4, at + 16)  # zero while the server signs, since the KDC signs last
     ticket, _ = issue(18, key=KEY, now=AUTHTIME)
-    part = EncTicketPart.decode(crypto.decrypt(KEY, KeyUsage.TICKET, Ticket.decode(ticket.ticket).enc_part.cipher))
+    part = EncTicketPart.decode(
+        crypto.decrypt(KEY, KeyUsage.TICKET, Ticket.decode(ticket.ticket).enc_part.cipher)
+    )
 
     def verify(data: bytes) -> None:
         verified_pac(replace(part, authorization_data=(element(data),)), KEY)
@@ -157,12 +177,16 @@ def test_a_pac_without_one_of_the_two_signatures_is_refused(kind: PacBuffer) -> 
         pytest.param(PacBuffer.FULL_CHECKSUM, id="K203-full-checksum"),
     ],
 )
-def test_where_a_pac_is_required_ticket_and_pac_are_signed_as_a_whole(kind: PacBuffer, fault: str) -> None:
+def test_where_a_pac_is_required_ticket_and_pac_are_signed_as_a_whole(
+    kind: PacBuffer, fault: str
+) -> None:
     parts = genuine()
     if fault == "missing":
         del parts[kind]
     else:
-        parts[kind] = struct.pack("<i", 7 if fault == "of-md5" else 16) + bytes(16 if fault == "of-md5" else 11)
+        parts[kind] = struct.pack("<i", 7 if fault == "of-md5" else 16) + bytes(
+            16 if fault == "of-md5" else 11
+        )
     pac = sign(assemble(parts), KEY)
     assert context(pac).identity.user_sid == USER_SID
     with pytest.raises(PacError) as caught:
@@ -189,7 +213,9 @@ def test_k204_hmac_md5_made_with_the_bytes_of_an_aes_key_is_refused() -> None:
     [
         pytest.param(client_info("bob", AUTHTIME), id="K205-other-name"),
         pytest.param(client_info("Alice", AUTHTIME), id="K205-other-case"),
-        pytest.param(client_info("alice", AUTHTIME + timedelta(seconds=1)), id="K205-other-authtime"),
+        pytest.param(
+            client_info("alice", AUTHTIME + timedelta(seconds=1)), id="K205-other-authtime"
+        ),
         pytest.param(None, id="K205-none"),
         pytest.param(client_info("alice", AUTHTIME)[:-1], id="K205-cut"),
         pytest.param(b"\xff" * 8 + b"\0\0", id="K205-no-time"),
@@ -207,7 +233,9 @@ def test_a_pac_about_another_client_is_refused(info: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        pytest.param(PacBuffer.REQUESTER_SID, Sid.parse(f"{DOMAIN}-500").encode(), id="K206-requester-sid"),
+        pytest.param(
+            PacBuffer.REQUESTER_SID, Sid.parse(f"{DOMAIN}-500").encode(), id="K206-requester-sid"
+        ),
         pytest.param(PacBuffer.UPN_DNS_INFO, upn_info(sid=f"{DOMAIN}-500"), id="K206-upn-sid"),
     ],
 )
@@ -224,7 +252,9 @@ def test_k206_where_a_pac_is_required_a_ticket_without_one_is_refused() -> None:
 
 
 def test_k207_a_pac_nested_twice_is_refused() -> None:
-    accepted = established((wrap_if_relevant(element(sign(assemble(genuine()), KEY))),), KEY, AUTHTIME)
+    accepted = established(
+        (wrap_if_relevant(element(sign(assemble(genuine()), KEY))),), KEY, AUTHTIME
+    )
     with pytest.raises(PacError, match="no KDC puts it"):
         _ = accepted.identity
 
@@ -232,7 +262,11 @@ def test_k207_a_pac_nested_twice_is_refused() -> None:
 @pytest.mark.parametrize("together", [True, False])
 def test_k207_two_pacs_are_refused(together: bool) -> None:
     entry = AuthorizationDataEntry(AuthDataType.WIN2K_PAC, sign(assemble(genuine()), KEY))
-    data = (wrap_if_relevant(entry, entry),) if together else (wrap_if_relevant(entry), wrap_if_relevant(entry))
+    data = (
+        (wrap_if_relevant(entry, entry),)
+        if together
+        else (wrap_if_relevant(entry), wrap_if_relevant(entry))
+    )
     accepted = established(data, KEY, AUTHTIME)
     with pytest.raises(PacError, match="several PACs"):
         _ = accepted.identity
@@ -249,7 +283,9 @@ def test_k207_a_pac_outside_of_if_relevant_is_refused() -> None:
     "faults",
     [
         pytest.param({"group_count": 0x80000000}, id="K208-group-count-2**31"),
-        pytest.param({"group_count": 0x80000000, "group_maximum": 0x80000000}, id="K208-conformance-2**31"),
+        pytest.param(
+            {"group_count": 0x80000000, "group_maximum": 0x80000000}, id="K208-conformance-2**31"
+        ),
         pytest.param({"group_maximum": 2}, id="K208-two-counts"),
         pytest.param({"group_pointer": 0}, id="K208-null-pointer-to-groups"),
         pytest.param({"domain_pointer": 0}, id="K208-null-pointer-to-domain"),
@@ -278,8 +314,12 @@ def test_k208_logon_information_cut_anywhere_is_refused() -> None:
             LogonInfo.decode(whole[:8] + struct.pack("<I", max(0, size - 16)) + whole[12:size])
 
 
-@pytest.mark.parametrize("kind", [PacBuffer.UPN_DNS_INFO, PacBuffer.CLIENT_INFO, PacBuffer.LOGON_INFO])
-def test_k208_any_changed_byte_of_a_signed_buffer_gives_a_pac_error_or_a_result(kind: PacBuffer) -> None:
+@pytest.mark.parametrize(
+    "kind", [PacBuffer.UPN_DNS_INFO, PacBuffer.CLIENT_INFO, PacBuffer.LOGON_INFO]
+)
+def test_k208_any_changed_byte_of_a_signed_buffer_gives_a_pac_error_or_a_result(
+    kind: PacBuffer,
+) -> None:
     decoders = {
         PacBuffer.UPN_DNS_INFO: UpnDnsInfo.decode,
         PacBuffer.CLIENT_INFO: ClientInfo.decode,
@@ -298,18 +338,29 @@ def test_k208_any_changed_byte_of_a_signed_buffer_gives_a_pac_error_or_a_result(
 
 def test_k209_nothing_is_decoded_before_the_signature_is_verified() -> None:
     # Logon information that no decoder survives, under a wrong signature: the signature is what is complained about.
-    broken = genuine() | {PacBuffer.LOGON_INFO: b"junk", PacBuffer.CLIENT_INFO: b"", PacBuffer.UPN_DNS_INFO: b""}
+    broken = genuine() | {
+        PacBuffer.LOGON_INFO: b"junk",
+        PacBuffer.CLIENT_INFO: b"",
+        PacBuffer.UPN_DNS_INFO: b"",
+    }
     refused(sign(assemble(broken), crypto.random_key(18)), "server signature is wrong")
-    refused(sign(assemble(broken | {PacBuffer.CLIENT_INFO: genuine()[PacBuffer.CLIENT_INFO]}), KEY), "NDR")
+    refused(
+        sign(assemble(broken | {PacBuffer.CLIENT_INFO: genuine()[PacBuffer.CLIENT_INFO]}), KEY),
+        "NDR",
+    )
 
 
 def test_k210_a_user_dc_and_the_computer_dc_dollar_are_two_identities() -> None:
     seen = {}
     for name, rid in (("dc", 1200), ("DC$", 1000)):
-        parts = genuine(name=name, user_id=rid) | {PacBuffer.CLIENT_INFO: client_info(name, AUTHTIME)}
+        parts = genuine(name=name, user_id=rid) | {
+            PacBuffer.CLIENT_INFO: client_info(name, AUTHTIME)
+        }
         parts[PacBuffer.REQUESTER_SID] = Sid.parse(f"{DOMAIN}-{rid}").encode()
         parts[PacBuffer.UPN_DNS_INFO] = upn_info(sam=name, sid=f"{DOMAIN}-{rid}")
-        seen[name] = context(sign(assemble(parts), KEY), client=Principal.parse(f"{name}@EXAMPLE.TEST")).identity
+        seen[name] = context(
+            sign(assemble(parts), KEY), client=Principal.parse(f"{name}@EXAMPLE.TEST")
+        ).identity
     assert seen["dc"].name == "dc"
     assert seen["DC$"].name == "DC$"
     assert (seen["dc"].user_sid, seen["DC$"].user_sid) == (f"{DOMAIN}-1200", f"{DOMAIN}-1000")
@@ -330,12 +381,20 @@ def named(client: str, domain: str, dns: str | None) -> Any:
 
 
 @pytest.mark.parametrize("dns", ["EXAMPLE.TEST", "OTHER.TEST", "EXAMPLE.EVIL", "", None])
-@pytest.mark.parametrize("realm", ["OTHER.TEST", "EXAMPLE.EVIL", "SUB.EXAMPLE.TEST", "example.test"])
-def test_k418_a_client_of_another_realm_does_not_have_the_text_of_one_of_ours(realm: str, dns: str | None) -> None:
+@pytest.mark.parametrize(
+    "realm", ["OTHER.TEST", "EXAMPLE.EVIL", "SUB.EXAMPLE.TEST", "example.test"]
+)
+def test_k418_a_client_of_another_realm_does_not_have_the_text_of_one_of_ours(
+    realm: str, dns: str | None
+) -> None:
     theirs = named(f"Administrator@{realm}", "EXAMPLE", dns)
     assert theirs.foreign
     assert str(theirs) == f"Administrator@{realm}"
-    assert (theirs.domain, theirs.name, theirs.user_sid) == ("EXAMPLE", "Administrator", USER_SID)  # as the PAC says
+    assert (theirs.domain, theirs.name, theirs.user_sid) == (
+        "EXAMPLE",
+        "Administrator",
+        USER_SID,
+    )  # as the PAC says
     ours = named("Administrator@EXAMPLE.TEST", "EXAMPLE", "EXAMPLE.TEST")
     assert str(ours) == "EXAMPLE\\Administrator"
     assert not ours.foreign
@@ -345,7 +404,11 @@ def test_k418_a_client_of_another_realm_does_not_have_the_text_of_one_of_ours(re
     ("domain", "dns", "text"),
     [
         ("EXAMPLE", "example.test", "EXAMPLE\\alice"),
-        ("CORP", "EXAMPLE.TEST", "CORP\\alice"),  # a NetBIOS name need not be the first part of the DNS name
+        (
+            "CORP",
+            "EXAMPLE.TEST",
+            "CORP\\alice",
+        ),  # a NetBIOS name need not be the first part of the DNS name
         ("EXAMPLE", None, "EXAMPLE\\alice"),
         ("Example", "", "Example\\alice"),
         ("EXAMPLE", "OTHER.TEST", "alice@EXAMPLE.TEST"),
@@ -375,7 +438,9 @@ def test_k428_a_pac_of_a_read_only_domain_controller_is_genuine(kinds: tuple[int
     """MS-PAC 2.8: the identifier behind a signature is zero while the server signs, as the signature is."""
     pac = sign(assemble(of_rodc(kinds=kinds)), KEY)
     assert context(pac, require_pac=True).identity.user_sid == USER_SID
-    signatures = {kind: Pac.decode(pac).signature(kind) for kind in PacBuffer if kind in (6, 7, 16, 19)}
+    signatures = {
+        kind: Pac.decode(pac).signature(kind) for kind in PacBuffer if kind in (6, 7, 16, 19)
+    }
     for kind, found in signatures.items():
         assert isinstance(found, PacSignature)
         assert found.rodc_identifier == (0x1234 if kind in kinds else None)
@@ -384,8 +449,14 @@ def test_k428_a_pac_of_a_read_only_domain_controller_is_genuine(kinds: tuple[int
 
 def test_k428_what_stands_behind_a_signature_has_the_length_of_an_identifier() -> None:
     for identifier in (b"\x34", b"\x34\x12\0", b"\x34\x12\0\0"):
-        refused(sign(assemble(of_rodc(identifier, (PacBuffer.SERVER_CHECKSUM,))), KEY), "holds no signature")
-        refused(sign(assemble(of_rodc(identifier, (PacBuffer.KDC_CHECKSUM,))), KEY), "holds no signature")
+        refused(
+            sign(assemble(of_rodc(identifier, (PacBuffer.SERVER_CHECKSUM,))), KEY),
+            "holds no signature",
+        )
+        refused(
+            sign(assemble(of_rodc(identifier, (PacBuffer.KDC_CHECKSUM,))), KEY),
+            "holds no signature",
+        )
     assert context(sign(assemble(of_rodc(b"\0\0")), KEY)).identity.user_sid == USER_SID
 
 
@@ -396,7 +467,9 @@ def test_k428_every_flipped_bit_but_of_the_zeroed_bytes_is_refused() -> None:
     # The KDC's signature and both identifiers: what a KDC signs afterwards, and what it does not sign at all.
     unprotected = {*range(kdc + 4, kdc + 18), *range(server + 16, server + 18)}
     ticket, _ = issue(18, key=KEY, now=AUTHTIME)
-    part = EncTicketPart.decode(crypto.decrypt(KEY, KeyUsage.TICKET, Ticket.decode(ticket.ticket).enc_part.cipher))
+    part = EncTicketPart.decode(
+        crypto.decrypt(KEY, KeyUsage.TICKET, Ticket.decode(ticket.ticket).enc_part.cipher)
+    )
     for at in range(len(pac)):
         forged = pac[:at] + bytes((pac[at] ^ 1,)) + pac[at + 1 :]
         told = replace(part, authorization_data=(element(forged),))

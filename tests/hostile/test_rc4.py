@@ -37,7 +37,12 @@ SND_SEQ, CHECKSUM, CONFOUNDER, DATA = 21, 29, 37, 45
 
 
 def protection(
-    key: bytes, *, initiator: bool = True, seq: int = 0, flags: int = 0, confounder: bytes = bytes(8)
+    key: bytes,
+    *,
+    initiator: bool = True,
+    seq: int = 0,
+    flags: int = 0,
+    confounder: bytes = bytes(8),
 ) -> Rc4Protection:
     return Rc4Protection(
         EncryptionKey(23, key),
@@ -52,7 +57,9 @@ def protection(
 
 def seq_of(key: bytes, token: bytes) -> tuple[int, bytes]:
     """Return the sequence number and the direction bytes of a Wrap token, decrypted apart from the code under test."""
-    plain = rc4(hmac_md5(hmac_md5(key, bytes(4)), token[CHECKSUM:CONFOUNDER]), token[SND_SEQ:CHECKSUM])
+    plain = rc4(
+        hmac_md5(hmac_md5(key, bytes(4)), token[CHECKSUM:CONFOUNDER]), token[SND_SEQ:CHECKSUM]
+    )
     return int.from_bytes(plain[:4], "big"), plain[4:]
 
 
@@ -60,7 +67,9 @@ def receiver_of(vector: dict[str, Any]) -> Rc4Protection:
     """Return the protection of the end that receives the vector's token next."""
     seq, direction = seq_of(vector["key"], vector["token"])
     assert direction in (bytes(4), b"\xff" * 4)
-    return protection(vector["key"], initiator=direction != bytes(4), seq=seq, flags=int(Flag.DEFAULT))
+    return protection(
+        vector["key"], initiator=direction != bytes(4), seq=seq, flags=int(Flag.DEFAULT)
+    )
 
 
 # --- the controls: what others made
@@ -90,7 +99,9 @@ def test_k157_a_wrong_pad_is_no_oracle() -> None:
         receiver_of(vector).unwrap(vector["token"], sealed=True)
     genuine = VECTORS["rc4-sealed"]
     with pytest.raises(IntegrityError) as altered:
-        receiver_of(genuine).unwrap(flipped(genuine["token"], 8 * len(genuine["token"]) - 1), sealed=True)
+        receiver_of(genuine).unwrap(
+            flipped(genuine["token"], 8 * len(genuine["token"]) - 1), sealed=True
+        )
     assert (type(padded.value), str(padded.value)) == (type(altered.value), str(altered.value))
     assert receiver_of(genuine).unwrap(genuine["token"], sealed=True) == b"message"
 
@@ -135,7 +146,18 @@ def test_k158_a_token_cut_off_inside_its_header_or_checksum(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(13, 1), (14, 0), (15, 0x04), (15, 0x00), (16, 0x11), (17, 0x02), (17, 0x00), (18, 0xFF), (19, 0), (20, 0)],
+    [
+        (13, 1),
+        (14, 0),
+        (15, 0x04),
+        (15, 0x00),
+        (16, 0x11),
+        (17, 0x02),
+        (17, 0x00),
+        (18, 0xFF),
+        (19, 0),
+        (20, 0),
+    ],
 )
 def test_k158_another_algorithm_or_filler(place: int, value: int) -> None:
     vector = VECTORS["rc4-sealed"]
@@ -258,7 +280,9 @@ def test_k160_des_and_its_like_are_off_whatever_is_permitted(etype: int) -> None
 
 
 @pytest.mark.parametrize(("ticket_etype", "session"), [(18, 23), (23, 18), (23, 23)])
-def test_k160_neither_as_a_tickets_key_nor_as_its_session_key(ticket_etype: int, session: int) -> None:
+def test_k160_neither_as_a_tickets_key_nor_as_its_session_key(
+    ticket_etype: int, session: int
+) -> None:
     ticket, keys = issue(ticket_etype, session_etype=session)
     with pytest.raises(ApError) as caught:
         Acceptor(keys).step(ap_req(ticket))
@@ -291,6 +315,10 @@ def test_a_signed_token_is_not_taken_for_a_sealed_one() -> None:
 def test_a_token_of_rfc_4121_is_none_of_rc4() -> None:
     aes, _ = pair(18)
     _, theirs = pair(23)
-    for token in (aes.wrap(b"message"), aes.wrap(b"message", sealed=False), aes.get_mic(b"message")):
+    for token in (
+        aes.wrap(b"message"),
+        aes.wrap(b"message", sealed=False),
+        aes.get_mic(b"message"),
+    ):
         with pytest.raises(DecodeError):
             theirs.unwrap(token, sealed=False)

@@ -30,7 +30,16 @@ from purekrb import (
 from purekrb.constants import ErrorCode
 from purekrb.exchanges.unique_time import UniqueTimes
 from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache
-from support.contexts import Elapsed, FixedClock, acceptor, ap_req, authenticator, error_of, flipped, with_ticket
+from support.contexts import (
+    Elapsed,
+    FixedClock,
+    acceptor,
+    ap_req,
+    authenticator,
+    error_of,
+    flipped,
+    with_ticket,
+)
 from support.processes import Child, in_children, soak
 from support.tickets import ALICE, SERVICE, Entry, issue
 from support.values import replace
@@ -57,7 +66,9 @@ def elapsed() -> Elapsed:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed) -> Iterator[ReplayCache]:
+def cache(
+    request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed
+) -> Iterator[ReplayCache]:
     if request.param == "memory":
         yield MemoryReplayCache(monotonic=elapsed)
     else:
@@ -234,7 +245,9 @@ def test_k237_a_rewritten_cleartext_name_does_not_make_a_replay_new(
     assert accepts(keys, Initiator(ticket).step(), cache)
 
 
-def test_k237_an_authenticator_does_not_pass_once_for_each_name_of_its_account(cache: ReplayCache) -> None:
+def test_k237_an_authenticator_does_not_pass_once_for_each_name_of_its_account(
+    cache: ReplayCache,
+) -> None:
     ticket, keys = issue()
     keys.append(Entry(HOST, 3, keys[0].key))
     token = Initiator(ticket).step()
@@ -242,12 +255,18 @@ def test_k237_an_authenticator_does_not_pass_once_for_each_name_of_its_account(c
     assert not accepts(keys, token, cache, service=str(SERVICE))
 
 
-def test_k238_the_same_microsecond_of_another_client_or_service_is_no_replay(cache: ReplayCache) -> None:
+def test_k238_the_same_microsecond_of_another_client_or_service_is_no_replay(
+    cache: ReplayCache,
+) -> None:
     moment = soon()
     ticket, keys = issue()
     assert accepts(keys, ap_req(ticket, authenticator(ticket, now=moment)), cache)
     bob = Principal.parse("bob@EXAMPLE.TEST")
-    for other in (issue(client=bob, key=keys[0].key), issue(service=HOST), issue(client=bob, service=HOST)):
+    for other in (
+        issue(client=bob, key=keys[0].key),
+        issue(service=HOST),
+        issue(client=bob, service=HOST),
+    ):
         assert accepts(other[1], ap_req(other[0], authenticator(other[0], now=moment)), cache)
 
 
@@ -305,7 +324,8 @@ def let_others_write(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [corrupt, truncate, remove, remove_the_main_file, put_another_in_its_place, let_others_write]
+    "damage",
+    [corrupt, truncate, remove, remove_the_main_file, put_another_in_its_place, let_others_write],
 )
 def test_k241_a_cache_that_is_lost_or_damaged_while_in_use_lets_no_replay_through(
     path: Path, damage: Callable[[Path], None]
@@ -324,7 +344,9 @@ def test_k241_a_cache_that_is_lost_or_damaged_while_in_use_lets_no_replay_throug
 
 
 @pytest.mark.parametrize("damage", [remove, remove_the_main_file, put_another_in_its_place])
-def test_k241_two_processes_never_end_up_with_two_files(path: Path, damage: Callable[[Path], None]) -> None:
+def test_k241_two_processes_never_end_up_with_two_files(
+    path: Path, damage: Callable[[Path], None]
+) -> None:
     """One goes on with the file that was there, the other opens the new one: no token may pass at both."""
     ticket, keys = issue()
     old = SqliteReplayCache(path)
@@ -450,7 +472,9 @@ OLD_FORMATS = [
 
 
 @pytest.mark.parametrize("content", OLD_FORMATS)
-def test_k247_a_file_of_another_format_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+def test_k247_a_file_of_another_format_is_refused_and_left_alone(
+    path: Path, content: bytes
+) -> None:
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(CredentialError):
@@ -464,7 +488,9 @@ def test_k247_a_file_of_another_format_is_refused_and_left_alone(path: Path, con
 
 
 @pytest.mark.parametrize("step", [-600, -300, -1, 0, 1, 290])
-def test_k244_a_replay_is_found_when_the_clock_steps(cache: ReplayCache, elapsed: Elapsed, step: int) -> None:
+def test_k244_a_replay_is_found_when_the_clock_steps(
+    cache: ReplayCache, elapsed: Elapsed, step: int
+) -> None:
     ticket, keys = issue(now=NOW - timedelta(hours=1))
     clock = FixedClock(NOW + timedelta(seconds=max(0, -step)))
     token = Initiator(ticket, clock=clock).step()
@@ -501,7 +527,9 @@ def test_k244_a_replay_is_found_when_the_clock_is_set_back_by_ten_minutes(
     assert not accepts(keys, token, cache, clock=FixedClock(last))
 
 
-def test_k244_a_large_skew_does_not_outlast_the_memory(cache: ReplayCache, elapsed: Elapsed) -> None:
+def test_k244_a_large_skew_does_not_outlast_the_memory(
+    cache: ReplayCache, elapsed: Elapsed
+) -> None:
     """An hour of clock_skew: what the cache may have dropped is refused, not taken for new."""
     moment = NOW + timedelta(hours=1)
     ticket, keys = issue(now=NOW)
@@ -511,7 +539,9 @@ def test_k244_a_large_skew_does_not_outlast_the_memory(cache: ReplayCache, elaps
     for later in (0, BUCKET, 2 * BUCKET):
         clock = FixedClock(moment + timedelta(seconds=later))
         elapsed.seconds += BUCKET
-        assert accepts(keys, Initiator(ticket, clock=clock).step(), cache, clock=clock, clock_skew=3600)
+        assert accepts(
+            keys, Initiator(ticket, clock=clock).step(), cache, clock=clock, clock_skew=3600
+        )
         for old in (token, fresh):
             try:
                 acceptor(keys, replay_cache=cache, clock=clock, clock_skew=3600).step(old)
@@ -555,7 +585,9 @@ def test_k246_nothing_is_stored_before_everything_else_was_verified(cache: Repla
     _, others = issue()
     token = Initiator(ticket).step()
     assert token is not None
-    expired, expired_keys = issue(endtime=NOW - timedelta(days=1), starttime=None, authtime=NOW - timedelta(days=2))
+    expired, expired_keys = issue(
+        endtime=NOW - timedelta(days=1), starttime=None, authtime=NOW - timedelta(days=2)
+    )
     refused = [
         (keys, flipped(token, 8 * len(token) - 1)),
         (keys, flipped(token, 8 * len(token) - 3000)),
@@ -587,17 +619,23 @@ def test_the_genuine_authenticator_is_what_is_stored(cache: ReplayCache) -> None
 # --- K405: one account fills the cache
 
 
-def flood(keys: list[Entry], ticket: ServiceTicket, cache: ReplayCache, most: int) -> tuple[int, ReplayError]:
+def flood(
+    keys: list[Entry], ticket: ServiceTicket, cache: ReplayCache, most: int
+) -> tuple[int, ReplayError]:
     """Return how many authenticators of the ticket's client are taken until one is refused, and how."""
     for number in range(most):
         try:
-            acceptor(keys, replay_cache=cache).step(ap_req(ticket, authenticator(ticket, now=soon())))
+            acceptor(keys, replay_cache=cache).step(
+                ap_req(ticket, authenticator(ticket, now=soon()))
+            )
         except ReplayError as error:
             return number, error
     raise AssertionError(f"all of {most} were taken")
 
 
-def small(kind: str, path: Path, elapsed: Elapsed, entries: int) -> MemoryReplayCache | SqliteReplayCache:
+def small(
+    kind: str, path: Path, elapsed: Elapsed, entries: int
+) -> MemoryReplayCache | SqliteReplayCache:
     if kind == "memory":
         return MemoryReplayCache(entries, monotonic=elapsed)
     return SqliteReplayCache(path, max_bytes=64 * 1024 + 48 * entries, monotonic=elapsed)
@@ -619,7 +657,9 @@ def test_k405_one_client_leaves_room_for_others(
     assert "this client has filled its share" in str(error)
     assert error.code == error_of(error.response).error_code == ErrorCode.KRB_ERR_GENERIC
     with pytest.raises(ReplayError, match="its share"):
-        acceptor(others, replay_cache=cache).step(ap_req(spelled, authenticator(spelled, now=soon())))
+        acceptor(others, replay_cache=cache).step(
+            ap_req(spelled, authenticator(spelled, now=soon()))
+        )
     for number in range(20):
         assert accepts(keys, ap_req(bob, authenticator(bob, now=soon())), cache), number
     assert not accepts(keys, first, cache), "nothing of the flood was forgotten"
@@ -645,7 +685,9 @@ def test_k405_what_no_skew_admits_again_makes_room_and_is_never_taken_for_new(
     assert 100 < count < 2999
     later = begin + timedelta(seconds=3 * BUCKET)
     elapsed.seconds += BUCKET
-    with pytest.raises(ReplayError, match="its share"):  # the clock has jumped ahead: no such time has passed
+    with pytest.raises(
+        ReplayError, match="its share"
+    ):  # the clock has jumped ahead: no such time has passed
         cache.remember(tag(count), later, later, "alice")
     elapsed.seconds += 2 * BUCKET + 400
     cache.remember(tag(count), later, later, "alice")
@@ -659,7 +701,9 @@ def test_k405_what_no_skew_admits_again_makes_room_and_is_never_taken_for_new(
     cache.remember(tag(count + 1), later, later, "alice")
 
 
-def test_k405_the_file_is_bounded_for_clients_that_nobody_names_and_for_all_processes(path: Path) -> None:
+def test_k405_the_file_is_bounded_for_clients_that_nobody_names_and_for_all_processes(
+    path: Path,
+) -> None:
     limit = 128 * 1024
 
     def job(number: int) -> bytes:
@@ -723,7 +767,13 @@ def below_one_that_others_write(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [sticky, lambda directory: directory.chmod(0o770), of_another_user, below_one_that_others_write]
+    "spoil",
+    [
+        sticky,
+        lambda directory: directory.chmod(0o770),
+        of_another_user,
+        below_one_that_others_write,
+    ],
 )
 def test_k407_a_directory_in_which_others_can_put_files_is_refused(
     tmp_path: Path, spoil: Callable[[Path], None]
@@ -747,7 +797,9 @@ def test_k407_a_directory_of_ours_in_a_sticky_one_is_safe(tmp_path: Path) -> Non
     SqliteReplayCache(shared / "ours" / "cache").remember(tag(1), NOW, NOW)
 
 
-def test_k407_a_directory_that_becomes_unsafe_is_found_when_the_file_is_opened_again(path: Path) -> None:
+def test_k407_a_directory_that_becomes_unsafe_is_found_when_the_file_is_opened_again(
+    path: Path,
+) -> None:
     cache = SqliteReplayCache(path)
     cache.remember(tag(1), NOW, NOW)
     cache.close()
@@ -809,7 +861,9 @@ def test_k407_nobody_can_cut_off_what_is_mapped_into_memory(path: Path) -> None:
     def job(writer: int) -> None:
         cache = SqliteReplayCache(path)
         cache.remember(tag(2), NOW, NOW)
-        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+        mapped = [
+            line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
+        ]
         names = {file.name for file in path.parent.iterdir()}
         for file in path.parent.glob(path.name + "?*"):
             os.truncate(file, 0)
@@ -823,10 +877,14 @@ def test_k407_nobody_can_cut_off_what_is_mapped_into_memory(path: Path) -> None:
     child = Child(job)
     found = child.output()
     assert child.ended_well
-    assert found == repr(([], ["replay", "replay-journal"], int(ErrorCode.KRB_ERR_GENERIC))).encode()
+    assert (
+        found == repr(([], ["replay", "replay-journal"], int(ErrorCode.KRB_ERR_GENERIC))).encode()
+    )
 
 
-def test_k407_the_file_of_an_older_version_is_taken_over_by_many_processes_at_once(path: Path) -> None:
+def test_k407_the_file_of_an_older_version_is_taken_over_by_many_processes_at_once(
+    path: Path,
+) -> None:
     for number in range(soak(2, 50)):
         older = path.with_name(str(number))
         as_older_version(older).close()
@@ -872,7 +930,9 @@ def test_k414_nothing_is_forgotten_by_a_clock_that_jumps_ahead_and_back(
     assert len(cache) <= before - 5 + 1  # type: ignore[arg-type]
 
 
-def test_k414_the_file_of_a_machine_that_was_started_again_forgets_nothing_too_early(path: Path) -> None:
+def test_k414_the_file_of_a_machine_that_was_started_again_forgets_nothing_too_early(
+    path: Path,
+) -> None:
     """The monotonic clock begins anew, below what the file says or above it."""
     elapsed = Elapsed()
     for run, begin in enumerate((100_000.0, 5.0, 200_000.0)):
@@ -887,7 +947,9 @@ def test_k414_the_file_of_a_machine_that_was_started_again_forgets_nothing_too_e
         cache.close()
 
 
-def test_k414_after_a_start_of_the_machine_what_a_power_failure_took_does_not_pass(path: Path) -> None:
+def test_k414_after_a_start_of_the_machine_what_a_power_failure_took_does_not_pass(
+    path: Path,
+) -> None:
     ticket, keys = issue()
     elapsed = Elapsed()
     cache = SqliteReplayCache(path, monotonic=elapsed)
@@ -1009,7 +1071,11 @@ def test_k431_a_damaged_file_is_refused_by_the_promised_errors(path: Path) -> No
     assert read_all(path) == "", "the control: a file that nobody damaged"
     # The bytes that mean something, each with all bits flipped and with one; and the file cut off anywhere.
     places = [at for at, byte in enumerate(genuine) if byte][:: soak(6, 1)]
-    damaged = [genuine[:at] + bytes([genuine[at] ^ mask]) + genuine[at + 1 :] for at in places for mask in (0xFF, 0x80)]
+    damaged = [
+        genuine[:at] + bytes([genuine[at] ^ mask]) + genuine[at + 1 :]
+        for at in places
+        for mask in (0xFF, 0x80)
+    ]
     damaged += [genuine[:size] for size in range(1, len(genuine), soak(997, 61))]
     noticed = 0
     for content in damaged:

@@ -38,7 +38,15 @@ from purekrb.constants import KeyUsage
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.exchanges.kdc_reply import open_reply
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, frame, unframe
-from purekrb.messages.ap import ApRep, ApReq, Authenticator, EncApRepPart, EncryptedData, EncTicketPart, KrbError
+from purekrb.messages.ap import (
+    ApRep,
+    ApReq,
+    Authenticator,
+    EncApRepPart,
+    EncryptedData,
+    EncTicketPart,
+    KrbError,
+)
 from purekrb.messages.kdc import EncKdcRepPart
 from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
@@ -56,14 +64,19 @@ SECRETS = [*KEYS, PLAINTEXT]
 
 def tickets(**changes: Any) -> tuple[ServiceTicket, Keytab]:
     """A ticket whose session key and service key are canaries, and the keytab that opens it."""
-    ticket, _ = issue(18, key=EncryptionKey(18, LONG_TERM), session_key=EncryptionKey(18, SESSION), **changes)
+    ticket, _ = issue(
+        18, key=EncryptionKey(18, LONG_TERM), session_key=EncryptionKey(18, SESSION), **changes
+    )
     return ticket, Keytab([KeytabEntry(SERVICE, 3, EncryptionKey(18, LONG_TERM))])
 
 
 def contexts(**options: Any) -> tuple[Initiator, Acceptor]:
     """Two established contexts."""
     ticket, keytab = tickets()
-    initiator, acceptor = Initiator(ticket), Acceptor(keytab, replay_cache=MemoryReplayCache(), **options)
+    initiator, acceptor = (
+        Initiator(ticket),
+        Acceptor(keytab, replay_cache=MemoryReplayCache(), **options),
+    )
     initiator.step(acceptor.step(initiator.step()))
     return initiator, acceptor
 
@@ -186,13 +199,19 @@ FORMS: dict[str, Callable[[Any], str]] = {
 
 @OBJECTS
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_k276_no_form_of_a_secret_object_shows_the_secret(make: Callable[[], Any], form: Callable[[Any], str]) -> None:
+def test_k276_no_form_of_a_secret_object_shows_the_secret(
+    make: Callable[[], Any], form: Callable[[Any], str]
+) -> None:
     value = make()
     assert not leaks(form(value), SECRETS)
 
 
-@pytest.mark.parametrize("make", [pytest.param(make, id=f"K279-{name}") for name, make in SECRET_OBJECTS.items()])
-def test_k279_a_secret_object_is_neither_pickled_nor_copied_nor_made_json(make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=f"K279-{name}") for name, make in SECRET_OBJECTS.items()]
+)
+def test_k279_a_secret_object_is_neither_pickled_nor_copied_nor_made_json(
+    make: Callable[[], Any],
+) -> None:
     value = make()
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError):
@@ -220,7 +239,9 @@ class Everything(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.name} {record.getMessage()} {record.args!r} {expand(record, 1)}")
+        self.lines.append(
+            f"{record.name} {record.getMessage()} {record.args!r} {expand(record, 1)}"
+        )
 
 
 @pytest.fixture
@@ -248,7 +269,8 @@ def realm() -> Iterator[Realm]:
 def keys_of(realm: Realm, tgt: ServiceTicket, ticket: ServiceTicket, *sides: Any) -> list[bytes]:
     """Every key that a handshake in `realm` knows."""
     long_term = [
-        crypto.string_to_key(etype, PASSWORD, "CANARY.TESTalice").contents for etype in (17, 18, 19, 20)
+        crypto.string_to_key(etype, PASSWORD, "CANARY.TESTalice").contents
+        for etype in (17, 18, 19, 20)
     ]
     service = [entry.key.contents for entry in realm.keytab("HTTP/web.canary.test")]
     session = [one.session_key.contents for one in (tgt, ticket, *sides)]
@@ -283,9 +305,13 @@ def test_k277_no_log_line_of_a_handshake_holds_a_secret(realm: Realm, log: Every
     assert not leaks(text, secrets)
 
 
-def test_k277_the_library_is_silent_unless_asked(realm: Realm, capfd: pytest.CaptureFixture[str]) -> None:
+def test_k277_the_library_is_silent_unless_asked(
+    realm: Realm, capfd: pytest.CaptureFixture[str]
+) -> None:
     client = KdcClient(realm.config)
-    client.get_ticket(Credential.from_password("alice@CANARY.TEST", PASSWORD), "HTTP/web.canary.test")
+    client.get_ticket(
+        Credential.from_password("alice@CANARY.TEST", PASSWORD), "HTTP/web.canary.test"
+    )
     with pytest.raises(KerberosError):
         client.get_tgt(Credential.from_password("alice@CANARY.TEST", "wrong"))
     assert capfd.readouterr() == ("", "")
@@ -300,7 +326,9 @@ def flipped(data: bytes, at: int = -1) -> bytes:
     return bytes(changed)
 
 
-def request_with(change: Callable[[Authenticator], Authenticator], **ticket_fields: Any) -> tuple[bytes, Keytab]:
+def request_with(
+    change: Callable[[Authenticator], Authenticator], **ticket_fields: Any
+) -> tuple[bytes, Keytab]:
     """The first token of an initiator, its authenticator (with the canary for a subkey) changed."""
     ticket, keytab = tickets(**ticket_fields)
     request = ApReq.decode(unframe(Initiator(ticket).step() or b"")[1])
@@ -326,7 +354,9 @@ def accept_plaintext(plaintext: bytes, usage: int) -> None:
     if usage == KeyUsage.TICKET:
         outer = purekrb.messages.ap.Ticket.decode(request.ticket)
         cipher = crypto.encrypt(EncryptionKey(18, LONG_TERM), usage, plaintext)
-        request = replace(request, ticket=replace(outer, enc_part=replace(outer.enc_part, cipher=cipher)).encode())
+        request = replace(
+            request, ticket=replace(outer, enc_part=replace(outer.enc_part, cipher=cipher)).encode()
+        )
     else:
         cipher = crypto.encrypt(ticket.session_key, usage, plaintext)
         request = replace(request, authenticator=EncryptedData(18, None, cipher))
@@ -403,15 +433,21 @@ def opened_reply(part: bytes) -> None:
 
 
 FAILURES: dict[str, Callable[[], object]] = {
-    "string-to-key-with-2-to-the-32-iterations": lambda: crypto.string_to_key(18, PASSWORD, "x", b"\xff" * 4),
+    "string-to-key-with-2-to-the-32-iterations": lambda: crypto.string_to_key(
+        18, PASSWORD, "x", b"\xff" * 4
+    ),
     "string-to-key-with-cut-params": lambda: crypto.string_to_key(20, PASSWORD, "x", b"\0"),
     "string-to-key-of-an-unknown-etype": lambda: crypto.string_to_key(99, PASSWORD, "x"),
     "string-to-key-that-is-no-unicode": lambda: crypto.string_to_key(18, PASSWORD + "\ud800", "x"),
-    "string-to-key-that-is-no-utf8": lambda: crypto.string_to_key(23, PASSWORD.encode() + b"\xff", "x"),
+    "string-to-key-that-is-no-utf8": lambda: crypto.string_to_key(
+        23, PASSWORD.encode() + b"\xff", "x"
+    ),
     "key-of-a-wrong-length": lambda: EncryptionKey(18, LONG_TERM[:31]),
     "password-with-a-bad-principal": lambda: Credential.from_password("alice", PASSWORD),
     "password-that-is-no-unicode": lambda: Credential.from_password("alice@R", PASSWORD + "\ud800"),
-    "key-for-bad-params": lambda: Credential.from_password("alice@R", PASSWORD).key_for(18, b"x", b"\xff" * 4),
+    "key-for-bad-params": lambda: Credential.from_password("alice@R", PASSWORD).key_for(
+        18, b"x", b"\xff" * 4
+    ),
     **{
         f"decrypt-altered-etype-{etype}": lambda etype=etype, size=size: crypto.decrypt(
             EncryptionKey(etype, LONG_TERM[:size]),
@@ -420,14 +456,20 @@ FAILURES: dict[str, Callable[[], object]] = {
         )
         for etype, size in ((17, 16), (18, 32), (19, 16), (20, 32), (23, 16))
     },
-    "verify-checksum": lambda: crypto.verify_checksum(EncryptionKey(18, LONG_TERM), 1, b"data", bytes(12)),
+    "verify-checksum": lambda: crypto.verify_checksum(
+        EncryptionKey(18, LONG_TERM), 1, b"data", bytes(12)
+    ),
     "ticket-part-with-a-byte-too-many": lambda: EncTicketPart.decode(ticket_part() + b"\0"),
     "ticket-part-cut-short": lambda: EncTicketPart.decode(ticket_part()[:-40]),
     "ticket-part-under-another-tag": lambda: EncTicketPart.decode(b"\x64" + ticket_part()[1:]),
     "reply-part-with-a-byte-too-many": lambda: opened_reply(decrypted_reply().encode() + b"\0"),
     "reply-part-cut-short": lambda: opened_reply(decrypted_reply().encode()[:-9]),
-    "reply-part-that-is-no-string": lambda: opened_reply(decrypted_reply().encode().replace(b"HTTP", b"HT\xffP")),
-    "reply-part-of-another-nonce": lambda: opened_reply(replace(decrypted_reply(), nonce=2).encode()),
+    "reply-part-that-is-no-string": lambda: opened_reply(
+        decrypted_reply().encode().replace(b"HTTP", b"HT\xffP")
+    ),
+    "reply-part-of-another-nonce": lambda: opened_reply(
+        replace(decrypted_reply(), nonce=2).encode()
+    ),
     "ap-req-altered-authenticator": lambda: accept(*alter_token(-1)),
     "ap-req-altered-ticket": lambda: accept(*alter_token(300)),
     "ap-req-wrong-key": lambda: accept(
@@ -444,12 +486,16 @@ FAILURES: dict[str, Callable[[], object]] = {
     "ap-req-ticket-not-yet-valid": lambda: accept_changed(lambda a: a, starttime=now_plus(hours=1)),
     "ap-req-replayed": same_request_twice,
     "ap-req-not-permitted": lambda: accept(*request_with(lambda a: a), permitted_etypes=(17,)),
-    "ap-req-of-another-service": lambda: accept(*request_with(lambda a: a), service="host/other@EXAMPLE.TEST"),
+    "ap-req-of-another-service": lambda: accept(
+        *request_with(lambda a: a), service="host/other@EXAMPLE.TEST"
+    ),
     "ap-req-ticket-is-no-message": lambda: accept_plaintext(SESSION, KeyUsage.TICKET),
     "ap-req-ticket-with-padding": lambda: accept_plaintext(
         ticket_part() + bytes(8), KeyUsage.TICKET
     ),
-    "ap-req-authenticator-is-no-message": lambda: accept_plaintext(SUBKEY, KeyUsage.AP_REQ_AUTHENTICATOR),
+    "ap-req-authenticator-is-no-message": lambda: accept_plaintext(
+        SUBKEY, KeyUsage.AP_REQ_AUTHENTICATOR
+    ),
     "ap-rep-other-time": lambda: reply(ap_rep_part()),
     "ap-rep-is-no-message": lambda: reply(ap_rep_part() + b"\0"),
     "ap-rep-other-usage": lambda: reply(ap_rep_part(), 11),
@@ -461,20 +507,33 @@ FAILURES: dict[str, Callable[[], object]] = {
     "wrap-on-a-closed-context": wrap_closed,
     "keytab-cut-short": lambda: Keytab.decode(keytab_bytes()[:-1]),
     "keytab-other-version": lambda: Keytab.decode(b"\x05\x99" + keytab_bytes()[2:]),
-    "keytab-key-of-a-wrong-length": lambda: Keytab.decode(keytab_bytes().replace(b"\0\x12\0\x20", b"\0\x11\0\x20")),
+    "keytab-key-of-a-wrong-length": lambda: Keytab.decode(
+        keytab_bytes().replace(b"\0\x12\0\x20", b"\0\x11\0\x20")
+    ),
     "ccache-cut-short": lambda: CCache.decode(ccache_bytes()[:-1]),
-    "ccache-cut-in-the-key": lambda: CCache.decode(ccache_bytes()[: ccache_bytes().index(SESSION) + 31]),
+    "ccache-cut-in-the-key": lambda: CCache.decode(
+        ccache_bytes()[: ccache_bytes().index(SESSION) + 31]
+    ),
     "ccache-other-version": lambda: CCache.decode(b"\x05\x09" + ccache_bytes()[2:]),
     "ccache-key-of-a-wrong-length": lambda: CCache.decode(
         ccache_bytes().replace(b"\0\x12\0\0\0\x20", b"\0\x11\0\0\0\x20")
     ),
-    "no-such-directory": lambda: CCache(ALICE, [tickets()[0]]).save("FILE:/nonexistent/directory/cc"),
+    "no-such-directory": lambda: CCache(ALICE, [tickets()[0]]).save(
+        "FILE:/nonexistent/directory/cc"
+    ),
     "keytab-no-such-directory": lambda: tickets()[1].save("/nonexistent/directory/kt"),
     "no-such-principal-in-the-keytab": lambda: Credential.from_keytab("bob@R", tickets()[1]),
-    "kdc-unreachable": lambda: KdcClient(DEAD, timeout=2).get_tgt(Credential.from_password("a@CANARY.TEST", PASSWORD)),
-    "kdc-unknown-realm": lambda: KdcClient(DEAD, timeout=2).get_tgt(Credential.from_password("a@OTHER.TEST", PASSWORD)),
+    "kdc-unreachable": lambda: KdcClient(DEAD, timeout=2).get_tgt(
+        Credential.from_password("a@CANARY.TEST", PASSWORD)
+    ),
+    "kdc-unknown-realm": lambda: KdcClient(DEAD, timeout=2).get_tgt(
+        Credential.from_password("a@OTHER.TEST", PASSWORD)
+    ),
     "connection-refused": lambda: purekrb.connect(
-        ("127.0.0.1", 1), "HTTP/web@EXAMPLE.TEST", Credential.from_ccache(CCache(ALICE, [tickets()[0]])), timeout=2
+        ("127.0.0.1", 1),
+        "HTTP/web@EXAMPLE.TEST",
+        Credential.from_ccache(CCache(ALICE, [tickets()[0]])),
+        timeout=2,
     ),
 }
 
@@ -484,8 +543,12 @@ def alter_token(at: int) -> tuple[bytes, Keytab]:
     return flipped(token, at), keytab
 
 
-@pytest.mark.parametrize("fail", [pytest.param(fail, id=f"K278-{name}") for name, fail in FAILURES.items()])
-def test_k278_an_error_shows_no_secret_not_even_with_the_locals_of_its_frames(fail: Callable[[], object]) -> None:
+@pytest.mark.parametrize(
+    "fail", [pytest.param(fail, id=f"K278-{name}") for name, fail in FAILURES.items()]
+)
+def test_k278_an_error_shows_no_secret_not_even_with_the_locals_of_its_frames(
+    fail: Callable[[], object],
+) -> None:
     with pytest.raises((KerberosError, ValueError)) as caught:
         fail()
     assert not leaks(shown(caught.value), KEYS), culprits(caught.value)
@@ -497,14 +560,17 @@ def culprits(error: BaseException) -> str:
 
     from support.canaries import PACKAGE, chain
 
-    return "\n".join(
-        f"{type(one).__name__}: {Path(f.f_code.co_filename).name}:{line} {f.f_code.co_name}: local {name}"
-        for one in chain(error)
-        for f, line in traceback.walk_tb(one.__traceback__)
-        if f.f_code.co_filename.startswith(PACKAGE)
-        for name, value in f.f_locals.items()
-        if leaks(expand(value), KEYS)
-    ) or "in the text, the arguments or the attributes"
+    return (
+        "\n".join(
+            f"{type(one).__name__}: {Path(f.f_code.co_filename).name}:{line} {f.f_code.co_name}: local {name}"
+            for one in chain(error)
+            for f, line in traceback.walk_tb(one.__traceback__)
+            if f.f_code.co_filename.startswith(PACKAGE)
+            for name, value in f.f_locals.items()
+            if leaks(expand(value), KEYS)
+        )
+        or "in the text, the arguments or the attributes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -707,7 +773,9 @@ def test_k283_refusals_are_the_same_under_python_o() -> None:
     """-O drops asserts: what rested on one would now be accepted."""
     results = {}
     for flag in ("-O", "-OO", "-B"):
-        done = subprocess.run([sys.executable, flag, "-c", CHECKS], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, flag, "-c", CHECKS], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         results[flag] = done.stdout.splitlines()
     assert "replay accepted" in results["-B"]

@@ -31,7 +31,11 @@ from support.sspi import (
 
 NO_ENCRYPT = sspi.SECQOP_WRAP_NO_ENCRYPT
 INVALID_TOKEN, TOO_SMALL = sspi.SEC_E_INVALID_TOKEN, sspi.SEC_E_BUFFER_TOO_SMALL
-QOP, ALTERED, INCOMPLETE = sspi.SEC_E_QOP_NOT_SUPPORTED, sspi.SEC_E_MESSAGE_ALTERED, sspi.SEC_E_INCOMPLETE_MESSAGE
+QOP, ALTERED, INCOMPLETE = (
+    sspi.SEC_E_QOP_NOT_SUPPORTED,
+    sspi.SEC_E_MESSAGE_ALTERED,
+    sspi.SEC_E_INCOMPLETE_MESSAGE,
+)
 CHECKSUM = sspi.SECBUFFER_READONLY_WITH_CHECKSUM
 
 BODY, WIDE = (DATA, b"body"), (TOKEN, 60)
@@ -59,7 +63,9 @@ SIGNING = [
 ]
 
 
-@pytest.mark.parametrize(("qop", "given", "status"), [row[1:] for row in SIGNING], ids=[row[0] for row in SIGNING])
+@pytest.mark.parametrize(
+    ("qop", "given", "status"), [row[1:] for row in SIGNING], ids=[row[0] for row in SIGNING]
+)
 def test_signing_needs_its_buffers(both: Pair, qop: int, given: list[Any], status: int) -> None:
     with refused(status, "MakeSignature"):
         both.client.MakeSignature(qop, desc(*given))
@@ -80,12 +86,16 @@ SEALING = [
 ]
 
 
-@pytest.mark.parametrize(("qop", "given", "status"), [row[1:] for row in SEALING], ids=[row[0] for row in SEALING])
+@pytest.mark.parametrize(
+    ("qop", "given", "status"), [row[1:] for row in SEALING], ids=[row[0] for row in SEALING]
+)
 def test_encrypting_needs_its_buffers(both: Pair, qop: int, given: list[Any], status: int) -> None:
     message = desc(*given)
     with refused(status, "EncryptMessage"):
         both.client.EncryptMessage(qop, message)
-    assert all(buffer.Buffer in (b"body", bytes(buffer.BufferSize)) for buffer in message)  # nothing has changed
+    assert all(
+        buffer.Buffer in (b"body", bytes(buffer.BufferSize)) for buffer in message
+    )  # nothing has changed
     message = desc(WIDE, BODY)
     both.client.EncryptMessage(0, message)
     assert both.service.DecryptMessage(message) == 0
@@ -146,7 +156,9 @@ def test_a_leg_needs_a_buffer_for_the_token_and_room_in_it(legs: str) -> None:
 
     def leg(outputs: sspi.SecBufferDesc | None) -> int:
         if legs == "client":
-            return sspi.InitializeSecurityContext(ours.client, None, TARGET, ISC, 0, None, handle, outputs)[0]
+            return sspi.InitializeSecurityContext(
+                ours.client, None, TARGET, ISC, 0, None, handle, outputs
+            )[0]
         inputs = desc((TOKEN, token))
         return sspi.AcceptSecurityContext(ours.service, None, inputs, ASC, 0, handle, outputs)[0]
 
@@ -186,7 +198,13 @@ def test_channel_bindings_that_point_outside_themselves_are_refused(data: bytes)
         first_leg(ours.client, inputs=desc((kind, data)))
     with refused(sspi.SEC_E_BAD_BINDINGS, "AcceptSecurityContext"):
         sspi.AcceptSecurityContext(
-            ours.service, None, desc((TOKEN, token), (kind, data)), ASC, 0, sspi.CtxtHandle(), room()
+            ours.service,
+            None,
+            desc((TOKEN, token), (kind, data)),
+            ASC,
+            0,
+            sspi.CtxtHandle(),
+            room(),
         )
     good = struct.pack("<8L", 0, 0, 0, 0, 0, 0, 3, 32) + b"tls"
     assert first_leg(ours.client, inputs=desc((kind, good)))[1][0] == sspi.SEC_I_CONTINUE_NEEDED
@@ -246,7 +264,9 @@ def test_every_altered_byte_of_a_message_is_noticed_and_gives_nothing(qop: int) 
 def test_a_stream_that_has_only_begun_is_told_and_changes_nothing(etype: int, qop: int) -> None:
     both = pair(etype)
     sizes = both.client.QueryContextAttributes(sspi.SECPKG_ATTR_SIZES)
-    message = desc((TOKEN, sizes["SecurityTrailer"]), (DATA, bytes(100)), (PADDING, sizes["BlockSize"]))
+    message = desc(
+        (TOKEN, sizes["SecurityTrailer"]), (DATA, bytes(100)), (PADDING, sizes["BlockSize"])
+    )
     both.client.EncryptMessage(qop, message)
     whole = message[0].Buffer + message[1].Buffer + message[2].Buffer
     least = 46 if etype == 23 else len(message[0].Buffer)  # what an empty message has
@@ -359,7 +379,9 @@ def test_an_altered_header_that_was_only_signed_is_noticed(etype: int, qop: int)
 def test_rc4_has_no_data_that_are_only_signed() -> None:
     both = pair(23)
     with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "EncryptMessage"):
-        both.client.EncryptMessage(0, desc((TOKEN, 100), BODY, (DATA | CHECKSUM, b"header"), (PADDING, 1)))
+        both.client.EncryptMessage(
+            0, desc((TOKEN, 100), BODY, (DATA | CHECKSUM, b"header"), (PADDING, 1))
+        )
     message = desc((TOKEN, 100), BODY, (PADDING, 1))
     both.client.EncryptMessage(0, message)
     assert both.service.DecryptMessage(message) == 0
@@ -379,7 +401,9 @@ def every_call(handle: Any) -> dict[str, Callable[[], Any]]:
         "ImpersonateSecurityContext": lambda: sspi.ImpersonateSecurityContext(handle),
         "QuerySecurityContextToken": lambda: sspi.QuerySecurityContextToken(handle),
         **{
-            f"QueryContextAttributes {number}": lambda number=number: sspi.QueryContextAttributes(handle, number)
+            f"QueryContextAttributes {number}": lambda number=number: sspi.QueryContextAttributes(
+                handle, number
+            )
             for number in (*range(31), 0x53)
         },
     }
@@ -392,7 +416,9 @@ def test_chk41_before_its_context_and_after_it_no_function_takes_a_handle(name: 
     deleted, failed = pair().client, sspi.CtxtHandle()
     deleted.DeleteSecurityContext()
     with refused(INVALID_TOKEN):
-        sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, b"noise")), ASC, 0, failed, room())
+        sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, b"noise")), ASC, 0, failed, room()
+        )
     for handle in (None, sspi.CtxtHandle(), waiting, deleted, failed):
         with refused(sspi.SEC_E_INVALID_HANDLE, name.split()[0]) as caught:
             every_call(handle)[name]()
@@ -400,7 +426,12 @@ def test_chk41_before_its_context_and_after_it_no_function_takes_a_handle(name: 
     # Those that were waiting go on.
     service, reply = sspi.CtxtHandle(), room()
     sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, service, reply)
-    assert sspi.InitializeSecurityContext(ours.client, waiting, TARGET, ISC, 0, reply, waiting, room())[0] == 0
+    assert (
+        sspi.InitializeSecurityContext(
+            ours.client, waiting, TARGET, ISC, 0, reply, waiting, room()
+        )[0]
+        == 0
+    )
 
 
 def test_a_context_is_deleted_once() -> None:
@@ -417,8 +448,12 @@ def test_a_context_is_deleted_once() -> None:
 def test_a_handshake_that_failed_is_deleted_like_any_other() -> None:
     ours = credentials()
     for legs in (
-        lambda handle: sspi.InitializeSecurityContext(ours.client, None, "HTTP/10.0.0.1", ISC, 0, None, handle, room()),
-        lambda handle: sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, b"?")), 0, 0, handle, room()),
+        lambda handle: sspi.InitializeSecurityContext(
+            ours.client, None, "HTTP/10.0.0.1", ISC, 0, None, handle, room()
+        ),
+        lambda handle: sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, b"?")), 0, 0, handle, room()
+        ),
     ):
         handle = sspi.CtxtHandle()
         with pytest.raises(sspi.error):
@@ -446,30 +481,81 @@ def test_legs_out_of_order_are_refused_and_the_handshake_goes_on() -> None:
     given = desc((TOKEN, token))
     for status, call in (
         # The first leg of a client has no token, and needs a handle and a target.
-        (INVALID_TOKEN, lambda: initialize(ours.client, None, TARGET, ISC, 0, given, spare, room())),
-        (sspi.SEC_E_INVALID_HANDLE, lambda: initialize(ours.client, None, TARGET, ISC, 0, None, None, room())),
-        (sspi.SEC_E_INVALID_HANDLE, lambda: initialize(ours.client, None, TARGET, ISC, 0, None, client, room())),
-        (sspi.SEC_E_TARGET_UNKNOWN, lambda: initialize(ours.client, None, None, ISC, 0, None, spare, room())),
-        (sspi.SEC_E_TARGET_UNKNOWN, lambda: initialize(ours.client, None, "", ISC, 0, None, spare, room())),
+        (
+            INVALID_TOKEN,
+            lambda: initialize(ours.client, None, TARGET, ISC, 0, given, spare, room()),
+        ),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: initialize(ours.client, None, TARGET, ISC, 0, None, None, room()),
+        ),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: initialize(ours.client, None, TARGET, ISC, 0, None, client, room()),
+        ),
+        (
+            sspi.SEC_E_TARGET_UNKNOWN,
+            lambda: initialize(ours.client, None, None, ISC, 0, None, spare, room()),
+        ),
+        (
+            sspi.SEC_E_TARGET_UNKNOWN,
+            lambda: initialize(ours.client, None, "", ISC, 0, None, spare, room()),
+        ),
         # Later ones need a token, and their own handle.
-        (INVALID_TOKEN, lambda: initialize(ours.client, client, TARGET, ISC, 0, None, client, room())),
-        (INVALID_TOKEN, lambda: initialize(ours.client, client, TARGET, ISC, 0, desc((TOKEN, b"")), client, room())),
-        (INVALID_TOKEN, lambda: initialize(ours.client, client, TARGET, ISC, 0, desc(WIDE, WIDE), client, room())),
-        (sspi.SEC_E_INVALID_HANDLE, lambda: initialize(ours.client, client, TARGET, ISC, 0, given, spare, room())),
-        (sspi.SEC_E_INVALID_HANDLE, lambda: initialize(ours.client, spare, TARGET, ISC, 0, given, spare, room())),
+        (
+            INVALID_TOKEN,
+            lambda: initialize(ours.client, client, TARGET, ISC, 0, None, client, room()),
+        ),
+        (
+            INVALID_TOKEN,
+            lambda: initialize(
+                ours.client, client, TARGET, ISC, 0, desc((TOKEN, b"")), client, room()
+            ),
+        ),
+        (
+            INVALID_TOKEN,
+            lambda: initialize(
+                ours.client, client, TARGET, ISC, 0, desc(WIDE, WIDE), client, room()
+            ),
+        ),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: initialize(ours.client, client, TARGET, ISC, 0, given, spare, room()),
+        ),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: initialize(ours.client, spare, TARGET, ISC, 0, given, spare, room()),
+        ),
         # A client's handle is not a service's.
-        (sspi.SEC_E_INVALID_HANDLE, lambda: accept(ours.service, client, given, ASC, 0, client, room())),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: accept(ours.service, client, given, ASC, 0, client, room()),
+        ),
         (INVALID_TOKEN, lambda: accept(ours.service, None, None, ASC, 0, spare, room())),
-        (INVALID_TOKEN, lambda: accept(ours.service, None, desc((TOKEN, b"")), ASC, 0, spare, room())),
-        (sspi.SEC_E_INVALID_HANDLE, lambda: accept(ours.service, None, given, ASC, 0, None, room())),
+        (
+            INVALID_TOKEN,
+            lambda: accept(ours.service, None, desc((TOKEN, b"")), ASC, 0, spare, room()),
+        ),
+        (
+            sspi.SEC_E_INVALID_HANDLE,
+            lambda: accept(ours.service, None, given, ASC, 0, None, room()),
+        ),
         # Nor are its credentials.
-        (sspi.SEC_E_NO_CREDENTIALS, lambda: accept(ours.client, None, given, ASC, 0, spare, room())),
-        (sspi.SEC_E_NO_CREDENTIALS, lambda: initialize(ours.service, None, TARGET, ISC, 0, None, spare, room())),
+        (
+            sspi.SEC_E_NO_CREDENTIALS,
+            lambda: accept(ours.client, None, given, ASC, 0, spare, room()),
+        ),
+        (
+            sspi.SEC_E_NO_CREDENTIALS,
+            lambda: initialize(ours.service, None, TARGET, ISC, 0, None, spare, room()),
+        ),
     ):
         with refused(status):
             call()
     assert accept(ours.service, None, given, ASC, 0, service, reply)[0] == sspi.SEC_E_OK
-    assert initialize(ours.client, client, TARGET, ISC, 0, reply, client, room())[0] == sspi.SEC_E_OK
+    assert (
+        initialize(ours.client, client, TARGET, ISC, 0, reply, client, room())[0] == sspi.SEC_E_OK
+    )
     for call in (  # and none after the last
         lambda: initialize(ours.client, client, TARGET, ISC, 0, reply, client, room()),
         lambda: accept(ours.service, service, given, ASC, 0, service, room()),
@@ -487,7 +573,9 @@ def test_a_token_presented_twice_opens_no_second_context() -> None:
     handles = sspi.CtxtHandle(), sspi.CtxtHandle()
     sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, handles[0], room())
     with refused(sspi.SEC_E_LOGON_DENIED, "AcceptSecurityContext") as caught:
-        sspi.AcceptSecurityContext(ours.service, None, desc((TOKEN, token)), ASC, 0, handles[1], room())
+        sspi.AcceptSecurityContext(
+            ours.service, None, desc((TOKEN, token)), ASC, 0, handles[1], room()
+        )
     assert caught.value.krb_code == ErrorCode.KRB_AP_ERR_REPEAT
 
 
@@ -495,7 +583,13 @@ def test_a_token_of_any_size_is_refused_without_being_read() -> None:
     ours = credentials()
     with refused(INVALID_TOKEN):
         sspi.AcceptSecurityContext(
-            ours.service, None, desc((TOKEN, bytes(MAX_TOKEN + 1))), ASC, 0, sspi.CtxtHandle(), room()
+            ours.service,
+            None,
+            desc((TOKEN, bytes(MAX_TOKEN + 1))),
+            ASC,
+            0,
+            sspi.CtxtHandle(),
+            room(),
         )
 
 
@@ -530,7 +624,10 @@ def test_impersonation_out_of_order_is_refused() -> None:
 
 
 C, S, M = Phase.CLIENT, Phase.SERVICE, Phase.MESSAGE
-KDC, AP = (lambda code: errors.KdcError("", code=code)), (lambda code: errors.ApError("", code=code))
+KDC, AP = (
+    (lambda code: errors.KdcError("", code=code)),
+    (lambda code: errors.ApError("", code=code)),
+)
 STATUSES = [
     (KDC(6), C, "LOGON_DENIED"),
     (KDC(18), C, "LOGON_DENIED"),

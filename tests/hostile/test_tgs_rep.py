@@ -63,41 +63,115 @@ def named(name: PrincipalName) -> dict[str, Any]:
 RENEWABLE_TGT = {"flags": TicketFlags.RENEWABLE, "renew_till": NOW + timedelta(days=5)}
 
 
-@pytest.mark.parametrize("options", [TgsOptions(), PLAIN, TgsOptions(lifetime=600), TgsOptions(etypes=(20, 17))])
+@pytest.mark.parametrize(
+    "options", [TgsOptions(), PLAIN, TgsOptions(lifetime=600), TgsOptions(etypes=(20, 17))]
+)
 @pytest.mark.parametrize("etype", [17, 18, 19, 20, 23])
 def test_the_unaltered_reply_is_accepted(options: TgsOptions, etype: int) -> None:
     tgt = issue_tgt(etype=etype)
     got = get(ScriptedKdc(), options, tgt=tgt)
     assert (got.client, got.service, got.authtime) == (ALICE, WEB, tgt.authtime)
     assert got.session_key.etype == options.etypes[0]
-    assert got.endtime == (tgt.endtime if options.lifetime is None else NOW + timedelta(seconds=600))
+    assert got.endtime == (
+        tgt.endtime if options.lifetime is None else NOW + timedelta(seconds=600)
+    )
 
 
 REFUSED = [
-    pytest.param({}, None, {"part": lambda p: replace(p, nonce=p.nonce ^ 1)}, ProtocolError, id="K050-nonce-differs"),
-    pytest.param({}, None, reply(cname=PrincipalName(("mallory",))), ProtocolError, id="K051-cname-differs"),
+    pytest.param(
+        {},
+        None,
+        {"part": lambda p: replace(p, nonce=p.nonce ^ 1)},
+        ProtocolError,
+        id="K050-nonce-differs",
+    ),
+    pytest.param(
+        {}, None, reply(cname=PrincipalName(("mallory",))), ProtocolError, id="K051-cname-differs"
+    ),
     pytest.param({}, None, reply(crealm="OTHER.TEST"), ProtocolError, id="K051-crealm-differs"),
-    pytest.param({}, None, ticket(sname=EVIL), ProtocolError, id="K052-only-the-ticket-names-another-service"),
-    pytest.param({}, None, ticket(realm="OTHER.TEST"), ProtocolError, id="K052-only-the-ticket-names-another-realm"),
-    pytest.param({}, None, part(sname=EVIL), ProtocolError, id="K052-only-the-encrypted-part-names-another-service"),
-    pytest.param({}, PLAIN, named(EVIL), ProtocolError, id="K053-service-differs-without-canonicalize"),
     pytest.param(
-        {}, None, {**part(srealm="OTHER.TEST"), **ticket(realm="OTHER.TEST")}, ProtocolError, id="K054-realm-differs"
+        {}, None, ticket(sname=EVIL), ProtocolError, id="K052-only-the-ticket-names-another-service"
     ),
-    pytest.param({}, None, named(PrincipalName(("krbtgt",))), ProtocolError, id="K056-referral-without-a-realm"),
     pytest.param(
-        {}, None, named(PrincipalName(("krbtgt", "A", "B"))), ProtocolError, id="K056-referral-of-three-components"
+        {},
+        None,
+        ticket(realm="OTHER.TEST"),
+        ProtocolError,
+        id="K052-only-the-ticket-names-another-realm",
     ),
-    pytest.param({}, None, named(PrincipalName(())), KerberosError, id="K056-name-without-components"),
-    pytest.param({}, None, {**part(srealm=""), **ticket(realm="")}, ProtocolError, id="K421-service-without-a-realm"),
+    pytest.param(
+        {},
+        None,
+        part(sname=EVIL),
+        ProtocolError,
+        id="K052-only-the-encrypted-part-names-another-service",
+    ),
+    pytest.param(
+        {}, PLAIN, named(EVIL), ProtocolError, id="K053-service-differs-without-canonicalize"
+    ),
+    pytest.param(
+        {},
+        None,
+        {**part(srealm="OTHER.TEST"), **ticket(realm="OTHER.TEST")},
+        ProtocolError,
+        id="K054-realm-differs",
+    ),
+    pytest.param(
+        {},
+        None,
+        named(PrincipalName(("krbtgt",))),
+        ProtocolError,
+        id="K056-referral-without-a-realm",
+    ),
+    pytest.param(
+        {},
+        None,
+        named(PrincipalName(("krbtgt", "A", "B"))),
+        ProtocolError,
+        id="K056-referral-of-three-components",
+    ),
+    pytest.param(
+        {}, None, named(PrincipalName(())), KerberosError, id="K056-name-without-components"
+    ),
+    pytest.param(
+        {},
+        None,
+        {**part(srealm=""), **ticket(realm="")},
+        ProtocolError,
+        id="K421-service-without-a-realm",
+    ),
     pytest.param({}, None, reply(crealm=""), ProtocolError, id="K421-client-without-a-realm"),
-    pytest.param({}, None, reply(cname=PrincipalName(())), ProtocolError, id="K421-client-without-a-name"),
-    pytest.param({}, None, named(PrincipalName(("krbtgt", ""))), ProtocolError, id="K421-referral-to-an-empty-realm"),
-    pytest.param({}, None, {"session_etype": 23, "etypes": (18, 23)}, ProtocolError, id="K060-session-key-rc4"),
     pytest.param(
-        {}, TgsOptions(etypes=(17,)), {"session_etype": 18}, ProtocolError, id="K060-session-key-aes256-not-requested"
+        {}, None, reply(cname=PrincipalName(())), ProtocolError, id="K421-client-without-a-name"
     ),
-    pytest.param({}, None, part(endtime=LATER + timedelta(seconds=1)), ProtocolError, id="K061-endtime-after-the-tgt"),
+    pytest.param(
+        {},
+        None,
+        named(PrincipalName(("krbtgt", ""))),
+        ProtocolError,
+        id="K421-referral-to-an-empty-realm",
+    ),
+    pytest.param(
+        {},
+        None,
+        {"session_etype": 23, "etypes": (18, 23)},
+        ProtocolError,
+        id="K060-session-key-rc4",
+    ),
+    pytest.param(
+        {},
+        TgsOptions(etypes=(17,)),
+        {"session_etype": 18},
+        ProtocolError,
+        id="K060-session-key-aes256-not-requested",
+    ),
+    pytest.param(
+        {},
+        None,
+        part(endtime=LATER + timedelta(seconds=1)),
+        ProtocolError,
+        id="K061-endtime-after-the-tgt",
+    ),
     pytest.param(
         {},
         TgsOptions(lifetime=600),
@@ -106,14 +180,44 @@ REFUSED = [
         id="K061-endtime-after-the-requested",
     ),
     pytest.param(
-        RENEWABLE_TGT, None, part(renew_till=NOW + timedelta(days=6)), ProtocolError, id="K061-renew-till-after-rtime"
+        RENEWABLE_TGT,
+        None,
+        part(renew_till=NOW + timedelta(days=6)),
+        ProtocolError,
+        id="K061-renew-till-after-rtime",
     ),
-    pytest.param({}, None, part(starttime=NOW + timedelta(minutes=6)), ClockSkewError, id="K062-starts-in-the-future"),
-    pytest.param({}, None, part(starttime=NOW - timedelta(minutes=6)), ClockSkewError, id="K062-starts-in-the-past"),
+    pytest.param(
+        {},
+        None,
+        part(starttime=NOW + timedelta(minutes=6)),
+        ClockSkewError,
+        id="K062-starts-in-the-future",
+    ),
+    pytest.param(
+        {},
+        None,
+        part(starttime=NOW - timedelta(minutes=6)),
+        ClockSkewError,
+        id="K062-starts-in-the-past",
+    ),
     pytest.param({}, None, part(caddr=(THERE,)), ProtocolError, id="K051-address-added"),
-    pytest.param({"caddr": (HERE,)}, None, part(caddr=(THERE,)), ProtocolError, id="K051-address-differs-from-the-tgt"),
-    pytest.param({}, None, {"plaintext": lambda b: b + b"\0"}, DecodeError, id="K059-byte-after-the-encrypted-part"),
-    pytest.param({}, None, {"message": lambda b: b + b"\0"}, DecodeError, id="K059-byte-after-the-message"),
+    pytest.param(
+        {"caddr": (HERE,)},
+        None,
+        part(caddr=(THERE,)),
+        ProtocolError,
+        id="K051-address-differs-from-the-tgt",
+    ),
+    pytest.param(
+        {},
+        None,
+        {"plaintext": lambda b: b + b"\0"},
+        DecodeError,
+        id="K059-byte-after-the-encrypted-part",
+    ),
+    pytest.param(
+        {}, None, {"message": lambda b: b + b"\0"}, DecodeError, id="K059-byte-after-the-message"
+    ),
     pytest.param(
         {},
         None,
@@ -126,11 +230,16 @@ REFUSED = [
 
 @pytest.mark.parametrize(("tgt", "options", "changes", "error"), REFUSED)
 def test_an_altered_reply_is_refused(
-    tgt: dict[str, Any], options: TgsOptions | None, changes: dict[str, Any], error: type[KerberosError]
+    tgt: dict[str, Any],
+    options: TgsOptions | None,
+    changes: dict[str, Any],
+    error: type[KerberosError],
 ) -> None:
     with pytest.raises(error):
         get(ScriptedKdc(**changes), options, tgt=issue_tgt(**tgt))
-    got = get(ScriptedKdc(), options, tgt=issue_tgt(**tgt))  # the same exchange with an unaltered reply
+    got = get(
+        ScriptedKdc(), options, tgt=issue_tgt(**tgt)
+    )  # the same exchange with an unaltered reply
     assert got.caddr == tgt.get("caddr", ())
 
 
@@ -160,7 +269,9 @@ def test_k055_referrals_with_an_end_are_followed(hops: int) -> None:
     [
         pytest.param(LONG, 11, id="K055-eleven-hops"),
         pytest.param([REALM, "B.TEST", REALM], 2, id="K055-cycle-of-two"),
-        pytest.param([REALM, "B.TEST", "C.TEST", "B.TEST"], 3, id="K055-cycle-of-two-that-starts-later"),
+        pytest.param(
+            [REALM, "B.TEST", "C.TEST", "B.TEST"], 3, id="K055-cycle-of-two-that-starts-later"
+        ),
         pytest.param([REALM, REALM], 1, id="K055-referral-to-itself"),
     ],
 )
@@ -222,7 +333,9 @@ def test_k057_ok_as_delegate_is_cleared_along_the_whole_way() -> None:
 @pytest.mark.parametrize("etype", [18, 20, 23])
 def test_k058_a_reply_under_the_session_key_is_accepted_as_old_heimdal_sends_it(etype: int) -> None:
     tgt = issue_tgt(etype=etype)
-    assert get(ScriptedKdc(reply_key=lambda key, usage: (tgt.session_key, 8)), tgt=tgt).service == WEB
+    assert (
+        get(ScriptedKdc(reply_key=lambda key, usage: (tgt.session_key, 8)), tgt=tgt).service == WEB
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,8 +343,14 @@ def test_k058_a_reply_under_the_session_key_is_accepted_as_old_heimdal_sends_it(
     [
         pytest.param(18, lambda tgt, subkey: (crypto.random_key(18), 9), id="K059-random-key"),
         pytest.param(18, lambda tgt, subkey: (subkey, 3), id="K059-usage-of-an-as-rep"),
-        pytest.param(18, lambda tgt, subkey: (subkey, 8), id="K059-subkey-with-the-usage-of-the-session-key"),
-        pytest.param(18, lambda tgt, subkey: (tgt.session_key, 9), id="K059-session-key-with-the-usage-of-the-subkey"),
+        pytest.param(
+            18, lambda tgt, subkey: (subkey, 8), id="K059-subkey-with-the-usage-of-the-session-key"
+        ),
+        pytest.param(
+            18,
+            lambda tgt, subkey: (tgt.session_key, 9),
+            id="K059-session-key-with-the-usage-of-the-subkey",
+        ),
         pytest.param(23, lambda tgt, subkey: (crypto.random_key(23), 9), id="K059-random-rc4-key"),
     ],
 )
@@ -246,7 +365,9 @@ def test_k059_a_reply_in_another_etype_than_the_key_is_refused() -> None:
         get(ScriptedKdc(reply_key=lambda key, usage: (crypto.random_key(17), 9)))
 
 
-@pytest.mark.parametrize("usage", [pytest.param(9, id="K064-usage-9"), pytest.param(8, id="K064-usage-8")])
+@pytest.mark.parametrize(
+    "usage", [pytest.param(9, id="K064-usage-9"), pytest.param(8, id="K064-usage-8")]
+)
 def test_an_rc4_reply_under_the_subkey_is_accepted_with_both_usages(usage: int) -> None:
     tgt = issue_tgt(etype=23)
     assert get(ScriptedKdc(reply_key=lambda key, _: (key, usage)), tgt=tgt).service == WEB

@@ -74,11 +74,15 @@ def keytab(genuine: Realm, tmp_path: Path) -> Path:
     return path
 
 
-def login(realm: Realm, password: str, keytab: Keytab | Path | None, service: str | None = None) -> Principal:
+def login(
+    realm: Realm, password: str, keytab: Keytab | Path | None, service: str | None = None
+) -> Principal:
     return verify_credentials(alice(password), keytab, service=service, config=realm.config)
 
 
-def refused(realm: Realm, password: str, keytab: Keytab | Path | None, service: str | None = None) -> KerberosError:
+def refused(
+    realm: Realm, password: str, keytab: Keytab | Path | None, service: str | None = None
+) -> KerberosError:
     with pytest.raises(KerberosError) as caught:
         login(realm, password, keytab, service)
     return caught.value
@@ -87,7 +91,9 @@ def refused(realm: Realm, password: str, keytab: Keytab | Path | None, service: 
 # --- K066
 
 
-def test_k066_a_spoofed_kdc_that_answers_with_the_guessed_password(genuine: Realm, fake: Realm, keytab: Path) -> None:
+def test_k066_a_spoofed_kdc_that_answers_with_the_guessed_password(
+    genuine: Realm, fake: Realm, keytab: Path
+) -> None:
     tgt = KdcClient(fake.config).get_tgt(alice("guess"))
     assert tgt.client == ALICE, "a TGT alone is no proof: the fake KDC gives one"
     for service in (None, HOST, f"{HOST}@R.TEST"):
@@ -113,7 +119,9 @@ def test_k066_a_wrong_password_at_the_genuine_kdc(genuine: Realm, keytab: Path) 
     assert login(genuine, "secret", keytab) == ALICE
 
 
-def test_k066_a_tgt_that_the_client_brings_along_proves_nothing(genuine: Realm, fake: Realm, keytab: Path) -> None:
+def test_k066_a_tgt_that_the_client_brings_along_proves_nothing(
+    genuine: Realm, fake: Realm, keytab: Path
+) -> None:
     """A ticket for the host that a genuine KDC once gave does not vouch for a password that it was not asked for."""
     known = alice("secret")
     assert KdcClient(genuine.config).get_ticket(known, HOST)
@@ -131,7 +139,9 @@ def test_k066_tickets_without_a_key_verify_nobody(genuine: Realm, keytab: Path) 
     known = alice("secret")
     tgt = KdcClient(genuine.config).get_tgt(known)
     with pytest.raises(KerberosError):
-        verify_credentials(Credential(ALICE, ccache=CCache(ALICE, [tgt])), keytab, config=genuine.config)
+        verify_credentials(
+            Credential(ALICE, ccache=CCache(ALICE, [tgt])), keytab, config=genuine.config
+        )
     assert verify_credentials(known, keytab, config=genuine.config) == ALICE
 
 
@@ -191,7 +201,9 @@ def test_k067_a_keytab_that_cannot_be_read(genuine: Realm) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\5\2", b"\5\2\0\0\0\0", b"text", b"\5\2\0\0\0\7"])
-def test_k067_a_keytab_that_holds_nothing_or_is_damaged(genuine: Realm, keytab: Path, content: bytes) -> None:
+def test_k067_a_keytab_that_holds_nothing_or_is_damaged(
+    genuine: Realm, keytab: Path, content: bytes
+) -> None:
     bad = keytab.with_name("bad")
     bad.write_bytes(content)
     bad.chmod(0o600)
@@ -238,7 +250,9 @@ def test_k068_a_keytab_with_an_nfs_key_alone() -> None:
         assert isinstance(refused(realm, "secret", stranger), ServiceUnknownError)
         realm.add_service("nfs/here.r.test")
         assert isinstance(refused(realm, "secret", stranger), ApError)
-        assert isinstance(refused(realm, "secret", realm.keytab("nfs/here.r.test"), HOST), ServiceUnknownError)
+        assert isinstance(
+            refused(realm, "secret", realm.keytab("nfs/here.r.test"), HOST), ServiceUnknownError
+        )
         assert login(realm, "secret", realm.keytab("nfs/here.r.test")) == ALICE
 
 
@@ -280,7 +294,9 @@ def taken_over(ours: Realm) -> Iterator[Config]:
     own = KdcClient(ours.config).get_ticket(mallory, HOST)
 
     def part(genuine: Any) -> Any:
-        return replace(genuine, key=own.session_key) if genuine.sname == own.service.name else genuine
+        return (
+            replace(genuine, key=own.session_key) if genuine.sname == own.service.name else genuine
+        )
 
     def ticket(genuine: Any) -> Any:
         return Ticket.decode(own.ticket) if genuine.sname == own.service.name else genuine
@@ -305,7 +321,10 @@ def test_k401_an_account_in_the_kdcs_place_does_not_pass_for_the_client(
     assert not list(guess.ccache), "a login that is refused leaves no ticket of somebody else"
     assert guess.ccache.principal == client
     # Who permits any name is told whose ticket it was, and so does not take it for root's.
-    assert str(verify_credentials(guess, keytab, config=taken_over, accept_canonical=True)) == f"mallory@{REALM}"
+    assert (
+        str(verify_credentials(guess, keytab, config=taken_over, accept_canonical=True))
+        == f"mallory@{REALM}"
+    )
 
     canonicalize = dataclasses.replace(ours.config, canonicalize=True)
     genuine = Credential.from_password(client, "secret")
@@ -315,7 +334,9 @@ def test_k401_an_account_in_the_kdcs_place_does_not_pass_for_the_client(
     assert genuine.ccache.principal == got
 
 
-def test_k401_without_canonicalize_another_clients_reply_is_no_reply(ours: Realm, taken_over: Config) -> None:
+def test_k401_without_canonicalize_another_clients_reply_is_no_reply(
+    ours: Realm, taken_over: Config
+) -> None:
     config = dataclasses.replace(taken_over, canonicalize=False)
     for accept_canonical in (False, True):
         with pytest.raises(ProtocolError, match="another client"):
@@ -351,7 +372,11 @@ def test_k401_of_canonical_names_the_case_of_ascii_letters_alone_may_differ(
 
         def check(accept_canonical: bool) -> str:
             credential = Credential.from_password(f"{typed}@R.TEST", "secret")
-            return str(verify_credentials(credential, keytab, config=config, accept_canonical=accept_canonical))
+            return str(
+                verify_credentials(
+                    credential, keytab, config=config, accept_canonical=accept_canonical
+                )
+            )
 
         assert check(True) == f"{account}@R.TEST"
         if same:

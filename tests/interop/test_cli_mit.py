@@ -20,7 +20,11 @@ class Purekrb:
 
     def __init__(self, realm: MitRealm) -> None:
         self.ccache = realm.path("ccache")
-        self._env = {**realm.env, "KRB5CCNAME": f"FILE:{self.ccache}", "KRB5_KTNAME": f"FILE:{realm.service_keytab}"}
+        self._env = {
+            **realm.env,
+            "KRB5CCNAME": f"FILE:{self.ccache}",
+            "KRB5_KTNAME": f"FILE:{realm.service_keytab}",
+        }
 
     def __call__(self, *argv: str, text: str = "") -> str:
         return run([*ARGV, *argv], env=self._env, text=text)
@@ -35,7 +39,9 @@ def purekrb(mit_realm: MitRealm) -> Purekrb:
 def test_a_ticket_got_with_a_password_is_read_and_used_by_mit(
     mit_realm: MitRealm, purekrb: Purekrb, user: str, password: str
 ) -> None:
-    assert purekrb("kinit", user, "-l", "1h", "-f", text=f"{password}\n").startswith(f"{user}@MIT.TEST: ticket until")
+    assert purekrb("kinit", user, "-l", "1h", "-f", text=f"{password}\n").startswith(
+        f"{user}@MIT.TEST: ticket until"
+    )
     listed = mit_realm.klist(purekrb.ccache, "-f", "-e")
     assert f"Default principal: {user}@MIT.TEST" in listed
     assert "krbtgt/MIT.TEST@MIT.TEST" in listed
@@ -44,11 +50,15 @@ def test_a_ticket_got_with_a_password_is_read_and_used_by_mit(
     # MIT has written the file meanwhile, with a configuration entry; what it added is read and kept.
     assert f"{SERVICE}@MIT.TEST" in purekrb("klist")
     purekrb("kvno", "HTTP/localhost")
-    assert {f"{SERVICE}@MIT.TEST", "HTTP/localhost@MIT.TEST"} <= set(mit_realm.klist(purekrb.ccache).split())
+    assert {f"{SERVICE}@MIT.TEST", "HTTP/localhost@MIT.TEST"} <= set(
+        mit_realm.klist(purekrb.ccache).split()
+    )
 
 
 @pytest.mark.parametrize("etype", [17, 18, 19, 20])
-def test_a_ticket_got_with_a_keytab_is_read_by_mit(mit_realm: MitRealm, purekrb: Purekrb, etype: int) -> None:
+def test_a_ticket_got_with_a_keytab_is_read_by_mit(
+    mit_realm: MitRealm, purekrb: Purekrb, etype: int
+) -> None:
     name = f"svc-{etype}/localhost"
     purekrb("kinit", "-k", name)
     assert f"Default principal: {name}@MIT.TEST" in mit_realm.klist(purekrb.ccache)
@@ -60,7 +70,9 @@ def test_tickets_of_mit_are_listed_used_and_shown(mit_realm: MitRealm, purekrb: 
     ccache = mit_realm.kinit("pre", services=[SERVICE])
     assert purekrb("klist", "-c", str(ccache)).splitlines()[0] == "tickets of pre@MIT.TEST"
     purekrb("klist", "-s", "-c", f"FILE:{ccache}")
-    told = purekrb("kvno", "-c", str(ccache), SERVICE, "HTTP/localhost", "host/srv.sub.test@SUB.TEST")
+    told = purekrb(
+        "kvno", "-c", str(ccache), SERVICE, "HTTP/localhost", "host/srv.sub.test@SUB.TEST"
+    )
     assert [line.split(":")[0] for line in told.splitlines()] == [
         *(f"{SERVICE}@MIT.TEST", "HTTP/localhost@MIT.TEST", "host/srv.sub.test@SUB.TEST")
     ]
@@ -69,19 +81,39 @@ def test_tickets_of_mit_are_listed_used_and_shown(mit_realm: MitRealm, purekrb: 
     assert "host/srv.sub.test@SUB.TEST" in mit_realm.klist(ccache)
 
 
-def test_mit_renews_what_purekrb_got_and_the_other_way_round(mit_realm: MitRealm, purekrb: Purekrb) -> None:
+def test_mit_renews_what_purekrb_got_and_the_other_way_round(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
     purekrb("kinit", "user", "-l", "1h", "-r", "1d", text="userpw\n")
-    run([find_program("kinit", "krb5-user"), "-R", "-c", f"FILE:{purekrb.ccache}"], env=mit_realm.env)
+    run(
+        [find_program("kinit", "krb5-user"), "-R", "-c", f"FILE:{purekrb.ccache}"],
+        env=mit_realm.env,
+    )
     ccache = mit_realm.kinit("user", options=["-l", "1h", "-r", "1d"])
     assert "renewable until" in purekrb("kinit", "-R", "-c", str(ccache))
     assert "renew until" in mit_realm.klist(ccache)
 
 
-def test_the_trace_of_an_exchange_with_mit_tells_what_its_kdc_wants(mit_realm: MitRealm, purekrb: Purekrb) -> None:
-    argv = ["sh", "-c", '"$@" 2>&1', "sh", *ARGV, "--trace", "kinit", "pre", "-c", str(purekrb.ccache)]
+def test_the_trace_of_an_exchange_with_mit_tells_what_its_kdc_wants(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
+    argv = [
+        "sh",
+        "-c",
+        '"$@" 2>&1',
+        "sh",
+        *ARGV,
+        "--trace",
+        "kinit",
+        "pre",
+        "-c",
+        str(purekrb.ccache),
+    ]
     told = run(argv, env=mit_realm.env, text="prepw\n")
     assert "KRB-ERROR from MIT.TEST: KDC_ERR_PREAUTH_REQUIRED 25" in told
-    assert re.search(r"takes pre-authentication of the types .*: PA-ENC-TIMESTAMP with aes\S+ is chosen", told)
+    assert re.search(
+        r"takes pre-authentication of the types .*: PA-ENC-TIMESTAMP with aes\S+ is chosen", told
+    )
     assert "AS-REP from MIT.TEST: ticket for krbtgt/MIT.TEST@MIT.TEST until 20" in told
     assert "prepw" not in told
 
@@ -91,7 +123,16 @@ def test_keytabs_go_both_ways(mit_realm: MitRealm, purekrb: Purekrb, tmp_path: P
     assert len(listed.splitlines()) == 1 + len(Keytab.load(mit_realm.service_keytab))
     new = tmp_path / "keytab"
     etypes = ("--etype", "aes256-cts-hmac-sha1-96", "--etype", "aes128-cts-hmac-sha256-128")
-    purekrb("keytab", "from-password", str(new), "user@MIT.TEST", "--kvno", "1", *etypes, text="userpw\n")
+    purekrb(
+        "keytab",
+        "from-password",
+        str(new),
+        "user@MIT.TEST",
+        "--kvno",
+        "1",
+        *etypes,
+        text="userpw\n",
+    )
     by_mit = mit_realm.klist(new, "-k", "-e")
     assert by_mit.count("1 user@MIT.TEST") == 2
     assert "(aes128-cts-hmac-sha256-128)" in by_mit

@@ -22,7 +22,9 @@ class TestHeimdal(ContextInterop):
 
     def test_their_delegated_ticket_works_in_our_hands(self, lab: Lab) -> None:
         # Heimdal leaves the encryption of the KRB-CRED to that of the authenticator around it; RFC 4121 4.1.1 does not.
-        token = lab.peer.initiate("deleg@localhost", lab.ccache, flags=Flag.DEFAULT | Flag.DELEG).step()
+        token = lab.peer.initiate(
+            "deleg@localhost", lab.ccache, flags=Flag.DEFAULT | Flag.DELEG
+        ).step()
         with pytest.raises(ProtocolError, match="KRB-CRED"):
             lab.acceptor(None).step(token)
         ours = lab.acceptor(None, accept_delegation=False)

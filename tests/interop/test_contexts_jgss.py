@@ -12,7 +12,9 @@ from support.mit import MitRealm
 
 @pytest.fixture(scope="module")
 def lab(mit_realm: MitRealm, java_gss: GssPeer) -> Lab:
-    return Lab(mit_realm, java_gss, no_address=255)  # GSS_C_AF_NULLADDR, where others have GSS_C_AF_UNSPEC
+    return Lab(
+        mit_realm, java_gss, no_address=255
+    )  # GSS_C_AF_NULLADDR, where others have GSS_C_AF_UNSPEC
 
 
 class TestJava(ContextInterop):

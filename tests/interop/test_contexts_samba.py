@@ -97,7 +97,12 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(samba_dc: SambaDc) -> Lab:
     samba_dc.add_user("ctx-alice")
-    spns = [WEB, f"HOST/{HOST}", f"ADSockAuth/{HOST}:2000", *(f"ADSockAuth/{HOST}/{name}" for name in SERVICE_NAMES)]
+    spns = [
+        WEB,
+        f"HOST/{HOST}",
+        f"ADSockAuth/{HOST}:2000",
+        *(f"ADSockAuth/{HOST}/{name}" for name in SERVICE_NAMES),
+    ]
     samba_dc.add_computer("CTXSVC", servicePrincipalName=spns)
     samba_dc.add_computer("CTXOTHER", servicePrincipalName=["HTTP/ctxother.ad.test"])
     keytab = Keytab.load(samba_dc.keytab("CTXSVC$", WEB))
@@ -111,7 +116,9 @@ def mit(lab: Lab) -> Iterator[GssPeer]:
     if importlib.util.find_spec("gssapi") is None:
         missing_peer("PyPI's gssapi", "libkrb5-dev")
     program = Path(__file__).parents[1] / "support" / "gssapi_peer.py"
-    peer = GssPeer("MIT", [sys.executable, str(program)], env=lab.dc.env, log=lab.dc.path("gssapi.log"))
+    peer = GssPeer(
+        "MIT", [sys.executable, str(program)], env=lab.dc.env, log=lab.dc.path("gssapi.log")
+    )
     yield peer
     peer.stop()
 
@@ -137,7 +144,9 @@ def established(initiator: Initiator, keytab: Keytab) -> Acceptor:
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_password_gives_tickets_over_both_transports(lab: Lab, transport: str) -> None:
     config = dataclasses.replace(
-        lab.dc.config, realms={lab.dc.realm: [f"{transport}://{lab.dc.address}:88"]}, udp_preference_limit=1465
+        lab.dc.config,
+        realms={lab.dc.realm: [f"{transport}://{lab.dc.address}:88"]},
+        udp_preference_limit=1465,
     )
     client = KdcClient(config)
     credential = lab.fresh()
@@ -152,7 +161,9 @@ def test_asyncio_gets_the_same(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("text", ["ctx-alice@ad.test", "CTX-Alice", "AD.TEST\\ctx-alice"])
-def test_enterprise_names_and_other_spellings_are_made_canonical_when_asked_for(lab: Lab, text: str) -> None:
+def test_enterprise_names_and_other_spellings_are_made_canonical_when_asked_for(
+    lab: Lab, text: str
+) -> None:
     enterprise = Principal((text,), lab.dc.realm, NameType.ENTERPRISE)
     credential = Credential.from_password(enterprise, lab.dc.password)
     if "\\" in text:  # the form DOMAIN\user is no principal name
@@ -161,7 +172,10 @@ def test_enterprise_names_and_other_spellings_are_made_canonical_when_asked_for(
         return
     tgt = KdcClient(lab.dc.config).get_tgt(credential, canonicalize=True)
     assert str(tgt.client) == "ctx-alice@AD.TEST"
-    assert established(purekrb.initiate(WEB, credential, lab.dc.config), lab.keytab).initiator == tgt.client
+    assert (
+        established(purekrb.initiate(WEB, credential, lab.dc.config), lab.keytab).initiator
+        == tgt.client
+    )
 
 
 def credential_of(principal: str, password: str, kind: str) -> Credential:
@@ -177,7 +191,11 @@ def credential_of(principal: str, password: str, kind: str) -> Credential:
         ({}, "wrong", PreauthFailedError),
         ({"userAccountControl": str(USER | 2)}, None, ClientRevokedError),
         ({"pwdLastSet": "0"}, None, PasswordExpiredError),
-        ({"accountExpires": "132223104000000000"}, None, (ClientRevokedError, PasswordExpiredError)),
+        (
+            {"accountExpires": "132223104000000000"},
+            None,
+            (ClientRevokedError, PasswordExpiredError),
+        ),
     ],
     ids=["wrong-password", "disabled", "password-expired", "account-expired"],
 )
@@ -187,7 +205,9 @@ def test_each_state_of_an_account_has_its_error(
     lab.dc.add_user("ctx-state", **attributes)
     principal = "ctx-state@AD.TEST"
     with pytest.raises(error):
-        KdcClient(lab.dc.config).get_tgt(credential_of(principal, password or lab.dc.password, kind))
+        KdcClient(lab.dc.config).get_tgt(
+            credential_of(principal, password or lab.dc.password, kind)
+        )
     lab.dc.add_user("ctx-state")
     assert KdcClient(lab.dc.config).get_tgt(credential_of(principal, lab.dc.password, kind)).is_tgt
 
@@ -198,7 +218,9 @@ def test_a_wrong_password_or_key_counts_once_against_the_account(lab: Lab, kind:
         (entry,) = lab.dc.search("(sAMAccountName=ctx-count)", "badPwdCount")
         return int(entry["badPwdCount"][0])
 
-    lab.dc.samba_tool("domain", "passwordsettings", "set", "--account-lockout-threshold=100")  # without, none counts
+    lab.dc.samba_tool(
+        "domain", "passwordsettings", "set", "--account-lockout-threshold=100"
+    )  # without, none counts
     lab.dc.add_user("ctx-count")
     client = KdcClient(lab.dc.config)
     for count in (1, 2):
@@ -209,10 +231,14 @@ def test_a_wrong_password_or_key_counts_once_against_the_account(lab: Lab, kind:
     assert bad_logons() == 0
 
 
-def test_a_key_of_an_etype_that_samba_has_not_gives_way_to_another_and_is_not_counted(lab: Lab) -> None:
+def test_a_key_of_an_etype_that_samba_has_not_gives_way_to_another_and_is_not_counted(
+    lab: Lab,
+) -> None:
     principal = "ctx-alice@AD.TEST"
     keytab = Keytab.from_password(principal, lab.dc.password, etypes=(20, 18))
-    config = dataclasses.replace(lab.dc.config, default_tkt_enctypes=[20, 18], permitted_enctypes=[20, 18])
+    config = dataclasses.replace(
+        lab.dc.config, default_tkt_enctypes=[20, 18], permitted_enctypes=[20, 18]
+    )
     tgt = KdcClient(config).get_tgt(Credential.from_keytab(principal, keytab))
     assert tgt.flags & TicketFlags.PRE_AUTHENT
     (entry,) = lab.dc.search("(sAMAccountName=ctx-alice)", "badPwdCount")
@@ -227,18 +253,29 @@ def test_an_unknown_user_is_unknown(lab: Lab) -> None:
 def test_a_computer_logs_on_with_its_keytab_and_with_its_password(lab: Lab) -> None:
     name = "CTXSVC$@AD.TEST"
     client = KdcClient(lab.dc.config)
-    for credential in (Credential.from_keytab(name, lab.keytab), Credential.from_password(name, lab.dc.password)):
+    for credential in (
+        Credential.from_keytab(name, lab.keytab),
+        Credential.from_password(name, lab.dc.password),
+    ):
         assert str(client.get_ticket(credential, "HTTP/ctxother.ad.test").client) == name
 
 
 def test_keys_made_of_the_password_are_those_that_samba_exports(lab: Lab) -> None:
-    made = Keytab.from_password("CTXSVC$@AD.TEST", lab.dc.password, salt="AD.TESThostctxsvc.ad.test")
+    made = Keytab.from_password(
+        "CTXSVC$@AD.TEST", lab.dc.password, salt="AD.TESThostctxsvc.ad.test"
+    )
     exported = {entry.key.etype: entry.key for entry in lab.keytab_of("CTXSVC$")}
-    assert {entry.key.etype: exported[entry.key.etype] == entry.key for entry in made} == {17: True, 18: True}
+    assert {entry.key.etype: exported[entry.key.etype] == entry.key for entry in made} == {
+        17: True,
+        18: True,
+    }
 
 
 def test_credentials_are_verified_against_the_host(lab: Lab) -> None:
-    assert str(verify_credentials(lab.credential, lab.keytab, service=WEB, config=lab.dc.config)) == "ctx-alice@AD.TEST"
+    assert (
+        str(verify_credentials(lab.credential, lab.keytab, service=WEB, config=lab.dc.config))
+        == "ctx-alice@AD.TEST"
+    )
     with pytest.raises(ApError):
         verify_credentials(lab.credential, lab.other_keytab, service=WEB, config=lab.dc.config)
 
@@ -268,7 +305,9 @@ def test_a_tgt_is_renewed(lab: Lab) -> None:
         pytest.param("HTTP/nowhere.ad.test", False, id="another-host"),
     ],
 )
-def test_the_kdc_knows_registered_names_and_the_aliases_of_host(lab: Lab, service: str, found: bool) -> None:
+def test_the_kdc_knows_registered_names_and_the_aliases_of_host(
+    lab: Lab, service: str, found: bool
+) -> None:
     if not found:
         with pytest.raises(ServiceUnknownError) as unknown:
             lab.ticket(service)
@@ -281,16 +320,22 @@ def test_the_kdc_knows_registered_names_and_the_aliases_of_host(lab: Lab, servic
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [pytest.param(*row, id=f"chk-25-26-{row[0]}") for row in SERVICE_NAMES.items()]
+    ("name", "found"),
+    [pytest.param(*row, id=f"chk-25-26-{row[0]}") for row in SERVICE_NAMES.items()],
 )
-def test_three_component_names_are_asked_for_letter_by_letter(lab: Lab, name: str, found: bool) -> None:
+def test_three_component_names_are_asked_for_letter_by_letter(
+    lab: Lab, name: str, found: bool
+) -> None:
     if not found:
         with pytest.raises(ServiceUnknownError, match="use the objectGUID"):
             lab.ticket(f"ADSockAuth/{HOST}/{name}")
         return
     ticket = lab.ticket(f"ADSockAuth/{HOST}/{name}")
     in_ticket = Ticket.decode(ticket.ticket).sname
-    assert (in_ticket.name_type, in_ticket.components) == (NameType.SRV_INST, ("ADSockAuth", HOST, name))
+    assert (in_ticket.name_type, in_ticket.components) == (
+        NameType.SRV_INST,
+        ("ADSockAuth", HOST, name),
+    )
     assert established(Initiator(ticket), lab.keytab).established
 
 
@@ -303,7 +348,9 @@ def test_both_sides_are_sure_of_each_other(lab: Lab, etype: int, mechanism: str)
     """CHK-27."""
     account = f"CTXAES{etype}"
     # 8 and 16 are AES128 and AES256 in msDS-SupportedEncryptionTypes.
-    lab.dc.add_computer(account, etypes={17: 8, 18: 16}[etype], servicePrincipalName=[f"HTTP/{account}.ad.test"])
+    lab.dc.add_computer(
+        account, etypes={17: 8, 18: 16}[etype], servicePrincipalName=[f"HTTP/{account}.ad.test"]
+    )
     ticket = lab.ticket(f"HTTP/{account}.ad.test")
     initiator = Initiator(ticket, mechanism=mechanism)
     service = established(initiator, lab.keytab_of(f"{account}$"))
@@ -401,7 +448,9 @@ def test_a_service_whose_clock_is_off_says_so(lab: Lab, minutes: int) -> None:
 # --- with MIT's GSS-API
 
 
-@pytest.mark.parametrize("flags", [Flag.DEFAULT, Flag.MUTUAL | Flag.INTEG], ids=["default", "mutual-integ"])
+@pytest.mark.parametrize(
+    "flags", [Flag.DEFAULT, Flag.MUTUAL | Flag.INTEG], ids=["default", "mutual-integ"]
+)
 def test_mit_accepts_our_tickets_of_active_directory(lab: Lab, mit: GssPeer, flags: Flag) -> None:
     ours = Initiator(lab.ticket(WEB), flags=flags)
     theirs = mit.accept(lab.dc.keytab(WEB))
@@ -438,13 +487,19 @@ def trusted(lab: Lab) -> Keytab:
 
 def in_directory(dc: SambaDc, credential: Credential, mechanism: str) -> Directory:
     return Directory.connect(
-        f"ldap://{dc.address}", credential, dc.config, target=f"ldap/{dc.host}/{dc.dns_domain}", mechanism=mechanism
+        f"ldap://{dc.address}",
+        credential,
+        dc.config,
+        target=f"ldap/{dc.host}/{dc.dns_domain}",
+        mechanism=mechanism,
     )
 
 
 def test_nothing_is_delegated_to_a_service_that_is_not_trusted_for_it(lab: Lab) -> None:
     """CHK-44: the KDC marks no ticket of this service OK-AS-DELEGATE."""
-    initiator = purekrb.initiate(WEB, lab.credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
+    initiator = purekrb.initiate(
+        WEB, lab.credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG
+    )
     service = established(initiator, lab.keytab)
     assert not initiator.flags & Flag.DELEG
     assert service.delegated_credential is None
@@ -454,7 +509,9 @@ def test_a_trusted_service_acts_as_the_client(lab: Lab) -> None:
     """CHK-44: the forwarded TGT gets tickets in the client's name; none is sent without the flag."""
     keytab, credential = trusted(lab), lab.fresh()
     KdcClient(lab.dc.config).get_tgt(credential, forwardable=True)
-    initiator = purekrb.initiate(TRUSTED, credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG)
+    initiator = purekrb.initiate(
+        TRUSTED, credential, lab.dc.config, flags=Flag.DEFAULT | Flag.DELEG
+    )
     service = established(initiator, keytab)
     assert initiator.flags & service.flags & Flag.DELEG
     delegated = service.delegated_credential
@@ -471,7 +528,9 @@ def test_a_trusted_service_is_the_client_in_the_directory(lab: Lab, mechanism: s
     keytab, credential = trusted(lab), lab.fresh()
     KdcClient(lab.dc.config).get_tgt(credential, forwardable=True)
     flags = Flag.DEFAULT | Flag.DELEG
-    initiator = purekrb.initiate(TRUSTED, credential, lab.dc.config, flags=flags, mechanism=mechanism)
+    initiator = purekrb.initiate(
+        TRUSTED, credential, lab.dc.config, flags=flags, mechanism=mechanism
+    )
     delegated = established(initiator, keytab).delegated_credential
     assert delegated is not None
     own = Credential.from_keytab("CTXTRUST$@AD.TEST", keytab)
@@ -486,7 +545,9 @@ def test_a_trusted_service_is_the_client_in_the_directory(lab: Lab, mechanism: s
         with in_directory(lab.dc, delegated, sasl) as directory:
             assert find_caller(directory._session).name == "ctx-alice"
             directory._session.modify(alice, [change])
-            (found,) = directory._session.search(alice, "(objectClass=user)", ["telephoneNumber"], scope=Scope.BASE)
+            (found,) = directory._session.search(
+                alice, "(objectClass=user)", ["telephoneNumber"], scope=Scope.BASE
+            )
             assert found.text("telephoneNumber") == sasl
 
 

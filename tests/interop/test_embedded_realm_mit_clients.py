@@ -55,7 +55,9 @@ class Mit:
     def failure(self, program: str, *arguments: str, text: str = "") -> str:
         """Run one of MIT's programs; return its stderr; fail if it does not fail."""
         argv = [find_program(program, "krb5-user"), *arguments]
-        done = subprocess.run(argv, env=self.env, input=text, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            argv, env=self.env, input=text, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode != 0, f"{argv} succeeded: {done.stdout}"
         return done.stderr
 
@@ -73,7 +75,9 @@ def mit(realm: Realm, tmp_path: Path) -> Mit:
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
-def test_kinit_with_a_password_and_kvno_over_udp_and_tcp(realm: Realm, tmp_path: Path, transport: str) -> None:
+def test_kinit_with_a_password_and_kvno_over_udp_and_tcp(
+    realm: Realm, tmp_path: Path, transport: str
+) -> None:
     mit = Mit(realm, tmp_path, udp_preference_limit=_TRANSPORTS[transport])
     mit("kinit", "alice", text="pw\n")
     assert mit("kvno", WEB) == f"{WEB}@{R}: kvno = 1\n"
@@ -103,7 +107,10 @@ def test_kinit_and_kvno_with_each_encryption_type(tmp_path: Path, etype: int) ->
         mit = Mit(realm, tmp_path)
         mit("kinit", "alice", text="pw\n")
         mit("kvno", WEB)
-        listed = [line.partition("Etype (skey, tkt): ")[2].strip() for line in mit("klist", "-e").splitlines()]
+        listed = [
+            line.partition("Etype (skey, tkt): ")[2].strip()
+            for line in mit("klist", "-e").splitlines()
+        ]
     both = {f"{name}, {name}" for name in ETYPE_NAMES[etype]}
     found = [line for line in listed if line]
     assert len(found) == 2
@@ -115,7 +122,13 @@ def test_kinit_with_a_user_key_and_a_service_key_of_one_encryption_type(
     realm: Realm, tmp_path: Path, etype: int
 ) -> None:
     # MIT's clients refuse fewer iterations than the default of the encryption type.
-    realm.add_user("bob", "bobpw", etypes=(etype,), salt="not the default", iterations=None if etype == 23 else 40000)
+    realm.add_user(
+        "bob",
+        "bobpw",
+        etypes=(etype,),
+        salt="not the default",
+        iterations=None if etype == 23 else 40000,
+    )
     realm.add_service("svc/one", etypes=(etype,))
     mit = Mit(realm, tmp_path)
     mit("kinit", "bob", text="bobpw\n")
@@ -131,7 +144,9 @@ def test_kinit_with_a_keytab_of_a_user_and_of_a_service(realm: Realm, mit: Mit) 
         assert f"Default principal: {client}@{R}" in mit("klist")
 
 
-def test_kvno_verifies_tickets_with_the_services_keytab_before_and_after_a_key_change(realm: Realm, mit: Mit) -> None:
+def test_kvno_verifies_tickets_with_the_services_keytab_before_and_after_a_key_change(
+    realm: Realm, mit: Mit
+) -> None:
     old, new = mit.directory / "old.keytab", mit.directory / "new.keytab"
     realm.keytab(WEB).save(old)
     mit("kinit", "alice", text="pw\n")
@@ -161,12 +176,16 @@ def test_klist_shows_the_flags_that_kinit_asked_for(mit: Mit) -> None:
 def test_kinit_renews_a_renewable_ticket(realm: Realm, mit: Mit) -> None:
     mit("kinit", "-r", "3d", "alice", text="pw\n")
     mit("kinit", "-R")
-    assert set(mit("klist", "-f").rpartition("Flags: ")[2].strip()) == set("RAT")  # no longer I, initial
+    assert set(mit("klist", "-f").rpartition("Flags: ")[2].strip()) == set(
+        "RAT"
+    )  # no longer I, initial
     mit("kinit", "-l", "1h", "alice", text="pw\n")
     assert "KDC can't fulfill requested option" in mit.failure("kinit", "-R")
 
 
-def test_klist_shows_ok_as_delegate_on_tickets_of_services_that_have_it(realm: Realm, mit: Mit) -> None:
+def test_klist_shows_ok_as_delegate_on_tickets_of_services_that_have_it(
+    realm: Realm, mit: Mit
+) -> None:
     realm.add_service("deleg/x", ok_as_delegate=True)
     mit("kinit", "-f", "alice", text="pw\n")
     mit("kvno", "deleg/x")
@@ -186,7 +205,9 @@ def test_kinit_follows_an_enterprise_name_to_the_real_one(mit: Mit) -> None:
         ("gone", "pw", "credentials have been revoked"),
     ],
 )
-def test_kinit_says_what_the_kdc_refuses(realm: Realm, mit: Mit, user: str, password: str, says: str) -> None:
+def test_kinit_says_what_the_kdc_refuses(
+    realm: Realm, mit: Mit, user: str, password: str, says: str
+) -> None:
     realm.add_user("gone", "pw", disabled=True)
     assert says in mit.failure("kinit", user, text=f"{password}\n")
     mit("kinit", "alice", text="pw\n")
@@ -225,10 +246,14 @@ def test_kvno_follows_referrals_through_two_trusts(tmp_path: Path) -> None:
         a.add_user("alice", "pw")
         c.add_service("host/far.example").save(tmp_path / "far.keytab")
         mit = Mit(a, tmp_path)
-        with mit.conf.open("a") as conf:  # for kvno -k, which checks the way that a ticket took; clients need none
+        with mit.conf.open(
+            "a"
+        ) as conf:  # for kvno -k, which checks the way that a ticket took; clients need none
             conf.write("[capaths]\n  A.TEST = {\n    C.TEST = B.TEST\n  }\n")
         mit("kinit", "alice", text="pw\n")
-        assert "keytab entry valid" in mit("kvno", "-k", str(tmp_path / "far.keytab"), "host/far.example")
+        assert "keytab entry valid" in mit(
+            "kvno", "-k", str(tmp_path / "far.keytab"), "host/far.example"
+        )
         listed = mit("klist")
     assert "Ticket server: host/far.example@C.TEST" in listed
     trace = mit.trace.read_text()
@@ -286,13 +311,28 @@ def mech_token_of(token: bytes) -> bytes:
     raise AssertionError("the token carries no mechToken")
 
 
-def test_curl_gets_a_ticket_for_the_web_server_and_sends_it(realm: Realm, mit: Mit, web: NegotiateServer) -> None:
+def test_curl_gets_a_ticket_for_the_web_server_and_sends_it(
+    realm: Realm, mit: Mit, web: NegotiateServer
+) -> None:
     keytab = realm.add_service("HTTP/localhost")
     mit("kinit", "alice", text="pw\n")
     curl = find_program("curl", "curl")
     url = f"http://localhost:{web.server_address[1]}/"
     status = run(
-        [curl, "-sS", "--noproxy", "*", "--negotiate", "-u", ":", "-o", "/dev/null", "-w", "%{http_code}", url],
+        [
+            curl,
+            "-sS",
+            "--noproxy",
+            "*",
+            "--negotiate",
+            "-u",
+            ":",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            url,
+        ],
         env=mit.env,
     )
     assert status == "200"

@@ -55,17 +55,30 @@ def gss_server(mit_realm: MitRealm, etype: int) -> Iterator[GssServer]:
 
 @pytest.mark.parametrize(
     ("mechanism", "kind"),
-    [("kerberos", WRAPPED | ENCRYPTED), ("kerberos", WRAPPED), ("kerberos", 0), ("negotiate", WRAPPED | ENCRYPTED)],
+    [
+        ("kerberos", WRAPPED | ENCRYPTED),
+        ("kerberos", WRAPPED),
+        ("kerberos", 0),
+        ("negotiate", WRAPPED | ENCRYPTED),
+    ],
     ids=["sealed", "signed", "mic", "spnego"],
 )
 def test_gss_server_takes_our_messages_and_signs_them(
-    gss_server: GssServer, client: KdcClient, credential: Credential, etype: int, mechanism: str, kind: int
+    gss_server: GssServer,
+    client: KdcClient,
+    credential: Credential,
+    etype: int,
+    mechanism: str,
+    kind: int,
 ) -> None:
     ticket = client.get_ticket(credential, f"svc-{etype}/localhost")
     context = Initiator(ticket, mechanism=mechanism, permitted_etypes=(etype,))
     with gss_server.connect(context) as connection:
         assert context.mutual
-        messages = [*(b"message %d" % number for number in range(MESSAGES)), *(b"x" * size for size in SIZES)]
+        messages = [
+            *(b"message %d" % number for number in range(MESSAGES)),
+            *(b"x" * size for size in SIZES),
+        ]
         for data in messages:
             token = context.wrap(data, sealed=bool(kind & ENCRYPTED)) if kind & WRAPPED else data
             if etype == RC4:  # purekrb has no MICs there, so the server is not asked for one
@@ -87,7 +100,9 @@ def test_gss_server_takes_our_messages_and_signs_them(
 def test_gss_server_refuses_an_altered_message(
     gss_server: GssServer, client: KdcClient, credential: Credential, etype: int
 ) -> None:
-    context = Initiator(client.get_ticket(credential, f"svc-{etype}/localhost"), permitted_etypes=(etype,))
+    context = Initiator(
+        client.get_ticket(credential, f"svc-{etype}/localhost"), permitted_etypes=(etype,)
+    )
     with gss_server.connect(context) as connection:
         send(connection, DATA | WRAPPED | ENCRYPTED, context.wrap(b"genuine"))
         assert receive(connection) == (NOOP, b"")
@@ -107,7 +122,12 @@ def sample_service(realm: MitRealm, etype: int = 18) -> SampleService:
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [((), WRAPPED | ENCRYPTED), (("-nx",), WRAPPED), (("-nw",), 0), (("-spnego",), WRAPPED | ENCRYPTED)],
+    [
+        ((), WRAPPED | ENCRYPTED),
+        (("-nx",), WRAPPED),
+        (("-nw",), 0),
+        (("-spnego",), WRAPPED | ENCRYPTED),
+    ],
     ids=["sealed", "signed", "mic", "spnego"],
 )
 def test_gss_client_is_answered_by_our_acceptor(
@@ -116,7 +136,9 @@ def test_gss_client_is_answered_by_our_acceptor(
     service = sample_service(mit_realm, etype)
     mics = etype != RC4
     options = (*option, *(() if mics else ("-nm",)), "-seq", "-mcount", str(MESSAGES))
-    output = run_gss_client(mit_realm, service, *options, "127.0.0.1", f"svc-{etype}@localhost", "from gss-client")
+    output = run_gss_client(
+        mit_realm, service, *options, "127.0.0.1", f"svc-{etype}@localhost", "from gss-client"
+    )
     assert service.received == [b"from gss-client"] * MESSAGES
     assert service.kinds == {DATA | kind | (SEND_MIC if mics else 0)}
     assert str(service.acceptor.initiator) == "user@MIT.TEST"
@@ -146,7 +168,9 @@ def test_gss_client_without_mutual_authentication_gets_a_context(
 ) -> None:
     service = sample_service(mit_realm)
     options = (*mechanism, "-nomutual", "-seq")
-    output = run_gss_client(mit_realm, service, *options, "127.0.0.1", "svc-18@localhost", "one way")
+    output = run_gss_client(
+        mit_realm, service, *options, "127.0.0.1", "svc-18@localhost", "one way"
+    )
     assert service.received == [b"one way"]
     assert not service.acceptor.flags & Flag.MUTUAL
     assert "GSS_C_MUTUAL_FLAG" not in output

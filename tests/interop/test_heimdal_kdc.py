@@ -44,9 +44,13 @@ def test_a_wrong_password_is_told_from_a_right_one(client: KdcClient) -> None:
 
 
 @pytest.mark.parametrize("user", ["user", "pre", "aes128"])
-def test_keys_of_a_password_are_taken_with_and_without_the_kdcs_demand(client: KdcClient, user: str) -> None:
+def test_keys_of_a_password_are_taken_with_and_without_the_kdcs_demand(
+    client: KdcClient, user: str
+) -> None:
     principal = f"{user}@HEIM.TEST"
-    tgt = client.get_tgt(Credential.from_keytab(principal, Keytab.from_password(principal, f"{user}pw")))
+    tgt = client.get_tgt(
+        Credential.from_keytab(principal, Keytab.from_password(principal, f"{user}pw"))
+    )
     assert tgt.flags & TicketFlags.PRE_AUTHENT
     with pytest.raises(PreauthFailedError):
         client.get_tgt(Credential.from_keytab(principal, Keytab.from_password(principal, "wrong")))
@@ -59,8 +63,12 @@ def test_unknown_names_have_their_own_errors(client: KdcClient) -> None:
         client.get_ticket(Credential.from_password("user@HEIM.TEST", "userpw"), "nothing/localhost")
 
 
-def test_a_service_authenticates_with_its_keytab(heimdal_realm: HeimdalRealm, client: KdcClient) -> None:
-    credential = Credential.from_keytab("gsvc/localhost@HEIM.TEST", Keytab.load(heimdal_realm.service_keytab))
+def test_a_service_authenticates_with_its_keytab(
+    heimdal_realm: HeimdalRealm, client: KdcClient
+) -> None:
+    credential = Credential.from_keytab(
+        "gsvc/localhost@HEIM.TEST", Keytab.load(heimdal_realm.service_keytab)
+    )
     assert str(client.get_tgt(credential).client) == "gsvc/localhost@HEIM.TEST"
 
 

@@ -42,7 +42,9 @@ def anna(samba_dc: SambaDc) -> Iterator[str]:
     groups = [f"CN=pac-{kind},CN=Users,{samba_dc.base}" for kind in ("inner", "outer", "local")]
     for group in groups:
         samba_dc.delete(group)
-    for group, kind, member in zip(groups, (-2147483646, -2147483646, -2147483644), (dn, groups[0], dn), strict=True):
+    for group, kind, member in zip(
+        groups, (-2147483646, -2147483646, -2147483644), (dn, groups[0], dn), strict=True
+    ):
         samba_dc.modify(
             f"dn: {group}\nchangetype: add\nobjectClass: group\n"
             f"sAMAccountName: {group[3:].partition(',')[0]}\ngroupType: {kind}\nmember: {member}\n"
@@ -52,7 +54,9 @@ def anna(samba_dc: SambaDc) -> Iterator[str]:
         samba_dc.delete(group)
 
 
-def test_chk_43_sids_are_those_that_the_directory_computes(samba_dc: SambaDc, web: Keytab, anna: str) -> None:
+def test_chk_43_sids_are_those_that_the_directory_computes(
+    samba_dc: SambaDc, web: Keytab, anna: str
+) -> None:
     identity = accepted(samba_dc, "pac-anna", web, require_pac=True).identity
     [entry] = samba_dc.search("(objectClass=user)", "tokenGroups", base=anna, scope="base")
     directory = {_sid(value) for value in entry["tokenGroups"]}
@@ -63,7 +67,9 @@ def test_chk_43_sids_are_those_that_the_directory_computes(samba_dc: SambaDc, we
     for group in ("pac-inner", "pac-outer", "pac-local"):
         assert _sid(attribute(samba_dc, group, "objectSid")[0]) in ours
     # The directory adds what is local to the DC (S-1-5-32-...), the PAC how the client authenticated (S-1-18-...).
-    assert {sid for sid in ours if sid.startswith(domain)} == {sid for sid in directory if sid.startswith(domain)}
+    assert {sid for sid in ours if sid.startswith(domain)} == {
+        sid for sid in directory if sid.startswith(domain)
+    }
     assert (identity.domain, identity.name) == (samba_dc.netbios_domain, "pac-anna")
     assert identity.full_name == "Anna P\u00e4c"
     assert (identity.upn, identity.dns_domain) == ("pac-anna@ad.test", "AD.TEST")
@@ -78,7 +84,9 @@ def test_the_identity_of_a_computer_keeps_its_dollar(samba_dc: SambaDc, web: Key
 
 
 @pytest.mark.parametrize("pac_request", [True, False])
-def test_chk_43_mits_kdc_names_the_principal_and_no_sids(mit_realm: MitRealm, pac_request: bool) -> None:
+def test_chk_43_mits_kdc_names_the_principal_and_no_sids(
+    mit_realm: MitRealm, pac_request: bool
+) -> None:
     credential = Credential.from_password(f"pre@{mit_realm.realm}", mit_realm.passwords["pre"])
     client = KdcClient(mit_realm.config)
     client.get_tgt(credential, pac_request=pac_request)

@@ -43,13 +43,17 @@ def test_every_layout_passes_each_way(pair: Pair, sealed: bool) -> None:
         for size in SIZES:
             buffers = layout(letters, size)
             ours = pair.ours.wrap_iov(buffers, sealed)
-            assert list(map(len, (data for _, data in ours))) == pair.ours.wrap_iov_length(buffers, sealed)
+            assert list(map(len, (data for _, data in ours))) == pair.ours.wrap_iov_length(
+                buffers, sealed
+            )
             received, was_sealed = pair.theirs.unwrap_iov(ours)
             assert message_of(received) == message_of(buffers)
             assert was_sealed == (sealed and "D" in letters)
             theirs = pair.theirs.wrap_iov(buffers, sealed=sealed)
             assert message_of(pair.ours.unwrap_iov(theirs, sealed)) == message_of(buffers)
-            assert list(map(len, (data for _, data in theirs))) == list(map(len, (data for _, data in ours)))
+            assert list(map(len, (data for _, data in theirs))) == list(
+                map(len, (data for _, data in ours))
+            )
 
 
 def test_one_piece_is_taken_as_stream_and_pieces_as_one(connect: Connect, etype: int) -> None:
@@ -58,13 +62,20 @@ def test_one_piece_is_taken_as_stream_and_pieces_as_one(connect: Connect, etype:
         for sealed in (True, False):
             header, data = layout("HD", size)
             token = pair.theirs.wrap(data.data, sealed=sealed)
-            assert pair.ours.unwrap_iov([IovBuffer(IovType.STREAM, token), IovBuffer(IovType.DATA)], sealed)[1] == data
+            assert (
+                pair.ours.unwrap_iov(
+                    [IovBuffer(IovType.STREAM, token), IovBuffer(IovType.DATA)], sealed
+                )[1]
+                == data
+            )
             stream = IovBuffer(IovType.STREAM, pair.ours.wrap(data.data, sealed))
             received, was_sealed = pair.theirs.unwrap_iov([stream, IovBuffer(IovType.DATA)])
             assert (received[1], was_sealed) == (data, sealed)
             joined = b"".join(piece.data for piece in pair.ours.wrap_iov([header, data], sealed))
             assert pair.theirs.unwrap(joined) == (data.data, sealed)
-            joined = b"".join(piece.data for piece in pair.theirs.wrap_iov([header, data], sealed=sealed))
+            joined = b"".join(
+                piece.data for piece in pair.theirs.wrap_iov([header, data], sealed=sealed)
+            )
             assert pair.ours.unwrap(joined, sealed) == data.data
 
 
@@ -93,7 +104,9 @@ def test_lengths_are_the_same(pair: Pair) -> None:
     for letters in LAYOUTS:
         for sealed in (True, False):
             buffers = layout(letters, 100)
-            assert pair.ours.wrap_iov_length(buffers, sealed) == pair.theirs.wrap_iov_length(buffers, sealed=sealed)
+            assert pair.ours.wrap_iov_length(buffers, sealed) == pair.theirs.wrap_iov_length(
+                buffers, sealed=sealed
+            )
 
 
 def test_altered_pieces_are_refused_by_both(pair: Pair) -> None:
@@ -108,7 +121,11 @@ def test_altered_pieces_are_refused_by_both(pair: Pair) -> None:
         for number in range(len(buffers)):
             ours = pair.ours.wrap_iov(buffers, sealed)
             kind, data = ours[number]
-            altered = [*ours[:number], IovBuffer(kind, data[:-1] + bytes([data[-1] ^ 1])), *ours[number + 1 :]]
+            altered = [
+                *ours[:number],
+                IovBuffer(kind, data[:-1] + bytes([data[-1] ^ 1])),
+                *ours[number + 1 :],
+            ]
             peer_refuses(lambda altered=altered: pair.theirs.unwrap_iov(altered))
             pair.theirs.unwrap_iov(ours)
 
@@ -144,12 +161,17 @@ def test_mics_and_whole_tokens_pass_in_dce_style(connect: Connect, etype: int) -
             assert pair.ours.unwrap(pair.theirs.wrap(data, sealed=sealed), sealed) == data
             token = pair.ours.wrap(data, sealed)
             split = len(token) - size
-            pieces = [IovBuffer(IovType.HEADER, token[:split]), IovBuffer(IovType.DATA, token[split:])]
+            pieces = [
+                IovBuffer(IovType.HEADER, token[:split]),
+                IovBuffer(IovType.DATA, token[split:]),
+            ]
             received, was_sealed = pair.theirs.unwrap_iov(pieces)
             assert (received[1].data, was_sealed) == (data, sealed)
 
 
-def test_a_third_leg_that_is_altered_or_another_contexts_is_refused_by_both(lab: Lab, etype: int) -> None:
+def test_a_third_leg_that_is_altered_or_another_contexts_is_refused_by_both(
+    lab: Lab, etype: int
+) -> None:
     def ours_waiting() -> tuple[bytes, object]:
         theirs = lab.peer.initiate(f"svc-{etype}@localhost", lab.ccache, flags=DCE)
         ours = lab.acceptor(etype)
@@ -166,7 +188,11 @@ def test_a_third_leg_that_is_altered_or_another_contexts_is_refused_by_both(lab:
 
     for waiting, refused in ((ours_waiting, refuses), (theirs_waiting, peer_refuses)):
         third_leg, acceptor = waiting()
-        refused(lambda acceptor=acceptor, token=third_leg: acceptor.step(token[:-1] + bytes([token[-1] ^ 1])))
+        refused(
+            lambda acceptor=acceptor, token=third_leg: acceptor.step(
+                token[:-1] + bytes([token[-1] ^ 1])
+            )
+        )
         _, acceptor = waiting()
         refused(lambda acceptor=acceptor, token=third_leg: acceptor.step(token))
         third_leg, acceptor = waiting()
@@ -185,7 +211,9 @@ def test_an_impostor_of_dce_style_proves_nothing(lab: Lab, etype: int) -> None:
 # --- the pseudo-random function
 
 
-@pytest.mark.parametrize("flags", [Flag.DEFAULT, DCE, Flag.CONF], ids=["standard", "dce-style", "not-mutual"])
+@pytest.mark.parametrize(
+    "flags", [Flag.DEFAULT, DCE, Flag.CONF], ids=["standard", "dce-style", "not-mutual"]
+)
 def test_both_derive_the_same_bytes(connect: Connect, etype: int, flags: Flag) -> None:
     pair = connect(f"svc-{etype}", etype, flags=flags)
     made = set()

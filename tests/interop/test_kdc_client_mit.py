@@ -75,7 +75,9 @@ def opened(ticket: ServiceTicket, keytab: Path) -> EncTicketPart:
 
 @pytest.mark.parametrize("name", ["user", "pre"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_password_gives_tickets_over_udp_and_tcp(mit_realm: MitRealm, call: Call, name: str, transport: str) -> None:
+def test_a_password_gives_tickets_over_udp_and_tcp(
+    mit_realm: MitRealm, call: Call, name: str, transport: str
+) -> None:
     credential = password(name)
     config = served_over(mit_realm, transport)
     tgt = call(config, "get_tgt", credential)
@@ -83,7 +85,10 @@ def test_a_password_gives_tickets_over_udp_and_tcp(mit_realm: MitRealm, call: Ca
     assert bool(tgt.flags & TicketFlags.PRE_AUTHENT) == (name == "pre")
     ticket = call(config, "get_ticket", credential, "gsvc/localhost")
     part = opened(ticket, mit_realm.service_keytab)
-    assert (str(part.cname.principal(part.crealm)), part.key) == (f"{name}@MIT.TEST", ticket.session_key)
+    assert (str(part.cname.principal(part.crealm)), part.key) == (
+        f"{name}@MIT.TEST",
+        ticket.session_key,
+    )
 
 
 def test_a_keytab_and_a_key_give_tickets(mit_realm: MitRealm, call: Call) -> None:
@@ -96,7 +101,11 @@ def test_a_keytab_and_a_key_give_tickets(mit_realm: MitRealm, call: Call) -> Non
 
 def failures(realm: MitRealm, principal: str) -> int:
     """Return how many failed attempts the KDC counts against the account since the last good one."""
-    (line,) = [line for line in realm.kadmin(f"getprinc {principal}").splitlines() if "Failed password" in line]
+    (line,) = [
+        line
+        for line in realm.kadmin(f"getprinc {principal}").splitlines()
+        if "Failed password" in line
+    ]
     return int(line.rpartition(":")[2])
 
 
@@ -108,7 +117,9 @@ def requests(realm: MitRealm, principal: str) -> list[str]:
 
 def test_a_key_needs_no_demand_for_preauthentication(mit_realm: MitRealm, call: Call) -> None:
     by_key = mit_realm.addprinc(mit_realm.path("by-key").name, "pw", flags="+requires_preauth")
-    by_password = mit_realm.addprinc(mit_realm.path("by-password").name, "pw", flags="+requires_preauth")
+    by_password = mit_realm.addprinc(
+        mit_realm.path("by-password").name, "pw", flags="+requires_preauth"
+    )
     credential = Credential.from_keytab(by_key, Keytab.load(mit_realm.keytab(by_key)))
     assert call(mit_realm.config, "get_tgt", credential).flags & TicketFlags.PRE_AUTHENT
     call(mit_realm.config, "get_tgt", Credential.from_password(by_password, "pw"))
@@ -125,23 +136,33 @@ def test_a_key_that_the_account_has_not_gives_way_to_one_that_it_has(
     assert {entry.key.etype for entry in keytab} == {17, 18}
     tgt = call(mit_realm.config, "get_tgt", Credential.from_keytab(principal, keytab))
     assert bool(tgt.flags & TicketFlags.PRE_AUTHENT) == bool(flags)
-    assert failures(mit_realm, principal) == (0 if flags else 1)  # MIT counts, and forgives who must prove himself
+    assert failures(mit_realm, principal) == (
+        0 if flags else 1
+    )  # MIT counts, and forgives who must prove himself
 
 
 @pytest.mark.parametrize("flags", ["+requires_preauth", ""])
-def test_a_stale_key_counts_once_against_the_account(mit_realm: MitRealm, call: Call, flags: str) -> None:
+def test_a_stale_key_counts_once_against_the_account(
+    mit_realm: MitRealm, call: Call, flags: str
+) -> None:
     principal = mit_realm.addprinc(mit_realm.path("stale").name, "pw", flags=flags)
     stale = Credential.from_keytab(principal, Keytab.from_password(principal, "last year's"))
     for count in (1, 2):
         with pytest.raises(PreauthFailedError):
             call(mit_realm.config, "get_tgt", stale)
         assert failures(mit_realm, principal) == count
-    call(mit_realm.config, "get_tgt", Credential.from_keytab(principal, Keytab.load(mit_realm.keytab(principal))))
+    call(
+        mit_realm.config,
+        "get_tgt",
+        Credential.from_keytab(principal, Keytab.load(mit_realm.keytab(principal))),
+    )
     assert failures(mit_realm, principal) == (0 if flags else 2)
 
 
 @pytest.mark.parametrize("etype", ETYPES)
-def test_every_encryption_type_works_for_client_tgt_and_service(mit_realm: MitRealm, call: Call, etype: int) -> None:
+def test_every_encryption_type_works_for_client_tgt_and_service(
+    mit_realm: MitRealm, call: Call, etype: int
+) -> None:
     name = mit_realm.path("client").name
     mit_realm.addprinc(name, "secret", etypes=[etype], flags="+requires_preauth")
     config = replace(
@@ -165,7 +186,9 @@ def test_rc4_is_not_used_unless_it_is_allowed(mit_realm: MitRealm, call: Call) -
     assert call(mit_realm.config, "get_tgt", credential).is_tgt
 
 
-def test_wrong_passwords_and_unknown_names_have_their_own_errors(mit_realm: MitRealm, call: Call) -> None:
+def test_wrong_passwords_and_unknown_names_have_their_own_errors(
+    mit_realm: MitRealm, call: Call
+) -> None:
     config = mit_realm.config
     for name in ("user", "pre"):  # with and without pre-authentication
         with pytest.raises(PreauthFailedError, match="password"):
@@ -176,8 +199,12 @@ def test_wrong_passwords_and_unknown_names_have_their_own_errors(mit_realm: MitR
         call(config, "get_ticket", password("user"), "nothing/localhost")
 
 
-def test_an_expired_password_and_a_locked_account_have_their_own_errors(mit_realm: MitRealm, call: Call) -> None:
-    expired = mit_realm.addprinc(mit_realm.path("expired").name, "pw", flags='-pwexpire "1 hour ago"')
+def test_an_expired_password_and_a_locked_account_have_their_own_errors(
+    mit_realm: MitRealm, call: Call
+) -> None:
+    expired = mit_realm.addprinc(
+        mit_realm.path("expired").name, "pw", flags='-pwexpire "1 hour ago"'
+    )
     locked = mit_realm.addprinc(mit_realm.path("locked").name, "pw", flags="-allow_tix")
     gone = mit_realm.addprinc(mit_realm.path("gone").name, "pw", flags='-expire "1 hour ago"')
     with pytest.raises(purekrb.PasswordExpiredError, match="change it"):
@@ -212,7 +239,9 @@ def test_a_kdc_that_is_down_beside_one_that_is_up_costs_a_second_at_most(
     mit_realm: MitRealm, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert transport.STAGGER < 1.0
-    monkeypatch.setattr(transport, "STAGGER", 1.5)  # so that one pause can be told from two on a busy machine
+    monkeypatch.setattr(
+        transport, "STAGGER", 1.5
+    )  # so that one pause can be told from two on a busy machine
 
     def mute(*_: object) -> None:
         mute_tcp.stopping.wait(30)
@@ -238,13 +267,17 @@ def test_a_reply_too_big_for_udp_comes_over_tcp(mit_realm: MitRealm, call: Call)
 
     port = free_port()
     with UdpStub(too_big, port=port) as udp, TcpStub(relay, port=port) as tcp:
-        assert call(Config(realms={"MIT.TEST": [f"127.0.0.1:{port}"]}), "get_tgt", password("pre")).is_tgt
+        assert call(
+            Config(realms={"MIT.TEST": [f"127.0.0.1:{port}"]}), "get_tgt", password("pre")
+        ).is_tgt
         assert (len(udp.received), tcp.accepted) == (2, 2)
 
 
 def test_lifetimes_and_flags_are_what_was_asked_for(mit_realm: MitRealm, call: Call) -> None:
     credential = password("pre")
-    tgt = call(mit_realm.config, "get_tgt", credential, lifetime=600, renewable=3600, forwardable=True)
+    tgt = call(
+        mit_realm.config, "get_tgt", credential, lifetime=600, renewable=3600, forwardable=True
+    )
     assert abs(tgt.endtime - now() - timedelta(minutes=10)) < timedelta(seconds=10)
     assert tgt.renew_till is not None
     assert abs(tgt.renew_till - now() - timedelta(hours=1)) < timedelta(seconds=10)
@@ -262,7 +295,10 @@ def test_lifetimes_and_flags_are_what_was_asked_for(mit_realm: MitRealm, call: C
 
 def test_tickets_of_mits_kinit_are_used(mit_realm: MitRealm, call: Call) -> None:
     credential = Credential.from_ccache(mit_realm.kinit("pre"))
-    assert call(mit_realm.config, "get_ticket", credential, "HTTP/localhost").client == credential.principal
+    assert (
+        call(mit_realm.config, "get_ticket", credential, "HTTP/localhost").client
+        == credential.principal
+    )
 
 
 def test_our_tickets_are_used_by_mits_kvno(mit_realm: MitRealm, call: Call) -> None:
@@ -276,7 +312,9 @@ def test_our_tickets_are_used_by_mits_kvno(mit_realm: MitRealm, call: Call) -> N
 
 def test_verify_credentials_asks_mits_kdc_for_proof(mit_realm: MitRealm) -> None:
     config = mit_realm.config
-    client = verify_credentials(password("pre"), mit_realm.service_keytab, service="host/localhost", config=config)
+    client = verify_credentials(
+        password("pre"), mit_realm.service_keytab, service="host/localhost", config=config
+    )
     assert str(client) == "pre@MIT.TEST"
     stale = mit_realm.path("stale.keytab")
     Keytab.from_password("host/localhost@MIT.TEST", "wrong", kvno=2).save(stale)

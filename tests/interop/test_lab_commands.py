@@ -18,7 +18,9 @@ def test_the_commands_of_the_lab_and_of_the_readme_work_as_printed(samba_dc: Sam
     assert len(in_readme) == 3
     assert all(any(shown in command for command in commands) for shown in in_readme)
     script = "\n".join(["set -e -u", *commands, "kill $!"])
-    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     assert "connected to ADSockAuth/files.ad.test" in done.stdout

@@ -15,7 +15,9 @@ def test_tickets_come_from_both_realms(mit_realm: MitRealm) -> None:
 
 
 @pytest.mark.parametrize("etype", ETYPES)
-def test_each_restricted_service_has_ticket_and_session_key_of_its_etype(mit_realm: MitRealm, etype: int) -> None:
+def test_each_restricted_service_has_ticket_and_session_key_of_its_etype(
+    mit_realm: MitRealm, etype: int
+) -> None:
     ccache = mit_realm.kinit("user", services=[f"svc-{etype}/localhost"])
     listing = mit_realm.klist(ccache, "-e").replace("DEPRECATED:", "")
     assert f"{ETYPES[etype]}, {ETYPES[etype]}" in listing

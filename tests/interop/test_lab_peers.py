@@ -14,7 +14,11 @@ PEERS = ("mit_gss", "heimdal_gss", "java_gss")
 @pytest.mark.parametrize("acceptor_name", PEERS)
 @pytest.mark.parametrize("initiator_name", PEERS)
 def test_peers_understand_each_other(
-    mit_realm: MitRealm, request: pytest.FixtureRequest, initiator_name: str, acceptor_name: str, etype: int
+    mit_realm: MitRealm,
+    request: pytest.FixtureRequest,
+    initiator_name: str,
+    acceptor_name: str,
+    etype: int,
 ) -> None:
     first: GssPeer = request.getfixturevalue(initiator_name)
     second: GssPeer = request.getfixturevalue(acceptor_name)

@@ -19,26 +19,50 @@ from support.samba import SambaDc, shared_dc
 def kinit(dc: SambaDc, principal: str, *services: str) -> Path:
     """Return a ccache made by MIT's programs."""
     ccache = dc.path("ccache")
-    run([find_program("kinit", "krb5-user"), "-c", str(ccache), principal], env=dc.env, text=f"{dc.password}\n")
+    run(
+        [find_program("kinit", "krb5-user"), "-c", str(ccache), principal],
+        env=dc.env,
+        text=f"{dc.password}\n",
+    )
     if services:
         run([find_program("kvno", "krb5-user"), "-c", str(ccache), *services], env=dc.env)
     return ccache
 
 
 def ldapsearch(dc: SambaDc, *options: str, ccache: Path | None = None) -> str:
-    argv = [find_program("ldapsearch", "ldap-utils"), "-LLL", *options, "-s", "base", "-b", dc.base, "name"]
+    argv = [
+        find_program("ldapsearch", "ldap-utils"),
+        "-LLL",
+        *options,
+        "-s",
+        "base",
+        "-b",
+        dc.base,
+        "name",
+    ]
     return run(argv, env={**dc.env, "KRB5CCNAME": str(ccache)})
 
 
-def test_users_get_tickets_for_services_of_accounts_and_keytabs_open_them(samba_dc: SambaDc) -> None:
+def test_users_get_tickets_for_services_of_accounts_and_keytabs_open_them(
+    samba_dc: SambaDc,
+) -> None:
     samba_dc.add_user("lab-alice")
-    samba_dc.add_computer("LABWEB", servicePrincipalName=["HTTP/labweb.ad.test", "lab/labweb.ad.test:2000"])
+    samba_dc.add_computer(
+        "LABWEB", servicePrincipalName=["HTTP/labweb.ad.test", "lab/labweb.ad.test:2000"]
+    )
     ccache = kinit(samba_dc, "lab-alice", "HTTP/labweb.ad.test", "lab/labweb.ad.test:2000")
     listing = run([find_program("klist", "krb5-user"), "-e", str(ccache)], env=samba_dc.env)
     assert listing.count("aes256-cts-hmac-sha1-96, aes256-cts-hmac-sha1-96") == 3
     keytab = samba_dc.keytab("HTTP/labweb.ad.test")
     assert "keytab entry valid" in run(
-        [find_program("kvno", "krb5-user"), "-c", str(ccache), "-k", str(keytab), "HTTP/labweb.ad.test"],
+        [
+            find_program("kvno", "krb5-user"),
+            "-c",
+            str(ccache),
+            "-k",
+            str(keytab),
+            "HTTP/labweb.ad.test",
+        ],
         env=samba_dc.env,
     )
 

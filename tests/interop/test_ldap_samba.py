@@ -47,7 +47,9 @@ def contacts(samba_dc: SambaDc) -> str:
     dn = f"CN=ldap-contacts,{samba_dc.base}"
     if not samba_dc.search("(cn=ldap-contacts)", "cn"):
         ldif = [f"dn: {dn}\nchangetype: add\nobjectClass: container\n"]
-        ldif += [f"dn: CN=c{n},{dn}\nchangetype: add\nobjectClass: contact\n" for n in range(CONTACTS)]
+        ldif += [
+            f"dn: CN=c{n},{dn}\nchangetype: add\nobjectClass: contact\n" for n in range(CONTACTS)
+        ]
         samba_dc.modify("\n".join(ldif))
     return dn
 
@@ -104,7 +106,12 @@ def proxy(address: tuple[str, int]) -> Iterator[tuple[str, int, list[bytes], Cal
     threads = [threading.Thread(target=serve, daemon=True)]
     threads[0].start()
     try:
-        yield "127.0.0.1", listener.getsockname()[1], seen, lambda: [cut_one(sock) for sock in sockets] and None
+        yield (
+            "127.0.0.1",
+            listener.getsockname()[1],
+            seen,
+            lambda: [cut_one(sock) for sock in sockets] and None,
+        )
     finally:
         cut_one(listener)
         listener.close()
@@ -133,12 +140,18 @@ def test_the_connection_is_protected_as_asked_for(
     with proxy((samba_dc.address, 389)) as (host, port, seen, _):
         options = {"mechanism": mechanism, "sealed": sealed}
         with Directory.connect(
-            f"ldap://{host}:{port}", admin, samba_dc.config, target=f"ldap/{samba_dc.host}", **options
+            f"ldap://{host}:{port}",
+            admin,
+            samba_dc.config,
+            target=f"ldap/{samba_dc.host}",
+            **options,
         ) as directory:
             session = directory._sessions.main
             assert session.base_dn == samba_dc.base
             assert rid(session) == ADMINISTRATOR
-            (domain,) = session.search(samba_dc.base, "(objectClass=domainDNS)", ["dc"], scope=Scope.BASE)
+            (domain,) = session.search(
+                samba_dc.base, "(objectClass=domainDNS)", ["dc"], scope=Scope.BASE
+            )
             assert domain.text("dc") == "ad"
     assert (b"defaultNamingContext" in b"".join(seen)) != sealed
 
@@ -159,7 +172,9 @@ def test_tls_protects_the_connection(
 def test_a_server_that_wants_a_layer_inside_of_tls_is_told_of(
     connect: Callable[..., LdapSession], scheme: str, mechanism: str
 ) -> None:
-    with pytest.raises(DirectoryError, match=r"strongerAuthRequired.*use ldap:// without StartTLS") as error:
+    with pytest.raises(
+        DirectoryError, match=r"strongerAuthRequired.*use ldap:// without StartTLS"
+    ) as error:
         connect(scheme, start_tls=scheme == "ldap", mechanism=mechanism)
     assert (error.value.ldap_result, error.value.code) == (8, 8232)
     assert rid(connect(mechanism=mechanism)) == ADMINISTRATOR  # as the message says
@@ -214,7 +229,9 @@ def test_all_of_more_than_a_thousand_entries_are_found(
     assert sorted(entry.text("cn") for entry in found) == sorted(f"c{n}" for n in range(CONTACTS))
 
 
-def test_requests_and_results_of_many_megabytes_arrive(samba_dc: SambaDc, connect: Callable[..., LdapSession]) -> None:
+def test_requests_and_results_of_many_megabytes_arrive(
+    samba_dc: SambaDc, connect: Callable[..., LdapSession]
+) -> None:
     dn = f"CN=ldap-large,CN=Users,{samba_dc.base}"
     samba_dc.delete(dn)
     session = connect()
@@ -269,7 +286,9 @@ def locator(samba_dc: SambaDc) -> Locator:
         known = {samba_dc.host: samba_dc.address}
         return socket.getaddrinfo(known.get(host, host), port, **options)
 
-    return Locator(replace(samba_dc.config, dns_lookup_kdc=True), resolver=resolver, getaddrinfo=getaddrinfo)
+    return Locator(
+        replace(samba_dc.config, dns_lookup_kdc=True), resolver=resolver, getaddrinfo=getaddrinfo
+    )
 
 
 @pytest.mark.parametrize("site", ["", "Default-First-Site-Name", "No-Such-Site"])
@@ -290,7 +309,9 @@ def test_a_domain_controller_that_is_configured_is_asked_for_its_global_catalog(
     samba_dc: SambaDc, admin: Credential, locator: Locator, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = {samba_dc.realm: [f"tcp://{samba_dc.host}"]}
-    config = replace(samba_dc.config, realms={**samba_dc.config.realms, **known}, dns_lookup_kdc=False)
+    config = replace(
+        samba_dc.config, realms={**samba_dc.config.realms, **known}, dns_lookup_kdc=False
+    )
     where = Locator(config, getaddrinfo=locator._getaddrinfo)
     with Directory.connect(None, admin, samba_dc.config, locator=where) as directory:
         assert directory._sessions.forest.base_dn == ""
@@ -301,7 +322,9 @@ def test_a_domain_controller_that_is_configured_is_asked_for_its_global_catalog(
 def test_the_name_that_only_domain_controllers_have_is_asked_for_first(
     samba_dc: SambaDc, admin: Credential, locator: Locator
 ) -> None:
-    with Directory.connect(f"ldap://{samba_dc.host}", admin, locator.config, locator=locator) as directory:
+    with Directory.connect(
+        f"ldap://{samba_dc.host}", admin, locator.config, locator=locator
+    ) as directory:
         assert str(directory._sessions.main._connection.socket.layer.context.acceptor) == (
             "ldap/dc1.ad.test/ad.test@AD.TEST"
         )
@@ -336,7 +359,9 @@ def test_a_connection_of_ldap3_is_sealed(
 
     server = ldap3.Server(samba_dc.address, get_info=ldap3.DSA)
     connection = ldap3.Connection(server, client_strategy=getattr(ldap3, strategy))
-    ldap3_sasl.bind(connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}", mechanism=mechanism)
+    ldap3_sasl.bind(
+        connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}", mechanism=mechanism
+    )
     assert connection.bound
     assert server.info.other["defaultNamingContext"] == [samba_dc.base]
     found = connection.extend.standard.paged_search(
@@ -361,7 +386,9 @@ def test_a_connection_of_ldap3_in_tls_that_ldap3_did_not_verify_is_refused(
         if start_tls:
             connection.start_tls(read_server_info=False)
         if options:
-            ldap3_sasl.bind(connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}", **options)
+            ldap3_sasl.bind(
+                connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}", **options
+            )
             assert connection.bound
             connection.unbind()
         else:
@@ -376,14 +403,18 @@ def test_a_connection_of_ldap3_binds_in_its_own_tls(
 ) -> None:
     from purekrb.directory.ldap import ldap3
 
-    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(samba_dc.ca), valid_names=[samba_dc.host])
+    tls = ldap3.Tls(
+        validate=ssl.CERT_REQUIRED, ca_certs_file=str(samba_dc.ca), valid_names=[samba_dc.host]
+    )
     server = ldap3.Server(tls_address, use_ssl=not start_tls, tls=tls, get_info=ldap3.NONE)
     connection = ldap3.Connection(server)
     if start_tls:
         connection.start_tls(read_server_info=False)
     ldap3_sasl.bind(connection, admin, samba_dc.config, target=f"ldap/{samba_dc.host}")
     assert connection.search("", "(objectClass=*)", ldap3.BASE, attributes=["tokenGroups"])
-    assert connection.entries[0].tokenGroups.raw_values[0][-4:] == ADMINISTRATOR.to_bytes(4, "little")
+    assert connection.entries[0].tokenGroups.raw_values[0][-4:] == ADMINISTRATOR.to_bytes(
+        4, "little"
+    )
     connection.unbind()
 
 

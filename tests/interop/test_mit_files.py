@@ -31,7 +31,9 @@ GSVC = Principal.parse("gsvc/localhost@MIT.TEST")
 
 def same_listing(mit_realm: MitRealm, one: Path, other: Path, *options: str) -> bool:
     """Return whether MIT's klist tells the same about two files."""
-    first, second = (mit_realm.klist(path, *options).replace(str(path), "<path>") for path in (one, other))
+    first, second = (
+        mit_realm.klist(path, *options).replace(str(path), "<path>") for path in (one, other)
+    )
     return first == second and len(first.splitlines()) > 3
 
 
@@ -93,13 +95,19 @@ def test_ktutil_and_from_password_make_the_same_keys(mit_realm: MitRealm) -> Non
     assert keys_of(Keytab.load(path)) == keys_of(ours)
 
 
-def test_an_entry_deleted_by_kadmin_leaves_a_hole_that_is_passed_over_and_used_again(mit_realm: MitRealm) -> None:
+def test_an_entry_deleted_by_kadmin_leaves_a_hole_that_is_passed_over_and_used_again(
+    mit_realm: MitRealm,
+) -> None:
     path = mit_realm.keytab("gsvc/localhost", "host/localhost")
     whole = Keytab.load(path)
     mit_realm.kadmin(f"ktremove -k {path} gsvc/localhost all")
-    assert int.from_bytes(path.read_bytes()[2:6], "big", signed=True) < 0  # the file begins with a hole
+    assert (
+        int.from_bytes(path.read_bytes()[2:6], "big", signed=True) < 0
+    )  # the file begins with a hole
     assert keys_of(Keytab.load(path)) == keys_of(whole.remove(GSVC))
-    mit_realm.kadmin("addprinc -randkey a/b", f"ktadd -norandkey -k {path} a/b")  # shorter names: padding remains
+    mit_realm.kadmin(
+        "addprinc -randkey a/b", f"ktadd -norandkey -k {path} a/b"
+    )  # shorter names: padding remains
     assert keys_of(Keytab.load(path)) == listed_keys(mit_realm, path)
     assert len(Keytab.load(path).find("a/b@MIT.TEST")) == len(ETYPES)
 
@@ -108,7 +116,12 @@ def test_ktutil_reads_and_appends_to_a_keytab_written_here(mit_realm: MitRealm) 
     path = mit_realm.path("keytab")
     ours = Keytab.from_password("one/x@MIT.TEST", "pw", etypes=(18,))
     ours.save(path)
-    ktutil(mit_realm, "addent -password -p two/x@MIT.TEST -k 1 -e aes128-cts-hmac-sha1-96", "pw", f"wkt {path}")
+    ktutil(
+        mit_realm,
+        "addent -password -p two/x@MIT.TEST -k 1 -e aes128-cts-hmac-sha1-96",
+        "pw",
+        f"wkt {path}",
+    )
     theirs = Keytab.from_password("two/x@MIT.TEST", "pw", etypes=(17,))
     assert keys_of(Keytab.load(path)) == keys_of(ours.merge(theirs))
 
@@ -120,7 +133,9 @@ def test_kinit_gets_tickets_with_a_keytab_made_from_the_password(mit_realm: MitR
     assert CCache.load(ccache).find(GSVC) is not None
 
 
-def test_the_acceptor_of_mit_takes_a_keytab_written_here(mit_realm: MitRealm, mit_gss: GssPeer) -> None:
+def test_the_acceptor_of_mit_takes_a_keytab_written_here(
+    mit_realm: MitRealm, mit_gss: GssPeer
+) -> None:
     path = mit_realm.path("keytab")
     Keytab.load(mit_realm.service_keytab).save(path)
     initiator = mit_gss.initiate("gsvc@localhost", mit_realm.kinit("user"))
@@ -139,7 +154,9 @@ def written_by_mit(mit_realm: MitRealm) -> Path:
     return mit_realm.kinit("pre", options=["-r", "2d", "-f"], services=services)
 
 
-def test_a_ccache_written_by_kinit_and_kvno_is_read(mit_realm: MitRealm, written_by_mit: Path) -> None:
+def test_a_ccache_written_by_kinit_and_kvno_is_read(
+    mit_realm: MitRealm, written_by_mit: Path
+) -> None:
     ccache = CCache.load(written_by_mit)
     assert ccache.principal == PRE
     assert {str(ticket.service) for ticket in ccache} == {
@@ -158,12 +175,16 @@ def test_a_ccache_written_by_kinit_and_kvno_is_read(mit_realm: MitRealm, written
     assert tgt.authtime <= tgt.starttime < tgt.endtime < tgt.renew_till
     pa_type = ccache.get_config("pa_type", TGS)
     assert pa_type is not None
-    assert f"config: pa_type(krbtgt/MIT.TEST@MIT.TEST) = {pa_type.decode()}\n" in mit_realm.klist(written_by_mit, "-C")
+    assert f"config: pa_type(krbtgt/MIT.TEST@MIT.TEST) = {pa_type.decode()}\n" in mit_realm.klist(
+        written_by_mit, "-C"
+    )
     credential = Credential.from_ccache(written_by_mit)
     assert (credential.principal, credential.can_get_tgt) == (PRE, False)
 
 
-def test_a_ccache_written_here_is_listed_by_klist_as_the_original(mit_realm: MitRealm, written_by_mit: Path) -> None:
+def test_a_ccache_written_here_is_listed_by_klist_as_the_original(
+    mit_realm: MitRealm, written_by_mit: Path
+) -> None:
     path = mit_realm.path("ccache")
     CCache.load(written_by_mit).save(path)
     listing = mit_realm.klist(path, "-e", "-f", "-a")
@@ -195,7 +216,9 @@ def test_kvno_finds_a_service_ticket_stored_here_without_asking_the_kdc(
         mit_realm.kvno(path, "HTTP/localhost")
 
 
-def test_python_gssapi_uses_a_ccache_written_here(mit_realm: MitRealm, mit_gss: GssPeer, written_by_mit: Path) -> None:
+def test_python_gssapi_uses_a_ccache_written_here(
+    mit_realm: MitRealm, mit_gss: GssPeer, written_by_mit: Path
+) -> None:
     path = mit_realm.path("ccache")
     CCache.load(written_by_mit).save(path)
     initiator = mit_gss.initiate("gsvc@localhost", path)
@@ -208,7 +231,9 @@ def test_python_gssapi_uses_a_ccache_written_here(mit_realm: MitRealm, mit_gss: 
 def test_every_version_that_mit_writes_is_read(mit_realm: MitRealm, version: int) -> None:
     config = mit_realm.path("krb5.conf")
     settings = mit_realm.krb5_conf.read_text()
-    config.write_text(settings.replace("[libdefaults]\n", f"[libdefaults]\n ccache_type = {version}\n"))
+    config.write_text(
+        settings.replace("[libdefaults]\n", f"[libdefaults]\n ccache_type = {version}\n")
+    )
     path = mit_realm.path("ccache")
     env = {**mit_realm.env, "KRB5_CONFIG": str(config)}
     kinit = find_program("kinit", "krb5-user")
@@ -223,7 +248,9 @@ def test_every_version_that_mit_writes_is_read(mit_realm: MitRealm, version: int
     assert len(CCache.load(saved)) == 3
 
 
-def test_a_user_to_user_ticket_is_read_and_not_taken_for_an_ordinary_one(mit_realm: MitRealm) -> None:
+def test_a_user_to_user_ticket_is_read_and_not_taken_for_an_ordinary_one(
+    mit_realm: MitRealm,
+) -> None:
     path = mit_realm.kinit("pre")
     own_tgt = mit_realm.kinit("user")
     mit_realm.kvno(path, "user@MIT.TEST", options=["--u2u", f"FILE:{own_tgt}"])
@@ -275,7 +302,10 @@ def meanwhile(job: Callable[[int], object]) -> Iterator[None]:
 
 
 def kinit_over(mit_realm: MitRealm, keytab: Path, path: Path, user: str) -> None:
-    run([find_program("kinit", "krb5-user"), "-c", f"FILE:{path}", "-k", "-t", str(keytab), user], env=mit_realm.env)
+    run(
+        [find_program("kinit", "krb5-user"), "-c", f"FILE:{path}", "-k", "-t", str(keytab), user],
+        env=mit_realm.env,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -291,9 +321,17 @@ def any_ticket(mit_realm: MitRealm) -> ServiceTicket:
 
 def merge(path: Path, model: ServiceTicket, number: int) -> None:
     """Do as kvno does, with whatever is there."""
-    with suppress(CredentialError, DecodeError):  # kinit is at work, or has put another user's there
+    with suppress(
+        CredentialError, DecodeError
+    ):  # kinit is at work, or has put another user's there
         ccache = CCache.load(path)
-        ccache.store(replace(model, client=ccache.principal, service=Principal.parse(f"svc/{number % 50}@MIT.TEST")))
+        ccache.store(
+            replace(
+                model,
+                client=ccache.principal,
+                service=Principal.parse(f"svc/{number % 50}@MIT.TEST"),
+            )
+        )
         ccache.merge_into(path)
 
 
@@ -304,7 +342,9 @@ def test_k409_kinit_beside_merges_leaves_its_tgt_and_its_user(
     merged = 0
     with meanwhile(lambda number: merge(path, any_ticket, number)):
         for number in range(soak(40, 600)):
-            user = ("user", "user", "pre")[number % 3]  # 400 times of 600 over one's own or another's
+            user = ("user", "user", "pre")[
+                number % 3
+            ]  # 400 times of 600 over one's own or another's
             start = int(time.time())
             kinit_over(mit_realm, users, path, user)
             time.sleep(random.uniform(0, 0.005))
@@ -340,7 +380,9 @@ def test_k409_kvno_beside_merges_loses_no_ticket_and_neither_do_they(
         assert set(re.findall(r"\d  (\S+)@MIT\.TEST$", mit_realm.klist(path), re.M)) == expected
 
 
-def test_k409_kvno_beside_saves_leaves_the_new_tgt_and_the_new_user(mit_realm: MitRealm, users: Path) -> None:
+def test_k409_kvno_beside_saves_leaves_the_new_tgt_and_the_new_user(
+    mit_realm: MitRealm, users: Path
+) -> None:
     path = mit_realm.path("ccache")
     both = [CCache.load(mit_realm.kinit(user)) for user in ("user", "pre")]
     both[0].save(path)
@@ -358,9 +400,9 @@ def test_k409_kvno_beside_saves_leaves_the_new_tgt_and_the_new_user(mit_realm: M
         child.output()
         found = CCache.load(path)
         assert found.principal == ccache.principal
-        assert [ticket.ticket for ticket in found if ticket.is_tgt and ticket.client == found.principal] == [
-            ticket.ticket for ticket in ccache
-        ]
+        assert [
+            ticket.ticket for ticket in found if ticket.is_tgt and ticket.client == found.principal
+        ] == [ticket.ticket for ticket in ccache]
 
 
 def test_what_a_merge_marked_as_replaced_mit_passes_over(mit_realm: MitRealm) -> None:
@@ -369,7 +411,9 @@ def test_what_a_merge_marked_as_replaced_mit_passes_over(mit_realm: MitRealm) ->
     found = ccache.find(GSVC)
     assert found is not None
     assert mit_realm.klist(path).count("gsvc/localhost") == 1
-    ccache.store(replace(found, endtime=found.endtime.replace(microsecond=0), ticket=found.ticket + b"new"))
+    ccache.store(
+        replace(found, endtime=found.endtime.replace(microsecond=0), ticket=found.ticket + b"new")
+    )
     ccache.set_config("pa_type", b"99", TGS)
     ccache.merge_into(path)
     assert path.read_bytes().count(b"gsvc") > 2

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from purekrb import Acceptor, ApError, ChannelBindingsError, Flag, Initiator, Keytab, ProtocolError, UnsupportedError
+from purekrb import (
+    Acceptor,
+    ApError,
+    ChannelBindingsError,
+    Flag,
+    Initiator,
+    Keytab,
+    ProtocolError,
+    UnsupportedError,
+)
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NTLM_OID, NegState
 from purekrb.gss import negotiate
 from support.context_checks import Lab, exchange, peer_refuses
@@ -24,7 +33,9 @@ PEERS = {"MIT": "mit_gss", "Heimdal": "heimdal_gss", "Java": "java_gss"}
 
 @pytest.fixture(scope="module", params=PEERS)
 def lab(request: pytest.FixtureRequest, mit_realm: MitRealm) -> Lab:
-    no_address = 255 if request.param == "Java" else 0  # GSS_C_AF_NULLADDR, where others have GSS_C_AF_UNSPEC
+    no_address = (
+        255 if request.param == "Java" else 0
+    )  # GSS_C_AF_NULLADDR, where others have GSS_C_AF_UNSPEC
     return Lab(mit_realm, request.getfixturevalue(PEERS[request.param]), no_address=no_address)
 
 
@@ -37,7 +48,9 @@ def we_initiate(request: pytest.FixtureRequest) -> bool:
 def test_two_tokens_make_a_context(lab: Lab, we_initiate: bool, etype: int) -> None:
     pair, tokens = lab.negotiate(we_initiate, etype=etype)
     assert len(tokens) == 2
-    assert opened(tokens[0]).mech_types == ((MS_KRB5_MECH_OID, KRB5_MECH_OID) if we_initiate else (KRB5_MECH_OID,))
+    assert opened(tokens[0]).mech_types == (
+        (MS_KRB5_MECH_OID, KRB5_MECH_OID) if we_initiate else (KRB5_MECH_OID,)
+    )
     assert read(tokens[1]).neg_state == NegState.ACCEPT_COMPLETED
     assert pair.ours.mutual
     assert pair.theirs.established
@@ -46,7 +59,9 @@ def test_two_tokens_make_a_context(lab: Lab, we_initiate: bool, etype: int) -> N
     exchange(pair, b"negotiated")
 
 
-def test_two_tokens_make_a_context_without_mutual_authentication_too(lab: Lab, we_initiate: bool) -> None:
+def test_two_tokens_make_a_context_without_mutual_authentication_too(
+    lab: Lab, we_initiate: bool
+) -> None:
     pair, tokens = lab.negotiate(we_initiate, flags=NOT_MUTUAL)
     assert len(tokens) == 2
     assert pair.ours.established
@@ -141,7 +156,9 @@ def test_a_client_that_prefers_ntlm_gets_kerberos(ntlm_lab: Lab, flags: Flag) ->
 
 
 def test_a_client_without_kerberos_is_told(ntlm_lab: Lab) -> None:
-    theirs = ntlm_lab.peer.initiate("svc-18@localhost", ntlm_lab.realm.path("none"), mechanism="ntlm-first")
+    theirs = ntlm_lab.peer.initiate(
+        "svc-18@localhost", ntlm_lab.realm.path("none"), mechanism="ntlm-first"
+    )
     token = theirs.step()
     ours = ntlm_lab.acceptor(None)
     with pytest.raises(UnsupportedError, match=r"offers NTLM\. Only Kerberos") as caught:
@@ -156,7 +173,11 @@ def test_pyspnego_negotiates_with_us(mit_realm: MitRealm, we_initiate: bool) -> 
     lab = Lab(mit_realm, None)  # type: ignore[arg-type]
     ours: Initiator | Acceptor
     with pyspnego_peer(mit_realm, initiates=not we_initiate, service="gsvc") as theirs:
-        ours = lab.initiator("gsvc", None, mechanism="negotiate") if we_initiate else lab.acceptor(None)
+        ours = (
+            lab.initiator("gsvc", None, mechanism="negotiate")
+            if we_initiate
+            else lab.acceptor(None)
+        )
         ends: tuple[Any, Any] = (ours, theirs) if we_initiate else (theirs, ours)
         token, count = ends[0].step(), 0
         while token is not None:

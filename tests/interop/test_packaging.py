@@ -13,12 +13,29 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 #: What a bare `import purekrb` must not load: each is somebody's dependency that most programs never touch.
-HEAVY = ("ldap3", "impacket", "flask", "pyasn1", "cryptography", "dns", "rich", "OpenSSL", "asyncio", "ssl")
+HEAVY = (
+    "ldap3",
+    "impacket",
+    "flask",
+    "pyasn1",
+    "cryptography",
+    "dns",
+    "rich",
+    "OpenSSL",
+    "asyncio",
+    "ssl",
+)
 
 
 def run(*argv: str | Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd="/", timeout=300, check=False)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=environment, cwd="/", timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -80,12 +97,24 @@ def test_a_context_loads_neither_ldap3_nor_impacket_nor_flask(python: Path) -> N
 def test_the_kdc_client_loads_of_impacket_only_the_asn1_part(python: Path) -> None:
     loaded = modules_after(python, "import purekrb; purekrb.KdcClient")
     assert "purekrb.kdc.client" in loaded
-    for unwanted in ("flask", "ldap3", "impacket.smb", "impacket.smbconnection", "impacket.ntlm", "impacket.nmb"):
+    for unwanted in (
+        "flask",
+        "ldap3",
+        "impacket.smb",
+        "impacket.smbconnection",
+        "impacket.ntlm",
+        "impacket.nmb",
+    ):
         assert unwanted not in loaded
 
 
 def test_every_public_name_and_the_command_work_when_installed(python: Path) -> None:
-    assert run(python, "-c", "import purekrb; print(all(hasattr(purekrb, n) for n in purekrb.__all__))") == "True\n"
+    assert (
+        run(
+            python, "-c", "import purekrb; print(all(hasattr(purekrb, n) for n in purekrb.__all__))"
+        )
+        == "True\n"
+    )
     assert "kinit" in run(python.parent / "purekrb", "--help")
 
 

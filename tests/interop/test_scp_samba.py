@@ -25,7 +25,12 @@ from purekrb.directory import Directory, ServiceConnectionPoint, ServiceState, S
 from purekrb.directory.endpoints import endpoints, resolve_srv
 from purekrb.directory.ldap import Change, ChangeOperation, Scope, equals, sd_flags
 from purekrb.directory.security_descriptor import SecurityDescriptor, property_ace
-from purekrb.errors import DirectoryError, InsufficientRightsError, RegistrationError, TransportError
+from purekrb.errors import (
+    DirectoryError,
+    InsufficientRightsError,
+    RegistrationError,
+    TransportError,
+)
 from support.samba import SambaDc
 
 PRODUCT, VENDOR = "d1c2a8d4-0c5a-4a43-9a3e-5b8f0f6d7a01", "83c29870-1dfc-11d3-a193-0000f87a9099"
@@ -34,12 +39,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 DNS_NAME = UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1")
 BINDING = UUID("b7b1311c-b82e-11d0-afee-0000f80367c1")
 HOST = "scpweb.ad.test"
-SCP = ServiceConnectionPoint("SockAuthAD", "ADSockAuth", HOST, ("2000",), (PRODUCT, VENDOR, "Auth-O-Matic"))
+SCP = ServiceConnectionPoint(
+    "SockAuthAD", "ADSockAuth", HOST, ("2000",), (PRODUCT, VENDOR, "Auth-O-Matic")
+)
 BASE = SambaDc.base
 UNDER_COMPUTER = f"CN=SockAuthAD,CN=SCPWEB,CN=Computers,{BASE}"
 CONTAINER = f"CN=Auth-O-Matic,CN=scp-Vendor,CN=System,{BASE}"
 #: What any write changes in an object, besides what it is meant to change.
-BOOKKEEPING = {"uSNChanged", "whenChanged", "replPropertyMetaData", "dSCorePropagationData", "lastLogon", "logonCount"}
+BOOKKEEPING = {
+    "uSNChanged",
+    "whenChanged",
+    "replPropertyMetaData",
+    "dSCorePropagationData",
+    "lastLogon",
+    "logonCount",
+}
 BOOKKEEPING |= {"lastLogonTimestamp", "badPwdCount", "badPasswordTime"}
 
 
@@ -47,7 +61,10 @@ def bound(dc: SambaDc, account: str, *, port: int = 389) -> Directory:
     """A directory that the account is bound to."""
     credential = Credential.from_password(f"{account}@{dc.realm}", dc.password)
     return Directory.connect(
-        f"ldap://{dc.address}:{port}", credential, dc.config, target=f"ldap/{dc.host}/{dc.dns_domain}"
+        f"ldap://{dc.address}:{port}",
+        credential,
+        dc.config,
+        target=f"ldap/{dc.host}/{dc.dns_domain}",
     )
 
 
@@ -94,7 +111,9 @@ def installed(admin: Directory, state_file: Path) -> Iterator[Path]:
 def attributes(admin: Directory, dn: str, *names: str, flags: int = 0) -> dict[str, list[bytes]]:
     """What the directory has at `dn`: the attributes asked for, or all."""
     controls = [sd_flags(flags)] if flags else []
-    (entry,) = admin._session.search(dn, "(objectClass=*)", names or ("*",), scope=Scope.BASE, controls=controls)
+    (entry,) = admin._session.search(
+        dn, "(objectClass=*)", names or ("*",), scope=Scope.BASE, controls=controls
+    )
     return {name: sorted(values) for name, values in entry.attributes.items()}
 
 
@@ -104,10 +123,16 @@ def snapshot(dc: SambaDc) -> dict[str, dict[str, list[str]]]:
     Not the whole domain: other tests are at work in it.
     """
     places = [f"CN=System,{BASE}", f"CN=SCPWEB,CN=Computers,{BASE}", f"CN=scp-svc,CN=Users,{BASE}"]
-    entries = [e for place in places for e in dc.search("(objectClass=*)", "*", "nTSecurityDescriptor", base=place)]
+    entries = [
+        e
+        for place in places
+        for e in dc.search("(objectClass=*)", "*", "nTSecurityDescriptor", base=place)
+    ]
     return {
         str(entry["dn"][0]): {
-            name: sorted(map(repr, values)) for name, values in entry.items() if name not in BOOKKEEPING
+            name: sorted(map(repr, values))
+            for name, values in entry.items()
+            if name not in BOOKKEEPING
         }
         for entry in entries
     }
@@ -148,7 +173,9 @@ def test_chk15_nothing_is_left_where_the_rights_cannot_be_given(
 ) -> None:
     before = snapshot(samba_dc)
     # A descriptor that the domain controller refuses: this attribute does not take what is no descriptor.
-    monkeypatch.setattr("purekrb.directory.scps.grant", lambda descriptor, trustee, attributes: b"none")
+    monkeypatch.setattr(
+        "purekrb.directory.scps.grant", lambda descriptor, trustee, attributes: b"none"
+    )
     with pytest.raises(DirectoryError):
         admin.install_service(SCP, state_file, account="scp-svc", parent=CONTAINER)
     assert snapshot(samba_dc) == before
@@ -170,7 +197,9 @@ def test_chk16_containers_are_made_below_system_and_other_places_are_refused(
         f"CN=WinsockServices,CN=System,{BASE}",
         f"CN=RpcServices,CN=System,{BASE}",
     ):
-        assert attributes(admin, place, "cn")  # it is there, and would take the object or refuse it by itself
+        assert attributes(
+            admin, place, "cn"
+        )  # it is there, and would take the object or refuse it by itself
         with pytest.raises(DirectoryError, match="must not be published below"):
             admin.publish_scp(SCP, parent=place)
     assert snapshot(samba_dc) == before
@@ -200,7 +229,9 @@ def test_chk17_two_aces_are_added_once_and_the_rest_of_the_descriptor_stays(
     try:
         for _ in range(2):
             admin.publish_scp(SCP, account="scp-svc")
-        data = attributes(admin, plain.dn, "nTSecurityDescriptor", flags=whole)["nTSecurityDescriptor"][0]
+        data = attributes(admin, plain.dn, "nTSecurityDescriptor", flags=whole)[
+            "nTSecurityDescriptor"
+        ][0]
         after = SecurityDescriptor.decode(data)
         assert after.encode() == data
         sid = admin.find_account("scp-svc").sid
@@ -225,7 +256,11 @@ def test_chk18_the_account_may_update_host_and_bindings_and_nothing_else(
     changed = replace(published, bindings=("2001",), dns_name="scpweb2.ad.test")
     assert service.update_scp(changed) == ("serviceDNSName", "serviceBindingInformation")
     assert admin.find_scps([PRODUCT]) == [changed]
-    for forbidden in ({"service_class_name": "Other"}, {"keywords": (PRODUCT,)}, {"dns_name_type": "SRV"}):
+    for forbidden in (
+        {"service_class_name": "Other"},
+        {"keywords": (PRODUCT,)},
+        {"dns_name_type": "SRV"},
+    ):
         with pytest.raises(InsufficientRightsError, match="publish the SCP again"):
             service.update_scp(replace(changed, **forbidden))  # type: ignore[arg-type]
     with pytest.raises(InsufficientRightsError):
@@ -235,11 +270,15 @@ def test_chk18_the_account_may_update_host_and_bindings_and_nothing_else(
     assert admin.find_scps([PRODUCT]) == [changed]
 
 
-def test_a_computer_may_publish_below_itself_and_update_what_it_published(samba_dc: SambaDc) -> None:
+def test_a_computer_may_publish_below_itself_and_update_what_it_published(
+    samba_dc: SambaDc,
+) -> None:
     with bound(samba_dc, "SCPWEB$") as computer:
         scp = computer.publish_scp(SCP)
         try:
-            assert computer.update_scp(replace(scp, bindings=("2001",))) == ("serviceBindingInformation",)
+            assert computer.update_scp(replace(scp, bindings=("2001",))) == (
+                "serviceBindingInformation",
+            )
         finally:
             computer.remove_scp(scp)
 
@@ -292,9 +331,15 @@ def test_chk21_the_catalog_is_asked_by_keyword_for_nothing_but_dns(
     asked: list[tuple[Any, ...]] = []
     catalog, search = admin._forest, admin._forest.search
     assert (catalog is admin._session, catalog.base_dn) == (False, "")
-    monkeypatch.setattr(catalog, "search", lambda *options, **named: asked.append((options, named)) or search(*options))
+    monkeypatch.setattr(
+        catalog,
+        "search",
+        lambda *options, **named: asked.append((options, named)) or search(*options),
+    )
     assert admin.find_scps([PRODUCT]) == [published]
-    assert asked == [(("", f"(&(objectClass=serviceConnectionPoint){equals('keywords', PRODUCT)})"), {})]
+    assert asked == [
+        (("", f"(&(objectClass=serviceConnectionPoint){equals('keywords', PRODUCT)})"), {})
+    ]
     # No attribute is named, and this is what then comes back.
     ((base, filter), _) = asked[0]
     (entry,) = search(base, filter)
@@ -306,7 +351,9 @@ def test_chk21_the_catalog_of_samba_has_hosts_that_windows_does_not_have(
 ) -> None:
     names = ("keywords", "serviceBindingInformation", "serviceDNSName", "serviceClassName")
     (entry,) = admin._forest.search("", f"(keywords={PRODUCT})", names)
-    assert sorted(entry.attributes["keywords"]) == sorted(keyword.encode() for keyword in SCP.keywords)
+    assert sorted(entry.attributes["keywords"]) == sorted(
+        keyword.encode() for keyword in SCP.keywords
+    )
     # Samba's catalog of a single domain is the domain itself.
     assert (entry.dn, list(entry.attributes["serviceDNSName"])) == (published.dn, [HOST.encode()])
 
@@ -322,7 +369,9 @@ def test_chk21_more_than_a_thousand_services_are_found_in_catalog_and_domain(
         f"serviceDNSName: n{number}.ad.test\nserviceDNSNameType: A\nserviceBindingInformation: 2000\n"
         for number in range(many)
     ]
-    if not samba_dc.search("(ou=scp-many)", "dn"):  # they take their time, and stay for the next run on a DC that stays
+    if not samba_dc.search(
+        "(ou=scp-many)", "dn"
+    ):  # they take their time, and stay for the next run on a DC that stays
         samba_dc._ldb("ldbadd", text="\n".join(lines))
     assert len(admin._forest.search("", f"(keywords={keyword})")) == many
     found = admin.find_scps([keyword])
@@ -340,7 +389,9 @@ def test_chk22_what_is_gone_or_junk_is_passed_over(admin: Directory) -> None:
         admin.remove_scp(gone)
         assert admin.find_scps([PRODUCT]) == [kept]
         # Junk that somebody has written there is passed over as well.
-        junk = admin.publish_scp(replace(SCP, name="junk", bindings=("http://evil.test/",)), account="scp-svc")
+        junk = admin.publish_scp(
+            replace(SCP, name="junk", bindings=("http://evil.test/",)), account="scp-svc"
+        )
         assert [endpoint.scp for endpoint in admin.find_endpoints([PRODUCT])] == [kept]
         admin.remove_scp(junk)
     finally:
@@ -366,7 +417,10 @@ def test_chk23_a_service_as_installed_may_start_and_its_keys_are_checked(
     samba_dc.set_password(verified.account.dn, samba_dc.password)
     (warning,) = service.verify_service(installed, keytab=keytab).warnings
     assert "export the keytab again" in warning
-    assert service.verify_service(installed, keytab=Keytab.load(samba_dc.keytab("scp-svc"))).warnings == ()
+    assert (
+        service.verify_service(installed, keytab=Keytab.load(samba_dc.keytab("scp-svc"))).warnings
+        == ()
+    )
 
 
 def test_chk23_each_fault_has_a_reason_of_its_own(
@@ -386,14 +440,20 @@ def test_chk23_each_fault_has_a_reason_of_its_own(
     admin.write_account_spn(SpnOperation.DELETE, "scp-other", [spn])
     service.verify_service(installed)
     assert reason(service, installed, account="scp-other") == "WRONG_ACCOUNT"
-    samba_dc.modify(f"dn: {UNDER_COMPUTER}\nchangetype: modrdn\nnewrdn: CN=renamed\ndeleteoldrdn: 1\n")
+    samba_dc.modify(
+        f"dn: {UNDER_COMPUTER}\nchangetype: modrdn\nnewrdn: CN=renamed\ndeleteoldrdn: 1\n"
+    )
     assert reason(service, installed) == "STALE_DN"
     admin.install_service(SCP, installed, account="scp-svc")
-    assert service.verify_service(installed).scp.dn == UNDER_COMPUTER.replace("SockAuthAD", "renamed")
+    assert service.verify_service(installed).scp.dn == UNDER_COMPUTER.replace(
+        "SockAuthAD", "renamed"
+    )
     assert reason(service, installed.with_suffix(".none")) == "NO_STATE"
 
 
-def test_chk23_a_directory_that_does_not_answer_is_told_apart(samba_dc: SambaDc, installed: Path) -> None:
+def test_chk23_a_directory_that_does_not_answer_is_told_apart(
+    samba_dc: SambaDc, installed: Path
+) -> None:
     with bound(samba_dc, "scp-svc") as directory:
         directory.verify_service(installed)
         session = directory._session
@@ -408,7 +468,8 @@ def test_chk24_writes_are_not_sent_to_the_catalog(samba_dc: SambaDc) -> None:
     with bound(samba_dc, samba_dc.administrator, port=3268) as directory:
         with pytest.raises(DirectoryError) as refused:
             directory._forest.modify(
-                f"CN=SCPWEB,CN=Computers,{BASE}", [Change(ChangeOperation.REPLACE, "description", ["x"])]
+                f"CN=SCPWEB,CN=Computers,{BASE}",
+                [Change(ChangeOperation.REPLACE, "description", ["x"])],
             )
         assert refused.value.code == 8245
         scp = directory.publish_scp(SCP)
@@ -468,7 +529,9 @@ def test_chk45_a_local_account_gets_no_spn(
     assert snapshot(samba_dc) == before
 
 
-def test_an_account_without_rights_changes_nothing(samba_dc: SambaDc, service: Directory, state_file: Path) -> None:
+def test_an_account_without_rights_changes_nothing(
+    samba_dc: SambaDc, service: Directory, state_file: Path
+) -> None:
     before = snapshot(samba_dc)
     with pytest.raises(InsufficientRightsError):
         service.install_service(SCP, state_file, account="scp-svc")
@@ -499,15 +562,25 @@ class Shell:
         }
         self._password = dc.password
 
-    def __call__(self, *argv: str, user: str = "", stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *argv: str, user: str = "", stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run purekrb, or the example that ends with .py, as `user`."""
         return subprocess.run(
-            self._argv(argv), env=self._env(user), input=stdin, capture_output=True, text=True, timeout=60, check=False
+            self._argv(argv),
+            env=self._env(user),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def start(self, *argv: str, user: str = "") -> subprocess.Popen[str]:
         """Start a program that tells its port in its first line."""
-        return subprocess.Popen(self._argv(argv), env=self._env(user), stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            self._argv(argv), env=self._env(user), stdout=subprocess.PIPE, text=True
+        )
 
     def log_in(self, *users: str) -> None:
         for user in users:
@@ -516,7 +589,9 @@ class Shell:
 
     def _argv(self, argv: Sequence[str]) -> list[str]:
         program, *rest = argv
-        command = [str(EXAMPLES / program)] if program.endswith(".py") else ["-m", "purekrb.cli", program]
+        command = (
+            [str(EXAMPLES / program)] if program.endswith(".py") else ["-m", "purekrb.cli", program]
+        )
         return [sys.executable, *command, *rest]
 
     def _env(self, user: str) -> dict[str, str]:
@@ -538,7 +613,9 @@ def port_of(process: subprocess.Popen[str]) -> str:
     return found[1]
 
 
-def test_the_examples_install_start_find_and_talk(shell: Shell, samba_dc: SambaDc, admin: Directory) -> None:
+def test_the_examples_install_start_find_and_talk(
+    shell: Shell, samba_dc: SambaDc, admin: Directory
+) -> None:
     ldap, state = ("--ldap", f"ldap://{samba_dc.host}"), str(shell.directory / "state.json")
     installer = ("scp_installer.py", *ldap, "--state", state)
     keytab, account = str(samba_dc.keytab("scp-svc")), f"scp-svc@{samba_dc.realm}"
@@ -559,13 +636,19 @@ def test_the_examples_install_start_find_and_talk(shell: Shell, samba_dc: SambaD
             port_of(process)
             done = shell(*client, user="scp-client")
             assert done.returncode == 0, done.stderr
-            assert done.stdout == f"{spns[0]}@{samba_dc.realm} answered: scp-client@{samba_dc.realm} said: hello\n"
+            assert (
+                done.stdout
+                == f"{spns[0]}@{samba_dc.realm} answered: scp-client@{samba_dc.realm} said: hello\n"
+            )
         finally:
             process.kill()
             process.communicate()
         # Where the service was, something else listens now: it has the names, and not the keys.
         names = Keytab(
-            KeytabEntry(Principal(tuple(spn.split("/", 2)), samba_dc.realm), 1, crypto.random_key(18)) for spn in spns
+            KeytabEntry(
+                Principal(tuple(spn.split("/", 2)), samba_dc.realm), 1, crypto.random_key(18)
+            )
+            for spn in spns
         )
         names.save(shell.directory / "impostor")
         impostor = shell.start("serve", "127.0.0.1:0", "-t", str(shell.directory / "impostor"))
@@ -578,8 +661,17 @@ def test_the_examples_install_start_find_and_talk(shell: Shell, samba_dc: SambaD
         finally:
             impostor.kill()
             impostor.communicate()
-        wrong_key = ("scp_service.py", *ldap, "--state", state, "--account", f"scp-other@{samba_dc.realm}")
-        assert shell(*wrong_key, "--keytab", str(samba_dc.keytab("scp-other"))).returncode == 21  # WRONG_ACCOUNT
+        wrong_key = (
+            "scp_service.py",
+            *ldap,
+            "--state",
+            state,
+            "--account",
+            f"scp-other@{samba_dc.realm}",
+        )
+        assert (
+            shell(*wrong_key, "--keytab", str(samba_dc.keytab("scp-other"))).returncode == 21
+        )  # WRONG_ACCOUNT
         unreachable = ("scp_service.py", "--ldap", f"ldap://{samba_dc.host}:9", *service[3:])
         assert shell(*unreachable).returncode == 25  # DIRECTORY_UNREACHABLE
         admin.write_account_spn(SpnOperation.DELETE, "scp-svc", spns)
@@ -590,30 +682,43 @@ def test_the_examples_install_start_find_and_talk(shell: Shell, samba_dc: SambaD
     assert snapshot(samba_dc) == before
 
 
-def test_the_commands_publish_find_connect_verify_update_and_remove(shell: Shell, samba_dc: SambaDc) -> None:
+def test_the_commands_publish_find_connect_verify_update_and_remove(
+    shell: Shell, samba_dc: SambaDc
+) -> None:
     domain = ("--ldap", f"ldap://{samba_dc.host}")
-    name, admin = ("--class", "ADSockAuth", "--state", str(shell.directory / "state.json")), samba_dc.administrator
+    name, admin = (
+        ("--class", "ADSockAuth", "--state", str(shell.directory / "state.json")),
+        samba_dc.administrator,
+    )
     before = snapshot(samba_dc)
     options = ("--port", "2000", "--keyword", PRODUCT, "--account", "scp-svc", "--host", HOST)
     done = shell("scp", "publish", *name, *options, *domain, user=admin)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"SCP  CN=ADSockAuth,CN=SCPWEB,CN=Computers,{BASE}\nSPN  ADSockAuth/{HOST}/CN=ADSock")
+    assert done.stdout.startswith(
+        f"SCP  CN=ADSockAuth,CN=SCPWEB,CN=Computers,{BASE}\nSPN  ADSockAuth/{HOST}/CN=ADSock"
+    )
     try:
         found = shell("scp", "find", PRODUCT, *domain, "--json", user="scp-client")
         (scp,) = json.loads(found.stdout)["scps"]
         assert (scp["dns_name"], scp["bindings"]) == (HOST, ["2000"])
         assert shell("scp", "find", "absent", *domain, user="scp-client").returncode == 1
 
-        keytab = str(samba_dc.keytab(*json.loads(shell.directory.joinpath("state.json").read_text())["spns"]))
+        keytab = str(
+            samba_dc.keytab(*json.loads(shell.directory.joinpath("state.json").read_text())["spns"])
+        )
         verified = shell("scp", "verify", *name, "-t", keytab, *domain, user=admin)
         assert (verified.returncode, verified.stderr) == (0, "")
-        unreachable = shell("scp", "verify", *name, "--ldap", f"ldap://{samba_dc.host}:9", user=admin)
+        unreachable = shell(
+            "scp", "verify", *name, "--ldap", f"ldap://{samba_dc.host}:9", user=admin
+        )
         assert unreachable.returncode == 25
         process = shell.start("serve", "127.0.0.1:0", "-t", keytab)
         try:
             port = port_of(process)
             connect = ("connect", "--scp-keyword", PRODUCT, *domain)
-            here = shell("connect", f"127.0.0.1:{port}", *connect[1:], user="scp-client", stdin="hello\n")
+            here = shell(
+                "connect", f"127.0.0.1:{port}", *connect[1:], user="scp-client", stdin="hello\n"
+            )
             assert (here.returncode, here.stdout.splitlines()[-1]) == (0, "hello"), here.stderr
             assert shell(*connect, "--timeout", "2", user="scp-client").returncode == 5
             changed = shell("scp", "update", *name, "--port", port, *domain, user=admin)
@@ -635,7 +740,10 @@ def test_the_commands_publish_find_connect_verify_update_and_remove(shell: Shell
 def test_the_twenty_lines_of_the_page_work(shell: Shell, samba_dc: SambaDc) -> None:
     page = (EXAMPLES.parent / "docs" / "scp.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len([line for line in block.splitlines() if line.strip() and not line.startswith("#")]) <= 20
+    assert (
+        len([line for line in block.splitlines() if line.strip() and not line.startswith("#")])
+        <= 20
+    )
     keytab = samba_dc.keytab("scp-svc")
     # With the names and the GUID of this file: others may have the page's in the same domain.
     names = {
@@ -653,7 +761,13 @@ def test_the_twenty_lines_of_the_page_work(shell: Shell, samba_dc: SambaDc) -> N
     script.write_text(block.replace('"state.json"', repr(str(shell.directory / "s.json"))))
     before = snapshot(samba_dc)
     done = subprocess.run(
-        [sys.executable, str(script)], env=shell.env, input="", capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)],
+        env=shell.env,
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"scp-client@{samba_dc.realm} said hello\n"

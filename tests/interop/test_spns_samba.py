@@ -72,10 +72,14 @@ def same(found: Sequence[str], *expected: str) -> bool:
     return sorted(found) == sorted(expected)
 
 
-def modify(directory: Directory, account: str, *changes: tuple[ChangeOperation, Sequence[str]]) -> None:
+def modify(
+    directory: Directory, account: str, *changes: tuple[ChangeOperation, Sequence[str]]
+) -> None:
     """Send changes as they are, past our own checks and orders."""
     dn = directory.find_account(account).dn
-    directory._session.modify(dn, [Change(how, SPN, values) for how, values in changes], permissive=True)
+    directory._session.modify(
+        dn, [Change(how, SPN, values) for how, values in changes], permissive=True
+    )
 
 
 # Syntax and semantics of the write ------------------------------------------------------------------------------
@@ -147,7 +151,12 @@ def test_chk05_writing_is_idempotent_and_one_step(admin: Directory) -> None:
     admin.change_account_spns("spns-one", delete=["spns/A"], add=["spns/new", "spns/c"])
     assert same(spns(admin, "spns-one"), "spns/new", "spns/c")
     with pytest.raises(DirectoryError):  # one change is refused, so the other is not made either
-        modify(admin, "spns-one", (ChangeOperation.ADD, ["spns/taken"]), (ChangeOperation.DELETE, ["spns/new"]))
+        modify(
+            admin,
+            "spns-one",
+            (ChangeOperation.ADD, ["spns/taken"]),
+            (ChangeOperation.DELETE, ["spns/new"]),
+        )
     assert same(spns(admin, "spns-one"), "spns/new", "spns/c")
     admin.change_account_spns("spns-one", delete=["spns/new"], add=["SPNS/New"])
     assert same(spns(admin, "spns-one"), "SPNS/New", "spns/c")
@@ -169,9 +178,16 @@ def test_chk05_samba_takes_another_case_for_another_value(admin: Directory) -> N
 
 
 @pytest.mark.usefixtures("dns")
-def test_chk05_samba_checks_the_first_change_alone_and_even_if_that_deletes(admin: Directory) -> None:
+def test_chk05_samba_checks_the_first_change_alone_and_even_if_that_deletes(
+    admin: Directory,
+) -> None:
     """Why what `change_account_spns` adds comes first, and what is deleted alone may come second."""
-    modify(admin, "spns-one", (ChangeOperation.DELETE, ["spns/absent"]), (ChangeOperation.ADD, ["garbage"]))
+    modify(
+        admin,
+        "spns-one",
+        (ChangeOperation.DELETE, ["spns/absent"]),
+        (ChangeOperation.ADD, ["garbage"]),
+    )
     assert spns(admin, "spns-one") == ("garbage",)
     with pytest.raises(DirectoryError) as error:
         modify(admin, "spns-one", (ChangeOperation.DELETE, ["garbage"]))
@@ -223,7 +239,13 @@ def test_chk07_an_administrator_registers_names_of_three_parts_as_they_are_spell
 
 def test_an_account_has_many_names(admin: Directory, dns: dict[str, str]) -> None:
     account = admin.find_account("spns-one")
-    for name in ("ADTEST\\spns-one", "ad.test\\SPNS-one", "spns-one@ad.test", str(account.sid), dns["spns-one"]):
+    for name in (
+        "ADTEST\\spns-one",
+        "ad.test\\SPNS-one",
+        "spns-one@ad.test",
+        str(account.sid),
+        dns["spns-one"],
+    ):
         assert admin.find_account(name) == account
     assert admin.find_account("SPNSA$@ad.test") == admin.find_account("SPNSA$")  # its implicit name
 
@@ -231,7 +253,9 @@ def test_an_account_has_many_names(admin: Directory, dns: dict[str, str]) -> Non
 # Who may write what ---------------------------------------------------------------------------------------------
 
 
-def test_chk08_a_user_registers_no_name_before_the_right_is_granted(samba_dc: SambaDc, admin: Directory) -> None:
+def test_chk08_a_user_registers_no_name_before_the_right_is_granted(
+    samba_dc: SambaDc, admin: Directory
+) -> None:
     dn = samba_dc.add_user("spns-plain")
     with bound_as(samba_dc, "spns-plain") as directory:
         with pytest.raises(InsufficientRightsError) as error:
@@ -255,7 +279,9 @@ def test_chk08_a_user_registers_no_name_before_the_right_is_granted(samba_dc: Sa
 
 
 @pytest.mark.usefixtures("dns")
-def test_chk09_a_computer_registers_names_of_its_own_host_alone(samba_dc: SambaDc, admin: Directory) -> None:
+def test_chk09_a_computer_registers_names_of_its_own_host_alone(
+    samba_dc: SambaDc, admin: Directory
+) -> None:
     with bound_as(samba_dc, "SPNSA$") as directory:
         own = ["spns/spnsa.ad.test", "spns/SPNSA"]
         directory.write_account_spn(ADD, "SPNSA$", own)
@@ -297,7 +323,11 @@ def test_chk10_a_name_that_another_has_is_refused_and_its_owner_named(
     for operation in (ADD, REPLACE):
         with pytest.raises(SpnNotUniqueError) as error:
             admin.write_account_spn(operation, "spns-one", ["spns/free", spelling])
-        assert (error.value.owners, error.value.spn, error.value.ldap_result) == ((dns["SPNSA$"],), spelling, 0)
+        assert (error.value.owners, error.value.spn, error.value.ldap_result) == (
+            (dns["SPNSA$"],),
+            spelling,
+            0,
+        )
     with pytest.raises(DirectoryError) as refused:
         modify(admin, "spns-one", (ChangeOperation.ADD, [spelling]))
     assert refused.value.ldap_result == 19
@@ -307,7 +337,9 @@ def test_chk10_a_name_that_another_has_is_refused_and_its_owner_named(
 
 
 @pytest.mark.usefixtures("dns")
-def test_k274_of_two_writers_one_gets_the_name_and_neither_loses_another(samba_dc: SambaDc, admin: Directory) -> None:
+def test_k274_of_two_writers_one_gets_the_name_and_neither_loses_another(
+    samba_dc: SambaDc, admin: Directory
+) -> None:
     outcomes: list[str] = []
     start = threading.Barrier(2)
 
@@ -322,16 +354,25 @@ def test_k274_of_two_writers_one_gets_the_name_and_neither_loses_another(samba_d
                     outcomes.append("refused")
                 directory.write_account_spn(ADD, "spns-one", [f"spns/{account}-{number}"])
 
-    threads = [threading.Thread(target=run, args=(account,)) for account in ("spns-one", "spns-two")]
+    threads = [
+        threading.Thread(target=run, args=(account,)) for account in ("spns-one", "spns-two")
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["refused"] * 5 + ["taken"] * 5
-    wanted = [name for account in ("spns-one", "spns-two") for name in spns(admin, account) if "wanted" in name]
+    wanted = [
+        name
+        for account in ("spns-one", "spns-two")
+        for name in spns(admin, account)
+        if "wanted" in name
+    ]
     assert same(wanted, *(f"spns/wanted-{number}" for number in range(5)))
     kept = [name for name in spns(admin, "spns-one") if "wanted" not in name]
-    assert same(kept, *(f"spns/{account}-{n}" for account in ("spns-one", "spns-two") for n in range(5)))
+    assert same(
+        kept, *(f"spns/{account}-{n}" for account in ("spns-one", "spns-two") for n in range(5))
+    )
 
 
 def test_k274_what_came_between_check_and_write_is_named_all_the_same(
@@ -346,7 +387,11 @@ def test_k274_what_came_between_check_and_write_is_named_all_the_same(
     monkeypatch.setattr(admin._session, "modify", overtaken)
     with pytest.raises(SpnNotUniqueError) as error:
         admin.write_account_spn(ADD, "spns-one", ["spns/contested"])
-    assert (error.value.owners, error.value.ldap_result, error.value.code) == ((dns["spns-two"],), 19, 8647)
+    assert (error.value.owners, error.value.ldap_result, error.value.code) == (
+        (dns["spns-two"],),
+        19,
+        8647,
+    )
 
 
 def test_chk11_names_that_stand_for_each_other(
@@ -357,7 +402,9 @@ def test_chk11_names_that_stand_for_each_other(
         admin.write_account_spn(ADD, "SPNSB$", ["HOST/spns-y.ad.test"])
     assert (error.value.owners, error.value.ldap_result) == ((dns["SPNSA$"],), 19)
     assert not caplog.records
-    admin.write_account_spn(ADD, "SPNSB$", ["cifs/spns-x.ad.test"])  # an administrator may write SPNSA as well
+    admin.write_account_spn(
+        ADD, "SPNSB$", ["cifs/spns-x.ad.test"]
+    )  # an administrator may write SPNSA as well
     assert f"{dns['SPNSA$']} has host/spns-x.ad.test" in caplog.text
     assert spns(admin, "SPNSB$") == ("cifs/spns-x.ad.test",)
     admin.write_account_spn(ADD, "SPNSA$", ["http/spns-x.ad.test"])  # both of one account
@@ -381,9 +428,15 @@ def test_chk12_the_kdc_finds_a_host_under_its_aliases_and_no_other_class(
     admin.write_account_spn(ADD, "SPNSA$", ["host/spnsa.ad.test"])
     guid, dn = admin.find_account("SPNSA$").object_guid, dns["SPNSA$"]
     client = KdcClient(samba_dc.config)
-    credential = Credential.from_password(f"{samba_dc.administrator}@{samba_dc.realm}", samba_dc.password)
+    credential = Credential.from_password(
+        f"{samba_dc.administrator}@{samba_dc.realm}", samba_dc.password
+    )
     assert client.get_ticket(credential, "cifs/spnsa.ad.test").service.components[0] == "cifs"
-    for name in ("spns/spnsa.ad.test", f"spns/spnsa.ad.test/{guid}", f"spns/spnsa.ad.test/CN=x,{dn}"):
+    for name in (
+        "spns/spnsa.ad.test",
+        f"spns/spnsa.ad.test/{guid}",
+        f"spns/spnsa.ad.test/CN=x,{dn}",
+    ):
         with pytest.raises(ServiceUnknownError):
             client.get_ticket(credential, name)
         admin.write_account_spn(ADD, dn, [name])
@@ -419,14 +472,20 @@ def test_chk13_list_query_duplicates_and_reset(admin: Directory, dns: dict[str, 
 def store_unchecked(admin: Directory, spn: str, *accounts: str) -> None:
     """Give all `accounts` the name `spn`: Samba lets by what it never looks at."""
     for account in accounts:
-        modify(admin, account, (ChangeOperation.DELETE, ["spns/absent"]), (ChangeOperation.ADD, [spn]))
+        modify(
+            admin, account, (ChangeOperation.DELETE, ["spns/absent"]), (ChangeOperation.ADD, [spn])
+        )
 
 
 @pytest.mark.usefixtures("dns")
-def test_k269_the_kdc_knows_no_service_of_a_name_that_two_have(samba_dc: SambaDc, admin: Directory) -> None:
+def test_k269_the_kdc_knows_no_service_of_a_name_that_two_have(
+    samba_dc: SambaDc, admin: Directory
+) -> None:
     store_unchecked(admin, "spns/twice", "spns-one", "spns-two")
     client = KdcClient(samba_dc.config)
-    credential = Credential.from_password(f"{samba_dc.administrator}@{samba_dc.realm}", samba_dc.password)
+    credential = Credential.from_password(
+        f"{samba_dc.administrator}@{samba_dc.realm}", samba_dc.password
+    )
     with pytest.raises(ServiceUnknownError):
         client.get_ticket(credential, "spns/twice")
     assert len(admin.find_spn("spns/twice")) == 2
@@ -435,11 +494,16 @@ def test_k269_the_kdc_knows_no_service_of_a_name_that_two_have(samba_dc: SambaDc
 
 
 @pytest.mark.usefixtures("dns")
-def test_chk14_a_computer_registers_its_two_names(samba_dc: SambaDc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chk14_a_computer_registers_its_two_names(
+    samba_dc: SambaDc, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(system, "local_fqdn", lambda: "spnsa.ad.test")
     with bound_as(samba_dc, "SPNSA$") as directory:
         for _ in range(2):
-            assert directory.server_register_spn(ADD, "spns") == ["spns/spnsa.ad.test", "spns/SPNSA"]
+            assert directory.server_register_spn(ADD, "spns") == [
+                "spns/spnsa.ad.test",
+                "spns/SPNSA",
+            ]
         assert same(spns(directory, "SPNSA$"), "spns/spnsa.ad.test", "spns/SPNSA")
         directory.server_register_spn(DELETE, "spns", "SPNSA$")
         assert spns(directory, "SPNSA$") == ()
@@ -462,12 +526,25 @@ def purekrb_spn(
 ) -> Callable[..., str]:
     """Runs `purekrb spn` with the credential cache of an administrator; returns its output, or exit code and error."""
     ccache = samba_dc.path("ccache")
-    run([*ARGV, "kinit", samba_dc.administrator, "-c", str(ccache)], env=samba_dc.env, text=f"{samba_dc.password}\n")
+    run(
+        [*ARGV, "kinit", samba_dc.administrator, "-c", str(ccache)],
+        env=samba_dc.env,
+        text=f"{samba_dc.password}\n",
+    )
     monkeypatch.setenv("KRB5_CONFIG", str(samba_dc.krb5_conf))
     monkeypatch.setenv("KRB5CCNAME", f"FILE:{ccache}")
 
     def purekrb_spn(*argv: str) -> str:
-        code = main(["spn", *argv, "--ldap", f"ldap://{samba_dc.address}", "--target", f"ldap/{samba_dc.host}"])
+        code = main(
+            [
+                "spn",
+                *argv,
+                "--ldap",
+                f"ldap://{samba_dc.address}",
+                "--target",
+                f"ldap/{samba_dc.host}",
+            ]
+        )
         out, err = capsys.readouterr()
         return f"{code}: {err}" if code else out
 
@@ -485,7 +562,9 @@ def test_chk13_an_administrator_keeps_names_with_the_command(
     )
     listed = [purekrb_spn("list", name) for name in ("spns-one", "ADTEST\\spns-one", dn)]
     assert listed == [f"{dn}:\n{spn}\n"] * 3
-    assert json.loads(purekrb_spn("query", "adsockauth/SPNS-*", "--json")) == {"found": [{"spn": spn, "account": dn}]}
+    assert json.loads(purekrb_spn("query", "adsockauth/SPNS-*", "--json")) == {
+        "found": [{"spn": spn, "account": dn}]
+    }
     assert purekrb_spn("query", "spns-nobody/*") == "none found\n"
     assert purekrb_spn("delete", spn.upper(), "-a", "spns-one") == f"deleted {spn.upper()}\n"
     assert json.loads(purekrb_spn("list", "spns-one", "--json")) == {"account": dn, "spns": []}
@@ -502,5 +581,9 @@ def test_chk13_the_command_tells_of_duplicates(
     store_unchecked(admin, "spns/both", "spns-one", "SPNSB$")
     for line in (f"spns/both  {dns['spns-one']}", f"spns/both  {dns['SPNSB$']}"):
         assert line in purekrb_spn("duplicates")
-    found = [entry for entry in json.loads(purekrb_spn("duplicates", "--json"))["found"] if entry["spn"] == "spns/both"]
+    found = [
+        entry
+        for entry in json.loads(purekrb_spn("duplicates", "--json"))["found"]
+        if entry["spn"] == "spns/both"
+    ]
     assert {entry["account"] for entry in found} == {dns["spns-one"], dns["SPNSB$"]}

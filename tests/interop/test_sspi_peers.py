@@ -31,23 +31,35 @@ Ends = tuple[sspi.CtxtHandle, PeerContext]
 def logged_on(mit_realm: MitRealm) -> Iterator[None]:
     """The user and the services of MIT's realm as default credentials."""
     user = Credential.from_password("user@MIT.TEST", "userpw")
-    sspi.set_default_credential(user, keytab=Keytab.load(mit_realm.service_keytab), config=mit_realm.config)
+    sspi.set_default_credential(
+        user, keytab=Keytab.load(mit_realm.service_keytab), config=mit_realm.config
+    )
     yield
     sspi.set_default_credential()
 
 
-def acquire(realm: MitRealm, etype: int, principal: str | None, use: int, package: str) -> sspi.CredHandle:
+def acquire(
+    realm: MitRealm, etype: int, principal: str | None, use: int, package: str
+) -> sspi.CredHandle:
     """Return credentials for contexts of that encryption type alone."""
     handle, _ = sspi.AcquireCredentialsHandle(principal, package, use)
     handle.config = replace(realm.config, permitted_enctypes=[etype])
     return handle
 
 
-def we_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos") -> Ends:
+def we_initiate(
+    realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos"
+) -> Ends:
     service = f"svc-{etype}/localhost"
     credentials = acquire(realm, etype, None, sspi.SECPKG_CRED_OUTBOUND, package)
-    ours, theirs, out = sspi.CtxtHandle(), peer.accept(realm.service_keytab, mechanism=package.lower()), room()
-    status, _, _ = sspi.InitializeSecurityContext(credentials, None, service, flags, 0, None, ours, out)
+    ours, theirs, out = (
+        sspi.CtxtHandle(),
+        peer.accept(realm.service_keytab, mechanism=package.lower()),
+        room(),
+    )
+    status, _, _ = sspi.InitializeSecurityContext(
+        credentials, None, service, flags, 0, None, ours, out
+    )
     while status != sspi.SEC_E_OK:
         reply = theirs.step(out[0].Buffer)
         assert reply
@@ -62,9 +74,13 @@ def we_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, pa
     return ours, theirs
 
 
-def they_initiate(realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos") -> Ends:
+def they_initiate(
+    realm: MitRealm, peer: GssPeer, etype: int, flags: int = ISC, package: str = "Kerberos"
+) -> Ends:
     gss = 0x3E | (0x1000 if flags & sspi.ISC_REQ_USE_DCE_STYLE else 0)
-    theirs = peer.initiate(f"svc-{etype}@localhost", realm.kinit("user"), flags=gss, mechanism=package.lower())
+    theirs = peer.initiate(
+        f"svc-{etype}@localhost", realm.kinit("user"), flags=gss, mechanism=package.lower()
+    )
     credentials = acquire(realm, etype, f"svc-{etype}/localhost", sspi.SECPKG_CRED_INBOUND, package)
     ours, before, token = sspi.CtxtHandle(), None, theirs.step()
     status = sspi.SEC_I_CONTINUE_NEEDED
@@ -100,7 +116,9 @@ def test_mit_verifies_what_we_sign_and_reads_what_we_encrypt_and_we_its(
         theirs.verify_mic(text, message[1].Buffer)
         ours.VerifySignature(desc((DATA, text), (TOKEN, theirs.get_mic(text))))
         for qop in (0, NO_ENCRYPT):
-            message = desc((TOKEN, room_for["SecurityTrailer"]), (DATA, text), (PADDING, room_for["BlockSize"]))
+            message = desc(
+                (TOKEN, room_for["SecurityTrailer"]), (DATA, text), (PADDING, room_for["BlockSize"])
+            )
             ours.EncryptMessage(qop, message)
             wire = b"".join(buffer.Buffer for buffer in message)
             assert theirs.unwrap(wire) == (text, qop == 0)
@@ -123,7 +141,10 @@ def test_negotiate_agrees_with_mits_spnego(
     assert (state, info["Name"]) == (sspi.SECPKG_NEGOTIATION_COMPLETE, "Kerberos")
     message = desc((TOKEN, sizes(ours)["SecurityTrailer"]), (DATA, b"agreed"))
     ours.EncryptMessage(0, message)
-    given = [IovBuffer(IovType.HEADER, message[0].Buffer), IovBuffer(IovType.DATA, message[1].Buffer)]
+    given = [
+        IovBuffer(IovType.HEADER, message[0].Buffer),
+        IovBuffer(IovType.DATA, message[1].Buffer),
+    ]
     received, sealed = theirs.unwrap_iov(given)
     assert (received[1].data, sealed) == (b"agreed", True)
     message = desc((STREAM, theirs.wrap(b"agreed")), (DATA, 0))
@@ -150,7 +171,11 @@ def test_chk37_mit_takes_our_buffers_as_its_own(
         received, sealed = theirs.unwrap_iov(given)
         assert (received[2].data, sealed) == (text, True)
         made = theirs.wrap_iov(
-            [IovBuffer(IovType.HEADER), IovBuffer(IovType.SIGN_ONLY, b"header"), IovBuffer(IovType.DATA, text)]
+            [
+                IovBuffer(IovType.HEADER),
+                IovBuffer(IovType.SIGN_ONLY, b"header"),
+                IovBuffer(IovType.DATA, text),
+            ]
         )
         message = desc((TOKEN, made[0].data), (CHECKSUM, b"header"), (DATA, made[2].data))
         assert ours.DecryptMessage(message) == 0
@@ -161,8 +186,15 @@ def test_chk37_mit_takes_our_buffers_as_its_own(
 
 
 def environment(krb5_conf: Path, ccache: Path, keytab: Path) -> dict[str, str]:
-    names = {"KRB5_CONFIG": str(krb5_conf), "KRB5CCNAME": f"FILE:{ccache}", "KRB5_KTNAME": f"FILE:{keytab}"}
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("KRB5")}, **names}
+    names = {
+        "KRB5_CONFIG": str(krb5_conf),
+        "KRB5CCNAME": f"FILE:{ccache}",
+        "KRB5_KTNAME": f"FILE:{keytab}",
+    }
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("KRB5")},
+        **names,
+    }
 
 
 def test_the_sample_runs_with_mits_kdc(mit_realm: MitRealm) -> None:
@@ -173,7 +205,9 @@ def test_the_sample_runs_with_mits_kdc(mit_realm: MitRealm) -> None:
     assert done.stdout.splitlines() == ["user@MIT.TEST has signed: hello", "HELLO"]
 
 
-def test_the_sample_finds_its_service_in_sambas_directory(samba_dc: SambaDc, tmp_path: Path) -> None:
+def test_the_sample_finds_its_service_in_sambas_directory(
+    samba_dc: SambaDc, tmp_path: Path
+) -> None:
     """The procedure of Microsoft's page, from the SCP to the encrypted message."""
     keyword, url = "7c4f7a58-3d4e-4d5c-9a57-0e3f1c0d9a10", f"ldap://{samba_dc.address}"
     samba_dc.add_computer("SSPIWEB")
@@ -187,16 +221,23 @@ def test_the_sample_finds_its_service_in_sambas_directory(samba_dc: SambaDc, tmp
     clients["sspi-client"].save(tmp_path / "ccache")
     administrator, target = clients[samba_dc.administrator], f"ldap/{samba_dc.host}"
     with Directory.connect(url, administrator, samba_dc.config, target) as directory:
-        scp = ServiceConnectionPoint("SockAuthAD", "ADSockAuth", "sspiweb.ad.test", ["2000"], [keyword])
+        scp = ServiceConnectionPoint(
+            "SockAuthAD", "ADSockAuth", "sspiweb.ad.test", ["2000"], [keyword]
+        )
         scp = directory.publish_scp(scp, host="SSPIWEB$")
         spn = make_spn(scp.service_class_name, scp.dn, scp.dns_name)
         directory.write_account_spn(SpnOperation.ADD, service_account, [spn])
-        env = samba_dc.env | environment(samba_dc.krb5_conf, tmp_path / "ccache", samba_dc.keytab(spn))
+        env = samba_dc.env | environment(
+            samba_dc.krb5_conf, tmp_path / "ccache", samba_dc.keytab(spn)
+        )
         with running_service(env, "--spn", spn) as service:
             directory.update_scp(replace(scp, bindings=(service.port,)))
             done = run_client(env, "--directory", f"ldap://{samba_dc.host}", "--keyword", keyword)
         directory.remove_scp(scp)
     assert (done.returncode, done.stderr) == (0, "")
     # The ticket holds a PAC, so that the service knows the client by its name in the domain.
-    assert done.stdout.splitlines() == [f"{samba_dc.netbios_domain}\\sspi-client has signed: hello", "HELLO"]
+    assert done.stdout.splitlines() == [
+        f"{samba_dc.netbios_domain}\\sspi-client has signed: hello",
+        "HELLO",
+    ]
     assert service.printed == [f"served {samba_dc.netbios_domain}\\sspi-client"]

@@ -48,7 +48,12 @@ def realm() -> Iterator[Realm]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realm: Realm) -> Commands:
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realm: Realm,
+) -> Commands:
     realm.keytab(WEB).save(tmp_path / "keytab")
     return Commands(tmp_path, monkeypatch, capsys, realm)
 
@@ -78,7 +83,9 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 def test_the_examples_of_the_page_work_as_printed(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {name: value for name, value in environment(tmp_path).items() if not name.startswith("KRB5")}
+    env = {
+        name: value for name, value in environment(tmp_path).items() if not name.startswith("KRB5")
+    }
     assert len(examples(PAGE)) > 15
     differences = run_examples(PAGE, cwd=tmp_path, env={**env, "PATH": path})
     assert not differences, "\n".join(differences)
@@ -86,7 +93,9 @@ def test_the_examples_of_the_page_work_as_printed(tmp_path: Path) -> None:
 
 def test_a_wrong_example_is_noticed(tmp_path: Path) -> None:
     page = "```console\n$ echo one\ntwo\n$ echo three\nthr...\n```\n"
-    assert run_examples(page, cwd=tmp_path, env=os.environ) == ["$ echo one\nexpected:\ntwo\ngot:\none\n"]
+    assert run_examples(page, cwd=tmp_path, env=os.environ) == [
+        "$ echo one\nexpected:\ntwo\ngot:\none\n"
+    ]
 
 
 def test_the_page_has_every_command_and_every_exit_code() -> None:
@@ -98,13 +107,19 @@ def test_the_page_has_every_command_and_every_exit_code() -> None:
 
 def documented(command: str, *, of: str | None = None) -> list[list[str]]:
     """The JSON keys that the page names for a command, for each kind of line that it prints."""
-    section = next(part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE) if command in part.split("\n")[0])
+    section = next(
+        part
+        for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)
+        if command in part.split("\n")[0]
+    )
     (text,) = (
         text
         for text in re.findall(r"^JSON.*?(?=\n\n|\Z)", section, re.MULTILINE | re.DOTALL)
         if of is None or text.startswith(f"JSON of `{of}`")
     )
-    text = re.sub(r"\([^)]*\)", "", text.partition(":")[2])  # what is inside of a key is in parentheses
+    text = re.sub(
+        r"\([^)]*\)", "", text.partition(":")[2]
+    )  # what is inside of a key is in parentheses
     return [re.findall(r"`(\w+)`", sentence) for sentence in text.split(". Then ")]
 
 
@@ -117,7 +132,11 @@ def test_the_json_of_each_command_has_the_keys_that_the_page_names(logged_in: Co
         (("keytab", "list", "keytab"), "", documented("keytab")[0]),
         (("klist", "-k"), "", documented("keytab")[0]),
         (("spn", "make", "HTTP", "web"), "", documented("spn", of="make")[0]),
-        (("spn", "get", "dns-host", "HTTP", "--instance", "web"), "", documented("spn", of="get")[0]),
+        (
+            ("spn", "get", "dns-host", "HTTP", "--instance", "web"),
+            "",
+            documented("spn", of="get")[0],
+        ),
         (("spn", "crack", "HTTP/web:80"), "", documented("spn", of="crack")[0]),
         (("demo",), "", documented("demo")[0]),
         (("kdestroy",), "", documented("kdestroy")[0]),
@@ -156,7 +175,11 @@ def test_no_command_prints_the_help_and_is_a_usage_error(run: Commands) -> None:
     [
         ("frobnicate",),
         ("kinit", "--password", "x"),
-        ("kinit", "--time", "5"),  # no abbreviations: a new option must not change what a script means
+        (
+            "kinit",
+            "--time",
+            "5",
+        ),  # no abbreviations: a new option must not change what a script means
         ("kinit", "alice", "--timeout", "0"),
         ("kinit", "alice", "--timeout", "nan"),
         ("kinit", "alice", "--lifetime", "soon"),
@@ -212,11 +235,23 @@ def test_every_argument_says_what_it_is_for(command: str) -> None:
 
 def test_a_light_command_loads_nothing_heavy() -> None:
     code = "import sys, purekrb.cli; purekrb.cli.main(['spn', 'make', 'HTTP', 'web']); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     spn, modules = done.stdout.split("\n", 1)
     assert spn == "HTTP/web"
     loaded = {module.split(".")[0] for module in modules.split()}
-    assert not loaded & {"cryptography", "impacket", "pyasn1", "ldap3", "rich", "dns", "asyncio", "socket", "getpass"}
+    assert not loaded & {
+        "cryptography",
+        "impacket",
+        "pyasn1",
+        "ldap3",
+        "rich",
+        "dns",
+        "asyncio",
+        "socket",
+        "getpass",
+    }
     assert {module for module in modules.split() if module.startswith("purekrb.cli.")} == {
         *("purekrb.cli.options", "purekrb.cli.output", "purekrb.cli.spn")
     }
@@ -225,13 +260,17 @@ def test_a_light_command_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("argv", [["--version"], ["spn", "--version"]])
 def test_the_version_is_an_option_of_purekrb_itself(run: Commands, argv: list[str]) -> None:
     result = run(*argv)
-    assert (result.code, result.out) == ((0, f"purekrb {purekrb.__version__}\n") if len(argv) == 1 else (2, ""))
+    assert (result.code, result.out) == (
+        (0, f"purekrb {purekrb.__version__}\n") if len(argv) == 1 else (2, "")
+    )
 
 
 def test_the_script_and_the_module_are_the_same_command(tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "purekrb"
     for argv in ([str(script)], [sys.executable, "-m", "purekrb.cli"]):
-        done = subprocess.run([*argv, "spn", "make", "HTTP", "web"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*argv, "spn", "make", "HTTP", "web"], capture_output=True, text=True, check=True
+        )
         assert done.stdout == "HTTP/web\n"
 
 
@@ -257,39 +296,104 @@ def nothing(run: Commands) -> None:
 
 
 ERRORS = [
-    pytest.param(("kinit", "alice"), "wrong", nothing, 3, "PreauthFailedError", id="a-wrong-password"),
+    pytest.param(
+        ("kinit", "alice"), "wrong", nothing, 3, "PreauthFailedError", id="a-wrong-password"
+    ),
     pytest.param(("kinit", "bob"), "pw", nothing, 6, "ClientUnknownError", id="an-unknown-client"),
     pytest.param(("kinit", "alice"), PASSWORD, unreachable, 5, "TransportError", id="no-KDC-there"),
-    pytest.param(("kinit", "alice@NOWHERE.TEST"), "pw", nothing, 9, "ConfigError", id="no-KDC-known"),
     pytest.param(
-        ("kinit", "alice"), "pw", write("krb5.conf", b"[realms]\nX = {"), 9, "ConfigError", id="a-damaged-krb5.conf"
+        ("kinit", "alice@NOWHERE.TEST"), "pw", nothing, 9, "ConfigError", id="no-KDC-known"
     ),
-    pytest.param(("kinit", "alice", "--config", "none"), "pw", nothing, 9, "ConfigError", id="no-krb5.conf-there"),
+    pytest.param(
+        ("kinit", "alice"),
+        "pw",
+        write("krb5.conf", b"[realms]\nX = {"),
+        9,
+        "ConfigError",
+        id="a-damaged-krb5.conf",
+    ),
+    pytest.param(
+        ("kinit", "alice", "--config", "none"),
+        "pw",
+        nothing,
+        9,
+        "ConfigError",
+        id="no-krb5.conf-there",
+    ),
     pytest.param(("kinit", "alice"), "", nothing, 7, "CredentialError", id="no-password"),
     pytest.param(("kinit",), "pw", nothing, 7, "CredentialError", id="no-name"),
     pytest.param(("kinit", "a@b@c"), "pw", nothing, 8, "DecodeError", id="a-name-that-is-none"),
-    pytest.param(("kinit", "-t", "none", "alice"), "", nothing, 7, "CredentialError", id="no-keytab"),
-    pytest.param(("kinit", "-k", "alice"), "", nothing, 7, "CredentialError", id="a-keytab-without-the-client"),
-    pytest.param(("kinit", "-k"), "", write("keytab", b"\5\2"), 7, "CredentialError", id="an-empty-keytab"),
+    pytest.param(
+        ("kinit", "-t", "none", "alice"), "", nothing, 7, "CredentialError", id="no-keytab"
+    ),
+    pytest.param(
+        ("kinit", "-k", "alice"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="a-keytab-without-the-client",
+    ),
+    pytest.param(
+        ("kinit", "-k"), "", write("keytab", b"\5\2"), 7, "CredentialError", id="an-empty-keytab"
+    ),
     pytest.param(("kinit", "-R"), "", nothing, 7, "CredentialError", id="nothing-to-renew"),
     pytest.param(("klist",), "", nothing, 7, "CredentialError", id="no-ccache"),
-    pytest.param(("klist",), "", write("ccache", b"garbage"), 8, "DecodeError", id="a-damaged-ccache"),
-    pytest.param(("klist",), "", write("ccache", b"\5\4", 0o644), 7, "CredentialError", id="a-ccache-for-everyone"),
-    pytest.param(("klist", "-c", "KCM:"), "", nothing, 1, "UnsupportedError", id="a-ccache-of-another-type"),
+    pytest.param(
+        ("klist",), "", write("ccache", b"garbage"), 8, "DecodeError", id="a-damaged-ccache"
+    ),
+    pytest.param(
+        ("klist",),
+        "",
+        write("ccache", b"\5\4", 0o644),
+        7,
+        "CredentialError",
+        id="a-ccache-for-everyone",
+    ),
+    pytest.param(
+        ("klist", "-c", "KCM:"), "", nothing, 1, "UnsupportedError", id="a-ccache-of-another-type"
+    ),
     pytest.param(("kvno", WEB), "", nothing, 7, "CredentialError", id="kvno-without-tickets"),
     pytest.param(("kdestroy",), "", nothing, 7, "CredentialError", id="nothing-to-destroy"),
-    pytest.param(("keytab", "list", "none"), "", nothing, 7, "CredentialError", id="a-keytab-that-is-not-there"),
     pytest.param(
-        ("keytab", "list", "text"), "", write("text", b"[libdefaults]"), 8, "DecodeError", id="a-keytab-that-is-none"
+        ("keytab", "list", "none"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="a-keytab-that-is-not-there",
     ),
     pytest.param(
-        ("keytab", "add", "k", "a@R", "--etype", "18"), "not hex", nothing, 8, "DecodeError", id="a-key-not-in-hex"
+        ("keytab", "list", "text"),
+        "",
+        write("text", b"[libdefaults]"),
+        8,
+        "DecodeError",
+        id="a-keytab-that-is-none",
     ),
     pytest.param(
-        ("keytab", "add", "k", "a@R", "--etype", "18"), "00ff", nothing, 8, "DecodeError", id="a-key-too-short"
+        ("keytab", "add", "k", "a@R", "--etype", "18"),
+        "not hex",
+        nothing,
+        8,
+        "DecodeError",
+        id="a-key-not-in-hex",
     ),
     pytest.param(
-        ("keytab", "add", "k", "a", "--etype", "17"), "00" * 16, nothing, 8, "DecodeError", id="a-key-of-no-realm"
+        ("keytab", "add", "k", "a@R", "--etype", "18"),
+        "00ff",
+        nothing,
+        8,
+        "DecodeError",
+        id="a-key-too-short",
+    ),
+    pytest.param(
+        ("keytab", "add", "k", "a", "--etype", "17"),
+        "00" * 16,
+        nothing,
+        8,
+        "DecodeError",
+        id="a-key-of-no-realm",
     ),
     pytest.param(
         ("keytab", "add", "k", "a@R", "--etype", "17", "--kvno", "-1"),
@@ -297,19 +401,77 @@ ERRORS = [
         id="a-negative-kvno",
     ),
     pytest.param(
-        ("keytab", "delete", "keytab", "nobody@EXAMPLE.TEST"), "", nothing, 7, "CredentialError", id="no-such-entry"
+        ("keytab", "delete", "keytab", "nobody@EXAMPLE.TEST"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="no-such-entry",
     ),
-    pytest.param(("keytab", "merge", "no/such/k", "keytab"), "", nothing, 7, "CredentialError", id="no-directory"),
-    pytest.param(("spn", "make", "HTTP", "a/b"), "", nothing, 8, "SpnError", id="a-slash-in-a-name"),
+    pytest.param(
+        ("keytab", "merge", "no/such/k", "keytab"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="no-directory",
+    ),
+    pytest.param(
+        ("spn", "make", "HTTP", "a/b"), "", nothing, 8, "SpnError", id="a-slash-in-a-name"
+    ),
     pytest.param(("spn", "crack", "HTTP"), "", nothing, 8, "SpnError", id="a-word-that-is-no-SPN"),
-    pytest.param(("spn", "get", "dns-host", "HTTP", "--instance", "a:b"), "", nothing, 1, "ValueError", id="no-port"),
-    pytest.param(("spn", "query", "HTTP/*"), "", nothing, 7, "CredentialError", id="a-directory-without-a-ticket"),
-    pytest.param(("inspect", "keytab/x"), "", nothing, 8, "DecodeError", id="a-path-that-leads-nowhere"),
+    pytest.param(
+        ("spn", "get", "dns-host", "HTTP", "--instance", "a:b"),
+        "",
+        nothing,
+        1,
+        "ValueError",
+        id="no-port",
+    ),
+    pytest.param(
+        ("spn", "query", "HTTP/*"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="a-directory-without-a-ticket",
+    ),
+    pytest.param(
+        ("inspect", "keytab/x"), "", nothing, 8, "DecodeError", id="a-path-that-leads-nowhere"
+    ),
     pytest.param(("inspect", "."), "", nothing, 1, "IsADirectoryError", id="a-directory"),
-    pytest.param(("serve", "127.0.0.1:0", "-t", "none"), "", nothing, 7, "CredentialError", id="serve-without-keys"),
-    pytest.param(("serve", "203.0.113.1:1"), "", nothing, 5, "TransportError", id="an-address-of-another-machine"),
-    pytest.param(("realm", "--directory", "keytab"), "", nothing, 1, "FileExistsError", id="a-file-in-the-way"),
-    pytest.param(("realm", "--user", "u"), b"\xff\n", nothing, 1, "UnicodeDecodeError", id="a-password-not-in-UTF-8"),
+    pytest.param(
+        ("serve", "127.0.0.1:0", "-t", "none"),
+        "",
+        nothing,
+        7,
+        "CredentialError",
+        id="serve-without-keys",
+    ),
+    pytest.param(
+        ("serve", "203.0.113.1:1"),
+        "",
+        nothing,
+        5,
+        "TransportError",
+        id="an-address-of-another-machine",
+    ),
+    pytest.param(
+        ("realm", "--directory", "keytab"),
+        "",
+        nothing,
+        1,
+        "FileExistsError",
+        id="a-file-in-the-way",
+    ),
+    pytest.param(
+        ("realm", "--user", "u"),
+        b"\xff\n",
+        nothing,
+        1,
+        "UnicodeDecodeError",
+        id="a-password-not-in-UTF-8",
+    ),
 ]
 
 
@@ -335,7 +497,9 @@ def test_every_kind_of_error_has_the_code_of_the_first_class_that_fits() -> None
 
 
 @pytest.mark.parametrize("action", ["verify", "update", "remove"])
-def test_a_service_without_a_state_file_is_told_before_anything_is_asked(run: Commands, action: str) -> None:
+def test_a_service_without_a_state_file_is_told_before_anything_is_asked(
+    run: Commands, action: str
+) -> None:
     result = run("scp", action, "--class", "c", "--state", "none.json")
     assert (result.code, result.out) == (24, "")
     assert "none.json" in result.err
@@ -348,7 +512,9 @@ def test_each_reason_why_a_service_must_not_start_has_a_code_of_its_own(run: Com
     assert not set(REGISTRATION_EXIT_CODES.values()) & set(EXIT_CODES)
 
 
-def test_a_service_that_the_kdc_does_not_know_leaves_the_tickets_before_it_stored(logged_in: Commands) -> None:
+def test_a_service_that_the_kdc_does_not_know_leaves_the_tickets_before_it_stored(
+    logged_in: Commands,
+) -> None:
     result = logged_in("kvno", WEB, "HTTP/none.example.test")
     assert result.code == 6
     assert result.out == f"{WEB_PRINCIPAL}: kvno = 1 (aes256-cts-hmac-sha1-96)\n"
@@ -359,18 +525,26 @@ def test_a_service_that_the_kdc_does_not_know_leaves_the_tickets_before_it_store
 def test_a_keytab_that_does_not_fit_the_kdc_is_told(logged_in: Commands, realm: Realm) -> None:
     assert logged_in("kvno", WEB, "-k", "keytab").out.endswith(", keytab entry valid\n")
     key = EncryptionKey(18, bytes(32))
-    Keytab([KeytabEntry(Principal.parse(WEB_PRINCIPAL), 1, key)]).save(logged_in.directory / "wrong")
-    Keytab([KeytabEntry(Principal.parse(WEB_PRINCIPAL), 2, key)]).save(logged_in.directory / "newer")
+    Keytab([KeytabEntry(Principal.parse(WEB_PRINCIPAL), 1, key)]).save(
+        logged_in.directory / "wrong"
+    )
+    Keytab([KeytabEntry(Principal.parse(WEB_PRINCIPAL), 2, key)]).save(
+        logged_in.directory / "newer"
+    )
     wrong, newer = (logged_in("kvno", WEB, "-k", name) for name in ("wrong", "newer"))
     assert (wrong.code, newer.code) == (7, 7)
     assert "is not that of the KDC, although the kvno is the same" in wrong.err
     assert f"it has {WEB_PRINCIPAL} kvno 2" in newer.err
 
 
-def test_kvno_keeps_what_others_put_into_the_cache_meanwhile(logged_in: Commands, realm: Realm) -> None:
+def test_kvno_keeps_what_others_put_into_the_cache_meanwhile(
+    logged_in: Commands, realm: Realm
+) -> None:
     realm.add_service("host/other.example.test")
     cached = CCache.load(logged_in.directory / "ccache")
-    ticket = KdcClient(realm.config).get_ticket(Credential.from_ccache(cached), "host/other.example.test")
+    ticket = KdcClient(realm.config).get_ticket(
+        Credential.from_ccache(cached), "host/other.example.test"
+    )
     CCache(cached.principal, [ticket]).merge_into(logged_in.directory / "ccache")
     assert logged_in("kvno", WEB).code == 0
     listed = logged_in("klist").out
@@ -436,7 +610,9 @@ def test_no_command_shows_a_secret(run: Commands, realm: Realm, secrets: list[by
     assert leaks("\n".join(told), secrets) == []
 
 
-def test_the_search_for_secrets_finds_them_where_they_are_asked_for(run: Commands, secrets: list[bytes]) -> None:
+def test_the_search_for_secrets_finds_them_where_they_are_asked_for(
+    run: Commands, secrets: list[bytes]
+) -> None:
     Keytab.load(run.directory / "keytab")
     assert leaks(run("inspect", "keytab", "--show-keys").out, secrets)
 
@@ -447,7 +623,13 @@ def test_what_cannot_be_read_is_not_quoted(run: Commands) -> None:
         result = run("inspect", argument)
         assert result.code == 8
         assert argument not in result.err
-        assert leaks(result.err, [bytes.fromhex("00112233445566778899aabbccddeeff"), b"secretsecretsecret"]) == []
+        assert (
+            leaks(
+                result.err,
+                [bytes.fromhex("00112233445566778899aabbccddeeff"), b"secretsecretsecret"],
+            )
+            == []
+        )
 
 
 # -- the process: pipes, terminals, signals
@@ -471,7 +653,9 @@ def test_a_closed_pipe_ends_the_command_quietly(run: Commands) -> None:
         ("2>&-", ("kinit", "alice"), 7),
     ],
 )
-def test_a_closed_stream_does_no_harm(run: Commands, closed: str, argv: tuple[str, ...], code: int) -> None:
+def test_a_closed_stream_does_no_harm(
+    run: Commands, closed: str, argv: tuple[str, ...], code: int
+) -> None:
     done = subprocess.run(
         ["sh", "-c", f'exec {" ".join(ARGV)} "$@" {closed}', "sh", *argv],
         input="",
@@ -512,7 +696,9 @@ def test_ctrl_c_ends_a_command_with_130_and_no_traceback(run: Commands) -> None:
 def test_ctrl_c_ends_a_command_that_waits_for_a_silent_kdc(run: Commands) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        (run.directory / "krb5.conf").write_text(f"[realms]\nEXAMPLE.TEST = {{\n kdc = tcp/127.0.0.1:{port}\n}}\n")
+        (run.directory / "krb5.conf").write_text(
+            f"[realms]\nEXAMPLE.TEST = {{\n kdc = tcp/127.0.0.1:{port}\n}}\n"
+        )
         with run.spawn("kinit", "alice@EXAMPLE.TEST") as process:
             assert process.stdin
             process.stdin.write(f"{PASSWORD}\n")
@@ -550,7 +736,9 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         while text not in self.printed:
-            assert select.select([self._master], [], [], 30)[0], f"nothing more than {self.printed!r}"
+            assert select.select([self._master], [], [], 30)[0], (
+                f"nothing more than {self.printed!r}"
+            )
             self.printed += os.read(self._master, 4096).decode()
 
     def type(self, text: str) -> None:
@@ -579,7 +767,9 @@ def test_a_password_is_asked_for_on_the_terminal_and_does_not_show(run: Commands
 
 def test_a_new_password_is_asked_for_twice(run: Commands) -> None:
     for second, code in ((PASSWORD, 0), ("other", 7)):
-        terminal = Terminal(run.directory, "keytab", "from-password", f"new-{code}", "alice@EXAMPLE.TEST")
+        terminal = Terminal(
+            run.directory, "keytab", "from-password", f"new-{code}", "alice@EXAMPLE.TEST"
+        )
         terminal.expect("Password of alice@EXAMPLE.TEST: ")
         terminal.type(f"{PASSWORD}\n")
         terminal.expect("again: ")
@@ -605,14 +795,28 @@ def test_waiting_shows_on_a_terminal_only(logged_in: Commands) -> None:
     assert f"asking for {WEB}" in terminal.printed
     with logged_in.spawn("kvno", WEB) as process:
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, f"{WEB_PRINCIPAL}: kvno = 1 (aes256-cts-hmac-sha1-96)\n", "")
+    assert (process.returncode, out, err) == (
+        0,
+        f"{WEB_PRINCIPAL}: kvno = 1 (aes256-cts-hmac-sha1-96)\n",
+        "",
+    )
 
 
 # -- kinit, klist, kdestroy
 
 
 def test_kinit_stores_a_ticket_as_it_was_asked_for(run: Commands) -> None:
-    result = run("kinit", "alice", "-l", "2h", "-r", "1d", "-f", "--json", stdin=f"{PASSWORD}\r\nnot this line\n")
+    result = run(
+        "kinit",
+        "alice",
+        "-l",
+        "2h",
+        "-r",
+        "1d",
+        "-f",
+        "--json",
+        stdin=f"{PASSWORD}\r\nnot this line\n",
+    )
     assert result.code == 0
     assert result.json[0]["client"] == "alice@EXAMPLE.TEST"
     (tgt,) = CCache.load(run.directory / "ccache")
@@ -654,7 +858,9 @@ def test_kinit_renews(run: Commands) -> None:
     assert "not renewable" in result.err
 
 
-def test_klist_tells_by_its_exit_code_whether_there_is_a_valid_tgt(run: Commands, realm: Realm) -> None:
+def test_klist_tells_by_its_exit_code_whether_there_is_a_valid_tgt(
+    run: Commands, realm: Realm
+) -> None:
     assert run("klist", "-s") == run("klist", "--silent")
     assert run("klist", "-s").code == 1
     run("kinit", "alice", stdin=PASSWORD)
@@ -684,8 +890,13 @@ def test_keytab_adds_merges_and_deletes(run: Commands) -> None:
     assert first.code == 0
     assert first.out.splitlines()[0].split() == ["kvno", "etype", "written", "principal"]
     assert entries(new) == {("a@R", 3, 18), ("a@R", 3, 17)}
-    assert Keytab.load(new).find("a@R", 3, 18)[0].key == purekrb.crypto.string_to_key(18, PASSWORD, "Ra")
-    assert run("keytab", "add", "new", "b@R", "--etype", "20", "--kvno", "300", stdin="ab" * 32).code == 0
+    assert Keytab.load(new).find("a@R", 3, 18)[0].key == purekrb.crypto.string_to_key(
+        18, PASSWORD, "Ra"
+    )
+    assert (
+        run("keytab", "add", "new", "b@R", "--etype", "20", "--kvno", "300", stdin="ab" * 32).code
+        == 0
+    )
     assert Keytab.load(new).find("b@R", 300, 20)[0].key.contents == b"\xab" * 32
     assert run("keytab", "merge", "FILE:new", "keytab").code == 0
     assert len(entries(new)) == 7
@@ -696,7 +907,14 @@ def test_keytab_adds_merges_and_deletes(run: Commands) -> None:
 
 
 def test_keytab_derives_keys_with_the_salt_and_the_etypes_that_are_named(run: Commands) -> None:
-    options = ("--salt", "R.TESThostpc.r.test", "--etype", "aes256-cts-hmac-sha384-192", "--etype", "17")
+    options = (
+        "--salt",
+        "R.TESThostpc.r.test",
+        "--etype",
+        "aes256-cts-hmac-sha384-192",
+        "--etype",
+        "17",
+    )
     assert run("keytab", "from-password", "new", "PC$@R.TEST", *options, stdin=PASSWORD).code == 0
     keytab = Keytab.load("new")
     assert [entry.key.etype for entry in keytab] == [20, 17]
@@ -720,7 +938,9 @@ def test_keytab_derives_keys_with_the_salt_and_the_etypes_that_are_named(run: Co
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
-def test_a_failure_leaves_the_keytab_as_it_was(run: Commands, name: str, argv: tuple[str, ...], stdin: str) -> None:
+def test_a_failure_leaves_the_keytab_as_it_was(
+    run: Commands, name: str, argv: tuple[str, ...], stdin: str
+) -> None:
     keytab = run.directory / "keytab"
     before, files = keytab.read_bytes(), set(os.listdir())
     assert run("keytab", argv[0], name, *argv[1:], stdin=stdin).code in (7, 8)
@@ -760,7 +980,9 @@ def test_a_keytab_that_everyone_can_read_is_warned_of(run: Commands) -> None:
 @pytest.fixture
 def echo_port(logged_in: Commands) -> Iterator[int]:
     """The port of `purekrb serve --once`."""
-    with logged_in.spawn("serve", "127.0.0.1:0", "--once", "--json", stdin=subprocess.DEVNULL) as process:
+    with logged_in.spawn(
+        "serve", "127.0.0.1:0", "--once", "--json", stdin=subprocess.DEVNULL
+    ) as process:
         assert process.stdout
         listening = json.loads(process.stdout.readline())
         assert list(listening) == documented("serve", of="serve")[0]
@@ -772,7 +994,9 @@ def echo_port(logged_in: Commands) -> Iterator[int]:
     assert served["client"] == "alice@EXAMPLE.TEST"
 
 
-def test_connect_sends_each_line_and_prints_each_answer(logged_in: Commands, echo_port: int) -> None:
+def test_connect_sends_each_line_and_prints_each_answer(
+    logged_in: Commands, echo_port: int
+) -> None:
     stdin = b"one\n\n\xff\x1b[2J\nlast, without an end"
     result = logged_in("connect", f"127.0.0.1:{echo_port}", WEB, "--json", stdin=stdin)
     assert (result.code, result.err) == (0, "")
@@ -780,7 +1004,11 @@ def test_connect_sends_each_line_and_prints_each_answer(logged_in: Commands, ech
     assert list(connected) == documented("connect", of="connect")[0]
     assert connected["mutual"] is True
     assert all(list(event) == documented("connect", of="connect")[1] for event in received)
-    assert [event["text"] for event in received] == ["one", "\N{REPLACEMENT CHARACTER}\x1b[2J", "last, without an end"]
+    assert [event["text"] for event in received] == [
+        "one",
+        "\N{REPLACEMENT CHARACTER}\x1b[2J",
+        "last, without an end",
+    ]
 
 
 def test_connect_negotiates_when_told_to(logged_in: Commands, echo_port: int) -> None:
@@ -796,7 +1024,9 @@ def test_serve_takes_kerberos_alone_when_told_to(logged_in: Commands) -> None:
     with logged_in.spawn(*argv, stdin=subprocess.DEVNULL) as process:
         assert process.stdout
         port = json.loads(process.stdout.readline())["port"]
-        refused = logged_in("connect", f"127.0.0.1:{port}", WEB, "--mechanism", "negotiate", stdin=b"one\n")
+        refused = logged_in(
+            "connect", f"127.0.0.1:{port}", WEB, "--mechanism", "negotiate", stdin=b"one\n"
+        )
         accepted = logged_in("connect", f"127.0.0.1:{port}", WEB, stdin=b"one\n")
         process.communicate(timeout=30)
     assert refused.code == 5
@@ -824,7 +1054,9 @@ def test_connect_tells_that_the_service_went_away(logged_in: Commands, realm: Re
 
 
 def test_connect_to_an_impostor_ends_with_4(logged_in: Commands) -> None:
-    impostor = Keytab([KeytabEntry(Principal.parse(WEB_PRINCIPAL), 1, EncryptionKey(18, bytes(32)))])
+    impostor = Keytab(
+        [KeytabEntry(Principal.parse(WEB_PRINCIPAL), 1, EncryptionKey(18, bytes(32)))]
+    )
     with purekrb.listen(("127.0.0.1", 0), impostor) as server:
         thread = threading.Thread(target=lambda: next(server, None))
         thread.start()
@@ -838,9 +1070,22 @@ def test_connect_to_an_impostor_ends_with_4(logged_in: Commands) -> None:
 # -- realm
 
 
-def test_realm_writes_what_clients_need_and_takes_passwords_from_standard_input(run: Commands) -> None:
+def test_realm_writes_what_clients_need_and_takes_passwords_from_standard_input(
+    run: Commands,
+) -> None:
     directory = run.directory / "made"
-    argv = ("realm", "MADE.TEST", "--user", "bob", "--user", "eve", "--service", WEB, "--directory", str(directory))
+    argv = (
+        "realm",
+        "MADE.TEST",
+        "--user",
+        "bob",
+        "--user",
+        "eve",
+        "--service",
+        WEB,
+        "--directory",
+        str(directory),
+    )
     with run.spawn(*argv, "--json") as process:
         assert process.stdin
         assert process.stdout
@@ -849,7 +1094,10 @@ def test_realm_writes_what_clients_need_and_takes_passwords_from_standard_input(
         made = json.loads(process.stdout.readline())
         assert set(made) == set(documented("realm")[0])
         assert directory.stat().st_mode & 0o777 == 0o700
-        assert all((directory / name).stat().st_mode & 0o077 == 0 for name in ("passwords.txt", "service.keytab"))
+        assert all(
+            (directory / name).stat().st_mode & 0o077 == 0
+            for name in ("passwords.txt", "service.keytab")
+        )
         (line,) = (directory / "passwords.txt").read_text().splitlines()
         assert re.fullmatch(r"eve \S{16}", line)
         for user, password in (("bob", PASSWORD), tuple(line.split())):

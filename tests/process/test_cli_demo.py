@@ -26,7 +26,9 @@ from support.commands import ARGV, Commands
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Commands:
     with Realm() as realm:
         return Commands(tmp_path, monkeypatch, capsys, realm)
 
@@ -124,7 +126,9 @@ def test_the_lines_fit_the_terminal_and_hold_no_escape_codes_in_a_pipe(
 def test_a_terminal_gets_colours(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    with subprocess.Popen([*ARGV, "demo"], stdout=slave, stderr=slave, stdin=slave, env=env, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        [*ARGV, "demo"], stdout=slave, stderr=slave, stdin=slave, env=env, cwd=tmp_path
+    ) as process:
         os.close(slave)
         printed = b""
         try:
@@ -144,13 +148,19 @@ def test_json_tells_the_same_steps(run: Commands) -> None:
     assert story["impostors_refused"] is True
     assert 0 < story["seconds"] < 5
     told = "\n".join(
-        f"{number}. {step['step']}\n" + "\n".join(f"{line['who']} {line['what']}" for line in step["lines"])
+        f"{number}. {step['step']}\n"
+        + "\n".join(f"{line['who']} {line['what']}" for line in step["lines"])
         for number, step in enumerate(story["steps"], 1)
     )
-    assert_story(f"{told}The service proved itself, every impostor was refused. Done in", "aes256-cts-hmac-sha1-96")
+    assert_story(
+        f"{told}The service proved itself, every impostor was refused. Done in",
+        "aes256-cts-hmac-sha1-96",
+    )
 
 
-def test_an_impostor_who_is_believed_is_a_failure(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impostor_who_is_believed_is_a_failure(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the demo shows is what happens: here, with a client that takes any AP-REP."""
 
     def believe(*args: Any, **options: Any) -> EncApRepPart:
@@ -162,7 +172,9 @@ def test_an_impostor_who_is_believed_is_a_failure(run: Commands, monkeypatch: py
     monkeypatch.setattr(initiator, "verify_ap_rep", believe)
     result = run("demo")
     assert result.code == 1
-    assert result.out.splitlines()[-1].startswith("The service proved itself, AN IMPOSTOR WAS BELIEVED.")
+    assert result.out.splitlines()[-1].startswith(
+        "The service proved itself, AN IMPOSTOR WAS BELIEVED."
+    )
 
 
 def test_the_demo_takes_less_than_five_seconds_with_starting_python(tmp_path: Path) -> None:

@@ -50,7 +50,13 @@ from purekrb.testing import Realm
 from support.canaries import leaks, pieces
 from support.commands import Commands
 from support.contexts import acceptor, ap_req, authenticator, if_relevant
-from support.credential_files import CCacheWriter, good_ccache, good_keytab, keytab_file, keytab_record
+from support.credential_files import (
+    CCacheWriter,
+    good_ccache,
+    good_keytab,
+    keytab_file,
+    keytab_record,
+)
 from support.recordings import Entry, load
 from support.tickets import issue
 from support.values import replace
@@ -68,7 +74,12 @@ def realm() -> Iterator[Realm]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realm: Realm) -> Commands:
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realm: Realm,
+) -> Commands:
     return Commands(tmp_path, monkeypatch, capsys, realm)
 
 
@@ -102,7 +113,9 @@ def test_each_message_of_recorded_exchanges_is_named_and_opened_by_its_keys(etyp
 
     error = at(describe(as_["received"][0]), "KrbError")
     assert error["error_code"] == "KDC_ERR_PREAUTH_REQUIRED 25"
-    (info,) = [pa["padata_value"] for pa in error["e_data"] if pa["padata_type"] == "ETYPE_INFO2 19"]
+    (info,) = [
+        pa["padata_value"] for pa in error["e_data"] if pa["padata_type"] == "ETYPE_INFO2 19"
+    ]
     assert etype in {17, 18, 19, 20, 23}
     assert info[0]["salt"] == "MIT.TESTpre"
 
@@ -114,8 +127,14 @@ def test_each_message_of_recorded_exchanges_is_named_and_opened_by_its_keys(etyp
 
     tgt_key = key_of(tgs["tgt"]["service_key"])
     request = describe(tgs["sent"][0], [tgt_key])
-    (ap_req,) = [pa["padata_value"] for pa in at(request, "TgsReq", "padata") if pa["padata_type"] == "TGS_REQ 1"]
-    authenticator = at(ap_req, "authenticator", "decrypted", "Authenticator")  # by the session key in the ticket
+    (ap_req,) = [
+        pa["padata_value"]
+        for pa in at(request, "TgsReq", "padata")
+        if pa["padata_type"] == "TGS_REQ 1"
+    ]
+    authenticator = at(
+        ap_req, "authenticator", "decrypted", "Authenticator"
+    )  # by the session key in the ticket
     assert authenticator["cusec"] == tgs["cusec"]
     reply = describe(tgs["received"][0], [EncryptionKey(etype, tgs["subkey"])])
     assert at(reply, "TgsRep", "enc_part", "decrypted", "EncKdcRepPart", "srealm") == "MIT.TEST"
@@ -129,26 +148,40 @@ def test_each_message_of_recorded_exchanges_is_named_and_opened_by_its_keys(etyp
     authenticator = at(ap_req, "authenticator", "decrypted", "Authenticator")
     assert authenticator["seq_number"] == initiator["initiator_seq_number"]
     assert {"MUTUAL", "INTEG"} <= set(at(authenticator, "cksum", "checksum", "flags"))
-    ap_rep = describe(initiator["received"][0], [EncryptionKey(etype, initiator["ticket"]["session_key"])])
-    assert at(ap_rep, "GSS-API token", "ApRep", "enc_part", "decrypted", "EncApRepPart", "cusec") == initiator["cusec"]
-    assert at(describe(acceptor["received"][0]), "GSS-API token", "ApReq", "ticket", "realm") == "MIT.TEST"
+    ap_rep = describe(
+        initiator["received"][0], [EncryptionKey(etype, initiator["ticket"]["session_key"])]
+    )
+    assert (
+        at(ap_rep, "GSS-API token", "ApRep", "enc_part", "decrypted", "EncApRepPart", "cusec")
+        == initiator["cusec"]
+    )
+    assert (
+        at(describe(acceptor["received"][0]), "GSS-API token", "ApReq", "ticket", "realm")
+        == "MIT.TEST"
+    )
 
 
 @pytest.mark.parametrize("etype", [17, 18, 19, 20])
 def test_each_recorded_per_message_token_is_taken_apart(etype: int) -> None:
     seen = set()
     for entry in recorded(etype)[2:]:
-        keys = [EncryptionKey(etype, entry[name]) for name in ("initiator_subkey", "acceptor_subkey")]
+        keys = [
+            EncryptionKey(etype, entry[name]) for name in ("initiator_subkey", "acceptor_subkey")
+        ]
         for message in entry["messages"]:
             (kind, tree), *_ = describe(message["token"], keys).items()
             seen.add((kind, message["protection"]))
             assert ("sent-by-acceptor" in tree["flags"]) == (message["by"] == "acceptor")
             if kind.startswith("Wrap"):
                 data = message["data"]
-                shown = data.hex() if len(data) <= 64 else f"{data[:32].hex()}... ({len(data)} bytes)"
+                shown = (
+                    data.hex() if len(data) <= 64 else f"{data[:32].hex()}... ({len(data)} bytes)"
+                )
                 assert tree["data"] == shown
                 (closed,) = describe(message["token"]).values()
-                assert closed["data"] == ("<sealed>" if message["protection"] == "sealed" else shown)
+                assert closed["data"] == (
+                    "<sealed>" if message["protection"] == "sealed" else shown
+                )
     assert seen == {
         ("Wrap token (RFC 4121)", "sealed"),
         ("Wrap token (RFC 4121)", "signed"),
@@ -174,18 +207,25 @@ def test_rc4_tokens_are_taken_apart() -> None:
 # -- what is inside
 
 
-def test_a_context_token_shows_bindings_delegation_and_etypes_but_no_key(realm: Realm, run: Commands) -> None:
+def test_a_context_token_shows_bindings_delegation_and_etypes_but_no_key(
+    realm: Realm, run: Commands
+) -> None:
     client, alice = KdcClient(realm.config), Credential.from_password("alice@EXAMPLE.TEST", "pw")
     client.get_tgt(alice, forwardable=True)
     ticket, forwarded = client.get_ticket(alice, WEB), client.forward_tgt(alice)
     bindings = ChannelBindings(application_data=b"tls")
     context = Initiator(
-        ticket, flags=Flag.MUTUAL | Flag.DELEG | Flag.INTEG, channel_bindings=bindings, forwarded_tgt=forwarded
+        ticket,
+        flags=Flag.MUTUAL | Flag.DELEG | Flag.INTEG,
+        channel_bindings=bindings,
+        forwarded_tgt=forwarded,
     )
     realm.keytab(WEB).save(run.directory / "keytab")
     (run.directory / "token").write_bytes(context.step() or b"")
     result = run("inspect", "token", "-k", "keytab", "--json")
-    authenticator = at(result.json, 0, "GSS-API token", "ApReq", "authenticator", "decrypted", "Authenticator")
+    authenticator = at(
+        result.json, 0, "GSS-API token", "ApReq", "authenticator", "decrypted", "Authenticator"
+    )
     checksum = at(authenticator, "cksum", "checksum")
     assert checksum["flags"] == ["DELEG", "MUTUAL", "INTEG"]
     assert checksum["bindings"] == bindings.digest().hex()
@@ -209,7 +249,9 @@ def test_a_context_token_shows_bindings_delegation_and_etypes_but_no_key(realm: 
     assert run("inspect", "token").out.count("decrypted") == 0
 
 
-@pytest.mark.parametrize("entry", load("negotiate"), ids=lambda entry: f"{entry['kind']}-{entry['source'][14:22]}")
+@pytest.mark.parametrize(
+    "entry", load("negotiate"), ids=lambda entry: f"{entry['kind']}-{entry['source'][14:22]}"
+)
 def test_each_token_of_recorded_negotiations_is_opened(entry: dict[str, Any]) -> None:
     ours = entry["kind"] == "initiator"
     keys = [key_of((entry["ticket"] if ours else entry)["service_key"])]
@@ -226,7 +268,18 @@ def test_each_token_of_recorded_negotiations_is_opened(entry: dict[str, Any]) ->
         assert at(last[-1], "mech_list_mic", "flags") == ["acceptor-subkey"]
     else:
         request = at(first, "NegTokenInit", "mech_token", "GSS-API token", "ApReq")
-        assert at(request, "authenticator", "decrypted", "Authenticator", "cksum", "checksum", "bindings") == "none"
+        assert (
+            at(
+                request,
+                "authenticator",
+                "decrypted",
+                "Authenticator",
+                "cksum",
+                "checksum",
+                "bindings",
+            )
+            == "none"
+        )
     assert any("ApRep" in str(answer) for answer in last)
 
 
@@ -248,7 +301,9 @@ def test_tokens_inside_tokens_are_opened_eight_levels_deep() -> None:
     while isinstance(tree, dict):
         tree, depth = at(tree, "NegTokenResp", "response_token"), depth + 1
     assert depth == 9
-    assert "..." not in str(at(describe(NegTokenResp(None, None, b"junk").encode()), "NegTokenResp", "response_token"))
+    assert "..." not in str(
+        at(describe(NegTokenResp(None, None, b"junk").encode()), "NegTokenResp", "response_token")
+    )
 
 
 def test_what_windows_adds_to_an_authenticator_is_readable() -> None:
@@ -259,16 +314,29 @@ def test_what_windows_adds_to_an_authenticator_is_readable() -> None:
         AuthorizationDataEntry(AuthDataType.AP_OPTIONS, bytes.fromhex("00000000")),
     )
     token = ap_req(ticket, authenticator(ticket, authorization_data=(added,)))
-    tree = at(describe(token, [keys[0].key]), "GSS-API token", "ApReq", "authenticator", "decrypted", "Authenticator")
+    tree = at(
+        describe(token, [keys[0].key]),
+        "GSS-API token",
+        "ApReq",
+        "authenticator",
+        "decrypted",
+        "Authenticator",
+    )
     entries = at(tree, "authorization_data", 0, "ad_data")
-    assert [entry["ad_data"] for entry in entries] == ["the client knows channel bindings", "HTTP/web", "00000000"]
+    assert [entry["ad_data"] for entry in entries] == [
+        "the client knows channel bindings",
+        "HTTP/web",
+        "00000000",
+    ]
     assert at(tree, "cksum", "checksum", "bindings") == "none"
 
 
 def test_a_key_file_opens_what_it_fits(realm: Realm, run: Commands) -> None:
     service_ticket, (entry,) = issue(17)
     (run.directory / "ticket").write_bytes(service_ticket.ticket)
-    (run.directory / "keys").write_text(f"18:{'00' * 32}\n\n23:{'00' * 16}\n17:{entry.key.contents.hex()}\n")
+    (run.directory / "keys").write_text(
+        f"18:{'00' * 32}\n\n23:{'00' * 16}\n17:{entry.key.contents.hex()}\n"
+    )
     assert "decrypted" not in run("inspect", "ticket").out
     result = run("inspect", "ticket", "--key", "keys", "--json")
     part = at(result.json, 0, "Ticket", "enc_part", "decrypted", "EncTicketPart")
@@ -279,7 +347,9 @@ def test_a_key_file_opens_what_it_fits(realm: Realm, run: Commands) -> None:
 
 
 @pytest.mark.parametrize("line", ["17", "17:00", "aes:00", "17:00:00", "x" * 40, "\xff"])
-def test_a_line_that_is_no_key_is_told_by_its_number_and_not_quoted(run: Commands, line: str) -> None:
+def test_a_line_that_is_no_key_is_told_by_its_number_and_not_quoted(
+    run: Commands, line: str
+) -> None:
     (run.directory / "keys").write_text(f"17:{'00' * 16}\n{line}\n", encoding="latin-1")
     (run.directory / "keys").chmod(0o600)
     result = run("inspect", "--key", "keys", stdin="00")
@@ -304,11 +374,15 @@ def clear(etype: int = 0) -> tuple[KrbCred, list[bytes]]:
     """A KRB-CRED in the clear, as a .kirbi file holds it, and the keys in it."""
     tickets = [issue(18)[0] for _ in range(2)]
     infos = [
-        KrbCredInfo(t.session_key, "R", t.client.name, 0, None, None, None, None, "R", t.service.name, None)
+        KrbCredInfo(
+            t.session_key, "R", t.client.name, 0, None, None, None, None, "R", t.service.name, None
+        )
         for t in tickets
     ]
     part = EncKrbCredPart(tuple(infos), None, None, None, None, None)
-    message = KrbCred(5, 22, tuple(t.ticket for t in tickets), EncryptedData(etype, None, part.encode()))
+    message = KrbCred(
+        5, 22, tuple(t.ticket for t in tickets), EncryptedData(etype, None, part.encode())
+    )
     return message, [t.session_key.contents for t in tickets]
 
 
@@ -320,10 +394,15 @@ def parts(keys: list[bytes]) -> list[bytes]:
     return [piece for key in keys for piece in pieces(key)]
 
 
-def test_k430_the_keys_of_a_krb_cred_in_the_clear_are_shown_with_show_keys_alone(run: Commands) -> None:
+def test_k430_the_keys_of_a_krb_cred_in_the_clear_are_shown_with_show_keys_alone(
+    run: Commands,
+) -> None:
     message, keys = clear()
     (run.directory / "tickets.kirbi").write_bytes(message.encode())
-    text, as_json = run("inspect", "tickets.kirbi").out, run("inspect", "tickets.kirbi", "--json").out
+    text, as_json = (
+        run("inspect", "tickets.kirbi").out,
+        run("inspect", "tickets.kirbi", "--json").out,
+    )
     assert leaks(text + as_json, parts(keys)) == []
     assert "EncKrbCredPart" in text, "all else is shown, though no key is needed to read it"
     assert text.count(f"contents: {REDACTED}") == 2
@@ -342,7 +421,9 @@ def test_a_krb_cred_in_the_clear_that_claims_to_be_encrypted_shows_no_key(etype:
     [
         pytest.param(lambda m: m.encode(), id="K430-kirbi"),
         pytest.param(lambda m: m.enc_part.cipher, id="K430-its-inside"),
-        pytest.param(lambda m: NegTokenResp(None, None, m.encode(), None).encode(), id="K430-in-a-token"),
+        pytest.param(
+            lambda m: NegTokenResp(None, None, m.encode(), None).encode(), id="K430-in-a-token"
+        ),
         pytest.param(
             lambda m: authenticator(
                 issue(18)[0], cksum=Checksum(0x8003, GssChecksum(1, delegation=m.encode()).encode())
@@ -350,7 +431,9 @@ def test_a_krb_cred_in_the_clear_that_claims_to_be_encrypted_shows_no_key(etype:
             id="K430-delegated",
         ),
         pytest.param(
-            lambda m: Ticket(5, "R", issue(18)[0].service.name, EncryptedData(0, None, m.enc_part.cipher)).encode(),
+            lambda m: Ticket(
+                5, "R", issue(18)[0].service.name, EncryptedData(0, None, m.enc_part.cipher)
+            ).encode(),
             id="K430-ticket",
         ),
     ],
@@ -404,10 +487,15 @@ def test_a_ccache_shows_its_tickets_and_opens_them(realm: Realm) -> None:
     tree = describe(alice.ccache.encode(), [entry.key for entry in realm.keytab(WEB)])
     tgt, ticket = at(tree, "credential cache", "tickets")
     assert "decrypted" not in tgt["ticket"]["enc_part"]
-    assert at(ticket, "ticket", "enc_part", "decrypted", "EncTicketPart", "cname") == "alice (PRINCIPAL 1)"
+    assert (
+        at(ticket, "ticket", "enc_part", "decrypted", "EncTicketPart", "cname")
+        == "alice (PRINCIPAL 1)"
+    )
     assert "initial" in tgt["flags"]
     assert CCache.decode(good_ccache().encode()).principal.realm == "R.TEST"
-    assert at(describe(good_ccache().encode()), "credential cache", "tickets", 0, "ticket")  # bytes that are no ticket
+    assert at(
+        describe(good_ccache().encode()), "credential cache", "tickets", 0, "ticket"
+    )  # bytes that are no ticket
 
 
 def test_keytabs_show_everything_but_their_keys() -> None:
@@ -453,7 +541,9 @@ def error_bytes() -> bytes:
     ],
     ids=["hex", "HEX", "hex-with-blanks", "base64", "base64-in-lines", "base64url-unpadded"],
 )
-def test_text_is_taken_as_an_argument_from_a_file_and_from_standard_input(run: Commands, spell: Any) -> None:
+def test_text_is_taken_as_an_argument_from_a_file_and_from_standard_input(
+    run: Commands, spell: Any
+) -> None:
     data = error_bytes()
     (run.directory / "raw").write_bytes(data)
     (run.directory / "text").write_text(spell(data))
@@ -479,7 +569,16 @@ def test_a_file_counts_before_what_its_name_spells(run: Commands) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["alice@EXAMPLE.TEST", "HTTP/web.example.test@EXAMPLE.TEST", "alice", "no such file", "abc", "HTTP/web", "", "é"],
+    [
+        "alice@EXAMPLE.TEST",
+        "HTTP/web.example.test@EXAMPLE.TEST",
+        "alice",
+        "no such file",
+        "abc",
+        "HTTP/web",
+        "",
+        "é",
+    ],
 )
 def test_a_name_or_other_text_is_refused(run: Commands, text: str) -> None:
     result = run("inspect", text)
@@ -567,7 +666,13 @@ def nested(levels: int, size: int = 0) -> bytes:
 def test_nested_authorization_data_are_opened_eight_levels_deep(levels: int) -> None:
     authorization_data = AuthorizationData.decode(nested(levels)).entries
     service_ticket, (entry,) = issue(18, authorization_data=authorization_data)
-    tree = at(describe(service_ticket.ticket, [entry.key]), "Ticket", "enc_part", "decrypted", "EncTicketPart")
+    tree = at(
+        describe(service_ticket.ticket, [entry.key]),
+        "Ticket",
+        "enc_part",
+        "decrypted",
+        "EncTicketPart",
+    )
     depth, inner = 0, tree["authorization_data"]
     while isinstance(inner, list):
         depth, inner = depth + 1, inner[0]["ad_data"]
@@ -584,17 +689,27 @@ def test_deeply_nested_der_is_refused() -> None:
 
 def test_texts_from_the_peer_cannot_forge_lines(run: Commands) -> None:
     template = KrbError.decode(error_bytes())
-    error = replace(template, e_text="fine\nKrbError\n  error_code: none\x1b[2J", e_data=b"\x30\x00")
+    error = replace(
+        template, e_text="fine\nKrbError\n  error_code: none\x1b[2J", e_data=b"\x30\x00"
+    )
     result = run("inspect", error.encode().hex())
     assert result.code == 0
     assert r"  e_text: fine\nKrbError\n  error_code: none\x1b[2J" in result.out.splitlines()
-    assert run("inspect", error.encode().hex(), "--json").json[0]["KrbError"]["e_text"] == error.e_text
+    assert (
+        run("inspect", error.encode().hex(), "--json").json[0]["KrbError"]["e_text"] == error.e_text
+    )
 
 
 def test_flags_and_times_of_a_ticket_are_readable() -> None:
     flags = TicketFlags.FORWARDABLE | TicketFlags.OK_AS_DELEGATE
     service_ticket, (entry,) = issue(18, flags=flags)
-    tree = at(describe(service_ticket.ticket, [entry.key]), "Ticket", "enc_part", "decrypted", "EncTicketPart")
+    tree = at(
+        describe(service_ticket.ticket, [entry.key]),
+        "Ticket",
+        "enc_part",
+        "decrypted",
+        "EncTicketPart",
+    )
     assert tree["flags"] == ["forwardable", "ok-as-delegate"]
     assert tree["endtime"] == service_ticket.endtime
     assert isinstance(EncTicketPart.__doc__, str)
@@ -609,16 +724,29 @@ def test_tokens_and_messages_of_dce_style_are_taken_apart(etype: int) -> None:
     third_leg = ours.step(reply)
     theirs.step(third_leg)
     session_key = EncryptionKey(etype, ticket.session_key.contents)
-    authenticator = at(describe(request, [keys[0].key]), "ApReq", "authenticator", "decrypted", "Authenticator")
+    authenticator = at(
+        describe(request, [keys[0].key]), "ApReq", "authenticator", "decrypted", "Authenticator"
+    )
     assert "DCE_STYLE" in at(authenticator, "cksum", "checksum", "flags")
     numbers = [
-        at(describe(message, [session_key]), "ApRep", "enc_part", "decrypted", "EncApRepPart", "seq_number")
+        at(
+            describe(message, [session_key]),
+            "ApRep",
+            "enc_part",
+            "decrypted",
+            "EncApRepPart",
+            "seq_number",
+        )
         for message in (reply, third_leg)
     ]
     assert numbers[0] == numbers[1]
     token = ours.wrap(b"data")
     (tree,) = describe(token, [ours.session_key]).values()
-    assert (tree["EC"], tree["data"], tree["layout"]) == (16, b"data".hex(), "DCE style: rotated by EC + RRC")
+    assert (tree["EC"], tree["data"], tree["layout"]) == (
+        16,
+        b"data".hex(),
+        "DCE style: rotated by EC + RRC",
+    )
     (tree,) = describe(token).values()
     assert tree["data"] == "<sealed>"
     assert "layout" not in tree

@@ -19,7 +19,15 @@ from purekrb.replay import KEEP
 from purekrb.testing import Realm
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("contexts.md", "errors.md", "negotiate.md", "scp.md", "security.md", "sspi.md", "testing.md")
+PAGES = (
+    "contexts.md",
+    "errors.md",
+    "negotiate.md",
+    "scp.md",
+    "security.md",
+    "sspi.md",
+    "testing.md",
+)
 
 
 def text_of(page: str) -> str:
@@ -51,7 +59,9 @@ def test_the_examples_of_a_page_run_from_top_to_bottom(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(socket, "getfqdn", lambda *_: "web.example.test")  # whatever this machine is called
+    monkeypatch.setattr(
+        socket, "getfqdn", lambda *_: "web.example.test"
+    )  # whatever this machine is called
     run_examples(page)
 
 
@@ -68,21 +78,35 @@ def test_the_tests_that_the_page_on_testing_shows_pass(
 
 def test_the_page_on_testing_names_what_a_realm_has() -> None:
     public = {name for name, _ in inspect.getmembers(Realm) if not name.startswith("_")}
-    named = {name for row in table("testing.md", "call") for name in re.findall(r"\b[a-z]\w+", row[0])}
+    named = {
+        name for row in table("testing.md", "call") for name in re.findall(r"\b[a-z]\w+", row[0])
+    }
     assert public - {"start", "stop"} <= named
 
 
 def test_the_page_on_errors_lists_every_class_below_its_bases() -> None:
-    listed = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in table("errors.md", "class")}
+    listed = {
+        row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in table("errors.md", "class")
+    }
     assert list(listed) == errors.__all__
-    assert listed == {name: [base.__name__ for base in getattr(errors, name).__bases__] for name in errors.__all__}
+    assert listed == {
+        name: [base.__name__ for base in getattr(errors, name).__bases__] for name in errors.__all__
+    }
 
 
 def test_the_page_on_errors_names_the_attributes_that_an_error_has() -> None:
-    said = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2])) for row in table("errors.md", "class")}
+    said = {
+        row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2]))
+        for row in table("errors.md", "class")
+    }
     for name in errors.__all__:
         cls = getattr(errors, name)
-        own = set(inspect.signature(cls.__init__).parameters) - {"self", "message", "args", "kwargs"}
+        own = set(inspect.signature(cls.__init__).parameters) - {
+            "self",
+            "message",
+            "args",
+            "kwargs",
+        }
         inherited = set(inspect.signature(cls.__bases__[0].__init__).parameters)
         assert said[name] == own - inherited, name
 
@@ -98,13 +122,18 @@ def established(etype: int) -> tuple[Initiator, Acceptor]:
     return initiator, acceptor
 
 
-@pytest.mark.parametrize("row", table("contexts.md", "encryption type"), ids=lambda row: row[0].split()[0])
+@pytest.mark.parametrize(
+    "row", table("contexts.md", "encryption type"), ids=lambda row: row[0].split()[0]
+)
 def test_the_sizes_of_tokens_are_those_of_the_table(row: list[str]) -> None:
     etype = int(re.search(r"\((\d+)\)", row[0])[1])  # type: ignore[index]
     initiator, _ = established(etype)
     for sealed, cell in ((True, row[1]), (False, row[2])):
         smallest, largest = (int(cell.split()[0]), int(cell.split()[-1]))
-        added = [len(initiator.wrap(bytes(size), sealed)) - size for size in (0, 1, 15, 16, 17, 100, 1 << 10, 1 << 24)]
+        added = [
+            len(initiator.wrap(bytes(size), sealed)) - size
+            for size in (0, 1, 15, 16, 17, 100, 1 << 10, 1 << 24)
+        ]
         assert (min(added), max(added)) == (smallest, largest)
     assert len(initiator.wrap(bytes(initiator.wrap_size_limit(1000)))) == 1000
     if row[3] == "refused":
@@ -149,7 +178,9 @@ def test_the_layout_in_the_page_on_architecture_names_every_module() -> None:
 
 
 #: The row left out, of a client that says so, is in tests/hostile/test_channel_bindings.py.
-BINDINGS = [row for row in table("security.md", "client sends") if "KERB_AP_OPTIONS_CBT" not in row[0]]
+BINDINGS = [
+    row for row in table("security.md", "client sends") if "KERB_AP_OPTIONS_CBT" not in row[0]
+]
 
 
 @pytest.mark.parametrize("row", BINDINGS, ids=lambda row: row[0])

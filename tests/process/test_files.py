@@ -40,7 +40,9 @@ def test_an_empty_file_is_read_as_nothing(secret: Path) -> None:
 
 
 def test_a_missing_file_is_told_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(CredentialError, match=r"cannot read the credential cache .*/none: there is no such file"):
+    with pytest.raises(
+        CredentialError, match=r"cannot read the credential cache .*/none: there is no such file"
+    ):
         files.read_private(tmp_path / "none", what=WHAT)
 
 
@@ -53,12 +55,16 @@ def test_a_file_beyond_the_cap_is_refused_and_one_at_the_cap_is_read(secret: Pat
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o644, 0o666])
 def test_a_private_file_that_others_can_access_is_refused(secret: Path, mode: int) -> None:
     secret.chmod(mode)
-    with pytest.raises(CredentialError, match=f"mode {mode:04o} gives others access, expected 0600"):
+    with pytest.raises(
+        CredentialError, match=f"mode {mode:04o} gives others access, expected 0600"
+    ):
         files.read_private(secret, what=WHAT)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
-def test_a_shared_file_may_be_read_by_a_group(secret: Path, mode: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shared_file_may_be_read_by_a_group(
+    secret: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
     secret.chmod(mode)
     with caplog.at_level(logging.WARNING, "purekrb"):
         assert files.read_private(secret, what="keytab", shared=True) == b"data"
@@ -105,7 +111,9 @@ def test_write_replaces_the_file_and_its_mode(secret: Path) -> None:
     assert secret.stat().st_ino != inode
 
 
-def test_write_takes_a_path_relative_to_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_takes_a_path_relative_to_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     files.write_private("plain", b"three", what=WHAT)
     assert (tmp_path / "plain").read_bytes() == b"three"
@@ -197,7 +205,9 @@ def test_a_lock_keeps_other_threads_out_and_leaves_no_file(tmp_path: Path) -> No
 
 def test_a_lock_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
     with (
-        pytest.raises(CredentialError, match=r"cannot change the credential cache .*: there is no such file"),
+        pytest.raises(
+            CredentialError, match=r"cannot change the credential cache .*: there is no such file"
+        ),
         files.locked(tmp_path / "a" / "b", what=WHAT),
     ):
         pass
@@ -270,7 +280,9 @@ def test_writers_wait_for_the_lock_of_another_program_and_readers_for_an_exclusi
 
 
 @pytest.mark.usefixtures("kind_of_lock")
-def test_a_file_that_others_can_lock_is_waited_for_only_so_long(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_others_can_lock_is_waited_for_only_so_long(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_WAITS", (0.001,) * 5)
     secret.chmod(0o640)
     other = lock_elsewhere(secret, fcntl.LOCK_SH)
@@ -366,7 +378,9 @@ def stale(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("call", ["write", "replace", "remove"])
-def test_what_a_killed_writer_left_is_overwritten_and_removed_by_the_next(secret: Path, stale: Path, call: str) -> None:
+def test_what_a_killed_writer_left_is_overwritten_and_removed_by_the_next(
+    secret: Path, stale: Path, call: str
+) -> None:
     with stale.open("rb") as reader:
         if call == "write":
             files.write_private(secret, b"new", what=WHAT)
@@ -391,7 +405,13 @@ def test_what_a_living_process_writes_is_left_alone(secret: Path, stale: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", [".purekrb.0123456789abcde", ".purekrb.0123456789abcdeg", "x.purekrb.0123456789abcdef", f"{STALE}0"]
+    "name",
+    [
+        ".purekrb.0123456789abcde",
+        ".purekrb.0123456789abcdeg",
+        "x.purekrb.0123456789abcdef",
+        f"{STALE}0",
+    ],
 )
 def test_files_of_other_names_are_left_alone(secret: Path, stale: Path, name: str) -> None:
     stale.rename(stale.with_name(name))
@@ -399,7 +419,9 @@ def test_files_of_other_names_are_left_alone(secret: Path, stale: Path, name: st
     assert sorted(os.listdir(secret.parent)) == sorted([name, "secret"])
 
 
-@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "directory", "another user's file"])
+@pytest.mark.parametrize(
+    "kind", ["symbolic link", "hard link", "FIFO", "directory", "another user's file"]
+)
 def test_what_someone_else_put_in_the_place_of_a_temporary_file_is_left_alone(
     tmp_path: Path, secret: Path, stale: Path, kind: str
 ) -> None:

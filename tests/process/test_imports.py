@@ -10,23 +10,43 @@ import pytest
 
 import purekrb
 
-HEAVY = ("impacket", "pyasn1", "ldap3", "flask", "dns", "rich", "cryptography", "Cryptodome", "OpenSSL", "sqlite3")
+HEAVY = (
+    "impacket",
+    "pyasn1",
+    "ldap3",
+    "flask",
+    "dns",
+    "rich",
+    "cryptography",
+    "Cryptodome",
+    "OpenSSL",
+    "sqlite3",
+)
 
 
 def loaded_after(statement: str) -> set[str]:
     """The heavy packages that a fresh interpreter has loaded after `statement`."""
     code = f"import sys\n{statement}\nprint(*{{m.split('.')[0] for m in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     return set(done.stdout.split()) & set(HEAVY)
 
 
 def test_importing_the_package_loads_no_dependency() -> None:
     assert loaded_after("import purekrb") == set()
-    assert loaded_after("import purekrb; dir(purekrb); purekrb.KerberosError; purekrb.Principal.parse('a@R')") == set()
+    assert (
+        loaded_after(
+            "import purekrb; dir(purekrb); purekrb.KerberosError; purekrb.Principal.parse('a@R')"
+        )
+        == set()
+    )
 
 
 def test_contexts_need_neither_pyasn1_nor_ldap3_nor_dns() -> None:
-    assert loaded_after("import purekrb; purekrb.Initiator, purekrb.Acceptor, purekrb.Keytab") <= {"cryptography"}
+    assert loaded_after("import purekrb; purekrb.Initiator, purekrb.Acceptor, purekrb.Keytab") <= {
+        "cryptography"
+    }
 
 
 def test_contexts_load_nothing_that_only_some_need_and_compile_nothing() -> None:
@@ -48,10 +68,22 @@ print(*sys.modules)
 typing.Optional["Acceptor"]
 assert compiled == ["Acceptor"]
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     contexts, more = (set(line.split()) for line in done.stdout.splitlines())
-    rare = {f"purekrb.{n}" for n in ("crypto.rc4", "gss.rc4_tokens", "gss.negotiate", "exchanges.krb_cred")}
-    rare |= {"cryptography.hazmat.primitives.kdf.pbkdf2", "dataclasses", "inspect", "logging", "socket", "ssl"}
+    rare = {
+        f"purekrb.{n}"
+        for n in ("crypto.rc4", "gss.rc4_tokens", "gss.negotiate", "exchanges.krb_cred")
+    }
+    rare |= {
+        "cryptography.hazmat.primitives.kdf.pbkdf2",
+        "dataclasses",
+        "inspect",
+        "logging",
+        "socket",
+        "ssl",
+    }
     assert not rare & contexts
     assert {"purekrb.crypto.rc4", "cryptography.hazmat.primitives.kdf.pbkdf2"} <= more
 
@@ -62,15 +94,29 @@ def test_a_service_with_the_names_of_windows_does_without_pyasn1_too() -> None:
 
 def test_a_kdc_client_loads_impacket_when_it_writes_a_request_and_then_its_asn1_alone() -> None:
     assert loaded_after("import purekrb; purekrb.KdcClient") <= {"cryptography"}
-    request = "import sys; from purekrb.messages.kdc import PaPacRequest; PaPacRequest(True).encode()"
+    request = (
+        "import sys; from purekrb.messages.kdc import PaPacRequest; PaPacRequest(True).encode()"
+    )
     assert loaded_after(request) <= {"impacket", "pyasn1", "cryptography"}
     code = f"{request}; print(*[m for m in sys.modules if m.startswith('impacket')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     loaded = set(done.stdout.split())
     assert "impacket.krb5.asn1" in loaded
     assert loaded <= {
-        *("impacket", "impacket.krb5", "impacket.krb5.asn1", "impacket.krb5.types", "impacket.krb5.constants"),
-        *("impacket.dcerpc", "impacket.dcerpc.v5", "impacket.dcerpc.v5.enum"),  # its constants are such enums
+        *(
+            "impacket",
+            "impacket.krb5",
+            "impacket.krb5.asn1",
+            "impacket.krb5.types",
+            "impacket.krb5.constants",
+        ),
+        *(
+            "impacket.dcerpc",
+            "impacket.dcerpc.v5",
+            "impacket.dcerpc.v5.enum",
+        ),  # its constants are such enums
     }
 
 

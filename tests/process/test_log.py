@@ -71,7 +71,11 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
     caplog.set_level(logging.DEBUG, "purekrb")
 
     def messages() -> list[str]:
-        found = [record.getMessage() for record in caplog.records if not record.name.startswith("purekrb.testing")]
+        found = [
+            record.getMessage()
+            for record in caplog.records
+            if not record.name.startswith("purekrb.testing")
+        ]
         caplog.clear()
         return found
 
@@ -111,7 +115,9 @@ AS_REP = (
 AP_REQ = f"AP-REQ: alice@EXAMPLE.TEST presents a ticket for {WEB_PRINCIPAL}, session key {AES}, mutual authentication"
 KEYS = f"ticket for {WEB_PRINCIPAL}, {AES} kvno 1; keys to choose from: 4"
 VERIFIED = f"AP-REQ verified: client alice@EXAMPLE.TEST, ticket for {WEB_PRINCIPAL} kvno 1 {AES}, session key {AES}"
-AP_REP = f"AP-REP for alice@EXAMPLE.TEST: ctime and cusec of its authenticator, acceptor subkey {AES}"
+AP_REP = (
+    f"AP-REP for alice@EXAMPLE.TEST: ctime and cusec of its authenticator, acceptor subkey {AES}"
+)
 ESTABLISHED = f"context established: alice@EXAMPLE.TEST -> {WEB_PRINCIPAL}, {AES}, "
 NEW = "the authenticator is new to the replay cache"
 
@@ -132,11 +138,17 @@ def tgs(wanted: str, realm: str = "EXAMPLE.TEST", *, purpose: str = "") -> tuple
 def test_the_whole_story_of_a_handshake(realm: Realm, alice: Credential, told: Told) -> None:
     bindings = ChannelBindings(application_data=b"tls")
     keytab = realm.keytab(WEB)
-    initiator = purekrb.initiate(WEB, alice, realm.config, flags=FLAGS | Flag.DELEG, channel_bindings=bindings)
+    initiator = purekrb.initiate(
+        WEB, alice, realm.config, flags=FLAGS | Flag.DELEG, channel_bindings=bindings
+    )
     assert_told(told(), *AS, AS_REP, *tgs(WEB_PRINCIPAL), *tgs(TGS, purpose=" (FORWARDED)"))
     acceptor = Acceptor(keytab, channel_bindings=bindings)
     request = initiator.step()
-    assert_told(told(), f"KRB-CRED: alice@EXAMPLE.TEST delegates its TGT to {WEB_PRINCIPAL}", AP_REQ + " required")
+    assert_told(
+        told(),
+        f"KRB-CRED: alice@EXAMPLE.TEST delegates its TGT to {WEB_PRINCIPAL}",
+        AP_REQ + " required",
+    )
     reply = acceptor.step(request)
     assert_told(
         told(),
@@ -181,7 +193,9 @@ def test_the_choice_of_a_key_from_a_keytab(realm: Realm, told: Told, tmp_path: P
     assert f"encrypted with the client's key {AES} kvno 7" in told()[-1]
 
 
-def test_a_service_with_several_keys_tells_which_it_tried(realm: Realm, ticket: ServiceTicket, told: Told) -> None:
+def test_a_service_with_several_keys_tells_which_it_tried(
+    realm: Realm, ticket: ServiceTicket, told: Told
+) -> None:
     older = KeytabEntry(Principal.parse(WEB_PRINCIPAL), 1, EncryptionKey(18, bytes(32)))
     Acceptor([older, *realm.keytab(WEB)]).step(Initiator(ticket).step())
     lines = told()
@@ -193,7 +207,9 @@ def test_a_corrected_clock_is_told(alice: Credential, told: Told) -> None:
     with Realm("EXAMPLE.TEST", clock_offset=3600) as realm:
         realm.add_user("alice", PASSWORD)
         KdcClient(realm.config).get_tgt(alice)
-    assert [line for line in told() if "clock offset +3600 s" in line or "clock offset +3599 s" in line]
+    assert [
+        line for line in told() if "clock offset +3600 s" in line or "clock offset +3599 s" in line
+    ]
 
 
 # -- what fails
@@ -202,7 +218,12 @@ def test_a_corrected_clock_is_told(alice: Credential, told: Told) -> None:
 def test_a_wrong_password_is_told_as_the_kdc_says_it(realm: Realm, told: Told) -> None:
     wrong = Credential.from_password("alice@EXAMPLE.TEST", PASSWORD + "x")
     error = fails(lambda: KdcClient(realm.config).get_tgt(wrong))
-    assert_told(told(), *AS, "KRB-ERROR from EXAMPLE.TEST: KDC_ERR_PREAUTH_FAILED 24", f"AS exchange failed: {error}")
+    assert_told(
+        told(),
+        *AS,
+        "KRB-ERROR from EXAMPLE.TEST: KDC_ERR_PREAUTH_FAILED 24",
+        f"AS exchange failed: {error}",
+    )
 
 
 def test_an_unknown_service_is_told(realm: Realm, alice: Credential, told: Told) -> None:
@@ -239,8 +260,13 @@ def _replay(keytab: Keytab, ticket: ServiceTicket) -> tuple[Acceptor, bytes | No
 
 
 def _other_bindings(keytab: Keytab, ticket: ServiceTicket) -> tuple[Acceptor, bytes | None]:
-    theirs, ours = ChannelBindings(application_data=b"theirs"), ChannelBindings(application_data=b"ours")
-    return Acceptor(keytab, channel_bindings=ours), Initiator(ticket, channel_bindings=theirs).step()
+    theirs, ours = (
+        ChannelBindings(application_data=b"theirs"),
+        ChannelBindings(application_data=b"ours"),
+    )
+    return Acceptor(keytab, channel_bindings=ours), Initiator(
+        ticket, channel_bindings=theirs
+    ).step()
 
 
 def _late(keytab: Keytab, ticket: ServiceTicket) -> tuple[Acceptor, bytes | None]:
@@ -280,18 +306,31 @@ def test_a_service_tells_which_check_failed_and_why(
     acceptor, token = scene(realm.keytab(WEB), ticket)
     told()
     error = fails(refused(acceptor, token))
-    assert told()[-2:] == [f"KRB-ERROR for the initiator: {code}", f"Acceptor: no context: {code}: {error}"]
+    assert told()[-2:] == [
+        f"KRB-ERROR for the initiator: {code}",
+        f"Acceptor: no context: {code}: {error}",
+    ]
 
 
-def test_a_client_tells_why_it_does_not_believe_the_service(realm: Realm, ticket: ServiceTicket, told: Told) -> None:
+def test_a_client_tells_why_it_does_not_believe_the_service(
+    realm: Realm, ticket: ServiceTicket, told: Told
+) -> None:
     keytab = realm.keytab(WEB)
     recorded = Acceptor(keytab).step(Initiator(ticket).step())
-    impostor = Keytab([KeytabEntry(entry.principal, 1, EncryptionKey(18, bytes(32))) for entry in keytab][:1])
+    impostor = Keytab(
+        [KeytabEntry(entry.principal, 1, EncryptionKey(18, bytes(32))) for entry in keytab][:1]
+    )
     with pytest.raises(purekrb.ApError) as raised:
         Acceptor(impostor).step(Initiator(ticket).step())
     for answer, begin in (
-        (recorded, "Initiator: no context: the service did not return the time of our authenticator"),
-        (raised.value.response, "Initiator: no context: KRB_AP_ERR_BAD_INTEGRITY 31: the service refused us"),
+        (
+            recorded,
+            "Initiator: no context: the service did not return the time of our authenticator",
+        ),
+        (
+            raised.value.response,
+            "Initiator: no context: KRB_AP_ERR_BAD_INTEGRITY 31: the service refused us",
+        ),
         (b"garbage", "Initiator: no context: "),
     ):
         initiator = Initiator(ticket)
@@ -328,7 +367,9 @@ purekrb.Keytab.load("keytab")  # which is worth a warning
 def test_a_program_that_does_not_ask_hears_nothing(tmp_path: Path) -> None:
     def run(script: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-W", "error", "-c", script]
-        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        return subprocess.run(
+            argv, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        )
 
     quiet = run(QUIET)
     assert (quiet.stdout, quiet.stderr) == ("done\n", "")
@@ -345,7 +386,9 @@ def test_the_library_sets_no_level_and_no_handler_but_the_one_that_does_nothing(
         "print(*sorted((log.name, log.level, *map(type, log.handlers)) for log in logs if log.level or log.handlers))\n"
         "print(len(logs), logging.root.handlers)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
     first, second = done.stdout.splitlines()
     assert first == "('purekrb', 0, <class 'logging.NullHandler'>)"
     assert int(second.split()[0]) > 5
@@ -356,7 +399,12 @@ def test_the_library_sets_no_level_and_no_handler_but_the_one_that_does_nothing(
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realm: Realm) -> Commands:
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realm: Realm,
+) -> Commands:
     return Commands(tmp_path, monkeypatch, capsys, realm)
 
 
@@ -374,8 +422,13 @@ def test_trace_stands_before_or_after_the_command_and_tells_the_same(run: Comman
         assert all(re.match(r"purekrb\.[a-z]+ +\S", line) for line in lines)
         told = [line.split(maxsplit=1)[1] for line in lines if line.startswith("purekrb.kdc")]
         assert_told(told, "configuration read from *krb5.conf", *AS, AS_REP)
-    actions = run("spn", "make", "HTTP", "web", "--trace"), run("--trace", "spn", "make", "HTTP", "web")
-    assert [(result.code, result.out, result.err) for result in actions] == [(0, "HTTP/web\n", "")] * 2
+    actions = (
+        run("spn", "make", "HTTP", "web", "--trace"),
+        run("--trace", "spn", "make", "HTTP", "web"),
+    )
+    assert [(result.code, result.out, result.err) for result in actions] == [
+        (0, "HTTP/web\n", "")
+    ] * 2
 
 
 def test_without_trace_nothing_is_told(run: Commands) -> None:
@@ -437,7 +490,9 @@ def test_no_line_holds_a_secret(
     for refusal in (
         refused(Acceptor(keytab), token),
         lambda: purekrb.initiate("HTTP/none", alice, realm.config),
-        lambda: KdcClient(realm.config).get_tgt(Credential.from_password("alice@EXAMPLE.TEST", PASSWORD + "x")),
+        lambda: KdcClient(realm.config).get_tgt(
+            Credential.from_password("alice@EXAMPLE.TEST", PASSWORD + "x")
+        ),
     ):
         fails(refusal)
     assert len(secrets) > 20

@@ -20,7 +20,9 @@ from support.peers import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS: list[tuple[str, str]] = re.findall(
+    r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 
 
@@ -57,7 +59,9 @@ def lab(tmp_path: Path) -> Iterator[Realm]:
 def running_server(directory: Path) -> Iterator[str]:
     """Run the README's server; yield its port."""
     argv = [sys.executable, "server.py", "0"]
-    with subprocess.Popen(argv, cwd=directory, env=environment(directory), stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        argv, cwd=directory, env=environment(directory), stdout=subprocess.PIPE, text=True
+    ) as server:
         try:
             assert server.stdout is not None
             yield server.stdout.readline().split()[-1]
@@ -114,7 +118,9 @@ def test_the_client_refuses_a_server_with_another_key(lab: Realm, tmp_path: Path
 @contextmanager
 def terminal(commands: str, shows: str, **settings: Any) -> Iterator[None]:
     """Run commands in a shell of their own until `shows` is on its screen; leaving ends them."""
-    with subprocess.Popen(["sh", "-ec", commands], stdout=subprocess.PIPE, start_new_session=True, **settings) as shell:
+    with subprocess.Popen(
+        ["sh", "-ec", commands], stdout=subprocess.PIPE, start_new_session=True, **settings
+    ) as shell:
         try:
             assert shell.stdout is not None
             assert shows in shell.stdout.readline()
@@ -138,13 +144,18 @@ def test_the_commands_of_the_three_terminals_work_as_printed(tmp_path: Path) -> 
         terminal(first, "realm EXAMPLE.TEST is up", **settings),
         terminal(second, f"listening on port {port}", **settings),
     ):
-        done = subprocess.run(["sh", "-ec", third], capture_output=True, timeout=60, check=False, **settings)
+        done = subprocess.run(
+            ["sh", "-ec", third], capture_output=True, timeout=60, check=False, **settings
+        )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("alice@EXAMPLE.TEST says hello\n")
 
 
 def test_the_tour_runs_from_top_to_bottom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, krb_realm: Realm, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    krb_realm: Realm,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tour = [text for text in PYTHON if not text.startswith(("# client.py", "# server.py"))]
@@ -158,7 +169,9 @@ def test_the_tour_runs_from_top_to_bottom(
         names["realm"].stop()  # type: ignore[attr-defined]
     names["test_my_service_knows_its_client"](krb_realm)  # type: ignore[operator]
     printed = capsys.readouterr().out
-    assert "ServiceTicket(alice@EXAMPLE.TEST -> HTTP/web.example.test@EXAMPLE.TEST, until" in printed
+    assert (
+        "ServiceTicket(alice@EXAMPLE.TEST -> HTTP/web.example.test@EXAMPLE.TEST, until" in printed
+    )
     assert "EncryptionKey(aes256-cts-hmac-sha1-96, contents=<redacted>)" in printed
 
 

@@ -47,7 +47,9 @@ def test_a_fork_repeats_no_confounder() -> None:
         for _ in range(3):
             ours.wrap(b"so that blocks are drawn ahead")
         # Children write to a pipe that holds all they say.
-        children = [Child(lambda writer, c=ours: os.write(writer, c.wrap(bytes(100)))) for _ in range(3)]  # type: ignore[misc]
+        children = [
+            Child(lambda writer, c=ours: os.write(writer, c.wrap(bytes(100)))) for _ in range(3)
+        ]  # type: ignore[misc]
         tokens = [ours.wrap(bytes(100)), *(child.output() for child in children)]
         assert all(child.ended_well for child in children)
         if etype == 23:
@@ -55,7 +57,9 @@ def test_a_fork_repeats_no_confounder() -> None:
         else:
             assert len({token[8:16] for token in tokens}) == 1
             assert len({token[16:] for token in tokens}) == 4
-            assert not set.intersection(*({token[at : at + 16] for at in range(16, 160, 16)} for token in tokens))
+            assert not set.intersection(
+                *({token[at : at + 16] for at in range(16, 160, 16)} for token in tokens)
+            )
 
 
 def test_a_fork_repeats_no_subkey_and_no_sequence_number() -> None:
@@ -134,7 +138,9 @@ def test_another_process_goes_on() -> None:
         "print(context.initiator, context.unwrap(token).decode(), context.wrap(b'answer').hex())\n"
     )
     words = [KEY.hex(), theirs.export_context(KEY).hex(), ours.wrap(b"question").hex()]
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+    )
     initiator, question, answer = done.stdout.split()
     assert (initiator, question) == ("alice@EXAMPLE.TEST", "question")
     assert ours.unwrap(bytes.fromhex(answer)) == b"answer"

@@ -9,7 +9,7 @@ from mypy import api
 
 ROOT = Path(__file__).parents[2]
 
-PROGRAM = '''
+PROGRAM = """
 from typing_extensions import assert_type
 
 import purekrb
@@ -60,7 +60,7 @@ def refused(error: KdcError) -> None:
     assert_type(error.krb_error, KrbError | None)
     if error.krb_error is not None:
         print(error.krb_error.error_code, error.krb_error.nothing)  # error: nothing
-'''
+"""
 
 
 def test_mypy_knows_contexts_by_their_role_and_the_message_of_an_error(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ principals = st.builds(
     INT32,
 )
 times = UINT32.map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc))
-later = st.integers(1, 0xFFFFFFFF).map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc))
+later = st.integers(1, 0xFFFFFFFF).map(
+    lambda seconds: datetime.fromtimestamp(seconds, timezone.utc)
+)
 
 entries = st.builds(KeytabEntry, principals, UINT32, keys, times)
 keytabs = st.lists(entries, max_size=5).map(Keytab)
@@ -54,7 +56,9 @@ tickets = st.builds(
     endtime=later,
     renew_till=st.none() | later,
     caddr=st.lists(st.builds(HostAddress, UINT16, DATA), max_size=3).map(tuple),
-    authorization_data=st.lists(st.builds(AuthorizationDataEntry, INT16, DATA), max_size=3).map(tuple),
+    authorization_data=st.lists(st.builds(AuthorizationDataEntry, INT16, DATA), max_size=3).map(
+        tuple
+    ),
     second_ticket=DATA,
     is_skey=st.booleans(),
 )

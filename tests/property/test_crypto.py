@@ -39,7 +39,10 @@ def test_any_altered_ciphertext_or_checksum_is_refused(
 ) -> None:
     for good, check in (
         (crypto.encrypt(key, usage, data), lambda bad: crypto.decrypt(key, usage, bad)),
-        (crypto.checksum(key, usage, data), lambda bad: crypto.verify_checksum(key, usage, data, bad)),
+        (
+            crypto.checksum(key, usage, data),
+            lambda bad: crypto.verify_checksum(key, usage, data, bad),
+        ),
     ):
         bad = bytearray(good)
         bad[draw.draw(st.integers(0, len(bad) - 1))] ^= draw.draw(st.integers(1, 255))
@@ -72,7 +75,9 @@ def test_n_fold_is_the_sum_of_rotated_copies(data: bytes, size: int) -> None:
     """From the words of RFC 3961 5.1, bit by bit, with the end-around carry done as a remainder."""
     bits = "".join(f"{byte:08b}" for byte in data)
     copies = math.lcm(len(data), size) // len(data)
-    stretched = "".join(bits[-shift:] + bits[:-shift] for shift in (13 * n % len(bits) for n in range(copies)))
+    stretched = "".join(
+        bits[-shift:] + bits[:-shift] for shift in (13 * n % len(bits) for n in range(copies))
+    )
     chunks = [int(stretched[at : at + size * 8], 2) for at in range(0, len(stretched), size * 8)]
     ones = (1 << size * 8) - 1
     expected = sum(chunks) % ones

@@ -62,10 +62,15 @@ TICKET_BYTES = TICKETS.map(lambda ticket: ticket.encode())
 CRED_INFO = st.builds(
     ap.KrbCredInfo,
     KEYS,
-    *(st.none() | s for s in (TEXT, NAMES, UINT32, TIMES, TIMES, TIMES, TIMES, TEXT, NAMES, some(ADDRESS))),
+    *(
+        st.none() | s
+        for s in (TEXT, NAMES, UINT32, TIMES, TIMES, TIMES, TIMES, TEXT, NAMES, some(ADDRESS))
+    ),
 )
 PADATA = st.builds(kdc.PaData, INT32, OCTETS)
-ETYPE_INFO = st.builds(kdc.EtypeInfo2Entry, INT32, st.none() | TEXT.map(str.encode), st.none() | OCTETS)
+ETYPE_INFO = st.builds(
+    kdc.EtypeInfo2Entry, INT32, st.none() | TEXT.map(str.encode), st.none() | OCTETS
+)
 BODY = st.builds(
     kdc.KdcReqBody,
     UINT32,
@@ -119,7 +124,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | some(ENTRY),
     ),
     ap.ApRep: st.builds(ap.ApRep, FIVE, st.just(15), ENCRYPTED),
-    ap.EncApRepPart: st.builds(ap.EncApRepPart, TIMES, MICROSECONDS, st.none() | KEYS, st.none() | UINT32),
+    ap.EncApRepPart: st.builds(
+        ap.EncApRepPart, TIMES, MICROSECONDS, st.none() | KEYS, st.none() | UINT32
+    ),
     ap.KrbCred: st.builds(ap.KrbCred, FIVE, st.just(22), some(TICKET_BYTES), ENCRYPTED),
     ap.KrbCredInfo: CRED_INFO,
     ap.EncKrbCredPart: st.builds(
@@ -171,7 +178,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         st.none() | some(PADATA),
     ),
 }
-MECHANISMS = st.lists(st.binary(min_size=1, max_size=12).filter(lambda oid: oid[-1] < 0x80), max_size=4).map(tuple)
+MECHANISMS = st.lists(
+    st.binary(min_size=1, max_size=12).filter(lambda oid: oid[-1] < 0x80), max_size=4
+).map(tuple)
 HINTS = st.builds(spnego.NegHints, st.none() | TEXT, st.none() | OCTETS)
 NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
 #: Messages that impacket has no spec for.
@@ -181,7 +190,9 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),
     spnego.NegTokenInit: st.builds(spnego.NegTokenInit, *NEGOTIATION, st.none() | OCTETS),
     spnego.NegHints: HINTS,
-    spnego.NegTokenInit2: st.builds(spnego.NegTokenInit2, *NEGOTIATION, st.none() | HINTS, st.none() | OCTETS),
+    spnego.NegTokenInit2: st.builds(
+        spnego.NegTokenInit2, *NEGOTIATION, st.none() | HINTS, st.none() | OCTETS
+    ),
     spnego.NegTokenResp: st.builds(
         spnego.NegTokenResp,
         st.none() | st.integers(0, 3),
@@ -254,7 +265,9 @@ def test_altered_bytes_are_refused_or_mean_something_else(kind: Any) -> None:
             return
         again = accepted.encode()
         assert kind.decode(again) == accepted
-        if not (flags or len(again) != len(bad)):  # flags of any size and negative UInt32s are read, never written
+        if not (
+            flags or len(again) != len(bad)
+        ):  # flags of any size and negative UInt32s are read, never written
             assert again == bytes(bad)
 
     run()
@@ -270,7 +283,9 @@ def test_noise_raises_no_error_but_a_decode_error(data: bytes) -> None:
 
 
 def test_an_empty_list_is_not_an_absent_one() -> None:
-    part = ap.EncTicketPart.decode(next(v["der"] for v in load("asn1.json") if v["message"] == "EncTicketPart"))
+    part = ap.EncTicketPart.decode(
+        next(v["der"] for v in load("asn1.json") if v["message"] == "EncTicketPart")
+    )
     for empty in ((), None):
         changed = replace(part, caddr=empty, authorization_data=empty)
         assert ap.EncTicketPart.decode(changed.encode()) == changed
@@ -290,7 +305,9 @@ def test_microseconds_are_cut_off_as_kerberos_times_have_none(time: datetime) ->
 def messages_of(base: type = Message) -> Iterator[Any]:
     """Yield every class with a schema that the package has."""
     for kind in base.__subclasses__():
-        if hasattr(kind, "schema") and kind is getattr(sys.modules[kind.__module__], kind.__name__, None):
+        if hasattr(kind, "schema") and kind is getattr(
+            sys.modules[kind.__module__], kind.__name__, None
+        ):
             yield kind
         yield from messages_of(kind)
 
@@ -349,7 +366,9 @@ def with_spoilt_headers(data: bytes) -> Iterator[bytes]:
 
 def headers(node: Node, at: int = 0) -> Iterator[tuple[int, int]]:
     """Yield where each header of the tree begins and ends."""
-    contents = b"".join(map(encode_tree, node.children)) if node.children is not None else node.contents
+    contents = (
+        b"".join(map(encode_tree, node.children)) if node.children is not None else node.contents
+    )
     end = at + len(tlv(node.tag, contents)) - len(contents)
     yield at, end
     for child in node.children or ():

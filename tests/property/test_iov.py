@@ -16,9 +16,14 @@ from support.iov import message_of
 NO_ORDER = Flag.MUTUAL | Flag.CONF | Flag.INTEG
 STYLES = st.tuples(st.sampled_from(AES), st.sampled_from([NO_ORDER, NO_ORDER | Flag.DCE_STYLE]))
 MESSAGE = st.lists(
-    st.builds(IovBuffer, st.sampled_from([IovType.DATA, IovType.SIGN_ONLY]), st.binary(max_size=80)), max_size=6
+    st.builds(
+        IovBuffer, st.sampled_from([IovType.DATA, IovType.SIGN_ONLY]), st.binary(max_size=80)
+    ),
+    max_size=6,
 )
-FRAME = st.sampled_from([(IovType.HEADER,), (IovType.HEADER, IovType.TRAILER), (IovType.PADDING, IovType.HEADER)])
+FRAME = st.sampled_from(
+    [(IovType.HEADER,), (IovType.HEADER, IovType.TRAILER), (IovType.PADDING, IovType.HEADER)]
+)
 
 
 @functools.cache
@@ -27,7 +32,9 @@ def ends(etype: int, flags: Flag) -> tuple[Initiator, Acceptor]:
     return pair(etype, flags=flags)
 
 
-def framed(message: list[IovBuffer], frame: tuple[IovType, ...], choice: st.DataObject) -> list[IovBuffer]:
+def framed(
+    message: list[IovBuffer], frame: tuple[IovType, ...], choice: st.DataObject
+) -> list[IovBuffer]:
     """Return `message` with the buffers of the token at any places among it."""
     buffers = [*message]
     for kind in frame:
@@ -56,15 +63,23 @@ def test_another_split_of_the_same_data_is_the_same_message(
     style: tuple[int, Flag], data: bytes, cuts: list[int], sealed: bool
 ) -> None:
     sender, receiver = ends(*style)
-    header, body = sender.wrap_iov([IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, data)], sealed)
+    header, body = sender.wrap_iov(
+        [IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, data)], sealed
+    )
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [IovBuffer(IovType.DATA, body.data[start:end]) for start, end in itertools.pairwise(edges)]
-    assert b"".join(piece.data for piece in receiver.unwrap_iov([header, *pieces], sealed)[1:]) == data
+    pieces = [
+        IovBuffer(IovType.DATA, body.data[start:end]) for start, end in itertools.pairwise(edges)
+    ]
+    assert (
+        b"".join(piece.data for piece in receiver.unwrap_iov([header, *pieces], sealed)[1:]) == data
+    )
     stream = IovBuffer(IovType.STREAM, header.data + body.data)
     assert receiver.unwrap_iov([stream, IovBuffer(IovType.DATA)], sealed)[1].data == data
 
 
-@pytest.mark.parametrize("flags", [NO_ORDER, NO_ORDER | Flag.DCE_STYLE], ids=["standard", "dce-style"])
+@pytest.mark.parametrize(
+    "flags", [NO_ORDER, NO_ORDER | Flag.DCE_STYLE], ids=["standard", "dce-style"]
+)
 @pytest.mark.parametrize("etype", AES)
 @pytest.mark.parametrize("letters", ["HSDS", "HDST"])
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "signed"])
@@ -99,7 +114,10 @@ def test_buffers_in_another_order_or_of_another_type_are_another_message(
     assert message_of(receiver.unwrap_iov([header, *sent], sealed)) == message
 
 
-@given(STYLES, st.lists(st.builds(IovBuffer, st.sampled_from(IovType), st.binary(max_size=100)), max_size=5))
+@given(
+    STYLES,
+    st.lists(st.builds(IovBuffer, st.sampled_from(IovType), st.binary(max_size=100)), max_size=5),
+)
 def test_noise_is_no_token(style: tuple[int, Flag], buffers: list[IovBuffer]) -> None:
     for context in ends(*style):
         for sealed in (True, False):

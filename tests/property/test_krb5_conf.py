@@ -85,10 +85,14 @@ def fed(reader: FrameReader, data: bytes) -> bytes | None:
 
 
 @given(st.binary(min_size=1, max_size=300), st.lists(st.integers(0, 400)), st.binary(max_size=20))
-def test_a_framed_reply_is_the_same_however_it_is_cut(message: bytes, cuts: list[int], rest: bytes) -> None:
+def test_a_framed_reply_is_the_same_however_it_is_cut(
+    message: bytes, cuts: list[int], rest: bytes
+) -> None:
     stream = len(message).to_bytes(4, "big") + message + rest
     reader = reply_reader()
-    replies = (fed(reader, stream[start:stop]) for start, stop in pairwise(sorted({0, *cuts, len(stream)})))
+    replies = (
+        fed(reader, stream[start:stop]) for start, stop in pairwise(sorted({0, *cuts, len(stream)}))
+    )
     assert next(reply for reply in replies if reply is not None) == message
 
 

@@ -40,7 +40,11 @@ DN = f"CN=one,{BASE}"
 SID = Sid.parse("S-1-5-21-1-2-3-1104")
 GUID = UUID("12345678-1234-5678-1234-567812345678")
 #: What a good directory says: of itself, of an account that is also an SCP.
-ROOT = {**ROOT_DSE, "configurationNamingContext": [f"CN=Configuration,{BASE}".encode()], "tokenGroups": [SID.encode()]}
+ROOT = {
+    **ROOT_DSE,
+    "configurationNamingContext": [f"CN=Configuration,{BASE}".encode()],
+    "tokenGroups": [SID.encode()],
+}
 OBJECT: dict[str, list[bytes]] = {
     "cn": [b"one"],
     "sAMAccountName": [b"WEB$"],
@@ -78,21 +82,31 @@ CALLS: list[Callable[[LdapSession], object]] = [
     lambda session: scps.find(session, session, ["Orders"], lambda dn: session),
     lambda session: scps.read(session, GUID, DN).spns(),
     lambda session: scps.allow_updates(session, DN, SID, Undo()),
-    lambda session: list(_doubts_about_keys(session, accounts.account_by_guid(session, GUID), Keytab([]))),  # type: ignore[arg-type]
+    lambda session: list(
+        _doubts_about_keys(session, accounts.account_by_guid(session, GUID), Keytab([]))
+    ),  # type: ignore[arg-type]
 ]
 
 DIGITS = st.sampled_from(["", "0", "1", "*", "9" * 5000, "-1", "\u0663", "x"])
 ATTRIBUTE_NAMES = st.sampled_from(NAMES) | st.builds(
-    "{}{}{}-{}".format, st.sampled_from(NAMES), st.sampled_from([";range=", ";Range=", ";binary"]), DIGITS, DIGITS
+    "{}{}{}-{}".format,
+    st.sampled_from(NAMES),
+    st.sampled_from([";range=", ";Range=", ";binary"]),
+    DIGITS,
+    DIGITS,
 )
 VALUES = st.sampled_from(
     [*(value for values in OBJECT.values() for value in values), b"9" * 5000, b"\xff", b""]
 ) | st.binary(max_size=60)
 CHANGES = st.dictionaries(ATTRIBUTE_NAMES, st.none() | st.lists(VALUES, max_size=3), max_size=4)
-DNS = st.sampled_from([DN, "", BASE, "CN=x", "DC=" + "x" * 300, "CN=\u202ex,DC=a", "no dn"]) | st.text(max_size=20)
+DNS = st.sampled_from(
+    [DN, "", BASE, "CN=x", "DC=" + "x" * 300, "CN=\u202ex,DC=a", "no dn"]
+) | st.text(max_size=20)
 
 
-def changed(attributes: Mapping[str, list[bytes]], changes: Mapping[str, list[bytes] | None]) -> dict[str, list[bytes]]:
+def changed(
+    attributes: Mapping[str, list[bytes]], changes: Mapping[str, list[bytes] | None]
+) -> dict[str, list[bytes]]:
     merged = {**attributes, **changes}
     return {name: values for name, values in merged.items() if values is not None}
 
@@ -149,7 +163,9 @@ def test_k429_whatever_a_directory_answers_a_call_returns_or_raises_an_error_of_
 
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
-def test_k429_control_the_answers_of_a_good_directory_are_taken(stub: PlainStub, number: int) -> None:
+def test_k429_control_the_answers_of_a_good_directory_are_taken(
+    stub: PlainStub, number: int
+) -> None:
     stub.answer = lambda question: answer_to(question, [("" if not question.base else DN, {})], 0)
     session = session_without_bind(stub, timeout=2)
     CALLS[number](session)
@@ -177,7 +193,9 @@ def test_k429_a_damaged_entry_is_read_or_refused(dn: str, changes: Any, damage: 
 @settings(max_examples=20_000 if os.environ.get("PUREKRB_SOAK") == "1" else 200, deadline=None)
 @given(
     st.recursive(
-        st.builds(tlv, st.sampled_from([2, 4, 10, 1, 0x87, 0x80, 0x41, 0x1F, 0x83]), st.binary(max_size=9)),
+        st.builds(
+            tlv, st.sampled_from([2, 4, 10, 1, 0x87, 0x80, 0x41, 0x1F, 0x83]), st.binary(max_size=9)
+        ),
         lambda inner: st.builds(
             lambda tag, parts: tlv(tag, b"".join(parts)),
             st.sampled_from([0x30, 0x31, 0xA0, 0xA3, 0x64, 0x65, 0x61, 0x10]),
@@ -186,7 +204,9 @@ def test_k429_a_damaged_entry_is_read_or_refused(dn: str, changes: Any, damage: 
     ),
     st.integers(0x60, 0x7E),
 )
-def test_k429_what_is_admitted_ldap3_reads_without_more_elements_than_were_counted(inner: bytes, tag: int) -> None:
+def test_k429_what_is_admitted_ldap3_reads_without_more_elements_than_were_counted(
+    inner: bytes, tag: int
+) -> None:
     from ldap3.utils.asn1 import decode_message_fast
 
     whole = message(7, tlv(tag, inner), octets("1.2") if tag % 2 else b"")

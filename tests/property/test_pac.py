@@ -23,7 +23,9 @@ DECODERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "client-info": (ClientInfo.decode, GENUINE[PacBuffer.CLIENT_INFO]),
 }
 #: Numbers at which counts, lengths and offsets turn over.
-EDGES = st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]) | st.integers(0, 0xFFFFFFFF)
+EDGES = st.sampled_from(
+    [0, 1, 2, 0x7F, 0x80, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+) | st.integers(0, 0xFFFFFFFF)
 
 
 @pytest.mark.parametrize("name", DECODERS)

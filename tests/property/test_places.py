@@ -15,7 +15,9 @@ SOURCES = [b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x20\1\x0d\xb8\0\0\0\1"]
     st.integers(1, 8),
     st.lists(
         st.tuples(
-            st.sampled_from(["enter", "heard", "busy", "leave", "overdue"]), st.integers(0, 11), st.floats(0, 0.4)
+            st.sampled_from(["enter", "heard", "busy", "leave", "overdue"]),
+            st.integers(0, 11),
+            st.floats(0, 0.4),
         ),
         max_size=80,
     ),
@@ -41,7 +43,9 @@ def test_k408_places_are_lost_only_by_silence_and_only_when_it_is_crowded(
                 assert crowded
                 assert len(own) >= per_source or len(source) == limit
                 assert now - silent[loser] >= GRACE
-                assert silent[loser] == min(silent[one] for one in (own if loser in own else silent))
+                assert silent[loser] == min(
+                    silent[one] for one in (own if loser in own else silent)
+                )
                 lost = [loser]
             else:
                 assert len(source) < limit

@@ -9,16 +9,27 @@ from hypothesis import strategies as st
 
 from purekrb.errors import SpnError
 from purekrb.names import Principal
-from purekrb.spn import ServicePrincipalName, SpnType, crack_spn, get_spn, make_spn, target_principal
+from purekrb.spn import (
+    ServicePrincipalName,
+    SpnType,
+    crack_spn,
+    get_spn,
+    make_spn,
+    target_principal,
+)
 
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=20)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=20
+)
 HOST = TEXT.filter(lambda text: ":" not in text)
 PORT = st.integers(0, 65535)
 NOISE = st.text(st.one_of(st.sampled_from("/:@\\ ,=+[].1aA\0\n"), st.characters()), max_size=40)
 
 
 @given(TEXT, TEXT, HOST, PORT)
-def test_an_spn_of_three_parts_is_made_again_from_its_parts(cls: str, name: str, host: str, port: int) -> None:
+def test_an_spn_of_three_parts_is_made_again_from_its_parts(
+    cls: str, name: str, host: str, port: int
+) -> None:
     spn = make_spn(cls, name, host, port)
     assert crack_spn(spn) == (cls, name, host, port)
     assert make_spn(*crack_spn(spn)) == spn
@@ -31,7 +42,9 @@ def test_an_spn_of_two_parts_is_made_again_from_its_parts(cls: str, host: str, p
     assert make_spn(*crack_spn(spn)) == spn
 
 
-@given(st.sampled_from(SpnType), TEXT, TEXT, st.lists(st.tuples(HOST, PORT), min_size=1, max_size=4))
+@given(
+    st.sampled_from(SpnType), TEXT, TEXT, st.lists(st.tuples(HOST, PORT), min_size=1, max_size=4)
+)
 def test_what_get_spn_makes_is_made_again_from_its_parts(
     spn_type: SpnType, cls: str, name: str, hosts: list[tuple[str, int]]
 ) -> None:
@@ -67,15 +80,27 @@ def test_any_target_gives_a_name_of_the_same_text_or_is_refused(text: str) -> No
         assert principal == Principal(principal.components, principal.realm)
 
 
-@given(TEXT, HOST, st.lists(st.tuples(st.sampled_from(["CN", "ou", "DC"]), TEXT), min_size=1, max_size=3))
-def test_a_dn_is_equal_to_itself_with_every_character_escaped(cls: str, host: str, rdns: list[tuple[str, str]]) -> None:
+@given(
+    TEXT,
+    HOST,
+    st.lists(st.tuples(st.sampled_from(["CN", "ou", "DC"]), TEXT), min_size=1, max_size=3),
+)
+def test_a_dn_is_equal_to_itself_with_every_character_escaped(
+    cls: str, host: str, rdns: list[tuple[str, str]]
+) -> None:
     def dn(separator: str) -> str:
         return separator.join(
-            f"{attribute}=" + "".join(f"\\{byte:02x}" for byte in value.encode()) for attribute, value in rdns
+            f"{attribute}=" + "".join(f"\\{byte:02x}" for byte in value.encode())
+            for attribute, value in rdns
         )
 
     plain = ",".join(
-        f"{attribute}=" + "".join("\\" + c if c in ' \\,+"<>;=#' else c for c in value) for attribute, value in rdns
+        f"{attribute}=" + "".join("\\" + c if c in ' \\,+"<>;=#' else c for c in value)
+        for attribute, value in rdns
     )
-    assert ServicePrincipalName(cls, host, 0, plain) == ServicePrincipalName(cls, host, 0, dn(" , "))
-    assert ServicePrincipalName(cls, host, 0, dn(",")) != ServicePrincipalName(cls, host, 0, dn(",") + ",CN=more")
+    assert ServicePrincipalName(cls, host, 0, plain) == ServicePrincipalName(
+        cls, host, 0, dn(" , ")
+    )
+    assert ServicePrincipalName(cls, host, 0, dn(",")) != ServicePrincipalName(
+        cls, host, 0, dn(",") + ",CN=more"
+    )

@@ -18,11 +18,14 @@ STATE = ServiceState(
     scp_dn="CN=SockAuthAD,CN=WEB,CN=Computers,DC=ad,DC=test",
     domain="ad.test",
     spns=("ADSockAuth/web.ad.test/a762885a-aa44-11d2-81f1-00c04fb9624e",),
-    account=StateAccount("CN=svc,CN=Users,DC=ad,DC=test", "svc", UUID(int=1), Sid.parse("S-1-5-21-1-2-3-1104")),
+    account=StateAccount(
+        "CN=svc,CN=Users,DC=ad,DC=test", "svc", UUID(int=1), Sid.parse("S-1-5-21-1-2-3-1104")
+    ),
 )
 FIELDS = json.loads(STATE.encode())
 ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda s: st.lists(s) | st.dictionaries(st.text(), s),
 )
 
 

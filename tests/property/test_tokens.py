@@ -36,7 +36,10 @@ from support.tickets import issue
 
 ETYPES = st.sampled_from(ALL)
 NO_ORDER = Flag.MUTUAL | Flag.CONF | Flag.INTEG
-DATA = st.one_of(st.binary(max_size=300), st.integers(20_000, 70_000).map(lambda n: bytes(range(256)) * (n // 256)))
+DATA = st.one_of(
+    st.binary(max_size=300),
+    st.integers(20_000, 70_000).map(lambda n: bytes(range(256)) * (n // 256)),
+)
 
 
 @functools.cache
@@ -78,7 +81,9 @@ def test_an_altered_token_is_refused_or_the_same_message(
 
 
 @given(ETYPES, st.binary(max_size=200), st.data())
-def test_a_token_that_is_cut_or_spliced_is_refused(etype: int, data: bytes, choice: st.DataObject) -> None:
+def test_a_token_that_is_cut_or_spliced_is_refused(
+    etype: int, data: bytes, choice: st.DataObject
+) -> None:
     ours, theirs = ends(etype)
     one, two = ours.wrap(data), ours.wrap(data + b"!")
     cut = choice.draw(st.integers(1, len(one) - 1))
@@ -90,8 +95,15 @@ def test_a_token_that_is_cut_or_spliced_is_refused(etype: int, data: bytes, choi
     assert theirs.unwrap(one) == data
 
 
-@given(st.sampled_from((17, 18, 19, 20)), st.binary(max_size=200), st.integers(0, 65535), st.integers(0, 60))
-def test_any_rotation_and_any_filler_give_the_message(etype: int, data: bytes, rrc: int, ec: int) -> None:
+@given(
+    st.sampled_from((17, 18, 19, 20)),
+    st.binary(max_size=200),
+    st.integers(0, 65535),
+    st.integers(0, 60),
+)
+def test_any_rotation_and_any_filler_give_the_message(
+    etype: int, data: bytes, rrc: int, ec: int
+) -> None:
     _, theirs = ends(etype)
     peer = Forger.peer_of(theirs, 0)
     assert theirs.unwrap(peer.sealed(data, rrc=rrc, ec=ec)) == data
@@ -129,7 +141,12 @@ def test_noise_is_no_handshake(noise: bytes) -> None:
     ticket, keys = service()
     ours = Initiator(ticket)
     ours.step()
-    for token in (noise, frame(b"\x01\x00", noise), frame(b"\x02\x00", noise), frame(b"\x03\x00", noise)):
+    for token in (
+        noise,
+        frame(b"\x01\x00", noise),
+        frame(b"\x02\x00", noise),
+        frame(b"\x03\x00", noise),
+    ):
         with pytest.raises(KerberosError):
             acceptor(keys).step(token)
         waiting = Initiator(ticket)
@@ -141,7 +158,9 @@ def test_noise_is_no_handshake(noise: bytes) -> None:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_an_altered_handshake_ends_in_an_error_or_with_the_right_names(choice: st.DataObject) -> None:
+def test_an_altered_handshake_ends_in_an_error_or_with_the_right_names(
+    choice: st.DataObject,
+) -> None:
     ticket, keys = service()
     ours = Initiator(ticket)
     token = bytearray(ours.step() or b"")
@@ -162,7 +181,9 @@ def test_an_altered_handshake_ends_in_an_error_or_with_the_right_names(choice: s
 
 
 _TOKENS = st.one_of(st.none(), st.binary(max_size=60), st.just(NTLM_TOKEN))
-_MECHANISMS = st.lists(st.sampled_from([MS_KRB5_MECH_OID, KRB5_MECH_OID, NTLM_OID, SPNEGO_OID]), max_size=4)
+_MECHANISMS = st.lists(
+    st.sampled_from([MS_KRB5_MECH_OID, KRB5_MECH_OID, NTLM_OID, SPNEGO_OID]), max_size=4
+)
 
 
 @given(st.binary(max_size=300), _MECHANISMS, st.sampled_from([None, *NegState]), _TOKENS, _TOKENS)
@@ -172,7 +193,12 @@ def test_noise_in_the_fields_of_a_negotiation_is_no_handshake(
     ticket, keys = service()
     init = NegTokenInit(tuple(offered), None, token, mic).encode()
     resp = NegTokenResp(state, offered[0] if offered else None, token, mic).encode()
-    for message in (frame_mechanism(SPNEGO_OID, noise), frame_mechanism(SPNEGO_OID, init), noise or b"0", resp):
+    for message in (
+        frame_mechanism(SPNEGO_OID, noise),
+        frame_mechanism(SPNEGO_OID, init),
+        noise or b"0",
+        resp,
+    ):
         theirs = acceptor(keys)
         waiting = Initiator(ticket, mechanism="negotiate")
         waiting.step()
@@ -183,7 +209,11 @@ def test_noise_in_the_fields_of_a_negotiation_is_no_handshake(
                 answer = None
             else:
                 assert answer is not None  # it asks for more, and by no other mechanism
-                assert NegTokenResp.decode(answer).supported_mech in (None, MS_KRB5_MECH_OID, KRB5_MECH_OID)
+                assert NegTokenResp.decode(answer).supported_mech in (
+                    None,
+                    MS_KRB5_MECH_OID,
+                    KRB5_MECH_OID,
+                )
                 with pytest.raises(KerberosError):
                     context.step(message)
             assert not context.established
@@ -191,14 +221,18 @@ def test_noise_in_the_fields_of_a_negotiation_is_no_handshake(
 
 @settings(max_examples=60)
 @given(st.data())
-def test_an_altered_negotiation_ends_in_an_error_or_with_the_right_names(choice: st.DataObject) -> None:
+def test_an_altered_negotiation_ends_in_an_error_or_with_the_right_names(
+    choice: st.DataObject,
+) -> None:
     ticket, keys = service()
     ours, theirs = Initiator(ticket, mechanism="negotiate"), acceptor(keys)
 
     def altered(token: bytes) -> bytes:
         changed = bytearray(token)
         for _ in range(choice.draw(st.integers(0, 2))):
-            changed[choice.draw(st.integers(0, 10_000)) % len(changed)] ^= choice.draw(st.integers(1, 255))
+            changed[choice.draw(st.integers(0, 10_000)) % len(changed)] ^= choice.draw(
+                st.integers(1, 255)
+            )
         return bytes(changed)
 
     ends, token, turn = (ours, theirs), ours.step(), 0
@@ -213,8 +247,14 @@ def test_an_altered_negotiation_ends_in_an_error_or_with_the_right_names(choice:
         assert theirs.unwrap(ours.wrap(b"data")) == b"data"
 
 
-@given(st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFFFFFF), st.one_of(st.none(), st.binary(max_size=500)))
-def test_a_gss_checksum_is_read_as_it_was_written(bindings: bytes, flags: int, delegation: bytes | None) -> None:
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.integers(0, 0xFFFFFFFF),
+    st.one_of(st.none(), st.binary(max_size=500)),
+)
+def test_a_gss_checksum_is_read_as_it_was_written(
+    bindings: bytes, flags: int, delegation: bytes | None
+) -> None:
     known = flags & int(sum(Flag)) & ~int(Flag.DELEG)
     if delegation is not None:
         known |= int(Flag.DELEG)
@@ -256,7 +296,11 @@ def test_no_number_passes_twice(first: int, offsets: list[int], sequence: bool, 
         assert passed == sorted(passed)
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(-300, 300), st.integers(-60, 400)), max_size=80))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(-300, 300), st.integers(-60, 400)), max_size=80
+    )
+)
 def test_no_authenticator_passes_twice_within_the_skew(events: list[tuple[int, int, int]]) -> None:
     """Clients whose clocks differ by up to the skew, and a clock that goes on, or back by ten minutes at most."""
     cache = MemoryReplayCache()
@@ -280,7 +324,11 @@ def test_no_authenticator_passes_twice_within_the_skew(events: list[tuple[int, i
     assert KEEP >= 600
 
 
-@given(st.sampled_from([Flag.DEFAULT, NO_ORDER, Flag.MUTUAL | Flag.REPLAY]), ETYPES, st.lists(DATA, max_size=5))
+@given(
+    st.sampled_from([Flag.DEFAULT, NO_ORDER, Flag.MUTUAL | Flag.REPLAY]),
+    ETYPES,
+    st.lists(DATA, max_size=5),
+)
 @settings(max_examples=30)
 def test_a_conversation_arrives(flags: Flag, etype: int, messages: list[bytes]) -> None:
     ours, theirs = pair(etype, flags=flags)

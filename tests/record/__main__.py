@@ -22,13 +22,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from purekrb import Acceptor, Credential, Flag, Initiator, KdcClient, Keytab, Principal, ServiceTicket
+from purekrb import (
+    Acceptor,
+    Credential,
+    Flag,
+    Initiator,
+    KdcClient,
+    Keytab,
+    Principal,
+    ServiceTicket,
+)
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.locate import Locator
 from support import gss_samples, mit, recordings
 from support.asking import send
 from support.gss_peer import GssPeer, PeerContext
-from support.gss_samples import ENCRYPTED, SEND_MIC, WRAPPED, GssServer, SampleService, run_gss_client
+from support.gss_samples import (
+    ENCRYPTED,
+    SEND_MIC,
+    WRAPPED,
+    GssServer,
+    SampleService,
+    run_gss_client,
+)
 from support.heimdal import start_heimdal_peer
 from support.iov import layout, message_of
 from support.java import start_java_peer
@@ -71,7 +87,9 @@ class Overheard:
         return answer
 
     def wrap(self, data: bytes, *, sealed: bool) -> bytes:
-        return self._keep(self._entry["kind"], _protection(sealed), data, self._ours.wrap(data, sealed=sealed))
+        return self._keep(
+            self._entry["kind"], _protection(sealed), data, self._ours.wrap(data, sealed=sealed)
+        )
 
     def get_mic(self, data: bytes) -> bytes:
         return self._keep(self._entry["kind"], "mic", data, self._ours.get_mic(data))
@@ -86,7 +104,9 @@ class Overheard:
         self._keep(self._theirs, "mic", data, mic)
 
     def _keep(self, by: str, protection: str, data: bytes, token: bytes) -> bytes:
-        self._entry["messages"].append({"by": by, "protection": protection, "data": data, "token": token})
+        self._entry["messages"].append(
+            {"by": by, "protection": protection, "data": data, "token": token}
+        )
         return token
 
 
@@ -109,7 +129,9 @@ class Recorder:
         )
         self.service_keytab = Keytab.load(realm.service_keytab)
         self.user = Credential.from_password(f"user@{realm.realm}", realm.passwords["user"])
-        release = run([find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env).split()[-1]
+        release = run(
+            [find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env
+        ).split()[-1]
         self.mit_name = f"MIT krb5 {release}"
         self.kdc_name = f"{self.mit_name} krb5kdc"
         self.gss_name = f"{self.mit_name} GSS-API (python-gssapi {version('gssapi')})"
@@ -123,7 +145,9 @@ class Recorder:
         tgt_entry, tape = self._begin("AS", self.kdc_name, etype)
         tgt_entry |= {"client": client, "password": password}
         tgt = recordings.get_tgt(tgt_entry, tape, self._keep(tgt_entry))
-        reply_key = Credential.from_password(client, password).key_for(etype, f"{self.realm.realm}{CLIENT}".encode())
+        reply_key = Credential.from_password(client, password).key_for(
+            etype, f"{self.realm.realm}{CLIENT}".encode()
+        )
         assert reply_key is not None
         tgt_entry |= {"reply_key": reply_key.contents, "ticket": self._ticket(tgt, self.tgs_keytab)}
         self._end(tgt_entry, tape)
@@ -146,7 +170,11 @@ class Recorder:
 
         peer = self.gss.initiate(f"svc-{etype}@localhost", self.realm.kinit(CLIENT))
         theirs, tape = self._begin("acceptor", self.gss_name, etype)
-        theirs |= {"client": client, "service": service, "service_key": self._service_key(ticket, self.service_keytab)}
+        theirs |= {
+            "client": client,
+            "service": service,
+            "service_key": self._service_key(ticket, self.service_keytab),
+        }
         acceptor = recordings.accept(theirs, tape)
         theirs["received"].append(peer.step())
         theirs["sent"].append(acceptor.step(theirs["received"][0]))
@@ -172,12 +200,16 @@ class Recorder:
         if kind == "initiator":
             peer = self.gss.accept(self.realm.service_keytab)
         else:
-            peer = self.gss.initiate(f"svc-{etype}@localhost", self.realm.kinit("user"), flags=flags)
+            peer = self.gss.initiate(
+                f"svc-{etype}@localhost", self.realm.kinit("user"), flags=flags
+            )
         entry, ours = self._context(kind, self.gss_name, peer, etype, flags=int(flags))
         self._converse_in_pieces(entry, ours, peer)
         return entry
 
-    def _context(self, kind: str, name: str, peer: Any, etype: int, **how: Any) -> tuple[Entry, Initiator | Acceptor]:
+    def _context(
+        self, kind: str, name: str, peer: Any, etype: int, **how: Any
+    ) -> tuple[Entry, Initiator | Acceptor]:
         """Return the entry of a handshake of any number of legs, and our end."""
         entry, ours = self._ours(kind, name, f"svc-{etype}/localhost", etype, **how)
         if isinstance(ours, Initiator):
@@ -190,7 +222,9 @@ class Recorder:
             entry["sent"].append(answer)
         return entry, ours
 
-    def _ours(self, kind: str, name: str, service: str, etype: int, **how: Any) -> tuple[Entry, Initiator | Acceptor]:
+    def _ours(
+        self, kind: str, name: str, service: str, etype: int, **how: Any
+    ) -> tuple[Entry, Initiator | Acceptor]:
         """Return the entry of a handshake that is to come, and our end."""
         ticket = KdcClient(self.realm.config).get_ticket(self.user, service)
         entry, tape = self._begin(kind, name, etype)
@@ -201,7 +235,11 @@ class Recorder:
             ours = recordings.initiate(entry, tape)
         else:
             service_key = self._service_key(ticket, self.service_keytab)
-            entry |= {"client": str(ticket.client), "service": str(ticket.service), "service_key": service_key}
+            entry |= {
+                "client": str(ticket.client),
+                "service": str(ticket.service),
+                "service_key": service_key,
+            }
             ours = recordings.accept(entry, tape)
         entry["random"] = tape.drawn  # the very list that still grows
         return entry, ours
@@ -228,7 +266,9 @@ class Recorder:
 
         def keep(request: KdcRequest) -> bytes:
             entry["sent"].append(request.message)
-            entry["received"].append(send(self.locator, request.realm, request.message, time.monotonic() + 10))
+            entry["received"].append(
+                send(self.locator, request.realm, request.message, time.monotonic() + 10)
+            )
             return entry["received"][-1]  # type: ignore[no-any-return]
 
         return keep
@@ -247,7 +287,9 @@ class Recorder:
         """Exchange tokens of every kind both ways; both sides check what they get."""
         messages: list[Entry] = []
         peer_kind = "acceptor" if entry["kind"] == "initiator" else "initiator"
-        for protection in ("sealed", "signed") if entry["etype"] == RC4 else ("sealed", "signed", "mic"):
+        for protection in (
+            ("sealed", "signed") if entry["etype"] == RC4 else ("sealed", "signed", "mic")
+        ):
             sealed = protection == "sealed"
             for data in DATA:
                 mine: Entry = {"by": entry["kind"], "protection": protection, "data": data}
@@ -257,7 +299,11 @@ class Recorder:
                 elif theirs.unwrap(mine["token"]) != (data, sealed):
                     raise RuntimeError("MIT reads something else than was sent")
                 yours: Entry = {"by": peer_kind, "protection": protection, "data": data}
-                yours["token"] = theirs.get_mic(data) if protection == "mic" else theirs.wrap(data, sealed=sealed)
+                yours["token"] = (
+                    theirs.get_mic(data)
+                    if protection == "mic"
+                    else theirs.wrap(data, sealed=sealed)
+                )
                 recordings.read_message(ours, yours)
                 messages += [mine, yours]
         entry["messages"] = messages
@@ -278,16 +324,24 @@ class Recorder:
                 if message_of(ours.unwrap_iov(yours, sealed)) != message_of(given):
                     raise RuntimeError("purekrb reads something else than MIT sent")
                 for by, pieces in ((entry["kind"], mine), (peer_kind, yours)):
-                    plain = [[[int(kind), data] for kind, data in buffers] for buffers in (given, pieces)]
-                    messages.append({"by": by, "protection": protection, "given": plain[0], "pieces": plain[1]})
+                    plain = [
+                        [[int(kind), data] for kind, data in buffers] for buffers in (given, pieces)
+                    ]
+                    messages.append(
+                        {"by": by, "protection": protection, "given": plain[0], "pieces": plain[1]}
+                    )
         entry["messages"] = messages
 
 
 def record_negotiations(recorder: Recorder, directory: Path) -> Iterator[Entry]:
     """Yield the entries of contexts by SPNEGO, with each peer in both roles."""
     realm, service = recorder.realm, "svc-18"
-    heimdal = run([find_program("krb5-config.heimdal", "heimdal-multidev"), "--version"], env=realm.env).split()[1]
-    java = run([find_program("java", "default-jdk-headless"), "--version"], env=realm.env).split()[1]
+    heimdal = run(
+        [find_program("krb5-config.heimdal", "heimdal-multidev"), "--version"], env=realm.env
+    ).split()[1]
+    java = run([find_program("java", "default-jdk-headless"), "--version"], env=realm.env).split()[
+        1
+    ]
     peers = {
         recorder.gss_name: recorder.gss,
         f"Heimdal {heimdal} GSS-API": start_heimdal_peer(directory, realm.krb5_conf),
@@ -295,11 +349,17 @@ def record_negotiations(recorder: Recorder, directory: Path) -> Iterator[Entry]:
     }
     for name, gss in peers.items():
         target, ccache = f"{service}@localhost", realm.kinit("user")
-        yield recorder.negotiate("initiator", name, gss.accept(realm.service_keytab, mechanism="negotiate"))
-        yield recorder.negotiate("acceptor", name, gss.initiate(target, ccache, mechanism="negotiate"))
+        yield recorder.negotiate(
+            "initiator", name, gss.accept(realm.service_keytab, mechanism="negotiate")
+        )
+        yield recorder.negotiate(
+            "acceptor", name, gss.initiate(target, ccache, mechanism="negotiate")
+        )
     ntlm = start_ntlm_peer(realm)
     peer = ntlm.initiate(f"{service}@localhost", realm.kinit("user"), mechanism="ntlm-first")
-    yield recorder.negotiate("acceptor", f"{recorder.gss_name} with gss-ntlmssp, NTLM preferred", peer)
+    yield recorder.negotiate(
+        "acceptor", f"{recorder.gss_name} with gss-ntlmssp, NTLM preferred", peer
+    )
     name = f"pyspnego {version('pyspnego')} with {recorder.gss_name}"
     for kind in ("initiator", "acceptor"):
         with pyspnego_peer(realm, initiates=kind == "acceptor", service=service) as context:
@@ -319,7 +379,14 @@ def record_programs(recorder: Recorder) -> Iterator[Entry]:
 
     def with_gss_client(ours: Any) -> None:
         options = ("-spnego", "-seq", "-mcount", "3")
-        run_gss_client(realm, SampleService(ours), *options, "127.0.0.1", f"{service}@localhost", "from gss-client")
+        run_gss_client(
+            realm,
+            SampleService(ours),
+            *options,
+            "127.0.0.1",
+            f"{service}@localhost",
+            "from gss-client",
+        )
 
     def with_gss_server(ours: Any) -> None:
         server = GssServer(realm, f"{service}@localhost")
@@ -337,8 +404,12 @@ def record_programs(recorder: Recorder) -> Iterator[Entry]:
     release = run([find_program("curl", "curl"), "--version"], env=realm.env).split()[1]
     curl_name = f"curl {release} with {recorder.mit_name} GSS-API"
     yield recorder.overhear("acceptor", curl_name, "HTTP/localhost", with_curl)
-    yield recorder.overhear("acceptor", f"gss-client of {recorder.mit_name}", f"{service}/localhost", with_gss_client)
-    yield recorder.overhear("initiator", f"gss-server of {recorder.mit_name}", f"{service}/localhost", with_gss_server)
+    yield recorder.overhear(
+        "acceptor", f"gss-client of {recorder.mit_name}", f"{service}/localhost", with_gss_client
+    )
+    yield recorder.overhear(
+        "initiator", f"gss-server of {recorder.mit_name}", f"{service}/localhost", with_gss_server
+    )
 
 
 def main() -> None:
@@ -354,18 +425,24 @@ def main() -> None:
                 file = RECORDED / f"mit-etype-{etype}.json"
                 about = f"Exchanges with MIT Kerberos, {etype_name}; vectors/README.md says what the fields mean."
                 recordings.save(file, about, recorder.record(etype))
-                print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+                print(
+                    f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}"
+                )
             for etype in (17, 18, 19, 20):
                 file = RECORDED / f"pieces-etype-{etype}.json"
                 about = f"Tokens in pieces, {realm.etypes[etype]}; vectors/README.md says what the fields mean."
                 styles = (Flag.DEFAULT, Flag.DEFAULT | Flag.DCE_STYLE)
                 kinds = ("initiator", "acceptor")
-                entries = [recorder.pieces(kind, etype, flags) for flags in styles for kind in kinds]
+                entries = [
+                    recorder.pieces(kind, etype, flags) for flags in styles for kind in kinds
+                ]
                 recordings.save(file, about, entries)
                 print(file)
             file = RECORDED / "negotiate-etype-18.json"
             about = "Contexts by SPNEGO, aes256-cts-hmac-sha1-96; vectors/README.md says what the fields mean."
-            recordings.save(file, about, [*record_negotiations(recorder, directory), *record_programs(recorder)])
+            recordings.save(
+                file, about, [*record_negotiations(recorder, directory), *record_programs(recorder)]
+            )
             print(file)
         finally:
             gss.stop()

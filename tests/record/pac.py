@@ -26,13 +26,21 @@ ABOUT = (
 )
 
 
-def record(source: str, config: Config, credential: Credential, keytab: Keytab, service: str) -> dict[str, Any]:
+def record(
+    source: str, config: Config, credential: Credential, keytab: Keytab, service: str
+) -> dict[str, Any]:
     """Return a ticket of a KDC, and what it says of its client."""
     ticket = KdcClient(config).get_ticket(credential, service)
     part = Ticket.decode(ticket.ticket).enc_part
     sname = ticket.service.components
-    key = next(held.key for held in keytab if held.key.etype == part.etype and held.principal.components == sname)
-    found = client_identity(EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, part.cipher)), key)
+    key = next(
+        held.key
+        for held in keytab
+        if held.key.etype == part.etype and held.principal.components == sname
+    )
+    found = client_identity(
+        EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, part.cipher)), key
+    )
     identity = {**asdict(found), "principal": str(found.principal)}
     return {
         "source": f"recorded from {source}",
@@ -54,19 +62,27 @@ def main() -> None:
             )
             dc.add_computer("WEB", servicePrincipalName=["HTTP/web.ad.test"])
             keytab = Keytab.load(dc.keytab("HTTP/web.ad.test"))
-            version = run([find_program("samba", "samba-ad-dc"), "--version"], env=dc.env).split()[-1]
+            version = run([find_program("samba", "samba-ad-dc"), "--version"], env=dc.env).split()[
+                -1
+            ]
             for account in ("anna", "WEB$"):
                 credential = Credential.from_password(f"{account}@{dc.realm}", dc.password)
-                vectors.append(record(f"Samba {version}", dc.config, credential, keytab, "HTTP/web.ad.test"))
+                vectors.append(
+                    record(f"Samba {version}", dc.config, credential, keytab, "HTTP/web.ad.test")
+                )
         (Path(directory) / "mit").mkdir()
         realm = MitRealm(Path(directory) / "mit")
         try:
-            version = run([find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env).split()[-1]
+            version = run(
+                [find_program("krb5-config", "libkrb5-dev"), "--version"], env=realm.env
+            ).split()[-1]
             credential = Credential.from_password(f"pre@{realm.realm}", realm.passwords["pre"])
             keytab = Keytab.load(realm.service_keytab)
             for etype in (17, 18, 19, 20):
                 service = f"svc-{etype}/localhost"
-                vectors.append(record(f"MIT krb5 {version}", realm.config, credential, keytab, service))
+                vectors.append(
+                    record(f"MIT krb5 {version}", realm.config, credential, keytab, service)
+                )
         finally:
             realm.stop()
     FILE.write_text(json.dumps({"about": ABOUT, "vectors": vectors}, indent=1) + "\n")

@@ -53,7 +53,14 @@ def pieces(secret: bytes, size: int = 8) -> list[bytes]:
 
 def search(secrets: Iterable[bytes]) -> Callable[[str], list[str]]:
     """Return what finds any part of `secrets` in a text, quickly: it is called for thousands of texts."""
-    known = sorted({spelling for secret in secrets for piece in pieces(secret) for spelling in spellings(piece)})
+    known = sorted(
+        {
+            spelling
+            for secret in secrets
+            for piece in pieces(secret)
+            for spelling in spellings(piece)
+        }
+    )
     return lambda text: [spelling for spelling in known if spelling in text]
 
 
@@ -74,7 +81,13 @@ def shown(error: BaseException) -> str:
     of the package. The frames of the test itself hold the canaries, of course."""
     lines = []
     for one in chain(error):
-        lines += [repr(one), str(one), repr(one.args), repr(vars(one)), *traceback.format_exception_only(one)]
+        lines += [
+            repr(one),
+            str(one),
+            repr(one.args),
+            repr(vars(one)),
+            *traceback.format_exception_only(one),
+        ]
         for frame, _ in traceback.walk_tb(one.__traceback__):
             if frame.f_code.co_filename.startswith(PACKAGE):
                 lines.append(locals_of(frame))
@@ -86,7 +99,9 @@ def printed(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next
-    return "".join(traceback.TracebackException(type(error), error, trace, capture_locals=True).format())
+    return "".join(
+        traceback.TracebackException(type(error), error, trace, capture_locals=True).format()
+    )
 
 
 def locals_of(frame: FrameType) -> str:

@@ -16,7 +16,9 @@ SEAL = {"acceptor": 22, "initiator": 24}
 SIGN = {"acceptor": 23, "initiator": 25}
 
 
-def header(flags: int, ec: int, rrc: int, seq: int, *, tok_id: int = 0x0504, filler: int = 0xFF) -> bytes:
+def header(
+    flags: int, ec: int, rrc: int, seq: int, *, tok_id: int = 0x0504, filler: int = 0xFF
+) -> bytes:
     """Return the 16 bytes before the body of a Wrap token. Source: RFC 4121 4.2.6.2."""
     return struct.pack(">HBBHHQ", tok_id, flags, filler, ec, rrc, seq)
 
@@ -44,7 +46,12 @@ class Forger:
     @classmethod
     def peer_of(cls, context: Initiator | Acceptor, seq: int) -> Forger:
         """Return a forger of tokens for `context`, whose peer counts from `seq`."""
-        return cls(context.session_key, "acceptor" if isinstance(context, Initiator) else "initiator", True, seq)
+        return cls(
+            context.session_key,
+            "acceptor" if isinstance(context, Initiator) else "initiator",
+            True,
+            seq,
+        )
 
     @property
     def mac_size(self) -> int:
@@ -120,7 +127,9 @@ class Forger:
         flags = self.flags if flags is None else flags
         if start is None:
             start = b"\x04\x04" + bytes([flags]) + b"\xff" * 5 + seq.to_bytes(8, "big")
-        return start + crypto.checksum(self.key, SIGN[self.role] if usage is None else usage, data + start)
+        return start + crypto.checksum(
+            self.key, SIGN[self.role] if usage is None else usage, data + start
+        )
 
     def opens(self, token: bytes) -> bytes:
         """Return the data of a Wrap token of this sender, taken apart step by step."""
@@ -134,5 +143,7 @@ class Forger:
             return plaintext[: len(plaintext) - 16 - ec]
         assert ec == self._mac_size
         data, mac = body[:-ec], body[-ec:]
-        assert hmac.compare_digest(mac, crypto.checksum(self.key, SEAL[self.role], data + header(flags, 0, 0, seq)))
+        assert hmac.compare_digest(
+            mac, crypto.checksum(self.key, SEAL[self.role], data + header(flags, 0, 0, seq))
+        )
         return data

@@ -135,13 +135,19 @@ class Side:
         self.kind = kind
         self.thread = LoopThread() if kind == "asyncio" else None
 
-    def connect(self, address: tuple[str, int], ticket: ServiceTicket, **options: Any) -> AnyChannel:
+    def connect(
+        self, address: tuple[str, int], ticket: ServiceTicket, **options: Any
+    ) -> AnyChannel:
         if self.thread is None:
             return connect_blocking(address, ticket, **options)
-        return AsyncioChannel(self.thread, self.thread.run(connect_asyncio(address, ticket, **options)))
+        return AsyncioChannel(
+            self.thread, self.thread.run(connect_asyncio(address, ticket, **options))
+        )
 
     @contextmanager
-    def serve(self, keytab: Any, service: Service = echo, **options: Any) -> Iterator[RunningServer]:
+    def serve(
+        self, keytab: Any, service: Service = echo, **options: Any
+    ) -> Iterator[RunningServer]:
         """Run `service` in a thread for each channel. What it raises is in the server's `errors`."""
         running = RunningServer()
 
@@ -178,7 +184,9 @@ class Side:
                 while thread.is_alive():
                     await asyncio.sleep(0.002)
 
-            asyncio_server = loop_thread.run(aio.start_server(handler, LOCALHOST, keytab, **options))
+            asyncio_server = loop_thread.run(
+                aio.start_server(handler, LOCALHOST, keytab, **options)
+            )
             running.address = asyncio_server.address
             try:
                 yield running
@@ -191,7 +199,9 @@ class Side:
             self.thread.stop()
 
 
-def assert_echoes(side: Side, address: tuple[str, int], ticket: ServiceTicket = TICKET, **options: Any) -> None:
+def assert_echoes(
+    side: Side, address: tuple[str, int], ticket: ServiceTicket = TICKET, **options: Any
+) -> None:
     """The positive control: an honest client is served."""
     with side.connect(address, ticket, **options) as channel:
         channel.send(b"good")
@@ -229,7 +239,9 @@ class RunningServer:
 class RawClient:
     """A client that sends whatever a test wants, over a plain socket."""
 
-    def __init__(self, address: tuple[str, int], ticket: ServiceTicket | None = None, **options: Any) -> None:
+    def __init__(
+        self, address: tuple[str, int], ticket: ServiceTicket | None = None, **options: Any
+    ) -> None:
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.frames = frame_reader(DEFAULT_MAX_FRAME)

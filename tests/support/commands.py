@@ -50,7 +50,11 @@ class Commands:
     """Runs commands in this process, in `directory`, whose files are the default krb5.conf, ccache and keytab."""
 
     def __init__(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realm: Realm
+        self,
+        directory: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        realm: Realm,
     ) -> None:
         self.directory = directory
         self._monkeypatch = monkeypatch
@@ -62,7 +66,9 @@ class Commands:
 
     def __call__(self, *argv: str, stdin: bytes | str = b"") -> Result:
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+        self._monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+        )
         self._capsys.readouterr()
         try:
             code = main([str(argument) for argument in argv])
@@ -73,4 +79,6 @@ class Commands:
     def spawn(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command as a process of its own; its streams are pipes unless `options` say otherwise."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen([*ARGV, *argv], text=True, cwd=self.directory, **{**pipes, **options})
+        return subprocess.Popen(
+            [*ARGV, *argv], text=True, cwd=self.directory, **{**pipes, **options}
+        )

@@ -28,10 +28,14 @@ def examples(page: str) -> list[tuple[str, str]]:
     return found
 
 
-def run_examples(page: str, *, cwd: Path, env: Mapping[str, str], timeout: float = 120) -> list[str]:
+def run_examples(
+    page: str, *, cwd: Path, env: Mapping[str, str], timeout: float = 120
+) -> list[str]:
     """Run the examples one after the other; return the differences. `...` and `<BLANKLINE>` are as in doctest."""
     commands = examples(page)
-    script = "".join(f"{command}\necho -n '{_MARK}'\n" for command, _ in commands) + "kill $(jobs -p)\n"
+    script = (
+        "".join(f"{command}\necho -n '{_MARK}'\n" for command, _ in commands) + "kill $(jobs -p)\n"
+    )
     shell = subprocess.Popen(
         ["bash"],
         stdin=subprocess.PIPE,

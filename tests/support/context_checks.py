@@ -91,14 +91,23 @@ class Lab:
         if not application_data:
             return None
         return ChannelBindings(
-            application_data, initiator_addrtype=self._no_address, acceptor_addrtype=self._no_address
+            application_data,
+            initiator_addrtype=self._no_address,
+            acceptor_addrtype=self._no_address,
         )
 
     def we_initiate(
-        self, service: str, etype: int | None, *, flags: Flag = Flag.DEFAULT, bindings: _Bindings = (b"", b"")
+        self,
+        service: str,
+        etype: int | None,
+        *,
+        flags: Flag = Flag.DEFAULT,
+        bindings: _Bindings = (b"", b""),
     ) -> Pair:
         """`bindings`: the application data of the initiator's and of the acceptor's channel bindings."""
-        ours = self.initiator(service, etype, flags=flags, channel_bindings=self._bindings(bindings[0]))
+        ours = self.initiator(
+            service, etype, flags=flags, channel_bindings=self._bindings(bindings[0])
+        )
         theirs = self.peer.accept(self.realm.service_keytab, bindings=bindings[1])
         reply = theirs.step(ours.step())
         if flags & Flag.MUTUAL:
@@ -113,10 +122,19 @@ class Lab:
         return Pair(ours, theirs)
 
     def they_initiate(
-        self, service: str, etype: int | None, *, flags: Flag = Flag.DEFAULT, bindings: _Bindings = (b"", b"")
+        self,
+        service: str,
+        etype: int | None,
+        *,
+        flags: Flag = Flag.DEFAULT,
+        bindings: _Bindings = (b"", b""),
     ) -> Pair:
-        theirs = self.peer.initiate(f"{service}@localhost", self.ccache, flags=flags, bindings=bindings[0])
-        ours = self.acceptor(etype, channel_bindings=self._bindings(bindings[1]), require=flags & Flag.MUTUAL)
+        theirs = self.peer.initiate(
+            f"{service}@localhost", self.ccache, flags=flags, bindings=bindings[0]
+        )
+        ours = self.acceptor(
+            etype, channel_bindings=self._bindings(bindings[1]), require=flags & Flag.MUTUAL
+        )
         token = theirs.step()
         assert token is not None
         reply = ours.step(token)
@@ -127,7 +145,6 @@ class Lab:
             if third_leg is not None:
                 assert ours.step(third_leg) is None
         return Pair(ours, theirs)
-
 
     def negotiate(
         self,
@@ -143,13 +160,21 @@ class Lab:
         ours: Initiator | Acceptor
         if we_initiate:
             bound = self._bindings(bindings[0])
-            ours = self.initiator(service, etype, mechanism="negotiate", flags=flags, channel_bindings=bound)
-            theirs = self.peer.accept(self.realm.service_keytab, bindings=bindings[1], mechanism=mechanism)
+            ours = self.initiator(
+                service, etype, mechanism="negotiate", flags=flags, channel_bindings=bound
+            )
+            theirs = self.peer.accept(
+                self.realm.service_keytab, bindings=bindings[1], mechanism=mechanism
+            )
         else:
             bound = self._bindings(bindings[1])
             ours = self.acceptor(etype, channel_bindings=bound, require=flags & Flag.MUTUAL)
             theirs = self.peer.initiate(
-                f"{service}@localhost", self.ccache, flags=flags, bindings=bindings[0], mechanism=mechanism
+                f"{service}@localhost",
+                self.ccache,
+                flags=flags,
+                bindings=bindings[0],
+                mechanism=mechanism,
             )
         ends = (ours, theirs) if we_initiate else (theirs, ours)
         tokens: list[bytes] = []
@@ -230,7 +255,9 @@ class ContextInterop:
         ],
         ids=str,
     )
-    def test_both_sides_report_the_flags_that_were_asked_for(self, connect: Connect, flags: Flag) -> None:
+    def test_both_sides_report_the_flags_that_were_asked_for(
+        self, connect: Connect, flags: Flag
+    ) -> None:
         pair = connect("svc-18", 18, flags=flags)
         assert pair.ours.established
         assert pair.theirs.established
@@ -242,8 +269,15 @@ class ContextInterop:
         kinds = (True, False) if flags & Flag.CONF else (False,)
         unproved = isinstance(pair.ours, Acceptor) and not flags & Flag.MUTUAL
         if unproved and flags & Flag.SEQUENCE and not self.counts_without_ap_rep:
-            peer_refuses(lambda: pair.theirs.unwrap(pair.ours.wrap(b"counted from the initiator's number", kinds[0])))
-            assert pair.ours.unwrap(pair.theirs.wrap(b"one way works", sealed=kinds[0]), kinds[0]) == b"one way works"
+            peer_refuses(
+                lambda: pair.theirs.unwrap(
+                    pair.ours.wrap(b"counted from the initiator's number", kinds[0])
+                )
+            )
+            assert (
+                pair.ours.unwrap(pair.theirs.wrap(b"one way works", sealed=kinds[0]), kinds[0])
+                == b"one way works"
+            )
         else:
             exchange(pair, b"after any handshake", kinds)
 
@@ -252,7 +286,9 @@ class ContextInterop:
         assert pair.ours.etype in (17, 18, 19, 20)
         exchange(pair, b"default")
 
-    def test_an_acceptor_with_another_services_key_proves_nothing(self, lab: Lab, etype: int) -> None:
+    def test_an_acceptor_with_another_services_key_proves_nothing(
+        self, lab: Lab, etype: int
+    ) -> None:
         ours = lab.initiator(f"svc-{etype}", etype)
         impostor = lab.peer.accept(lab.realm.keytab("host/localhost"))
         token = ours.step()
@@ -377,7 +413,9 @@ class ContextInterop:
         ours.verify_mic(b"yours", yours)
         peer_refuses(lambda: theirs.verify_mic(b"yours", yours))
 
-    def test_a_token_of_another_context_is_refused_by_both(self, connect: Connect, etype: int) -> None:
+    def test_a_token_of_another_context_is_refused_by_both(
+        self, connect: Connect, etype: int
+    ) -> None:
         one, two = connect(f"svc-{etype}", etype), connect(f"svc-{etype}", etype)
         exchange(two, b"for two")
         refuses(lambda: two.ours.unwrap(one.theirs.wrap(b"for one")))
@@ -405,7 +443,9 @@ class ContextInterop:
 
     def test_an_ap_rep_of_another_handshake_proves_nothing(self, lab: Lab, etype: int) -> None:
         one, two = (lab.initiator(f"svc-{etype}", etype) for _ in range(2))
-        replies = [lab.peer.accept(lab.realm.service_keytab).step(ours.step()) for ours in (one, two)]
+        replies = [
+            lab.peer.accept(lab.realm.service_keytab).step(ours.step()) for ours in (one, two)
+        ]
         refuses(lambda: one.step(replies[1]))
         assert not one.established
         two.step(replies[1])
@@ -439,18 +479,24 @@ class ContextInterop:
             assert pair.ours.channel_bound
         exchange(pair, b"bound")
 
-    def test_unequal_channel_bindings_are_refused_by_our_acceptor(self, lab: Lab, etype: int) -> None:
+    def test_unequal_channel_bindings_are_refused_by_our_acceptor(
+        self, lab: Lab, etype: int
+    ) -> None:
         one, two = b"tls-unique:one", b"tls-unique:two"
         with pytest.raises(ChannelBindingsError):
             lab.they_initiate(f"svc-{etype}", etype, bindings=(one, two))
         assert lab.they_initiate(f"svc-{etype}", etype, bindings=(one, one)).ours.established
 
-    def test_unequal_channel_bindings_are_refused_by_their_acceptor(self, lab: Lab, etype: int) -> None:
+    def test_unequal_channel_bindings_are_refused_by_their_acceptor(
+        self, lab: Lab, etype: int
+    ) -> None:
         one, two = b"tls-unique:one", b"tls-unique:two"
         peer_refuses(lambda: lab.we_initiate(f"svc-{etype}", etype, bindings=(one, two)))
         assert lab.we_initiate(f"svc-{etype}", etype, bindings=(one, one)).ours.established
 
-    def test_an_acceptor_without_channel_bindings_takes_an_initiator_with_them(self, connect: Connect) -> None:
+    def test_an_acceptor_without_channel_bindings_takes_an_initiator_with_them(
+        self, connect: Connect
+    ) -> None:
         exchange(connect("svc-18", 18, bindings=(b"tls-unique:one", b"")), b"unbound")
 
     # --- delegation
@@ -466,7 +512,9 @@ class ContextInterop:
 
     def test_our_delegated_ticket_works_in_their_hands(self, lab: Lab) -> None:
         forwarded = lab.client.forward_tgt(lab.credential)
-        ours = Initiator(lab.ticket("deleg/localhost"), flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=forwarded)
+        ours = Initiator(
+            lab.ticket("deleg/localhost"), flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=forwarded
+        )
         theirs = lab.peer.accept(lab.realm.service_keytab)
         ours.step(theirs.step(ours.step()))
         assert ours.flags & Flag.DELEG

@@ -92,7 +92,9 @@ def authenticator(ticket: ServiceTicket, **changes: Any) -> Authenticator:
     return replace(genuine, **changes)
 
 
-def gss_checksum(flags: int = int(Flag.DEFAULT), bindings: bytes = bytes(16), tail: bytes = b"") -> Checksum:
+def gss_checksum(
+    flags: int = int(Flag.DEFAULT), bindings: bytes = bytes(16), tail: bytes = b""
+) -> Checksum:
     """Return a 0x8003 checksum; `tail` is what follows the flags."""
     return Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings).encode() + tail)
 
@@ -137,11 +139,17 @@ def with_ticket(token: bytes, **changes: Any) -> bytes:
 def authenticator_of(token: bytes, ticket: ServiceTicket) -> Authenticator:
     """Return the decrypted authenticator of an AP-REQ token."""
     cipher = request_of(token).authenticator.cipher
-    return Authenticator.decode(crypto.decrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, cipher))
+    return Authenticator.decode(
+        crypto.decrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, cipher)
+    )
 
 
 def ap_rep(
-    sent: Authenticator, key: EncryptionKey, *, usage: int = KeyUsage.AP_REP_ENC_PART, **changes: Any
+    sent: Authenticator,
+    key: EncryptionKey,
+    *,
+    usage: int = KeyUsage.AP_REP_ENC_PART,
+    **changes: Any,
 ) -> bytes:
     """Return a framed AP-REP that answers `sent`; `changes` replace fields of its encrypted part."""
     part = replace(EncApRepPart(sent.ctime, sent.cusec, None, 9), **changes)

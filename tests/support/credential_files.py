@@ -59,7 +59,9 @@ def full_ticket() -> ServiceTicket:
 
 def good_ccache() -> CCache:
     """Return a ccache with a TGT, a full ticket, a configuration entry and a time offset."""
-    ccache = CCache(ALICE, [ticket(TGS, time_offset=timedelta(seconds=-7, microseconds=5)), full_ticket()])
+    ccache = CCache(
+        ALICE, [ticket(TGS, time_offset=timedelta(seconds=-7, microseconds=5)), full_ticket()]
+    )
     ccache.set_config("fast_avail", b"yes")
     return ccache
 
@@ -115,7 +117,9 @@ def keytab_record(
 def keytab_file(*parts: bytes | int) -> bytes:
     """Return a keytab of version 2: bytes are records, which get their size; numbers are sizes alone."""
     return b"\5\2" + b"".join(
-        part.to_bytes(4, "big", signed=part < 0) if isinstance(part, int) else len(part).to_bytes(4, "big") + part
+        part.to_bytes(4, "big", signed=part < 0)
+        if isinstance(part, int)
+        else len(part).to_bytes(4, "big") + part
         for part in parts
     )
 
@@ -170,9 +174,13 @@ class CCacheWriter:
             )
         )
 
-    def file(self, *credentials: bytes, header: bytes = b"", principal: bytes | None = None) -> bytes:
+    def file(
+        self, *credentials: bytes, header: bytes = b"", principal: bytes | None = None
+    ) -> bytes:
         """Return the whole file; without `credentials` it holds one good one."""
-        start = bytes([5, self.version]) + (len(header).to_bytes(2, "big") + header if self.version == 4 else b"")
+        start = bytes([5, self.version]) + (
+            len(header).to_bytes(2, "big") + header if self.version == 4 else b""
+        )
         principal = self.principal(b"alice") if principal is None else principal
         return start + principal + b"".join(credentials or (self.credential(),))
 
@@ -180,4 +188,6 @@ class CCacheWriter:
 def run_python(script: str, *arguments: object, cwd: Path) -> str:
     """Run a script in an interpreter of its own and return what it prints; so may it fork, kill and limit itself."""
     argv = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
-    return subprocess.run(argv, cwd=cwd, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(
+        argv, cwd=cwd, check=True, capture_output=True, text=True, timeout=120
+    ).stdout

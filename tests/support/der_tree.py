@@ -38,7 +38,9 @@ def parse(data: bytes) -> Node:
     return Node(tag, b"", children)
 
 
-def encode(node: Node, changed: Node | None = None, how: Callable[[int, bytes], bytes] = tlv) -> bytes:
+def encode(
+    node: Node, changed: Node | None = None, how: Callable[[int, bytes], bytes] = tlv
+) -> bytes:
     """Return the bytes of `node`; the header of `changed` is written by `how(tag, contents)`."""
     contents = node.contents
     if node.children is not None:

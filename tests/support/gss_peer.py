@@ -55,22 +55,37 @@ class PeerError(Exception):
 class GssPeer:
     """A running peer, called `name`. It ends when `stop` or this process's death closes its stdin."""
 
-    def __init__(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path
+    ) -> None:
         self.name = name
         self._log = log
         self._numbers = itertools.count(1)
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                argv, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+                argv,
+                env=dict(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
             )
 
     def initiate(
-        self, target: str, ccache: Path, *, flags: int = 0x3E, bindings: bytes = b"", mechanism: str = "kerberos"
+        self,
+        target: str,
+        ccache: Path,
+        *,
+        flags: int = 0x3E,
+        bindings: bytes = b"",
+        mechanism: str = "kerberos",
     ) -> PeerContext:
         """Return a new initiator for a host-based name such as "gsvc@localhost" with the tickets of `ccache`."""
         return self._context("initiate", target, str(ccache), str(flags), bindings, mechanism)
 
-    def accept(self, keytab: Path, *, bindings: bytes = b"", mechanism: str = "kerberos") -> PeerContext:
+    def accept(
+        self, keytab: Path, *, bindings: bytes = b"", mechanism: str = "kerberos"
+    ) -> PeerContext:
         """Return a new acceptor for any service with a key in `keytab`."""
         return self._context("accept", str(keytab), bindings, mechanism)
 
@@ -82,7 +97,9 @@ class GssPeer:
     def call(self, *request: bytes | str) -> list[bytes]:
         """Send one request and return its answer, or raise PeerError."""
         fields = [field.encode() if isinstance(field, str) else field for field in request]
-        message = struct.pack(">I", len(fields)) + b"".join(struct.pack(">I", len(field)) + field for field in fields)
+        message = struct.pack(">I", len(fields)) + b"".join(
+            struct.pack(">I", len(field)) + field for field in fields
+        )
         pipe = self._process.stdin
         if pipe is None:
             raise RuntimeError("the peer has been stopped")
@@ -107,7 +124,9 @@ class GssPeer:
             piece = os.read(pipe.fileno(), size - len(data)) if ready else b""
             if not piece:
                 self.stop()
-                raise RuntimeError(f"{self.name} gave no answer:\n{self._log.read_text(errors='replace')}")
+                raise RuntimeError(
+                    f"{self.name} gave no answer:\n{self._log.read_text(errors='replace')}"
+                )
             data += piece
         return bytes(data)
 
@@ -154,7 +173,9 @@ class PeerContext:
         return int(self.peer.call("limit", self._number, str(size), str(int(sealed)))[0])
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], *, sealed: bool = True) -> list[IovBuffer]:
-        return _filled(buffers, self.peer.call("wrap_iov", self._number, str(int(sealed)), *_fields(buffers)))
+        return _filled(
+            buffers, self.peer.call("wrap_iov", self._number, str(int(sealed)), *_fields(buffers))
+        )
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer]) -> tuple[list[IovBuffer], bool]:
         """Return the buffers and whether DATA was sealed."""

@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 #: Bits of a frame's flags.
-NOOP, CONTEXT, DATA, MIC, CONTEXT_NEXT, WRAPPED, ENCRYPTED, SEND_MIC = (1 << bit for bit in range(8))
+NOOP, CONTEXT, DATA, MIC, CONTEXT_NEXT, WRAPPED, ENCRYPTED, SEND_MIC = (
+    1 << bit for bit in range(8)
+)
 
 
 def send(connection: socket.socket, flags: int, token: bytes = b"") -> None:
@@ -132,7 +134,9 @@ class SampleService:
             if flags & WRAPPED:
                 data = context.unwrap(data, sealed=bool(flags & ENCRYPTED))
             self.received.append(data)
-            self.kinds.add(flags if flags & WRAPPED else flags & ~ENCRYPTED)  # meaningless without WRAPPED
+            self.kinds.add(
+                flags if flags & WRAPPED else flags & ~ENCRYPTED
+            )  # meaningless without WRAPPED
             send(connection, *((MIC, context.get_mic(data)) if flags & SEND_MIC else (NOOP, b"")))
 
 

@@ -34,7 +34,9 @@ def initiate(
         creds = gssapi.Credentials(usage="initiate", mechs=[mech])
         set_neg_mechs(creds, [NTLM, KRB5])
     else:
-        creds = gssapi.Credentials(usage="initiate", mechs=[mech], store={b"ccache": b"FILE:" + ccache})
+        creds = gssapi.Credentials(
+            usage="initiate", mechs=[mech], store={b"ccache": b"FILE:" + ccache}
+        )
     contexts[number] = gssapi.SecurityContext(
         name=gssapi.Name(target.decode(), gssapi.NameType.hostbased_service),
         creds=creds,
@@ -49,7 +51,9 @@ def initiate(
 def accept(number: bytes, keytab: bytes, bindings: bytes, mechanism: bytes) -> list[bytes]:
     mech = KRB5 if mechanism == b"kerberos" else SPNEGO
     contexts[number] = gssapi.SecurityContext(
-        creds=gssapi.Credentials(usage="accept", mechs=[mech], store={b"keytab": b"FILE:" + keytab}),
+        creds=gssapi.Credentials(
+            usage="accept", mechs=[mech], store={b"keytab": b"FILE:" + keytab}
+        ),
         channel_bindings=bindings_of(bindings),
         usage="accept",
     )
@@ -104,11 +108,18 @@ def iov_length(number: bytes, sealed: bytes, *fields: bytes) -> list[bytes]:
 
 def buffers(fields: Sequence[bytes], allocate: bool) -> IOV:
     """Return the buffers of pairs (type, data); MIT makes the memory of what receives data from it."""
-    pairs = [(IOVBufferType(int(kind)), data) for kind, data in zip(fields[::2], fields[1::2], strict=True)]
-    received = [IOVBufferType.header, IOVBufferType.trailer, IOVBufferType.padding] if allocate else []
+    pairs = [
+        (IOVBufferType(int(kind)), data)
+        for kind, data in zip(fields[::2], fields[1::2], strict=True)
+    ]
+    received = (
+        [IOVBufferType.header, IOVBufferType.trailer, IOVBufferType.padding] if allocate else []
+    )
     if any(kind == IOVBufferType.stream for kind, _ in pairs):
         received = [IOVBufferType.data]
-    items = [(kind, True, None) if kind in received else (kind, False, data) for kind, data in pairs]
+    items = [
+        (kind, True, None) if kind in received else (kind, False, data) for kind, data in pairs
+    ]
     return IOV(*items, std_layout=False)
 
 
@@ -125,7 +136,14 @@ def prf(number: bytes, key_use: bytes, data: bytes, size: bytes) -> list[bytes]:
     given = [Buffer(len(item), ctypes.cast(item, ctypes.c_void_p)) for item in (token, data)]
     result = ctypes.byref(made)
     call("gss_import_sec_context", ctypes.byref(given[0]), ctypes.byref(context))
-    call("gss_pseudo_random", context, int(key_use), ctypes.byref(given[1]), ctypes.c_ssize_t(int(size)), result)
+    call(
+        "gss_pseudo_random",
+        context,
+        int(key_use),
+        ctypes.byref(given[1]),
+        ctypes.c_ssize_t(int(size)),
+        result,
+    )
     answer = ctypes.string_at(made.value, made.length) if made.length else b""
     call("gss_release_buffer", result)
     call("gss_export_sec_context", ctypes.byref(context), result)
@@ -163,7 +181,19 @@ def close(number: bytes) -> list[bytes]:
 COMMANDS: dict[bytes, Any] = {
     function.__name__.encode(): function
     for function in (
-        *(initiate, accept, step, wrap, unwrap, mic, verify, limit, wrap_iov, unwrap_iov, iov_length),
+        *(
+            initiate,
+            accept,
+            step,
+            wrap,
+            unwrap,
+            mic,
+            verify,
+            limit,
+            wrap_iov,
+            unwrap_iov,
+            iov_length,
+        ),
         *(prf, info, delegated, close),
     )
 }
@@ -184,7 +214,10 @@ def main() -> None:
 
     while count := number():
         answer = answer_to(*[source.read(number()) for _ in range(count)])
-        sink.write(struct.pack(">I", len(answer)) + b"".join(struct.pack(">I", len(item)) + item for item in answer))
+        sink.write(
+            struct.pack(">I", len(answer))
+            + b"".join(struct.pack(">I", len(item)) + item for item in answer)
+        )
         sink.flush()
 
 

@@ -23,7 +23,10 @@ _UNPACKED = Path(__file__).parents[2] / ".lab" / "heimdal" / "usr"
 
 def start_heimdal_peer(directory: Path, krb5_conf: Path) -> GssPeer:
     """Return a running process on Heimdal's library that obeys gss_peer.py's commands."""
-    krb5_config, gcc = find_program("krb5-config.heimdal", "heimdal-multidev"), find_program("gcc", "gcc")
+    krb5_config, gcc = (
+        find_program("krb5-config.heimdal", "heimdal-multidev"),
+        find_program("gcc", "gcc"),
+    )
     flags = [
         flag
         for what in ("--cflags", "--libs")
@@ -54,7 +57,10 @@ class HeimdalRealm:
         self._write_conf(88)
         (directory / "kadmind.acl").touch()
         self.env = {**os.environ, "KRB5_CONFIG": str(self.krb5_conf)}
-        run([str(_UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"], env=self.env)
+        run(
+            [str(_UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"],
+            env=self.env,
+        )
         script = [
             f"init --realm-max-ticket-life=1day --realm-max-renewable-life=7days {self.realm}",
             "add --use-defaults --password=userpw user",
@@ -71,7 +77,12 @@ class HeimdalRealm:
             self.port = port
             self._write_conf(port)
             return Daemon(
-                [str(kdc), f"--config-file={self.krb5_conf}", "--addresses=127.0.0.1", f"--ports={port}"],
+                [
+                    str(kdc),
+                    f"--config-file={self.krb5_conf}",
+                    "--addresses=127.0.0.1",
+                    f"--ports={port}",
+                ],
                 env=self.env,
                 log=directory / "kdc.out",
                 own_log=directory / "kdc.log",

@@ -42,7 +42,12 @@ SPECS: dict[type, Any] = {
     kdc.EncKdcRepPart: asn1.EncASRepPart,
 }
 #: Field names of the ASN.1 that our attributes do not repeat.
-_RENAMED = {"from": "from_", "keytype": "etype", "keyvalue": "contents", "name-string": "components"}
+_RENAMED = {
+    "from": "from_",
+    "keytype": "etype",
+    "keyvalue": "contents",
+    "name-string": "components",
+}
 
 
 def _fill(component: Any, value: Any) -> Any:

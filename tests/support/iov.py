@@ -17,12 +17,28 @@ _LETTERS = {
     "T": IovType.TRAILER,
 }
 #: Layouts of all kinds: DATA alone and in parts, SIGN_ONLY before, behind and between, with and without TRAILER.
-LAYOUTS = ("HD", "HDT", "HDPT", "HDDD", "HSD", "HDS", "HSDST", "HSDS", "HDSDSD", "DHSDT", "HS", "HSST")
+LAYOUTS = (
+    "HD",
+    "HDT",
+    "HDPT",
+    "HDDD",
+    "HSD",
+    "HDS",
+    "HSDST",
+    "HSDS",
+    "HDSDSD",
+    "DHSDT",
+    "HS",
+    "HSST",
+)
 
 
 def layout(letters: str, size: int) -> list[IovBuffer]:
     """Return one buffer for each letter; DATA and SIGN_ONLY have `size` random bytes."""
-    return [IovBuffer(_LETTERS[letter], os.urandom(size) if letter in "DS" else b"") for letter in letters]
+    return [
+        IovBuffer(_LETTERS[letter], os.urandom(size) if letter in "DS" else b"")
+        for letter in letters
+    ]
 
 
 def message_of(buffers: Sequence[IovBuffer]) -> list[IovBuffer]:

@@ -15,7 +15,10 @@ _SOURCE = Path(__file__).parent / "java" / "GssPeer.java"
 
 def start_java_peer(directory: Path, krb5_conf: Path) -> GssPeer:
     """Return a running JVM that obeys gss_peer.py's commands; its files go to `directory`."""
-    javac, java = find_program("javac", "default-jdk-headless"), find_program("java", "default-jdk-headless")
+    javac, java = (
+        find_program("javac", "default-jdk-headless"),
+        find_program("java", "default-jdk-headless"),
+    )
     run([javac, "-d", str(directory), str(_SOURCE)], env=os.environ)
     options = [
         "-XX:TieredStopAtLevel=1",  # starts in half the time

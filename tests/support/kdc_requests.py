@@ -87,7 +87,12 @@ def enc_timestamp(key: EncryptionKey, at: datetime | None = None) -> PaData:
 
 
 def as_req(
-    realm: str, client: str | None, *, service: str | None = "", padata: Iterable[PaData] = (), **fields: Any
+    realm: str,
+    client: str | None,
+    *,
+    service: str | None = "",
+    padata: Iterable[PaData] = (),
+    **fields: Any,
 ) -> bytes:
     """Return an AS-REQ of `client` for `service` ("": the TGS); `fields` replace those of the body."""
     service = f"krbtgt/{realm}" if service == "" else service
@@ -102,7 +107,13 @@ def opened(reply: bytes, key: EncryptionKey, usage: int) -> Reply:
 
 
 def ask_as(
-    handle: Handle, realm: str, client: str, key: EncryptionKey, *, padata: Iterable[PaData] = (), **fields: Any
+    handle: Handle,
+    realm: str,
+    client: str,
+    key: EncryptionKey,
+    *,
+    padata: Iterable[PaData] = (),
+    **fields: Any,
 ) -> Reply:
     """Return what the KDC answers to an AS-REQ that is pre-authenticated with `key`."""
     request = as_req(realm, client, padata=(enc_timestamp(key), *padata), **fields)
@@ -124,7 +135,9 @@ def tgs_req(
     """Return a TGS-REQ of the owner of `tgt` to `realm`; the callables may change the parts before they are sealed."""
     body = body_of(realm, service, None, **fields)
     key = session_key or tgt.key
-    mac = crypto.checksum(key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, signed_body or body.encode())
+    mac = crypto.checksum(
+        key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, signed_body or body.encode()
+    )
     inside = authenticator(
         Authenticator(
             authenticator_vno=5,
@@ -144,7 +157,13 @@ def tgs_req(
 
 
 def ask_tgs(
-    handle: Handle, tgt: Reply, realm: str, service: str, *, subkey: EncryptionKey | None = None, **fields: Any
+    handle: Handle,
+    tgt: Reply,
+    realm: str,
+    service: str,
+    *,
+    subkey: EncryptionKey | None = None,
+    **fields: Any,
 ) -> Reply:
     """Return what the KDC answers to a TGS-REQ."""
     reply = handle(tgs_req(tgt, realm, service, subkey=subkey, **fields))

@@ -43,7 +43,9 @@ def krb_error(code: int, *, realm: str = "R.TEST") -> bytes:
     """Return a KRB-ERROR with `code`."""
     time = datetime.now(timezone.utc).replace(microsecond=0)
     krbtgt = PrincipalName(("krbtgt", realm), 2)
-    return KrbError(5, 30, None, None, time, 0, code, None, None, realm, krbtgt, None, None).encode()
+    return KrbError(
+        5, 30, None, None, time, 0, code, None, None, realm, krbtgt, None, None
+    ).encode()
 
 
 def frame(message: bytes) -> bytes:
@@ -98,7 +100,12 @@ class _Stub:
         self._threads[0].start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.stopping.set()
         for thread in self._threads:
             thread.join(5)
@@ -112,7 +119,11 @@ class TcpStub(_Stub):
     """
 
     def __init__(
-        self, handle: Callable[[TcpStub, socket.socket], None], *, port: int = 0, address: str = "127.0.0.1"
+        self,
+        handle: Callable[[TcpStub, socket.socket], None],
+        *,
+        port: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,9 +159,15 @@ class UdpStub(_Stub):
     """Calls `handle(stub, data, client)` for each datagram; `received` holds them all."""
 
     def __init__(
-        self, handle: Callable[[UdpStub, bytes, object], None], *, port: int = 0, address: str = "127.0.0.1"
+        self,
+        handle: Callable[[UdpStub, bytes, object], None],
+        *,
+        port: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(
+            socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+        )
         sock.bind((address, port))
         sock.settimeout(0.02)
         self.handle = handle
@@ -197,7 +214,11 @@ class DnsStub(UdpStub):
             response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", "SRV", texts))
         wire = response.to_wire(max_size=65535)
         if texts is not None and self.broken is not None:
-            record = b"\xc0\x0c" + struct.pack(">HHIH", dns.rdatatype.SRV, 1, 60, len(self.broken)) + self.broken
+            record = (
+                b"\xc0\x0c"
+                + struct.pack(">HHIH", dns.rdatatype.SRV, 1, 60, len(self.broken))
+                + self.broken
+            )
             header = bytearray(wire)
             header[6:8] = b"\0\1"
             wire = bytes(header) + record

@@ -62,7 +62,9 @@ def message(number: int, operation: bytes, controls: bytes = b"") -> bytes:
     return tlv(0x30, integer(number) + operation + (tlv(0xA0, controls) if controls else b""))
 
 
-def result(tag: int, code: int = 0, text: str = "", *, referrals: Sequence[str] = (), more: bytes = b"") -> bytes:
+def result(
+    tag: int, code: int = 0, text: str = "", *, referrals: Sequence[str] = (), more: bytes = b""
+) -> bytes:
     """Return an LDAPResult."""
     urls = tlv(0xA3, b"".join(map(octets, referrals))) if referrals else b""
     return tlv(tag, integer(code, 0x0A) + octets("") + octets(text) + urls + more)
@@ -70,7 +72,10 @@ def result(tag: int, code: int = 0, text: str = "", *, referrals: Sequence[str] 
 
 def entry(dn: str, attributes: Mapping[str, Iterable[bytes]]) -> bytes:
     """Return a SearchResultEntry."""
-    pairs = (tlv(0x30, octets(name) + tlv(0x31, b"".join(map(octets, values)))) for name, values in attributes.items())
+    pairs = (
+        tlv(0x30, octets(name) + tlv(0x31, b"".join(map(octets, values))))
+        for name, values in attributes.items()
+    )
     return tlv(SEARCH_ENTRY, octets(dn) + tlv(0x30, b"".join(pairs)))
 
 
@@ -205,12 +210,18 @@ class LdapStub(TcpStub):
         """Take the initiator's token and make the offer; or take its choice."""
         token = credentials(request)
         if peer.context is None or not token.startswith(b"\5\4"):
-            if peer.context is None or token.startswith(b"\x60"):  # the first token of a bind, maybe of another one
+            if peer.context is None or token.startswith(
+                b"\x60"
+            ):  # the first token of a bind, maybe of another one
                 peer.context = self.acceptor()
                 self.contexts.append(peer.context)
                 self.in_progress(peer, request, peer.context.step(token) or b"")
             else:
-                offer = self.offer(peer.context) if callable(self.offer) else peer.context.wrap(self.offer, False)
+                offer = (
+                    self.offer(peer.context)
+                    if callable(self.offer)
+                    else peer.context.wrap(self.offer, False)
+                )
                 self.in_progress(peer, request, offer)
             return
         choice = peer.context.unwrap(token, sealed=False)
@@ -218,7 +229,9 @@ class LdapStub(TcpStub):
         self.protect(peer, choice)
 
     def acceptor(self) -> Acceptor:
-        bindings = ChannelBindings.tls_server_end_point(self.certificate) if self.certificate else None
+        bindings = (
+            ChannelBindings.tls_server_end_point(self.certificate) if self.certificate else None
+        )
         return Acceptor(
             self.keytab,
             require=self.require,
@@ -244,11 +257,16 @@ class LdapStub(TcpStub):
     def default_search(self, peer: LdapPeer, request: Request) -> None:
         """Answer with the root DSE, or with a page of the entries."""
         if not str(request.body["baseObject"]) and int(request.body["scope"]) == 0:
-            peer.send(message(request.number, entry("", self.root)), message(request.number, result(SEARCH_DONE)))
+            peer.send(
+                message(request.number, entry("", self.root)),
+                message(request.number, result(SEARCH_DONE)),
+            )
             return
         start, size, control = 0, len(self.entries), b""
         if PAGED in request.controls:
-            asked, _ = decoder.decode(request.controls[PAGED], asn1Spec=ldap3.protocol.rfc2696.RealSearchControlValue())
+            asked, _ = decoder.decode(
+                request.controls[PAGED], asn1Spec=ldap3.protocol.rfc2696.RealSearchControlValue()
+            )
             start, size = int(bytes(asked["cookie"]) or b"0"), min(int(asked["size"]), self.page)
             cookie = str(start + size).encode() if start + size < len(self.entries) else b""
             value = tlv(0x30, integer(0) + octets(cookie))
@@ -318,7 +336,11 @@ def session_without_bind(stub: TcpStub, timeout: float = 5.0) -> LdapSession:
     def connection() -> Any:
         server = ldap3.Server(stub.host, stub.port, get_info=ldap3.NONE)
         opened = ldap3.Connection(
-            server, auto_referrals=False, auto_range=False, check_names=False, return_empty_attributes=False
+            server,
+            auto_referrals=False,
+            auto_range=False,
+            check_names=False,
+            return_empty_attributes=False,
         )
         opened.open(read_server_info=False)
         opened.socket = MessageSocket(opened.socket)

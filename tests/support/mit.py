@@ -115,7 +115,9 @@ class MitRealm:
         self.log = directory / "kdc.log"
         self._kdc_conf = directory / "kdc.conf"
         self._listen_on(88)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("KRB5")
+        }
         self.env: dict[str, str] = {
             **inherited,
             "KRB5_CONFIG": str(self.krb5_conf),
@@ -165,19 +167,26 @@ class MitRealm:
             commands.append(f"addprinc -randkey -e {name}:normal svc-{number}/localhost")
             commands.append(f"setstr svc-{number}/localhost session_enctypes {name}")
         services = [*SERVICES, *(f"svc-{number}/localhost" for number in ETYPES)]
-        commands.extend(f"ktadd -norandkey -k {self.service_keytab} {service}" for service in services)
+        commands.extend(
+            f"ktadd -norandkey -k {self.service_keytab} {service}" for service in services
+        )
         self.kadmin(*commands)
         self.kadmin(
             *trust,
             *(f"addprinc -randkey {service}" for service in SUB_SERVICES),
-            *(f"ktadd -norandkey -k {self.sub_service_keytab} {service}" for service in SUB_SERVICES),
+            *(
+                f"ktadd -norandkey -k {self.sub_service_keytab} {service}"
+                for service in SUB_SERVICES
+            ),
             realm=SUB_REALM,
         )
 
     def start(self) -> None:
         """Start the KDC (after `stop`)."""
         argv = [self._krb5kdc, "-n", "-r", REALM, "-r", SUB_REALM]
-        self._daemon = Daemon(argv, env=self.env, log=self.directory / "kdc.out", own_log=self.log, port=self.port)
+        self._daemon = Daemon(
+            argv, env=self.env, log=self.directory / "kdc.out", own_log=self.log, port=self.port
+        )
 
     def stop(self) -> None:
         """Stop the KDC; the database stays."""
@@ -200,14 +209,24 @@ class MitRealm:
         """Run kadmin commands on the database; raise with kadmin's words if one fails."""
         # A script would go on after a failed command and end with 0, so that its stderr decides.
         script = "".join(f"{command}\n" for command in commands)
-        output = run(["/bin/sh", "-c", 'exec "$0" -r "$1" 2>&1', self._kadmin_local, realm], env=self.env, text=script)
+        output = run(
+            ["/bin/sh", "-c", 'exec "$0" -r "$1" 2>&1', self._kadmin_local, realm],
+            env=self.env,
+            text=script,
+        )
         failures = [line for line in output.splitlines() if " while " in line]
         if failures:
             raise RuntimeError("\n".join(failures))
         return output
 
     def addprinc(
-        self, name: str, password: str | None = None, *, etypes: Sequence[int] = (), flags: str = "", realm: str = REALM
+        self,
+        name: str,
+        password: str | None = None,
+        *,
+        etypes: Sequence[int] = (),
+        flags: str = "",
+        realm: str = REALM,
     ) -> str:
         """Add a principal (with a random key where there is no password) and return its full name.
 
@@ -218,14 +237,18 @@ class MitRealm:
         secret = "-randkey" if password is None else f'-pw "{password}"'
         commands = [f"addprinc {flags} {keys} {secret} {name}"]
         if etypes and password is None:
-            commands.append(f'setstr {name} session_enctypes "{" ".join(ETYPES[etype] for etype in etypes)}"')
+            commands.append(
+                f'setstr {name} session_enctypes "{" ".join(ETYPES[etype] for etype in etypes)}"'
+            )
         self.kadmin(*commands, realm=realm)
         return name if "@" in name else f"{name}@{realm}"
 
     def keytab(self, *principals: str, realm: str = REALM) -> Path:
         """Return the path of a new keytab with the current keys of `principals`."""
         path = self.path("keytab")
-        self.kadmin(*(f"ktadd -norandkey -k {path} {principal}" for principal in principals), realm=realm)
+        self.kadmin(
+            *(f"ktadd -norandkey -k {path} {principal}" for principal in principals), realm=realm
+        )
         return path
 
     def kinit(

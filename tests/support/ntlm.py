@@ -27,4 +27,6 @@ def start_ntlm_peer(realm: MitRealm) -> GssPeer:
     mechanisms.write_text(f"gssntlmssp_v1\t1.3.6.1.4.1.311.2.2.10\t{plugin}\n")
     users.write_text("MIT:user:userpw\n")
     env = {**realm.env, "GSS_MECH_CONFIG": str(mechanisms), "NTLM_USER_FILE": str(users)}
-    return GssPeer("MIT with NTLM", [sys.executable, str(_PROGRAM)], env=env, log=realm.directory / "ntlm.log")
+    return GssPeer(
+        "MIT with NTLM", [sys.executable, str(_PROGRAM)], env=env, log=realm.directory / "ntlm.log"
+    )

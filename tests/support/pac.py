@@ -61,15 +61,23 @@ def logon_info(
             return b""
         size = len(text)
         raw = text.encode("utf-16-le")
-        counts = faults.get("text_maximum", size), faults.get("text_offset", 0), faults.get("text_actual", size)
+        counts = (
+            faults.get("text_maximum", size),
+            faults.get("text_offset", 0),
+            faults.get("text_actual", size),
+        )
         return struct.pack("<III", *counts) + raw + bytes(-len(raw) % 4)
 
     def sid(value: Sid) -> bytes:
-        return struct.pack("<I", faults.get("sid_length", len(value.sub_authorities))) + value.encode()
+        return (
+            struct.pack("<I", faults.get("sid_length", len(value.sub_authorities))) + value.encode()
+        )
 
     def rids(entries: Sequence[tuple[int, int]]) -> bytes:
         maximum = struct.pack("<I", faults.get("group_maximum", len(entries)))
-        return maximum + b"".join(struct.pack("<II", *entry) for entry in entries) if entries else b""
+        return (
+            maximum + b"".join(struct.pack("<II", *entry) for entry in entries) if entries else b""
+        )
 
     fixed = b"".join(
         (
@@ -86,7 +94,9 @@ def logon_info(
             struct.pack("<I", faults.get("domain_pointer", 0x20030)),
             bytes(40),
             struct.pack("<II", faults.get("sid_count", len(extra)), 0x20040 if extra else 0),
-            struct.pack("<III", 0x20050 if resource else 0, len(resource), 0x20060 if resource else 0),
+            struct.pack(
+                "<III", 0x20050 if resource else 0, len(resource), 0x20060 if resource else 0
+            ),
         )
     )
     deferred = b"".join(
@@ -97,7 +107,10 @@ def logon_info(
             pointed(domain),
             sid(domain_sid),
             struct.pack("<I", len(extra)) if extra else b"",
-            *(struct.pack("<II", faults.get("extra_pointer", 0x20044), attributes) for _, attributes in extra),
+            *(
+                struct.pack("<II", faults.get("extra_pointer", 0x20044), attributes)
+                for _, attributes in extra
+            ),
             *(sid(value) for value, _ in extra),
             sid(RESOURCES) + rids(resource) if resource else b"",
         )
@@ -107,11 +120,19 @@ def logon_info(
 
 
 def upn_info(
-    upn: str = "alice@example.test", dns: str = "EXAMPLE.TEST", sam: str = "alice", sid: str = USER_SID
+    upn: str = "alice@example.test",
+    dns: str = "EXAMPLE.TEST",
+    sam: str = "alice",
+    sid: str = USER_SID,
 ) -> bytes:
     """Return UPN_DNS_INFO in its extended form."""
     data, table, at = b"", [], 24
-    for piece in (upn.encode("utf-16-le"), dns.encode("utf-16-le"), sam.encode("utf-16-le"), Sid.parse(sid).encode()):
+    for piece in (
+        upn.encode("utf-16-le"),
+        dns.encode("utf-16-le"),
+        sam.encode("utf-16-le"),
+        Sid.parse(sid).encode(),
+    ):
         table += [len(piece), at + len(data)]
         data += piece
     return struct.pack("<HHHHIHHHH", *table[:4], 2, *table[4:]) + bytes(4) + data
@@ -182,11 +203,18 @@ def now() -> datetime:
     return whole_seconds(datetime.now(timezone.utc))
 
 
-def established(authorization_data: Any, key: EncryptionKey, authtime: datetime, **options: Any) -> Acceptor:
+def established(
+    authorization_data: Any, key: EncryptionKey, authtime: datetime, **options: Any
+) -> Acceptor:
     """Return the acceptor's end of a context whose ticket holds `authorization_data`."""
     client = options.pop("client", ALICE)
     ticket, keys = issue(
-        key.etype, key=key, session_etype=18, now=authtime, client=client, authorization_data=authorization_data
+        key.etype,
+        key=key,
+        session_etype=18,
+        now=authtime,
+        client=client,
+        authorization_data=authorization_data,
     )
     theirs = acceptor(keys, **options)
     theirs.step(Initiator(ticket).step())

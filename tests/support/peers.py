@@ -14,7 +14,15 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-__all__ = ["AddressInUseError", "Daemon", "find_program", "free_port", "missing_peer", "on_free_port", "run"]
+__all__ = [
+    "AddressInUseError",
+    "Daemon",
+    "find_program",
+    "free_port",
+    "missing_peer",
+    "on_free_port",
+    "run",
+]
 
 T = TypeVar("T")
 
@@ -30,7 +38,9 @@ _PORTS = range(10_240, 32_768)
 
 def missing_peer(what: str, package: str) -> NoReturn:
     """Fail because a peer is not installed; skip instead where a laptop asked for that, never in CI."""
-    message = f"{what} is not installed: run `make test`, which installs the Debian package {package}"
+    message = (
+        f"{what} is not installed: run `make test`, which installs the Debian package {package}"
+    )
     if os.environ.get("PUREKRB_ALLOW_MISSING_PEERS") == "1" and os.environ.get("CI") != "true":
         pytest.skip(message)
     pytest.fail(message, pytrace=False)
@@ -47,7 +57,9 @@ def find_program(name: str, package: str) -> str:
 def free_port() -> int:
     """Return a loopback port that is free for both TCP and UDP, and that no socket gets without asking for it."""
     while True:
-        port = secrets.choice(_PORTS)  # as `random` may be seeded alike in processes that test at the same time
+        port = secrets.choice(
+            _PORTS
+        )  # as `random` may be seeded alike in processes that test at the same time
         with (
             socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
@@ -74,13 +86,24 @@ def on_free_port(start: Callable[[int], T]) -> T:
     return start(free_port())
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str], text: str = "", cwd: Path | None = None) -> str:
+def run(
+    argv: Sequence[str], *, env: Mapping[str, str], text: str = "", cwd: Path | None = None
+) -> str:
     """Run a program to its end with `text` as input; return its stdout; fail with its output if it fails."""
     done = subprocess.run(
-        argv, env=dict(env), input=text, cwd=cwd, capture_output=True, text=True, timeout=_PROGRAM_TIMEOUT, check=False
+        argv,
+        env=dict(env),
+        input=text,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=_PROGRAM_TIMEOUT,
+        check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(
+            f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 
@@ -130,7 +153,9 @@ class Daemon:
             except OSError:
                 if "address already in use" in self._said().lower():
                     self.stop()
-                    raise AddressInUseError(f"{self.argv[0]}: port {port} is in use:\n{self._said()}") from None
+                    raise AddressInUseError(
+                        f"{self.argv[0]}: port {port} is in use:\n{self._said()}"
+                    ) from None
                 time.sleep(0.02)
             else:
                 return
@@ -139,7 +164,11 @@ class Daemon:
 
     def _said(self) -> str:
         """Return what the daemon has said since it was started."""
-        return "".join(path.read_bytes()[size:].decode(errors="replace") for path, size in self._logs if path.exists())
+        return "".join(
+            path.read_bytes()[size:].decode(errors="replace")
+            for path, size in self._logs
+            if path.exists()
+        )
 
     def stop(self) -> None:
         """End the daemon and wait until it is gone."""

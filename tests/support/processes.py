@@ -26,7 +26,9 @@ class Child:
     def __init__(self, job: Callable[[int], None]) -> None:
         reader, writer = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the jobs take none of their locks
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # about threads: the jobs take none of their locks
             self.pid = os.fork()
         if self.pid == 0:
             status = 1

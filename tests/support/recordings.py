@@ -121,7 +121,10 @@ def get_service_ticket(entry: Entry, tape: Tape, send: Send) -> ServiceTicket:
 
 def initiate(entry: Entry, tape: Tape) -> Initiator:
     """Return the initiator with the recorded ticket."""
-    ticket, mechanism = ticket_of(entry["ticket"], entry["etype"]), entry.get("mechanism", "kerberos")
+    ticket, mechanism = (
+        ticket_of(entry["ticket"], entry["etype"]),
+        entry.get("mechanism", "kerberos"),
+    )
     return Initiator(
         ticket,
         flags=Flag(entry.get("flags", Flag.DEFAULT)),
@@ -136,7 +139,13 @@ def accept(entry: Entry, tape: Tape) -> Acceptor:
     """Return an acceptor with the recorded key of the service, which has seen no authenticator yet."""
     key = entry["service_key"]
     return Acceptor(
-        [KeytabEntry(Principal.parse(entry["service"]), key["kvno"], EncryptionKey(key["etype"], key["key"]))],
+        [
+            KeytabEntry(
+                Principal.parse(entry["service"]),
+                key["kvno"],
+                EncryptionKey(key["etype"], key["key"]),
+            )
+        ],
         permitted_etypes=(entry["etype"],),
         replay_cache=MemoryReplayCache(),
         clock=tape.clock,
@@ -223,9 +232,13 @@ def _opened_as(entry: Entry) -> Entry:
 
 def _opened_tgs(entry: Entry) -> Entry:
     request = TgsReq.decode(entry["sent"][0])
-    value = next(p.padata_value for p in request.padata or () if p.padata_type == PaDataType.TGS_REQ)
+    value = next(
+        p.padata_value for p in request.padata or () if p.padata_type == PaDataType.TGS_REQ
+    )
     session_key = EncryptionKey(entry["etype"], entry["tgt"]["session_key"])
-    authenticator = _open_authenticator(ApReq.decode(value), session_key, KeyUsage.TGS_REQ_AUTHENTICATOR)
+    authenticator = _open_authenticator(
+        ApReq.decode(value), session_key, KeyUsage.TGS_REQ_AUTHENTICATOR
+    )
     assert authenticator.subkey is not None
     nonce = request.req_body.nonce
     enc_part = TgsRep.decode(entry["received"][0]).enc_part
@@ -248,7 +261,9 @@ def _opened_context(entry: Entry) -> Entry:
     service_key = entry["ticket"]["service_key"] if ours else entry["service_key"]
     session_key = _session_key(ap_req.ticket, service_key)
     authenticator = _open_authenticator(ap_req, session_key, KeyUsage.AP_REQ_AUTHENTICATOR)
-    part = EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, ap_rep.enc_part.cipher))
+    part = EncApRepPart.decode(
+        crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, ap_rep.enc_part.cipher)
+    )
     assert (part.ctime, part.cusec) == (authenticator.ctime, authenticator.cusec)
     return {
         "session_key": session_key.contents,
@@ -261,7 +276,12 @@ def _opened_context(entry: Entry) -> Entry:
     }
 
 
-_OPENED = {"AS": _opened_as, "TGS": _opened_tgs, "initiator": _opened_context, "acceptor": _opened_context}
+_OPENED = {
+    "AS": _opened_as,
+    "TGS": _opened_tgs,
+    "initiator": _opened_context,
+    "acceptor": _opened_context,
+}
 
 
 def _key(entry: Entry, name: str) -> EncryptionKey:
@@ -271,7 +291,9 @@ def _key(entry: Entry, name: str) -> EncryptionKey:
 def _session_key(ticket: bytes, service_key: Entry) -> EncryptionKey:
     key = EncryptionKey(service_key["etype"], service_key["key"])
     assert encrypted_with(ticket) == (service_key["etype"], service_key["kvno"])
-    return EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, Ticket.decode(ticket).enc_part.cipher)).key
+    return EncTicketPart.decode(
+        crypto.decrypt(key, KeyUsage.TICKET, Ticket.decode(ticket).enc_part.cipher)
+    ).key
 
 
 def _open_ticket(ticket: Entry, session_key: EncryptionKey) -> None:

@@ -35,6 +35,8 @@ def cts_decrypt(key: bytes, ciphertext: bytes) -> bytes:
     for block in first:
         out.append(_xor(aes.update(block), previous))
         previous = block
-    mixed = aes.update(last)  # the padded last plaintext block XOR the next to last ciphertext block
+    mixed = aes.update(
+        last
+    )  # the padded last plaintext block XOR the next to last ciphertext block
     whole = short + mixed[len(short) :]
     return b"".join([*out, _xor(aes.update(whole), previous), _xor(mixed, short)])

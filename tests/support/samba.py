@@ -163,7 +163,9 @@ class SambaDc:
     @property
     def env(self) -> dict[str, str]:
         """The environment in which other programs find the realm and its hosts."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("KRB5")
+        }
         return {
             **inherited,
             "KRB5_CONFIG": str(self.krb5_conf),
@@ -180,7 +182,12 @@ class SambaDc:
         return self.directory / f"{os.getpid()}-{next(self._serial)}-{suffix}"
 
     def add_user(
-        self, name: str, password: str | None = None, *, etypes: int = AES, **attributes: str | Sequence[str]
+        self,
+        name: str,
+        password: str | None = None,
+        *,
+        etypes: int = AES,
+        **attributes: str | Sequence[str],
     ) -> str:
         """Add (or replace) a user and return its DN. `attributes` are LDAP's, a str or several."""
         return self._add_account(
@@ -197,7 +204,12 @@ class SambaDc:
         )
 
     def add_computer(
-        self, name: str, password: str | None = None, *, etypes: int = AES, **attributes: str | Sequence[str]
+        self,
+        name: str,
+        password: str | None = None,
+        *,
+        etypes: int = AES,
+        **attributes: str | Sequence[str],
     ) -> str:
         """Add (or replace) the computer account `name`$, host `name`.ad.test, and return its DN."""
         return self._add_account(
@@ -213,11 +225,15 @@ class SambaDc:
             },
         )
 
-    def _add_account(self, dn: str, password: str | None, attributes: Mapping[str, str | Sequence[str]]) -> str:
+    def _add_account(
+        self, dn: str, password: str | None, attributes: Mapping[str, str | Sequence[str]]
+    ) -> str:
         secret = f'"{self.password if password is None else password}"'.encode("utf-16-le")
         lines = [_ldif("dn", dn), _ldif("unicodePwd", secret)]
         for name, values in attributes.items():
-            lines += [_ldif(name, value) for value in ([values] if isinstance(values, str) else values)]
+            lines += [
+                _ldif(name, value) for value in ([values] if isinstance(values, str) else values)
+            ]
         self.delete(dn)
         self._ldb("ldbadd", text="".join(lines))
         return dn
@@ -225,7 +241,9 @@ class SambaDc:
     def set_password(self, dn: str, password: str) -> None:
         """Give an account another password: its keys change, and their version number grows by one."""
         secret = f'"{password}"'.encode("utf-16-le")
-        self.modify(f"dn: {dn}\nchangetype: modify\nreplace: unicodePwd\n" + _ldif("unicodePwd", secret))
+        self.modify(
+            f"dn: {dn}\nchangetype: modify\nreplace: unicodePwd\n" + _ldif("unicodePwd", secret)
+        )
 
     def modify(self, ldif: str) -> None:
         """Change the directory's database itself, which asks for no permission."""
@@ -289,13 +307,21 @@ class SambaDc:
             if not _lock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 raise RuntimeError(f"Samba already runs in {self.directory}")
             subprocess.run(
-                argv, stdin=stdin, stdout=log, stderr=log, env=self._own_env, pass_fds=[lock.fileno()], check=True
+                argv,
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                env=self._own_env,
+                pass_fds=[lock.fileno()],
+                check=True,
             )
         deadline = time.monotonic() + timeout
         while not self._serves():
             if not self.running or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"Samba did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+                raise RuntimeError(
+                    f"Samba did not start:\n{self.log.read_text(errors='replace')[-3000:]}"
+                )
             time.sleep(0.1)
 
     def _serves(self) -> bool:
@@ -328,7 +354,12 @@ class SambaDc:
         kept = [line for line in lines if line.partition("=")[0].strip() not in own]
         kept[1:1] = [f" {name} = {value}\n" for name, value in own.items()]
         (directory / "smb.conf").write_text("".join(kept))
-        argv = [find_program("samba", "samba-ad-dc"), "--interactive", "--model=single", "--debug-stdout"]
+        argv = [
+            find_program("samba", "samba-ad-dc"),
+            "--interactive",
+            "--model=single",
+            "--debug-stdout",
+        ]
         env = {**self._own_env, "SMB_CONF_PATH": str(directory / "smb.conf")}
         server = Daemon(argv, env=env, log=directory / "log", port=636, address=address)
         yield address
@@ -339,7 +370,9 @@ class SambaDc:
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + 10
             while self.running and time.monotonic() < deadline:
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # not yet, no longer
+                with contextlib.suppress(
+                    FileNotFoundError, ProcessLookupError
+                ):  # not yet, no longer
                     os.killpg(int((self.directory / "samba.pid").read_text()), signal_number)
                 time.sleep(0.05)
 
@@ -381,10 +414,19 @@ def _lock(descriptor: int, operation: int) -> bool:
 
 
 def _samba_env() -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("KRB5", "PYTHON", "LD_"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KRB5", "PYTHON", "LD_"))
+    }
     # Samba's own Python is the system's. Nobody needs the database after a power failure: without fsync it takes
     # seconds to make, not minutes.
-    return {**env, "PATH": f"/usr/bin:/bin:/usr/sbin:/sbin:{env.get('PATH', '')}", "TDB_NO_FSYNC": "1", "LC_ALL": "C"}
+    return {
+        **env,
+        "PATH": f"/usr/bin:/bin:/usr/sbin:/sbin:{env.get('PATH', '')}",
+        "TDB_NO_FSYNC": "1",
+        "LC_ALL": "C",
+    }
 
 
 def _free_address() -> str:
@@ -393,13 +435,20 @@ def _free_address() -> str:
         address = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
         with contextlib.ExitStack() as sockets:
             try:
-                for kind, ports in ((socket.SOCK_STREAM, _TCP_PORTS), (socket.SOCK_DGRAM, _UDP_PORTS)):
+                for kind, ports in (
+                    (socket.SOCK_STREAM, _TCP_PORTS),
+                    (socket.SOCK_DGRAM, _UDP_PORTS),
+                ):
                     for port in ports:
-                        sockets.enter_context(socket.socket(socket.AF_INET, kind)).bind((address, port))
+                        sockets.enter_context(socket.socket(socket.AF_INET, kind)).bind(
+                            (address, port)
+                        )
             except OSError:
                 continue
         return address
-    raise RuntimeError(f"no loopback address has the ports {_TCP_PORTS} free: something listens on all addresses")
+    raise RuntimeError(
+        f"no loopback address has the ports {_TCP_PORTS} free: something listens on all addresses"
+    )
 
 
 def _ldif(name: str, value: str | bytes) -> str:

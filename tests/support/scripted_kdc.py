@@ -99,7 +99,10 @@ class Password:
     needs_salt = True
 
     def __init__(
-        self, principal: Principal = ALICE, password: str = PASSWORD, etypes: tuple[int, ...] = (*DEFAULT_ETYPES, 23)
+        self,
+        principal: Principal = ALICE,
+        password: str = PASSWORD,
+        etypes: tuple[int, ...] = (*DEFAULT_ETYPES, 23),
     ) -> None:
         self.principal = principal
         self.password = password
@@ -149,7 +152,10 @@ class ScriptedKdc:
     reply: Callable[[Any], Any] = _same
     plaintext: Callable[[bytes], bytes] = _same
     message: Callable[[bytes], bytes] = _same
-    reply_key: Callable[[EncryptionKey, int], tuple[EncryptionKey, int]] = lambda key, usage: (key, usage)
+    reply_key: Callable[[EncryptionKey, int], tuple[EncryptionKey, int]] = lambda key, usage: (
+        key,
+        usage,
+    )
     answer: Callable[[AsReq | TgsReq, str], KrbError | bytes | None] = lambda request, realm: None
     refer: dict[tuple[str, str], str] = field(default_factory=dict)
     seen: list[AsReq | TgsReq] = field(default_factory=list)
@@ -170,7 +176,9 @@ class ScriptedKdc:
 
     # -- errors
 
-    def error(self, code: int, *, e_data: bytes | None = None, realm: str = REALM, **changes: Any) -> KrbError:
+    def error(
+        self, code: int, *, e_data: bytes | None = None, realm: str = REALM, **changes: Any
+    ) -> KrbError:
         now = self.clock()
         error = KrbError(
             pvno=5,
@@ -190,17 +198,25 @@ class ScriptedKdc:
         return replace(error, **changes)
 
     def etype_info2(self, *etypes: int) -> PaData:
-        entries = tuple(EtypeInfo2Entry(e, self.salt, self.s2kparams) for e in etypes or self.etypes)
+        entries = tuple(
+            EtypeInfo2Entry(e, self.salt, self.s2kparams) for e in etypes or self.etypes
+        )
         return PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(entries).encode())
 
-    def preauth_required(self, *methods: PaData, code: int = ErrorCode.KDC_ERR_PREAUTH_REQUIRED) -> KrbError:
+    def preauth_required(
+        self, *methods: PaData, code: int = ErrorCode.KDC_ERR_PREAUTH_REQUIRED
+    ) -> KrbError:
         methods = methods or (self.etype_info2(), PaData(PaDataType.ENC_TIMESTAMP, b""))
         return self.error(code, e_data=MethodData(methods).encode())
 
     # -- AS
 
     def client_key(self, etype: int, client: Principal) -> EncryptionKey:
-        salt = self.salt if self.salt is not None else (client.realm + "".join(client.components)).encode()
+        salt = (
+            self.salt
+            if self.salt is not None
+            else (client.realm + "".join(client.components)).encode()
+        )
         return string_to_key(etype, PASSWORD, salt, self.s2kparams if etype != 23 else None)
 
     def _as(self, request: AsReq, sent: KdcRequest) -> bytes:
@@ -240,7 +256,13 @@ class ScriptedKdc:
         session_key = crypto.random_key(self.session_etype or offered[0])
         part, ticket = self._issue(request, client, service, session_key, flags, padata)
         return self._finish(
-            AsRep((self.etype_info2(etype),), client.realm, client.name, ticket.encode(), EncryptedData(etype, 1, b"")),
+            AsRep(
+                (self.etype_info2(etype),),
+                client.realm,
+                client.name,
+                ticket.encode(),
+                EncryptedData(etype, 1, b""),
+            ),
             part,
             key,
             KeyUsage.AS_REP_ENC_PART,
@@ -260,7 +282,9 @@ class ScriptedKdc:
         tgs_key = key_of(tgt.sname.principal(tgt.realm), tgt.enc_part.etype)
         held = EncTicketPart.decode(crypto.decrypt(tgs_key, KeyUsage.TICKET, tgt.enc_part.cipher))
         usage = KeyUsage.TGS_REQ_AUTHENTICATOR
-        authenticator = Authenticator.decode(crypto.decrypt(held.key, usage, ap_req.authenticator.cipher))
+        authenticator = Authenticator.decode(
+            crypto.decrypt(held.key, usage, ap_req.authenticator.cipher)
+        )
         self.authenticators.append(authenticator)
         assert (authenticator.crealm, authenticator.cname) == (held.crealm, held.cname)
         assert abs(authenticator.ctime - self.clock()) <= SKEW
@@ -284,7 +308,9 @@ class ScriptedKdc:
         part, ticket = self._issue(request, client, service, session_key, flags, None, held)
         key, usage_ = self.reply_key(authenticator.subkey, KeyUsage.TGS_REP_ENC_PART_SUBKEY)
         return self._finish(
-            TgsRep((), client.realm, client.name, ticket.encode(), EncryptedData(key.etype, None, b"")),
+            TgsRep(
+                (), client.realm, client.name, ticket.encode(), EncryptedData(key.etype, None, b"")
+            ),
             part,
             key,
             usage_,
@@ -307,7 +333,9 @@ class ScriptedKdc:
         now = self.clock().replace(microsecond=0)
         renewable = bool(body.kdc_options & KdcOptions.RENEWABLE)
         flags |= TicketFlags.RENEWABLE if renewable else 0
-        flags |= body.kdc_options & (KdcOptions.FORWARDABLE | KdcOptions.PROXIABLE | KdcOptions.POSTDATED)
+        flags |= body.kdc_options & (
+            KdcOptions.FORWARDABLE | KdcOptions.PROXIABLE | KdcOptions.POSTDATED
+        )
         endtime = body.till
         if body.kdc_options & KdcOptions.RENEW and held is not None and held.renew_till is not None:
             endtime = min(now + (held.endtime - (held.starttime or held.authtime)), held.renew_till)
@@ -344,7 +372,12 @@ class ScriptedKdc:
         return self.part(part), self.ticket(ticket)
 
     def _finish(
-        self, reply: Any, part: EncKdcRepPart, key: EncryptionKey, usage: int, application: MessageType
+        self,
+        reply: Any,
+        part: EncKdcRepPart,
+        key: EncryptionKey,
+        usage: int,
+        application: MessageType,
     ) -> bytes:
         plaintext = self.plaintext(part.encode(self.application or application))
         cipher = crypto.encrypt(key, usage, plaintext)
@@ -354,12 +387,22 @@ class ScriptedKdc:
 
 def stamps(kdc: ScriptedKdc) -> list[int | None]:
     """Return the etype of the PA-ENC-TIMESTAMP in each AS-REQ, None where there is none."""
-    found = [[p for p in request.padata or () if p.padata_type == PaDataType.ENC_TIMESTAMP] for request in kdc.seen]
-    return [EncryptedData.decode(padata[0].padata_value).etype if padata else None for padata in found]
+    found = [
+        [p for p in request.padata or () if p.padata_type == PaDataType.ENC_TIMESTAMP]
+        for request in kdc.seen
+    ]
+    return [
+        EncryptedData.decode(padata[0].padata_value).etype if padata else None for padata in found
+    ]
 
 
 def issue_tgt(
-    *, client: Principal = ALICE, realm: str = REALM, at: str | None = None, etype: int = 18, **changes: Any
+    *,
+    client: Principal = ALICE,
+    realm: str = REALM,
+    at: str | None = None,
+    etype: int = 18,
+    **changes: Any,
 ) -> ServiceTicket:
     """Return a TGT for the KDC of `realm`, issued by the realm `at` (its own); `changes` replace fields."""
     service = Principal(("krbtgt", realm), at or realm, NameType.SRV_INST)
@@ -390,4 +433,6 @@ def issue_tgt(
         authorization_data=None,
     )
     cipher = crypto.encrypt(key_of(service), KeyUsage.TICKET, sealed.encode())
-    return replace(ticket, ticket=Ticket(5, service.realm, service.name, EncryptedData(18, 1, cipher)).encode())
+    return replace(
+        ticket, ticket=Ticket(5, service.realm, service.name, EncryptedData(18, 1, cipher)).encode()
+    )

@@ -10,19 +10,33 @@ from purekrb.gss.framing import frame_mechanism, unframe_mechanism
 from purekrb.messages.spnego import NegTokenInit, NegTokenResp, encode_mech_types
 from support.contexts import acceptor
 
-__all__ = ["NTLM_TOKEN", "PreferringNtlm", "ScriptedAcceptor", "init", "negotiate", "opened", "read", "resp"]
+__all__ = [
+    "NTLM_TOKEN",
+    "PreferringNtlm",
+    "ScriptedAcceptor",
+    "init",
+    "negotiate",
+    "opened",
+    "read",
+    "resp",
+]
 
 #: An NTLM NEGOTIATE_MESSAGE, as far as anyone reads it.
 NTLM_TOKEN = b"NTLMSSP\0" + bytes.fromhex("01000000978208e2") + bytes(24)
 
 
-def init(mech_types: tuple[bytes, ...], mech_token: bytes | None = None, mic: bytes | None = None) -> bytes:
+def init(
+    mech_types: tuple[bytes, ...], mech_token: bytes | None = None, mic: bytes | None = None
+) -> bytes:
     """Return a framed NegTokenInit."""
     return frame_mechanism(SPNEGO_OID, NegTokenInit(mech_types, None, mech_token, mic).encode())
 
 
 def resp(
-    state: int | None = None, mech: bytes | None = None, token: bytes | None = None, mic: bytes | None = None
+    state: int | None = None,
+    mech: bytes | None = None,
+    token: bytes | None = None,
+    mic: bytes | None = None,
 ) -> bytes:
     """Return a NegTokenResp."""
     return NegTokenResp(state, mech, token, mic).encode()

@@ -51,9 +51,14 @@ def credentials(etype: int = 18, package: str = "Kerberos", **ticket: Any) -> Cr
     alice = Credential(ALICE, ccache=CCache(ALICE, [service_ticket]))
     keytab = Keytab(KeytabEntry(entry.principal, entry.kvno, entry.key) for entry in entries)
     client, _ = sspi.AcquireCredentialsHandle(None, package, sspi.SECPKG_CRED_OUTBOUND, None, alice)
-    service, _ = sspi.AcquireCredentialsHandle(None, package, sspi.SECPKG_CRED_INBOUND, None, keytab)
+    service, _ = sspi.AcquireCredentialsHandle(
+        None, package, sspi.SECPKG_CRED_INBOUND, None, keytab
+    )
     client.config = service.config = Config(
-        default_realm=ALICE.realm, dns_lookup_kdc=False, permitted_enctypes=[etype], allow_rc4=etype == 23
+        default_realm=ALICE.realm,
+        dns_lookup_kdc=False,
+        permitted_enctypes=[etype],
+        allow_rc4=etype == 23,
     )
     return Credentials(client, service)
 
@@ -76,7 +81,10 @@ def room(size: int = 48_000) -> sspi.SecBufferDesc:
 
 
 def first_leg(
-    credential: sspi.CredHandle, flags: int = ISC, target: str | None = TARGET, inputs: sspi.SecBufferDesc | None = None
+    credential: sspi.CredHandle,
+    flags: int = ISC,
+    target: str | None = TARGET,
+    inputs: sspi.SecBufferDesc | None = None,
 ) -> tuple[sspi.CtxtHandle, tuple[int, int, Any], bytes]:
     """Return the client's new handle, what InitializeSecurityContext returned, and the token."""
     handle, out = sspi.CtxtHandle(), room()
@@ -84,7 +92,14 @@ def first_leg(
     return handle, result, out[0].Buffer
 
 
-def pair(etype: int = 18, *, isc: int = ISC, asc: int | None = None, package: str = "Kerberos", **ticket: Any) -> Pair:
+def pair(
+    etype: int = 18,
+    *,
+    isc: int = ISC,
+    asc: int | None = None,
+    package: str = "Kerberos",
+    **ticket: Any,
+) -> Pair:
     """Return both ends of a complete context."""
     ours = credentials(etype, package, **ticket)
     if asc is None:

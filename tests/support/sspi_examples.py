@@ -46,4 +46,6 @@ def running_service(env: Mapping[str, str], *options: str) -> Iterator[Service]:
 def run_client(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the client; the service is on this machine, whatever its host's name is."""
     argv = [*_PYTHON, str(EXAMPLES / "sspi_client.py"), "--address", "127.0.0.1", *arguments]
-    return subprocess.run(argv, env=dict(env), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        argv, env=dict(env), capture_output=True, text=True, timeout=60, check=False
+    )

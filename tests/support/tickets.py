@@ -70,7 +70,9 @@ def issue(
         tkt_vno=5,
         realm=service.realm,
         sname=service.name,
-        enc_part=EncryptedData(key.etype, kvno, crypto.encrypt(key, KeyUsage.TICKET, part.encode())),
+        enc_part=EncryptedData(
+            key.etype, kvno, crypto.encrypt(key, KeyUsage.TICKET, part.encode())
+        ),
     )
     ticket = replace(ticket, **(cleartext or {}))
     return (

@@ -47,22 +47,33 @@ class Authority:
         self._directory = directory
         self._name = name
         self._key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(name, self._key.public_key(), ca=True).add_extension(_KEY_USAGE, critical=True)
+        builder = self._builder(name, self._key.public_key(), ca=True).add_extension(
+            _KEY_USAGE, critical=True
+        )
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(_pem(self._sign(builder)))
 
-    def issue(self, names: Sequence[str], addresses: Sequence[str] = (), *, stem: str) -> x509.Certificate:
+    def issue(
+        self, names: Sequence[str], addresses: Sequence[str] = (), *, stem: str
+    ) -> x509.Certificate:
         """Write `stem`.pem and `stem`.key for a server of these names and return the certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
-        alternatives = [*map(x509.DNSName, names), *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses)]
+        alternatives = [
+            *map(x509.DNSName, names),
+            *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses),
+        ]
         builder = self._builder(names[0], key.public_key(), ca=False)
-        certificate = self._sign(builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False))
+        certificate = self._sign(
+            builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        )
         (self._directory / f"{stem}.pem").write_bytes(_pem(certificate))
         file = self._directory / f"{stem}.key"
         file.touch(mode=0o600)  # Samba refuses a key that others can read
         file.write_bytes(
             key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
         )
         return certificate
@@ -74,7 +85,9 @@ class Authority:
         context.load_cert_chain(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         return ServerTls(context, certificate.public_bytes(serialization.Encoding.DER))
 
-    def _builder(self, subject: str, key: CertificatePublicKeyTypes, *, ca: bool) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: str, key: CertificatePublicKeyTypes, *, ca: bool
+    ) -> x509.CertificateBuilder:
         now = datetime.now(timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -85,12 +98,18 @@ class Authority:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=30))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        return builder.sign(self._key, hashes.SHA256() if isinstance(self._key, ec.EllipticCurvePrivateKey) else None)
+        return builder.sign(
+            self._key,
+            hashes.SHA256() if isinstance(self._key, ec.EllipticCurvePrivateKey) else None,
+        )
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

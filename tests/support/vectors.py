@@ -16,7 +16,10 @@ def load(file: str) -> list[dict[str, Any]]:
     """Return the entries of vectors/<file>."""
     entries = json.loads((VECTORS / file).read_text())["vectors"]
     return [
-        {k: bytes.fromhex(v) if isinstance(v, str) and k not in _WORDS else v for k, v in entry.items()}
+        {
+            k: bytes.fromhex(v) if isinstance(v, str) and k not in _WORDS else v
+            for k, v in entry.items()
+        }
         for entry in entries
     ]
 

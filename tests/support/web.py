@@ -29,7 +29,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = self.context.step(base64.b64decode(credentials, validate=True)) or b""
         body = str(self.context.initiator).encode() if self.context.established else b""
         self.send_response(200 if body else 401)
-        self.send_header("WWW-Authenticate", f"Negotiate {base64.b64encode(answer).decode()}".strip())
+        self.send_header(
+            "WWW-Authenticate", f"Negotiate {base64.b64encode(answer).decode()}".strip()
+        )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -56,5 +58,14 @@ def web_server(new_acceptor: Callable[[], Acceptor]) -> Iterator[str]:
 
 def curl(realm: MitRealm, url: str, *options: str) -> str:
     """Return what curl, as the user of the realm, gets from `url`: the body, a space and the status."""
-    argv = [find_program("curl", "curl"), "-sS", "--noproxy", "*", "-w", " %{http_code}", *options, url]
+    argv = [
+        find_program("curl", "curl"),
+        "-sS",
+        "--noproxy",
+        "*",
+        "-w",
+        " %{http_code}",
+        *options,
+        url,
+    ]
     return run(argv, env={**realm.env, "KRB5CCNAME": str(realm.kinit("user"))})

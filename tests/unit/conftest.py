@@ -10,7 +10,15 @@ import pytest
 #: An event loop makes a pair of sockets for itself. Those are connected to nothing, and raise none of these.
 WATCHED = {
     *(f"socket.{name}" for name in ("bind", "connect", "getaddrinfo", "sendmsg", "sendto")),
-    *("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"),
+    *(
+        "subprocess.Popen",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+    ),
 }
 _seen: list[str] = []
 
@@ -33,4 +41,6 @@ def pytest_runtest_setup() -> None:
 def audited() -> Iterator[list[str]]:
     """What the test, and the fixtures made for it, did with sockets and processes: nothing."""
     yield _seen
-    assert _seen == [], "this test belongs into tests/exchange (sockets) or tests/process (processes)"
+    assert _seen == [], (
+        "this test belongs into tests/exchange (sockets) or tests/process (processes)"
+    )

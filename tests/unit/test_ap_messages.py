@@ -39,7 +39,9 @@ KDC_MESSAGES: dict[str, Callable[[bytes], bytes]] = {
     "AsRep": lambda der: kdc.AsRep.decode(der).encode(),
     "TgsRep": lambda der: kdc.TgsRep.decode(der).encode(),
     "KdcReqBody": lambda der: kdc.KdcReqBody.decode(der).encode(),
-    "EncKdcRepPart": lambda der: kdc.EncKdcRepPart.decode(der).encode((der[0] & 0x1F == 26 and 13) or 11),
+    "EncKdcRepPart": lambda der: kdc.EncKdcRepPart.decode(der).encode(
+        (der[0] & 0x1F == 26 and 13) or 11
+    ),
     "PaEncTsEnc": lambda der: kdc.PaEncTsEnc.decode(der).encode(),
     "MethodData": lambda der: kdc.MethodData.decode(der).encode(),
     "EtypeInfo2": lambda der: kdc.EtypeInfo2.decode(der).encode(),
@@ -69,7 +71,14 @@ def test_every_reference_belongs_to_one_of_these_tests() -> None:
 def test_every_message_has_a_reference_or_is_part_of_one() -> None:
     covered = {v["message"] for v in REFERENCES}
     messages = {n for n in ap.__all__ if n != "MAX_ENTRIES"}
-    parts = {"Checksum", "HostAddress", "AuthorizationDataEntry", "TransitedEncoding", "KrbCredInfo", "EtypeList"}
+    parts = {
+        "Checksum",
+        "HostAddress",
+        "AuthorizationDataEntry",
+        "TransitedEncoding",
+        "KrbCredInfo",
+        "EtypeList",
+    }
     assert messages - parts <= covered
     assert {k.__name__ for k in SPECS if k.__module__ == ap.__name__} == messages - {
         "AuthorizationDataEntry",  # in AuthorizationData
@@ -100,7 +109,9 @@ def test_the_fields_of_mits_reference_have_the_values_that_mit_set() -> None:
     request = ap.ApReq.decode(by_name["ApReq"])
     assert request.ap_options == 0xFEDCBA98
     assert request.ticket == by_name["Ticket"]
-    assert ap.Ticket.decode(request.ticket).enc_part == ap.EncryptedData(0, 5, b"krbASN.1 test message")
+    assert ap.Ticket.decode(request.ticket).enc_part == ap.EncryptedData(
+        0, 5, b"krbASN.1 test message"
+    )
     error = ap.KrbError.decode(by_name["KrbError"])
     assert (error.error_code, error.e_text, error.e_data) == (60, "krb5data", b"krb5data")
 

@@ -72,7 +72,11 @@ DOORS: dict[str, set[str]] = {
     "replay/sqlite.py": {"os", "stat", "sqlite3", "pathlib"},
 }
 #: Third-party packages that one file alone may import.
-ONE_HOME = {"impacket": "messages/impacket_der.py", "pyasn1": "messages/impacket_der.py", "ldap3": "directory/ldap.py"}
+ONE_HOME = {
+    "impacket": "messages/impacket_der.py",
+    "pyasn1": "messages/impacket_der.py",
+    "ldap3": "directory/ldap.py",
+}
 #: What points up, for type checkers alone: an error names the type of the message that it holds.
 FOR_TYPES_ALONE = {("errors.py", "messages/ap")}
 TIME_AND_RANDOM_CALLS = {"now", "utcnow", "today", "time", "monotonic", "urandom", "token_bytes"}
@@ -132,7 +136,9 @@ def own_modules(path: Path, *, typing: bool) -> set[str]:
         if module.split(".")[0] != "purekrb":
             continue
         candidate = "/".join([*module.split(".")[1:], name]).strip("/")
-        is_module = (SOURCE / f"{candidate}.py").exists() or (SOURCE / candidate / "__init__.py").exists()
+        is_module = (SOURCE / f"{candidate}.py").exists() or (
+            SOURCE / candidate / "__init__.py"
+        ).exists()
         found.add(candidate if candidate and is_module else "/".join(module.split(".")[1:]))
     return found - {""}
 
@@ -146,7 +152,9 @@ def uses(tree: ast.AST, module: str) -> set[str]:
             text = ast.unparse(node)
             if text.startswith(f"{module}."):
                 inner.update(ast.walk(node))
-                known = [h for h in HARMLESS.get(module, ()) if f"{text}.".startswith(f"{module}.{h}.")]
+                known = [
+                    h for h in HARMLESS.get(module, ()) if f"{text}.".startswith(f"{module}.{h}.")
+                ]
                 longest.add(known[0] if known else text.removeprefix(f"{module}."))
     return longest or {"nothing"}
 
@@ -171,7 +179,9 @@ def test_imports_point_down_the_list(path: Path) -> None:
         if module not in running and (name_of(path), module) in FOR_TYPES_ALONE:
             continue
         other = module.split("/")[0]
-        assert other == unit or RANK[other] <= RANK[unit], f"{unit} must not import {other}: it comes later in the list"
+        assert other == unit or RANK[other] <= RANK[unit], (
+            f"{unit} must not import {other}: it comes later in the list"
+        )
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if unit_of(p) in CORE], ids=name_of)
@@ -183,15 +193,26 @@ def test_the_core_does_no_io_and_knows_no_clock_and_no_dice(path: Path) -> None:
         if top not in FORBIDDEN_IN_CORE - allowed:
             continue
         used = {name} if name else uses(tree, top)
-        harmless = HARMLESS.get(top, set()) if top != "os" or name_of(path) in NAMES_OF_FILES else set()
+        harmless = (
+            HARMLESS.get(top, set()) if top != "os" or name_of(path) in NAMES_OF_FILES else set()
+        )
         assert used <= harmless, f"{name_of(path)} uses {sorted(used - harmless)} of {top}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("open", "print", "input"), f"{name_of(path)}:{node.lineno} calls {called}"
+            assert called not in ("open", "print", "input"), (
+                f"{name_of(path)}:{node.lineno} calls {called}"
+            )
             owner, _, method = called.rpartition(".")
-            if method in TIME_AND_RANDOM_CALLS and owner.split(".")[0] in ("datetime", "date", "time", "secrets"):
-                assert allowed, f"{name_of(path)}:{node.lineno} calls {called}: take a Clock or RandomBytes argument"
+            if method in TIME_AND_RANDOM_CALLS and owner.split(".")[0] in (
+                "datetime",
+                "date",
+                "time",
+                "secrets",
+            ):
+                assert allowed, (
+                    f"{name_of(path)}:{node.lineno} calls {called}: take a Clock or RandomBytes argument"
+                )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -203,7 +224,9 @@ def test_each_wrapped_library_is_imported_by_one_file(path: Path) -> None:
 
 def test_impacket_is_used_for_its_asn1_alone() -> None:
     home = SOURCE / ONE_HOME["impacket"]
-    assert {(m, n) for m, n in imports(home, typing=True) if m.startswith("impacket")} == {("impacket.krb5", "asn1")}
+    assert {(m, n) for m, n in imports(home, typing=True) if m.startswith("impacket")} == {
+        ("impacket.krb5", "asn1")
+    }
 
 
 def test_messages_know_no_cryptography_crypto_no_messages_and_gss_no_kdc() -> None:
@@ -231,7 +254,9 @@ def test_nothing_imports_in_circles_not_even_lazily() -> None:
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, "import cycle: " + " -> ".join([*trail[trail.index(module) :], module])
+        assert module not in trail, "import cycle: " + " -> ".join(
+            [*trail[trail.index(module) :], module]
+        )
         if module not in done:
             for other in sorted(graph.get(module, ())):
                 visit(other, (*trail, module))

@@ -47,14 +47,20 @@ def test_known_files_of_all_versions_are_read(vector: dict[str, Any]) -> None:
     ccache = CCache.decode(vector["file"])
     first, second = ccache
     assert ccache.principal == Principal.parse("testclient@KRBTEST.COM")
-    assert (first.client, first.service) == (ccache.principal, Principal.parse("test/host@EXAMPLE.COM"))
+    assert (first.client, first.service) == (
+        ccache.principal,
+        Principal.parse("test/host@EXAMPLE.COM"),
+    )
     assert first.session_key == EncryptionKey(17, bytes(range(16)))
     assert (first.authtime, first.starttime) == (seconds(11), seconds(222))
     assert (first.endtime, first.renew_till) == (seconds(3333), seconds(1_000_000_000))
     assert first.flags == TicketFlags.FORWARDABLE | TicketFlags.RENEWABLE
     assert (first.is_skey, first.ticket, first.second_ticket) == (False, b"ticket", b"")
     assert first.caddr == (HostAddress(2, bytes([10, 0, 0, 1])),)
-    assert first.authorization_data == (AuthorizationDataEntry(512, b"signticket"), AuthorizationDataEntry(-100, b""))
+    assert first.authorization_data == (
+        AuthorizationDataEntry(512, b"signticket"),
+        AuthorizationDataEntry(-100, b""),
+    )
     assert (second.client, second.service) == (ccache.principal, Principal((), ""))
     assert second.session_key == EncryptionKey(23, bytes(range(15, -1, -1)))
     assert (second.starttime, second.renew_till, second.flags) == (None, None, 0)
@@ -80,7 +86,10 @@ def test_all_that_a_ccache_holds_survives_encoding() -> None:
     ccache = good_ccache()
     decoded = CCache.decode(ccache.encode())
     offset = timedelta(seconds=-7, microseconds=5)
-    assert list(decoded) == [ticket(TGS, time_offset=offset), replace(full_ticket(), time_offset=offset)]
+    assert list(decoded) == [
+        ticket(TGS, time_offset=offset),
+        replace(full_ticket(), time_offset=offset),
+    ]
     assert (decoded.principal, decoded.time_offset()) == (ALICE, offset)
     assert decoded.get_config("fast_avail") == b"yes"
     assert decoded.encode() == ccache.encode()
@@ -93,7 +102,9 @@ def test_several_tickets_for_one_service_in_a_file_are_all_kept() -> None:
 
 
 def test_times_that_the_format_cannot_hold_end_in_2106() -> None:
-    late = ticket(endtime=datetime(9999, 1, 1, tzinfo=timezone.utc), starttime=None, renew_till=None)
+    late = ticket(
+        endtime=datetime(9999, 1, 1, tzinfo=timezone.utc), starttime=None, renew_till=None
+    )
     (found,) = CCache.decode(CCache(ALICE, [late]).encode())
     assert (found.endtime, found.starttime, found.renew_till) == (seconds(0xFFFFFFFF), None, None)
 
@@ -188,7 +199,9 @@ def test_save_replaces_a_file_and_merges_nothing(tmp_path: Path) -> None:
     assert (CCache.load(path).principal, len(CCache.load(path))) == (BOB, 0)
 
 
-def test_the_default_name_is_that_of_the_environment_or_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_name_is_that_of_the_environment_or_of_the_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("KRB5CCNAME", "MEMORY:x")
     assert default_name() == "MEMORY:x"
     monkeypatch.delenv("KRB5CCNAME")

@@ -143,9 +143,13 @@ def test_a_config_does_not_change() -> None:
 # -- which files -----------------------------------------------------------------------------------------------------
 
 
-def test_krb5_config_lists_files_and_the_first_one_counts(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_krb5_config_lists_files_and_the_first_one_counts(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = write("[libdefaults]\ndefault_realm = A\n[realms]\nA = {\nkdc = one\n}\n", "first")
-    second = write("[libdefaults]\ndefault_realm = B\nclockskew = 9\n[realms]\nA = {\nkdc = two\n}\n", "second")
+    second = write(
+        "[libdefaults]\ndefault_realm = B\nclockskew = 9\n[realms]\nA = {\nkdc = two\n}\n", "second"
+    )
     monkeypatch.setenv("KRB5_CONFIG", f"{first}:/nonexistent/krb5.conf:{second}")
     config = Config.from_file()
     assert (config.default_realm, config.clockskew) == ("A", 9)
@@ -153,21 +157,29 @@ def test_krb5_config_lists_files_and_the_first_one_counts(write: Any, monkeypatc
 
 
 @pytest.mark.parametrize("listed", ["/nonexistent/a", "/nonexistent/a:/nonexistent/b"])
-def test_krb5_config_without_any_existing_file_is_an_error(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_krb5_config_without_any_existing_file_is_an_error(
+    listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KRB5_CONFIG", listed)
     with pytest.raises(ConfigError, match="KRB5_CONFIG"):
         Config.from_file()
 
 
-def test_a_missing_default_file_is_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_default_file_is_an_empty_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("purekrb.kdc.config.DEFAULT_PATH", tmp_path / "none")
     assert Config.from_file() == Config()
     (tmp_path / "none").write_text("[libdefaults]\ndefault_realm = A\n")
     assert Config.from_file().default_realm == "A"
 
 
-def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"none cannot be read \(No such file or directory\): check the path"):
+def test_a_missing_file_that_was_named_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"none cannot be read \(No such file or directory\): check the path"
+    ):
         Config.from_file(tmp_path / "none")
 
 
@@ -186,7 +198,9 @@ def test_include_and_includedir_are_followed_in_order(write: Any, tmp_path: Path
         write(f"[domain_realm]\n{name.replace(' ', '')} = R\n", f"dir/{name}")
     (tmp_path / "dir" / "subdirectory").mkdir()
     write("[libdefaults]\ndefault_realm = INNER\n", "inner")
-    path = write(f"include {tmp_path}/inner\nincludedir {tmp_path}/dir\n[libdefaults]\ndefault_realm = OUTER\n")
+    path = write(
+        f"include {tmp_path}/inner\nincludedir {tmp_path}/dir\n[libdefaults]\ndefault_realm = OUTER\n"
+    )
     config = Config.from_file(path)
     assert list(config.domain_realm) == ["a-1", "b_2", "c3.conf"]
     assert config.default_realm == "INNER"
@@ -194,17 +208,23 @@ def test_include_and_includedir_are_followed_in_order(write: Any, tmp_path: Path
 
 def test_an_include_leaves_the_section_around_it_alone(write: Any, tmp_path: Path) -> None:
     write("[realms]\nA = {\nkdc = one\n}\n", "inner")
-    config = Config.from_file(write(f"[libdefaults]\ninclude {tmp_path}/inner\ndefault_realm = A\n"))
+    config = Config.from_file(
+        write(f"[libdefaults]\ninclude {tmp_path}/inner\ndefault_realm = A\n")
+    )
     assert (config.default_realm, config.kdcs("A")) == ("A", (KdcAddress("one"),))
 
 
-@pytest.mark.parametrize("line", ["include /nonexistent/x", "includedir /nonexistent/x", "include relative.conf"])
+@pytest.mark.parametrize(
+    "line", ["include /nonexistent/x", "includedir /nonexistent/x", "include relative.conf"]
+)
 def test_an_include_that_cannot_be_followed_names_its_line(write: Any, line: str) -> None:
     with pytest.raises(ConfigError, match=r"krb5\.conf:2: include"):
         Config.from_file(write(f"# first\n{line}\n"))
 
 
-def test_include_loops_and_floods_are_bounded(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_include_loops_and_floods_are_bounded(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="includes itself"):
         Config.from_file(write(f"include {tmp_path}/krb5.conf\n"))
     for i in range(300):
@@ -218,7 +238,12 @@ def test_include_loops_and_floods_are_bounded(write: Any, tmp_path: Path, monkey
 
 
 def test_a_relation_named_include_is_none(write: Any) -> None:
-    assert Config.from_file(write("[x]\ninclude = /nonexistent\n[libdefaults]\ndefault_realm = A")).default_realm == "A"
+    assert (
+        Config.from_file(
+            write("[x]\ninclude = /nonexistent\n[libdefaults]\ndefault_realm = A")
+        ).default_realm
+        == "A"
+    )
 
 
 # -- grammar ---------------------------------------------------------------------------------------------------------
@@ -274,14 +299,18 @@ def test_a_relation_is_read(write: Any, relation: str, value: str | None) -> Non
         ("[realms]\n" + "a = {\n" * 20, ":18: braces more than 16 deep"),
     ],
 )
-def test_what_is_no_krb5_conf_is_refused_with_file_and_line(write: Any, text: str, why: str) -> None:
+def test_what_is_no_krb5_conf_is_refused_with_file_and_line(
+    write: Any, text: str, why: str
+) -> None:
     with pytest.raises(ConfigError, match=rf"krb5\.conf.*{why}"):
         Config.from_file(write(text))
 
 
 def test_sections_and_subsections_that_come_twice_are_one(write: Any) -> None:
     config = Config.from_file(
-        write("[realms]\nA = {\nkdc = one\n}\n[libdefaults]\ndefault_realm = A\n[realms]\nA = {\nkdc = two\n}\n")
+        write(
+            "[realms]\nA = {\nkdc = one\n}\n[libdefaults]\ndefault_realm = A\n[realms]\nA = {\nkdc = two\n}\n"
+        )
     )
     assert [kdc.host for kdc in config.kdcs("A")] == ["one", "two"]
 
@@ -386,7 +415,9 @@ def test_a_duration_is_read(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", " ", "-1", "1w", "h", "3h 7d", "1:2:3:4", "1.5h", "9" * 10, "\u0661", "10 h 5"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "-1", "1w", "h", "3h 7d", "1:2:3:4", "1.5h", "9" * 10, "\u0661", "10 h 5"]
+)
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not a duration"):
         parse_duration(text)
@@ -394,7 +425,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 def test_booleans_are_spelled_in_many_ways() -> None:
     assert all(parse_boolean(text) for text in ("y", "yes", "t", "true", "TRUE", "1", "on"))
-    assert not any(parse_boolean(text) for text in ("n", "no", "f", "false", "nil", "0", "off", "OFF"))
+    assert not any(
+        parse_boolean(text) for text in ("n", "no", "f", "false", "nil", "0", "off", "OFF")
+    )
     with pytest.raises(ConfigError, match="not a boolean"):
         parse_boolean("2")
 
@@ -416,7 +449,9 @@ def test_booleans_are_spelled_in_many_ways() -> None:
         ("", ()),
     ],
 )
-def test_encryption_types_are_listed_by_names_and_families(text: str, etypes: tuple[int, ...]) -> None:
+def test_encryption_types_are_listed_by_names_and_families(
+    text: str, etypes: tuple[int, ...]
+) -> None:
     assert parse_etypes(text) == etypes
 
 
@@ -432,7 +467,9 @@ def test_rc4_counts_only_when_it_is_allowed(write: Any) -> None:
 
 
 def test_what_is_asked_for_is_limited_to_what_is_permitted() -> None:
-    config = Config(permitted_enctypes=(18, 17), default_tkt_enctypes=(20, 17, 18), default_tgs_enctypes=(18,))
+    config = Config(
+        permitted_enctypes=(18, 17), default_tkt_enctypes=(20, 17, 18), default_tgs_enctypes=(18,)
+    )
     assert (config.tkt_etypes, config.tgs_etypes) == ((17, 18), (18,))
     with pytest.raises(ConfigError, match="leave no encryption type"):
         Config(permitted_enctypes=(18,), default_tgs_enctypes=(17,))
@@ -458,8 +495,16 @@ def test_what_is_asked_for_is_limited_to_what_is_permitted() -> None:
         ("10.0.0.1", None),
     ],
 )
-def test_the_realm_of_a_host_is_that_of_its_name_or_nearest_domain(host: str, realm: str | None) -> None:
-    config = Config(domain_realm={".AD.test": "AD.TEST", "ad.test": "HERE.TEST", "special.ad.test": "OTHER.TEST"})
+def test_the_realm_of_a_host_is_that_of_its_name_or_nearest_domain(
+    host: str, realm: str | None
+) -> None:
+    config = Config(
+        domain_realm={
+            ".AD.test": "AD.TEST",
+            "ad.test": "HERE.TEST",
+            "special.ad.test": "OTHER.TEST",
+        }
+    )
     assert config.realm_of(host) == realm
 
 

@@ -42,5 +42,7 @@ def test_codes_and_flags_have_their_names() -> None:
     assert error_name(89) == "error 89"
     assert error_name(0) == "KDC_ERR_NONE 0"
     # Python's own attributes of a class are no codes, though some are numbers.
-    assert all(error_name(number).startswith(("KDC_ERR_", "KRB_", "error ")) for number in range(512))
+    assert all(
+        error_name(number).startswith(("KDC_ERR_", "KRB_", "error ")) for number in range(512)
+    )
     assert flag_names(constants.TicketFlags, 1 << 24 | 1 << 22 | 1) == ["INVALID", "INITIAL"]

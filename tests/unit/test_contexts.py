@@ -32,7 +32,16 @@ from purekrb.exchanges.authorization_data import wrap_if_relevant
 from purekrb.gss.iov import IovBuffer, IovType
 from purekrb.messages.ap import AuthorizationDataEntry
 from purekrb.system import now, seconds_of
-from support.contexts import AES, ALL, FixedClock, acceptor, ap_req, authenticator, authenticator_of, pair
+from support.contexts import (
+    AES,
+    ALL,
+    FixedClock,
+    acceptor,
+    ap_req,
+    authenticator,
+    authenticator_of,
+    pair,
+)
 from support.processes import soak
 from support.tickets import ALICE, SERVICE, issue
 from support.values import replace
@@ -134,7 +143,9 @@ def test_what_needs_integrity_brings_it_along(asked: Flag) -> None:
 def test_without_mutual_the_initiator_is_established_at_once_and_gets_no_reply(etype: int) -> None:
     ticket, keys = issue(etype)
     permitted = {"permitted_etypes": (etype,)}
-    ours = Initiator(ticket, flags=Flag.CONF | Flag.INTEG | Flag.SEQUENCE | Flag.REPLAY, **permitted)
+    ours = Initiator(
+        ticket, flags=Flag.CONF | Flag.INTEG | Flag.SEQUENCE | Flag.REPLAY, **permitted
+    )
     token = ours.step()
     assert ours.established
     assert not ours.mutual
@@ -176,7 +187,9 @@ def test_the_first_subkey_is_fresh_and_of_the_session_keys_etype(etype: int) -> 
         ((18, 17, 20, 19), (18,), 18),
     ],
 )
-def test_the_session_keys_own_etype_comes_first(ours: tuple[int, ...], theirs: tuple[int, ...], agreed: int) -> None:
+def test_the_session_keys_own_etype_comes_first(
+    ours: tuple[int, ...], theirs: tuple[int, ...], agreed: int
+) -> None:
     ends = pair(18, initiator={"permitted_etypes": ours}, accept={"permitted_etypes": theirs})
     assert [end.etype for end in ends] == [agreed, agreed]
     exchange(*ends)
@@ -200,7 +213,13 @@ def test_an_rc4_session_key_gives_way_to_aes_where_both_permit_it() -> None:
 def test_a_keytab_or_any_iterable_of_its_entries_will_do() -> None:
     ticket, keys = issue()
     entries = [KeytabEntry(key.principal, key.kvno, key.key) for key in keys]
-    for table in (Keytab(entries), entries, tuple(entries), iter(entries), (entry for entry in entries)):
+    for table in (
+        Keytab(entries),
+        entries,
+        tuple(entries),
+        iter(entries),
+        (entry for entry in entries),
+    ):
         assert acceptor(table).step(Initiator(ticket).step())  # type: ignore[arg-type]
 
 
@@ -230,7 +249,9 @@ def test_both_ends_know_when_the_ticket_became_valid(starttime: Any) -> None:
         assert context.endtime > context.starttime
 
 
-@pytest.mark.parametrize("said", [None, "HTTP/web.example.test", "OrderSvc/web/CN=Größe,DC=example,DC=test"])
+@pytest.mark.parametrize(
+    "said", [None, "HTTP/web.example.test", "OrderSvc/web/CN=Größe,DC=example,DC=test"]
+)
 def test_the_target_that_the_client_names_is_at_the_acceptors_disposal(said: str | None) -> None:
     ticket, keys = issue()
     target = AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, (said or "").encode("utf-16-le"))
@@ -242,19 +263,28 @@ def test_the_target_that_the_client_names_is_at_the_acceptors_disposal(said: str
 
 @pytest.mark.parametrize("flags", [Flag.DEFAULT, Flag.DEFAULT | Flag.DCE_STYLE, Flag.CONF], ids=str)
 @pytest.mark.parametrize(
-    "name", ["HTTP/web.example.test@EXAMPLE.TEST", "OrderSvc/web/CN=Gr\u00f6\u00dfe,DC=example,DC=test@EXAMPLE.TEST"]
+    "name",
+    [
+        "HTTP/web.example.test@EXAMPLE.TEST",
+        "OrderSvc/web/CN=Gr\u00f6\u00dfe,DC=example,DC=test@EXAMPLE.TEST",
+    ],
 )
 def test_an_initiator_may_name_its_target_inside_the_authenticator(name: str, flags: Flag) -> None:
     components, realm = name.rpartition("@")[::2]
     ticket, keys = issue(service=Principal(tuple(components.split("/")), realm))
     for said in (True, False):
-        ours, theirs = Initiator(ticket, flags=flags, send_client_target=said), acceptor(keys, require=Flag(0))
+        ours, theirs = (
+            Initiator(ticket, flags=flags, send_client_target=said),
+            acceptor(keys, require=Flag(0)),
+        )
         token = ours.step()
         assert token is not None
         assert name.encode("utf-16-le") not in token
         theirs.step(token)
         assert theirs._accepted is not None
-        assert theirs._accepted.etypes == ((18, 17, 20, 19) if flags & Flag.MUTUAL else ())  # the offer is still there
+        assert theirs._accepted.etypes == (
+            (18, 17, 20, 19) if flags & Flag.MUTUAL else ()
+        )  # the offer is still there
         if not flags & Flag.DCE_STYLE:
             assert theirs.client_target == (name if said else None)
 
@@ -305,7 +335,9 @@ def test_the_time_of_a_clock_is_read_in_seconds() -> None:
 
 def test_an_expired_context_seals_nothing_more_but_still_reads() -> None:
     clocks = FixedClock(now()), FixedClock(now())
-    ours, theirs = pair(initiator={"clock": clocks[0]}, accept={"clock": clocks[1]}, now=now() - timedelta(hours=9))
+    ours, theirs = pair(
+        initiator={"clock": clocks[0]}, accept={"clock": clocks[1]}, now=now() - timedelta(hours=9)
+    )
     late = ours.wrap(b"sent in time")
     exact = FixedClock(ours.endtime)
     pieces = [IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, b"data")]
@@ -358,7 +390,10 @@ def test_the_kdcs_clock_counts_where_it_differs_from_ours(offset: int) -> None:
 def test_a_forwarded_tgt_arrives_where_the_service_may_have_it(etype: int) -> None:
     ticket, keys = issue(etype, flags=TicketFlags.OK_AS_DELEGATE)
     tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
-    ours, theirs = Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt), acceptor(keys)
+    ours, theirs = (
+        Initiator(ticket, flags=Flag.DEFAULT | Flag.DELEG, forwarded_tgt=tgt),
+        acceptor(keys),
+    )
     ours.step(theirs.step(ours.step()))
     assert ours.flags & theirs.flags & Flag.DELEG
     delegated = theirs.delegated_credential
@@ -385,24 +420,37 @@ def test_one_thread_may_seal_while_another_unseals() -> None:
         arrived = {lane: threading.Semaphore(0) for lane in lanes}
 
         def guarded(
-            job: Callable[[Any, str, int], None], context: Any, lane: str, count: int = count, failures: Any = failures
+            job: Callable[[Any, str, int], None],
+            context: Any,
+            lane: str,
+            count: int = count,
+            failures: Any = failures,
         ) -> None:
             try:
                 job(context, lane, count)
             except BaseException as error:
                 failures.append(error)
 
-        def seal(context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived) -> None:
+        def seal(
+            context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived
+        ) -> None:
             for number in range(count):
                 lanes[lane].append(context.wrap(b"%d" % number * 20))
                 arrived[lane].release()
 
-        def unseal(context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived) -> None:
+        def unseal(
+            context: Any, lane: str, count: int, lanes: Any = lanes, arrived: Any = arrived
+        ) -> None:
             for number in range(count):
                 assert arrived[lane].acquire(timeout=20)
                 assert context.unwrap(lanes[lane][number]) == b"%d" % number * 20
 
-        jobs = [(seal, ours, "there"), (unseal, theirs, "there"), (seal, theirs, "back"), (unseal, ours, "back")]
+        jobs = [
+            (seal, ours, "there"),
+            (unseal, theirs, "there"),
+            (seal, theirs, "back"),
+            (unseal, ours, "back"),
+        ]
         threads = [threading.Thread(target=guarded, args=job) for job in jobs]
         for thread in threads:
             thread.start()
@@ -420,7 +468,11 @@ def test_threads_that_bring_the_first_messages_count_them_together() -> None:
             ours, theirs = pair(18)
             start, tokens = threading.Barrier(4), []
 
-            def first(ours: Initiator = ours, start: threading.Barrier = start, tokens: list[bytes] = tokens) -> None:
+            def first(
+                ours: Initiator = ours,
+                start: threading.Barrier = start,
+                tokens: list[bytes] = tokens,
+            ) -> None:
                 start.wait()
                 tokens.append(ours.wrap(b"first"))
 
@@ -429,7 +481,9 @@ def test_threads_that_bring_the_first_messages_count_them_together() -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert [theirs.unwrap(token) for token in sorted(tokens, key=lambda token: token[8:16])] == [b"first"] * 4
+            assert [
+                theirs.unwrap(token) for token in sorted(tokens, key=lambda token: token[8:16])
+            ] == [b"first"] * 4
     finally:
         sys.setswitchinterval(interval)
 
@@ -438,7 +492,11 @@ def test_a_context_that_is_closed_before_its_first_message_has_none() -> None:
     ours, theirs = pair(18)
     token = ours.wrap(b"data")
     theirs.close()
-    for call in (lambda: theirs.unwrap(token), lambda: theirs.wrap(b""), lambda: theirs.get_mic(b"")):
+    for call in (
+        lambda: theirs.unwrap(token),
+        lambda: theirs.wrap(b""),
+        lambda: theirs.get_mic(b""),
+    ):
         with pytest.raises(ContextError, match="closed"):
             call()
     assert pair(18)[1].wrap(b"")
@@ -522,7 +580,12 @@ def test_the_trace_tells_the_steps_and_no_key(caplog: pytest.LogCaptureFixture) 
         exchange(ours, theirs)
         with pytest.raises(ApError):
             acceptor([]).step(Initiator(issue()[0]).step())
-    for words in ("AP-REQ", "HTTP/web.example.test@EXAMPLE.TEST", "AP-REP verified", "context established"):
+    for words in (
+        "AP-REQ",
+        "HTTP/web.example.test@EXAMPLE.TEST",
+        "AP-REP verified",
+        "context established",
+    ):
         assert words in caplog.text
     assert "KRB_AP_ERR_NOKEY" in caplog.text
     for key in (*keys_of(ours), *keys_of(theirs)):
@@ -540,7 +603,9 @@ def test_close_wipes_every_key_that_belongs_to_the_context() -> None:
     for context in pair():
         secrets = keys_of(context)
         assert context.session_key in secrets
-        assert len(secrets) == 2  # a subkey of each side, of which the acceptor's is the session key
+        assert (
+            len(secrets) == 2
+        )  # a subkey of each side, of which the acceptor's is the session key
         context.close()
         for key in secrets:
             with pytest.raises(CredentialError, match="wiped"):

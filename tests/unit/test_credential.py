@@ -16,7 +16,17 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.errors import CredentialError, DecodeError, PolicyError
 from purekrb.keys import EncryptionKey
-from support.credential_files import ALICE, BOB, NOW, TGS, WEB, good_ccache, good_keytab, key, ticket
+from support.credential_files import (
+    ALICE,
+    BOB,
+    NOW,
+    TGS,
+    WEB,
+    good_ccache,
+    good_keytab,
+    key,
+    ticket,
+)
 
 SALT = b"R.TESTalice"
 
@@ -68,11 +78,21 @@ def assert_no_canary(error: BaseException | None) -> None:
 @pytest.mark.parametrize(
     ("make", "error"),
     [
-        pytest.param(lambda: Credential.from_password("alice", "CANARY"), DecodeError, id="no-realm"),
-        pytest.param(lambda: Credential.from_password("a@R", "CANARY\ud800"), ValueError, id="no-Unicode"),
-        pytest.param(lambda: Keytab.from_password("a@R", "CANARY\ud800"), ValueError, id="keytab-no-Unicode"),
-        pytest.param(lambda: Keytab.from_password("alice", "CANARY"), DecodeError, id="keytab-no-realm"),
-        pytest.param(lambda: Keytab.decode(b"\5\2\0\0\0\7CANARY"), DecodeError, id="damaged-keytab"),
+        pytest.param(
+            lambda: Credential.from_password("alice", "CANARY"), DecodeError, id="no-realm"
+        ),
+        pytest.param(
+            lambda: Credential.from_password("a@R", "CANARY\ud800"), ValueError, id="no-Unicode"
+        ),
+        pytest.param(
+            lambda: Keytab.from_password("a@R", "CANARY\ud800"), ValueError, id="keytab-no-Unicode"
+        ),
+        pytest.param(
+            lambda: Keytab.from_password("alice", "CANARY"), DecodeError, id="keytab-no-realm"
+        ),
+        pytest.param(
+            lambda: Keytab.decode(b"\5\2\0\0\0\7CANARY"), DecodeError, id="damaged-keytab"
+        ),
         pytest.param(lambda: CCache.decode(b"\5\4\0\0CANARY"), DecodeError, id="damaged-ccache"),
     ],
 )
@@ -110,22 +130,33 @@ def test_a_keytab_gives_the_keys_of_the_newest_kvno(tmp_path: Path) -> None:
 
 
 def test_a_keytab_without_the_principal_says_what_it_has() -> None:
-    with pytest.raises(CredentialError, match=r"has not a key of alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2"):
+    with pytest.raises(
+        CredentialError,
+        match=r"has not a key of alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2",
+    ):
         Credential.from_keytab(ALICE, good_keytab())
 
 
 def test_a_keytab_with_keys_of_unknown_types_only_is_refused() -> None:
     with pytest.raises(CredentialError, match="has not a usable key"):
-        Credential.from_keytab(ALICE, Keytab([KeytabEntry(ALICE, 1, EncryptionKey(3, b"8 bytes."), NOW)]))
+        Credential.from_keytab(
+            ALICE, Keytab([KeytabEntry(ALICE, 1, EncryptionKey(3, b"8 bytes."), NOW)])
+        )
 
 
-def test_tickets_are_a_credential_that_cannot_get_a_tgt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tickets_are_a_credential_that_cannot_get_a_tgt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "cc"
     good_ccache().save(path)
     monkeypatch.setenv("KRB5CCNAME", f"FILE:{path}")
     for source in (None, path, f"FILE:{path}", good_ccache()):
         credential = Credential.from_ccache(source)
-        assert (credential.principal, credential.can_get_tgt, credential.etypes) == (ALICE, False, ())
+        assert (credential.principal, credential.can_get_tgt, credential.etypes) == (
+            ALICE,
+            False,
+            (),
+        )
         assert credential.key_for(18, SALT) is None
         assert credential.ccache.find(TGS, now=NOW) is not None
 
@@ -168,7 +199,9 @@ CREDENTIALS: list[Any] = [
 
 
 @pytest.mark.parametrize(("make", "word"), CREDENTIALS)
-def test_a_credential_shows_nothing_and_is_not_copied(make: Callable[[], Credential], word: str) -> None:
+def test_a_credential_shows_nothing_and_is_not_copied(
+    make: Callable[[], Credential], word: str
+) -> None:
     credential = make()
     assert repr(credential) == str(credential) == f"Credential(alice@R.TEST, {word}=<redacted>)"
     for leak in (pickle.dumps, copy.copy, copy.deepcopy, vars):

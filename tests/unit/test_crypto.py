@@ -11,9 +11,23 @@ from purekrb import crypto
 from purekrb.constants import ChecksumType, EncryptionType
 from purekrb.crypto import profile
 from purekrb.crypto.aes_cts import AesCts
-from purekrb.crypto.derivation import CHECKSUM, ENCRYPT, INTEGRITY, dk, kdf_hmac_sha2, usage_constant
+from purekrb.crypto.derivation import (
+    CHECKSUM,
+    ENCRYPT,
+    INTEGRITY,
+    dk,
+    kdf_hmac_sha2,
+    usage_constant,
+)
 from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations, pbkdf2
-from purekrb.errors import CredentialError, DecodeError, IntegrityError, KerberosError, PolicyError, UnsupportedError
+from purekrb.errors import (
+    CredentialError,
+    DecodeError,
+    IntegrityError,
+    KerberosError,
+    PolicyError,
+    UnsupportedError,
+)
 from purekrb.keys import KEY_SIZES, EncryptionKey
 from support.reference_cts import cts_decrypt
 from support.vectors import load, params
@@ -36,7 +50,9 @@ def test_n_fold_gives_the_published_value(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", params("string_to_key.json", "etype{etype}"))
 def test_string_to_key_gives_the_published_key(vector: Vector) -> None:
-    key = crypto.string_to_key(vector["etype"], vector["password"], vector["salt"], vector["params"])
+    key = crypto.string_to_key(
+        vector["etype"], vector["password"], vector["salt"], vector["params"]
+    )
     assert key == key_of(vector)
 
 
@@ -48,7 +64,10 @@ def test_specific_keys_have_the_published_values(vector: Vector) -> None:
         assert dk(vector["key"], constant) == vector["derived"]
     else:
         name = {19: "sha256", 20: "sha384"}[vector["etype"]]
-        assert kdf_hmac_sha2(name, vector["key"], constant, len(vector["derived"])) == vector["derived"]
+        assert (
+            kdf_hmac_sha2(name, vector["key"], constant, len(vector["derived"]))
+            == vector["derived"]
+        )
 
 
 @pytest.mark.parametrize("vector", params("aes_cts.json", "cts"))
@@ -100,11 +119,18 @@ def test_prf_gives_the_published_output(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", params("cf2.json", "etypes{etype1}-{etype2}"))
 def test_cf2_gives_the_published_key(vector: Vector) -> None:
-    one, two = (crypto.string_to_key(vector[f"etype{n}"], *[vector[f"password{n}"]] * 2) for n in (1, 2))
+    one, two = (
+        crypto.string_to_key(vector[f"etype{n}"], *[vector[f"password{n}"]] * 2) for n in (1, 2)
+    )
     size = len(vector["key"])
     if size == KEY_SIZES[one.etype]:
-        assert crypto.cf2(one, two, vector["pepper1"], vector["pepper2"]) == EncryptionKey(one.etype, vector["key"])
-    halves = (crypto.prf_plus(one, vector["pepper1"], size), crypto.prf_plus(two, vector["pepper2"], size))
+        assert crypto.cf2(one, two, vector["pepper1"], vector["pepper2"]) == EncryptionKey(
+            one.etype, vector["key"]
+        )
+    halves = (
+        crypto.prf_plus(one, vector["pepper1"], size),
+        crypto.prf_plus(two, vector["pepper2"], size),
+    )
     assert bytes(a ^ b for a, b in zip(*halves, strict=True)) == vector["key"]
 
 
@@ -145,13 +171,17 @@ def test_a_password_as_text_is_its_utf8(etype: int) -> None:
         pytest.param("0000100000", DecodeError, id="five-bytes"),
     ],
 )
-def test_bad_string_to_key_params_are_refused(etype: int, s2kparams: str, error: type[KerberosError]) -> None:
+def test_bad_string_to_key_params_are_refused(
+    etype: int, s2kparams: str, error: type[KerberosError]
+) -> None:
     assert crypto.string_to_key(etype, "pw", "salt", bytes.fromhex("00000001")).etype == etype
     with pytest.raises(error):
         crypto.string_to_key(etype, "pw", "salt", bytes.fromhex(s2kparams))
 
 
-@pytest.mark.parametrize(("name", "size"), [("sha1", 16), ("sha1", 32), ("sha256", 16), ("sha384", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("sha1", 16), ("sha1", 32), ("sha256", 16), ("sha384", 32)]
+)
 def test_long_derivations_give_the_same_key_by_either_library(
     name: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +201,9 @@ def test_iteration_counts_up_to_the_limit_are_taken() -> None:
     assert iterations(MAX_ITERATIONS.to_bytes(4, "big"), 4096) == 0x1000000
 
 
-@pytest.mark.parametrize("password", ["pw\ud800", b"\xff\xfe"], ids=["lone surrogate", "bytes that are no UTF-8"])
+@pytest.mark.parametrize(
+    "password", ["pw\ud800", b"\xff\xfe"], ids=["lone surrogate", "bytes that are no UTF-8"]
+)
 def test_a_password_that_is_no_unicode_is_a_plain_value_error(password: str | bytes) -> None:
     with pytest.raises(ValueError, match="Unicode") as caught:
         crypto.string_to_key(23, password, "")
@@ -261,7 +293,12 @@ def test_verify_checksum_takes_the_right_one_and_returns_nothing(etype: int) -> 
     key = crypto.random_key(etype)
     mac = crypto.checksum(key, 25, b"data")
     assert crypto.verify_checksum(key, 25, b"data", mac) is None
-    for wrong in (crypto.checksum(key, 23, b"data"), crypto.checksum(key, 25, b"datA"), bytes(len(mac)), b""):
+    for wrong in (
+        crypto.checksum(key, 23, b"data"),
+        crypto.checksum(key, 25, b"datA"),
+        bytes(len(mac)),
+        b"",
+    ):
         with pytest.raises(IntegrityError):
             crypto.verify_checksum(key, 25, b"data", wrong)
 
@@ -275,7 +312,9 @@ def test_profiles_name_their_checksum_types() -> None:
         23: ChecksumType.HMAC_MD5,
     }
     key = {e: crypto.random_key(e) for e in ETYPES}
-    assert all(len(crypto.checksum(key[e], 1, b"")) == crypto.profile_of(e).checksum_size for e in ETYPES)
+    assert all(
+        len(crypto.checksum(key[e], 1, b"")) == crypto.profile_of(e).checksum_size for e in ETYPES
+    )
 
 
 @pytest.mark.parametrize("etype", ETYPES)

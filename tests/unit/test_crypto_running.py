@@ -49,7 +49,9 @@ def test_large_messages_follow_small_ones_and_small_ones_large_ones(size: int) -
             assert cts.decrypt(expected[:-16], expected[-16:]) == message + suffix
             continue
         out, data = bytearray(length + 16), bytearray(length)
-        last = cts.encrypt_into(memoryview(out), message[:16], memoryview(message)[16:], suffix, None, None)
+        last = cts.encrypt_into(
+            memoryview(out), message[:16], memoryview(message)[16:], suffix, None, None
+        )
         assert bytes(out) + last == expected
         assert cts.decrypt_into(memoryview(data), memoryview(out), last, None) == suffix
         assert data == message[16:]
@@ -69,7 +71,9 @@ def test_forgeries_between_genuine_messages_do_not_spoil_what_follows(etype: int
         for bad in (bytes(forged), genuine[:-1], genuine[:20], os.urandom(64), b""):
             with pytest.raises(IntegrityError):
                 crypto.decrypt(key, 9, bad)
-        assert crypto.encrypt(key, 9, plaintext, bytes(16)) == crypto.encrypt(fresh(key), 9, plaintext, bytes(16))
+        assert crypto.encrypt(key, 9, plaintext, bytes(16)) == crypto.encrypt(
+            fresh(key), 9, plaintext, bytes(16)
+        )
 
 
 @pytest.mark.parametrize("etype", AES)
@@ -108,10 +112,16 @@ def test_an_interrupt_between_cipher_and_state_drops_the_state() -> None:
     for direction in ("_encryptors", "_decryptors"):
         cts.decrypt(data[:-16], data[-16:])
         (kept,) = getattr(cts, direction)
-        spoiled = Interrupted(kept) if direction == "_decryptors" else (Interrupted(kept[0]), kept[1])
+        spoiled = (
+            Interrupted(kept) if direction == "_decryptors" else (Interrupted(kept[0]), kept[1])
+        )
         getattr(cts, direction)[:] = [spoiled]
         with pytest.raises(KeyboardInterrupt):
-            _ = cts.encrypt(data) if direction == "_encryptors" else cts.decrypt(data[:-16], data[-16:])
+            _ = (
+                cts.encrypt(data)
+                if direction == "_encryptors"
+                else cts.decrypt(data[:-16], data[-16:])
+            )
         assert getattr(cts, direction) == []
         assert b"".join(cts.encrypt(data)) == cts_encrypt(key, data)
         assert cts.decrypt(data[:-16], data[-16:]) == cts_decrypt(key, data)
@@ -125,7 +135,9 @@ def test_many_threads_share_one_key(etype: int) -> None:
     def work(seed: int) -> int:
         order = random.Random(seed)
         for _ in range(150):
-            usage = order.randrange(40)  # more than a key keeps: entries come and go under the threads' feet
+            usage = order.randrange(
+                40
+            )  # more than a key keeps: entries come and go under the threads' feet
             plaintext, confounder = order.randbytes(order.randrange(300)), order.randbytes(size)
             ciphertext = crypto.encrypt(key, usage, plaintext, confounder)
             if crypto.decrypt(key, usage, ciphertext) != plaintext:
@@ -137,7 +149,17 @@ def test_many_threads_share_one_key(etype: int) -> None:
         assert set(pool.map(work, range(16))) == {-1}
 
 
-LARGE_SIZES = (LARGE - 1, LARGE, LARGE + 1, CHUNK, CHUNK + 14, CHUNK + 15, CHUNK + 16, CHUNK + 17, 3 * CHUNK + 5)
+LARGE_SIZES = (
+    LARGE - 1,
+    LARGE,
+    LARGE + 1,
+    CHUNK,
+    CHUNK + 14,
+    CHUNK + 15,
+    CHUNK + 16,
+    CHUNK + 17,
+    3 * CHUNK + 5,
+)
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100, *LARGE_SIZES])
@@ -159,7 +181,9 @@ def test_seal_is_encrypt_with_the_trailer_first_and_open_undoes_it(etype: int, s
 
 @pytest.mark.parametrize("size", [100, LARGE + 7, 2 * CHUNK + 3])
 @pytest.mark.parametrize("etype", AES)
-def test_open_refuses_every_kind_of_forgery_and_takes_the_next_genuine_message(etype: int, size: int) -> None:
+def test_open_refuses_every_kind_of_forgery_and_takes_the_next_genuine_message(
+    etype: int, size: int
+) -> None:
     key = crypto.random_key(etype)
     cipher = crypto.usage_cipher(key, 24)
     assert isinstance(cipher, AesUsageCipher)
@@ -168,7 +192,10 @@ def test_open_refuses_every_kind_of_forgery_and_takes_the_next_genuine_message(e
     sealed = crypto.encrypt(fresh(key), 24, data + bytes(16))
     body, last, mac = sealed[:-trailer], sealed[-trailer : 16 - trailer], sealed[16 - trailer :]
     forgeries = [
-        *((flipped(body, at), last, mac) for at in (0, 15, 16, len(body) // 2, len(body) - 17, len(body) - 1)),
+        *(
+            (flipped(body, at), last, mac)
+            for at in (0, 15, 16, len(body) // 2, len(body) - 17, len(body) - 1)
+        ),
         *((body, flipped(last, at), mac) for at in (0, 15)),
         *((body, last, flipped(mac, at)) for at in (0, len(mac) - 1)),
         (body[:-1], last, mac),

@@ -96,15 +96,28 @@ def test_an_absent_optional_field_is_none() -> None:
         pytest.param((NUMBER, TEXT, ITEMS, ITEMS), id="last field twice"),
         pytest.param((TEXT, NUMBER, ITEMS), id="fields swapped"),
         pytest.param((NUMBER, ITEMS, TEXT), id="optional field at the end"),
-        pytest.param((NUMBER, bytes.fromhex("a103020100"), TEXT, ITEMS), id="unknown field in between"),
-        pytest.param((NUMBER, TEXT, bytes.fromhex("a308300602010102"), b"\x01"), id="element cut off"),
-        pytest.param((NUMBER, TEXT, bytes.fromhex("a20a30080201010201ff0500")), id="field under another number"),
+        pytest.param(
+            (NUMBER, bytes.fromhex("a103020100"), TEXT, ITEMS), id="unknown field in between"
+        ),
+        pytest.param(
+            (NUMBER, TEXT, bytes.fromhex("a308300602010102"), b"\x01"), id="element cut off"
+        ),
+        pytest.param(
+            (NUMBER, TEXT, bytes.fromhex("a20a30080201010201ff0500")),
+            id="field under another number",
+        ),
         pytest.param((bytes.fromhex("a00304017f"), TEXT, ITEMS), id="octet string for an integer"),
         pytest.param((bytes.fromhex("8001077f"), TEXT, ITEMS), id="implicit tag"),
-        pytest.param((bytes.fromhex("a0060201070201ff"), TEXT, ITEMS), id="two values in one field"),
+        pytest.param(
+            (bytes.fromhex("a0060201070201ff"), TEXT, ITEMS), id="two values in one field"
+        ),
         pytest.param((bytes.fromhex("a000"), TEXT, ITEMS), id="empty field"),
-        pytest.param((bytes.fromhex("a0020201"), b"\x07", TEXT, ITEMS), id="value longer than its field"),
-        pytest.param((bytes.fromhex("a08003020107"), TEXT, ITEMS), id="indefinite length of a field"),
+        pytest.param(
+            (bytes.fromhex("a0020201"), b"\x07", TEXT, ITEMS), id="value longer than its field"
+        ),
+        pytest.param(
+            (bytes.fromhex("a08003020107"), TEXT, ITEMS), id="indefinite length of a field"
+        ),
         pytest.param((bytes.fromhex("a0028000"), TEXT, ITEMS), id="context tag inside"),
     ],
 )
@@ -141,7 +154,9 @@ EXTENSION = bytes.fromhex("a4020500")
         pytest.param((b"\xa4\x80\x00\x00",), False, id="indefinite length"),
     ],
 )
-def test_extension_fields_are_skipped_only_where_the_asn1_has_dots(fields: tuple[bytes, ...], taken: bool) -> None:
+def test_extension_fields_are_skipped_only_where_the_asn1_has_dots(
+    fields: tuple[bytes, ...], taken: bool
+) -> None:
     data = message(NUMBER, TEXT, ITEMS, *fields)
     with pytest.raises(DecodeError):
         Closed.decode(data)
@@ -159,7 +174,9 @@ GOOD = message(NUMBER, TEXT, ITEMS)
     "data",
     [
         pytest.param(GOOD + b"\0", id="byte after the message"),
-        pytest.param(message(NUMBER, TEXT, ITEMS)[:1] + b"\x81" + GOOD[1:], id="long form for a short length"),
+        pytest.param(
+            message(NUMBER, TEXT, ITEMS)[:1] + b"\x81" + GOOD[1:], id="long form for a short length"
+        ),
         pytest.param(b"\x65\x82\x00" + GOOD[1:], id="leading zero in a length"),
         pytest.param(b"\x65\x80" + GOOD[2:] + b"\0\0", id="indefinite length"),
         pytest.param(b"\x65\x84\xff\xff\xff\xff" + GOOD[2:], id="length of 4 GiB"),
@@ -228,7 +245,9 @@ def test_an_integer_has_its_shortest_form(value: int, contents: str) -> None:
     assert decode(INT32, raw) == value
 
 
-@pytest.mark.parametrize("contents", ["", "0000", "007f", "ffff", "ff80", "000080", "00" * 4096, "ff" * 4096])
+@pytest.mark.parametrize(
+    "contents", ["", "0000", "007f", "ffff", "ff80", "000080", "00" * 4096, "ff" * 4096]
+)
 def test_an_integer_in_another_form_is_refused(contents: str) -> None:
     assert decode(INT32, b"\x00") == 0
     with pytest.raises(DecodeError):
@@ -351,7 +370,9 @@ def test_flags_of_any_length_are_read_from_the_left(contents: str, flags: int) -
     assert KerberosFlags().encode(flags) == b"\0" + flags.to_bytes(4, "big")
 
 
-@pytest.mark.parametrize("contents", ["", "01", "07", "0840800000", "ff40800000", "0140800001", "0781", "00" * 35])
+@pytest.mark.parametrize(
+    "contents", ["", "01", "07", "0840800000", "ff40800000", "0140800001", "0781", "00" * 35]
+)
 def test_flags_that_are_no_bit_string_are_refused(contents: str) -> None:
     with pytest.raises(DecodeError):
         decode(KerberosFlags(), bytes.fromhex(contents))
@@ -386,7 +407,9 @@ def test_a_length_is_written_in_its_shortest_form_and_read_back(size: int) -> No
 
 
 @pytest.mark.parametrize("tags", [(0x30,), (0x6E, 0x30), (0xA0, 0x30)])
-def test_the_headers_of_a_size_are_those_that_are_written_around_contents(tags: tuple[int, ...]) -> None:
+def test_the_headers_of_a_size_are_those_that_are_written_around_contents(
+    tags: tuple[int, ...],
+) -> None:
     sizes = [*range(140), *range(240, 270), 65535, 65536]
     totals = {}
     for size in sizes:

@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from purekrb import system
-from purekrb.directory import Account, Directory, EmbeddedDirectory, ServiceConnectionPoint, SpnOperation
+from purekrb.directory import (
+    Account,
+    Directory,
+    EmbeddedDirectory,
+    ServiceConnectionPoint,
+    SpnOperation,
+)
 from purekrb.directory.accounts import find_account
 from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope
 from purekrb.dn import escape_rdn_value
@@ -31,7 +37,9 @@ from purekrb.spn import SpnType, get_spn
 ADD, REPLACE, DELETE = SpnOperation.ADD, SpnOperation.REPLACE, SpnOperation.DELETE
 PRODUCT, VENDOR = "a762885a-aa44-11d2-81f1-00c04fb9624e", "83c29870-1dfc-11d3-a193-0000f87a9099"
 HOST = "web.example.test"
-SCP = ServiceConnectionPoint("SockAuthAD", "ADSockAuth", HOST, ("2000",), (PRODUCT, VENDOR, "Auth-O-Matic"))
+SCP = ServiceConnectionPoint(
+    "SockAuthAD", "ADSockAuth", HOST, ("2000",), (PRODUCT, VENDOR, "Auth-O-Matic")
+)
 
 
 @pytest.fixture
@@ -65,7 +73,9 @@ def code_of(error: pytest.ExceptionInfo[KerberosError]) -> int:
 
 
 def raw(scp: ServiceConnectionPoint) -> dict[str, list[bytes]]:
-    values = {name: [value.encode() for value in values] for name, values in scp.attributes().items()}
+    values = {
+        name: [value.encode() for value in values] for name, values in scp.attributes().items()
+    }
     return {"cn": [scp.name.encode()], **values}
 
 
@@ -108,10 +118,15 @@ def test_an_scp_is_read_from_the_attributes_that_it_is_written_as() -> None:
         {"dn": "CN=a\0b"},
     ],
 )
-def test_k275_what_no_client_could_use_is_refused_wherever_it_comes_from(changes: dict[str, Any]) -> None:
+def test_k275_what_no_client_could_use_is_refused_wherever_it_comes_from(
+    changes: dict[str, Any],
+) -> None:
     with pytest.raises(DirectoryError):
         replace(SCP, **changes)
-    assert replace(SCP, dns_name="WEB_1.example.test.", dns_name_type="a", keywords=()).dns_name_type == "A"
+    assert (
+        replace(SCP, dns_name="WEB_1.example.test.", dns_name_type="a", keywords=()).dns_name_type
+        == "A"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,18 +143,26 @@ def test_k275_what_no_client_could_use_is_refused_wherever_it_comes_from(changes
         ("cn", []),
     ],
 )
-def test_k275_an_scp_with_missing_or_broken_attributes_is_refused(name: str, values: list[bytes]) -> None:
+def test_k275_an_scp_with_missing_or_broken_attributes_is_refused(
+    name: str, values: list[bytes]
+) -> None:
     with pytest.raises(DirectoryError, match="not usable"):
         ServiceConnectionPoint.from_attributes("CN=x", {**raw(SCP), name: values})
     assert ServiceConnectionPoint.from_attributes("CN=x", raw(SCP)).dn == "CN=x"
 
 
-@pytest.mark.parametrize("value", ["0", "65536", "99999", "-1", "+80", " 80", "80 ", "8O", "0x50", "٨٠", "²", "123456"])
+@pytest.mark.parametrize(
+    "value", ["0", "65536", "99999", "-1", "+80", " 80", "80 ", "8O", "0x50", "٨٠", "²", "123456"]
+)
 def test_k275_a_port_that_is_none_is_refused_when_it_is_asked_for(value: str) -> None:
     scp = replace(SCP, bindings=(value, "80"))
     with pytest.raises(DirectoryError, match="port"):
         _ = scp.port
-    assert [replace(SCP, bindings=(good,)).port for good in ("1", "65535", "02000")] == [1, 65535, 2000]
+    assert [replace(SCP, bindings=(good,)).port for good in ("1", "65535", "02000")] == [
+        1,
+        65535,
+        2000,
+    ]
 
 
 def test_client_and_service_compose_the_same_spn_from_an_scp() -> None:
@@ -200,9 +223,13 @@ def test_k268_a_name_in_a_dn_is_escaped(value: str, escaped: str) -> None:
         "EXAMPLE\\WEB$",
     ],
 )
-def test_an_account_is_found_by_dn_and_by_its_names(directory: EmbeddedDirectory, account: str) -> None:
+def test_an_account_is_found_by_dn_and_by_its_names(
+    directory: EmbeddedDirectory, account: str
+) -> None:
     directory.write_account_spn(ADD, account, ["cls/web.example.test"])
-    assert [owner.name for owner in directory.find_spn("cls/web.example.test")] == ["WEB$" if "$" in account else "svc"]
+    assert [owner.name for owner in directory.find_spn("cls/web.example.test")] == [
+        "WEB$" if "$" in account else "svc"
+    ]
 
 
 def test_an_account_is_found_by_its_sid(directory: EmbeddedDirectory) -> None:
@@ -215,8 +242,12 @@ def test_an_account_is_found_by_its_sid(directory: EmbeddedDirectory) -> None:
         directory.find_account("S-1-svc")
 
 
-@pytest.mark.parametrize("domain", ["OTHER", "other.test", ".", "EXAMPLE.TEST.", "*", "example)(cn"])
-def test_an_account_of_another_domain_is_not_taken_for_one_of_this(directory: EmbeddedDirectory, domain: str) -> None:
+@pytest.mark.parametrize(
+    "domain", ["OTHER", "other.test", ".", "EXAMPLE.TEST.", "*", "example)(cn"]
+)
+def test_an_account_of_another_domain_is_not_taken_for_one_of_this(
+    directory: EmbeddedDirectory, domain: str
+) -> None:
     with pytest.raises(DirectoryError) as error:
         directory.find_account(f"{domain}\\svc")
     assert error.value.code == 1355
@@ -233,7 +264,9 @@ def test_adding_twice_stores_once_and_keeps_the_spelling(directory: EmbeddedDire
     assert spns(directory, "WEB$") == ("HTTP/web.example.test", "cls/a", "cls/b")
 
 
-def test_deleting_removes_the_listed_names_only_and_ignores_absent_ones(directory: EmbeddedDirectory) -> None:
+def test_deleting_removes_the_listed_names_only_and_ignores_absent_ones(
+    directory: EmbeddedDirectory,
+) -> None:
     directory.write_account_spn(ADD, "WEB$", ["cls/a", "cls/b", "cls/c"])
     directory.write_account_spn(DELETE, "WEB$", ["CLS/B", "cls/absent"])
     assert spns(directory, "WEB$") == ("cls/a", "cls/c")
@@ -242,7 +275,9 @@ def test_deleting_removes_the_listed_names_only_and_ignores_absent_ones(director
     assert spns(directory, "WEB$") == ()
 
 
-def test_replacing_sets_exactly_the_listed_names_and_with_none_clears_them(directory: EmbeddedDirectory) -> None:
+def test_replacing_sets_exactly_the_listed_names_and_with_none_clears_them(
+    directory: EmbeddedDirectory,
+) -> None:
     directory.write_account_spn(ADD, "WEB$", ["cls/a", "cls/b"])
     directory.write_account_spn(REPLACE, "WEB$", ["cls/B", "cls/c"])
     assert spns(directory, "WEB$") == ("cls/B", "cls/c")
@@ -293,7 +328,9 @@ def test_one_string_of_spns_is_the_callers_mistake(directory: EmbeddedDirectory)
 def test_deleting_and_adding_are_one_step(directory: EmbeddedDirectory) -> None:
     directory.write_account_spn(ADD, "svc", ["cls/taken"])
     directory.write_account_spn(ADD, "WEB$", ["cls/old", "cls/kept"])
-    directory.change_account_spns("WEB$", delete=["CLS/old", "cls/absent"], add=["cls/new", "cls/NEW", "CLS/kept"])
+    directory.change_account_spns(
+        "WEB$", delete=["CLS/old", "cls/absent"], add=["cls/new", "cls/NEW", "CLS/kept"]
+    )
     assert spns(directory, "WEB$") == ("cls/kept", "cls/new")
     with pytest.raises(SpnNotUniqueError):
         directory.change_account_spns("WEB$", delete=["cls/kept"], add=["cls/taken"])
@@ -313,8 +350,15 @@ def test_names_to_add_come_first_for_samba_checks_only_the_first_change_unless_a
     directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[list[Change]] = []
-    monkeypatch.setattr(directory._session, "modify", lambda dn, changes, permissive: sent.append(changes))
-    store(directory, account_of(directory, "WEB$").dn, "servicePrincipalName", ["cls/a", "CLS/A", "cls/b"])
+    monkeypatch.setattr(
+        directory._session, "modify", lambda dn, changes, permissive: sent.append(changes)
+    )
+    store(
+        directory,
+        account_of(directory, "WEB$").dn,
+        "servicePrincipalName",
+        ["cls/a", "CLS/A", "cls/b"],
+    )
     attribute, add, delete = "servicePrincipalName", ChangeOperation.ADD, ChangeOperation.DELETE
     directory.change_account_spns("WEB$", delete=["Cls/A"], add=["cls/c"])
     directory.change_account_spns("WEB$", delete=["cls/b"], add=["CLS/B"])
@@ -411,7 +455,10 @@ def test_an_odd_spn_that_somebody_stored_can_be_deleted(directory: EmbeddedDirec
 
 def test_k274_writers_in_many_threads_lose_no_update(directory: EmbeddedDirectory) -> None:
     names = [f"cls/{n}" for n in range(24)]
-    threads = [threading.Thread(target=directory.write_account_spn, args=(ADD, "WEB$", [name])) for name in names]
+    threads = [
+        threading.Thread(target=directory.write_account_spn, args=(ADD, "WEB$", [name]))
+        for name in names
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -444,14 +491,18 @@ def test_k267_a_name_with_filter_characters_is_found_and_finds_nothing_else(
     assert spns(directory, "WEB$") == (spn,)
 
 
-NOISE = st.text(st.one_of(st.sampled_from('/*()\\,=+#<>;" :@&|!~aA0\0\n'), st.characters()), max_size=30)
+NOISE = st.text(
+    st.one_of(st.sampled_from('/*()\\,=+#<>;" :@&|!~aA0\0\n'), st.characters()), max_size=30
+)
 SHARED = Directory.embedded()
 SHARED.add_computer(HOST)
 
 
 @settings(deadline=None)
 @given(NOISE, NOISE, NOISE)
-def test_k267_any_text_is_stored_and_found_exactly_or_refused(first: str, second: str, account: str) -> None:
+def test_k267_any_text_is_stored_and_found_exactly_or_refused(
+    first: str, second: str, account: str
+) -> None:
     spn, other = f"cls/h/{first}", f"cls/h/{second}"
     try:
         SHARED.write_account_spn(REPLACE, "WEB$", [spn])
@@ -465,7 +516,9 @@ def test_k267_any_text_is_stored_and_found_exactly_or_refused(first: str, second
         with pytest.raises(KerberosError):
             SHARED.write_account_spn(ADD, account, ["cls/never"])
         with pytest.raises(KerberosError):
-            SHARED.write_account_spn(ADD, f"CN={account},CN=Computers,DC=example,DC=test", ["cls/never"])
+            SHARED.write_account_spn(
+                ADD, f"CN={account},CN=Computers,DC=example,DC=test", ["cls/never"]
+            )
         with pytest.raises(KerberosError):
             SHARED.publish_scp(SCP, host=account or "nobody")
 
@@ -517,7 +570,9 @@ def test_an_object_of_another_kind_is_not_taken_for_an_scp(directory: EmbeddedDi
     assert directory._session.search(dn, "(objectClass=container)", scope=Scope.BASE)
 
 
-def test_an_scp_without_a_place_or_without_keywords_is_not_published(directory: EmbeddedDirectory) -> None:
+def test_an_scp_without_a_place_or_without_keywords_is_not_published(
+    directory: EmbeddedDirectory,
+) -> None:
     with pytest.raises(DirectoryError) as error:
         directory.publish_scp(replace(SCP, dns_name="other.example.test"))
     assert error.value.code == 8333
@@ -527,7 +582,9 @@ def test_an_scp_without_a_place_or_without_keywords_is_not_published(directory: 
     assert directory.publish_scp(SCP)
 
 
-def test_an_update_writes_only_what_has_changed(directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_writes_only_what_has_changed(
+    directory: EmbeddedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scp = directory.publish_scp(replace(SCP, bindings=("2000", "2001")))
     written: list[dict[str, Any]] = []
     modify = directory._session.modify
@@ -538,15 +595,21 @@ def test_an_update_writes_only_what_has_changed(directory: EmbeddedDirectory, mo
 
     monkeypatch.setattr(directory._session, "modify", watched)
     assert directory.update_scp(scp) == ()
-    assert directory.update_scp(replace(scp, dns_name=HOST.upper(), bindings=("2001", "2000"))) == ()
+    assert (
+        directory.update_scp(replace(scp, dns_name=HOST.upper(), bindings=("2001", "2000"))) == ()
+    )
     assert written == []
     moved = replace(scp, dns_name="db.example.test", bindings=("2002",))
     assert directory.update_scp(moved) == ("serviceDNSName", "serviceBindingInformation")
-    assert written == [{"serviceDNSName": ["db.example.test"], "serviceBindingInformation": ["2002"]}]
+    assert written == [
+        {"serviceDNSName": ["db.example.test"], "serviceBindingInformation": ["2002"]}
+    ]
     assert directory.find_scps() == [moved]
 
 
-def test_an_scp_is_found_again_by_its_guid_after_its_dn_has_changed(directory: EmbeddedDirectory) -> None:
+def test_an_scp_is_found_again_by_its_guid_after_its_dn_has_changed(
+    directory: EmbeddedDirectory,
+) -> None:
     scp = directory.publish_scp(SCP)
     directory._session.rename(scp.dn, "CN=renamed")
     assert directory.update_scp(replace(scp, bindings=("2002",))) == ("serviceBindingInformation",)
@@ -555,16 +618,25 @@ def test_an_scp_is_found_again_by_its_guid_after_its_dn_has_changed(directory: E
     assert found.port == 2002
 
 
-def test_an_scp_is_found_by_a_guid_whose_bytes_look_like_an_escape(directory: EmbeddedDirectory) -> None:
+def test_an_scp_is_found_by_a_guid_whose_bytes_look_like_an_escape(
+    directory: EmbeddedDirectory,
+) -> None:
     guid = UUID(bytes_le=b"\\8eKp.\xbcF\x9b\\-f\xe3*(Q")
     dn = f"CN=SockAuthAD,{account_of(directory, 'WEB$').dn}"
-    LdapSession.add(directory._session, dn, "serviceConnectionPoint", {**raw(SCP), "objectGUID": [guid.bytes_le]})
+    LdapSession.add(
+        directory._session,
+        dn,
+        "serviceConnectionPoint",
+        {**raw(SCP), "objectGUID": [guid.bytes_le]},
+    )
     (scp,) = directory.find_scps()
     assert scp.object_guid == guid
     assert directory.update_scp(replace(scp, bindings=("1",))) == ("serviceBindingInformation",)
 
 
-def test_a_removed_scp_is_gone_and_removing_it_again_is_no_error(directory: EmbeddedDirectory) -> None:
+def test_a_removed_scp_is_gone_and_removing_it_again_is_no_error(
+    directory: EmbeddedDirectory,
+) -> None:
     scp = directory.publish_scp(SCP)
     other = directory.publish_scp(replace(SCP, name="other"))
     directory.remove_scp(scp)
@@ -600,7 +672,12 @@ def test_k275_an_object_without_a_guid_of_its_own_is_refused(directory: Embedded
 
 
 @settings(deadline=None)
-@given(st.text(st.one_of(st.sampled_from('\\,+"<>;=# @/'), st.characters(exclude_categories=["Cs"])), min_size=1))
+@given(
+    st.text(
+        st.one_of(st.sampled_from('\\,+"<>;=# @/'), st.characters(exclude_categories=["Cs"])),
+        min_size=1,
+    )
+)
 def test_k268_any_name_makes_one_object_below_its_computer_or_is_refused(name: str) -> None:
     try:
         scp = SHARED.publish_scp(replace(SCP, name=name))
@@ -667,7 +744,15 @@ def test_the_package_has_no_other_names() -> None:
 
 
 def test_accounts_have_identities_of_their_own(directory: EmbeddedDirectory) -> None:
-    accounts = [directory.add_user("alice"), directory.add_user("bob"), directory.add_computer("mail.example.test")]
-    assert len({account.sid for account in accounts}) == len({account.object_guid for account in accounts}) == 3
+    accounts = [
+        directory.add_user("alice"),
+        directory.add_user("bob"),
+        directory.add_computer("mail.example.test"),
+    ]
+    assert (
+        len({account.sid for account in accounts})
+        == len({account.object_guid for account in accounts})
+        == 3
+    )
     assert len({account.sid.sub_authorities[:-1] for account in accounts}) == 1
     assert Directory.embedded().add_user("alice").sid != accounts[0].sid

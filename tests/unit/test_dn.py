@@ -14,7 +14,9 @@ DN = r"CN=a\,b\\+OU=x,CN=System, DC=Ad,dc=TEST"
 def test_a_dn_is_taken_apart_at_the_commas_that_separate() -> None:
     assert parent_of(DN) == "CN=System, DC=Ad,dc=TEST"
     assert parent_of(parent_of(DN)) == "DC=Ad,dc=TEST"
-    assert parent_of("dc=TEST") == parent_of("") == parent_of("no dn") == parent_of(r"CN=a\,b") == ""
+    assert (
+        parent_of("dc=TEST") == parent_of("") == parent_of("no dn") == parent_of(r"CN=a\,b") == ""
+    )
 
 
 def test_a_dn_names_its_domain() -> None:
@@ -42,7 +44,10 @@ def test_an_object_is_below_another_or_not(dn: str, ancestor: str, answer: bool)
     assert is_at_or_below(dn, ancestor) is answer
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.sampled_from(["DC=ad,DC=test", "CN=a+OU=b"]))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    st.sampled_from(["DC=ad,DC=test", "CN=a+OU=b"]),
+)
 def test_k268_an_escaped_value_is_one_rdn_whatever_it_holds(value: str, parent: str) -> None:
     dn = f"CN={escape_rdn_value(value)},{parent}"
     assert parent_of(dn) == parent

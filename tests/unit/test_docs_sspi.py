@@ -19,10 +19,28 @@ EXAMPLES = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re
 CODE = re.sub(r"#.*", "", EXAMPLES)
 #: Every function that Microsoft's page and its samples call.
 FUNCTIONS = (
-    *("DsGetSpn", "DsFreeSpnArray", "DsBind", "DsUnBind", "DsWriteAccountSpn", "DsServerRegisterSpn"),
+    *(
+        "DsGetSpn",
+        "DsFreeSpnArray",
+        "DsBind",
+        "DsUnBind",
+        "DsWriteAccountSpn",
+        "DsServerRegisterSpn",
+    ),
     *("DsMakeSpn", "DsClientMakeSpnForTargetServer", "DsCrackSpn", "QuerySecurityPackageInfo"),
-    *("AcquireCredentialsHandle", "QueryCredentialsAttributes", "InitializeSecurityContext", "AcceptSecurityContext"),
-    *("CompleteAuthToken", "QueryContextAttributes", "QuerySecurityContextToken", "MakeSignature", "VerifySignature"),
+    *(
+        "AcquireCredentialsHandle",
+        "QueryCredentialsAttributes",
+        "InitializeSecurityContext",
+        "AcceptSecurityContext",
+    ),
+    *(
+        "CompleteAuthToken",
+        "QueryContextAttributes",
+        "QuerySecurityContextToken",
+        "MakeSignature",
+        "VerifySignature",
+    ),
     *("EncryptMessage", "DecryptMessage", "ImpersonateSecurityContext", "RevertSecurityContext"),
     *("DeleteSecurityContext", "FreeCredentialsHandle", "FreeContextBuffer"),
 )
@@ -58,7 +76,9 @@ def test_what_a_row_names_is_there_and_has_an_example(row: list[str]) -> None:
             assert hasattr(directory.Directory, last)
         else:
             assert callable(getattr(sspi if name.startswith("sspi.") else spn, last))
-        shown = EXAMPLES if name == "Directory.connect" else CODE  # that one needs a domain controller
+        shown = (
+            EXAMPLES if name == "Directory.connect" else CODE
+        )  # that one needs a domain controller
         assert re.search(rf"\b{last}\b", shown), f"{last} has no example"
     if names:
         for windows in re.findall(r"`(\w+)`", row[0]):
@@ -71,7 +91,9 @@ def test_the_table_of_attributes_is_that_of_the_code() -> None:
 
 def test_the_table_of_statuses_names_all_that_errors_lead_to() -> None:
     listed = {getattr(sspi, row[0].strip("`")) for row in table("status")}
-    mapped = {status for _, statuses in _CLASSES for status in statuses} | {s for both in _CODES.values() for s in both}
+    mapped = {status for _, statuses in _CLASSES for status in statuses} | {
+        s for both in _CODES.values() for s in both
+    }
     assert mapped <= listed
     assert SEC_E_OK not in listed
 
@@ -81,4 +103,8 @@ def test_the_table_of_statuses_has_each_krb_error_where_it_belongs(code: int) ->
     rows = {getattr(sspi, row[0].strip("`")): row for row in table("status")}
     columns = (rows[status][1 + phase] for phase, status in enumerate(_CODES[code]))
     told = [number for cell in columns for number in re.findall(r"\b\d+\b", cell)]
-    assert str(int(code)) in told or code in (39, 40, 50)  # malformed tokens, whatever is wrong with them
+    assert str(int(code)) in told or code in (
+        39,
+        40,
+        50,
+    )  # malformed tokens, whatever is wrong with them

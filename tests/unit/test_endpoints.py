@@ -19,7 +19,14 @@ GUID = UUID("a762885a-aa44-11d2-81f1-00c04fb9624e")
 
 def scp(name: str, host: str, port: str = "2000", kind: str = "A") -> ServiceConnectionPoint:
     return ServiceConnectionPoint(
-        name, "ADSockAuth", host, (port,), ("k",), kind, dn=f"CN={name},DC=ad,DC=test", object_guid=GUID
+        name,
+        "ADSockAuth",
+        host,
+        (port,),
+        ("k",),
+        kind,
+        dn=f"CN={name},DC=ad,DC=test",
+        object_guid=GUID,
     )
 
 
@@ -29,7 +36,10 @@ SRV = scp("srv", "_sock._tcp.ad.test", "unused", "SRV")
 
 def records(name: str) -> list[tuple[str, int]]:
     """What a DNS has, ordered by priority and weight."""
-    found = {"_sock._tcp.ad.test": [("n2.ad.test.", 3002), ("n1.ad.test", 3001)], "_none._tcp.ad.test": []}
+    found = {
+        "_sock._tcp.ad.test": [("n2.ad.test.", 3002), ("n1.ad.test", 3001)],
+        "_none._tcp.ad.test": [],
+    }
     if name not in found:
         raise TransportError("the DNS does not answer")
     return found[name]
@@ -58,7 +68,11 @@ def test_a_host_is_chosen_whatever_its_case() -> None:
 
 def test_srv_records_give_host_and_port() -> None:
     found = list(endpoints([SRV, A], records))
-    assert [endpoint.address for endpoint in found] == [("n2.ad.test", 3002), ("n1.ad.test", 3001), ("a.ad.test", 2000)]
+    assert [endpoint.address for endpoint in found] == [
+        ("n2.ad.test", 3002),
+        ("n1.ad.test", 3001),
+        ("a.ad.test", 2000),
+    ]
     assert found[0].targets == (f"ADSockAuth/n2.ad.test/{SRV.dn}", f"ADSockAuth/n2.ad.test/{GUID}")
 
 
@@ -83,14 +97,18 @@ def test_an_scp_that_leads_nowhere_is_passed_over_and_told(
         places([junk])
 
 
-@pytest.mark.parametrize("scps", [[], [scp("x", "_none._tcp.ad.test", kind="SRV")]], ids=["no-scp", "no-srv-record"])
+@pytest.mark.parametrize(
+    "scps", [[], [scp("x", "_none._tcp.ad.test", kind="SRV")]], ids=["no-scp", "no-srv-record"]
+)
 def test_a_service_that_is_nowhere_is_an_error(scps: list[ServiceConnectionPoint]) -> None:
     with pytest.raises(DirectoryError, match="no endpoint of the service is usable"):
         places(scps)
     assert places([*scps, A])
 
 
-@pytest.mark.parametrize("target", ["10.0.0.1", "n1", "evil.test/x", "a..b", "evil@ad.test", "x" * 300])
+@pytest.mark.parametrize(
+    "target", ["10.0.0.1", "n1", "evil.test/x", "a..b", "evil@ad.test", "x" * 300]
+)
 def test_k275_an_srv_record_whose_target_is_no_dns_name_is_passed_over(target: str) -> None:
     hostile = [(target, 3000), ("n1.ad.test", 3001)]
     assert [endpoint.host for endpoint in endpoints([SRV], lambda name: hostile)] == ["n1.ad.test"]

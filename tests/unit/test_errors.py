@@ -20,7 +20,12 @@ MORE: dict[type, dict[str, object]] = {
     errors.RegistrationError: {"reason": "DUPLICATE"},
     errors.ProtocolError: {"expected": 1, "got": 2},
     errors.SpnError: {"code": 1722},
-    errors.SpnNotUniqueError: {"spn": "cls/host", "owners": ("CN=a", "CN=b"), "code": 8647, "ldap_result": 19},
+    errors.SpnNotUniqueError: {
+        "spn": "cls/host",
+        "owners": ("CN=a", "CN=b"),
+        "code": 8647,
+        "ldap_result": 19,
+    },
     errors.SspiError: {"winerror": -2146893055, "funcname": "MakeSignature"},
 }
 
@@ -33,7 +38,9 @@ def make(cls: type[errors.KerberosError]) -> errors.KerberosError:
 
 
 def test_all_lists_every_error_class() -> None:
-    defined = {c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__}
+    defined = {
+        c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
+    }
     assert defined == set(CLASSES)
     assert all(issubclass(c, purekrb.KerberosError) for c in CLASSES)
 
@@ -70,6 +77,9 @@ def test_errors_carry_what_a_caller_needs() -> None:
     ap = make(errors.ReplayError)
     assert isinstance(ap, errors.ApError)
     assert (ap.code, ap.response) == (34, b"reply")
-    assert str(errors.ProtocolError("nonce differs", expected=1, got=2)) == "nonce differs (expected 1, got 2)"
+    assert (
+        str(errors.ProtocolError("nonce differs", expected=1, got=2))
+        == "nonce differs (expected 1, got 2)"
+    )
     assert str(errors.ProtocolError("no ticket")) == "no ticket"
     assert str(errors.IntegrityError()) == str(errors.IntegrityError())

@@ -50,7 +50,11 @@ def facts(context: Context) -> list[Any]:
     """Return what a context tells of itself, and of its keys."""
     names = ("initiator", "acceptor", "flags", "mutual", "starttime", "endtime", "etype")
     told = [getattr(context, name) for name in names]
-    return [*told, context.session_key.contents, *(context.prf(key_use, b"", 9) for key_use in PrfKey)]
+    return [
+        *told,
+        context.session_key.contents,
+        *(context.prf(key_use, b"", 9) for key_use in PrfKey),
+    ]
 
 
 @pytest.mark.parametrize("flags", [Flag.DEFAULT, Flag.DEFAULT | Flag.DCE_STYLE, Flag.CONF], ids=str)
@@ -72,7 +76,9 @@ def test_an_imported_context_goes_on_where_the_exported_one_ended(etype: int, fl
             assert receiver.unwrap(sender.wrap(b"signed", sealed=False), sealed=False) == b"signed"
             if etype != 23:
                 receiver.verify_mic(b"data", sender.get_mic(b"data"))
-                pieces = sender.wrap_iov([IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, b"data")])
+                pieces = sender.wrap_iov(
+                    [IovBuffer(IovType.HEADER), IovBuffer(IovType.DATA, b"data")]
+                )
                 assert receiver.unwrap_iov(pieces)[1].data == b"data"
 
 
@@ -106,7 +112,12 @@ def test_the_window_behind_the_newest_message_comes_along() -> None:
             assert theirs.unwrap(token) == bytes([number])
         except SequenceError as error:
             reasons[number] = error.reason
-    assert reasons == {**dict.fromkeys(range(36), "old"), 40: "duplicate", 97: "duplicate", 99: "duplicate"}
+    assert reasons == {
+        **dict.fromkeys(range(36), "old"),
+        40: "duplicate",
+        97: "duplicate",
+        99: "duplicate",
+    }
 
 
 @pytest.mark.parametrize("end", [0, 1], ids=["initiator", "acceptor"])
@@ -180,7 +191,11 @@ def test_the_delegated_credential_and_what_the_ticket_says_come_along() -> None:
         assert theirs.identity.principal == ALICE
         assert not theirs.identity.has_pac
     plain = moved(pair()[1])
-    assert (plain.delegated_credential, plain.channel_bound, plain.authorization_data) == (None, False, ())
+    assert (plain.delegated_credential, plain.channel_bound, plain.authorization_data) == (
+        None,
+        False,
+        (),
+    )
 
 
 @pytest.mark.parametrize("asked_before", [True, False])
@@ -218,7 +233,11 @@ def test_k411_all_names_of_the_key_come_along() -> None:
     names, target = theirs.acceptor_names, theirs.client_target
     assert names == (keys[0].principal, other)
     theirs = moved(theirs)
-    assert (theirs.acceptor, theirs.acceptor_names, theirs.client_target) == (names[0], names, target)
+    assert (theirs.acceptor, theirs.acceptor_names, theirs.client_target) == (
+        names[0],
+        names,
+        target,
+    )
     blob = theirs.export_context(KEY)
     with pytest.raises(DecodeError, match="who the service is"):
         Acceptor.import_context(altered(blob, acceptor_names=[]), KEY)
@@ -277,8 +296,12 @@ def test_k424_a_context_whose_ticket_has_a_time_offset_expires_by_our_clock() ->
     ours.step()
     blob = ours.export_context(KEY)
     with pytest.raises(ContextExpiredError):
-        Initiator.import_context(blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=59)))
-    assert Initiator.import_context(blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=61))).established
+        Initiator.import_context(
+            blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=59))
+        )
+    assert Initiator.import_context(
+        blob, KEY, clock=FixedClock(ticket.endtime - timedelta(minutes=61))
+    ).established
 
 
 def test_a_ticket_without_end_comes_along() -> None:
@@ -304,7 +327,9 @@ def test_k309_every_flipped_bit_is_refused(exported: tuple[type[Context], bytes]
     assert kind.import_context(blob, KEY).established
 
 
-def test_k309_what_is_cut_off_or_lengthened_is_refused(exported: tuple[type[Context], bytes]) -> None:
+def test_k309_what_is_cut_off_or_lengthened_is_refused(
+    exported: tuple[type[Context], bytes],
+) -> None:
     kind, blob = exported
     for size in range(len(blob)):
         with pytest.raises((IntegrityError, DecodeError)):
@@ -340,7 +365,9 @@ def contents_of(blob: bytes) -> dict[str, Any]:
 def altered(blob: bytes, **changes: Any) -> bytes:
     """Return `blob` as somebody with the key would make it: fields replaced, or left out where None."""
     fields = {**contents_of(blob), **changes}
-    state = {name: value for name, value in fields.items() if name not in changes or value is not None}
+    state = {
+        name: value for name, value in fields.items() if name not in changes or value is not None
+    }
     return blob[:28] + AESGCM(KEY).encrypt(blob[16:28], json.dumps(state).encode(), blob[:16])
 
 
@@ -396,11 +423,15 @@ def test_k309_a_field_of_another_type_under_the_right_key_is_a_typed_error() -> 
             if any(type(value) is type(fit) and value == fit for fit in FITTING.get(name, ())):
                 assert Acceptor.import_context(hostile, KEY).established
                 continue
-            with pytest.raises(ContextError if (name, type(value)) == ("role", str) else DecodeError):
+            with pytest.raises(
+                ContextError if (name, type(value)) == ("role", str) else DecodeError
+            ):
                 Acceptor.import_context(hostile, KEY)
     for name in fields["identity"]:
         with pytest.raises(DecodeError):
-            Acceptor.import_context(with_field(blob, "identity", {**fields["identity"], name: 5}), KEY)
+            Acceptor.import_context(
+                with_field(blob, "identity", {**fields["identity"], name: 5}), KEY
+            )
 
 
 @pytest.mark.parametrize("size", [0, 15, 17, 31, 33, 64])
@@ -444,7 +475,9 @@ def test_a_thread_that_still_seals_shares_no_number_with_the_imported_context() 
         tokens: list[bytes] = []
         begun = threading.Event()
 
-        def seal(context: Initiator = ours, out: list[bytes] = tokens, begun: threading.Event = begun) -> None:
+        def seal(
+            context: Initiator = ours, out: list[bytes] = tokens, begun: threading.Event = begun
+        ) -> None:
             try:
                 while True:
                     out.append(context.wrap(b"data"))

@@ -48,16 +48,44 @@ PUBLIC = {
 }
 #: Names that live in a module: "module.name" or "module.Class.attribute", below purekrb.
 INSIDE = [
-    *(f"crypto.{n}" for n in ("string_to_key", "encrypt", "decrypt", "checksum", "verify_checksum")),
+    *(
+        f"crypto.{n}"
+        for n in ("string_to_key", "encrypt", "decrypt", "checksum", "verify_checksum")
+    ),
     *(f"crypto.{n}" for n in ("prf", "n_fold", "cf2")),
-    *(f"spn.{n}" for n in ("ServicePrincipalName", "SpnType", "make_spn", "get_spn", "crack_spn", "CrackedSpn")),
+    *(
+        f"spn.{n}"
+        for n in (
+            "ServicePrincipalName",
+            "SpnType",
+            "make_spn",
+            "get_spn",
+            "crack_spn",
+            "CrackedSpn",
+        )
+    ),
     *(f"aio.{n}" for n in ("KdcClient", "initiate", "connect", "start_server")),
     "testing.Realm",
-    *(f"sspi.{n}" for n in ("AcquireCredentialsHandle", "QueryCredentialsAttributes", "FreeCredentialsHandle")),
-    *(f"sspi.{n}" for n in ("InitializeSecurityContext", "AcceptSecurityContext", "CompleteAuthToken")),
-    *(f"sspi.{n}" for n in ("MakeSignature", "VerifySignature", "EncryptMessage", "DecryptMessage")),
-    *(f"sspi.{n}" for n in ("QueryContextAttributes", "QuerySecurityContextToken", "QuerySecurityPackageInfo")),
-    *(f"sspi.{n}" for n in ("ImpersonateSecurityContext", "RevertSecurityContext", "DeleteSecurityContext")),
+    *(
+        f"sspi.{n}"
+        for n in ("AcquireCredentialsHandle", "QueryCredentialsAttributes", "FreeCredentialsHandle")
+    ),
+    *(
+        f"sspi.{n}"
+        for n in ("InitializeSecurityContext", "AcceptSecurityContext", "CompleteAuthToken")
+    ),
+    *(
+        f"sspi.{n}"
+        for n in ("MakeSignature", "VerifySignature", "EncryptMessage", "DecryptMessage")
+    ),
+    *(
+        f"sspi.{n}"
+        for n in ("QueryContextAttributes", "QuerySecurityContextToken", "QuerySecurityPackageInfo")
+    ),
+    *(
+        f"sspi.{n}"
+        for n in ("ImpersonateSecurityContext", "RevertSecurityContext", "DeleteSecurityContext")
+    ),
     *(f"sspi.{n}" for n in ("CredHandle", "CtxtHandle", "SecBuffer", "SecBufferDesc", "error")),
     "sspi.set_default_credential",
     *(
@@ -68,7 +96,10 @@ INSIDE = [
     "replay.ReplayCache",
     "replay.MemoryReplayCache",
     "replay.SqliteReplayCache",
-    *(f"Credential.{n}" for n in ("from_password", "from_keytab", "from_key", "from_ccache", "principal", "save")),
+    *(
+        f"Credential.{n}"
+        for n in ("from_password", "from_keytab", "from_key", "from_ccache", "principal", "save")
+    ),
     *(f"Keytab.{n}" for n in ("load", "decode", "encode", "save", "from_password", "__iter__")),
     *(f"CCache.{n}" for n in ("load", "decode", "encode", "save")),
     *(f"KdcClient.{n}" for n in ("get_tgt", "get_ticket")),
@@ -78,13 +109,33 @@ INSIDE = [
         f"{context}.{n}"
         for context in ("Initiator", "Acceptor")
         for n in (
-            *("step", "established", "flags", "mutual", "initiator", "acceptor", "endtime", "session_key", "etype"),
+            *(
+                "step",
+                "established",
+                "flags",
+                "mutual",
+                "initiator",
+                "acceptor",
+                "endtime",
+                "session_key",
+                "etype",
+            ),
             *("wrap", "unwrap", "unwrap_into", "get_mic", "verify_mic", "wrap_size_limit"),
-            *("wrap_iov", "unwrap_iov", "wrap_iov_length", "prf", "export_context", "import_context"),
+            *(
+                "wrap_iov",
+                "unwrap_iov",
+                "wrap_iov_length",
+                "prf",
+                "export_context",
+                "import_context",
+            ),
         )
     ),
     "Acceptor.delegated_credential",
-    *(f"Flag.{n}" for n in ("DELEG", "MUTUAL", "REPLAY", "SEQUENCE", "CONF", "INTEG", "DCE_STYLE", "IDENTIFY")),
+    *(
+        f"Flag.{n}"
+        for n in ("DELEG", "MUTUAL", "REPLAY", "SEQUENCE", "CONF", "INTEG", "DCE_STYLE", "IDENTIFY")
+    ),
     "Flag.EXTENDED_ERROR",
     *(f"ChannelBindings.{n}" for n in ("tls_server_end_point", "tls_unique", "tls_exporter")),
     *(f"IovType.{n}" for n in ("HEADER", "DATA", "SIGN_ONLY", "PADDING", "TRAILER", "STREAM")),
@@ -152,9 +203,13 @@ def test_every_public_function_and_method_is_typed() -> None:
         value = getattr(purekrb, name)
         functions = [value] if inspect.isfunction(value) else []
         if inspect.isclass(value):
-            functions = [f for n, f in inspect.getmembers(value, inspect.isfunction) if not n.startswith("_")]
+            functions = [
+                f for n, f in inspect.getmembers(value, inspect.isfunction) if not n.startswith("_")
+            ]
         for function in functions:
             if function.__module__.startswith("purekrb"):
                 missing = set(inspect.signature(function).parameters) | {"return"}
                 missing -= {"self", "cls", *function.__annotations__}
-                assert not missing, f"{name}: {function.__qualname__} has no types for {sorted(missing)}"
+                assert not missing, (
+                    f"{name}: {function.__qualname__} has no types for {sorted(missing)}"
+                )

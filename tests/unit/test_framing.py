@@ -35,7 +35,9 @@ def test_a_frame_of_zero_bytes_is_refused() -> None:
         reader.next_frame()
 
 
-def test_a_frame_of_exactly_the_limit_is_read_and_one_more_byte_is_refused_before_it_arrives() -> None:
+def test_a_frame_of_exactly_the_limit_is_read_and_one_more_byte_is_refused_before_it_arrives() -> (
+    None
+):
     reader = frame_reader(LIMIT)
     reader.feed(encode_frame(bytes(LIMIT)))
     assert reader.next_frame() == bytes(LIMIT)
@@ -82,8 +84,12 @@ def test_the_limit_can_change_between_two_frames_that_arrived_together() -> None
     assert reader.next_frame() == bytes(1000)
 
 
-@pytest.mark.parametrize(("max_frame", "fits"), [(1024, True), (2**32 - 1, True), (1023, False), (2**32, False)])
-def test_a_limit_must_leave_room_for_a_token_and_fit_into_the_length(max_frame: int, fits: bool) -> None:
+@pytest.mark.parametrize(
+    ("max_frame", "fits"), [(1024, True), (2**32 - 1, True), (1023, False), (2**32, False)]
+)
+def test_a_limit_must_leave_room_for_a_token_and_fit_into_the_length(
+    max_frame: int, fits: bool
+) -> None:
     if fits:
         assert check_max_frame(max_frame) == max_frame
     else:
@@ -92,7 +98,9 @@ def test_a_limit_must_leave_room_for_a_token_and_fit_into_the_length(max_frame: 
 
 
 @given(bodies=st.lists(st.binary(min_size=1, max_size=LIMIT)), data=st.data())
-def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(bodies: list[bytes], data: st.DataObject) -> None:
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(
+    bodies: list[bytes], data: st.DataObject
+) -> None:
     stream = b"".join(map(encode_frame, bodies))
     reader, got = frame_reader(LIMIT), []
     while stream:

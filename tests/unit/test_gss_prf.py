@@ -20,7 +20,9 @@ def with_key(key: EncryptionKey) -> Acceptor:
 def test_the_published_output(vector: dict[str, Any]) -> None:
     key = EncryptionKey(vector["etype"], vector["key"])
     if key.etype == 23:  # no subkey of the acceptor in such contexts
-        context: Initiator | Acceptor = pair(23, initiator={"random": lambda size: key.contents[:size]})[0]
+        context: Initiator | Acceptor = pair(
+            23, initiator={"random": lambda size: key.contents[:size]}
+        )[0]
     else:
         context = with_key(key)
     assert context.session_key == key

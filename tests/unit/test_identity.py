@@ -13,7 +13,18 @@ from purekrb.messages.ap import EncTicketPart, Ticket
 from purekrb.messages.pac import PacBuffer
 from purekrb.sid import Sid
 from support.contexts import pair
-from support.pac import DOMAIN, RESOURCES, USER_SID, assemble, buffers, client_info, element, established, now, sign
+from support.pac import (
+    DOMAIN,
+    RESOURCES,
+    USER_SID,
+    assemble,
+    buffers,
+    client_info,
+    element,
+    established,
+    now,
+    sign,
+)
 from support.vectors import params
 
 AES = (17, 18, 19, 20)
@@ -44,7 +55,10 @@ def test_recorded_pacs_are_verified_and_read(vector: dict[str, Any]) -> None:
     cipher = Ticket.decode(vector["ticket"]).enc_part.cipher
     ticket = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
     expected = vector["identity"]
-    known = {"principal": Principal.parse(expected["principal"]), "group_sids": tuple(expected["group_sids"])}
+    known = {
+        "principal": Principal.parse(expected["principal"]),
+        "group_sids": tuple(expected["group_sids"]),
+    }
     assert client_identity(ticket, key) == ClientIdentity(**{**expected, **known})
     with pytest.raises(PacError, match="server signature is wrong"):
         client_identity(ticket, crypto.random_key(key.etype))
@@ -68,7 +82,12 @@ def test_a_pac_without_logon_information_gives_no_sids() -> None:
     # What MIT's KDC issues where its database knows no directory.
     key, authtime = crypto.random_key(18), now()
     parts = buffers(key, authtime)
-    for kind in (PacBuffer.LOGON_INFO, PacBuffer.UPN_DNS_INFO, PacBuffer.REQUESTER_SID, PacBuffer.FULL_CHECKSUM):
+    for kind in (
+        PacBuffer.LOGON_INFO,
+        PacBuffer.UPN_DNS_INFO,
+        PacBuffer.REQUESTER_SID,
+        PacBuffer.FULL_CHECKSUM,
+    ):
         del parts[kind]
     identity = established((element(sign(assemble(parts), key)),), key, authtime).identity
     assert identity == ClientIdentity(Principal.parse("alice@EXAMPLE.TEST"), has_pac=True)
@@ -83,7 +102,9 @@ def test_a_pac_without_logon_information_gives_no_sids() -> None:
         (0x220, ("S-1-18-1", f"{RESOURCES}-1200")),
     ],
 )
-def test_groups_count_only_where_the_flags_say_that_they_are_in_use(user_flags: int, groups: tuple[str, ...]) -> None:
+def test_groups_count_only_where_the_flags_say_that_they_are_in_use(
+    user_flags: int, groups: tuple[str, ...]
+) -> None:
     key, authtime = crypto.random_key(18), now()
     parts = buffers(key, authtime, groups=(), user_flags=user_flags)
     identity = established((element(sign(assemble(parts), key)),), key, authtime).identity
@@ -93,7 +114,14 @@ def test_groups_count_only_where_the_flags_say_that_they_are_in_use(user_flags: 
 def test_an_account_without_a_rid_has_the_first_of_the_extra_sids() -> None:
     key, authtime = crypto.random_key(18), now()
     foreign = Sid.parse("S-1-5-21-4-5-6-77")
-    parts = buffers(key, authtime, user_id=0, groups=(), extra=((foreign, 7), (Sid.parse("S-1-18-1"), 7)), resource=())
+    parts = buffers(
+        key,
+        authtime,
+        user_id=0,
+        groups=(),
+        extra=((foreign, 7), (Sid.parse("S-1-18-1"), 7)),
+        resource=(),
+    )
     del parts[PacBuffer.UPN_DNS_INFO], parts[PacBuffer.REQUESTER_SID]
     identity = established((element(sign(assemble(parts), key)),), key, authtime).identity
     assert identity.user_sid == str(foreign)
@@ -105,7 +133,10 @@ def test_a_signature_may_name_the_read_only_dc_that_made_it() -> None:
     parts = buffers(key, authtime)
     for kind in (PacBuffer.SERVER_CHECKSUM, PacBuffer.KDC_CHECKSUM):
         parts[kind] += b"\x12\x34"
-    assert established((element(sign(assemble(parts), key)),), key, authtime).identity.user_sid == USER_SID
+    assert (
+        established((element(sign(assemble(parts), key)),), key, authtime).identity.user_sid
+        == USER_SID
+    )
 
 
 def test_a_client_name_of_two_parts_is_compared_as_one_text() -> None:

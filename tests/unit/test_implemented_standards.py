@@ -28,4 +28,6 @@ def test_every_file_and_test_of_the_table_exists() -> None:
         for folder, cell in (("src/purekrb", row[3]), ("tests", row[4]))
         for name in re.findall(r"`([^`]+)`", cell)
     ]
-    assert [f"{folder}/{name}" for folder, name in named if not (ROOT / folder / name).is_file()] == []
+    assert [
+        f"{folder}/{name}" for folder, name in named if not (ROOT / folder / name).is_file()
+    ] == []

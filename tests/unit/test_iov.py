@@ -54,9 +54,13 @@ def test_every_layout_goes_there_and_back(ends: tuple[Context, Context], sealed:
                 buffers = layout(letters, size)
                 sent = sender.wrap_iov(buffers, sealed)
                 assert [buffer.type for buffer in sent] == [buffer.type for buffer in buffers]
-                assert [len(buffer.data) for buffer in sent] == sender.wrap_iov_length(buffers, sealed)
+                assert [len(buffer.data) for buffer in sent] == sender.wrap_iov_length(
+                    buffers, sealed
+                )
                 for before, after in zip(buffers, sent, strict=True):
-                    if before.type is IovType.SIGN_ONLY or (before.type is IovType.DATA and not sealed):
+                    if before.type is IovType.SIGN_ONLY or (
+                        before.type is IovType.DATA and not sealed
+                    ):
                         assert after == before
                     elif before.type is IovType.DATA and size > 15:
                         assert after != before
@@ -146,7 +150,9 @@ def test_without_data_nothing_is_sealed_and_nothing_need_be(ends: tuple[Context,
     assert receiver.unwrap_iov(sent, sealed=True) == sent
 
 
-def test_a_message_that_is_only_signed_is_not_taken_for_a_sealed_one(ends: tuple[Context, Context]) -> None:
+def test_a_message_that_is_only_signed_is_not_taken_for_a_sealed_one(
+    ends: tuple[Context, Context],
+) -> None:
     sender, receiver = ends
     for letters in ("HD", "HDT", "HSD"):
         buffers = layout(letters, 30)
@@ -175,7 +181,11 @@ def test_a_stream_is_split_by_its_receiver(ends: tuple[Context, Context]) -> Non
     for sealed in (True, False):
         pieces = sender.wrap_iov([H, before, data(b"message"), behind], sealed)
         stream = IovBuffer(IovType.STREAM, pieces[0].data + pieces[2].data)
-        for wrong in ([stream, data(b""), before, behind], [before, behind, stream, data(b"")], [stream, data(b"")]):
+        for wrong in (
+            [stream, data(b""), before, behind],
+            [before, behind, stream, data(b"")],
+            [stream, data(b"")],
+        ):
             with pytest.raises(IntegrityError):
                 receiver.unwrap_iov(wrong, sealed)
         parts = [before, data(b"what stands here is replaced"), stream, behind]
@@ -196,13 +206,19 @@ def test_filler_of_the_peer_is_taken_off(etype: int, ec: int) -> None:
     assert theirs.unwrap_iov(pieces)[1] == data(b"message")
 
 
-def test_pieces_that_are_split_elsewhere_are_refused_and_change_nothing(ends: tuple[Context, Context]) -> None:
+def test_pieces_that_are_split_elsewhere_are_refused_and_change_nothing(
+    ends: tuple[Context, Context],
+) -> None:
     sender, receiver = ends
     for letters in ("HD", "HDT"):
         for sealed in (True, False):
             head, body, *rest = sender.wrap_iov(layout(letters, 30), sealed)
             moved = [
-                [IovBuffer(IovType.HEADER, head.data[:-1]), data(head.data[-1:] + body.data), *rest],
+                [
+                    IovBuffer(IovType.HEADER, head.data[:-1]),
+                    data(head.data[-1:] + body.data),
+                    *rest,
+                ],
                 [IovBuffer(IovType.HEADER, head.data + body.data[:1]), data(body.data[1:]), *rest],
                 [IovBuffer(IovType.HEADER, head.data + body.data), *rest],
                 [head, body, *rest, IovBuffer(IovType.PADDING, b"\0")],
@@ -216,7 +232,9 @@ def test_pieces_that_are_split_elsewhere_are_refused_and_change_nothing(ends: tu
             assert len(receiver.unwrap_iov([head, body, *rest], sealed)) == 2 + len(rest)
 
 
-def test_a_stream_that_is_cut_off_is_refused_and_changes_nothing(ends: tuple[Context, Context]) -> None:
+def test_a_stream_that_is_cut_off_is_refused_and_changes_nothing(
+    ends: tuple[Context, Context],
+) -> None:
     sender, receiver = ends
     for sealed in (True, False):
         token = sender.wrap(b"", sealed)
@@ -240,7 +258,9 @@ def test_a_stream_that_is_cut_off_is_refused_and_changes_nothing(ends: tuple[Con
         pytest.param([IovBuffer(IovType.STREAM, bytes(100)), D, T], id="stream-and-trailer"),
     ],
 )
-def test_sets_of_buffers_that_make_no_token_are_a_mistake_of_the_caller(buffers: list[IovBuffer]) -> None:
+def test_sets_of_buffers_that_make_no_token_are_a_mistake_of_the_caller(
+    buffers: list[IovBuffer],
+) -> None:
     ours, theirs = pair()
     with pytest.raises(ValueError, match=r"buffer|HEADER"):
         ours.wrap_iov(buffers)
@@ -296,7 +316,9 @@ def test_calls_before_the_handshake_and_after_the_end_are_refused() -> None:
 @pytest.mark.parametrize("etype", AES)
 def test_dce_style_may_be_negotiated_by_spnego(etype: int) -> None:
     """One leg more inside, and so one more outside; the acceptor is established by the initiator's AP-REP."""
-    ours, theirs = pair(etype, flags=DCE, initiator={"mechanism": "negotiate"}, accept={"mechanism": "negotiate"})
+    ours, theirs = pair(
+        etype, flags=DCE, initiator={"mechanism": "negotiate"}, accept={"mechanism": "negotiate"}
+    )
     assert theirs.flags & DCE == DCE
     buffers = layout("HSDS", 24)
     assert message_of(theirs.unwrap_iov(ours.wrap_iov(buffers))) == message_of(buffers)

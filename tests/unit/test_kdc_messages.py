@@ -112,10 +112,18 @@ def test_the_fields_of_the_reference_of_an_encrypted_part_are_what_mit_put_in() 
 
 def test_absent_fields_are_none() -> None:
     body = AsReq.decode(DER["AsReq optionals NULL except server"]).req_body
-    assert (body.cname, body.from_, body.rtime, body.addresses, body.additional_tickets) == (None,) * 5
+    assert (body.cname, body.from_, body.rtime, body.addresses, body.additional_tickets) == (
+        None,
+    ) * 5
     assert AsRep.decode(DER["AsRep optionals NULL"]).padata is None
     part = EncKdcRepPart.decode(DER["EncKdcRepPart optionals NULL"])
-    assert (part.key_expiration, part.starttime, part.renew_till, part.caddr, part.encrypted_pa_data) == (None,) * 5
+    assert (
+        part.key_expiration,
+        part.starttime,
+        part.renew_till,
+        part.caddr,
+        part.encrypted_pa_data,
+    ) == (None,) * 5
 
 
 def test_the_encrypted_part_is_read_and_written_with_either_tag() -> None:
@@ -157,7 +165,9 @@ def test_a_nonce_is_an_unsigned_number_however_it_is_written(contents: str, nonc
     assert KdcReqBody.decode(altered).nonce == nonce
 
 
-@pytest.mark.parametrize("value", [-129, -128, -127, -1, 0, 127, 128, 255, 256, -32768, -(1 << 31), (1 << 31) - 1])
+@pytest.mark.parametrize(
+    "value", [-129, -128, -127, -1, 0, 127, 128, 255, 256, -32768, -(1 << 31), (1 << 31) - 1]
+)
 def test_every_integer_is_written_in_its_shortest_form(value: int) -> None:
     body = replace(BODY, etype=(value,))
     assert KdcReqBody.decode(body.encode()) == body
@@ -193,7 +203,13 @@ def test_flags_are_32_bits_with_bit_0_highest(flags: int) -> None:
 
 @pytest.mark.parametrize(
     ("bits", "flags"),
-    [("0000000000", 0), ("0040", 1 << 30), ("0780", 1 << 31), ("004081001000", 0x40810010), ("00", 0)],
+    [
+        ("0000000000", 0),
+        ("0040", 1 << 30),
+        ("0780", 1 << 31),
+        ("004081001000", 0x40810010),
+        ("00", 0),
+    ],
 )
 def test_shorter_and_longer_flags_are_cut_to_32_bits(bits: str, flags: int) -> None:
     encoded = der.tlv(3, bytes.fromhex(bits))
@@ -211,10 +227,17 @@ def test_a_reply_of_a_kdc_is_one_of_three_messages() -> None:
     error = decode_kdc_reply(DER["KrbError"])
     assert error == KrbError.decode(DER["KrbError"])
     assert isinstance(error, KrbError)
-    assert (error.error_code, error.e_text, error.cusec, error.stime) == (60, "krb5data", 123456, TIME)
+    assert (error.error_code, error.e_text, error.cusec, error.stime) == (
+        60,
+        "krb5data",
+        123456,
+        TIME,
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"\0", b"HTTP/1.1 400 Bad Request\r\n\r\n", DER["ApRep"], DER["AsReq"], b"\x6b"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"HTTP/1.1 400 Bad Request\r\n\r\n", DER["ApRep"], DER["AsReq"], b"\x6b"]
+)
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
         decode_kdc_reply(data)
@@ -294,7 +317,11 @@ def test_whatever_byte_is_changed_only_decode_errors_come_out(name: str) -> None
             EVERY[name](bytes(altered))
         except DecodeError as error:
             contexts.add(type(error.__context__))
-    assert contexts <= {type(None), ValueError, UnicodeDecodeError}  # none of pyasn1's, which may quote the data
+    assert contexts <= {
+        type(None),
+        ValueError,
+        UnicodeDecodeError,
+    }  # none of pyasn1's, which may quote the data
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -322,7 +349,11 @@ def test_an_error_about_a_decrypted_part_says_nothing_of_its_contents() -> None:
 
 
 def test_values_that_a_field_cannot_hold_are_the_callers_mistake() -> None:
-    for wrong in (replace(BODY, nonce=1 << 32), replace(BODY, etype=(1 << 31,)), replace(BODY, kdc_options=1 << 32)):
+    for wrong in (
+        replace(BODY, nonce=1 << 32),
+        replace(BODY, etype=(1 << 31,)),
+        replace(BODY, kdc_options=1 << 32),
+    ):
         with pytest.raises(ValueError):
             wrong.encode()
     with pytest.raises(ValueError):
@@ -415,7 +446,8 @@ def test_what_is_written_is_read_back(message: Any) -> None:
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(
-        st.builds(EtypeInfo2Entry, int32s, st.none() | texts.map(str.encode), st.none() | octets), max_size=5
+        st.builds(EtypeInfo2Entry, int32s, st.none() | texts.map(str.encode), st.none() | octets),
+        max_size=5,
     ).map(tuple)
 )
 def test_etype_info2_is_read_back(entries: tuple[EtypeInfo2Entry, ...]) -> None:

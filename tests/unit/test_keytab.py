@@ -25,11 +25,15 @@ from support.credential_files import ALICE, NOW, WEB, good_keytab, key, keytab_f
 def test_a_keytab_survives_encoding() -> None:
     keytab = good_keytab()
     assert Keytab.decode(keytab.encode()) == keytab
-    assert [entry.principal.name_type for entry in Keytab.decode(keytab.encode())] == [NameType.SRV_INST] * 3
+    assert [entry.principal.name_type for entry in Keytab.decode(keytab.encode())] == [
+        NameType.SRV_INST
+    ] * 3
 
 
 def test_the_file_has_the_documented_layout() -> None:
-    entry = KeytabEntry(WEB, 300, EncryptionKey(17, bytes(16)), datetime.fromtimestamp(0x01020304, timezone.utc))
+    entry = KeytabEntry(
+        WEB, 300, EncryptionKey(17, bytes(16)), datetime.fromtimestamp(0x01020304, timezone.utc)
+    )
     assert Keytab([entry]).encode() == bytes.fromhex(
         "0502 0000003d 0002 0006 522e54455354 0004 48545450 000a 7765622e722e74657374 00000002"
         "01020304 2c 0011 0010 00000000000000000000000000000000 0000012c"
@@ -38,7 +42,9 @@ def test_the_file_has_the_documented_layout() -> None:
 
 def test_every_field_of_a_record_is_read() -> None:
     (entry,) = Keytab.decode(keytab_file(keytab_record()))
-    assert entry == KeytabEntry(WEB, 3, key(17), datetime.fromtimestamp(1_700_000_000, timezone.utc))
+    assert entry == KeytabEntry(
+        WEB, 3, key(17), datetime.fromtimestamp(1_700_000_000, timezone.utc)
+    )
     assert entry.principal.name_type == NameType.SRV_INST
     assert entry.timestamp.tzinfo is timezone.utc
 
@@ -64,9 +70,14 @@ def test_padding_of_a_hole_that_was_used_again_is_passed_over() -> None:
 
 
 def test_keys_of_unknown_encryption_types_are_kept() -> None:
-    data = keytab_file(keytab_record(etype=3, contents=b"8 bytes."), keytab_record(etype=0xFF80, contents=b"x"))
+    data = keytab_file(
+        keytab_record(etype=3, contents=b"8 bytes."), keytab_record(etype=0xFF80, contents=b"x")
+    )
     keytab = Keytab.decode(data)
-    assert [(entry.key.etype, entry.key.contents) for entry in keytab] == [(3, b"8 bytes."), (-128, b"x")]
+    assert [(entry.key.etype, entry.key.contents) for entry in keytab] == [
+        (3, b"8 bytes."),
+        (-128, b"x"),
+    ]
     assert Keytab.decode(keytab.encode()) == keytab
 
 
@@ -80,7 +91,9 @@ def test_find_gives_the_newest_kvno_first() -> None:
 
 
 def test_find_prefers_the_later_of_two_entries_with_one_kvno() -> None:
-    old, new = (KeytabEntry(WEB, 1, EncryptionKey(17, bytes([n]) * 16), NOW + timedelta(n)) for n in (0, 1))
+    old, new = (
+        KeytabEntry(WEB, 1, EncryptionKey(17, bytes([n]) * 16), NOW + timedelta(n)) for n in (0, 1)
+    )
     assert Keytab([old, new]).find(WEB) == Keytab([new, old]).find(WEB) == [new, old]
 
 
@@ -110,7 +123,9 @@ def test_remove_takes_out_what_matches_and_says_so_where_nothing_does() -> None:
     keytab = good_keytab()
     assert [entry.kvno for entry in keytab.remove(WEB, kvno=2)] == [300, 1]
     assert len(keytab.remove(WEB)) == 1
-    with pytest.raises(CredentialError, match=r"no such key of alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2"):
+    with pytest.raises(
+        CredentialError, match=r"no such key of alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2"
+    ):
         keytab.remove(ALICE)
 
 
@@ -123,7 +138,9 @@ def test_from_password_takes_the_default_salt_of_the_principal() -> None:
 def test_from_password_takes_another_salt_types_and_time() -> None:
     salt = "AD.TESThostweb.ad.test"
     (entry,) = Keytab.from_password("WEB$@AD.TEST", b"pw", etypes=[20], salt=salt, timestamp=NOW)
-    assert entry == KeytabEntry(Principal.parse("WEB$@AD.TEST"), 1, crypto.string_to_key(20, "pw", salt), NOW)
+    assert entry == KeytabEntry(
+        Principal.parse("WEB$@AD.TEST"), 1, crypto.string_to_key(20, "pw", salt), NOW
+    )
 
 
 def test_load_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +161,17 @@ def test_load_names_the_damaged_file(tmp_path: Path) -> None:
 
 
 def test_other_types_of_keytabs_are_not_supported() -> None:
-    with pytest.raises(UnsupportedError, match="keytabs of type KDB: are not supported; name a file"):
+    with pytest.raises(
+        UnsupportedError, match="keytabs of type KDB: are not supported; name a file"
+    ):
         Keytab.load("KDB:")
 
 
 def test_a_kvno_or_name_that_the_format_cannot_hold_is_refused() -> None:
-    for entry in (KeytabEntry(WEB, 1 << 32, key()), KeytabEntry(Principal(("x" * 65536,), "R"), 1, key())):
+    for entry in (
+        KeytabEntry(WEB, 1 << 32, key()),
+        KeytabEntry(Principal(("x" * 65536,), "R"), 1, key()),
+    ):
         with pytest.raises(CredentialError, match="does not fit"):
             Keytab([entry]).encode()
     assert len(Keytab.decode(Keytab([KeytabEntry(WEB, (1 << 32) - 1, key())]).encode())) == 1

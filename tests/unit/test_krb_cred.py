@@ -41,13 +41,17 @@ def test_the_message_is_that_of_rfc_4120() -> None:
     message = KrbCred.decode(build_krb_cred(ticket, key, now=NOW, random=random_bytes))
     assert (message.pvno, message.msg_type, message.tickets) == (5, 22, (ticket.ticket,))
     assert (message.enc_part.etype, message.enc_part.kvno) == (18, None)
-    part = EncKrbCredPart.decode(crypto.decrypt(key, KeyUsage.KRB_CRED_ENC_PART, message.enc_part.cipher))
+    part = EncKrbCredPart.decode(
+        crypto.decrypt(key, KeyUsage.KRB_CRED_ENC_PART, message.enc_part.cipher)
+    )
     assert (part.timestamp, part.usec) == (NOW.replace(microsecond=0), 654321)
     (info,) = part.ticket_info
     assert info.key == ticket.session_key
     assert (info.pname, info.prealm) == (ticket.client.name, ticket.client.realm)
     assert (info.sname, info.srealm) == (TGS.name, TGS.realm)
-    assert ticket.session_key.contents not in build_krb_cred(ticket, key, now=NOW, random=random_bytes)
+    assert ticket.session_key.contents not in build_krb_cred(
+        ticket, key, now=NOW, random=random_bytes
+    )
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

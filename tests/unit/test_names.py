@@ -27,7 +27,9 @@ PARSED = [
 
 
 @pytest.mark.parametrize(("text", "components", "realm"), PARSED)
-def test_a_principal_is_parsed_as_mit_parses_it(text: str, components: tuple[str, ...], realm: str) -> None:
+def test_a_principal_is_parsed_as_mit_parses_it(
+    text: str, components: tuple[str, ...], realm: str
+) -> None:
     principal = Principal.parse(text)
     assert (principal.components, principal.realm) == (components, realm)
     assert Principal.parse(str(principal)) == principal
@@ -48,7 +50,20 @@ def test_a_principal_is_written_as_mit_writes_it(parts: Principal, text: str) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@R", "/a@R", "a@", "a@b@R", "a@C=US/O=X", "a\\", "a@R\\", "a\0@R", r"a\0@R", "a@R\0", "x" * (MAX_TEXT + 1)],
+    [
+        "",
+        "@R",
+        "/a@R",
+        "a@",
+        "a@b@R",
+        "a@C=US/O=X",
+        "a\\",
+        "a@R\\",
+        "a\0@R",
+        r"a\0@R",
+        "a@R\0",
+        "x" * (MAX_TEXT + 1),
+    ],
 )
 def test_a_text_that_is_no_principal_is_refused(text: str) -> None:
     assert Principal.parse("x" * MAX_TEXT).components == ("x" * MAX_TEXT,)

@@ -5,9 +5,23 @@ from __future__ import annotations
 import pytest
 
 from purekrb import Acceptor, ApError, ContextError, Flag, Initiator, UnsupportedError
-from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
+from purekrb.constants import (
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    NEGOEX_OID,
+    NTLM_OID,
+    SPNEGO_OID,
+    ErrorCode,
+    NegState,
+)
 from purekrb.gss.framing import TOK_AP_REP, frame, frame_mechanism, unframe
-from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
+from purekrb.messages.spnego import (
+    NegHints,
+    NegTokenInit,
+    NegTokenInit2,
+    NegTokenResp,
+    encode_mech_types,
+)
 from support.contexts import acceptor, pair
 from support.spnego import PreferringNtlm, ScriptedAcceptor, init, negotiate, opened, read, resp
 from support.tickets import issue
@@ -52,7 +66,9 @@ def test_tokens_are_the_bytes_that_the_asn1_says(name: str) -> None:
 
 
 def test_flags_of_any_length_are_read_and_ignored() -> None:
-    decoded = NegTokenInit.decode(bytes.fromhex("a0173015 a00d300b06092a864886f712010202 a10403020560"))
+    decoded = NegTokenInit.decode(
+        bytes.fromhex("a0173015 a00d300b06092a864886f712010202 a10403020560")
+    )
     assert decoded == NegTokenInit((STANDARD,), 0x60000000)
     ticket, keys = issue()
     first = opened(Initiator(ticket, mechanism="negotiate").step())
@@ -81,7 +97,10 @@ def test_two_tokens_are_enough_where_kerberos_is_the_first_choice(etype: int, fl
 
 def test_the_three_legs_of_dce_style_fit_into_a_negotiation() -> None:
     ticket, keys = issue()
-    ours, theirs = Initiator(ticket, mechanism="negotiate", flags=Flag.DEFAULT | Flag.DCE_STYLE), acceptor(keys)
+    ours, theirs = (
+        Initiator(ticket, mechanism="negotiate", flags=Flag.DEFAULT | Flag.DCE_STYLE),
+        acceptor(keys),
+    )
     answer = read(theirs.step(ours.step()))
     assert (answer.neg_state, answer.supported_mech) == (NegState.ACCEPT_INCOMPLETE, MS)
     last = read(ours.step(answer.encode()))
@@ -119,10 +138,16 @@ def test_mics_go_with_the_third_leg_of_dce_style_where_they_are_required() -> No
     assert service.step(last.response_token or b"") is None
     service.verify_mic(signed, last.mech_list_mic or b"")
     # It has signed, but waits for the service's MIC: nothing of the user's is protected before that is verified.
-    for call in (lambda: initiator.wrap(b""), lambda: initiator.get_mic(b""), lambda: initiator.unwrap(b"early")):
+    for call in (
+        lambda: initiator.wrap(b""),
+        lambda: initiator.get_mic(b""),
+        lambda: initiator.unwrap(b"early"),
+    ):
         with pytest.raises(ContextError, match="not established"):
             call()
-    assert initiator.step(resp(NegState.ACCEPT_COMPLETED, None, None, service.get_mic(signed))) is None
+    assert (
+        initiator.step(resp(NegState.ACCEPT_COMPLETED, None, None, service.get_mic(signed))) is None
+    )
     assert initiator.established
     service.unwrap(initiator.wrap(b"now"))
 
@@ -133,7 +158,11 @@ def test_the_initiator_offers_kerberos_by_both_names_as_windows_does() -> None:
     first = opened(ours.step())
     assert (first.mech_types, first.req_flags, first.mech_list_mic) == ((MS, STANDARD), None, None)
     answer = read(theirs.step(init((MS, STANDARD), first.mech_token)))
-    assert (answer.neg_state, answer.supported_mech, answer.mech_list_mic) == (NegState.ACCEPT_COMPLETED, MS, None)
+    assert (answer.neg_state, answer.supported_mech, answer.mech_list_mic) == (
+        NegState.ACCEPT_COMPLETED,
+        MS,
+        None,
+    )
     assert unframe(answer.response_token or b"")[0] == TOK_AP_REP
     assert theirs.established
     assert not ours.established
@@ -156,10 +185,17 @@ def test_a_one_way_negotiation_is_over_when_the_acceptor_has_spoken() -> None:
 
 
 @pytest.mark.parametrize("flags", [Flag.DEFAULT, NOT_MUTUAL], ids=["mutual", "one-way"])
-@pytest.mark.parametrize("offered", [(NTLM_OID, STANDARD), (NEGOEX_OID, NTLM_OID, MS, STANDARD)], ids=len)
-def test_who_prefers_another_mechanism_gets_kerberos_and_mics(offered: tuple[bytes, ...], flags: Flag) -> None:
+@pytest.mark.parametrize(
+    "offered", [(NTLM_OID, STANDARD), (NEGOEX_OID, NTLM_OID, MS, STANDARD)], ids=len
+)
+def test_who_prefers_another_mechanism_gets_kerberos_and_mics(
+    offered: tuple[bytes, ...], flags: Flag
+) -> None:
     ticket, keys = issue()
-    theirs, ours = PreferringNtlm(ticket, offered, flags=flags), acceptor(keys, require=flags & Flag.MUTUAL)
+    theirs, ours = (
+        PreferringNtlm(ticket, offered, flags=flags),
+        acceptor(keys, require=flags & Flag.MUTUAL),
+    )
     assert negotiate(theirs, ours) == (5 if flags & Flag.MUTUAL else 4)
     first, last = theirs.received
     chosen = next(oid for oid in offered if oid in (MS, STANDARD))
@@ -171,7 +207,9 @@ def test_who_prefers_another_mechanism_gets_kerberos_and_mics(offered: tuple[byt
 
 
 @pytest.mark.parametrize("flags", [Flag.DEFAULT, NOT_MUTUAL], ids=["mutual", "one-way"])
-def test_an_acceptor_that_knows_kerberos_by_its_other_name_alone_gets_a_second_ap_req_and_mics(flags: Flag) -> None:
+def test_an_acceptor_that_knows_kerberos_by_its_other_name_alone_gets_a_second_ap_req_and_mics(
+    flags: Flag,
+) -> None:
     """As one that compares OIDs would: it takes our token for that of an unknown mechanism."""
     ticket, keys = issue()
     ours = Initiator(ticket, mechanism="negotiate", flags=flags)
@@ -192,8 +230,12 @@ def test_an_acceptor_that_knows_kerberos_by_its_other_name_alone_gets_a_second_a
     exchange(ours, theirs)
 
 
-@pytest.mark.parametrize("state", [NegState.ACCEPT_INCOMPLETE, NegState.REQUEST_MIC, NegState.ACCEPT_COMPLETED])
-def test_a_mic_that_the_acceptor_sends_is_verified_and_answered_unless_that_was_all(state: NegState) -> None:
+@pytest.mark.parametrize(
+    "state", [NegState.ACCEPT_INCOMPLETE, NegState.REQUEST_MIC, NegState.ACCEPT_COMPLETED]
+)
+def test_a_mic_that_the_acceptor_sends_is_verified_and_answered_unless_that_was_all(
+    state: NegState,
+) -> None:
     ticket, keys = issue()
     ours, theirs = Initiator(ticket, mechanism="negotiate"), ScriptedAcceptor(keys, state, mic=True)
     assert negotiate(ours, theirs) == (2 if state == NegState.ACCEPT_COMPLETED else 3)
@@ -208,7 +250,9 @@ def test_a_mic_that_comes_with_the_only_token_is_verified_and_answered() -> None
     ticket, keys = issue()
     kerberos, ours = Initiator(ticket, flags=NOT_MUTUAL), acceptor(keys, require=Flag(0))
     token = kerberos.step()
-    answer = read(ours.step(init((STANDARD,), token, kerberos.get_mic(encode_mech_types((STANDARD,))))))
+    answer = read(
+        ours.step(init((STANDARD,), token, kerberos.get_mic(encode_mech_types((STANDARD,)))))
+    )
     assert answer.neg_state == NegState.ACCEPT_COMPLETED
     kerberos.verify_mic(encode_mech_types((STANDARD,)), answer.mech_list_mic or b"")
     exchange(kerberos, ours)
@@ -255,7 +299,9 @@ def test_a_kerberos_acceptor_and_a_negotiating_client_name_each_others_mechanism
 
 @pytest.mark.parametrize("mechanism", [STANDARD, MS], ids=["standard", "microsofts"])
 @pytest.mark.parametrize("accepting", ["kerberos", "negotiate"])
-def test_raw_kerberos_tokens_are_answered_under_the_name_they_came_with(mechanism: bytes, accepting: str) -> None:
+def test_raw_kerberos_tokens_are_answered_under_the_name_they_came_with(
+    mechanism: bytes, accepting: str
+) -> None:
     ticket, keys = issue()
     ours = Initiator(ticket)
     reply = acceptor(keys, mechanism=accepting).step(frame(*unframe(ours.step() or b""), mechanism))

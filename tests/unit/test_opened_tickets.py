@@ -49,7 +49,10 @@ def test_a_closed_context_takes_the_tickets_key_from_nobody() -> None:
     ("code", "accept"),
     [
         (ErrorCode.KRB_AP_ERR_TKT_EXPIRED, {"clock": FixedClock(now() + timedelta(hours=11))}),
-        (ErrorCode.KRB_AP_ERR_SKEW, {"clock": FixedClock(now() + timedelta(hours=2))}),  # now: when tests are collected
+        (
+            ErrorCode.KRB_AP_ERR_SKEW,
+            {"clock": FixedClock(now() + timedelta(hours=2))},
+        ),  # now: when tests are collected
         (ErrorCode.KRB_AP_ERR_NOT_US, {"service": Principal.parse("HTTP/other@EXAMPLE.TEST")}),
         (ErrorCode.KDC_ERR_ETYPE_NOSUPP, {"permitted_etypes": (20,)}),
     ],
@@ -78,7 +81,9 @@ def test_an_altered_ciphertext_is_not_found_among_the_opened() -> None:
     acceptor(keys).step(Initiator(ticket).step())
     outer = Ticket.decode(ticket.ticket)
     cipher = bytes((outer.enc_part.cipher[0] ^ 1,)) + outer.enc_part.cipher[1:]
-    altered = replace(outer, enc_part=EncryptedData(outer.enc_part.etype, outer.enc_part.kvno, cipher))
+    altered = replace(
+        outer, enc_part=EncryptedData(outer.enc_part.etype, outer.enc_part.kvno, cipher)
+    )
     with pytest.raises(ApError):
         acceptor(keys).step(ap_req(replace(ticket, ticket=altered.encode())))
     with pytest.raises(IntegrityError):

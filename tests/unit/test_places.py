@@ -11,9 +11,13 @@ from purekrb.channel.places import GRACE, PATIENCE, Places
 HERE, THERE = b"\x7f\0\0\1", b"\x7f\0\0\2"
 
 
-def full_of(places: Places[str], n: int, source: bytes, start: float = 0.0, step: float = 0.01) -> list[str]:
+def full_of(
+    places: Places[str], n: int, source: bytes, start: float = 0.0, step: float = 0.01
+) -> list[str]:
     """Let `n` connections of `source` in, one after the other; return those that lost their places by that."""
-    entered = [places.enter(f"{source[-1]}.{number}", source, start + number * step) for number in range(n)]
+    entered = [
+        places.enter(f"{source[-1]}.{number}", source, start + number * step) for number in range(n)
+    ]
     return [loser for loser in entered if loser is not None]
 
 
@@ -69,7 +73,9 @@ def test_k408_when_all_places_are_taken_the_oldest_silent_connection_goes() -> N
 
 def test_k408_nobody_goes_for_another_within_a_tenth_of_a_second() -> None:
     places: Places[str] = Places(4, 1)
-    assert full_of(places, 3, HERE, step=0) == []  # beyond the share of one, but not silent for long
+    assert (
+        full_of(places, 3, HERE, step=0) == []
+    )  # beyond the share of one, but not silent for long
     assert places.opens_at() == 0.0
     assert full_of(places, 1, THERE) == []
     assert places.opens_at() == GRACE == 0.1  # newcomers wait

@@ -40,7 +40,12 @@ def test_a_record_has_its_fields_its_methods_and_those_of_its_base() -> None:
     box = Box(3)
     assert (box.width, box.height, box.area(), str(box)) == (3, 2, 6, "3x2")
     assert repr(box) == "Box(width=3, height=2)"
-    assert (Box.__doc__, Box.__module__, Box.sides, field_names(Box)) == ("A box.", __name__, 4, ("width", "height"))
+    assert (Box.__doc__, Box.__module__, Box.sides, field_names(Box)) == (
+        "A box.",
+        __name__,
+        4,
+        ("width", "height"),
+    )
     assert isinstance(box, Base)
     assert Box(3) == Box(height=2, width=3) != Box(4)
     assert hash(Box(3)) == hash(Box(3))
@@ -58,7 +63,11 @@ def test_a_changed_copy_is_checked_as_a_new_one_is() -> None:
     assert replace(Box(3), height=5) == Box(3, 5)
     assert str(inspect.signature(Box)) == "(width, height=2)"
     assert pickle.loads(pickle.dumps(Box(3))) == copy.copy(Box(3)) == Box(3)
-    for make in (lambda: Box(-1), lambda: replace(Box(3), width=-1), lambda: Box(3)._replace(width=-1)):  # type: ignore[attr-defined]
+    for make in (
+        lambda: Box(-1),
+        lambda: replace(Box(3), width=-1),
+        lambda: Box(3)._replace(width=-1),
+    ):  # type: ignore[attr-defined]
         with pytest.raises(ValueError, match="negative"):
             make()
     with pytest.raises(TypeError):

@@ -15,7 +15,14 @@ import pytest
 import purekrb.replay
 from purekrb import CredentialError, ReplayError
 from purekrb.constants import ErrorCode
-from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache, default_replay_cache
+from purekrb.replay import (
+    BUCKET,
+    KEEP,
+    MemoryReplayCache,
+    ReplayCache,
+    SqliteReplayCache,
+    default_replay_cache,
+)
 from support.contexts import Elapsed
 
 #: Far ahead of the clock, so that a cache file that a test makes, whenever it runs, is older than its authenticators.
@@ -33,7 +40,9 @@ def elapsed() -> Elapsed:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed) -> Iterator[ReplayCache]:
+def cache(
+    request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed
+) -> Iterator[ReplayCache]:
     if request.param == "memory":
         yield MemoryReplayCache(monotonic=elapsed)
     else:
@@ -60,7 +69,9 @@ def test_an_authenticator_passes_once(cache: ReplayCache) -> None:
 
 
 @pytest.mark.parametrize("later", [0, 1, BUCKET - 1, BUCKET, BUCKET + 1, KEEP - BUCKET, KEEP - 1])
-def test_an_authenticator_is_remembered_for_the_whole_time(cache: ReplayCache, elapsed: Elapsed, later: int) -> None:
+def test_an_authenticator_is_remembered_for_the_whole_time(
+    cache: ReplayCache, elapsed: Elapsed, later: int
+) -> None:
     cache.remember(tag(1), NOW, NOW)
     elapsed.seconds += later
     moment = NOW + timedelta(seconds=later)
@@ -275,7 +286,9 @@ def writable_by_group(path: Path) -> None:
         pytest.param(as_noise, "not a database", id="noise"),
     ],
 )
-def test_a_file_that_is_not_a_private_replay_cache_is_refused(tmp_path: Path, spoil: Spoil, why: str) -> None:
+def test_a_file_that_is_not_a_private_replay_cache_is_refused(
+    tmp_path: Path, spoil: Spoil, why: str
+) -> None:
     path = tmp_path / "replay"
     spoil(path)
     before = path.read_bytes() if path.is_file() else None

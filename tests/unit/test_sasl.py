@@ -15,7 +15,15 @@ from purekrb import (
     ProtocolError,
 )
 from purekrb.constants import KRB5_MECH_OID, NegState
-from purekrb.directory.sasl import MAX_BUFFER, MECHANISMS, Bind, Layer, Reply, SecurityLayer, context_flags
+from purekrb.directory.sasl import (
+    MAX_BUFFER,
+    MECHANISMS,
+    Bind,
+    Layer,
+    Reply,
+    SecurityLayer,
+    context_flags,
+)
 from purekrb.messages.spnego import encode_mech_types
 from support.contexts import acceptor, flipped, pair
 from support.spnego import opened, read, resp
@@ -172,7 +180,9 @@ def test_success_before_the_layer_is_chosen_is_refused() -> None:
         bind.send(Reply(token, True))
 
 
-@pytest.mark.parametrize("reply", [Reply(b"", False), Reply(b"more", True), Reply(b"more", False)], ids=str)
+@pytest.mark.parametrize(
+    "reply", [Reply(b"", False), Reply(b"more", True), Reply(b"more", False)], ids=str
+)
 def test_nothing_follows_the_choice_of_a_layer(reply: Reply) -> None:
     bind, _, offer = up_to_offer(Layer.CONFIDENTIALITY, b"\7\1\0\0")
     bind.send(Reply(offer, False))
@@ -182,7 +192,9 @@ def test_nothing_follows_the_choice_of_a_layer(reply: Reply) -> None:
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "signed"])
 @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 1 << 20])
-def test_data_of_any_size_passes_through_the_layer_however_it_is_cut(sealed: bool, size: int) -> None:
+def test_data_of_any_size_passes_through_the_layer_however_it_is_cut(
+    sealed: bool, size: int
+) -> None:
     ours, theirs = layers(sealed, max_send=4096)
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     sent = ours.wrap(data)
@@ -203,7 +215,9 @@ def test_a_sealed_layer_takes_no_token_that_is_only_signed() -> None:
 
 
 @pytest.mark.parametrize("length", [0, MAX_BUFFER + 1, 0x1000_0000, 0xFFFF_FFFF])
-def test_k272_a_length_that_was_not_agreed_on_is_refused_before_anything_arrives(length: int) -> None:
+def test_k272_a_length_that_was_not_agreed_on_is_refused_before_anything_arrives(
+    length: int,
+) -> None:
     ours, _ = layers()
     with pytest.raises(DecodeError, match="SASL buffer"):
         ours.unwrap(length.to_bytes(4, "big"))

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purekrb.directory.security_descriptor import Ace, Acl, SecurityDescriptor, grant, property_ace, revoke
+from purekrb.directory.security_descriptor import (
+    Ace,
+    Acl,
+    SecurityDescriptor,
+    grant,
+    property_ace,
+    revoke,
+)
 from purekrb.errors import DecodeError, DirectoryError, KerberosError
 from purekrb.sid import Sid
 from support.vectors import load, params
@@ -60,7 +67,9 @@ def aces(descriptor: bytes) -> tuple[Ace, ...]:
 
 def test_parts_in_the_order_of_windows_are_read_too() -> None:
     decoded = SecurityDescriptor.decode(FULL)
-    parts = [part.encode() for part in (decoded.sacl, decoded.dacl, decoded.owner, decoded.group) if part]
+    parts = [
+        part.encode() for part in (decoded.sacl, decoded.dacl, decoded.owner, decoded.group) if part
+    ]
     assert len(parts) == 4
     sacl, dacl, owner, group = (20 + sum(map(len, parts[:n])) for n in range(4))
     header = struct.pack("<BBHIIII", 1, 0, decoded.control, owner, group, sacl, dacl)
@@ -126,13 +135,23 @@ def test_a_dacl_that_is_full_takes_no_more() -> None:
 
 
 SIDS = st.builds(
-    Sid, st.integers(0, 2**48 - 1), st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=15).map(tuple)
+    Sid,
+    st.integers(0, 2**48 - 1),
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=15).map(tuple),
 )
 ACES = st.builds(Ace, st.integers(0, 255), st.integers(0, 255), st.binary(max_size=80))
 ACLS = st.builds(Acl, st.sampled_from([2, 4]), st.lists(ACES, max_size=6).map(tuple))
 
 
-@given(st.integers(0, 0xFFFF), st.none() | SIDS, st.none() | SIDS, st.none() | ACLS, ACLS, st.integers(0, 255), SIDS)
+@given(
+    st.integers(0, 0xFFFF),
+    st.none() | SIDS,
+    st.none() | SIDS,
+    st.none() | ACLS,
+    ACLS,
+    st.integers(0, 255),
+    SIDS,
+)
 def test_a_grant_changes_nothing_but_the_place_where_it_stands(
     control: int, owner: Sid, group: Sid, sacl: Acl, dacl: Acl, reserved: int, trustee: Sid
 ) -> None:

@@ -41,13 +41,19 @@ def cases(kind: str) -> list[Any]:
 
 @pytest.mark.parametrize(("vector", "bits"), cases("each"))
 def test_each_number_of_mits_tables_is_judged(vector: dict[str, Any], bits: int) -> None:
-    window = SequenceWindow(vector["first"], replay=vector["replay"], sequence=vector["sequence"], bits=bits)
-    assert [(number, verdict(window, number)) for number, _ in vector["steps"]] == [tuple(s) for s in vector["steps"]]
+    window = SequenceWindow(
+        vector["first"], replay=vector["replay"], sequence=vector["sequence"], bits=bits
+    )
+    assert [(number, verdict(window, number)) for number, _ in vector["steps"]] == [
+        tuple(s) for s in vector["steps"]
+    ]
 
 
 @pytest.mark.parametrize(("vector", "bits"), cases("first-error"))
 def test_the_first_error_of_heimdals_tables_is_found(vector: dict[str, Any], bits: int) -> None:
-    window = SequenceWindow(vector["first"], replay=vector["replay"], sequence=vector["sequence"], bits=bits)
+    window = SequenceWindow(
+        vector["first"], replay=vector["replay"], sequence=vector["sequence"], bits=bits
+    )
     verdicts = [verdict(window, number) for number in vector["numbers"]]
     assert next((found for found in verdicts if found != "ok"), "ok") == vector["error"]
 
@@ -83,7 +89,10 @@ def test_a_jump_forgets_what_falls_out_and_nothing_else(jump: int) -> None:
 
 def test_half_the_number_space_ahead_is_ahead_and_more_is_behind() -> None:
     for distance, found in (((1 << 63) - 1, "ok"), (1 << 63, "old"), ((1 << 64) - 65, "old")):
-        assert verdict(SequenceWindow(5, replay=True, sequence=False), (5 + distance) % (1 << 64)) == found
+        assert (
+            verdict(SequenceWindow(5, replay=True, sequence=False), (5 + distance) % (1 << 64))
+            == found
+        )
 
 
 @pytest.mark.parametrize("replay", [True, False])
@@ -97,7 +106,11 @@ def test_a_window_agrees_with_a_memory_without_limit(replay: bool, sequence: boo
         seen: set[int] = set()
         newest = -1
         for _ in range(3000):
-            offset = newest + 1 + walk.choice([0, 0, 0, 1, 2, 5, 70, -1, -2, -3, -10, -63, -64, -65, -66, -100])
+            offset = (
+                newest
+                + 1
+                + walk.choice([0, 0, 0, 1, 2, 5, 70, -1, -2, -3, -10, -63, -64, -65, -66, -100])
+            )
             if offset < 0:
                 continue
             if not (replay or sequence):
@@ -122,7 +135,9 @@ def test_without_flags_nothing_is_judged() -> None:
 
 @pytest.mark.parametrize("first", [0, 1000, (1 << 63) - 2, 1 << 63, (1 << 64) - 3])
 def test_a_sender_takes_one_number_after_the_other_and_zero_after_the_highest(first: int) -> None:
-    assert list(islice(numbers(first), 6)) == [((first + n) % (1 << 64)).to_bytes(8, "big") for n in range(6)]
+    assert list(islice(numbers(first), 6)) == [
+        ((first + n) % (1 << 64)).to_bytes(8, "big") for n in range(6)
+    ]
 
 
 def test_the_state_carries_on_wherever_it_is_taken() -> None:
@@ -192,7 +207,9 @@ def at_step(step: int, then: Callable[[FrameType], bool], call: Callable[[], obj
         return trace
 
     def traced() -> None:
-        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants it when tracing begins
+        sys._getframe().f_trace_opcodes = (
+            True  # Python 3.12 looks whether any frame wants it when tracing begins
+        )
         sys.settrace(trace)
         try:
             call()
@@ -213,7 +230,9 @@ def in_order(received: int, *, sequence: bool) -> tuple[SequenceWindow, int]:
 
 @pytest.mark.parametrize("sequence", [True, False])
 @pytest.mark.parametrize("received", [1, 2, 5, 63, 64, 65, 66])
-@pytest.mark.parametrize("offsets", [(0,), (1,), (0, 1), (1, 0), (0, 1, 2), (-1,), (5,), (5, 0), (1, 2, 3, 0, 4)])
+@pytest.mark.parametrize(
+    "offsets", [(0,), (1,), (0, 1), (1, 0), (0, 1, 2), (-1,), (5,), (5, 0), (1, 2, 3, 0, 4)]
+)
 def test_what_another_thread_does_between_any_two_steps_lets_no_number_pass_twice(
     offsets: tuple[int, ...], received: int, sequence: bool
 ) -> None:
@@ -221,13 +240,17 @@ def test_what_another_thread_does_between_any_two_steps_lets_no_number_pass_twic
         window, number = in_order(received, sequence=sequence)
         passed: list[int] = []
 
-        def present(offset: int, window: SequenceWindow = window, number: int = number, passed: Any = passed) -> str:
+        def present(
+            offset: int, window: SequenceWindow = window, number: int = number, passed: Any = passed
+        ) -> str:
             found = verdict(window, number + offset)
             if found == "ok":
                 passed.append(offset)
             return found
 
-        def other_thread(_: FrameType, window: SequenceWindow = window, present: Any = present) -> bool:
+        def other_thread(
+            _: FrameType, window: SequenceWindow = window, present: Any = present
+        ) -> bool:
             if window._lock.locked():  # then it waits
                 return False
             for offset in offsets:
@@ -251,7 +274,9 @@ def test_what_another_thread_does_between_any_two_steps_lets_no_number_pass_twic
 @pytest.mark.parametrize("sequence", [True, False])
 @pytest.mark.parametrize("received", [1, 2, 5, 63, 64, 65, 66])
 @pytest.mark.parametrize("offset", [0, 1, -1])
-def test_an_interrupt_at_any_step_leaves_a_window_that_goes_on(offset: int, received: int, sequence: bool) -> None:
+def test_an_interrupt_at_any_step_leaves_a_window_that_goes_on(
+    offset: int, received: int, sequence: bool
+) -> None:
     def interrupt(frame: FrameType) -> bool:
         # Python looks for signals after calls, so never between the end of a `with` and the release of its lock.
         if frame.f_code.co_name == "check" and window._lock.locked():

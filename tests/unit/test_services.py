@@ -25,7 +25,9 @@ from support.vectors import load
 
 BASE = "DC=example,DC=test"
 PRODUCT, VENDOR = "a762885a-aa44-11d2-81f1-00c04fb9624e", "83c29870-1dfc-11d3-a193-0000f87a9099"
-SCP = ServiceConnectionPoint("SockAuthAD", "ADSockAuth", "web.example.test", ("2000",), (PRODUCT, VENDOR))
+SCP = ServiceConnectionPoint(
+    "SockAuthAD", "ADSockAuth", "web.example.test", ("2000",), (PRODUCT, VENDOR)
+)
 UNDER_WEB = f"CN=SockAuthAD,CN=WEB,CN=Computers,{BASE}"
 CONTAINER = f"CN=Auth-O-Matic,CN=Vendor,CN=System,{BASE}"
 
@@ -49,7 +51,10 @@ def state_file(tmp_path: Path) -> Path:
 def contents(directory: Directory) -> dict[str, Any]:
     """Everything that the directory holds. Values have no order."""
     found = directory._session.search(BASE, "(objectClass=*)", ("*",))
-    return {entry.dn: {name: sorted(values) for name, values in entry.attributes.items() if values} for entry in found}
+    return {
+        entry.dn: {name: sorted(values) for name, values in entry.attributes.items() if values}
+        for entry in found
+    }
 
 
 def trustees(directory: Directory, dn: str) -> dict[Sid, int]:
@@ -83,7 +88,9 @@ def trustees(directory: Directory, dn: str) -> dict[Sid, int]:
         (f"CN=x,OU=Missing,CN=Sys,{BASE}", "create it first"),
     ],
 )
-def test_an_scp_is_not_put_where_none_belongs(directory: EmbeddedDirectory, parent: str, why: str) -> None:
+def test_an_scp_is_not_put_where_none_belongs(
+    directory: EmbeddedDirectory, parent: str, why: str
+) -> None:
     before = contents(directory)
     with pytest.raises(DirectoryError, match=why):
         directory.publish_scp(SCP, parent=parent)
@@ -91,7 +98,9 @@ def test_an_scp_is_not_put_where_none_belongs(directory: EmbeddedDirectory, pare
     assert directory.publish_scp(SCP).dn == UNDER_WEB
 
 
-def test_containers_below_system_are_made_as_needed_and_used_again(directory: EmbeddedDirectory) -> None:
+def test_containers_below_system_are_made_as_needed_and_used_again(
+    directory: EmbeddedDirectory,
+) -> None:
     first = directory.publish_scp(SCP, parent=CONTAINER)
     second = directory.publish_scp(replace(SCP, name="second"), parent=CONTAINER)
     assert (first.dn, second.dn) == (f"CN=SockAuthAD,{CONTAINER}", f"CN=second,{CONTAINER}")
@@ -101,15 +110,22 @@ def test_containers_below_system_are_made_as_needed_and_used_again(directory: Em
 
 def test_an_organizational_unit_is_a_place_too(directory: EmbeddedDirectory) -> None:
     directory._session.add(f"OU=Services,{BASE}", "organizationalUnit", {})
-    assert directory.publish_scp(SCP, parent=f"OU=Services,{BASE}").dn == f"CN=SockAuthAD,OU=Services,{BASE}"
+    assert (
+        directory.publish_scp(SCP, parent=f"OU=Services,{BASE}").dn
+        == f"CN=SockAuthAD,OU=Services,{BASE}"
+    )
 
 
-def test_a_computer_that_has_no_dns_name_yet_is_known_by_its_netbios_name(directory: EmbeddedDirectory) -> None:
+def test_a_computer_that_has_no_dns_name_yet_is_known_by_its_netbios_name(
+    directory: EmbeddedDirectory,
+) -> None:
     names = {"cn": ["NEW"], "sAMAccountName": ["NEW$"]}
     directory._session.add(f"CN=NEW,CN=Computers,{BASE}", "computer", names)
     scp = replace(SCP, dns_name="new.example.test")
     assert directory.publish_scp(scp).dn == f"CN=SockAuthAD,CN=NEW,CN=Computers,{BASE}"
-    with pytest.raises(DirectoryError, match=r"web\.other\.test"):  # the computer WEB is another host
+    with pytest.raises(
+        DirectoryError, match=r"web\.other\.test"
+    ):  # the computer WEB is another host
         directory.publish_scp(replace(SCP, dns_name="web.other.test"))
 
 
@@ -124,13 +140,18 @@ def test_the_account_of_the_service_may_update_the_scp_and_by_default_that_is_th
         scp = directory.publish_scp(SCP, account="svc")
         assert trustees(directory, scp.dn) == {svc.sid: 2}
     assert trustees(directory, directory.publish_scp(replace(SCP, name="b")).dn) == {web.sid: 2}
-    assert trustees(directory, directory.publish_scp(replace(SCP, name="c"), parent=CONTAINER).dn) == {}
+    assert (
+        trustees(directory, directory.publish_scp(replace(SCP, name="c"), parent=CONTAINER).dn)
+        == {}
+    )
 
 
 def test_all_that_samba_had_in_a_descriptor_stays_in_it(directory: EmbeddedDirectory) -> None:
     scp = directory.publish_scp(SCP)
     vector = load("security_descriptors.json")[0]
-    directory._session.modify(scp.dn, [Change(ChangeOperation.REPLACE, "nTSecurityDescriptor", [vector["before"]])])
+    directory._session.modify(
+        scp.dn, [Change(ChangeOperation.REPLACE, "nTSecurityDescriptor", [vector["before"]])]
+    )
     directory.publish_scp(SCP, account="svc")
     (entry,) = directory._session.search(scp.dn, "(objectClass=*)", ("nTSecurityDescriptor",))
     before = SecurityDescriptor.decode(vector["before"])
@@ -160,9 +181,17 @@ def test_an_installation_makes_scp_rights_spns_and_state_and_its_end_removes_the
     assert set(svc.spns) == set(made.spns)
     assert trustees(directory, UNDER_WEB) == {svc.sid: 2}
     state = ServiceState.load(state_file)
-    assert (state.object_guid, state.scp_dn, state.spns) == (made.scp.object_guid, UNDER_WEB, made.spns)
+    assert (state.object_guid, state.scp_dn, state.spns) == (
+        made.scp.object_guid,
+        UNDER_WEB,
+        made.spns,
+    )
     assert state.account
-    assert (state.account.object_guid, state.account.sid, state.domain) == (svc.object_guid, svc.sid, "example.test")
+    assert (state.account.object_guid, state.account.sid, state.domain) == (
+        svc.object_guid,
+        svc.sid,
+        "example.test",
+    )
     directory.uninstall_service(state_file)
     assert contents(directory) == before
     assert not state_file.exists()
@@ -170,12 +199,16 @@ def test_an_installation_makes_scp_rights_spns_and_state_and_its_end_removes_the
         directory.uninstall_service(state_file)
 
 
-def test_without_an_account_the_computer_gets_the_names(directory: EmbeddedDirectory, state_file: Path) -> None:
+def test_without_an_account_the_computer_gets_the_names(
+    directory: EmbeddedDirectory, state_file: Path
+) -> None:
     made = directory.install_service(SCP, state_file)
     assert set(directory.find_account("WEB$").spns) == set(made.spns)
 
 
-def test_a_service_on_several_hosts_has_names_on_each(directory: EmbeddedDirectory, state_file: Path) -> None:
+def test_a_service_on_several_hosts_has_names_on_each(
+    directory: EmbeddedDirectory, state_file: Path
+) -> None:
     scp = replace(SCP, dns_name="_sock._tcp.example.test", dns_name_type="SRV")
     with pytest.raises(DirectoryError, match="hosts"):
         directory.install_service(scp, state_file, account="svc", parent=CONTAINER)
@@ -196,7 +229,9 @@ def test_a_local_account_gets_no_names_and_a_warning(
     made = directory.install_service(SCP, state_file, account=".\\svc")
     assert (made.account, made.spns) == (None, ())
     assert "local to this machine" in caplog.text
-    assert not any("servicePrincipalName" in attributes for attributes in contents(directory).values())
+    assert not any(
+        "servicePrincipalName" in attributes for attributes in contents(directory).values()
+    )
     with pytest.raises(RegistrationError, match="install it again") as refused:
         directory.verify_service(state_file)
     assert refused.value.reason == "NOT_REGISTERED"
@@ -204,11 +239,15 @@ def test_a_local_account_gets_no_names_and_a_warning(
     assert directory.find_scps() == []
 
 
-def test_containers_are_removed_with_the_last_service_in_them(directory: EmbeddedDirectory, tmp_path: Path) -> None:
+def test_containers_are_removed_with_the_last_service_in_them(
+    directory: EmbeddedDirectory, tmp_path: Path
+) -> None:
     before = contents(directory)
     one, two = tmp_path / "1", tmp_path / "2"
     directory.install_service(SCP, one, account="svc", parent=CONTAINER)
-    other = directory.install_service(replace(SCP, name="second"), two, account="svc", parent=CONTAINER)
+    other = directory.install_service(
+        replace(SCP, name="second"), two, account="svc", parent=CONTAINER
+    )
     directory.uninstall_service(one)
     assert directory.find_scps() == [other.scp]
     assert CONTAINER in contents(directory)
@@ -279,7 +318,9 @@ def fail_at(
         monkeypatch.setattr(session, name, failing(getattr(session, name)))
 
 
-def writes(directory: EmbeddedDirectory, call: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def writes(
+    directory: EmbeddedDirectory, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Let each write that `call` makes fail in turn, until it makes no more; yield after each failure."""
     for number in range(20):
         with monkeypatch.context() as patch:
@@ -339,7 +380,11 @@ def test_whichever_write_of_a_second_installation_fails_the_first_one_remains(
     before, state = contents(directory), state_file.read_bytes()
     changed = replace(SCP, bindings=("2001",), keywords=(*SCP.keywords, "new"))
     failures = 0
-    for _ in writes(directory, lambda: directory.install_service(changed, state_file, account="other"), monkeypatch):
+    for _ in writes(
+        directory,
+        lambda: directory.install_service(changed, state_file, account="other"),
+        monkeypatch,
+    ):
         failures += 1
         assert contents(directory) == before
         assert state_file.read_bytes() == state
@@ -381,7 +426,9 @@ def test_a_state_file_that_cannot_be_written_undoes_the_installation(
 def test_k274_an_spn_that_somebody_else_takes_in_between_undoes_the_installation(
     directory: EmbeddedDirectory, state_file: Path
 ) -> None:
-    directory.write_account_spn(SpnOperation.ADD, "other", [f"ADSockAuth/web.example.test/{UNDER_WEB}"])
+    directory.write_account_spn(
+        SpnOperation.ADD, "other", [f"ADSockAuth/web.example.test/{UNDER_WEB}"]
+    )
     before = contents(directory)
     with pytest.raises(DirectoryError, match="CN=other") as refused:
         directory.install_service(SCP, state_file, account="svc")
@@ -391,7 +438,10 @@ def test_k274_an_spn_that_somebody_else_takes_in_between_undoes_the_installation
 
 
 def test_what_cannot_be_undone_is_told_and_the_first_error_stays(
-    directory: EmbeddedDirectory, state_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directory: EmbeddedDirectory,
+    state_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, logger="purekrb")
     fail_at(directory._session, 1, monkeypatch)
@@ -422,22 +472,32 @@ def reason(directory: Directory, state: Any, **options: Any) -> str:
     return refused.value.reason
 
 
-@pytest.mark.parametrize("account", ["", "svc", "SVC", "svc@example.test", f"CN=svc,CN=Users,{BASE}"])
-def test_a_service_as_it_was_installed_may_start(directory: EmbeddedDirectory, installed: Path, account: str) -> None:
+@pytest.mark.parametrize(
+    "account", ["", "svc", "SVC", "svc@example.test", f"CN=svc,CN=Users,{BASE}"]
+)
+def test_a_service_as_it_was_installed_may_start(
+    directory: EmbeddedDirectory, installed: Path, account: str
+) -> None:
     verified = directory.verify_service(installed, account=account)
     assert verified.scp == directory.find_scps()[0]
     assert verified.account.name == "svc"
     assert verified.warnings == ()
-    assert directory.update_scp(replace(verified.scp, bindings=("2001",))) == ("serviceBindingInformation",)
+    assert directory.update_scp(replace(verified.scp, bindings=("2001",))) == (
+        "serviceBindingInformation",
+    )
     assert directory.verify_service(ServiceState.load(installed)).scp.port == 2001
 
 
-def test_a_renamed_account_is_still_the_account(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_a_renamed_account_is_still_the_account(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     directory._session.rename(f"CN=svc,CN=Users,{BASE}", "CN=svc2")
     assert directory.verify_service(installed).account.dn == f"CN=svc2,CN=Users,{BASE}"
 
 
-def test_an_unregistered_service_does_not_start(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_an_unregistered_service_does_not_start(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     spns = ServiceState.load(installed).spns
     for spn in spns:
         directory.write_account_spn(SpnOperation.DELETE, "svc", [spn])
@@ -448,7 +508,9 @@ def test_an_unregistered_service_does_not_start(directory: EmbeddedDirectory, in
     assert reason(directory, installed) == "NOT_REGISTERED"
 
 
-def test_a_service_whose_host_has_changed_does_not_start(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_a_service_whose_host_has_changed_does_not_start(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     scp = directory.find_scps()[0]
     directory.update_scp(replace(scp, dns_name="db.example.test"))
     assert reason(directory, installed) == "NOT_REGISTERED"
@@ -456,12 +518,16 @@ def test_a_service_whose_host_has_changed_does_not_start(directory: EmbeddedDire
     directory.verify_service(installed)
 
 
-def test_a_service_whose_account_is_gone_does_not_start(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_a_service_whose_account_is_gone_does_not_start(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     directory._session.delete(f"CN=svc,CN=Users,{BASE}")
     assert reason(directory, installed) == "NOT_REGISTERED"
 
 
-def test_a_service_under_another_account_does_not_start(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_a_service_under_another_account_does_not_start(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     assert reason(directory, installed, account="other") == "WRONG_ACCOUNT"
     spn = ServiceState.load(installed).spns[0]
     directory.write_account_spn(SpnOperation.DELETE, "svc", [spn])
@@ -481,23 +547,37 @@ def test_k269_a_service_whose_name_two_accounts_have_does_not_start(
     assert refused.value.reason == "DUPLICATE"
 
 
-def test_a_service_whose_scp_was_renamed_does_not_start(directory: EmbeddedDirectory, installed: Path) -> None:
+def test_a_service_whose_scp_was_renamed_does_not_start(
+    directory: EmbeddedDirectory, installed: Path
+) -> None:
     directory._session.rename(UNDER_WEB, "CN=renamed")
     assert reason(directory, installed) == "STALE_DN"
 
 
-@pytest.mark.parametrize("spoil", [os.unlink, lambda path: Path(path).write_text("{}")], ids=["missing", "damaged"])
-def test_a_service_without_its_state_does_not_start(directory: EmbeddedDirectory, installed: Path, spoil: Any) -> None:
+@pytest.mark.parametrize(
+    "spoil", [os.unlink, lambda path: Path(path).write_text("{}")], ids=["missing", "damaged"]
+)
+def test_a_service_without_its_state_does_not_start(
+    directory: EmbeddedDirectory, installed: Path, spoil: Any
+) -> None:
     directory.verify_service(installed)
     spoil(installed)
     assert reason(directory, installed) == "NO_STATE"
 
 
 @pytest.mark.parametrize(
-    "error", [TransportError("the connection broke"), DirectoryError("busy", code=8206), DirectoryError("", code=8207)]
+    "error",
+    [
+        TransportError("the connection broke"),
+        DirectoryError("busy", code=8206),
+        DirectoryError("", code=8207),
+    ],
 )
 def test_a_service_does_not_start_where_the_directory_does_not_answer(
-    directory: EmbeddedDirectory, installed: Path, error: KerberosError, monkeypatch: pytest.MonkeyPatch
+    directory: EmbeddedDirectory,
+    installed: Path,
+    error: KerberosError,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def search(*arguments: Any, **options: Any) -> None:
         raise error
@@ -521,7 +601,8 @@ def test_other_failures_of_the_directory_are_no_verdict(
 def keytab(*names: str, kvno: int = 3, etype: int = 18) -> Keytab:
     realm = "EXAMPLE.TEST"
     return Keytab(
-        KeytabEntry(Principal(tuple(name.split("/")), realm), kvno, crypto.random_key(etype)) for name in names
+        KeytabEntry(Principal(tuple(name.split("/")), realm), kvno, crypto.random_key(etype))
+        for name in names
     )
 
 
@@ -530,9 +611,13 @@ def test_keys_that_cannot_open_tickets_are_told(
 ) -> None:
     dn = f"CN=svc,CN=Users,{BASE}"
     spn = ServiceState.load(installed).spns[0]
-    assert directory.verify_service(installed, keytab=keytab("svc")).warnings == ()  # the version is not known here
+    assert (
+        directory.verify_service(installed, keytab=keytab("svc")).warnings == ()
+    )  # the version is not known here
     numbers = {"msDS-KeyVersionNumber": "3", "msDS-SupportedEncryptionTypes": "24"}
-    directory._session.modify(dn, [Change(ChangeOperation.REPLACE, name, [v]) for name, v in numbers.items()])
+    directory._session.modify(
+        dn, [Change(ChangeOperation.REPLACE, name, [v]) for name, v in numbers.items()]
+    )
     for good in (keytab("svc"), keytab("SVC", etype=17), keytab(spn)):
         assert directory.verify_service(installed, keytab=good).warnings == ()
     caplog.set_level(logging.WARNING, logger="purekrb")
@@ -551,8 +636,13 @@ def test_keys_that_cannot_open_tickets_are_told(
 # The forest -----------------------------------------------------------------------------------------------------
 
 
-def test_the_catalog_tells_which_other_domains_have_the_service(caplog: pytest.LogCaptureFixture) -> None:
-    with Directory.embedded("example.test") as home, Directory.embedded("child.example.test") as child:
+def test_the_catalog_tells_which_other_domains_have_the_service(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        Directory.embedded("example.test") as home,
+        Directory.embedded("child.example.test") as child,
+    ):
         home.add_computer("web.example.test")
         child.add_computer("web.child.example.test")
         here = home.publish_scp(SCP)

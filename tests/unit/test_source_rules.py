@@ -54,8 +54,13 @@ def constant_time_comparisons(tree: ast.Module, path: str) -> Iterator[tuple[int
             if any(isinstance(side, ast.Constant) for side in (left, right)):
                 continue
             for name in (_last_name(left), _last_name(right)):
-                if _SECRET_NAMES.search(name) and not _PUBLIC_PARTS.search(name):  # in capitals: a constant
-                    yield node.lineno, f"{ast.unparse(node)}: compare secrets by hmac.compare_digest"
+                if _SECRET_NAMES.search(name) and not _PUBLIC_PARTS.search(
+                    name
+                ):  # in capitals: a constant
+                    yield (
+                        node.lineno,
+                        f"{ast.unparse(node)}: compare secrets by hmac.compare_digest",
+                    )
 
 
 _PRINTERS = {"print", "sys.stdout.write", "sys.stderr.write"}
@@ -88,7 +93,11 @@ def no_unwanted_imports(tree: ast.Module, _path: str) -> Iterator[tuple[int, str
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module or ""] if [alias.name for alias in node.names] != ["SystemRandom"] else []
+            names = (
+                [node.module or ""]
+                if [alias.name for alias in node.names] != ["SystemRandom"]
+                else []
+            )
         for name in names:
             why = _UNWANTED.get(name.split(".")[0])
             if why:
@@ -109,7 +118,9 @@ def _exported(tree: ast.Module) -> list[str] | None:
     return None
 
 
-def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+def _definitions(
+    tree: ast.Module,
+) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node
@@ -119,7 +130,9 @@ def an_all_that_is_true(tree: ast.Module, path: str) -> Iterator[tuple[int, str]
     """A module that defines something says what of it is public, once each, and only what there is."""
     exported = _exported(tree)
     if exported is None:
-        if any(not d.name.startswith("_") for d in _definitions(tree)) and not path.startswith("cli/"):
+        if any(not d.name.startswith("_") for d in _definitions(tree)) and not path.startswith(
+            "cli/"
+        ):
             yield 1, "no __all__"
         return
     if len(exported) != len(set(exported)):
@@ -144,8 +157,16 @@ def an_all_that_is_true(tree: ast.Module, path: str) -> Iterator[tuple[int, str]
 
 #: Methods of Profile, DerType and ReplayCache, which say what each implementation does.
 _DOCUMENTED_IN_PROTOCOL = {
-    "decode", "encode", "string_to_key", "schedule", "usage_cipher", "prf", "remember",
-    "encryption_key", "integrity", "checksum",
+    "decode",
+    "encode",
+    "string_to_key",
+    "schedule",
+    "usage_cipher",
+    "prf",
+    "remember",
+    "encryption_key",
+    "integrity",
+    "checksum",
 }
 
 
@@ -162,13 +183,18 @@ def docstrings(tree: ast.Module, path: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{node.name} has no docstring"
         elif len(text.split("\n")[0]) < 10:
             yield node.lineno, f"the docstring of {node.name} says nothing"
-        if isinstance(node, ast.ClassDef) and path != "messages/der.py":  # there: one Protocol documents them all
+        if (
+            isinstance(node, ast.ClassDef) and path != "messages/der.py"
+        ):  # there: one Protocol documents them all
             for method in node.body:
                 if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and not (
                     method.name.startswith("_")
                     or method.name in _DOCUMENTED_IN_PROTOCOL
                     or ast.get_docstring(method)
-                    or any(ast.unparse(d).endswith(("setter", "overload")) for d in method.decorator_list)
+                    or any(
+                        ast.unparse(d).endswith(("setter", "overload"))
+                        for d in method.decorator_list
+                    )
                     or ast.unparse(method.body[-1]) == "..."  # an attribute of a Protocol
                 ):
                     yield method.lineno, f"{node.name}.{method.name} has no docstring"
@@ -177,7 +203,9 @@ def docstrings(tree: ast.Module, path: str) -> Iterator[tuple[int, str]]:
 def verify_returns_nothing(tree: ast.Module, _path: str) -> Iterator[tuple[int, str]]:
     """`verify_*` raises or returns what it verified: a bool can be ignored, or turned round by a `not` (K302, K303)."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.lstrip("_").startswith("verify"):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.lstrip(
+            "_"
+        ).startswith("verify"):
             if node.returns is None or ast.unparse(node.returns) in ("bool", "int"):
                 yield node.lineno, f"{node.name} returns a bool or does not say what: raise instead"
             for inner in ast.walk(node):
@@ -191,7 +219,10 @@ def no_check_whose_answer_is_lost(tree: ast.Module, _path: str) -> Iterator[tupl
     """The answer of compare_digest decides something."""
     for node in ast.walk(tree):
         call = node.value if isinstance(node, ast.Expr) else None
-        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == "compare_digest":
+        if (
+            isinstance(call, ast.Call)
+            and ast.unparse(call.func).rpartition(".")[2] == "compare_digest"
+        ):
             yield call.lineno, "the result of compare_digest is ignored"
 
 
@@ -207,7 +238,9 @@ def no_broad_silence(tree: ast.Module, _path: str) -> Iterator[tuple[int, str]]:
 def typed(tree: ast.Module, _path: str) -> Iterator[tuple[int, str]]:
     """Annotations are read on Python 3.10 as well: they stay text."""
     if any(isinstance(s, ast.FunctionDef | ast.ClassDef) for s in tree.body):
-        futures = [s for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+        futures = [
+            s for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"
+        ]
         if not any(alias.name == "annotations" for s in futures for alias in s.names):
             yield 1, "no `from __future__ import annotations`"
 
@@ -215,36 +248,59 @@ def typed(tree: ast.Module, _path: str) -> Iterator[tuple[int, str]]:
 #: Each rule with code that breaks it and code that does not.
 RULES: list[tuple[Rule, str, str]] = [
     (no_assert, "assert x", "if not x: raise ValueError"),
-    (constant_time_comparisons, "if mac == expected: pass", "if hmac.compare_digest(mac, expected): pass"),
-    (constant_time_comparisons, "ok = a.checksum(x)[:4] != b", "ok = key is None or checksum_type == 7 or mac == b''"),
+    (
+        constant_time_comparisons,
+        "if mac == expected: pass",
+        "if hmac.compare_digest(mac, expected): pass",
+    ),
+    (
+        constant_time_comparisons,
+        "ok = a.checksum(x)[:4] != b",
+        "ok = key is None or checksum_type == 7 or mac == b''",
+    ),
     (no_print_outside_cli, "print(1)", "log.debug('1')"),
     (no_unwanted_imports, "from random import choice", "from secrets import token_bytes"),
     (no_unwanted_imports, "import pickle", "import purekrb.random_names"),
     (no_evaluation, "eval(text)", "int(text)"),
     (an_all_that_is_true, "def f(): pass", "__all__ = ['f']\ndef f(): pass"),
     (an_all_that_is_true, "__all__ = ['g']", "def _f(): pass"),
-    (docstrings, "'M.'\n__all__ = ['f']\ndef f(): pass", "'M.'\n__all__ = ['f']\ndef f():\n 'Return nothing.'"),
+    (
+        docstrings,
+        "'M.'\n__all__ = ['f']\ndef f(): pass",
+        "'M.'\n__all__ = ['f']\ndef f():\n 'Return nothing.'",
+    ),
     (docstrings, "x = 1", "'Module.'"),
     (verify_returns_nothing, "def verify_x() -> bool: ...", "def verify_x() -> None: ..."),
-    (verify_returns_nothing, "def verify_x() -> None: return a == b", "def verify_x() -> Ticket: return ticket"),
+    (
+        verify_returns_nothing,
+        "def verify_x() -> None: return a == b",
+        "def verify_x() -> Ticket: return ticket",
+    ),
     (no_check_whose_answer_is_lost, "hmac.compare_digest(a, b)", "ok = hmac.compare_digest(a, b)"),
     (no_broad_silence, "try: f()\nexcept Exception: pass", "try: f()\nexcept KeyError: pass"),
     (typed, "def f(): pass", "from __future__ import annotations\ndef f(): pass"),
 ]
 
 
-@pytest.mark.parametrize(("rule", "bad", "good"), RULES, ids=[f"{r.__name__}-{n}" for n, (r, _, _) in enumerate(RULES)])
+@pytest.mark.parametrize(
+    ("rule", "bad", "good"), RULES, ids=[f"{r.__name__}-{n}" for n, (r, _, _) in enumerate(RULES)]
+)
 def test_the_rule_sees_bad_code_and_lets_good_code_pass(rule: Rule, bad: str, good: str) -> None:
     assert list(rule(ast.parse(bad), "x.py"))
     assert not list(rule(ast.parse(good), "x.py"))
 
 
-@pytest.mark.parametrize("rule", list(dict.fromkeys(rule for rule, _, _ in RULES)), ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    "rule", list(dict.fromkeys(rule for rule, _, _ in RULES)), ids=lambda rule: rule.__name__
+)
 def test_every_file_obeys(rule: Rule) -> None:
     complaints = []
     for path in FILES:
         relative = path.relative_to(SOURCE).as_posix()
-        complaints += [f"{relative}:{line}: {text}" for line, text in rule(ast.parse(path.read_text()), relative)]
+        complaints += [
+            f"{relative}:{line}: {text}"
+            for line, text in rule(ast.parse(path.read_text()), relative)
+        ]
     assert not complaints, "\n" + "\n".join(complaints)
 
 

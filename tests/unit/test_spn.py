@@ -38,9 +38,14 @@ def fqdn(monkeypatch: pytest.MonkeyPatch) -> None:
 # make_spn -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", VECTORS["make_spn"], ids=lambda row: row["spn"] or f"error {row['code']}")
+@pytest.mark.parametrize(
+    "row", VECTORS["make_spn"], ids=lambda row: row["spn"] or f"error {row['code']}"
+)
 def test_make_spn_gives_what_ds_make_spn_gives(row: dict[str, Any]) -> None:
-    arguments = [row[name] for name in ("service_class", "service_name", "instance_name", "instance_port", "referrer")]
+    arguments = [
+        row[name]
+        for name in ("service_class", "service_name", "instance_name", "instance_port", "referrer")
+    ]
     if row["spn"] is None:
         with pytest.raises(SpnError) as error:
             make_spn(*arguments)
@@ -67,7 +72,9 @@ def test_a_dn_with_a_slash_is_refused_with_the_advice_to_use_the_guid() -> None:
         ("cls", "\ud800"),
     ],
 )
-def test_names_that_would_change_the_parts_of_the_spn_are_refused(arguments: tuple[str, ...]) -> None:
+def test_names_that_would_change_the_parts_of_the_spn_are_refused(
+    arguments: tuple[str, ...],
+) -> None:
     with pytest.raises(SpnError):
         make_spn(*arguments)
     assert make_spn("cls", DN, "web", 80) == f"cls/web:80/{DN}"
@@ -77,7 +84,9 @@ def test_names_that_would_change_the_parts_of_the_spn_are_refused(arguments: tup
 
 
 @pytest.mark.usefixtures("fqdn")
-@pytest.mark.parametrize("row", GET["rows"], ids=lambda row: f"{SpnType(row['spn_type']).name}-{row['spns'][-1][:30]}")
+@pytest.mark.parametrize(
+    "row", GET["rows"], ids=lambda row: f"{SpnType(row['spn_type']).name}-{row['spns'][-1][:30]}"
+)
 def test_get_spn_gives_what_ds_get_spn_gives(row: dict[str, Any]) -> None:
     assert get_spn(**{name: value for name, value in row.items() if name != "spns"}) == row["spns"]
 
@@ -123,12 +132,18 @@ def test_one_string_of_instances_is_the_callers_mistake() -> None:
         get_spn(SpnType.DNS_HOST, "cls", instances="web.example.com")
 
 
-@pytest.mark.parametrize("name", ["localhost", "localhost.localdomain", "web", "10.0.0.1", "::1", ""])
-def test_a_machine_without_a_dns_name_is_told_to_configure_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["localhost", "localhost.localdomain", "web", "10.0.0.1", "::1", ""]
+)
+def test_a_machine_without_a_dns_name_is_told_to_configure_one(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(system, "local_fqdn", lambda: name)
     with pytest.raises(SpnError, match="host name"):
         get_spn(SpnType.DNS_HOST, "cls")
-    assert get_spn(SpnType.DNS_HOST, "cls", instances=["web.example.com"]) == ["cls/web.example.com"]
+    assert get_spn(SpnType.DNS_HOST, "cls", instances=["web.example.com"]) == [
+        "cls/web.example.com"
+    ]
 
 
 def test_the_name_of_this_machine_is_asked_of_the_system() -> None:
@@ -136,7 +151,9 @@ def test_the_name_of_this_machine_is_asked_of_the_system() -> None:
 
 
 def test_the_enumeration_has_the_numbers_of_windows() -> None:
-    assert {member.name: member.value for member in SpnType} == VECTORS["enumerations"]["DS_SPN_NAME_TYPE"]
+    assert {member.name: member.value for member in SpnType} == VECTORS["enumerations"][
+        "DS_SPN_NAME_TYPE"
+    ]
 
 
 # crack_spn ------------------------------------------------------------------------------------------------------
@@ -153,7 +170,9 @@ def test_crack_spn_gives_the_parts_or_error_87(row: dict[str, Any]) -> None:
         assert make_spn(*crack_spn(row["spn"])) == row["spn"]
 
 
-@pytest.mark.parametrize("row", [row for row in VECTORS["make_spn"] if row["spn"]], ids=lambda row: row["spn"])
+@pytest.mark.parametrize(
+    "row", [row for row in VECTORS["make_spn"] if row["spn"]], ids=lambda row: row["spn"]
+)
 def test_what_make_spn_made_is_made_again_from_its_parts(row: dict[str, Any]) -> None:
     assert make_spn(*crack_spn(row["spn"])) == row["spn"]
 
@@ -175,7 +194,9 @@ def test_what_make_spn_made_is_made_again_from_its_parts(row: dict[str, Any]) ->
         ("cls/web\\/name", ("cls", "web\\", 0, "name", None)),
     ],
 )
-def test_an_spn_is_split_at_every_slash_and_at_the_first_colon(text: str, expected: tuple[Any, ...]) -> None:
+def test_an_spn_is_split_at_every_slash_and_at_the_first_colon(
+    text: str, expected: tuple[Any, ...]
+) -> None:
     spn = ServicePrincipalName.parse(text)
     assert (spn.service_class, spn.host, spn.port, spn.service_name, spn.instance_name) == expected
     assert str(spn) == text
@@ -197,7 +218,9 @@ ODD = [
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_what_active_directory_stores_is_read_back_verbatim_but_not_taken_as_input(text: str) -> None:
+def test_what_active_directory_stores_is_read_back_verbatim_but_not_taken_as_input(
+    text: str,
+) -> None:
     assert str(ServicePrincipalName.parse(text, strict=False)) == text
     with pytest.raises(SpnError):
         ServicePrincipalName.parse(text)
@@ -206,7 +229,20 @@ def test_what_active_directory_stores_is_read_back_verbatim_but_not_taken_as_inp
 
 @pytest.mark.parametrize(
     "text",
-    ["", "cls", "/", "//", "/web", "cls/", "cls//", "a/b/c/d", "a\\/b/c/d", "a/b\\/c/d", "cls/w\0eb", "cls/\udc80"],
+    [
+        "",
+        "cls",
+        "/",
+        "//",
+        "/web",
+        "cls/",
+        "cls//",
+        "a/b/c/d",
+        "a\\/b/c/d",
+        "a/b\\/c/d",
+        "cls/w\0eb",
+        "cls/\udc80",
+    ],
 )
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_is_no_spn_at_all_is_refused_either_way(text: str, strict: bool) -> None:
@@ -331,8 +367,13 @@ def test_a_target_names_components_and_realm_verbatim(
 
 def test_a_target_is_of_type_srv_inst_and_a_principal_keeps_its_own() -> None:
     assert target_principal("HTTP/web.ad.test").name_type == NameType.SRV_INST
-    assert target_principal(ServicePrincipalName("HTTP", "web.ad.test")).name_type == NameType.SRV_INST
-    assert target_principal(Principal(("HTTP", "web"), "", NameType.SRV_HST), "R").name_type == NameType.SRV_HST
+    assert (
+        target_principal(ServicePrincipalName("HTTP", "web.ad.test")).name_type == NameType.SRV_INST
+    )
+    assert (
+        target_principal(Principal(("HTTP", "web"), "", NameType.SRV_HST), "R").name_type
+        == NameType.SRV_HST
+    )
 
 
 @pytest.mark.parametrize(
@@ -364,7 +405,9 @@ def test_a_target_is_of_type_srv_inst_and_a_principal_keeps_its_own() -> None:
         ("HTTP/web1UWhRCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAwbEAYBAAAA", "plain host name"),
     ],
 )
-def test_a_target_that_no_kdc_can_know_is_refused_with_advice(target: str | ServicePrincipalName, advice: str) -> None:
+def test_a_target_that_no_kdc_can_know_is_refused_with_advice(
+    target: str | ServicePrincipalName, advice: str
+) -> None:
     with pytest.raises(SpnError, match=advice) as error:
         target_principal(target, "DEFAULT")
     assert isinstance(error.value, KerberosError)

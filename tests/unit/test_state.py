@@ -18,18 +18,27 @@ from purekrb.errors import CredentialError, DecodeError, RegistrationError
 from purekrb.sid import Sid
 
 GUID = UUID("a762885a-aa44-11d2-81f1-00c04fb9624e")
-ACCOUNT = StateAccount("CN=svc,CN=Users,DC=ad,DC=test", "svc", UUID(int=1), Sid.parse("S-1-5-21-1-2-3-1104"))
+ACCOUNT = StateAccount(
+    "CN=svc,CN=Users,DC=ad,DC=test", "svc", UUID(int=1), Sid.parse("S-1-5-21-1-2-3-1104")
+)
 STATE = ServiceState(
     object_guid=GUID,
     scp_dn="CN=SockAuthAD,CN=WEB,CN=Computers,DC=ad,DC=test",
     domain="ad.test",
-    spns=("ADSockAuth/web.ad.test/CN=SockAuthAD,CN=WEB,CN=Computers,DC=ad,DC=test", f"ADSockAuth/web.ad.test/{GUID}"),
+    spns=(
+        "ADSockAuth/web.ad.test/CN=SockAuthAD,CN=WEB,CN=Computers,DC=ad,DC=test",
+        f"ADSockAuth/web.ad.test/{GUID}",
+    ),
     account=ACCOUNT,
 )
 
 
-@pytest.mark.parametrize("state", [STATE, replace(STATE, account=None, spns=())], ids=["domain", "local"])
-def test_a_state_is_read_as_it_was_saved_and_belongs_to_its_owner_alone(state: ServiceState, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "state", [STATE, replace(STATE, account=None, spns=())], ids=["domain", "local"]
+)
+def test_a_state_is_read_as_it_was_saved_and_belongs_to_its_owner_alone(
+    state: ServiceState, tmp_path: Path
+) -> None:
     path = tmp_path / "new" / "files.json"
     state.save(path)
     state.save(path)
@@ -67,7 +76,9 @@ BAD = {
     "a version that is true": changed(format_version=True),
     "a version as text": changed(format_version="1"),
     **{f"without {name}": without(name) for name in json.loads(STATE.encode())},
-    "an account without a SID": changed(account={"dn": "CN=a", "name": "a", "object_guid": str(GUID)}),
+    "an account without a SID": changed(
+        account={"dn": "CN=a", "name": "a", "object_guid": str(GUID)}
+    ),
     "an account that is text": changed(account="svc"),
     "a SID that is none": changed(account={**json.loads(STATE.encode())["account"], "sid": "S-1"}),
     "a GUID that is none": changed(guid_binding_string="LDAP://<GUID=5a8862a7>"),
@@ -116,7 +127,9 @@ SPOILED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_state_file_that_anyone_may_have_put_there_is_refused(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_a_state_file_that_anyone_may_have_put_there_is_refused(
+    spoil: Callable[[Path], Any], tmp_path: Path
+) -> None:
     path = tmp_path / "state.json"
     STATE.save(path)
     assert ServiceState.load(path) == STATE

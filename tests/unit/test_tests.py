@@ -37,7 +37,9 @@ def fork() -> None:
     ],
     ids=["socket", "name lookup", "fork", "program"],
 )
-def test_sockets_and_processes_are_noticed(audited: list[str], offence: Callable[[], object], event: str) -> None:
+def test_sockets_and_processes_are_noticed(
+    audited: list[str], offence: Callable[[], object], event: str
+) -> None:
     assert audited == []
     offence()
     assert audited[0] == event
@@ -52,4 +54,6 @@ def test_an_event_loop_is_no_socket(audited: list[str]) -> None:
 def test_the_list_of_helpers_names_each_of_them_and_no_other() -> None:
     folder = Path(__file__).parents[1] / "support"
     named = re.findall(r"`(\w+)`", (folder / "README.md").read_text())
-    assert sorted(set(named) - {"purekrb", "soak"}) == sorted(path.stem for path in folder.glob("*.py"))
+    assert sorted(set(named) - {"purekrb", "soak"}) == sorted(
+        path.stem for path in folder.glob("*.py")
+    )

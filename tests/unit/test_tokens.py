@@ -28,9 +28,15 @@ MAC = {17: 12, 18: 12, 19: 16, 20: 24}
 def ends(etype: int, **changes: Any) -> tuple[CfxProtection, CfxProtection]:
     """Return both protections of one key, initiator's and acceptor's."""
     key = crypto.random_key(etype)
-    common: dict[str, Any] = {"acceptor_subkey": True, "flags": int(Flag.REPLAY | Flag.SEQUENCE), "random": bytes}
+    common: dict[str, Any] = {
+        "acceptor_subkey": True,
+        "flags": int(Flag.REPLAY | Flag.SEQUENCE),
+        "random": bytes,
+    }
     common |= {"send_seq": 5, "receive_seq": 5} | changes
-    return CfxProtection(key, initiator=True, **common), CfxProtection(key, initiator=False, **common)
+    return CfxProtection(key, initiator=True, **common), CfxProtection(
+        key, initiator=False, **common
+    )
 
 
 @pytest.fixture(params=AES, ids=[f"etype-{etype}" for etype in AES])
@@ -44,8 +50,14 @@ def test_sizes_are_those_of_the_etype(etype: int, length: int) -> None:
     """28, 60 and 28 bytes of overhead for AES-SHA1, 32, 64 and 32 for SHA-256, 40, 72 and 40 for SHA-384."""
     ours, _ = ends(etype)
     data = bytes(length)
-    overhead = len(ours.get_mic(data)), len(ours.wrap(data, True)) - length, len(ours.wrap(data, False)) - length
-    assert overhead == {17: (28, 60, 28), 18: (28, 60, 28), 19: (32, 64, 32), 20: (40, 72, 40)}[etype]
+    overhead = (
+        len(ours.get_mic(data)),
+        len(ours.wrap(data, True)) - length,
+        len(ours.wrap(data, False)) - length,
+    )
+    assert (
+        overhead == {17: (28, 60, 28), 18: (28, 60, 28), 19: (32, 64, 32), 20: (40, 72, 40)}[etype]
+    )
 
 
 @pytest.mark.parametrize("initiator", [True, False])
@@ -53,7 +65,9 @@ def test_sizes_are_those_of_the_etype(etype: int, length: int) -> None:
 def test_the_header_of_a_sealed_token_is_laid_out_as_windows_does(
     etype: int, initiator: bool, acceptor_subkey: bool
 ) -> None:
-    sender = ends(etype, acceptor_subkey=acceptor_subkey, send_seq=0xFFFFFFFF)[0 if initiator else 1]
+    sender = ends(etype, acceptor_subkey=acceptor_subkey, send_seq=0xFFFFFFFF)[
+        0 if initiator else 1
+    ]
     flags = (0 if initiator else 1) | (4 if acceptor_subkey else 0)
     token = sender.wrap(b"data", True)
     assert token[:16] == header(flags | 2, 0, 16 + MAC[etype], 0xFFFFFFFF)
@@ -62,14 +76,22 @@ def test_the_header_of_a_sealed_token_is_laid_out_as_windows_does(
     token = sender.wrap(b"data", False)
     assert token[:16] == header(flags, MAC[etype], 0, 0x100000000)  # not rotated, as MIT's
     assert token[16 : -MAC[etype]] == b"data"
-    assert sender.get_mic(b"data")[:16] == struct.pack(">HB5sQ", 0x0404, flags, b"\xff" * 5, 0x100000001)
+    assert sender.get_mic(b"data")[:16] == struct.pack(
+        ">HB5sQ", 0x0404, flags, b"\xff" * 5, 0x100000001
+    )
 
 
 def test_what_stands_before_the_data_is_as_long_as_the_overhead(etype: int) -> None:
     """Header, then trailer and confounder: so the data lie in one piece at the end, encrypted where they stood."""
     key = crypto.random_key(etype)
     sender = CfxProtection(
-        key, initiator=True, acceptor_subkey=True, send_seq=0, receive_seq=0, flags=0, random=lambda n: b"c" * n
+        key,
+        initiator=True,
+        acceptor_subkey=True,
+        send_seq=0,
+        receive_seq=0,
+        flags=0,
+        random=lambda n: b"c" * n,
     )
     data = b"thirty-two bytes of data to seal"
     token = sender.wrap(data, True)
@@ -80,7 +102,9 @@ def test_what_stands_before_the_data_is_as_long_as_the_overhead(etype: int) -> N
     assert len(token[16 + trailer + 16 :]) == len(data)
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 31, 32, 33, 1000, 24 * 1024 - 17, 24 * 1024 + 1, 200_003])
+@pytest.mark.parametrize(
+    "length", [0, 1, 15, 16, 17, 31, 32, 33, 1000, 24 * 1024 - 17, 24 * 1024 + 1, 200_003]
+)
 def test_all_sizes_go_there_and_back(etype: int, length: int) -> None:
     ours, theirs = ends(etype, random=lambda n: b"\xa5" * n)
     data = (bytes(range(251)) * (length // 251 + 1))[:length]
@@ -132,7 +156,13 @@ def test_no_confounder_is_used_twice(etype: int) -> None:
 @pytest.mark.parametrize("used", [True, False], ids=["used-before", "first-use"])
 def test_after_its_key_was_wiped_nothing_is_made_or_read(etype: int, used: bool) -> None:
     key = crypto.random_key(etype)
-    common: dict[str, Any] = {"acceptor_subkey": True, "send_seq": 5, "receive_seq": 5, "flags": 0, "random": bytes}
+    common: dict[str, Any] = {
+        "acceptor_subkey": True,
+        "send_seq": 5,
+        "receive_seq": 5,
+        "flags": 0,
+        "random": bytes,
+    }
     ours = CfxProtection(key, initiator=True, **common)
     peer = Forger(EncryptionKey(etype, key.contents), "acceptor", seq=5)
     sealed, signed, mic = peer.sealed(b"data"), peer.signed(b"data"), peer.mic(b"data")
@@ -155,13 +185,24 @@ def test_after_its_key_was_wiped_nothing_is_made_or_read(etype: int, used: bool)
 
 
 @pytest.mark.parametrize("rrc", [0, 28, 32, 40, 1000])
-def test_a_token_cut_off_anywhere_is_refused_whatever_rotation_it_names(etype: int, rrc: int) -> None:
+def test_a_token_cut_off_anywhere_is_refused_whatever_rotation_it_names(
+    etype: int, rrc: int
+) -> None:
     key = crypto.random_key(etype)
     ours = CfxProtection(
-        key, initiator=True, acceptor_subkey=True, send_seq=0, receive_seq=7, flags=int(Flag.REPLAY), random=bytes
+        key,
+        initiator=True,
+        acceptor_subkey=True,
+        send_seq=0,
+        receive_seq=7,
+        flags=int(Flag.REPLAY),
+        random=bytes,
     )
     peer = Forger(key, "acceptor", seq=7)
-    for token, sealed in ((peer.sealed(b"data", rrc=rrc), True), (peer.signed(b"data", seq=8, rrc=rrc), False)):
+    for token, sealed in (
+        (peer.sealed(b"data", rrc=rrc), True),
+        (peer.signed(b"data", seq=8, rrc=rrc), False),
+    ):
         for length in range(len(token)):
             with pytest.raises((DecodeError, IntegrityError)):
                 ours.unwrap(token[:length], sealed)
@@ -231,7 +272,11 @@ def test_rfc_4121_tokens_need_an_aes_key() -> None:
 @pytest.mark.parametrize("length", [0, 1, 70, 77, 78, 79, 127, 128, 200, 208, 209, 65_000, 70_000])
 def test_rc4_tokens_go_there_and_back_with_frames_of_every_length(length: int) -> None:
     key = EncryptionKey(23, bytes(range(16)))
-    common: dict[str, Any] = {"acceptor_subkey": False, "flags": 0xC, "random": lambda n: b"\x5a" * n}
+    common: dict[str, Any] = {
+        "acceptor_subkey": False,
+        "flags": 0xC,
+        "random": lambda n: b"\x5a" * n,
+    }
     ours = Rc4Protection(key, initiator=True, send_seq=0xFFFFFFFF, receive_seq=3, **common)
     theirs = Rc4Protection(key, initiator=False, send_seq=3, receive_seq=0xFFFFFFFF, **common)
     data = bytes(length)
@@ -258,4 +303,8 @@ def test_rc4_sizes_and_limits_are_exact() -> None:
             if size < 46:
                 assert limit == 0
                 continue
-            assert len(sender.wrap(bytes(limit), sealed)) <= size < len(sender.wrap(bytes(limit + 1), sealed))
+            assert (
+                len(sender.wrap(bytes(limit), sealed))
+                <= size
+                < len(sender.wrap(bytes(limit + 1), sealed))
+            )

@@ -6,7 +6,15 @@ import os
 
 import pytest
 
-from purekrb import Acceptor, Initiator, IntegrityError, KerberosError, PolicyError, ProtocolError, SequenceError
+from purekrb import (
+    Acceptor,
+    Initiator,
+    IntegrityError,
+    KerberosError,
+    PolicyError,
+    ProtocolError,
+    SequenceError,
+)
 from purekrb.crypto.aes_cts import CHUNK, LARGE
 from support.contexts import AES, ALL, pair
 
@@ -38,13 +46,17 @@ def spoiled(token: bytes, at: int) -> bytes:
 
 @pytest.mark.parametrize("size", [160, LARGE, 2 * CHUNK])
 @pytest.mark.parametrize("etype", AES)
-def test_after_a_refusal_the_buffer_holds_nothing_of_the_message_and_the_next_one_opens(etype: int, size: int) -> None:
+def test_after_a_refusal_the_buffer_holds_nothing_of_the_message_and_the_next_one_opens(
+    etype: int, size: int
+) -> None:
     ours, theirs = pair(etype)
     data = SECRET * (size // 16)
     token = ours.wrap(data)
     # flags (an unknown bit), EC, SND_SEQ, last block, MAC, confounder, data, the end
     for at in (2, 5, 15, 16, 33, len(token) - len(data) - 20, len(token) // 2, len(token) - 1):
-        forged = spoiled(token, at) if at != 2 else token[:2] + bytes((token[2] | 0x40,)) + token[3:]
+        forged = (
+            spoiled(token, at) if at != 2 else token[:2] + bytes((token[2] | 0x40,)) + token[3:]
+        )
         buffer = room(theirs, token)
         with pytest.raises(IntegrityError):
             theirs.unwrap_into(forged, buffer)

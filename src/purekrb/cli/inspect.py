@@ -48,7 +48,15 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.errors import DecodeError, IntegrityError, KerberosError
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.framing import is_framed_for, mechanism_names, unframe, unframe_mechanism
-from purekrb.gss.tokens import ACCEPTOR_SUBKEY, HEADER_SIZE, SEALED, SENT_BY_ACCEPTOR, MicToken, WrapToken, rotated
+from purekrb.gss.tokens import (
+    ACCEPTOR_SUBKEY,
+    HEADER_SIZE,
+    SEALED,
+    SENT_BY_ACCEPTOR,
+    MicToken,
+    WrapToken,
+    rotated,
+)
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc, spnego
 from purekrb.names import Principal, PrincipalName
@@ -85,7 +93,11 @@ _MESSAGES: dict[int, Any] = {
 #: The EncryptedData in each message: its field, the key usages that may apply, and what is inside.
 _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
     ap.Ticket: ("enc_part", (KeyUsage.TICKET,), ap.EncTicketPart),
-    ap.ApReq: ("authenticator", (KeyUsage.AP_REQ_AUTHENTICATOR, KeyUsage.TGS_REQ_AUTHENTICATOR), ap.Authenticator),
+    ap.ApReq: (
+        "authenticator",
+        (KeyUsage.AP_REQ_AUTHENTICATOR, KeyUsage.TGS_REQ_AUTHENTICATOR),
+        ap.Authenticator,
+    ),
     ap.ApRep: ("enc_part", (KeyUsage.AP_REP_ENC_PART,), ap.EncApRepPart),
     ap.KrbCred: ("enc_part", (KeyUsage.KRB_CRED_ENC_PART,), ap.EncKrbCredPart),
     kdc.AsRep: ("enc_part", (KeyUsage.AS_REP_ENC_PART,), kdc.EncKdcRepPart),
@@ -104,10 +116,18 @@ _RC4_TOKENS = {b"\x01\x01": "MIC token (RFC 4757)", b"\x02\x01": "Wrap token (RF
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("input", nargs="?", default="-", help="file, hex, base64, or - for standard input (default)")
-    parser.add_argument("-k", "--keytab", metavar="FILE", help="decrypt with the keys in this keytab")
-    parser.add_argument("--key", metavar="FILE", help="decrypt with the keys in this file: lines of ETYPE:HEX")
-    parser.add_argument("--show-keys", action="store_true", help="print keys instead of redacting them")
+    parser.add_argument(
+        "input", nargs="?", default="-", help="file, hex, base64, or - for standard input (default)"
+    )
+    parser.add_argument(
+        "-k", "--keytab", metavar="FILE", help="decrypt with the keys in this keytab"
+    )
+    parser.add_argument(
+        "--key", metavar="FILE", help="decrypt with the keys in this file: lines of ETYPE:HEX"
+    )
+    parser.add_argument(
+        "--show-keys", action="store_true", help="print keys instead of redacting them"
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -120,7 +140,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def describe(data: bytes, keys: Iterable[EncryptionKey] = (), *, show_keys: bool = False) -> dict[str, Any]:
+def describe(
+    data: bytes, keys: Iterable[EncryptionKey] = (), *, show_keys: bool = False
+) -> dict[str, Any]:
     """Return what `data` is as a tree of dicts, lists and text. Raises DecodeError for what nothing can read."""
     return _Inspector(list(keys), show_keys).anything(data)
 
@@ -151,7 +173,11 @@ class _Inspector:
         plaintext = None
         layout = {}
         if token.flags & SEALED:
-            usage = KeyUsage.ACCEPTOR_SEAL if token.flags & SENT_BY_ACCEPTOR else KeyUsage.INITIATOR_SEAL
+            usage = (
+                KeyUsage.ACCEPTOR_SEAL
+                if token.flags & SENT_BY_ACCEPTOR
+                else KeyUsage.INITIATOR_SEAL
+            )
             plaintext = self._decrypt((usage,), None, token.data)
             if plaintext is None and token.ec:
                 plaintext = self._decrypt((usage,), None, rotated(token.data, -token.ec))
@@ -164,7 +190,9 @@ class _Inspector:
             "EC": token.ec,
             "RRC": token.rrc,
             **layout,
-            "data": "<sealed>" if plaintext is None else _bytes(plaintext[: max(0, len(plaintext) - trailer)]),
+            "data": "<sealed>"
+            if plaintext is None
+            else _bytes(plaintext[: max(0, len(plaintext) - trailer)]),
         }
 
     def _mic_token(self, data: bytes) -> dict[str, Any]:
@@ -173,7 +201,12 @@ class _Inspector:
 
     def _framed_token(self, data: bytes) -> dict[str, Any]:
         if is_framed_for(data, SPNEGO_OID):
-            return {"GSS-API token": {"mechanism": mechanism_names([SPNEGO_OID]), **self._negotiation(data)}}
+            return {
+                "GSS-API token": {
+                    "mechanism": mechanism_names([SPNEGO_OID]),
+                    **self._negotiation(data),
+                }
+            }
         mechanism = MS_KRB5_MECH_OID if is_framed_for(data, MS_KRB5_MECH_OID) else KRB5_MECH_OID
         tok_id, inner = unframe(data, mechanism)
         if tok_id in _RC4_TOKENS:
@@ -189,7 +222,9 @@ class _Inspector:
             }
         return {
             "GSS-API token": {
-                "mechanism": mechanism_names([mechanism]), "TOK_ID": tok_id.hex(), **self._message(inner)
+                "mechanism": mechanism_names([mechanism]),
+                "TOK_ID": tok_id.hex(),
+                **self._message(inner),
             }
         }
 
@@ -198,7 +233,9 @@ class _Inspector:
         try:
             return self._message(inner)
         except DecodeError:
-            message = spnego.NegTokenInit2.decode(inner)  # an acceptor's, which differs in two fields
+            message = spnego.NegTokenInit2.decode(
+                inner
+            )  # an acceptor's, which differs in two fields
         return {"NegTokenInit2": self._value(message)}
 
     # -- files and messages
@@ -211,7 +248,9 @@ class _Inspector:
         try:
             ccache = CCache.decode(data)
         except DecodeError as error:
-            raise DecodeError(f"neither a keytab ({no_keytab}) nor a credential cache ({error})") from None
+            raise DecodeError(
+                f"neither a keytab ({no_keytab}) nor a credential cache ({error})"
+            ) from None
         tickets = [self._value(ticket) for ticket in ccache]
         return {"credential cache": {"principal": str(ccache.principal), "tickets": tickets}}
 
@@ -238,7 +277,11 @@ class _Inspector:
                 return self._nested(value)
             if name == "mech_list_mic":
                 return self._inside(self._mic_token, value)
-            return self._ticket(value) if name in ("ticket", "tickets", "additional_tickets") else _bytes(value)
+            return (
+                self._ticket(value)
+                if name in ("ticket", "tickets", "additional_tickets")
+                else _bytes(value)
+            )
         if isinstance(value, Principal | PrincipalName):
             kind = _enum_name(NameType, value.name_type)
             return f"{value} ({kind})" if isinstance(value, PrincipalName) else str(value)
@@ -257,7 +300,8 @@ class _Inspector:
         tree = {
             name.rstrip("_"): self._value(getattr(value, name), name)
             for name in names
-            if not name.startswith("_") and getattr(value, name) not in (None, (), b"", timedelta(0))
+            if not name.startswith("_")
+            and getattr(value, name) not in (None, (), b"", timedelta(0))
         }
         if type(value) in _ENCRYPTED:
             field, usages, part = _ENCRYPTED[type(value)]
@@ -269,7 +313,9 @@ class _Inspector:
         elif isinstance(value, kdc.PaData):
             # A KDC hands over keys there: KERB-KEY-LIST-REP, MS-KILE 2.2.12.
             show = self._secret if place == "encrypted_pa_data" else _bytes
-            tree["padata_value"] = self._inside(self._padata, show, value.padata_type, value.padata_value)
+            tree["padata_value"] = self._inside(
+                self._padata, show, value.padata_type, value.padata_value
+            )
         elif isinstance(value, ap.AuthorizationDataEntry):
             tree["ad_data"] = self._inside(self._authorization_data, value.ad_type, value.ad_data)
         elif isinstance(value, ap.KrbError) and value.e_data:
@@ -317,7 +363,10 @@ class _Inspector:
     def _authorization_data(self, kind: int, data: bytes) -> Any:
         if kind == AuthDataType.ETYPE_NEGOTIATION:
             return [etype_name(etype) for etype in ap.EtypeList.decode(data).entries]
-        if kind == AuthDataType.AP_OPTIONS and int.from_bytes(data, "little") == KERB_AP_OPTIONS_CBT:
+        if (
+            kind == AuthDataType.AP_OPTIONS
+            and int.from_bytes(data, "little") == KERB_AP_OPTIONS_CBT
+        ):
             return "the client knows channel bindings"
         if kind == AuthDataType.CLIENT_TARGET:
             return data.decode("utf-16-le", errors="backslashreplace")
@@ -348,10 +397,14 @@ class _Inspector:
 
     # -- what is encrypted
 
-    def _open(self, tree: dict[str, Any], encrypted: ap.EncryptedData, usages: Iterable[int], part: Any) -> None:
+    def _open(
+        self, tree: dict[str, Any], encrypted: ap.EncryptedData, usages: Iterable[int], part: Any
+    ) -> None:
         """Add to the tree of `encrypted` what is inside, where a key fits or none is needed."""
         clear = encrypted.etype == _NO_ENCRYPTION
-        plaintext = encrypted.cipher if clear else self._decrypt(usages, encrypted.etype, encrypted.cipher)
+        plaintext = (
+            encrypted.cipher if clear else self._decrypt(usages, encrypted.etype, encrypted.cipher)
+        )
         if plaintext is None:
             return
         try:
@@ -359,7 +412,9 @@ class _Inspector:
         except DecodeError as error:
             tree["decrypted"] = f"<no {part.__name__}: {error}>"
             return
-        self._keys += [key for key in (getattr(message, "key", None), getattr(message, "subkey", None)) if key]
+        self._keys += [
+            key for key in (getattr(message, "key", None), getattr(message, "subkey", None)) if key
+        ]
         tree["decrypted"] = {part.__name__: self._value(message)}
 
     def _decrypt(self, usages: Iterable[int], etype: int | None, cipher: bytes) -> bytes | None:
@@ -375,8 +430,15 @@ class _Inspector:
 
 
 def _token_header(token: WrapToken | MicToken) -> dict[str, Any]:
-    names = {SENT_BY_ACCEPTOR: "sent-by-acceptor", SEALED: "sealed", ACCEPTOR_SUBKEY: "acceptor-subkey"}
-    return {"flags": [name for bit, name in names.items() if token.flags & bit], "SND_SEQ": token.snd_seq}
+    names = {
+        SENT_BY_ACCEPTOR: "sent-by-acceptor",
+        SEALED: "sealed",
+        ACCEPTOR_SUBKEY: "acceptor-subkey",
+    }
+    return {
+        "flags": [name for bit, name in names.items() if token.flags & bit],
+        "SND_SEQ": token.snd_seq,
+    }
 
 
 def _enum_name(kind: type[IntEnum], value: int) -> str:
@@ -402,7 +464,11 @@ _FORMATS: dict[str, Callable[[int], Any]] = {
 
 
 def _bytes(data: bytes) -> str:
-    return data.hex() if len(data) <= MAX_SHOWN else f"{data[: MAX_SHOWN // 2].hex()}... ({len(data)} bytes)"
+    return (
+        data.hex()
+        if len(data) <= MAX_SHOWN
+        else f"{data[: MAX_SHOWN // 2].hex()}... ({len(data)} bytes)"
+    )
 
 
 def _read(text: str) -> bytes:
@@ -418,7 +484,9 @@ def _read(text: str) -> bytes:
             raise DecodeError("the input is neither a file that exists nor hexadecimal nor base64")
         return data
     if len(data) > MAX_INPUT:
-        raise DecodeError(f"the input is larger than {MAX_INPUT} bytes, more than any ticket, keytab or cache has")
+        raise DecodeError(
+            f"the input is larger than {MAX_INPUT} bytes, more than any ticket, keytab or cache has"
+        )
     decoded = _from_text(data)
     return data if decoded is None else decoded
 

@@ -66,7 +66,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with output.waiting(f"asking the KDC of {credential.principal.realm}"):
         if args.renew:
             ticket = client.renew(credential)
-            credential.ccache.merge_into(args.ccache)  # not over what another kinit has put there meanwhile
+            credential.ccache.merge_into(
+                args.ccache
+            )  # not over what another kinit has put there meanwhile
         else:
             ticket = client.get_tgt(
                 credential,

@@ -39,9 +39,13 @@ DEFAULT_TIMEOUT = 10.0
 
 def common() -> argparse.ArgumentParser:
     """Return the parent of every parser: --json and --trace, which may stand before and after the command."""
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
     parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
-    parser.add_argument("--trace", action="store_true", help="tell each protocol step on standard error; no secrets")
+    parser.add_argument(
+        "--trace", action="store_true", help="tell each protocol step on standard error; no secrets"
+    )
     return parser
 
 
@@ -63,16 +67,25 @@ def add_actions(
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add --config and --timeout."""
-    parser.add_argument("--config", metavar="FILE", help="krb5.conf (default: KRB5_CONFIG or /etc/krb5.conf)")
     parser.add_argument(
-        "--timeout", type=_seconds, default=DEFAULT_TIMEOUT, metavar="S", help="give up after S seconds (default: 10)"
+        "--config", metavar="FILE", help="krb5.conf (default: KRB5_CONFIG or /etc/krb5.conf)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=DEFAULT_TIMEOUT,
+        metavar="S",
+        help="give up after S seconds (default: 10)",
     )
 
 
 def add_ccache(parser: argparse.ArgumentParser) -> None:
     """Add -c/--ccache."""
     parser.add_argument(
-        "-c", "--ccache", metavar="NAME", help="credential cache (default: KRB5CCNAME or /tmp/krb5cc_UID)"
+        "-c",
+        "--ccache",
+        metavar="NAME",
+        help="credential cache (default: KRB5CCNAME or /tmp/krb5cc_UID)",
     )
 
 
@@ -89,14 +102,26 @@ def add_mechanism(parser: argparse.ArgumentParser, default: str) -> None:
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add what names a domain controller: --ldap, --domain, --target, --start-tls and --ca."""
     parser.add_argument(
-        "--ldap", metavar="URL", help="domain controller, as in ldaps://dc1.ad.test (default: found by DNS)"
+        "--ldap",
+        metavar="URL",
+        help="domain controller, as in ldaps://dc1.ad.test (default: found by DNS)",
     )
-    parser.add_argument("--domain", default="", metavar="NAME", help="domain (default: that of your realm)")
     parser.add_argument(
-        "--target", metavar="SPN", help="as in ldap/dc1.ad.test, if the URL lacks the domain controller's name"
+        "--domain", default="", metavar="NAME", help="domain (default: that of your realm)"
     )
-    parser.add_argument("--start-tls", action="store_true", help="protect the connection by TLS (default: by Kerberos)")
-    parser.add_argument("--ca", metavar="FILE", help="CA certificates for TLS (default: the system's)")
+    parser.add_argument(
+        "--target",
+        metavar="SPN",
+        help="as in ldap/dc1.ad.test, if the URL lacks the domain controller's name",
+    )
+    parser.add_argument(
+        "--start-tls",
+        action="store_true",
+        help="protect the connection by TLS (default: by Kerberos)",
+    )
+    parser.add_argument(
+        "--ca", metavar="FILE", help="CA certificates for TLS (default: the system's)"
+    )
 
 
 def config(args: argparse.Namespace) -> Config:
@@ -175,7 +200,9 @@ def read_secret(prompt: str, *, confirm: bool = False) -> bytes:
     typed = on_terminal()
     secret = _typed(f"{prompt}: ") if typed else next(lines(), b"")
     if not secret:
-        raise CredentialError("nothing was entered: type it at the prompt, or pipe it into standard input")
+        raise CredentialError(
+            "nothing was entered: type it at the prompt, or pipe it into standard input"
+        )
     if typed and confirm and _typed(f"{prompt} again: ") != secret:
         raise CredentialError("the two entries differ: try again")
     return secret
@@ -189,4 +216,6 @@ def _typed(prompt: str) -> bytes:
     except EOFError:
         return b""
     except UnicodeError:
-        raise CredentialError("the input is not UTF-8 text: check the terminal's encoding") from None
+        raise CredentialError(
+            "the input is not UTF-8 text: check the terminal's encoding"
+        ) from None

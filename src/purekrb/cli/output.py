@@ -35,7 +35,11 @@ class Output:
         _print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
 
     def table(
-        self, data: dict[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
+        self,
+        data: dict[str, Any],
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        title: str = "",
     ) -> None:
         """Print `rows` under `columns`, or `data` where JSON was asked for."""
         cells = [columns, *([visible(cell) for cell in row] for row in rows)]
@@ -48,7 +52,9 @@ class Output:
         from rich.text import Text
 
         with self._console.capture() as line:
-            self._console.print(Text.assemble(*((visible(text), style) for text, style in parts)), soft_wrap=True)
+            self._console.print(
+                Text.assemble(*((visible(text), style) for text, style in parts)), soft_wrap=True
+            )
         _write(line.get(), sys.stdout)
 
     @property
@@ -65,11 +71,17 @@ class Output:
     def error(self, message: str, kind: str) -> None:
         """Print an error as one line on standard error: text, or JSON with the keys `error` and `message`."""
         line = " ".join(message.split())
-        _print([json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}"], sys.stderr)
+        _print(
+            [json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}"],
+            sys.stderr,
+        )
 
     def warning(self, message: str) -> None:
         """Print a warning as one line on standard error: text, or JSON with the key `warning`."""
-        _print([json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}"], sys.stderr)
+        _print(
+            [json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}"],
+            sys.stderr,
+        )
 
     @contextmanager
     def log(self) -> Iterator[None]:
@@ -107,7 +119,10 @@ class _LogPrinter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # a log that nobody reads must not stop what it tells of
             if self._output.trace:
-                _print([f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}"], sys.stderr)
+                _print(
+                    [f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}"],
+                    sys.stderr,
+                )
             else:
                 self._output.warning(record.getMessage())
 

@@ -152,7 +152,9 @@ def _write(args: argparse.Namespace, directory: Directory, output: Output) -> No
     account = _account(args, directory)
     directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn)
     done = {"add": "added", "delete": "deleted"}[args.action]
-    output.result({"account": account.dn, "spns": args.spn}, *(f"{done} {name}" for name in args.spn))
+    output.result(
+        {"account": account.dn, "spns": args.spn}, *(f"{done} {name}" for name in args.spn)
+    )
 
 
 def _list(args: argparse.Namespace, directory: Directory, output: Output) -> None:

@@ -60,7 +60,9 @@ class Reader:
     def text(self, size: int) -> str:
         """Return the UTF-8 text that follows a length of `size` bytes."""
         raw = self.counted(size)
-        with suppress(UnicodeDecodeError):  # the error raised outside of it: a UnicodeDecodeError holds what it read
+        with suppress(
+            UnicodeDecodeError
+        ):  # the error raised outside of it: a UnicodeDecodeError holds what it read
             return raw.decode()
         raise DecodeError(
             f"the {self._what} is damaged: a name of {len(raw)} bytes at byte {self.offset - len(raw)} is not UTF-8"
@@ -82,7 +84,9 @@ def integer(value: int, size: int, *, signed: bool = False) -> bytes:
     try:
         return int(value).to_bytes(size, "big", signed=signed)
     except OverflowError:
-        raise CredentialError(f"{value} does not fit the {size} bytes that the file format has for it") from None
+        raise CredentialError(
+            f"{value} does not fit the {size} bytes that the file format has for it"
+        ) from None
 
 
 def counted(data: bytes | str, size: int) -> bytes:

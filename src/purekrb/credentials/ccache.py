@@ -119,7 +119,8 @@ class CCache:
         usable = [
             ticket
             for ticket in found
-            if _valid(ticket, instant + ticket.time_offset, timedelta(seconds=margin)) and not ticket.is_skey
+            if _valid(ticket, instant + ticket.time_offset, timedelta(seconds=margin))
+            and not ticket.is_skey
         ]
         return max(usable, key=lambda ticket: ticket.endtime, default=None)
 
@@ -139,7 +140,9 @@ class CCache:
     def time_offset(self, realm: str | None = None) -> timedelta:
         """Return the clock of the KDC of `realm` (the client's) minus ours; zero where it was never measured."""
         with self._lock:
-            return self._time_offsets.get(self.principal.realm if realm is None else realm, timedelta(0))
+            return self._time_offsets.get(
+                self.principal.realm if realm is None else realm, timedelta(0)
+            )
 
     def set_time_offset(self, offset: timedelta, realm: str | None = None) -> None:
         """Remember the clock of the KDC of `realm` (the client's) minus ours. A file keeps that of the client's."""
@@ -177,7 +180,9 @@ class CCache:
     def _decode(cls, data: bytes, places: list[_Place] | None) -> CCache:
         """Return the ccache in `data`; add to `places` where its tickets and configuration entries are in there."""
         if len(data) < 2 or data[0] != 5 or not 1 <= data[1] <= 4:
-            raise DecodeError("this is no credential cache: it does not begin with the version, 0501 to 0504")
+            raise DecodeError(
+                "this is no credential cache: it does not begin with the version, 0501 to 0504"
+            )
         version = data[1]
         reader = Reader(data, _WHAT, _byte_order(data, version))
         reader.take(2)
@@ -188,10 +193,14 @@ class CCache:
             ccache._decode_credential(reader, version, offset, places)
         return ccache
 
-    def _decode_credential(self, reader: Reader, version: int, offset: timedelta, places: list[_Place] | None) -> None:
+    def _decode_credential(
+        self, reader: Reader, version: int, offset: timedelta, places: list[_Place] | None
+    ) -> None:
         client = _decode_client(reader, version)
         service_left = reader.remaining
-        service = _decode_principal(reader, version)  # MIT keeps a referred ticket under the name without a realm, too
+        service = _decode_principal(
+            reader, version
+        )  # MIT keeps a referred ticket under the name without a realm, too
         etype = reader.signed(2)
         if version == 3 and reader.signed(2) != etype:
             raise DecodeError("the credential cache is damaged: a key has two encryption types")
@@ -201,7 +210,9 @@ class CCache:
         is_skey = reader.unsigned(1) != 0  # MIT writes 8 for true
         flags = reader.unsigned(4)
         addresses = [(reader.unsigned(2), reader.counted(4)) for _ in range(reader.count(4, 6))]
-        authorization_data = [(reader.signed(2), reader.counted(4)) for _ in range(reader.count(4, 6))]
+        authorization_data = [
+            (reader.signed(2), reader.counted(4)) for _ in range(reader.count(4, 6))
+        ]
         ticket = reader.counted(4)
         second_ticket = reader.counted(4)
         if service.realm == _CONFIG_REALM and service.components[:1] == (_CONFIG_NAME,):
@@ -222,7 +233,9 @@ class CCache:
             endtime=_time(endtime),
             renew_till=_time(renew_till) if renew_till else None,
             caddr=tuple(HostAddress(*address) for address in addresses),
-            authorization_data=tuple(AuthorizationDataEntry(*entry) for entry in authorization_data),
+            authorization_data=tuple(
+                AuthorizationDataEntry(*entry) for entry in authorization_data
+            ),
             time_offset=offset,
             second_ticket=second_ticket,
             is_skey=is_skey,
@@ -249,7 +262,9 @@ class CCache:
     def _encode_config(self, name: tuple[str, ...], value: bytes) -> bytes:
         service = Principal(name, _CONFIG_REALM, NameType.UNKNOWN)
         return _encode_ticket(
-            ServiceTicket(self.principal, service, value, EncryptionKey(0, b""), 0, _EPOCH, None, _EPOCH)
+            ServiceTicket(
+                self.principal, service, value, EncryptionKey(0, b""), 0, _EPOCH, None, _EPOCH
+            )
         )
 
     # -- names
@@ -267,7 +282,9 @@ class CCache:
         if kind == "MEMORY":
             with _memory_lock:
                 if residual not in _memory:
-                    raise CredentialError(f"there is no credential cache MEMORY:{residual} in this process: save one")
+                    raise CredentialError(
+                        f"there is no credential cache MEMORY:{residual} in this process: save one"
+                    )
                 return _memory[residual]
         if not files.exists(residual):
             raise CredentialError(
@@ -370,7 +387,9 @@ class CCache:
                 self.store(ticket)
             self._config.update(config)
 
-    def _news_for(self, other: CCache, path: str | None) -> tuple[list[ServiceTicket], dict[tuple[str, ...], bytes]]:
+    def _news_for(
+        self, other: CCache, path: str | None
+    ) -> tuple[list[ServiceTicket], dict[tuple[str, ...], bytes]]:
         """Return the tickets and configuration that a merge adds to `other`, which has `path`.
 
         Raises CredentialError where they are of another principal.
@@ -381,7 +400,9 @@ class CCache:
             )
         with self._lock:
             tickets, config = list(self), dict(self._config)
-            _, old_tickets, old_config = self._loaded if self._loaded and self._loaded[0] == path else (path, [], {})
+            _, old_tickets, old_config = (
+                self._loaded if self._loaded and self._loaded[0] == path else (path, [], {})
+            )
         # What kinit has replaced meanwhile is not put back.
         there: dict[object, list[ServiceTicket]] = {}
         for ticket in other:
@@ -405,7 +426,9 @@ class CCache:
         if kind == "MEMORY":
             with _memory_lock:
                 if _memory.pop(residual, None) is None:
-                    raise CredentialError(f"there is no credential cache MEMORY:{residual} in this process")
+                    raise CredentialError(
+                        f"there is no credential cache MEMORY:{residual} in this process"
+                    )
         else:
             files.remove_private(residual, what=_WHAT)
 
@@ -432,7 +455,9 @@ def _primary(directory: str) -> str:
     pointer = os.path.join(directory, "primary")
     name = "tkt"
     if files.exists(pointer):
-        name = os.fsdecode(files.read_private(pointer, what="primary file of the credential caches", max_size=4096))
+        name = os.fsdecode(
+            files.read_private(pointer, what="primary file of the credential caches", max_size=4096)
+        )
         name = name.rstrip("\n")
     if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
         raise DecodeError(
@@ -481,22 +506,30 @@ def _byte_order(data: bytes, version: int) -> ByteOrder:
 
 def _decode_header(reader: Reader) -> timedelta:
     contents = reader.counted(2)
-    header = Reader(contents, "header of the credential cache", begins=reader.offset - len(contents))
+    header = Reader(
+        contents, "header of the credential cache", begins=reader.offset - len(contents)
+    )
     offset = timedelta(0)
     while header.remaining:
         tag, value = header.unsigned(2), header.counted(2)
         if tag == _DELTA_TIME:
-            delta = Reader(value, "time offset of the credential cache", begins=header.offset - len(value))
+            delta = Reader(
+                value, "time offset of the credential cache", begins=header.offset - len(value)
+            )
             offset = timedelta(seconds=delta.signed(4), microseconds=delta.signed(4))
             if delta.remaining:
-                raise DecodeError(f"the time offset of the credential cache has {len(value)} bytes, expected 8")
+                raise DecodeError(
+                    f"the time offset of the credential cache has {len(value)} bytes, expected 8"
+                )
     return offset
 
 
 def _encode_header(offset: timedelta) -> bytes:
     if not offset:
         return b""
-    delta = integer(offset // timedelta(seconds=1), 4, signed=True) + integer(offset.microseconds, 4)
+    delta = integer(offset // timedelta(seconds=1), 4, signed=True) + integer(
+        offset.microseconds, 4
+    )
     return integer(_DELTA_TIME, 2) + counted(delta, 2)
 
 
@@ -515,7 +548,9 @@ def _decode_client(reader: Reader, version: int) -> Principal:
     client = _decode_principal(reader, version)
     if not client.realm or not client.components:
         what = "name" if client.realm else "realm"
-        raise DecodeError(f"the credential cache is damaged: the client before byte {reader.offset} has no {what}")
+        raise DecodeError(
+            f"the credential cache is damaged: the client before byte {reader.offset} has no {what}"
+        )
     return client
 
 
@@ -553,7 +588,10 @@ def _encode_ticket(ticket: ServiceTicket) -> bytes:
             integer(len(ticket.caddr), 4),
             *(integer(entry.addr_type, 2) + counted(entry.address, 4) for entry in ticket.caddr),
             integer(len(ticket.authorization_data), 4),
-            *(integer(ad.ad_type, 2, signed=True) + counted(ad.ad_data, 4) for ad in ticket.authorization_data),
+            *(
+                integer(ad.ad_type, 2, signed=True) + counted(ad.ad_data, 4)
+                for ad in ticket.authorization_data
+            ),
             counted(ticket.ticket, 4),
             counted(ticket.second_ticket, 4),
         )

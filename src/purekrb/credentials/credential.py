@@ -35,7 +35,15 @@ class Credential:
     uses the network. Safe for use by several threads; neither pickled nor copied.
     """
 
-    __slots__ = ("_derived", "_keys", "_lock", "_password", "_wiped", "ccache", "principal")  # no __dict__ to print
+    __slots__ = (
+        "_derived",
+        "_keys",
+        "_lock",
+        "_password",
+        "_wiped",
+        "ccache",
+        "principal",
+    )  # no __dict__ to print
 
     @forget_frames
     def __init__(
@@ -62,7 +70,9 @@ class Credential:
 
     @classmethod
     @forget_frames
-    def from_keytab(cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None) -> Credential:
+    def from_keytab(
+        cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None
+    ) -> Credential:
         """Return the credential of a principal with keys in `keytab` (a Keytab, a file, or None: see `Keytab.load`).
 
         Only the keys of the newest kvno are taken, as the KDC has no others. The first request to a KDC proves that
@@ -72,7 +82,9 @@ class Credential:
         principal = Principal.of(principal)
         keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
         found = keytab.find(principal)
-        usable = [entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES]
+        usable = [
+            entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES
+        ]
         if not usable:
             problem = "a usable key" if found else "a key"
             raise CredentialError(
@@ -86,7 +98,9 @@ class Credential:
                 found[0].kvno,
                 etype_names(entry.key.etype for entry in usable),
             )
-        return cls(principal, keys=[entry.key for entry in reversed(usable)])  # of one etype the newest stays
+        return cls(
+            principal, keys=[entry.key for entry in reversed(usable)]
+        )  # of one etype the newest stays
 
     @classmethod
     @forget_frames
@@ -115,7 +129,9 @@ class Credential:
 
         RC4 is among them where it can be had: whether it is permitted is the exchange's to say.
         """
-        return tuple(etype for etype in _PREFERENCE if self._password is not None or etype in self._keys)
+        return tuple(
+            etype for etype in _PREFERENCE if self._password is not None or etype in self._keys
+        )
 
     @property
     def needs_salt(self) -> bool:
@@ -131,14 +147,18 @@ class Credential:
         """
         with self._lock:
             if self._wiped:
-                raise CredentialError(f"the credential of {self.principal} was wiped: make a new one")
+                raise CredentialError(
+                    f"the credential of {self.principal} was wiped: make a new one"
+                )
             if self._password is None or etype not in _PREFERENCE:
                 return self._keys.get(etype)
             known = self._derived.get((etype, salt, params))
             if known is not None:
                 return known
             password = bytes(self._password)
-        key = crypto.string_to_key(etype, password, salt, params)  # outside the lock: it takes milliseconds
+        key = crypto.string_to_key(
+            etype, password, salt, params
+        )  # outside the lock: it takes milliseconds
         with self._lock:
             if len(self._derived) >= _MAX_DERIVED:
                 self._derived.clear()
@@ -152,7 +172,9 @@ class Credential:
         Raises CredentialError where there is no ticket yet, or the file cannot be written.
         """
         if not len(self.ccache):
-            raise CredentialError(f"there is no ticket of {self.principal} to save: get one first (KdcClient.get_tgt)")
+            raise CredentialError(
+                f"there is no ticket of {self.principal} to save: get one first (KdcClient.get_tgt)"
+            )
         self.ccache.save(ccache)
 
     def wipe(self) -> None:
@@ -176,7 +198,9 @@ class Credential:
         return f"Credential({self.principal}, {proof}=<redacted>)"
 
     def _refuse(self, *_args: object) -> NoReturn:
-        raise TypeError("a Credential is secret: it is not pickled or copied; pass the object, or save its ccache")
+        raise TypeError(
+            "a Credential is secret: it is not pickled or copied; pass the object, or save its ccache"
+        )
 
     __reduce__ = _refuse
     __reduce_ex__ = _refuse

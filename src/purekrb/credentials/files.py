@@ -48,7 +48,9 @@ MAX_SIZE = 16 << 20
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 #: CLOEXEC: no child inherits a key. NONBLOCK: opening a FIFO returns at once. NOCTTY: opening a terminal takes nothing.
-_FLAGS = _NOFOLLOW | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+_FLAGS = _NOFOLLOW | sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+)
 
 _REMEDIES = {
     errno.ENOENT: "there is no such file or directory: check the path",
@@ -61,7 +63,9 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose another place",
     errno.EAGAIN: "another program has kept it locked for ten seconds: let it end, and try again",
 }
-_REMEDIES[errno.EBADF] = _REMEDIES[errno.EACCES]  # opened for reading, since writing is not permitted
+_REMEDIES[errno.EBADF] = _REMEDIES[
+    errno.EACCES
+]  # opened for reading, since writing is not permitted
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a directory"),
@@ -87,7 +91,9 @@ _OFD = (
     else {}
 )
 #: Where locks belong to the process: what keeps its threads apart.
-_turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if _OFD else fork_safe(threading.RLock())
+_turn: contextlib.AbstractContextManager[object] = (
+    contextlib.nullcontext() if _OFD else fork_safe(threading.RLock())
+)
 #: Seconds between the attempts to lock a file that others can lock: ten in all.
 _WAITS = (0.001,) * 100 + (0.05,) * 198
 #: File systems on which nobody can lock anything, MIT's programs neither.
@@ -100,7 +106,9 @@ def text_of(path: FilePath) -> str:
     """Return a path as text. Raises TypeError for bytes, which may be a file's contents: errors quote paths."""
     text = os.fspath(path)
     if not isinstance(text, str):
-        raise TypeError("a path is text or a pathlib.Path, not bytes; the bytes of a file are read by `decode`")
+        raise TypeError(
+            "a path is text or a pathlib.Path, not bytes; the bytes of a file are read by `decode`"
+        )
     return text
 
 
@@ -120,7 +128,9 @@ def _failed(action: str, what: str, path: str, error: OSError) -> CredentialErro
 def _check_regular(mode: int, what: str, path: str) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
-        raise CredentialError(f"refused the {what} {path}: it is {kind}, not a regular file; name the file itself")
+        raise CredentialError(
+            f"refused the {what} {path}: it is {kind}, not a regular file; name the file itself"
+        )
 
 
 def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> None:
@@ -170,7 +180,9 @@ def _set_lock(fd: int, kind: int) -> None:
     fcntl.lockf(fd, kind)
 
 
-def _lock(fd: int, *, exclusive: bool, shared: bool, take: Callable[[int, int], None] = _set_lock) -> None:
+def _lock(
+    fd: int, *, exclusive: bool, shared: bool, take: Callable[[int, int], None] = _set_lock
+) -> None:
     """Take the lock that MIT's programs take on a file that they read or write.
 
     Nobody else can lock a file that is ours alone, and ours let go of it soon. Others can lock a `shared` one as long
@@ -212,7 +224,9 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
         fd = os.open(path, os.O_RDONLY | _FLAGS)
         take = getattr(fcntl, "flock", _set_lock)
     try:
-        _check(os.fstat(fd), what, path, shared=shared)  # before the lock: others could keep one on a file of theirs
+        _check(
+            os.fstat(fd), what, path, shared=shared
+        )  # before the lock: others could keep one on a file of theirs
         _lock(fd, exclusive=writing, shared=shared, take=take)
     except BaseException:
         os.close(fd)
@@ -222,12 +236,16 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
 
 def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
-        _set_lock(fd, fcntl.LOCK_UN)  # closing does not where a fork has made a copy of the descriptor
+        _set_lock(
+            fd, fcntl.LOCK_UN
+        )  # closing does not where a fork has made a copy of the descriptor
     os.close(fd)
 
 
 @forget_frames
-def read_private(path: FilePath, *, what: str, shared: bool = False, max_size: int = MAX_SIZE) -> bytes:
+def read_private(
+    path: FilePath, *, what: str, shared: bool = False, max_size: int = MAX_SIZE
+) -> bytes:
     """Return the contents of a file that holds secrets.
 
     It must be a regular file, no symbolic link, of at most `max_size` bytes. Unless `shared`, it must be ours with one
@@ -253,7 +271,9 @@ def _read_all(fd: int, path: str, what: str, max_size: int) -> bytes:
         parts.append(part)
         size += len(part)
     if size > max_size:
-        raise CredentialError(f"refused the {what} {path}: it is larger than {max_size} bytes; is it the right file?")
+        raise CredentialError(
+            f"refused the {what} {path}: it is larger than {max_size} bytes; is it the right file?"
+        )
     _log.debug("read the %s %s: %d bytes", what, path, size)
     return b"".join(parts)
 
@@ -319,7 +339,9 @@ def _sweep_file(path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(fd)
-        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+        own = (
+            stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+        )
         if own and _has_path(fd, path):  # else its writer has given it its name meanwhile
             _write_all(fd, bytes(status.st_size))
             os.unlink(path)
@@ -394,7 +416,9 @@ def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
     path = text_of(path)
     with locked(path, what=what, shared=shared, make=False) as file:
         if file is None:
-            raise _failed("change", what, path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            raise _failed(
+                "change", what, path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            )
         file.remove()
     _sweep(os.path.dirname(path))
     _log.debug("removed the %s %s", what, path)
@@ -510,7 +534,9 @@ def _hold(path: str, what: str, *, shared: bool, make: bool) -> tuple[int | None
 
 
 @contextlib.contextmanager
-def locked(path: FilePath, *, what: str, shared: bool = False, make: bool = True) -> Iterator[LockedFile | None]:
+def locked(
+    path: FilePath, *, what: str, shared: bool = False, make: bool = True
+) -> Iterator[LockedFile | None]:
     """Keep all other programs that write the file off it meanwhile, MIT's among them.
 
     The lock is the one that these take: fcntl's, on the file itself, after the checks of `read_private`. So a user that

@@ -95,9 +95,13 @@ class Keytab:
             begins = reader.offset
             record = reader.take(abs(size))
             if size > 0:
-                entries.append(_decode_entry(Reader(record, "keytab entry", order, begins), version))
+                entries.append(
+                    _decode_entry(Reader(record, "keytab entry", order, begins), version)
+                )
             elif size == 0 and any(reader.take(reader.remaining)):
-                raise DecodeError("the keytab is damaged: data follow the record of size 0 that ends it")
+                raise DecodeError(
+                    "the keytab is damaged: data follow the record of size 0 that ends it"
+                )
         return cls(entries)
 
     @classmethod
@@ -122,7 +126,8 @@ class Keytab:
         salt = principal.default_salt if salt is None else salt
         stamp = (timestamp or now()).replace(microsecond=0)
         return cls(
-            KeytabEntry(principal, kvno, crypto.string_to_key(etype, password, salt), stamp) for etype in etypes
+            KeytabEntry(principal, kvno, crypto.string_to_key(etype, password, salt), stamp)
+            for etype in etypes
         )
 
     @forget_frames
@@ -163,11 +168,15 @@ class Keytab:
         """Return a keytab with the entries of both; where both have the same principal, kvno and etype, `other`'s."""
         return self.add(*other.entries)
 
-    def remove(self, principal: Principal | str, kvno: int | None = None, etype: int | None = None) -> Keytab:
+    def remove(
+        self, principal: Principal | str, kvno: int | None = None, etype: int | None = None
+    ) -> Keytab:
         """Return a keytab without the entries that `find` gives. Raises CredentialError where there are none."""
         gone = self.find(principal, kvno, etype)
         if not gone:
-            raise CredentialError(f"the keytab has no such key of {principal}; it has {self.summary()}")
+            raise CredentialError(
+                f"the keytab has no such key of {principal}; it has {self.summary()}"
+            )
         slots = {_slot(entry) for entry in gone}
         return Keytab(entry for entry in self.entries if _slot(entry) not in slots)
 
@@ -192,7 +201,9 @@ class Keytab:
         return f"Keytab({self.summary()})"
 
 
-def change_keytab(path: files.FilePath, change: Callable[[Keytab], Keytab], *, make: bool) -> Keytab:
+def change_keytab(
+    path: files.FilePath, change: Callable[[Keytab], Keytab], *, make: bool
+) -> Keytab:
     """Replace the keytab in a file by what `change` makes of it, with other writers kept off; return that.
 
     A file that does not exist counts as an empty keytab if `make`. Raises CredentialError and DecodeError as `load`.
@@ -216,7 +227,9 @@ def _file_of(name: files.FilePath | None) -> str:
         return files.text_of(name)
     kind, path = files.split_type(name)
     if kind not in ("FILE", "WRFILE"):
-        raise UnsupportedError(f"keytabs of type {kind}: are not supported; name a file, as in FILE:/etc/krb5.keytab")
+        raise UnsupportedError(
+            f"keytabs of type {kind}: are not supported; name a file, as in FILE:/etc/krb5.keytab"
+        )
     return path
 
 
@@ -233,7 +246,9 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
     begins = reader.offset
     realm = reader.text(2)
     if not count or not realm:
-        raise DecodeError(f"the keytab entry at byte {begins} has a principal without {'name' if realm else 'realm'}")
+        raise DecodeError(
+            f"the keytab entry at byte {begins} has a principal without {'name' if realm else 'realm'}"
+        )
     components = tuple([reader.text(2) for _ in range(count)])
     name_type = reader.signed(4) if version == 2 else NameType.PRINCIPAL
     timestamp = _EPOCH + timedelta(seconds=reader.unsigned(4))
@@ -248,7 +263,9 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
 def _encode_entry(entry: KeytabEntry) -> bytes:
     principal = entry.principal
     if not principal.realm or not principal.components:
-        raise CredentialError("a key of the keytab has a principal without name or realm: nobody would find it")
+        raise CredentialError(
+            "a key of the keytab has a principal without name or realm: nobody would find it"
+        )
     seconds = (entry.timestamp - _EPOCH) // timedelta(seconds=1)
     return b"".join(
         (

@@ -58,7 +58,9 @@ def profile_of(etype: int) -> Profile:
 def _opted_in(etype: int) -> Profile:
     if etype != EncryptionType.RC4_HMAC:
         known = etype_names(EncryptionType)
-        raise UnsupportedError(f"encryption type {etype_name(etype)} is not supported; supported: {known}")
+        raise UnsupportedError(
+            f"encryption type {etype_name(etype)} is not supported; supported: {known}"
+        )
     from purekrb.crypto.rc4 import Rc4Hmac  # only who opts in pays for it
 
     return _PROFILES.setdefault(23, Rc4Hmac())
@@ -78,7 +80,9 @@ def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
         if key._schedule is None:
             key._schedule = profile.schedule(key.contents)
         if len(derived) >= _MAX_DERIVED:
-            for oldest in list(derived)[:1]:  # copied in one step: other threads may add or drop at the same time
+            for oldest in list(derived)[
+                :1
+            ]:  # copied in one step: other threads may add or drop at the same time
                 derived.pop(oldest, None)
         cipher = derived[usage] = profile.usage_cipher(key._schedule, usage)
     except BaseException as error:  # what `forget_frames` does, without the cost of a wrapper
@@ -88,7 +92,9 @@ def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
 
 
 @forget_frames
-def string_to_key(etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None) -> EncryptionKey:
+def string_to_key(
+    etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None
+) -> EncryptionKey:
     """Return the key that a password has. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
 
     Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises
@@ -104,7 +110,9 @@ def random_key(etype: int, random: RandomBytes = random_bytes) -> EncryptionKey:
     return EncryptionKey(etype, random(profile_of(etype).key_size))
 
 
-def encrypt(key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes | None = None) -> bytes:
+def encrypt(
+    key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes | None = None
+) -> bytes:
     """Return ciphertext and checksum of `plaintext` as one string. Source: RFC 3961 5.3, RFC 8009 5, RFC 4757 4.
 
     `confounder` (16 bytes; 8 for RC4) is drawn at random unless given, which only replaying a recording wants.
@@ -114,7 +122,9 @@ def encrypt(key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes 
     if confounder is None:
         confounder = random_bytes(size)
     elif len(confounder) != size:
-        raise ValueError(f"a confounder of {etype_name(key.etype)} has {size} bytes, got {len(confounder)}")
+        raise ValueError(
+            f"a confounder of {etype_name(key.etype)} has {size} bytes, got {len(confounder)}"
+        )
     return cipher.encrypt(plaintext, confounder)
 
 

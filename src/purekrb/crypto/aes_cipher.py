@@ -141,7 +141,9 @@ class AesUsageCipher:
             message = cts.decrypt(body, last)
             state.update(message)
             if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
-                del message  # it may be all but genuine: a traceback that shows locals must not have it
+                del (
+                    message
+                )  # it may be all but genuine: a traceback that shows locals must not have it
                 raise IntegrityError
         if not suffix:
             return message[BLOCK:]
@@ -149,7 +151,9 @@ class AesUsageCipher:
             raise IntegrityError
         return message[_DATA]
 
-    def open_into(self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes) -> None:
+    def open_into(
+        self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes
+    ) -> None:
         """Write the data of what `seal` made into `out`, which is 16 bytes shorter than `body`.
 
         Raises as `open` does; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
@@ -195,7 +199,9 @@ class AesUsageCipher:
             state.update(covered)
         return start + swapped, last, state.finalize()[self._sent_part]
 
-    def decrypt_mixed(self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]) -> bytes:
+    def decrypt_mixed(
+        self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]
+    ) -> bytes:
         """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
         start, last = ciphertext[:-BLOCK], ciphertext[-BLOCK:]
         if len(last) != BLOCK:

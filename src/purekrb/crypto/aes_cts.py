@@ -146,7 +146,9 @@ class AesCts:
         self._decryptors.append(decryptor)
         return out[BLOCK : tail - BLOCK]
 
-    def decrypt_into(self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None) -> bytes:
+    def decrypt_into(
+        self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None
+    ) -> bytes:
         """Decrypt body | last, the parts that `encrypt_into` makes, into `out`; return the 16 bytes of the suffix.
 
         `out` is 16 bytes shorter than `body`, which is longer than LARGE. `plain` hashes the plaintext, where given.
@@ -171,7 +173,9 @@ class AesCts:
             decryptor.update_into(body[at:stop], out[at - BLOCK : stop - BLOCK + _SLACK])
             if plain is not None:
                 plain(out[at - BLOCK : stop - BLOCK])
-        rest = decryptor.update(b"".join((body[near:end], cut, stolen, final)))[: len(out) - near + 2 * BLOCK]
+        rest = decryptor.update(b"".join((body[near:end], cut, stolen, final)))[
+            : len(out) - near + 2 * BLOCK
+        ]
         if plain is not None:
             plain(rest)
         self._decryptors.append(decryptor)

@@ -34,7 +34,13 @@ class AesSha2:
     encrypt_then_mac = True
 
     def __init__(
-        self, etype: int, name: bytes, key_size: int, hash_name: str, checksum_size: int, checksum_type: int
+        self,
+        etype: int,
+        name: bytes,
+        key_size: int,
+        hash_name: str,
+        checksum_size: int,
+        checksum_type: int,
     ) -> None:
         self.etype = etype
         self.key_size = key_size
@@ -65,8 +71,12 @@ class AesSha2:
         return self._hmac(derive, usage, CHECKSUM)
 
     def _hmac(self, derive: Derive, usage: int, kind: int) -> HMAC:
-        return HMAC(derive(usage_constant(usage, kind), self.checksum_size), _HASHES[self.hash_name]())
+        return HMAC(
+            derive(usage_constant(usage, kind), self.checksum_size), _HASHES[self.hash_name]()
+        )
 
     def prf(self, key: bytes, data: bytes) -> bytes:
         """Source: RFC 8009 5: KDF-HMAC-SHA2(key, "prf", data) as long as the hash."""
-        return kdf_hmac_sha2(self.hash_name, key, b"prf", _HASHES[self.hash_name]().digest_size, data)
+        return kdf_hmac_sha2(
+            self.hash_name, key, b"prf", _HASHES[self.hash_name]().digest_size, data
+        )

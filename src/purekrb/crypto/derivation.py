@@ -86,7 +86,9 @@ class Dk:
         self._encryptors.append(encryptor)
         if len(blocks) == BLOCK:
             return [first + second]
-        return [first[at : at + BLOCK] + second[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)]
+        return [
+            first[at : at + BLOCK] + second[at : at + BLOCK] for at in range(0, len(blocks), BLOCK)
+        ]
 
 
 def dk(key: bytes, constant: bytes) -> bytes:
@@ -94,7 +96,9 @@ def dk(key: bytes, constant: bytes) -> bytes:
     return Dk(key)(n_fold(constant, BLOCK))[0]  # which leaves one of 16 bytes as it is
 
 
-def kdf_hmac_sha2(hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b"") -> bytes:
+def kdf_hmac_sha2(
+    hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b""
+) -> bytes:
     """Return `nbytes` bytes of KDF-HMAC-SHA2; one round is enough for every use of RFC 8009. Source: RFC 8009 3."""
     message = b"\x00\x00\x00\x01" + label + b"\x00" + context + (nbytes * 8).to_bytes(4, "big")
     return hmac.digest(key, message, hash_name)[:nbytes]

@@ -9,7 +9,15 @@ import cryptography
 
 from purekrb.errors import CredentialError, DecodeError, PolicyError
 
-__all__ = ["Profile", "UsageCipher", "WIPED", "iterations", "pbkdf2", "MAX_ITERATIONS", "QUICK_ITERATIONS"]
+__all__ = [
+    "Profile",
+    "UsageCipher",
+    "WIPED",
+    "iterations",
+    "pbkdf2",
+    "MAX_ITERATIONS",
+    "QUICK_ITERATIONS",
+]
 
 #: The largest PBKDF2 iteration count that is tried; a KDC that names more is refused at once. Source: RFC 3962 3.
 MAX_ITERATIONS = 0x1000000
@@ -84,7 +92,9 @@ def iterations(params: bytes | None, default: int) -> int:
         raise DecodeError(f"string-to-key parameters have 4 bytes, got {len(params)}")
     count = int.from_bytes(params, "big")
     if not 1 <= count <= MAX_ITERATIONS:
-        raise PolicyError(f"a PBKDF2 iteration count of {count} is outside 1..{MAX_ITERATIONS}: refused")
+        raise PolicyError(
+            f"a PBKDF2 iteration count of {count} is outside 1..{MAX_ITERATIONS}: refused"
+        )
     return count
 
 
@@ -99,4 +109,6 @@ def pbkdf2(hash_name: str, password: bytes, salt: bytes, count: int, size: int) 
     from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
     algorithm: hashes.HashAlgorithm = getattr(hashes, hash_name.upper())()
-    return PBKDF2HMAC(algorithm=algorithm, length=size, salt=salt, iterations=count).derive(password)
+    return PBKDF2HMAC(algorithm=algorithm, length=size, salt=salt, iterations=count).derive(
+        password
+    )

@@ -112,17 +112,27 @@ class ServiceState:
             fields = json.loads(data.decode())
         version = fields.get("format_version") if isinstance(fields, dict) else None
         if version is None:
-            raise DecodeError("the state file is damaged: it is no JSON object with a format_version")
+            raise DecodeError(
+                "the state file is damaged: it is no JSON object with a format_version"
+            )
         if type(version) is not int or version != _FORMAT_VERSION:
-            raise DecodeError(f"the state file is not of format version {_FORMAT_VERSION}, which this purekrb reads")
+            raise DecodeError(
+                f"the state file is not of format version {_FORMAT_VERSION}, which this purekrb reads"
+            )
         account = fields.get("account")
         return cls(
-            object_guid=_field(fields, "guid_binding_string", lambda value: _guid(_BINDING.sub(r"\1", _text(value)))),
+            object_guid=_field(
+                fields,
+                "guid_binding_string",
+                lambda value: _guid(_BINDING.sub(r"\1", _text(value))),
+            ),
             scp_dn=_field(fields, "scp_dn", _text),
             domain=_field(fields, "domain", _text),
             spns=_field(fields, "spns", _spns),
             containers=_field(fields, "containers", _texts),
-            account=None if account is None and "account" in fields else _field(fields, "account", _account),
+            account=None
+            if account is None and "account" in fields
+            else _field(fields, "account", _account),
         )
 
     def encode(self) -> bytes:
@@ -164,7 +174,9 @@ def default_path(service_class_name: str, name: str) -> str:
 def _field(fields: dict[str, Any], name: str, read: Callable[[Any], _T]) -> _T:
     with suppress(LookupError, TypeError, ValueError, KerberosError):
         return read(fields[name])
-    raise DecodeError(f"the state file is damaged: its {name} is {'not of its form' if name in fields else 'missing'}")
+    raise DecodeError(
+        f"the state file is damaged: its {name} is {'not of its form' if name in fields else 'missing'}"
+    )
 
 
 def _account(fields: dict[str, Any]) -> StateAccount:

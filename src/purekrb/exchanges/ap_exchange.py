@@ -12,9 +12,23 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from purekrb import crypto
-from purekrb.constants import AddressType, ApOptions, AuthDataType, ErrorCode, KeyUsage, MessageType, TicketFlags
+from purekrb.constants import (
+    AddressType,
+    ApOptions,
+    AuthDataType,
+    ErrorCode,
+    KeyUsage,
+    MessageType,
+    TicketFlags,
+)
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import ApError, IntegrityError, MutualAuthenticationError, PolicyError, ProtocolError
+from purekrb.errors import (
+    ApError,
+    IntegrityError,
+    MutualAuthenticationError,
+    PolicyError,
+    ProtocolError,
+)
 from purekrb.exchanges.authorization_data import (
     check_critical,
     read_client_target,
@@ -129,7 +143,9 @@ def build_ap_req(
     cusec = now.microsecond
     ctime = now - cusec * MICROSECOND  # a quarter of the time that `replace` takes
     client, service = ticket.client, ticket.service
-    target = f"{'/'.join(service.components)}@{service.realm}" if client_target else None  # nothing is quoted
+    target = (
+        f"{'/'.join(service.components)}@{service.realm}" if client_target else None
+    )  # nothing is quoted
     authorization_data = _authorization_data(etypes if mutual else None, target)
     authenticator = Authenticator(
         authenticator_vno=PVNO,
@@ -142,8 +158,13 @@ def build_ap_req(
         seq_number=seq_number,
         authorization_data=authorization_data,
     )
-    cipher = _encrypt(ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random)
-    options, encrypted = _MUTUAL_REQUIRED if mutual else 0, EncryptedData(ticket.session_key.etype, None, cipher)
+    cipher = _encrypt(
+        ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random
+    )
+    options, encrypted = (
+        _MUTUAL_REQUIRED if mutual else 0,
+        EncryptedData(ticket.session_key.etype, None, cipher),
+    )
     message = ApReq(PVNO, MessageType.AP_REQ, options, ticket.ticket, encrypted).encode()
     if log.on():
         log.debug(
@@ -246,7 +267,11 @@ def build_ap_rep(
 
 
 def verify_ap_rep(
-    message: bytes, sent: SentApReq, session_key: EncryptionKey, *, permitted_etypes: tuple[int, ...]
+    message: bytes,
+    sent: SentApReq,
+    session_key: EncryptionKey,
+    *,
+    permitted_etypes: tuple[int, ...],
 ) -> EncApRepPart:
     """Return the AP-REP's content once it proves the service. Source: RFC 4120 3.2.5.
 
@@ -264,7 +289,9 @@ def verify_ap_rep(
         raise PolicyError(
             f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, which is not permitted here"
         )
-    log.debug("AP-REP verified: its ctime and cusec are those of our authenticator, so the service has its key")
+    log.debug(
+        "AP-REP verified: its ctime and cusec are those of our authenticator, so the service has its key"
+    )
     return part
 
 
@@ -273,10 +300,14 @@ def build_third_leg(
 ) -> bytes:
     """Return the client's AP-REP of DCE style, which returns the service's sequence number to it. MS-KILE 3.4.5.1."""
     log.debug("AP-REP for the service: the sequence number of its AP-REP")
-    return _encode_ap_rep(EncApRepPart(sent.ctime, sent.cusec, None, service_seq_number), session_key, random)
+    return _encode_ap_rep(
+        EncApRepPart(sent.ctime, sent.cusec, None, service_seq_number), session_key, random
+    )
 
 
-def verify_third_leg(message: bytes, session_key: EncryptionKey, *, service_seq_number: int) -> None:
+def verify_third_leg(
+    message: bytes, session_key: EncryptionKey, *, service_seq_number: int
+) -> None:
     """Raise unless the client's AP-REP proves that it could read ours. Source: MS-KILE 3.4.5.1.
 
     Its ctime does not count (some clients send that of their authenticator, some the current time); a subkey would be
@@ -287,7 +318,9 @@ def verify_third_leg(message: bytes, session_key: EncryptionKey, *, service_seq_
         raise MutualAuthenticationError(
             "the client did not return the sequence number of our AP-REP: an impostor, or a replayed AP-REP"
         )
-    log.debug("the client's AP-REP verified: it returns our sequence number, so the client is there now")
+    log.debug(
+        "the client's AP-REP verified: it returns our sequence number, so the client is there now"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -297,7 +330,9 @@ def _authorization_data(
     """Return an authenticator's authorization data: what acceptors need not know, in one AD-IF-RELEVANT."""
     entries = []
     if etypes is not None:
-        entries.append(AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode()))
+        entries.append(
+            AuthorizationDataEntry(AuthDataType.ETYPE_NEGOTIATION, EtypeList(etypes).encode())
+        )
     if target is not None:
         name = target.encode("utf-16-le", "surrogatepass")
         entries.append(AuthorizationDataEntry(AuthDataType.CLIENT_TARGET, name))
@@ -313,14 +348,20 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
     reply = ApRep.decode(message)
     # RFC 4120 5.5.2: pvno and msg-type.
     if reply.pvno != PVNO or reply.msg_type != MessageType.AP_REP:
-        raise ProtocolError("this is not an AP-REP of Kerberos 5", expected=(5, 15), got=(reply.pvno, reply.msg_type))
+        raise ProtocolError(
+            "this is not an AP-REP of Kerberos 5",
+            expected=(5, 15),
+            got=(reply.pvno, reply.msg_type),
+        )
     if reply.enc_part.etype != session_key.etype:
         raise ProtocolError(
             "the AP-REP is not encrypted with the session key's etype",
             expected=etype_name(session_key.etype),
             got=etype_name(reply.enc_part.etype),
         )
-    return EncApRepPart.decode(crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher))
+    return EncApRepPart.decode(
+        crypto.decrypt(session_key, KeyUsage.AP_REP_ENC_PART, reply.enc_part.cipher)
+    )
 
 
 def _encrypt(key: EncryptionKey, usage: int, plaintext: bytes, random: RandomBytes) -> bytes:
@@ -335,24 +376,33 @@ def _refuse(code: ErrorCode, message: str) -> ApError:
 def _decode_ap_req(message: bytes) -> ApReq:
     # RFC 4120 3.2.3: the message type, KRB_AP_ERR_MSG_TYPE. The tag of an AP-REQ is [APPLICATION 14].
     if message[:1] != b"\x6e":
-        raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds another message than an AP-REQ")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds another message than an AP-REQ"
+        )
     request = ApReq.decode(message)
     # RFC 4120 5.5.1: pvno and msg-type, which say once more what the tag says.
     if request.pvno != PVNO:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5"
+        )
     if request.msg_type != MessageType.AP_REQ:
-        raise _refuse(ErrorCode.KRB_AP_ERR_MSG_TYPE, f"the AP-REQ has msg-type {request.msg_type}, not 14")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_MSG_TYPE, f"the AP-REQ has msg-type {request.msg_type}, not 14"
+        )
     return request
 
 
 def _check_readable(request: ApReq, ticket: Ticket) -> None:
     # RFC 4120 5.3: tkt-vno.
     if ticket.tkt_vno != PVNO:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5"
+        )
     # RFC 4120 3.2.3: with USE-SESSION-KEY the ticket is encrypted in the session key of the server's TGT.
     if request.ap_options & _USE_SESSION_KEY:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_NOKEY, "the client asks for user-to-user authentication, which is not set up"
+            ErrorCode.KRB_AP_ERR_NOKEY,
+            "the client asks for user-to-user authentication, which is not set up",
         )
 
 
@@ -386,7 +436,9 @@ def _decrypt_ticket(
         try:
             opened = open_ticket(entry.key, cipher)
         except IntegrityError:
-            log.debug("the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno)
+            log.debug(
+                "the key of %s kvno %d does not decrypt the ticket", entry.principal, entry.kvno
+            )
         else:
             return entry, opened, names_of(entry, fitting)
     # RFC 4120 3.2.3: KRB_AP_ERR_BADKEYVER, KRB_AP_ERR_NOKEY or KRB_AP_ERR_BAD_INTEGRITY.
@@ -399,7 +451,8 @@ def _check_ticket(
     # RFC 4120 2.2, 3.2.3: a ticket with INVALID is not valid yet, KRB_AP_ERR_TKT_NYV.
     if ticket.flags & _INVALID:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is marked as invalid: the client must validate it first"
+            ErrorCode.KRB_AP_ERR_TKT_NYV,
+            "the ticket is marked as invalid: the client must validate it first",
         )
     # RFC 4120 5.3: without starttime, authtime is the start. No KDC makes a ticket that ends before it starts.
     start = ticket.starttime or ticket.authtime
@@ -407,7 +460,10 @@ def _check_ticket(
         raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket ends before it starts")
     # RFC 4120 3.2.3: later than the current time by more than the allowable skew, KRB_AP_ERR_TKT_NYV.
     if start > now + clock_skew:
-        raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_TKT_NYV,
+            f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}",
+        )
     # RFC 4120 3.2.3: expired by more than the allowable skew, KRB_AP_ERR_TKT_EXPIRED.
     if ticket.endtime < now - clock_skew:
         raise _refuse(
@@ -417,11 +473,14 @@ def _check_ticket(
     # RFC 4120 2.7, 3.2.3: a path that no KDC has checked is the server's to check, or to refuse.
     if ticket.transited.contents and not ticket.flags & _TRANSITED_CHECKED:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_ILL_CR_TKT, "the ticket crossed realms and no KDC has checked by which way it came"
+            ErrorCode.KRB_AP_ERR_ILL_CR_TKT,
+            "the ticket crossed realms and no KDC has checked by which way it came",
         )
     # RFC 4120 3.2.3: the addresses in the ticket, KRB_AP_ERR_BADADDR.
     if peer_address is not None and ticket.caddr and not _is_listed(peer_address, ticket.caddr):
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's"
+        )
 
 
 def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authenticator:
@@ -439,7 +498,8 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
     # RFC 4120 5.5.1: authenticator-vno.
     if authenticator.authenticator_vno != PVNO:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_BADVERSION, f"the authenticator has version {authenticator.authenticator_vno}, not 5"
+            ErrorCode.KRB_AP_ERR_BADVERSION,
+            f"the authenticator has version {authenticator.authenticator_vno}, not 5",
         )
     return authenticator
 
@@ -447,7 +507,9 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
 def _check_client(authenticator: Authenticator, ticket: EncTicketPart) -> None:
     # RFC 4120 3.2.3: name and realm of ticket and authenticator are the same, KRB_AP_ERR_BADMATCH.
     if authenticator.cname != ticket.cname or authenticator.crealm != ticket.crealm:
-        raise _refuse(ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket")
+        raise _refuse(
+            ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket"
+        )
 
 
 def _check_skew(sent: datetime, now: datetime, clock_skew: timedelta) -> None:
@@ -483,7 +545,8 @@ def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
     # MS-KILE 3.2.5.8: KERB-AUTH-DATA-CLIENT-TARGET.
     if target is None:
         raise _refuse(
-            ErrorCode.KDC_ERR_POLICY, "the client does not say which service it asked for, which this acceptor requires"
+            ErrorCode.KDC_ERR_POLICY,
+            "the client does not say which service it asked for, which this acceptor requires",
         )
     wanted = target.casefold()
     for name in names:

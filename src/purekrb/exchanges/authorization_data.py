@@ -73,7 +73,9 @@ def is_bindings_aware(relevant: tuple[AuthorizationDataEntry, ...]) -> bool:
     if not options:
         return False
     if len(options) > 1 or len(options[0]) != 4:
-        raise ProtocolError("AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options])
+        raise ProtocolError(
+            "AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options]
+        )
     return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
 
 

@@ -74,7 +74,11 @@ class ClientIdentity:
 
 @forget_frames
 def client_identity(
-    ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False, realm: str | None = None
+    ticket: EncTicketPart,
+    service_key: EncryptionKey,
+    *,
+    required: bool = False,
+    realm: str | None = None,
 ) -> ClientIdentity:
     """Return who the client of a ticket is; `ticket`, `service_key` and `required` are those of `verified_pac`.
 
@@ -93,8 +97,13 @@ def client_identity(
     names = None if upn_info is None else UpnDnsInfo.decode(upn_info)
     if logon is not None:
         # Three places name the account; a KDC that was made to mix up two accounts lets them differ (CVE-2020-25719).
-        _check_same(logon.user_sid, None if requester is None else requester == logon.user_sid.encode())
-        _check_same(logon.user_sid, None if names is None or names.sid is None else names.sid == logon.user_sid)
+        _check_same(
+            logon.user_sid, None if requester is None else requester == logon.user_sid.encode()
+        )
+        _check_same(
+            logon.user_sid,
+            None if names is None or names.sid is None else names.sid == logon.user_sid,
+        )
     return ClientIdentity(
         principal=client,
         has_pac=True,
@@ -110,7 +119,9 @@ def client_identity(
 
 
 @forget_frames
-def verified_pac(ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False) -> Pac | None:
+def verified_pac(
+    ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False
+) -> Pac | None:
     """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
 
     Genuine: signed with `service_key`, which decrypted the ticket, by the checksum type of that key; about the ticket's
@@ -125,16 +136,22 @@ def verified_pac(ticket: EncTicketPart, service_key: EncryptionKey, *, required:
     pac = Pac.decode(data)
     server, kdc = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
     if server is None or kdc is None:
-        raise PacError("the PAC is not signed: it needs the signatures of the service's key and of the KDC's")
+        raise PacError(
+            "the PAC is not signed: it needs the signatures of the service's key and of the KDC's"
+        )
     if server.cksumtype != crypto.profile_of(service_key.etype).checksum_type:
         raise PacError(
             f"the PAC is signed with checksum type {server.cksumtype}, which is not that of the service's "
             f"{etype_name(service_key.etype)} key"
         )
     try:
-        crypto.verify_checksum(service_key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature)
+        crypto.verify_checksum(
+            service_key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature
+        )
     except IntegrityError:
-        raise PacError("the PAC's server signature is wrong: it was altered, or made for another service") from None
+        raise PacError(
+            "the PAC's server signature is wrong: it was altered, or made for another service"
+        ) from None
     client_info = pac.buffer(PacBuffer.CLIENT_INFO)
     if client_info is None:
         raise PacError("the PAC does not say which client it is about")
@@ -157,7 +174,11 @@ def _not_acceptable(why: str) -> PacError:
 
 def _find_pac(entries: tuple[AuthorizationDataEntry, ...] | None) -> bytes | None:
     """Return the one PAC, which stands in a top-level AD-IF-RELEVANT. Source: MS-PAC 3.1.1."""
-    found = [entry.ad_data for entry in relevant_entries(entries) if entry.ad_type == AuthDataType.WIN2K_PAC]
+    found = [
+        entry.ad_data
+        for entry in relevant_entries(entries)
+        if entry.ad_type == AuthDataType.WIN2K_PAC
+    ]
     if not found:
         return None
     proper = [
@@ -174,7 +195,9 @@ def _find_pac(entries: tuple[AuthorizationDataEntry, ...] | None) -> bytes | Non
 
 def _check_same(account: Sid, same: bool | None) -> None:
     if same is False:
-        raise PacError(f"the PAC names two accounts: its logon information that of {account}, another part another one")
+        raise PacError(
+            f"the PAC names two accounts: its logon information that of {account}, another part another one"
+        )
 
 
 def _group_sids(logon: LogonInfo) -> tuple[str, ...]:

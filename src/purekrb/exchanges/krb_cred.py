@@ -15,7 +15,9 @@ from purekrb.system import RandomBytes
 __all__ = ["build_krb_cred", "read_krb_cred"]
 
 
-def build_krb_cred(ticket: ServiceTicket, key: EncryptionKey, *, now: datetime, random: RandomBytes) -> bytes:
+def build_krb_cred(
+    ticket: ServiceTicket, key: EncryptionKey, *, now: datetime, random: RandomBytes
+) -> bytes:
     """Return a KRB-CRED that hands `ticket` over, encrypted with `key`."""
     info = KrbCredInfo(
         key=ticket.session_key,
@@ -57,12 +59,16 @@ def read_krb_cred(data: bytes, keys: tuple[EncryptionKey, ...]) -> list[ServiceT
     message = KrbCred.decode(data)
     if message.pvno != 5 or message.msg_type != MessageType.KRB_CRED:
         raise ProtocolError(
-            "this is not a KRB-CRED of Kerberos 5", expected=(5, 22), got=(message.pvno, message.msg_type)
+            "this is not a KRB-CRED of Kerberos 5",
+            expected=(5, 22),
+            got=(message.pvno, message.msg_type),
         )
     part = EncKrbCredPart.decode(_decrypt(message.enc_part, keys))
     if not message.tickets or len(message.tickets) != len(part.ticket_info):
         raise ProtocolError(
-            "a KRB-CRED describes each of its tickets once", expected=len(message.tickets), got=len(part.ticket_info)
+            "a KRB-CRED describes each of its tickets once",
+            expected=len(message.tickets),
+            got=len(part.ticket_info),
         )
     return [_ticket(*pair) for pair in zip(message.tickets, part.ticket_info, strict=True)]
 
@@ -87,7 +93,9 @@ def _ticket(ticket: bytes, info: KrbCredInfo) -> ServiceTicket:
     if info.pname is None or info.sname is None or not info.prealm or not info.srealm:
         raise DecodeError("a KRB-CRED leaves out whose ticket it hands over, or for which service")
     if not info.pname.components or not info.sname.components:
-        raise DecodeError("a KRB-CRED hands over the ticket of a client, or for a service, without a name")
+        raise DecodeError(
+            "a KRB-CRED hands over the ticket of a client, or for a service, without a name"
+        )
     if info.endtime is None:
         raise DecodeError("a KRB-CRED leaves out when its ticket ends")
     return ServiceTicket(

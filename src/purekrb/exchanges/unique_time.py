@@ -63,7 +63,10 @@ class UniqueTimes:
             now = clock()
             if now >= self._end:
                 self._enter((now - _EPOCH) // _PERIOD)
-            elif now < self._set_back and self._left_out + max(self._most, self._taken) <= _NEXT_PLACES // 2:
+            elif (
+                now < self._set_back
+                and self._left_out + max(self._most, self._taken) <= _NEXT_PLACES // 2
+            ):
                 self._left_out += max(self._most, self._taken)
                 self._most = self._taken = 0
                 self._enter((now - _EPOCH) // _PERIOD)
@@ -76,7 +79,9 @@ class UniqueTimes:
 
     def _enter(self, window: int) -> None:
         # Which place a window has must be known again when the clock is set back, and to nobody else.
-        drawn = blake2b(window.to_bytes(8, "big", signed=True), key=self._secret, digest_size=8).digest()
+        drawn = blake2b(
+            window.to_bytes(8, "big", signed=True), key=self._secret, digest_size=8
+        ).digest()
         first = int.from_bytes(drawn, "big") % _FIRST_PLACES
         begin = _EPOCH + window * _PERIOD
         self._next = begin + (first + self._left_out) * MICROSECOND
@@ -104,7 +109,9 @@ def unique_now(clock: Clock) -> datetime:
     """
     if clock is system.now:
         return _system_time(clock)
-    owner = getattr(clock, "__self__", clock)  # a bound method is a new object each time: its owner is what lasts
+    owner = getattr(
+        clock, "__self__", clock
+    )  # a bound method is a new object each time: its owner is what lasts
     try:
         return _unique(clock, owner)
     except TypeError:  # no weak references to it: it shares one memory with its like

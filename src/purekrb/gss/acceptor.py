@@ -20,7 +20,14 @@ from purekrb.constants import (
     error_name,
     flag_names,
 )
-from purekrb.errors import ApError, ChannelBindingsError, ContextError, DecodeError, KerberosError, PacError
+from purekrb.errors import (
+    ApError,
+    ChannelBindingsError,
+    ContextError,
+    DecodeError,
+    KerberosError,
+    PacError,
+)
 from purekrb.exchanges.ap_exchange import (
     AcceptedApReq,
     ServiceKeys,
@@ -34,7 +41,14 @@ from purekrb.exchanges.opened_tickets import read_ticket
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
 from purekrb.gss.context import Agreement, SecurityContext
-from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, is_framed_for, unframe_any
+from purekrb.gss.framing import (
+    TOK_AP_REP,
+    TOK_AP_REQ,
+    TOK_KRB_ERROR,
+    frame,
+    is_framed_for,
+    unframe_any,
+)
 from purekrb.keys import EncryptionKey
 from purekrb.log import Log
 from purekrb.messages.ap import ApReq, AuthorizationDataEntry, HostAddress, KrbError
@@ -114,7 +128,9 @@ class Acceptor(SecurityContext):
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
-        super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
+        super().__init__(
+            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random
+        )
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
         self._keys = _checked_keys(keytab)
@@ -131,7 +147,9 @@ class Acceptor(SecurityContext):
         self._accepted: AcceptedApReq | None = None  # stays None where the context is imported
         self._client: _Client | None = None
         self._identity: ClientIdentity | PacError | None = None
-        self._mechanism: bytes | None = KRB5_MECH_OID  # None in DCE style, whose messages have no frame
+        self._mechanism: bytes | None = (
+            KRB5_MECH_OID  # None in DCE style, whose messages have no frame
+        )
 
     @property
     def identity(self) -> ClientIdentity:
@@ -207,9 +225,13 @@ class Acceptor(SecurityContext):
 
     def _restore(self, state: ContextState) -> None:
         if state.identity is None:
-            raise DecodeError("the exported context does not say who the client is: purekrb did not make it")
+            raise DecodeError(
+                "the exported context does not say who the client is: purekrb did not make it"
+            )
         if not state.acceptor_names:
-            raise DecodeError("the exported context does not say who the service is: purekrb did not make it")
+            raise DecodeError(
+                "the exported context does not say who the service is: purekrb did not make it"
+            )
         self._accepted, self._identity = None, state.identity
         self._client = _Client(
             acceptor_names=state.acceptor_names,
@@ -240,7 +262,9 @@ class Acceptor(SecurityContext):
         self._mechanism = None if message is in_token else mechanism
         try:
             if tok_id != TOK_AP_REQ:
-                raise ApError("the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE)
+                raise ApError(
+                    "the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE
+                )
             accepted, flags = self._accept(message, moment)
             reply, seq_number = self._answer(accepted, flags)
         except ApError as error:
@@ -314,7 +338,9 @@ class Acceptor(SecurityContext):
         if flags & _MUTUAL:
             subkey = self._subkey(accepted, initiator_key.etype)
             seq_number = int.from_bytes(unpredictable(self._random, 4), "big")
-            reply = build_ap_rep(accepted, subkey=subkey, seq_number=seq_number, random=self._random)
+            reply = build_ap_rep(
+                accepted, subkey=subkey, seq_number=seq_number, random=self._random
+            )
             token = self._framed(TOK_AP_REP, reply)
         agreement = Agreement(
             flags=flags,
@@ -335,7 +361,9 @@ class Acceptor(SecurityContext):
 
     def _subkey(self, accepted: AcceptedApReq, default: int) -> EncryptionKey | None:
         """Return a new key of the initiator's first etype that is permitted here. Source: RFC 4537 3."""
-        etype = next((etype for etype in accepted.etypes if etype in self._permitted_etypes), default)
+        etype = next(
+            (etype for etype in accepted.etypes if etype in self._permitted_etypes), default
+        )
         if etype == default == EncryptionType.RC4_HMAC:
             return None  # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends
         subkey = crypto.random_key(etype, self._random)
@@ -353,7 +381,9 @@ class Acceptor(SecurityContext):
                 code=ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
             )
         data = cksum.checksum
-        return _read_checksum(data) if len(data) <= _MAX_KNOWN_CHECKSUM else GssChecksum.decode(data)
+        return (
+            _read_checksum(data) if len(data) <= _MAX_KNOWN_CHECKSUM else GssChecksum.decode(data)
+        )
 
     def _agreed_flags(self, flags: int) -> int:
         if flags & _DCE_STYLE:
@@ -362,7 +392,9 @@ class Acceptor(SecurityContext):
         if missing:
             raise ApError(
                 f"the initiator did not ask for {', '.join(flag_names(Flag, missing))}, which this acceptor requires",
-                code=ErrorCode.KRB_AP_ERR_MUT_FAIL if missing & _MUTUAL else ErrorCode.KDC_ERR_POLICY,
+                code=ErrorCode.KRB_AP_ERR_MUT_FAIL
+                if missing & _MUTUAL
+                else ErrorCode.KDC_ERR_POLICY,
             )
         return flags if self._accept_delegation else flags & ~_DELEG
 
@@ -433,13 +465,21 @@ def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:
-    from purekrb.credentials.ccache import CCache  # only who gets a delegated credential pays for its module
+    from purekrb.credentials.ccache import (
+        CCache,
+    )  # only who gets a delegated credential pays for its module
     from purekrb.credentials.credential import Credential
 
-    return Credential.from_ccache(tickets if isinstance(tickets, CCache) else CCache(tickets[0].client, tickets))
+    return Credential.from_ccache(
+        tickets if isinstance(tickets, CCache) else CCache(tickets[0].client, tickets)
+    )
 
 
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
-    from purekrb.exchanges.identity import client_identity  # only who asks for the PAC pays for its decoder
+    from purekrb.exchanges.identity import (
+        client_identity,
+    )  # only who asks for the PAC pays for its decoder
 
-    return client_identity(accepted.ticket, accepted.key, required=required, realm=accepted.service.realm)
+    return client_identity(
+        accepted.ticket, accepted.key, required=required, realm=accepted.service.realm
+    )

@@ -34,7 +34,9 @@ class ChannelBindings:
         try:
             algorithm = _signature_hash(der_certificate)
         except DecodeError:
-            raise DecodeError("tls-server-end-point needs the server's certificate in DER") from None
+            raise DecodeError(
+                "tls-server-end-point needs the server's certificate in DER"
+            ) from None
         if algorithm is None:
             raise UnsupportedError(
                 "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
@@ -43,7 +45,9 @@ class ChannelBindings:
         try:
             digest = hashlib.new(name, der_certificate).digest()
         except ValueError:
-            raise UnsupportedError(f"tls-server-end-point needs {name}, which OpenSSL does not have here") from None
+            raise UnsupportedError(
+                f"tls-server-end-point needs {name}, which OpenSSL does not have here"
+            ) from None
         return cls(b"tls-server-end-point:" + digest)
 
     @classmethod
@@ -54,7 +58,9 @@ class ChannelBindings:
         which raises UnsupportedError.
         """
         if not finished:
-            raise UnsupportedError("there is no tls-unique in TLS 1.3: use tls_exporter or tls_server_end_point")
+            raise UnsupportedError(
+                "there is no tls-unique in TLS 1.3: use tls_exporter or tls_server_end_point"
+            )
         return cls(b"tls-unique:" + finished)
 
     @classmethod

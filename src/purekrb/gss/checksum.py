@@ -53,10 +53,14 @@ class GssChecksum:
     def decode(cls, data: bytes) -> GssChecksum:
         """Return the fields; unknown flags and extensions are ignored. Raises DecodeError."""
         if len(data) < _FIXED.size:
-            raise DecodeError(f"the 0x8003 checksum has {len(data)} bytes, at least {_FIXED.size} are needed")
+            raise DecodeError(
+                f"the 0x8003 checksum has {len(data)} bytes, at least {_FIXED.size} are needed"
+            )
         size, bindings, flags = _FIXED.unpack_from(data)
         if size != len(bindings):
-            raise DecodeError(f"the channel bindings of a 0x8003 checksum have 16 bytes, not {size}")
+            raise DecodeError(
+                f"the channel bindings of a 0x8003 checksum have 16 bytes, not {size}"
+            )
         known = flags & _KNOWN_FLAGS
         if not known & _DELEG:
             return cls(known, bindings)

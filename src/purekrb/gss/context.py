@@ -83,7 +83,10 @@ def _rc4_protection(*key: EncryptionKey, **options: Any) -> MessageProtection:
 #: What protects messages, by encryption type.
 _Protections = dict[int, Callable[..., MessageProtection]]
 _DCE_PROTECTIONS: _Protections = dict.fromkeys(DceProtection.etypes, DceProtection)
-_PROTECTIONS: _Protections = {**dict.fromkeys(IovProtection.etypes, IovProtection), 23: _rc4_protection}
+_PROTECTIONS: _Protections = {
+    **dict.fromkeys(IovProtection.etypes, IovProtection),
+    23: _rc4_protection,
+}
 
 
 class Agreement:
@@ -176,7 +179,9 @@ class SecurityContext:
         try:
             self._turn.pop()  # atomic, and cheaper than a lock that a child process finds open
         except IndexError:
-            raise ContextError("another thread is in step(): let one thread make a context") from None
+            raise ContextError(
+                "another thread is in step(): let one thread make a context"
+            ) from None
         try:
             if self._state not in _STEPPING:
                 raise ContextError(f"this context takes no token: it is {self._state.value}")
@@ -285,7 +290,9 @@ class SecurityContext:
         with memoryview(buffer) as given, given.cast("B") as out:
             room = protection.wrap_size_limit(len(token), sealed)
             if out.readonly or len(out) < room:
-                raise ValueError(f"the buffer must be writable and have room for {room} bytes, it has {len(out)}")
+                raise ValueError(
+                    f"the buffer must be writable and have room for {room} bytes, it has {len(out)}"
+                )
             return protection.unwrap_into(token, sealed, out)
 
     def get_mic(self, data: bytes) -> bytes:
@@ -295,7 +302,10 @@ class SecurityContext:
     def verify_mic(self, data: bytes, mic: bytes) -> None:
         """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
         protection = (self._in_force or self._established()).protection
-        protection.verify_mic(data if type(data) is bytes else _bytes(data), mic if type(mic) is bytes else _bytes(mic))
+        protection.verify_mic(
+            data if type(data) is bytes else _bytes(data),
+            mic if type(mic) is bytes else _bytes(mic),
+        )
 
     def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
         """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
@@ -373,7 +383,12 @@ class SecurityContext:
     @classmethod
     @forget_frames
     def import_context(
-        cls: type[_C], blob: bytes, key: bytes, *, clock: Clock = now, random: RandomBytes = random_bytes
+        cls: type[_C],
+        blob: bytes,
+        key: bytes,
+        *,
+        clock: Clock = now,
+        random: RandomBytes = random_bytes,
     ) -> _C:
         """Return the established context that `export_context` returned as `blob`, encrypted with `key`.
 
@@ -492,7 +507,9 @@ class SecurityContext:
         key, flags = agreement.key, agreement.flags
         protect = (_DCE_PROTECTIONS if flags & _DCE_STYLE else _PROTECTIONS).get(key.etype)
         if protect is None:
-            raise UnsupportedError(f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys")
+            raise UnsupportedError(
+                f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys"
+            )
         # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
         if id(key) not in map(id, self._secrets):
             key = agreement.key = _copy(key)
@@ -510,13 +527,17 @@ class SecurityContext:
         self._agreed = agreement
 
 
-_C = TypeVar("_C", bound=SecurityContext)  # not by its name, which `typing` would compile when it is imported
+_C = TypeVar(
+    "_C", bound=SecurityContext
+)  # not by its name, which `typing` would compile when it is imported
 
 
 def check_mechanism(mechanism: str) -> None:
     """Raise UnsupportedError unless contexts have the mechanism of this name."""
     if mechanism not in ("kerberos", "negotiate"):
-        raise UnsupportedError(f'there is no mechanism {mechanism!r}: pass "kerberos" or "negotiate"')
+        raise UnsupportedError(
+            f'there is no mechanism {mechanism!r}: pass "kerberos" or "negotiate"'
+        )
 
 
 @lru_cache(maxsize=16)

@@ -83,15 +83,23 @@ def open_state(blob: bytes, key: bytes) -> ContextState:
     if len(blob) < len(_HEAD) + _NONCE + _TAG or not blob.startswith(_MAGIC):
         raise DecodeError("this is not an exported context, or most of it is missing")
     if not blob.startswith(_HEAD):
-        raise UnsupportedError("another version of purekrb exported this context: let both processes run the same")
+        raise UnsupportedError(
+            "another version of purekrb exported this context: let both processes run the same"
+        )
     start = len(_HEAD) + _NONCE
     try:
         plain = cipher.decrypt(blob[len(_HEAD) : start], blob[start:], _HEAD)
     except InvalidTag:
         raise IntegrityError from None
-    with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError, KerberosError):
-        return ContextState(**{name: _READ[name](value) for name, value in json.loads(plain).items()})
-    raise DecodeError("the exported context was made by something else than purekrb")  # no context that quotes a key
+    with suppress(
+        ValueError, TypeError, LookupError, AttributeError, RecursionError, KerberosError
+    ):
+        return ContextState(
+            **{name: _READ[name](value) for name, value in json.loads(plain).items()}
+        )
+    raise DecodeError(
+        "the exported context was made by something else than purekrb"
+    )  # no context that quotes a key
 
 
 def check_key(key: bytes) -> None:
@@ -164,7 +172,9 @@ def _key(value: Any) -> EncryptionKey:
 
 
 def _entries(value: Any) -> tuple[AuthorizationDataEntry, ...]:
-    return tuple(AuthorizationDataEntry(_integer(kind), bytes.fromhex(data)) for kind, data in _list(value))
+    return tuple(
+        AuthorizationDataEntry(_integer(kind), bytes.fromhex(data)) for kind, data in _list(value)
+    )
 
 
 def _principal(value: Any) -> Principal:
@@ -182,7 +192,9 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _identity(value: Any) -> ClientIdentity | PacError:
     if type(value) is str:
         return PacError(value)
-    return ClientIdentity(**{name: _READ_IDENTITY.get(name, _text_or_none)(known) for name, known in value.items()})
+    return ClientIdentity(
+        **{name: _READ_IDENTITY.get(name, _text_or_none)(known) for name, known in value.items()}
+    )
 
 
 def _ccache(value: Any) -> CCache:

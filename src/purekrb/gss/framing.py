@@ -132,4 +132,6 @@ def _refuse(found: bytes, expected: bytes) -> NoReturn:
         advice = 'give this side mechanism="negotiate", or configure the peer for Kerberos'
     else:
         advice = "configure it for Kerberos"
-    raise UnsupportedError(f"the peer uses the mechanism {mechanism_names([found])}, this context {ours}: {advice}")
+    raise UnsupportedError(
+        f"the peer uses the mechanism {mechanism_names([found])}, this context {ours}: {advice}"
+    )

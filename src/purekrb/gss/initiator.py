@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import ContextError, ContextExpiredError, CredentialError, MutualAuthenticationError, PolicyError
+from purekrb.errors import (
+    ContextError,
+    ContextExpiredError,
+    CredentialError,
+    MutualAuthenticationError,
+    PolicyError,
+)
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
 from purekrb.exchanges.unique_time import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
@@ -30,7 +36,8 @@ if TYPE_CHECKING:
 log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
-    int, (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE)
+    int,
+    (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE),
 )
 #: How a NegTokenResp starts, which has no GSS-API frame. Source: RFC 4178 4.2.
 _NEG_TOKEN_RESP = b"\xa1"
@@ -64,7 +71,9 @@ class Initiator(SecurityContext):
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
-        super().__init__(mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random)
+        super().__init__(
+            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random
+        )
         if not isinstance(service_ticket, ServiceTicket):
             raise TypeError(
                 f"Initiator takes a ServiceTicket, not {type(service_ticket).__name__}: "
@@ -82,12 +91,18 @@ class Initiator(SecurityContext):
             flags |= _INTEG
         if flags & _DELEG:
             if not self._ticket.flags & _OK_AS_DELEGATE:
-                log.debug("DELEG dropped: the KDC did not mark %s OK-AS-DELEGATE", self._ticket.service)
+                log.debug(
+                    "DELEG dropped: the KDC did not mark %s OK-AS-DELEGATE", self._ticket.service
+                )
                 return flags & ~_DELEG
             if not flags & _MUTUAL:
-                raise PolicyError("DELEG hands over a TGT: it needs MUTUAL, so that an impostor does not get it")
+                raise PolicyError(
+                    "DELEG hands over a TGT: it needs MUTUAL, so that an impostor does not get it"
+                )
             if self._forwarded_tgt is None:
-                raise CredentialError("DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)")
+                raise CredentialError(
+                    "DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)"
+                )
         return flags
 
     def _begin(self, in_token: bytes | None) -> Handshake:
@@ -112,7 +127,9 @@ class Initiator(SecurityContext):
         self._finish(subkey, part.subkey, seq_number, service_seq)
         if not flags & _DCE_STYLE:
             return None
-        return build_third_leg(sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random)
+        return build_third_leg(
+            sent, self._ticket.session_key, service_seq_number=service_seq, random=self._random
+        )
 
     def _ap_req(self) -> tuple[SentApReq, EncryptionKey, int]:
         """Return the AP-REQ, our subkey and our initial sequence number."""
@@ -133,7 +150,9 @@ class Initiator(SecurityContext):
         subkey = crypto.random_key(etype, random)
         self._secrets.append(subkey)
         seq_number = int.from_bytes(unpredictable(random, 4), "big")
-        bindings = NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
+        bindings = (
+            NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
+        )
         if flags & _DELEG and self._forwarded_tgt is not None:
             from purekrb.exchanges.krb_cred import build_krb_cred  # only who delegates pays for it
 
@@ -159,21 +178,31 @@ class Initiator(SecurityContext):
         """Return the AP-REP in the service's token once it proves the service."""
         dce_style = bool(self._flags & _DCE_STYLE)
         if token[:1] == _NEG_TOKEN_RESP and not self._negotiate:
-            from purekrb.gss.negotiate import answered_by_negotiation  # only who needs its words pays for it
+            from purekrb.gss.negotiate import (
+                answered_by_negotiation,
+            )  # only who needs its words pays for it
 
             raise answered_by_negotiation(token)
         tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)
         if tok_id != TOK_AP_REP or dce_style != (message is token):
-            raise MutualAuthenticationError("the service answered with another token than an AP-REP", got=tok_id.hex())
-        part = verify_ap_rep(message, sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes)
+            raise MutualAuthenticationError(
+                "the service answered with another token than an AP-REP", got=tok_id.hex()
+            )
+        part = verify_ap_rep(
+            message, sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes
+        )
         if part.subkey is not None:
             self._secrets.append(part.subkey)
         return part
 
     def _finish(
-        self, subkey: EncryptionKey, acceptor_subkey: EncryptionKey | None, send_seq: int, receive_seq: int
+        self,
+        subkey: EncryptionKey,
+        acceptor_subkey: EncryptionKey | None,
+        send_seq: int,
+        receive_seq: int,
     ) -> None:
         ticket = self._ticket
         expires = ticket.endtime if self._enforce_expiry else None

@@ -47,7 +47,12 @@ class IovBuffer(tuple[IovType, bytes]):
 
 
 _DATA, _SIGN_ONLY = IovType.DATA, IovType.SIGN_ONLY
-_HEADER, _TRAILER, _PADDING, _STREAM = IovType.HEADER, IovType.TRAILER, IovType.PADDING, IovType.STREAM
+_HEADER, _TRAILER, _PADDING, _STREAM = (
+    IovType.HEADER,
+    IovType.TRAILER,
+    IovType.PADDING,
+    IovType.STREAM,
+)
 
 
 class _Pieces:
@@ -168,7 +173,9 @@ class IovProtection(CfxProtection):
             front, tail = BLOCK, ec + HEADER_SIZE + self._ours.mac_size
         else:
             if sealed and pieces.data:
-                raise PolicyError("the message is only signed, not sealed: pass sealed=False to accept such")
+                raise PolicyError(
+                    "the message is only signed, not sealed: pass sealed=False to accept such"
+                )
             front, tail = 0, self._ours.mac_size
             if ec != tail:
                 raise DecodeError(f"the checksum of a signed message has {tail} bytes")
@@ -255,7 +262,9 @@ class DceProtection(IovProtection):
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
         """Return the largest size of data whose token has at most `output_size` bytes (0 where none fits)."""
-        return super().wrap_size_limit(output_size - len(self._filler) if sealed else output_size, sealed)
+        return super().wrap_size_limit(
+            output_size - len(self._filler) if sealed else output_size, sealed
+        )
 
     # The rotation is by EC + RRC: a fault of Windows that its peers share. Source: MS-KILE 3.4.5.4.1.
 
@@ -295,7 +304,9 @@ def _take_stream(pieces: _Pieces, body: bytes, front: int, tail: int) -> tuple[b
     `body` is the token without its header, its rotation undone.
     """
     if len(pieces.data) != 1 or _TRAILER in pieces.single or _PADDING in pieces.single:
-        raise ValueError("beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY")
+        raise ValueError(
+            "beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY"
+        )
     end = len(body) - tail
     if end < front:
         raise DecodeError("the message is cut off")

@@ -23,7 +23,15 @@ import hmac
 from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 
-from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID, ErrorCode, NegState
+from purekrb.constants import (
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    NEGOEX_OID,
+    NTLM_OID,
+    SPNEGO_OID,
+    ErrorCode,
+    NegState,
+)
 from purekrb.errors import (
     ApError,
     KerberosError,
@@ -32,10 +40,22 @@ from purekrb.errors import (
     SequenceError,
     UnsupportedError,
 )
-from purekrb.gss.framing import TOK_KRB_ERROR, frame_mechanism, mechanism_names, unframe_any, unframe_mechanism
+from purekrb.gss.framing import (
+    TOK_KRB_ERROR,
+    frame_mechanism,
+    mechanism_names,
+    unframe_any,
+    unframe_mechanism,
+)
 from purekrb.gss.krb_error import peer_refused
 from purekrb.log import Log
-from purekrb.messages.spnego import NegHints, NegTokenInit, NegTokenInit2, NegTokenResp, encode_mech_types
+from purekrb.messages.spnego import (
+    NegHints,
+    NegTokenInit,
+    NegTokenInit2,
+    NegTokenResp,
+    encode_mech_types,
+)
 from purekrb.records import replace
 
 __all__ = ["Handshake", "initiate", "accept", "answered_by_negotiation"]
@@ -121,7 +141,9 @@ _ACCEPTOR: _Table = {
 class _Side:
     """One side of a negotiation: the Kerberos context inside, what was offered, and whose mechListMICs went by."""
 
-    def __init__(self, table: _Table, kerberos: _Kerberos, offered: tuple[bytes, ...], *, required: bool) -> None:
+    def __init__(
+        self, table: _Table, kerberos: _Kerberos, offered: tuple[bytes, ...], *, required: bool
+    ) -> None:
         self._table = table
         self.kerberos = kerberos
         self._offered = offered
@@ -151,11 +173,17 @@ class _Side:
         """Return the NegTokenResp of `answer` around our Kerberos token."""
         mic = self.mic() if answer.mic else None
         if log.on():
-            log.debug("NegTokenResp: %s%s", NegState(answer.state).name, " with mechListMIC" if mic else "")
+            log.debug(
+                "NegTokenResp: %s%s",
+                NegState(answer.state).name,
+                " with mechListMIC" if mic else "",
+            )
         return NegTokenResp(answer.state, supported, token, mic).encode()
 
 
-def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None) -> Handshake:
+def initiate(
+    start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None
+) -> Handshake:
     """The initiator's side around the Kerberos context that `start()` begins, and whose messages are `messages()`.
 
     `hints` is the NegTokenInit2 of an acceptor that spoke first.
@@ -169,23 +197,37 @@ def initiate(start: Callable[[], Handshake], messages: Callable[[], Messages], h
         log.debug("NegTokenInit: offering Kerberos")
         reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
         side = _Side(_INITIATOR, kerberos, MECHANISMS, required=_chosen(reply))
-        if side.required and not reply.response_token and reply.supported_mech not in (None, MECHANISMS[0]):
+        if (
+            side.required
+            and not reply.response_token
+            and reply.supported_mech not in (None, MECHANISMS[0])
+        ):
             # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
             # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
             side.kerberos = _Kerberos(start, messages)
             token = side.kerberos.step(None)
-            reply = _read((yield side.token(_Answer(_INCOMPLETE, mic=side.kerberos.complete), token)))
+            reply = _read(
+                (yield side.token(_Answer(_INCOMPLETE, mic=side.kerberos.complete), token))
+            )
         while True:
-            if reply.neg_state == _COMPLETED and not side.kerberos.complete and not reply.response_token:
+            if (
+                reply.neg_state == _COMPLETED
+                and not side.kerberos.complete
+                and not reply.response_token
+            ):
                 raise MutualAuthenticationError(
                     "the service says that authentication is complete, but it has not proved its identity"
                 )
             token = side.take(reply)
-            if reply.neg_state == _COMPLETED or (reply.neg_state is None and not token and not reply.mech_list_mic):
+            if reply.neg_state == _COMPLETED or (
+                reply.neg_state is None and not token and not reply.mech_list_mic
+            ):
                 _check_end(side, token)
                 return None
             if side.kerberos.complete and not token and not side.received:
-                raise ProtocolError("the service sent all of its tokens, but waits for something more of ours")
+                raise ProtocolError(
+                    "the service sent all of its tokens, but waits for something more of ours"
+                )
             answer = side.answer()
             if answer is None or answer.last:
                 return None if answer is None else side.token(answer, token)
@@ -201,10 +243,14 @@ def _check_end(side: _Side, token: bytes | None) -> None:
     if token or not side.kerberos.complete:
         raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
     if side.required and not side.received:
-        raise ProtocolError("the service required a mechListMIC and sent none", expected="mechListMIC")
+        raise ProtocolError(
+            "the service required a mechListMIC and sent none", expected="mechListMIC"
+        )
 
 
-def accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes) -> Handshake:
+def accept(
+    start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
+) -> Handshake:
     """The acceptor's side; `start` begins the Kerberos context with the initiator's first Kerberos token, and
     `messages()` are its messages.
 
@@ -217,15 +263,21 @@ def accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages]
         raise
 
 
-def _accept(start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes) -> Handshake:
+def _accept(
+    start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
+) -> Handshake:
     if not token:
         log.debug("NegTokenInit2: the initiator asked what we have")
-        token = yield frame_mechanism(SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode())
+        token = yield frame_mechanism(
+            SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode()
+        )
     first = NegTokenInit.decode(unframe_mechanism(token, SPNEGO_OID))
     offered = first.mech_types
     chosen = next((oid for oid in offered if oid in MECHANISMS), None)
     if chosen is None:
-        raise UnsupportedError(f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}")
+        raise UnsupportedError(
+            f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}"
+        )
     if log.on():
         log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
     supported: bytes | None = chosen  # named in our first answer only
@@ -260,11 +312,17 @@ def _read(token: bytes) -> NegTokenResp:
     message = NegTokenResp.decode(token)
     if log.on():
         state = None if message.neg_state is None else NegState(message.neg_state).name
-        log.debug("NegTokenResp received: %s%s", state, " with mechListMIC" if message.mech_list_mic else "")
+        log.debug(
+            "NegTokenResp received: %s%s",
+            state,
+            " with mechListMIC" if message.mech_list_mic else "",
+        )
     if message.neg_state == _REJECT:
         raise _rejected(message)
     if hmac.compare_digest(message.mech_list_mic or b"", message.response_token or b""):
-        return replace(message, mech_list_mic=None)  # Windows 2000 sends its token in both places; no MIC is meant
+        return replace(
+            message, mech_list_mic=None
+        )  # Windows 2000 sends its token in both places; no MIC is meant
     return message
 
 
@@ -273,12 +331,15 @@ def answered_by_negotiation(token: bytes) -> KerberosError:
     message = NegTokenResp.decode(token)
     advice = 'it wants SPNEGO: pass mechanism="negotiate"'
     if message.neg_state != _REJECT:
-        return MutualAuthenticationError(f"the service answered with a negotiation instead of an AP-REP: {advice}")
+        return MutualAuthenticationError(
+            f"the service answered with a negotiation instead of an AP-REP: {advice}"
+        )
     error = _rejected(message)
     if message.response_token and error.code != ErrorCode.KRB_ERR_GENERIC:
         return error  # the service has read our token, and says what is wrong with it
     return ApError(
-        f"the service rejected our token by SPNEGO. Its log may tell why; or {advice}", code=error.code
+        f"the service rejected our token by SPNEGO. Its log may tell why; or {advice}",
+        code=error.code,
     )
 
 
@@ -303,7 +364,9 @@ def _rejection(inner: bytes | None) -> bytes:
 def _check_hints(hints: bytes) -> None:
     offered = NegTokenInit2.decode(unframe_mechanism(hints, SPNEGO_OID)).mech_types
     if not set(offered) & set(MECHANISMS):
-        raise UnsupportedError(f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, and no Kerberos")
+        raise UnsupportedError(
+            f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, and no Kerberos"
+        )
 
 
 def _chosen(reply: NegTokenResp) -> bool:
@@ -313,7 +376,10 @@ def _chosen(reply: NegTokenResp) -> bool:
     # Java leaves supportedMech out; Samba names Kerberos as it likes. Both mean the mechanism of our token.
     mechanism = reply.supported_mech
     if mechanism is not None and mechanism not in MECHANISMS:
-        advice = {NTLM_OID: "give it a keytab and register its SPN", NEGOEX_OID: "configure it for Kerberos"}
+        advice = {
+            NTLM_OID: "give it a keytab and register its SPN",
+            NEGOEX_OID: "configure it for Kerberos",
+        }
         raise UnsupportedError(
             f"the service chose {mechanism_names([mechanism])}, which we do not offer: "
             f"{advice.get(mechanism, 'it breaks RFC 4178')}"
@@ -328,7 +394,9 @@ def _next_leg(kerberos: _Kerberos, message: NegTokenResp) -> bytes | None:
             raise ProtocolError("a Kerberos token came after the last one")
         return None
     if not message.response_token:
-        raise ProtocolError("the negotiation token holds no Kerberos token", expected="responseToken")
+        raise ProtocolError(
+            "the negotiation token holds no Kerberos token", expected="responseToken"
+        )
     return kerberos.step(message.response_token)
 
 

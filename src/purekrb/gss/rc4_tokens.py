@@ -78,7 +78,11 @@ class Rc4Protection:
         self._send_lock = fork_safe(Lock())
         self._send_seq = send_seq
         self._window = SequenceWindow(
-            receive_seq, replay=bool(flags & Flag.REPLAY), sequence=bool(flags & Flag.SEQUENCE), bits=32, seen=seen
+            receive_seq,
+            replay=bool(flags & Flag.REPLAY),
+            sequence=bool(flags & Flag.SEQUENCE),
+            bits=32,
+            seen=seen,
         )
 
     def wrap(self, data: bytes, sealed: bool) -> bytes:
@@ -99,10 +103,16 @@ class Rc4Protection:
         if found != _WRAP or len(inner) < _WRAP_SIZE - 2 + len(_PAD):
             raise DecodeError("this is not an RFC 4757 Wrap token, or it is cut off")
         seal_alg = inner[2:4]
-        if inner[:2] != _HMAC_MD5 or seal_alg not in (_SEAL_RC4, _SEAL_NONE) or inner[4:6] != _FILLER:
+        if (
+            inner[:2] != _HMAC_MD5
+            or seal_alg not in (_SEAL_RC4, _SEAL_NONE)
+            or inner[4:6] != _FILLER
+        ):
             raise DecodeError("this is not an RFC 4757 Wrap token")
         if seal_alg == _SEAL_NONE and sealed:
-            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
+            raise PolicyError(
+                "the message is only signed, not sealed: unwrap(token, sealed=False) accepts such"
+            )
         checksum, body = inner[14:22], inner[22:]
         seq = self._sequence_of(inner[6:14], checksum)
         if seal_alg == _SEAL_RC4:
@@ -146,7 +156,9 @@ class Rc4Protection:
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
         """Refuse: only AES contexts have tokens in pieces here."""
-        raise UnsupportedError("tokens in pieces (wrap_iov) are for AES contexts: use wrap and unwrap, or AES keys")
+        raise UnsupportedError(
+            "tokens in pieces (wrap_iov) are for AES contexts: use wrap and unwrap, or AES keys"
+        )
 
     unwrap_iov = wrap_iov
 
@@ -155,12 +167,16 @@ class Rc4Protection:
         return [len(buffer.data) for buffer in self.wrap_iov(buffers, sealed)]
 
     def _checksum(self, salt: bytes, data: bytes) -> bytes:
-        return hmac_md5(self._sign_key, hashlib.md5(salt + data, usedforsecurity=False).digest())[:8]
+        return hmac_md5(self._sign_key, hashlib.md5(salt + data, usedforsecurity=False).digest())[
+            :8
+        ]
 
     def _sequence_of(self, snd_seq: bytes, checksum: bytes) -> bytes:
         plain = rc4(hmac_md5(self._seq_key, checksum), snd_seq)
         if plain[4:] == self._ours:
-            raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
+            raise ProtocolError(
+                "this token was sent in the other direction: a reflection, or one of our own"
+            )
         if plain[4:] != self._theirs:
             raise IntegrityError
         return plain[:4]

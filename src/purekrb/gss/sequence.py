@@ -96,6 +96,4 @@ class SequenceWindow:
             raise SequenceError("this message was already received", reason="duplicate")
         self._state = expected, missing ^ bit
         if self._sequence:
-            raise SequenceError(
-                "a message arrived later than its successors", reason="unsequenced"
-            )
+            raise SequenceError("a message arrived later than its successors", reason="unsequenced")

@@ -22,13 +22,29 @@ from purekrb import crypto
 from purekrb.constants import Flag, KeyUsage
 from purekrb.crypto.aes_cipher import AesUsageCipher
 from purekrb.crypto.aes_cts import BLOCK, LARGE
-from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolError, SequenceError, UnsupportedError
+from purekrb.errors import (
+    DecodeError,
+    IntegrityError,
+    PolicyError,
+    ProtocolError,
+    SequenceError,
+    UnsupportedError,
+)
 from purekrb.gss.sequence import SequenceWindow, numbers
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.records import record
 from purekrb.system import RandomBytes, random_block, random_bytes
 
-__all__ = ["WrapToken", "MicToken", "CfxProtection", "HEADER_SIZE", "SND_SEQ", "SEALED", "wrap_header", "rotated"]
+__all__ = [
+    "WrapToken",
+    "MicToken",
+    "CfxProtection",
+    "HEADER_SIZE",
+    "SND_SEQ",
+    "SEALED",
+    "wrap_header",
+    "rotated",
+]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
@@ -137,7 +153,9 @@ class CfxProtection:
         snd_seq = next(self._send_seq)
         ours, seal = self._ours, self._seal or self._make_seal()
         if sealed:
-            return seal.seal(ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder())
+            return seal.seal(
+                ours.sealed + snd_seq, data, ours.sealed_copy + snd_seq, self._confounder()
+            )
         mac = seal.checksum(data, ours.signed_copy + snd_seq)
         return b"".join((ours.signed, snd_seq, data, mac))
 
@@ -165,7 +183,9 @@ class CfxProtection:
         if size < theirs.sealed_size:
             raise DecodeError("the sealed message is cut off")
         snd_seq, last, mac = theirs.sealed_parts.unpack_from(token)
-        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]  # no copy of what is large
+        body = (token if size < LARGE else memoryview(token))[
+            theirs.sealed_body
+        ]  # no copy of what is large
         # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
         data = (self._unseal or self._make_unseal()).open(body, last, mac, copy_start + snd_seq)
         if ec:
@@ -189,7 +209,9 @@ class CfxProtection:
         snd_seq, last, mac = theirs.sealed_parts.unpack_from(token)
         with memoryview(token) as view, out[:size] as place:
             unseal = self._unseal or self._make_unseal()
-            unseal.open_into(place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq)
+            unseal.open_into(
+                place, view[theirs.sealed_body], last, mac, theirs.sealed_copy + snd_seq
+            )
             try:
                 self._window.check(snd_seq)
             except SequenceError:
@@ -230,7 +252,9 @@ class CfxProtection:
             token = _turned(token, self._theirs.sealed_rrc - rrc)
             return flags, ec, token, token[:6] + bytes(2)
         if sealed:
-            raise PolicyError("the message is only signed, not sealed: unwrap(token, sealed=False) accepts such")
+            raise PolicyError(
+                "the message is only signed, not sealed: unwrap(token, sealed=False) accepts such"
+            )
         if ec != self._theirs.mac_size:
             raise DecodeError(f"the checksum of a signed message has {self._theirs.mac_size} bytes")
         token = _turned(token, -rrc)
@@ -259,23 +283,33 @@ class CfxProtection:
     def _refuse(self, flags: int) -> NoReturn:
         # Unknown bits are ignored, as RFC 4121 4.2.2 demands, but the checksum covers them.
         if (flags ^ self._theirs.flags) & SENT_BY_ACCEPTOR:
-            raise ProtocolError("this token was sent in the other direction: a reflection, or one of our own")
+            raise ProtocolError(
+                "this token was sent in the other direction: a reflection, or one of our own"
+            )
         raise ProtocolError("the token is not protected with the key that this context agreed on")
 
     def _make_seal(self) -> AesUsageCipher:
-        self._seal = self._cipher(KeyUsage.INITIATOR_SEAL if self._initiator else KeyUsage.ACCEPTOR_SEAL)
+        self._seal = self._cipher(
+            KeyUsage.INITIATOR_SEAL if self._initiator else KeyUsage.ACCEPTOR_SEAL
+        )
         return self._seal
 
     def _make_sign(self) -> AesUsageCipher:
-        self._sign = self._cipher(KeyUsage.INITIATOR_SIGN if self._initiator else KeyUsage.ACCEPTOR_SIGN)
+        self._sign = self._cipher(
+            KeyUsage.INITIATOR_SIGN if self._initiator else KeyUsage.ACCEPTOR_SIGN
+        )
         return self._sign
 
     def _make_unseal(self) -> AesUsageCipher:
-        self._unseal = self._cipher(KeyUsage.ACCEPTOR_SEAL if self._initiator else KeyUsage.INITIATOR_SEAL)
+        self._unseal = self._cipher(
+            KeyUsage.ACCEPTOR_SEAL if self._initiator else KeyUsage.INITIATOR_SEAL
+        )
         return self._unseal
 
     def _make_unsign(self) -> AesUsageCipher:
-        self._unsign = self._cipher(KeyUsage.ACCEPTOR_SIGN if self._initiator else KeyUsage.INITIATOR_SIGN)
+        self._unsign = self._cipher(
+            KeyUsage.ACCEPTOR_SIGN if self._initiator else KeyUsage.INITIATOR_SIGN
+        )
         return self._unsign
 
     def _cipher(self, usage: int) -> AesUsageCipher:

@@ -267,7 +267,9 @@ def _check_credential(credential: object, call: str) -> None:
     """Raise TypeError, with the right `call`, for what is not a Credential. Its value may be a password."""
     if not isinstance(credential, Credential):
         example = 'Credential.from_password("alice@EXAMPLE.COM", password)'
-        raise TypeError(f"the credential is of type {type(credential).__name__}: call {call.format(example)}")
+        raise TypeError(
+            f"the credential is of type {type(credential).__name__}: call {call.format(example)}"
+        )
 
 
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:

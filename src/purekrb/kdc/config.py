@@ -86,7 +86,9 @@ class RealmConfig:
     primary_kdc: tuple[KdcAddress, ...] = ()
     kpasswd_server: tuple[KdcAddress, ...] = ()
     admin_server: tuple[KdcAddress, ...] = ()
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)  # some programs' are PINs
+    options: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict, repr=False
+    )  # some programs' are PINs
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +342,9 @@ _ETYPE_NAMES: dict[str, tuple[int, ...]] = {
 
 def _quoted(text: str) -> str:
     """Return one word as an error may quote it, of all else the size: a damaged line may hold the next one as well."""
-    return repr(text) if re.fullmatch(r"[^\s=]{1,40}", text) else f"a value of {len(text)} characters"
+    return (
+        repr(text) if re.fullmatch(r"[^\s=]{1,40}", text) else f"a value of {len(text)} characters"
+    )
 
 
 def parse_etypes(text: str) -> tuple[int, ...]:
@@ -385,7 +389,9 @@ def _expand(text: str) -> str:
         try:
             return str(_TOKENS[match[1]]())
         except (KeyError, AttributeError, ImportError, OSError):
-            token = f"%{{{match[1]}}}" if re.fullmatch("[A-Za-z]{1,20}", match[1]) else "a token %{...}"
+            token = (
+                f"%{{{match[1]}}}" if re.fullmatch("[A-Za-z]{1,20}", match[1]) else "a token %{...}"
+            )
             raise ConfigError(
                 f"{token} has no value here: write one of {', '.join(_TOKENS)}, or the path itself"
             ) from None
@@ -436,7 +442,9 @@ def _convert(relation: Relation, convert: Callable[[str], Any]) -> Any:
         return convert(relation.text)
     except ConfigError as error:
         said = str(error.args[0]).replace(repr(relation.text), _quoted(relation.text))
-    raise ConfigError(f"{relation.where}: {said}")  # not in the course of the other error, which quotes the value
+    raise ConfigError(
+        f"{relation.where}: {said}"
+    )  # not in the course of the other error, which quotes the value
 
 
 def _fields(root: Section) -> dict[str, Any]:

@@ -194,9 +194,7 @@ class _Parser:
         if match is None:
             raise ConfigError(f"{where}: expected a section like [realms]")
         if len(self._open) > 1:
-            raise ConfigError(
-                f"{where}: section header inside braces: a '}}' is missing before it"
-            )
+            raise ConfigError(f"{where}: section header inside braces: a '}}' is missing before it")
         section = self._root.sections.setdefault(match[1].strip(_BLANK), Section())
         section.final |= bool(match[2])
         self._open = [section]

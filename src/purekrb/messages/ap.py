@@ -71,10 +71,15 @@ class _Name(Remembered):
     """PrincipalName. Equal ones may differ in their type, so what they encode to is remembered by their fields."""
 
     def __init__(self) -> None:
-        fields = Field(0, "name_type", INT32), Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES))
+        fields = (
+            Field(0, "name_type", INT32),
+            Field(1, "components", SequenceOf(_STRING, MAX_ENTRIES)),
+        )
         inner = Sequence(_name, *fields)
         super().__init__(inner)
-        encoded = lru_cache(maxsize=256)(lambda components, name_type: inner.encode(_name(name_type, components)))
+        encoded = lru_cache(maxsize=256)(
+            lambda components, name_type: inner.encode(_name(name_type, components))
+        )
         self.encode = lambda name: encoded(name.components, name.name_type)
 
 
@@ -91,7 +96,10 @@ class EncryptedData(Message):
 
 
 ENCRYPTED_DATA = EncryptedData.schema = Labelled(
-    EncryptedData, Field(0, "etype", INT32), Field(1, "kvno", SEQ_NUMBER, optional=True), Field(2, "cipher", _OCTETS)
+    EncryptedData,
+    Field(0, "etype", INT32),
+    Field(1, "kvno", SEQ_NUMBER, optional=True),
+    Field(2, "cipher", _OCTETS),
 )
 
 
@@ -114,7 +122,9 @@ class HostAddress(Message):
     address: bytes
 
 
-HostAddress.schema = Labelled(HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS))
+HostAddress.schema = Labelled(
+    HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS)
+)
 ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
 
 
@@ -202,7 +212,9 @@ class TransitedEncoding(Message):
     contents: bytes
 
 
-TransitedEncoding.schema = Labelled(TransitedEncoding, Field(0, "tr_type", INT32), Field(1, "contents", _OCTETS))
+TransitedEncoding.schema = Labelled(
+    TransitedEncoding, Field(0, "tr_type", INT32), Field(1, "contents", _OCTETS)
+)
 
 
 @record
@@ -325,7 +337,10 @@ class ApRep(Recurring):
 ApRep.schema = Application(
     15,
     Sequence(
-        ApRep, Field(0, "pvno", _INT32), Field(1, "msg_type", _INT32), Field(2, "enc_part", EncryptedData.schema)
+        ApRep,
+        Field(0, "pvno", _INT32),
+        Field(1, "msg_type", _INT32),
+        Field(2, "enc_part", EncryptedData.schema),
     ),
 )
 

@@ -186,7 +186,9 @@ class ObjectIdentifier:
 
     def decode(self, contents: bytes) -> bytes:
         if not 0 < len(contents) <= MAX_OID or contents[-1] >= 0x80:
-            raise DecodeError(f"an OBJECT IDENTIFIER is empty, cut off, or longer than {MAX_OID} bytes")
+            raise DecodeError(
+                f"an OBJECT IDENTIFIER is empty, cut off, or longer than {MAX_OID} bytes"
+            )
         return contents
 
     def encode(self, value: bytes) -> bytes:
@@ -236,9 +238,7 @@ class KerberosTime:
         date, time = divmod(n, 10**6)
         year, month, day = date // 10**4, date // 100 % 100, date % 100
         try:
-            return datetime(
-                year, month, day, time // 10**4, time // 100 % 100, time % 100, 0, UTC
-            )
+            return datetime(year, month, day, time // 10**4, time // 100 % 100, time % 100, 0, UTC)
         except ValueError:
             raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
 

@@ -55,7 +55,9 @@ def _writer(spec: Any) -> tuple[Write, bool]:
         item, remembered = _writer(spec.componentType)
         write = _tagged(_tags(spec), lambda values: b"".join(map(item, values)), remembered)
         return (lambda values: write(tuple(values))) if remembered else write, remembered
-    encode_contents, remembered = next((leaf[1], leaf[2]) for leaf in _LEAVES if isinstance(spec, leaf[0]))
+    encode_contents, remembered = next(
+        (leaf[1], leaf[2]) for leaf in _LEAVES if isinstance(spec, leaf[0])
+    )
     constraint = spec.subtypeSpec
 
     def constrained(value: Any) -> bytes:
@@ -63,7 +65,9 @@ def _writer(spec: Any) -> tuple[Write, bool]:
         constraint(value)
         return data
 
-    return _tagged(_tags(spec), constrained if constraint else encode_contents, remembered), remembered
+    return _tagged(
+        _tags(spec), constrained if constraint else encode_contents, remembered
+    ), remembered
 
 
 def _sequence(spec: Any) -> tuple[Write, bool]:
@@ -71,7 +75,8 @@ def _sequence(spec: Any) -> tuple[Write, bool]:
     names = [_ATTRIBUTES.get(field.name, field.name.replace("-", "_")) for field in named]
     writers = [_writer(field.asn1Object) for field in named]
     fields = [
-        (name, writer[0], field.isOptional) for name, writer, field in zip(names, writers, named, strict=True)
+        (name, writer[0], field.isOptional)
+        for name, writer, field in zip(names, writers, named, strict=True)
     ]
     remembered = all(writer[1] for writer in writers)
     values = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
@@ -104,7 +109,9 @@ def _sequence(spec: Any) -> tuple[Write, bool]:
 
 def _tags(spec: Any) -> tuple[int, ...]:
     """Return the tags of a type, the outermost first."""
-    return tuple(tag.tagClass | tag.tagFormat | tag.tagId for tag in reversed(spec.tagSet.superTags))
+    return tuple(
+        tag.tagClass | tag.tagFormat | tag.tagId for tag in reversed(spec.tagSet.superTags)
+    )
 
 
 def _tagged(tags: tuple[int, ...], contents: Write, remembered: bool) -> Write:

@@ -279,7 +279,9 @@ class _KdcReq(_ClientMessage):
         from purekrb.messages.impacket_der import encode
 
         body = self.req_body.encode()  # as it came
-        fields = SimpleNamespace(pvno=self.pvno, msg_type=self.msg_type, padata=self.padata, req_body=body)
+        fields = SimpleNamespace(
+            pvno=self.pvno, msg_type=self.msg_type, padata=self.padata, req_body=body
+        )
         return encode(self.spec, fields)
 
 
@@ -379,7 +381,9 @@ class LastReqEntry(Message):
     lr_value: datetime
 
 
-LastReqEntry.schema = Sequence(LastReqEntry, Field(0, "lr_type", INT32), Field(1, "lr_value", _TIME))
+LastReqEntry.schema = Sequence(
+    LastReqEntry, Field(0, "lr_type", INT32), Field(1, "lr_value", _TIME)
+)
 
 _AS_PART, _TGS_PART = b"\x79", b"\x7a"  # [APPLICATION 25], [APPLICATION 26]
 
@@ -455,5 +459,7 @@ def decode_kdc_reply(data: bytes) -> AsRep | TgsRep | KrbError:
     """Return the message that a KDC's reply is. Raises DecodeError for anything but these three."""
     kind = _REPLIES.get(bytes(data[:1]))
     if kind is None:
-        raise DecodeError("the answer is not a Kerberos message: check that a KDC listens at this address and port")
+        raise DecodeError(
+            "the answer is not a Kerberos message: check that a KDC listens at this address and port"
+        )
     return kind.decode(data)

@@ -20,7 +20,16 @@ from purekrb.errors import DecodeError, PacError
 from purekrb.sid import Sid
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["Pac", "PacBuffer", "PacSignature", "LogonInfo", "Group", "ClientInfo", "UpnDnsInfo", "SIGNATURE_SIZES"]
+__all__ = [
+    "Pac",
+    "PacBuffer",
+    "PacSignature",
+    "LogonInfo",
+    "Group",
+    "ClientInfo",
+    "UpnDnsInfo",
+    "SIGNATURE_SIZES",
+]
 
 _HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<IIQ")
@@ -77,12 +86,16 @@ class Pac:
         count, version = _HEADER.unpack_from(data)
         end_of_table = _HEADER.size + count * _ENTRY.size
         if version != 0 or end_of_table > len(data):
-            raise PacError(f"the PAC is malformed: version {version}, {count} buffers announced in {len(data)} bytes")
+            raise PacError(
+                f"the PAC is malformed: version {version}, {count} buffers announced in {len(data)} bytes"
+            )
         buffers: dict[int, tuple[int, int]] = {}
         for at in range(_HEADER.size, end_of_table, _ENTRY.size):
             kind, size, offset = _ENTRY.unpack_from(data, at)
             if offset % _ALIGNMENT or offset < end_of_table or offset + size > len(data):
-                raise PacError(f"PAC buffer {kind} lies outside of the PAC: {size} bytes at {offset} of {len(data)}")
+                raise PacError(
+                    f"PAC buffer {kind} lies outside of the PAC: {size} bytes at {offset} of {len(data)}"
+                )
             if kind in buffers:
                 raise PacError(f"the PAC holds buffer {kind} twice")
             buffers[kind] = offset, size
@@ -106,9 +119,15 @@ class Pac:
         cksumtype = int.from_bytes(data[:4], "little", signed=True)
         size = SIGNATURE_SIZES.get(cksumtype)  # type: ignore[call-overload]
         if size is None or len(data) - 4 not in (size, size + _RODC_ID):
-            raise PacError(f"PAC buffer {kind.name} holds no signature: checksum type {cksumtype}, {len(data)} bytes")
+            raise PacError(
+                f"PAC buffer {kind.name} holds no signature: checksum type {cksumtype}, {len(data)} bytes"
+            )
         identifier = data[4 + size :]
-        return PacSignature(cksumtype, data[4 : 4 + size], int.from_bytes(identifier, "little") if identifier else None)
+        return PacSignature(
+            cksumtype,
+            data[4 : 4 + size],
+            int.from_bytes(identifier, "little") if identifier else None,
+        )
 
     def signed_data(self) -> bytes:
         """Return what the server signature covers: all, with both signatures zero but for their types. MS-PAC 2.8.4.
@@ -170,7 +189,11 @@ class UpnDnsInfo:
             sam, owner = struct.unpack_from("<HH", data, 12), struct.unpack_from("<HH", data, 16)
             sam_name, sid = _text(_piece(data, *sam)), _sid(_piece(data, *owner))
         return cls(
-            _text(_piece(data, *fields[:2])), _text(_piece(data, *fields[2:])), bool(flags & constructed), sam_name, sid
+            _text(_piece(data, *fields[:2])),
+            _text(_piece(data, *fields[2:])),
+            bool(flags & constructed),
+            sam_name,
+            sid,
         )
 
 
@@ -202,15 +225,25 @@ class LogonInfo:
         """Return the buffer's content. Raises PacError for malformed NDR."""
         extra_sids, resource_groups = 0x20, 0x200  # bits of UserFlags: these fields are in use
         ndr = _Ndr(data)
-        ndr.skip(6 * 8)  # LogonTime, LogoffTime, KickOffTime, PasswordLastSet, PasswordCanChange, PasswordMustChange
-        names = [ndr.string_header() for _ in range(6)]  # EffectiveName, FullName, LogonScript, three paths
+        ndr.skip(
+            6 * 8
+        )  # LogonTime, LogoffTime, KickOffTime, PasswordLastSet, PasswordCanChange, PasswordMustChange
+        names = [
+            ndr.string_header() for _ in range(6)
+        ]  # EffectiveName, FullName, LogonScript, three paths
         ndr.skip(2 * 2)  # LogonCount, BadPasswordCount
-        user_id, primary_group_id, group_count, group_ids, user_flags = (ndr.uint32() for _ in range(5))
+        user_id, primary_group_id, group_count, group_ids, user_flags = (
+            ndr.uint32() for _ in range(5)
+        )
         ndr.skip(16)  # UserSessionKey
         domains = [ndr.string_header() for _ in range(2)]  # LogonServer, LogonDomainName
         domain_id = ndr.uint32()
-        ndr.skip(2 * 4 + 2 * 4 + 2 * 8 + 2 * 4)  # Reserved1, UserAccountControl, SubAuthStatus, ILogon times and counts
-        sid_count, sids, resource_domain, resource_count, resources = (ndr.uint32() for _ in range(5))
+        ndr.skip(
+            2 * 4 + 2 * 4 + 2 * 8 + 2 * 4
+        )  # Reserved1, UserAccountControl, SubAuthStatus, ILogon times and counts
+        sid_count, sids, resource_domain, resource_count, resources = (
+            ndr.uint32() for _ in range(5)
+        )
         # What the pointers lead to follows in the order of the pointers.
         effective_name, full_name, *_ = [ndr.string(header) for header in names]
         memberships = ndr.memberships(group_ids, group_count)
@@ -230,9 +263,17 @@ class LogonInfo:
         else:
             raise PacError("the PAC names no account")
         if user_flags & resource_groups and resource_sid is not None:
-            extra += [Group(_member(resource_sid, rid), attributes) for rid, attributes in resource_memberships]
+            extra += [
+                Group(_member(resource_sid, rid), attributes)
+                for rid, attributes in resource_memberships
+            ]
         return cls(
-            effective_name, full_name, domain, user_sid, _member(domain_sid, primary_group_id), (*groups, *extra)
+            effective_name,
+            full_name,
+            domain,
+            user_sid,
+            _member(domain_sid, primary_group_id),
+            (*groups, *extra),
         )
 
 
@@ -323,7 +364,9 @@ def _sid(data: bytes) -> Sid:
 
 
 def _text(data: bytes) -> str:
-    with suppress(UnicodeDecodeError):  # the error raised outside of it: a UnicodeDecodeError holds what it read
+    with suppress(
+        UnicodeDecodeError
+    ):  # the error raised outside of it: a UnicodeDecodeError holds what it read
         return data.decode("utf-16-le")
     raise PacError("a text in the PAC is not UTF-16")
 

@@ -22,14 +22,23 @@ from purekrb.messages.der import (
 from purekrb.messages.layouts import Recurring, Remembered
 from purekrb.records import record
 
-__all__ = ["NegTokenInit", "NegTokenInit2", "NegHints", "NegTokenResp", "MAX_MECHANISMS", "encode_mech_types"]
+__all__ = [
+    "NegTokenInit",
+    "NegTokenInit2",
+    "NegHints",
+    "NegTokenResp",
+    "MAX_MECHANISMS",
+    "encode_mech_types",
+]
 
 #: Windows offers four, MIT krb5 up to eight.
 MAX_MECHANISMS = 64
 
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
-_MECH_TYPES = Remembered(SequenceOf(_OID, MAX_MECHANISMS))  # each program sends the same list again and again
+_MECH_TYPES = Remembered(
+    SequenceOf(_OID, MAX_MECHANISMS)
+)  # each program sends the same list again and again
 _FIRST_FIELDS = (
     Field(0, "mech_types", _MECH_TYPES),
     Field(1, "req_flags", Remembered(KerberosFlags()), optional=True),

@@ -58,7 +58,9 @@ class _KnowsClients(Protocol):
     def remember(self, tag: bytes, ctime: datetime, now: datetime, client: str) -> None: ...
 
 
-def remember_in(cache: ReplayCache, tag: bytes, ctime: datetime, now: datetime, client: str) -> None:
+def remember_in(
+    cache: ReplayCache, tag: bytes, ctime: datetime, now: datetime, client: str
+) -> None:
     """Store `tag` in `cache`, and tell it the client if it wants to know."""
     if _wants_client(type(cache)):
         cast(_KnowsClients, cache).remember(tag, ctime, now, client=client)
@@ -70,13 +72,18 @@ def remember_in(cache: ReplayCache, tag: bytes, ctime: datetime, now: datetime, 
 def _wants_client(kind: type) -> bool:
     # By the parameters, as a subclass of ours may have those of the Protocol.
     code = getattr(getattr(kind, "remember", None), "__code__", None)
-    return code is not None and "client" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return (
+        code is not None
+        and "client" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    )
 
 
 def bucket_of(ctime: datetime) -> int:
     """Return the bucket of an authenticator: the same for each presentation of it, whatever the clock says then."""
     age = ctime - _EPOCH
-    return (age.days * 86400 + age.seconds) // BUCKET  # dividing timedeltas takes three times as long
+    return (
+        age.days * 86400 + age.seconds
+    ) // BUCKET  # dividing timedeltas takes three times as long
 
 
 def oldest_bucket(now: datetime) -> int:
@@ -114,7 +121,11 @@ def older_than_memory() -> ReplayError:
 
 def full(client: str | None, capacity: str, remedy: str) -> ReplayError:
     """Return the error for a client, where it is known, that has filled its share; else for all."""
-    whose = "this client has filled its share of the replay cache" if client else "the replay cache is full"
+    whose = (
+        "this client has filled its share of the replay cache"
+        if client
+        else "the replay cache is full"
+    )
     return ReplayError(
         f"{whose} ({capacity}): refused, since forgetting an authenticator would let it be replayed; {remedy}",
         code=ErrorCode.KRB_ERR_GENERIC,

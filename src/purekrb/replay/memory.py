@@ -33,7 +33,9 @@ class _Bucket:
         self.emptied = False  # before its time, so that nobody knows what was in it
         self.tags: set[bytes] = set()
         self.clients: dict[int, int] = {}  # how many of the tags are of a client, by its hash
-        self.last = float("-inf")  # when the newest was stored, or is to count as stored, by the monotonic clock
+        self.last = float(
+            "-inf"
+        )  # when the newest was stored, or is to count as stored, by the monotonic clock
 
 
 class MemoryReplayCache:
@@ -46,7 +48,9 @@ class MemoryReplayCache:
     it forget nothing.
     """
 
-    def __init__(self, max_entries: int = 1_000_000, *, monotonic: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, max_entries: int = 1_000_000, *, monotonic: Callable[[], float] = monotonic
+    ) -> None:
         if max_entries < 1:
             raise ValueError("max_entries must be at least 1")
         self._max_entries = max_entries
@@ -56,7 +60,9 @@ class MemoryReplayCache:
         self._entries = 0
         self._lock = fork_safe(Lock())
 
-    def remember(self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None) -> None:
+    def remember(
+        self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None
+    ) -> None:
         """Store `tag`; raise ReplayError where it was stored before, or the cache or the client's share is full."""
         bucket = bucket_of(ctime)
         age = now - ctime
@@ -117,7 +123,11 @@ class MemoryReplayCache:
         does not. Else a clock that is set right again would let through what was forgotten meanwhile.
         """
         moment = self._monotonic()
-        return [number for number, bucket in self._buckets.items() if number < before and moment - bucket.last >= idle]
+        return [
+            number
+            for number, bucket in self._buckets.items()
+            if number < before and moment - bucket.last >= idle
+        ]
 
     def __len__(self) -> int:
         return self._entries

@@ -116,7 +116,9 @@ class SqliteReplayCache:
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         self._noted: dict[int, float] = {}  # when this process wrote into `life`, by bucket
-        self._clients: dict[int, dict[int, int]] = {}  # what this process stored, by bucket and hash of the client
+        self._clients: dict[
+            int, dict[int, int]
+        ] = {}  # what this process stored, by bucket and hash of the client
         self._until_look = 0
         self._free = 0  # authenticators for which there is room
         _caches.add(self)
@@ -133,7 +135,9 @@ class SqliteReplayCache:
                 self._drop()
                 raise
 
-    def remember(self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None) -> None:
+    def remember(
+        self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None
+    ) -> None:
         """Store `tag` durably against the death of this process; raise ReplayError where it was stored before.
 
         Also where the file, or what one client may fill of it, is full.
@@ -152,7 +156,12 @@ class SqliteReplayCache:
                 self._look(connection)
             if not self._has_room(client, share):
                 self._make_room(connection, bucket, tag, now, client)
-            if connection.execute(_STORE, {"bucket": bucket, "tag": tag, "ctime": ctime.timestamp()}).rowcount != 1:
+            if (
+                connection.execute(
+                    _STORE, {"bucket": bucket, "tag": tag, "ctime": ctime.timestamp()}
+                ).rowcount
+                != 1
+            ):
                 self._refuse(connection, bucket, ctime)
             counted = self._clients.setdefault(bucket, {})
             counted[share] = counted.get(share, 0) + 1
@@ -170,7 +179,9 @@ class SqliteReplayCache:
 
     # -- what is old, and what there is room for
 
-    def _note(self, connection: sqlite3.Connection, bucket: int, now: datetime, moment: float) -> None:
+    def _note(
+        self, connection: sqlite3.Connection, bucket: int, now: datetime, moment: float
+    ) -> None:
         """Note that the bucket is in use, until the next note at least, and drop what is old."""
         # What is stored in it may be as late as its end, and so be admitted for as much longer.
         more = _NOTE_EVERY + max(0.0, (bucket + 1) * BUCKET - now.timestamp())
@@ -190,7 +201,8 @@ class SqliteReplayCache:
     def _look(self, connection: sqlite3.Connection) -> None:
         """Find out how much room is left."""
         pages, free, size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
         )
         self._free = (self._max_bytes - (pages - free) * size) // _ENTRY
         self._until_look = _LOOK_EVERY
@@ -201,7 +213,12 @@ class SqliteReplayCache:
         return sum(counted.get(share, 0) for counted in self._clients.values()) < self._free
 
     def _make_room(
-        self, connection: sqlite3.Connection, bucket: int, tag: bytes, now: datetime, client: str | None
+        self,
+        connection: sqlite3.Connection,
+        bucket: int,
+        tag: bytes,
+        now: datetime,
+        client: str | None,
     ) -> None:
         """Empty and close what the usual clock skew can never admit again; raise ReplayError if that is too little."""
         limits = _limits(bucket_of(now) - SKEW // BUCKET, self._monotonic(), 2 * SKEW, 0)
@@ -215,7 +232,9 @@ class SqliteReplayCache:
         self._look(connection)
         if self._has_room(client, hash(client)):
             return
-        if connection.execute("SELECT 1 FROM seen WHERE bucket = ? AND tag = ?", (bucket, tag)).fetchone():
+        if connection.execute(
+            "SELECT 1 FROM seen WHERE bucket = ? AND tag = ?", (bucket, tag)
+        ).fetchone():
             raise replayed()
         crowded = client if self._free > 0 else None
         error = full(crowded, f"{self._path}, {self._max_bytes} bytes", "use a larger max_bytes")
@@ -226,11 +245,15 @@ class SqliteReplayCache:
         """Raise the error for an authenticator that was not stored."""
         created_at, present = _created_at(connection), system_now().timestamp()
         if ctime.timestamp() >= created_at:
-            emptied = connection.execute("SELECT 1 FROM life WHERE bucket = ? AND emptied", (bucket,)).fetchone()
+            emptied = connection.execute(
+                "SELECT 1 FROM life WHERE bucket = ? AND emptied", (bucket,)
+            ).fetchone()
             raise older_than_memory() if emptied else replayed()
         if created_at > present + 2 * _SECONDS:  # it was made by a clock that was ahead
             healed = (_window_end(present), created_at)
-            connection.execute("UPDATE meta SET value = ? WHERE name = 'created_at' AND value = ?", healed)
+            connection.execute(
+                "UPDATE meta SET value = ? WHERE name = 'created_at' AND value = ?", healed
+            )
             log.warning(
                 "the replay cache %s was made at a time that is %.0f s ahead of the clock: set right",
                 self._path,
@@ -246,7 +269,9 @@ class SqliteReplayCache:
             yield
         except KerberosError:
             raise
-        except Exception as error:  # SQLite answers damage with many: UnicodeDecodeError, ValueError, MemoryError
+        except (
+            Exception
+        ) as error:  # SQLite answers damage with many: UnicodeDecodeError, ValueError, MemoryError
             self._drop()
             raise ReplayError(
                 f"the replay cache {self._path} failed ({error}): no client can be accepted safely. Free the disk or "
@@ -266,7 +291,13 @@ class SqliteReplayCache:
     def _open(self) -> sqlite3.Connection:
         _check_directories(self._path.parent)
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
+            os.close(
+                os.open(
+                    self._path,
+                    os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0),
+                    0o600,
+                )
+            )
         self._inode = None
         self._inode = self._check_file_is_ours()
         for suffix in _JOURNALS:
@@ -280,13 +311,19 @@ class SqliteReplayCache:
             created_at = self._set_up(connection, present, moment)
         self._check_file_is_ours()
         if 0 < created_at - present <= _SECONDS:
-            wait_until(created_at)  # else it would refuse the first clients, whose window is that of its making
+            wait_until(
+                created_at
+            )  # else it would refuse the first clients, whose window is that of its making
         return connection
 
     def _connect(self) -> sqlite3.Connection:
         for patience in range(int(self._timeout / _PATIENCE), -1, -1):
             connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=16
+                self._path,
+                timeout=self._timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=16,
             )
             self._connection = connection
             connection.text_factory = bytes  # text of a damaged file may be anything
@@ -319,16 +356,25 @@ class SqliteReplayCache:
         for table in _TABLES.keys() - made:
             connection.execute(_TABLES[table])
         if "life" not in made:
-            connection.execute("INSERT INTO life SELECT DISTINCT bucket, ?, 0, 0 FROM seen", (moment,))
+            connection.execute(
+                "INSERT INTO life SELECT DISTINCT bucket, ?, 0, 0 FROM seen", (moment,)
+            )
         started_at = present - moment
         if "seen" in made:
             created_at = _created_at(connection)
-            known = connection.execute("SELECT value FROM meta WHERE name = 'started_at'").fetchone()
-            if known and abs(known[0] - started_at) < _SAME_START and created_at <= present + _SECONDS:
+            known = connection.execute(
+                "SELECT value FROM meta WHERE name = 'started_at'"
+            ).fetchone()
+            if (
+                known
+                and abs(known[0] - started_at) < _SAME_START
+                and created_at <= present + _SECONDS
+            ):
                 return created_at
         created_at = _window_end(present)
         connection.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("created_at", created_at), ("started_at", started_at)]
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [("created_at", created_at), ("started_at", started_at)],
         )
         return created_at
 
@@ -370,7 +416,10 @@ def _check_tables(connection: sqlite3.Connection) -> set[str]:
     """Return which of our tables there are. Raises OSError where there is anything else."""
     found = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
     ours = {name.encode(): sql.encode() for name, sql in _TABLES.items()}
-    identity = tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    identity = tuple(
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version")
+    )
     if found and identity != (_APPLICATION_ID, _VERSION):
         raise OSError("it is the database of another program or version")
     made = {name for name in _TABLES if found.get(name.encode()) == ours[name.encode()]}
@@ -417,7 +466,9 @@ _inherited: list[sqlite3.Connection] = []
 
 def _before_fork() -> None:
     _forking.acquire()
-    while waiting := set(_caches) - set(_held):  # again, as others may be made while one is waited for
+    while waiting := set(_caches) - set(
+        _held
+    ):  # again, as others may be made while one is waited for
         for cache in waiting:
             cache._lock.acquire()
             _held.append(cache)
@@ -437,5 +488,7 @@ def _after_fork(child: bool) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=partial(_after_fork, False), after_in_child=partial(_after_fork, True)
+        before=_before_fork,
+        after_in_parent=partial(_after_fork, False),
+        after_in_child=partial(_after_fork, True),
     )

@@ -52,7 +52,9 @@ def test_the_server_survives_whatever_a_handler_raises(kind: type[BaseException]
         await channel.send(message or b"")
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context)
+        )
         async with await aio.start_server(handler, LOCALHOST, KEYS) as server:
             async with await connect_asyncio(server.address, TICKET) as channel:
                 await channel.send(b"fail")
@@ -67,7 +69,9 @@ def test_the_server_survives_whatever_a_handler_raises(kind: type[BaseException]
         assert reported == []
     else:
         assert "the handler failed" in reported[0]["message"]
-        assert isinstance(reported[0]["exception"], (kind, RuntimeError))  # StopIteration becomes a RuntimeError
+        assert isinstance(
+            reported[0]["exception"], (kind, RuntimeError)
+        )  # StopIteration becomes a RuntimeError
 
 
 def test_a_kerberos_error_in_a_handler_is_an_everyday_matter() -> None:
@@ -77,7 +81,9 @@ def test_a_kerberos_error_in_a_handler_is_an_everyday_matter() -> None:
         await channel.recv()
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context)
+        )
         async with await aio.start_server(handler, LOCALHOST, KEYS) as server:
             (await connect_asyncio(server.address, TICKET)).abort()
             async with await connect_asyncio(server.address, TICKET) as channel:
@@ -108,7 +114,10 @@ def test_recv_that_was_cancelled_loses_nothing() -> None:
         async with await aio.start_server(impatient, LOCALHOST, KEYS) as server:
             raw = await asyncio.to_thread(lambda: RawClient(server.address, TICKET).establish())
             with raw:
-                frame = b"".join(encode_frame(raw.context.wrap(message)) for message in (b"one", b"two" * 100, b""))
+                frame = b"".join(
+                    encode_frame(raw.context.wrap(message))
+                    for message in (b"one", b"two" * 100, b"")
+                )
                 for start in range(0, len(frame), 40):
                     raw.socket.sendall(frame[start : start + 40])
                     await asyncio.sleep(0.012)
@@ -154,7 +163,9 @@ def test_k284_a_connect_cancelled_at_any_await_leaves_nothing_behind() -> None:
             while await cancel_after(steps, connect_asyncio(server.address, TICKET)):
                 steps += 1 + steps // 10
             assert steps > 5
-            await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors)
+            await until(
+                lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors
+            )
             async with await connect_asyncio(server.address, TICKET) as channel:
                 assert channel.context.established
 
@@ -221,7 +232,9 @@ def test_a_handler_may_close_its_server() -> None:
     asyncio.run(main())
 
 
-def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("purekrb.channel.aio.CLOSE_TIMEOUT", 0.2)
 
     async def main() -> None:

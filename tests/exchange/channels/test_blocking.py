@@ -11,7 +11,17 @@ import time
 import pytest
 
 from purekrb import ApError, ContextError, KerberosError, TransportTimeoutError, listen
-from support.channels import KEYS, LOCALHOST, PATIENCE, TICKET, AnyChannel, RawClient, Side, connect_blocking, echo
+from support.channels import (
+    KEYS,
+    LOCALHOST,
+    PATIENCE,
+    TICKET,
+    AnyChannel,
+    RawClient,
+    Side,
+    connect_blocking,
+    echo,
+)
 from support.tickets import issue
 
 
@@ -73,7 +83,9 @@ def test_several_threads_may_iterate_over_one_server() -> None:
         workers = [threading.Thread(target=worker) for _ in range(4)]
         for thread in workers:
             thread.start()
-        channels = [connect_blocking(server.address, TICKET) for _ in range(4)]  # all served at the same time
+        channels = [
+            connect_blocking(server.address, TICKET) for _ in range(4)
+        ]  # all served at the same time
         for number, channel in enumerate(channels):
             channel.send(b"%d" % number)
         assert [channel.recv() for channel in channels] == [b"0", b"1", b"2", b"3"]
@@ -110,7 +122,10 @@ def test_a_signal_handler_may_close_the_server_it_interrupts() -> None:
 
 
 def test_a_signal_handler_may_close_the_channel_it_interrupts() -> None:
-    with Side("blocking").serve(KEYS) as running, connect_blocking(running.address, TICKET) as channel:
+    with (
+        Side("blocking").serve(KEYS) as running,
+        connect_blocking(running.address, TICKET) as channel,
+    ):
         before = signal.signal(signal.SIGALRM, lambda *_: channel.close())
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -120,7 +135,9 @@ def test_a_signal_handler_may_close_the_channel_it_interrupts() -> None:
             signal.signal(signal.SIGALRM, before)
 
 
-def test_a_refusal_is_logged_for_the_service_and_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_logged_for_the_service_and_holds_no_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     ticket, keys = issue()
     _, other_keys = issue()
     caplog.set_level(logging.DEBUG, "purekrb.channel")

@@ -39,10 +39,15 @@ from support.processes import soak
 
 @pytest.mark.parametrize("manner", ["silent", "trickling"])
 def test_a_slow_client_loses_its_place_and_delays_nobody(server: Side, manner: str) -> None:
-    with server.serve(KEYS, handshake_timeout=2.0) as running, RawClient(running.address, TICKET) as slow:
+    with (
+        server.serve(KEYS, handshake_timeout=2.0) as running,
+        RawClient(running.address, TICKET) as slow,
+    ):
         began = time.monotonic()
         token = encode_frame(slow.context.step() or b"")
-        sending = threading.Thread(target=trickle, args=(slow, token if manner == "trickling" else b""))
+        sending = threading.Thread(
+            target=trickle, args=(slow, token if manner == "trickling" else b"")
+        )
         sending.start()
         assert_echoes(server, running.address)
         assert time.monotonic() - began < 2  # while the slow one still had its place
@@ -65,12 +70,16 @@ def test_a_slow_server_is_given_up_at_the_deadline(client: Side) -> None:
         assert 0.25 < time.monotonic() - began < 4  # its token takes more than six seconds
 
 
-def test_k287_idle_connections_beyond_the_limit_make_room_for_the_honest_client(server: Side) -> None:
+def test_k287_idle_connections_beyond_the_limit_make_room_for_the_honest_client(
+    server: Side,
+) -> None:
     with server.serve(KEYS, max_handshakes=2, handshake_timeout=5.0) as running:
         began = time.monotonic()
         idle = [RawClient(running.address) for _ in range(6)]
         assert_echoes(server, running.address)
-        assert time.monotonic() - began < 4  # the two oldest went after a tenth of a second each, and so on
+        assert (
+            time.monotonic() - began < 4
+        )  # the two oldest went after a tenth of a second each, and so on
         for raw in idle:
             assert raw.ended()
             raw.socket.close()
@@ -121,7 +130,9 @@ def test_k408_honest_clients_get_in_during_a_flood_of_silent_connections(
 ) -> None:
     with server.serve(KEYS, max_handshakes=64, max_per_source=8) as running:
         assert_echoes(server, running.address)  # the control: without a flood
-        with flood(running.address, 150, "127.0.0.1" if from_the_same_address else "127.0.0.2") as idle:
+        with flood(
+            running.address, 150, "127.0.0.1" if from_the_same_address else "127.0.0.2"
+        ) as idle:
             while len(idle) < 80:  # more than there are places
                 time.sleep(0.01)
             for _ in range(soak(10, 500)):
@@ -136,7 +147,9 @@ def test_k408_in_a_crowd_a_silent_client_has_a_second_and_otherwise_the_whole_ti
     server: Side, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert places.PATIENCE == 1.0
-    monkeypatch.setattr(places, "PATIENCE", 2.0)  # a busy machine may need a second for what follows
+    monkeypatch.setattr(
+        places, "PATIENCE", 2.0
+    )  # a busy machine may need a second for what follows
     caplog.set_level(logging.DEBUG, "purekrb.channel")
     with server.serve(KEYS, max_handshakes=8) as running:
         few = [RawClient(running.address, TICKET) for _ in range(3)]
@@ -158,7 +171,9 @@ def test_k408_a_part_of_a_frame_is_no_frame(server: Side) -> None:
     with server.serve(KEYS, max_handshakes=2, handshake_timeout=PATIENCE) as running:
         with RawClient(running.address, TICKET) as slow:
             began = time.monotonic()
-            trickling = threading.Thread(target=trickle, args=(slow, encode_frame(slow.context.step() or b"")))
+            trickling = threading.Thread(
+                target=trickle, args=(slow, encode_frame(slow.context.step() or b""))
+            )
             trickling.start()
             assert slow.ended()
             assert 0.9 < time.monotonic() - began < 5
@@ -262,11 +277,15 @@ def test_k420_the_event_loop_goes_on_while_a_replay_cache_waits_for_its_disk() -
         async def handler(channel: AioChannel) -> None:
             await channel.send(b"in")
 
-        async with await aio.start_server(handler, LOCALHOST, KEYS, replay_cache=cache, max_handshakes=1) as server:
+        async with await aio.start_server(
+            handler, LOCALHOST, KEYS, replay_cache=cache, max_handshakes=1
+        ) as server:
             first = asyncio.ensure_future(connect_asyncio(server.address, TICKET))
             while not cache.memory.entered.is_set():
                 await asyncio.sleep(0.001)  # the loop runs, or this would never be seen
-            second = asyncio.ensure_future(connect_asyncio(server.address, TICKET))  # waits: nobody loses a place
+            second = asyncio.ensure_future(
+                connect_asyncio(server.address, TICKET)
+            )  # waits: nobody loses a place
             await asyncio.sleep(0.3)
             assert (first.done(), second.done()) == (False, False)
             cache.memory.go_on.set()

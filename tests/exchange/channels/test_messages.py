@@ -45,7 +45,10 @@ from support.tickets import ALICE, SERVICE, issue
 def test_messages_of_all_sizes_go_both_ways(client: Side, server: Side, etype: int) -> None:
     ticket, keys = issue(etype)
     permitted = {"permitted_etypes": (etype,)}
-    with server.serve(keys, **permitted) as running, client.connect(running.address, ticket, **permitted) as channel:
+    with (
+        server.serve(keys, **permitted) as running,
+        client.connect(running.address, ticket, **permitted) as channel,
+    ):
         for size in (1, 15, 16, 17, 1024, 65_536, 1 << 20):
             message = bytes([size % 251]) * size
             channel.send(message)
@@ -67,7 +70,9 @@ def test_both_sides_know_each_other_and_the_flags(client: Side, server: Side) ->
     assert seen == [ALICE, SERVICE, Flag.DEFAULT]
 
 
-def test_k410_a_server_refuses_anonymous_clients_unless_it_lets_them_in(client: Side, server: Side) -> None:
+def test_k410_a_server_refuses_anonymous_clients_unless_it_lets_them_in(
+    client: Side, server: Side
+) -> None:
     ticket, keys = issue(client=Principal.parse("WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"))
     with server.serve(keys) as running, pytest.raises(ApError) as caught:
         client.connect(running.address, ticket)
@@ -122,8 +127,12 @@ def test_messages_split_anywhere_are_put_together(server: Side) -> None:
 
 def test_messages_that_come_together_are_taken_apart(server: Side) -> None:
     with server.serve(KEYS) as running, RawClient(running.address, TICKET).establish() as raw:
-        raw.socket.sendall(b"".join(encode_frame(raw.context.wrap(b"%d" % number)) for number in range(50)))
-        assert [raw.context.unwrap(raw.recv_frame()) for _ in range(50)] == [b"%d" % number for number in range(50)]
+        raw.socket.sendall(
+            b"".join(encode_frame(raw.context.wrap(b"%d" % number)) for number in range(50))
+        )
+        assert [raw.context.unwrap(raw.recv_frame()) for _ in range(50)] == [
+            b"%d" % number for number in range(50)
+        ]
 
 
 def test_one_thread_sends_while_another_receives(client: Side, server: Side) -> None:
@@ -138,7 +147,9 @@ def test_one_thread_sends_while_another_receives(client: Side, server: Side) -> 
 def test_messages_of_several_sending_threads_arrive_whole(client: Side, server: Side) -> None:
     with server.serve(KEYS) as running, client.connect(running.address, TICKET) as channel:
         threads = [
-            threading.Thread(target=lambda name=name: [channel.send(name * 3000) for _ in range(20)])
+            threading.Thread(
+                target=lambda name=name: [channel.send(name * 3000) for _ in range(20)]
+            )
             for name in (b"a", b"b", b"c")
         ]
         for thread in threads:
@@ -146,7 +157,9 @@ def test_messages_of_several_sending_threads_arrive_whole(client: Side, server: 
         got = [channel.recv() for _ in range(60)]
         for thread in threads:
             thread.join()
-    assert sorted(message[:1] for message in got if message) == [b"a"] * 20 + [b"b"] * 20 + [b"c"] * 20
+    assert (
+        sorted(message[:1] for message in got if message) == [b"a"] * 20 + [b"b"] * 20 + [b"c"] * 20
+    )
     assert {len(set(message)) for message in got if message} == {1}
 
 
@@ -175,7 +188,10 @@ def test_close_is_told_to_the_peer_and_ends_the_use(client: Side, server: Side) 
 
 
 def test_nothing_can_be_sent_to_a_peer_that_has_closed(client: Side, server: Side) -> None:
-    with server.serve(KEYS, lambda channel: None) as running, client.connect(running.address, TICKET) as channel:
+    with (
+        server.serve(KEYS, lambda channel: None) as running,
+        client.connect(running.address, TICKET) as channel,
+    ):
         assert channel.recv() is None
         with pytest.raises(TransportError, match="has closed the channel"):
             channel.send(b"anyone there?")

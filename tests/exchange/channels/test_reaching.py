@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from purekrb import ApError, Config, Credential, Flag, KdcClient, TransportError, UnsupportedError, aio, connect, listen
+from purekrb import (
+    ApError,
+    Config,
+    Credential,
+    Flag,
+    KdcClient,
+    TransportError,
+    UnsupportedError,
+    aio,
+    connect,
+    listen,
+)
 from purekrb.channel.aio import Channel as AioChannel
 from purekrb.channel.establish import peer_address, source_of
 from purekrb.constants import AddressType, ErrorCode
@@ -35,7 +46,10 @@ from support.tickets import issue
 # -- addresses of tickets
 
 
-HERE, THERE = HostAddress(AddressType.IPV4, b"\x7f\0\0\1"), HostAddress(AddressType.IPV4, b"\x0a\0\0\1")
+HERE, THERE = (
+    HostAddress(AddressType.IPV4, b"\x7f\0\0\1"),
+    HostAddress(AddressType.IPV4, b"\x0a\0\0\1"),
+)
 COMPUTER = HostAddress(AddressType.NETBIOS, b"WORKSTATION    ")
 
 
@@ -139,7 +153,10 @@ def test_a_port_that_is_none_is_misuse(client: Side, port: int) -> None:
 
 
 def test_a_server_that_cannot_listen_says_where() -> None:
-    with socket.create_server(LOCALHOST) as taken, pytest.raises(TransportError, match="cannot be listened on"):
+    with (
+        socket.create_server(LOCALHOST) as taken,
+        pytest.raises(TransportError, match="cannot be listened on"),
+    ):
         listen(taken.getsockname(), KEYS)
     with pytest.raises(TransportError, match="cannot be listened on"):
         listen(("no-such-host.invalid", 0), KEYS)
@@ -185,7 +202,9 @@ TARGET = "ADSockAuth/web.example.test"
 
 
 @pytest.mark.parametrize("mechanism", ["kerberos", "negotiate"])
-def test_connect_gets_its_tickets_and_talks_to_listen(realm: Realm, alice: Credential, mechanism: str) -> None:
+def test_connect_gets_its_tickets_and_talks_to_listen(
+    realm: Realm, alice: Credential, mechanism: str
+) -> None:
     with (
         Side("blocking").serve(realm.keytab(TARGET)) as running,
         connect(running.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
@@ -207,7 +226,9 @@ def test_aio_connect_gets_its_tickets_and_talks_to_start_server(
     async def main() -> None:
         async with (
             await aio.start_server(handler, LOCALHOST, realm.keytab(TARGET)) as server,
-            await aio.connect(server.address, TARGET, alice, realm.config, mechanism=mechanism) as channel,
+            await aio.connect(
+                server.address, TARGET, alice, realm.config, mechanism=mechanism
+            ) as channel,
         ):
             await channel.send(b"hello")
             assert await channel.recv() == b"HELLO"
@@ -216,7 +237,9 @@ def test_aio_connect_gets_its_tickets_and_talks_to_start_server(
     asyncio.run(main())
 
 
-def test_flags_that_a_channel_cannot_do_without_are_checked_before_anyone_is_asked(alice: Credential) -> None:
+def test_flags_that_a_channel_cannot_do_without_are_checked_before_anyone_is_asked(
+    alice: Credential,
+) -> None:
     nowhere = Config(realms={"EXAMPLE.TEST": ["tcp://127.0.0.1:1"]})
     with pytest.raises(TransportError):  # the control: it does ask
         connect(("127.0.0.1", 1), TARGET, alice, nowhere)
@@ -234,7 +257,9 @@ def test_k284_aio_connect_cancelled_at_any_await_leaves_nothing_behind(realm: Re
         async with await aio.start_server(handler, LOCALHOST, realm.keytab(TARGET)) as server:
 
             def connecting() -> Any:
-                alice = Credential.from_password("alice@EXAMPLE.TEST", "pw")  # with an empty cache: AS, TGS and AP
+                alice = Credential.from_password(
+                    "alice@EXAMPLE.TEST", "pw"
+                )  # with an empty cache: AS, TGS and AP
                 return aio.connect(server.address, TARGET, alice, realm.config)
 
             await cancel_after(0, connecting())
@@ -244,7 +269,9 @@ def test_k284_aio_connect_cancelled_at_any_await_leaves_nothing_behind(realm: Re
             while await cancel_after(steps, connecting()):
                 steps += 1 + steps // 10
             assert steps > 10
-            await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors)
+            await until(
+                lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == descriptors
+            )
             async with await connecting() as channel:
                 assert channel.context.established
 
@@ -281,7 +308,9 @@ def test_k286_a_thousand_connections_at_once_and_no_identity_is_mixed_up(realm: 
             async def one(number: int) -> bytes | None:
                 nonlocal opened
                 user = users[number % 50]
-                async with await aio.connect(server.address, TARGET, user, realm.config, timeout=120) as channel:
+                async with await aio.connect(
+                    server.address, TARGET, user, realm.config, timeout=120
+                ) as channel:
                     opened += 1
                     if opened == connections:
                         all_open.set()
@@ -290,7 +319,9 @@ def test_k286_a_thousand_connections_at_once_and_no_identity_is_mixed_up(realm: 
                     return await channel.recv()
 
             answers = await asyncio.gather(*map(one, range(connections)))
-            assert answers == [b"%d is user%d@EXAMPLE.TEST" % (n, n % 50) for n in range(connections)]
+            assert answers == [
+                b"%d is user%d@EXAMPLE.TEST" % (n, n % 50) for n in range(connections)
+            ]
         await until(lambda: open_descriptors() == descriptors)
 
     asyncio.run(main())

@@ -102,7 +102,9 @@ def test_a_client_that_leaves_during_the_handshake_disturbs_nobody(server: Side,
         assert_echoes(server, running.address)
 
 
-def test_a_client_that_resets_the_connection_during_the_handshake_disturbs_nobody(server: Side) -> None:
+def test_a_client_that_resets_the_connection_during_the_handshake_disturbs_nobody(
+    server: Side,
+) -> None:
     with server.serve(KEYS) as running:
         raw = RawClient(running.address)
         raw.socket.sendall(b"\x80\0\0\0")
@@ -111,12 +113,16 @@ def test_a_client_that_resets_the_connection_during_the_handshake_disturbs_nobod
         assert_echoes(server, running.address)
 
 
-def test_a_server_without_free_descriptors_waits_for_some(server: Side, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_without_free_descriptors_waits_for_some(
+    server: Side, caplog: pytest.LogCaptureFixture
+) -> None:
     with server.serve(KEYS) as running, socket.socket() as waiting:
         before = open_descriptors()
         assert_echoes(server, running.address)
         settle = time.monotonic() + PATIENCE
-        while open_descriptors() != before:  # what the server closes later would make room for the next connection
+        while (
+            open_descriptors() != before
+        ):  # what the server closes later would make room for the next connection
             assert time.monotonic() < settle
             time.sleep(0.01)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -154,7 +160,9 @@ def hostile_frames(context: Initiator) -> dict[str, tuple[list[bytes], type[Kerb
     }
 
 
-@pytest.mark.parametrize("case", ["altered", "replayed", "gap", "signed-only", "mic", "short", "no-token"])
+@pytest.mark.parametrize(
+    "case", ["altered", "replayed", "gap", "signed-only", "mic", "short", "no-token"]
+)
 def test_a_refused_message_ends_the_connection(server: Side, case: str) -> None:
     with server.serve(KEYS) as running:
         with RawClient(running.address, TICKET).establish() as raw:
@@ -162,7 +170,9 @@ def test_a_refused_message_ends_the_connection(server: Side, case: str) -> None:
             for frame in frames:
                 raw.send_frame(frame)
             for _ in frames[1:]:
-                assert raw.context.unwrap(raw.recv_frame()) == b"first"  # the genuine one was accepted
+                assert (
+                    raw.context.unwrap(raw.recv_frame()) == b"first"
+                )  # the genuine one was accepted
             assert raw.ended()
         assert isinstance(running.error(), expected)
         assert_echoes(server, running.address)
@@ -181,7 +191,9 @@ def test_a_message_reflected_to_its_sender_is_refused(client: Side) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 2048 + 1, 2**32 - 1])
-def test_a_frame_beyond_the_limits_is_refused_after_the_handshake(server: Side, length: int) -> None:
+def test_a_frame_beyond_the_limits_is_refused_after_the_handshake(
+    server: Side, length: int
+) -> None:
     with server.serve(KEYS, max_frame=2048) as running:
         with RawClient(running.address, TICKET).establish() as raw:
             raw.send_frame(raw.context.wrap(bytes(raw.context.wrap_size_limit(2048))))
@@ -192,7 +204,9 @@ def test_a_frame_beyond_the_limits_is_refused_after_the_handshake(server: Side, 
         assert_echoes(server, running.address, max_frame=2048)
 
 
-def test_a_message_too_long_for_a_frame_is_not_sent_and_the_channel_goes_on(client: Side, server: Side) -> None:
+def test_a_message_too_long_for_a_frame_is_not_sent_and_the_channel_goes_on(
+    client: Side, server: Side
+) -> None:
     with (
         server.serve(KEYS, max_frame=2048) as running,
         client.connect(running.address, TICKET, max_frame=2048) as channel,
@@ -212,7 +226,10 @@ def test_a_service_with_another_key_tells_why_and_stays_up(client: Side, server:
     with server.serve(other_keys) as running:
         with pytest.raises(ApError) as refused:
             client.connect(running.address, TICKET)
-        assert refused.value.code in (ErrorCode.KRB_AP_ERR_MODIFIED, ErrorCode.KRB_AP_ERR_BAD_INTEGRITY)
+        assert refused.value.code in (
+            ErrorCode.KRB_AP_ERR_MODIFIED,
+            ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+        )
         right, _ = issue(key=other_keys[0].key)
         assert_echoes(client, running.address, right)
 
@@ -263,7 +280,9 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_a_server_without_a_proof_is_refused(client: Side, answer: bytes, expected: type[KerberosError]) -> None:
+def test_a_server_without_a_proof_is_refused(
+    client: Side, answer: bytes, expected: type[KerberosError]
+) -> None:
     def impostor(connection: socket.socket) -> None:
         read_frame(connection)
         connection.sendall(answer)
@@ -278,15 +297,24 @@ def test_a_wrong_answer_leaves_a_dead_context() -> None:
     stream.begin()
     with pytest.raises(KerberosError):
         stream.handshake(encode_frame(b"junk"))
-    for use in (stream.next_message, lambda: stream.seal(b"x"), lambda: stream.handshake(b"x"), initiator.step):
+    for use in (
+        stream.next_message,
+        lambda: stream.seal(b"x"),
+        lambda: stream.handshake(b"x"),
+        initiator.step,
+    ):
         with pytest.raises(ContextError):
             use()
 
 
 @pytest.mark.parametrize("lacking", [Flag.MUTUAL, Flag.CONF, Flag.INTEG, Flag.SEQUENCE])
-def test_a_server_refuses_a_context_without_a_flag_that_channels_need(server: Side, lacking: Flag) -> None:
+def test_a_server_refuses_a_context_without_a_flag_that_channels_need(
+    server: Side, lacking: Flag
+) -> None:
     with server.serve(KEYS) as running:
-        flags = Flag(0) if lacking is Flag.INTEG else Flag.DEFAULT & ~lacking  # the others imply INTEG
+        flags = (
+            Flag(0) if lacking is Flag.INTEG else Flag.DEFAULT & ~lacking
+        )  # the others imply INTEG
         with RawClient(running.address, TICKET, flags=flags) as raw:
             raw.send_frame(raw.context.step() or b"")
             assert raw.recv_frame()[-1:] != b""  # a KRB-ERROR
@@ -309,7 +337,10 @@ def test_a_client_refuses_a_context_without_the_flags_that_channels_need(client:
 
 
 def test_channel_bindings_must_be_equal(client: Side, server: Side) -> None:
-    ours, theirs = ChannelBindings(application_data=b"our tls"), ChannelBindings(application_data=b"their tls")
+    ours, theirs = (
+        ChannelBindings(application_data=b"our tls"),
+        ChannelBindings(application_data=b"their tls"),
+    )
     with server.serve(KEYS, channel_bindings=ours, require_channel_bindings=True) as running:
         for wrong in (theirs, None):
             with pytest.raises(ApError):
