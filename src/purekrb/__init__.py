@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from purekrb import errors
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -44,42 +46,8 @@ __all__ = [
     "spn",
     "sspi",
     "testing",
-    # errors
-    "KerberosError",
-    "DecodeError",
-    "ProtocolError",
-    "MutualAuthenticationError",
-    "IntegrityError",
-    "UnsupportedError",
-    "PolicyError",
-    "KdcError",
-    "PreauthFailedError",
-    "ClientUnknownError",
-    "ClientRevokedError",
-    "PasswordExpiredError",
-    "ServiceUnknownError",
-    "KdcEtypeError",
-    "ClockSkewError",
-    "ApError",
-    "ReplayError",
-    "ChannelBindingsError",
-    "PacError",
-    "SequenceError",
-    "ContextError",
-    "ContextExpiredError",
-    "CredentialError",
-    "ConfigError",
-    "TransportError",
-    "TransportTimeoutError",
-    "DirectoryError",
-    "AccountNotFoundError",
-    "InsufficientRightsError",
-    "SpnValidatedWriteDeniedError",
-    "SpnNotUniqueError",
-    "RegistrationError",
-    "SpnError",
-    "SspiError",
 ]
+__all__ += errors.__all__
 
 if TYPE_CHECKING:
     from purekrb import aio, crypto, replay, spn, sspi, testing
@@ -89,42 +57,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.credentials.ticket import ServiceTicket
-    from purekrb.errors import (
-        AccountNotFoundError,
-        ApError,
-        ChannelBindingsError,
-        ClientRevokedError,
-        ClientUnknownError,
-        ClockSkewError,
-        ConfigError,
-        ContextError,
-        ContextExpiredError,
-        CredentialError,
-        DecodeError,
-        DirectoryError,
-        InsufficientRightsError,
-        IntegrityError,
-        KdcError,
-        KdcEtypeError,
-        KerberosError,
-        MutualAuthenticationError,
-        PacError,
-        PasswordExpiredError,
-        PolicyError,
-        PreauthFailedError,
-        ProtocolError,
-        RegistrationError,
-        ReplayError,
-        SequenceError,
-        ServiceUnknownError,
-        SpnError,
-        SpnNotUniqueError,
-        SpnValidatedWriteDeniedError,
-        SspiError,
-        TransportError,
-        TransportTimeoutError,
-        UnsupportedError,
-    )
+    from purekrb.errors import *  # noqa: F403 - what errors.__all__ names, which stands there alone
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.acceptor import Acceptor
     from purekrb.gss.channel_bindings import ChannelBindings

@@ -175,10 +175,13 @@ def test_every_public_name_is_found_by_dir_and_by_star_import() -> None:
 def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
     (block,) = (n for n in ast.parse(SOURCE).body if isinstance(n, ast.If))
     typed = {
-        alias.name: f"{node.module}"
+        name: f"{node.module}"
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        for name in (
+            importlib.import_module(f"{node.module}").__all__ if alias.name == "*" else [alias.name]
+        )
     }
     assert set(typed) == set(purekrb.__all__)
     for name, module in typed.items():
