@@ -59,7 +59,7 @@ def test_k263_the_service_is_the_one_that_was_typed_whatever_dns_says(
     assert str(ticket.service) == f"{WEB}@EXAMPLE.TEST"
     assert not any("web" in host for host in asked)
     assert (
-        str(initiate(WEB, realm.add_user("alice", "pw"), config)._acceptor_name)
+        str(initiate(WEB, realm.add_user("alice", "pw"), config)._ticket.service)
         == f"{WEB}@EXAMPLE.TEST"
     )
 
