@@ -311,6 +311,8 @@ class Sequence:
             self.make = partial(tuple.__new__, make)  # a record, which is a tuple of its fields
         self.fields = fields
         self.extensible = extensible
+        # For writing: the name of each field, the encoder of its contents, and the tags before them.
+        self._writers = [(f.name, f.type.encode, f.tags, f.optional) for f in fields]
 
     def decode(self, contents: bytes) -> Any:
         return self.make([value for value, _, _ in self.walk(contents)])
@@ -350,15 +352,15 @@ class Sequence:
             last = tag & 0x1F
 
     def encode(self, value: Any) -> bytes:
-        parts: list[bytes] = []
-        for field in self.fields:
-            item = getattr(value, field.name)
+        parts = b""
+        for name, encode, tags, optional in self._writers:
+            item = getattr(value, name)
             if item is not None:
-                contents = field.type.encode(item)
-                parts += headers_around(len(contents), field.tags), contents
-            elif not field.optional:
-                raise ValueError(f"field {field.name} is required")
-        return b"".join(parts)
+                contents = encode(item)
+                parts += headers_around(len(contents), tags) + contents
+            elif not optional:
+                raise ValueError(f"field {name} is required")
+        return parts
 
 
 class SequenceOf:
