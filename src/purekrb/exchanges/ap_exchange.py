@@ -35,7 +35,6 @@ from purekrb.exchanges.authorization_data import (
     read_relevant,
     wrap_if_relevant,
 )
-from purekrb.exchanges.key_diagnosis import why_no_key
 from purekrb.exchanges.opened_tickets import OpenedTicket, open_ticket, read_ticket
 from purekrb.exchanges.service_keys import (
     ServiceKey,
@@ -441,6 +440,8 @@ def _decrypt_ticket(
             )
         else:
             return entry, opened, names_of(entry, fitting)
+    from purekrb.exchanges.key_diagnosis import why_no_key  # a context that succeeds needs none
+
     # RFC 4120 3.2.3: KRB_AP_ERR_BADKEYVER, KRB_AP_ERR_NOKEY or KRB_AP_ERR_BAD_INTEGRITY.
     raise why_no_key(ticket, held, service)
 
