@@ -15,22 +15,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from typing import Protocol
 
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
 from purekrb.credentials.binary import ByteOrder, Reader, counted, integer
+from purekrb.credentials.caches import directory, file, memory
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
-from purekrb.system import fork_safe, pause
+from purekrb.system import fork_safe
 from purekrb.system import now as system_now
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["CCache", "default_name"]
+__all__ = ["CACHE_TYPES", "CCache", "CacheType", "default_name"]
 
 _WHAT = "credential cache"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -43,16 +45,34 @@ _REMOVED_CONFIG_REALM = "X-RMED-CONF:"  # as long as the other, so that it can b
 _TO_REALM = 12
 #: A file that has grown so large is written anew by the next merge, without what it holds twice.
 _TOO_MUCH = 1 << 20
-#: How often a merge looks again, 10 ms later each time, for what MIT's kinit is about to put in place.
-_ATTEMPTS = 100
 #: A ticket or the name of a configuration entry, and how many bytes of the file follow the start of its service
 #: principal and of its times.
 _Place = tuple[ServiceTicket | tuple[str, ...], int, int]
 #: A ticket that starts this much later than our clock says is taken to be postdated.
 _CLOCK_SKEW = timedelta(minutes=5)
 
-_memory: dict[str, CCache] = {}
-_memory_lock = fork_safe(threading.Lock())
+
+class CacheType(Protocol):
+    """Where the ccaches of one type are kept. A name is `TYPE:residual`.
+
+    Each function raises a KerberosError if it fails: CredentialError if there is no such ccache.
+    """
+
+    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+        """Return the ccache of this name. `decode` reads the file format."""
+
+    def save(self, residual: str, ccache: CCache) -> None:
+        """Replace the ccache of this name by `ccache`."""
+
+    def merge(self, residual: str, ccache: CCache) -> None:
+        """Add what `ccache` holds to the ccache of this name, or make it: `CCache.merge_into`."""
+
+    def destroy(self, residual: str) -> None:
+        """Remove the ccache of this name."""
+
+
+#: The types by the prefix of a name, in capitals. A name without a prefix is a FILE.
+CACHE_TYPES: dict[str, CacheType] = {"FILE": file, "MEMORY": memory, "DIR": directory}
 
 
 def default_name() -> str:
@@ -278,28 +298,8 @@ class CCache:
         that cannot be trusted (see `files.read_private`), DecodeError for a damaged file, UnsupportedError for KCM: and
         other types.
         """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                if residual not in _memory:
-                    raise CredentialError(
-                        f"there is no credential cache MEMORY:{residual} in this process: save one"
-                    )
-                return _memory[residual]
-        if not files.exists(residual):
-            raise CredentialError(
-                f"there is no credential cache {residual}: get a ticket first (kinit), or set KRB5CCNAME to its name"
-            )
-        try:
-            ccache = cls.decode(files.read_private(residual, what=_WHAT))
-        except DecodeError as error:
-            raise DecodeError(f"{residual}: {error}") from error
-        ccache._loaded_now(residual)
-        return ccache
-
-    def _loaded_now(self, path: str) -> None:
-        with self._lock:
-            self._loaded = path, list(self), dict(self._config)
+        cache_type, residual = _resolve(name)
+        return cache_type.load(residual, cls.decode)
 
     def save(self, name: files.FilePath | None = None) -> None:
         """Replace the ccache of that name by this one, atomically and with mode 0600; None stands for `default_name()`.
@@ -307,12 +307,8 @@ class CCache:
         What other programs add to the old file goes with it; `merge_into` keeps it. Raises CredentialError; the old
         file is then untouched.
         """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                _memory[residual] = self
-        else:
-            files.write_private(residual, self.encode(), what=_WHAT)
+        cache_type, residual = _resolve(name)
+        cache_type.save(residual, self)
 
     def merge_into(self, name: files.FilePath | None = None) -> None:
         """Add the tickets and configuration of this ccache to those that `name` holds; made where it does not exist.
@@ -322,40 +318,31 @@ class CCache:
         MIT's programs among them, lose nothing to each other. Raises CredentialError, also where `name` holds the
         tickets of another principal, or was removed after this ccache was loaded from it.
         """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                other = _memory.setdefault(residual, self)
-                other._take(*self._news_for(other, None))
-        else:
-            self._merge_into_file(residual)
+        cache_type, residual = _resolve(name)
+        cache_type.merge(residual, self)
 
-    @forget_frames
-    def _merge_into_file(self, path: str) -> None:
-        """Merge under the lock of the file that has this path when the merge ends.
+    @staticmethod
+    def destroy(name: files.FilePath | None = None) -> None:
+        """Remove the ccache of that name, overwriting a file with zeros first. Raises CredentialError."""
+        cache_type, residual = _resolve(name)
+        cache_type.destroy(residual)
 
-        MIT's kinit takes no lock when it removes the file and makes it anew, empty at first. So a file that was there
-        and is not is waited for: to make it here would stop kinit, and put the former identity back.
-        """
-        loaded = known = self._loaded is not None and path == self._loaded[0]
-        for left in reversed(range(_ATTEMPTS)):
-            with files.locked(path, what=_WHAT, make=not (loaded or (known and left))) as file:
-                data = b"" if file is None or file.made else file.read()
-                if file is not None and data:
-                    if self._add_to(file, data, path):
-                        if loaded:
-                            self._loaded_now(path)
-                        return
-                elif file is not None and (file.made or not (left or loaded)):
-                    file.replace(self.encode())
-                    return
-            known = True
-            pause(0.01)
-        raise CredentialError(
-            f"the credential cache {path} was removed after its tickets were read: get a ticket first (kinit)"
-        )
+    # -- for the modules of caches/
 
-    def _add_to(self, file: files.LockedFile, data: bytes, path: str) -> bool:
+    def _set_origin(self, path: str) -> None:
+        """Note that the file at `path` holds what this ccache holds now."""
+        with self._lock:
+            self._loaded = path, list(self), dict(self._config)
+
+    def _is_from(self, path: str) -> bool:
+        """Return whether this ccache was loaded from the file at `path`."""
+        return self._loaded is not None and path == self._loaded[0]
+
+    def _add_to(self, other: CCache) -> None:
+        """Add to `other` what it lacks. Raises CredentialError if it has another principal."""
+        other._take(*self._news_for(other, None))
+
+    def _add_to_file(self, file: files.LockedFile, data: bytes, path: str) -> bool:
         """Write into `file`, which holds `data`, what it has not; return whether the file still has its path."""
         places: list[_Place] = []
         try:
@@ -419,51 +406,22 @@ class CCache:
             if value not in (old_config.get(name), other._config.get(name))
         }
 
-    @staticmethod
-    def destroy(name: files.FilePath | None = None) -> None:
-        """Remove the ccache of that name, overwriting a file with zeros first. Raises CredentialError."""
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                if _memory.pop(residual, None) is None:
-                    raise CredentialError(
-                        f"there is no credential cache MEMORY:{residual} in this process"
-                    )
-        else:
-            files.remove_private(residual, what=_WHAT)
 
-
-def _resolve(name: files.FilePath | None) -> tuple[str, str]:
-    """Return ("FILE", path) or ("MEMORY", name) for the name of a ccache."""
+def _resolve(name: files.FilePath | None) -> tuple[CacheType, str]:
+    """Return the type of a ccache and its name without the type."""
     if name is None:
         name = default_name()
     if not isinstance(name, str):
-        return "FILE", files.text_of(name)
-    kind, residual = files.split_type(name)
-    if kind == "DIR":
-        return "FILE", residual[1:] if residual.startswith(":") else _primary(residual)
-    if kind not in ("FILE", "MEMORY"):
+        return CACHE_TYPES["FILE"], files.text_of(name)
+    type_name, residual = files.split_type(name)
+    cache_type = CACHE_TYPES.get(type_name)
+    if cache_type is None:
         raise UnsupportedError(
-            f"credential caches of type {kind}: cannot be reached without the system's Kerberos library;"
-            " use a file: export KRB5CCNAME=FILE:/path and get the tickets again"
+            f"credential caches of type {type_name}: cannot be reached without the system's "
+            "Kerberos library; use a file: "
+            "export KRB5CCNAME=FILE:/path and get the tickets again"
         )
-    return kind, residual
-
-
-def _primary(directory: str) -> str:
-    """Return the path of the primary ccache of a DIR collection: what the file `primary` names, or `tkt`."""
-    pointer = os.path.join(directory, "primary")
-    name = "tkt"
-    if files.exists(pointer):
-        name = os.fsdecode(
-            files.read_private(pointer, what="primary file of the credential caches", max_size=4096)
-        )
-        name = name.rstrip("\n")
-    if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
-        raise DecodeError(
-            f"{pointer} does not name a credential cache beside it: expected a file name that begins with tkt"
-        )
-    return os.path.join(directory, name)
+    return cache_type, residual
 
 
 def _slot(ticket: ServiceTicket) -> tuple[Principal, Principal, tuple[bool, bytes]]:
