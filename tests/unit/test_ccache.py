@@ -220,7 +220,7 @@ def test_a_missing_ccache_says_how_to_get_one(tmp_path: Path) -> None:
 def test_load_names_the_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "cc"
     path.touch(0o600)
-    with pytest.raises(DecodeError, match=f"{path}: this is no credential cache"):
+    with pytest.raises(DecodeError, match=f"{path}: this is not a credential cache"):
         CCache.load(path)
 
 
