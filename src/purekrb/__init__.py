@@ -1,6 +1,7 @@
 """Kerberos mutual authentication in pure Python: no SSPI, no libkrb5.
 
-Every public name is loaded on first use (PEP 562), so `import purekrb` is cheap and pulls in no dependency.
+Each public name is loaded on first use (PEP 562), so `import purekrb` is cheap and imports no
+dependency.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from purekrb.keys import EncryptionKey
     from purekrb.names import Principal
 
-#: Public name -> module that defines it. What is neither here nor a submodule is an error class.
+#: Public name -> module that defines it. All other names are submodules or error classes.
 _HOMES = {
     "Principal": "names",
     "EncryptionKey": "keys",
@@ -102,7 +103,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'purekrb' has no attribute {name!r}")
     value = getattr(import_module(f"purekrb.{_HOMES.get(name, 'errors')}"), name)
-    globals()[name] = value  # the next access finds it without this function
+    globals()[name] = value  # later accesses do not call this function
     return value
 
 

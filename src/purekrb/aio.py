@@ -1,4 +1,4 @@
-"""The asyncio twins of the public blocking calls, loaded on first use as the names of `purekrb` are."""
+"""The asyncio counterparts of the public blocking calls. Each is loaded on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'purekrb.aio' has no attribute {name!r}")
     module, attribute = _HOMES[name]
     value = getattr(import_module(f"purekrb.{module}"), attribute)
-    globals()[name] = value  # the next access finds it without this function
+    globals()[name] = value  # later accesses do not call this function
     return value
 
 

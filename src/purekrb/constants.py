@@ -1,7 +1,7 @@
-"""Numbers and names of the standards. Source: RFC 4120 7.5 and the RFCs named beside each class.
+"""Numbers and names of the standards. Source: RFC 4120 7.5, and the RFCs at each class.
 
-A member costs as much as a plain int to compare, but `&` and `|` of an IntFlag are a hundred times
-slower: modules of the hot path hold `int()` copies of the members that they use so.
+To compare a member costs as much as to compare a plain int, but `&` and `|` of an IntFlag are a
+hundred times slower. For these, modules of the hot path hold `int()` copies of the members.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ class EncryptionType(IntEnum):
     RC4_HMAC = 23
 
 
-#: What purekrb asks for and accepts unless told otherwise, in order of preference. RC4 is never in it.
+#: The encryption types that purekrb requests and accepts by default, in order of preference. RC4 is
+#: never among them.
 DEFAULT_ETYPES: tuple[int, ...] = (18, 17, 20, 19)
 
 
 class Flag(IntFlag):
-    """Context flags, with the values of the 0x8003 checksum. Source: RFC 4121 4.1.1.1, MS-KILE 3.2.5.2."""
+    """Context flags, with the values of the 0x8003 checksum.
+
+    Source: RFC 4121 4.1.1.1, MS-KILE 3.2.5.2.
+    """
 
     DELEG = 0x0001
     MUTUAL = 0x0002
@@ -64,7 +68,8 @@ class Flag(IntFlag):
     IDENTIFY = 0x2000
     EXTENDED_ERROR = 0x4000
 
-    #: What a context asks for unless told otherwise: several flags, so no member of the enum. Set below.
+    #: The default flags of a context. These are several flags, so they are not a member of the
+    #: enum; the value is set below.
     DEFAULT: ClassVar[Flag]
 
 
@@ -124,7 +129,10 @@ class NameType(IntEnum):
 
 
 class MessageType(IntEnum):
-    """Message types, equal to the ASN.1 APPLICATION tag of each message. Source: RFC 4120 7.5.7, 5.10."""
+    """Message types, equal to the ASN.1 APPLICATION tag of each message.
+
+    Source: RFC 4120 7.5.7, 5.10.
+    """
 
     AS_REQ = 10
     AS_REP = 11
@@ -249,7 +257,10 @@ class AddressType(IntEnum):
 
 
 class TicketFlags(IntFlag):
-    """Ticket flags as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.3, RFC 6806 11."""
+    """Ticket flags as a 32-bit number; bit 0 of the RFC is the highest bit.
+
+    Source: RFC 4120 5.3, RFC 6806 11.
+    """
 
     FORWARDABLE = 1 << 30
     FORWARDED = 1 << 29
@@ -269,7 +280,10 @@ class TicketFlags(IntFlag):
 
 
 class KdcOptions(IntFlag):
-    """KDC options as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.4.1, RFC 6806."""
+    """KDC options as a 32-bit number; bit 0 of the RFC is the highest bit.
+
+    Source: RFC 4120 5.4.1, RFC 6806.
+    """
 
     FORWARDABLE = 1 << 30
     FORWARDED = 1 << 29
@@ -287,16 +301,19 @@ class KdcOptions(IntFlag):
 
 
 class ApOptions(IntFlag):
-    """AP-REQ options as a 32-bit number, bit 0 of the RFC being the highest. Source: RFC 4120 5.5.1."""
+    """AP-REQ options as a 32-bit number; bit 0 of the RFC is the highest bit.
+
+    Source: RFC 4120 5.5.1.
+    """
 
     USE_SESSION_KEY = 1 << 30
     MUTUAL_REQUIRED = 1 << 29
 
 
 class PrfKey(IntEnum):
-    """Which key a pseudo-random function uses. Source: RFC 4401 3, RFC 4402 2.
+    """The key of a pseudo-random function. Source: RFC 4401 3, RFC 4402 2.
 
-    FULL is the key of the per-message tokens; PARTIAL that which the initiator alone has chosen.
+    FULL is the key of the per-message tokens. PARTIAL is the key that the initiator alone chose.
     """
 
     FULL = 0
@@ -304,7 +321,7 @@ class PrfKey(IntEnum):
 
 
 class NegState(IntEnum):
-    """What a NegTokenResp says of the negotiation. Source: RFC 4178 4.2.2."""
+    """The state of the negotiation in a NegTokenResp. Source: RFC 4178 4.2.2."""
 
     ACCEPT_COMPLETED = 0
     ACCEPT_INCOMPLETE = 1
@@ -313,7 +330,7 @@ class NegState(IntEnum):
 
 
 def flag_names(kind: type[IntFlag], value: int) -> list[str]:
-    """Return the names of the flags that are set in `value`, in the order of `kind`."""
+    """Return the names of the flags in `value`, in the order of `kind`."""
     return [str(flag.name) for flag in kind if value & flag]
 
 
@@ -323,15 +340,18 @@ def error_name(code: int) -> str:
     return f"{known.name} {code}" if known is not None else f"error {code}"
 
 
-#: In AD-AP-OPTIONS: the client knows channel bindings, so that their absence is meant. Source: MS-KILE 3.2.5.8.
+#: In AD-AP-OPTIONS: the client supports channel bindings, so their absence is deliberate.
+#: Source: MS-KILE 3.2.5.8.
 KERB_AP_OPTIONS_CBT = 0x4000
 
 #: DER contents of 1.2.840.113554.1.2.2, the Kerberos V5 mechanism. Source: RFC 4121 4.1.
 KRB5_MECH_OID = bytes.fromhex("2a864886f712010202")
-#: 1.2.840.48018.1.2.2, the same under the name that Windows gives it first. Source: MS-KILE 3.1.5, MS-SPNG 1.9.
+#: 1.2.840.48018.1.2.2, the same mechanism under the OID that Windows lists first.
+#: Source: MS-KILE 3.1.5, MS-SPNG 1.9.
 MS_KRB5_MECH_OID = bytes.fromhex("2a864882f712010202")
 #: 1.3.6.1.5.5.2. Source: RFC 4178 4.
 SPNEGO_OID = bytes.fromhex("2b0601050502")
-#: 1.3.6.1.4.1.311.2.2.10 and .30, which are refused, but by their names. Source: MS-SPNG 1.9.
+#: 1.3.6.1.4.1.311.2.2.10 and .30. They are known only so that the refusal can name them.
+#: Source: MS-SPNG 1.9.
 NTLM_OID = bytes.fromhex("2b06010401823702020a")
 NEGOEX_OID = bytes.fromhex("2b06010401823702021e")

@@ -1,4 +1,4 @@
-"""Distinguished names: how they are spelled, compared and taken apart. Pure text. Source: RFC 4514."""
+"""Distinguished names (DNs): compare, split, escape. Only text is handled. Source: RFC 4514."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import re
 
 __all__ = ["DnKey", "dn_key", "domain_of", "escape_rdn_value", "is_at_or_below", "parent_of"]
 
-#: One attribute of a DN with the separator behind it; the value still escaped.
+#: One attribute of a DN, with the separator after it. The value is still escaped.
 _AVA = re.compile(
     r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)\s*=((?:[^\\,+]|\\.)*)(,|\+|\Z)", re.DOTALL
 )
 _ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 
-#: What `dn_key` returns.
+#: The result of `dn_key`.
 DnKey = tuple[tuple[tuple[str, str], ...], ...]
 
 
 def dn_key(text: str) -> DnKey | None:
-    """Return what all spellings of the DN `text` have in common, None where it is no DN.
+    """Return a value that is equal for all spellings of the DN `text`; None if it is not a DN.
 
-    One tuple per RDN, the object's own first, of its (attribute, value) pairs, everything in lower case.
+    The value has one tuple for each RDN, the object's own RDN first. Each tuple holds (attribute,
+    value) pairs in lower case.
     """
     dn: list[tuple[tuple[str, str], ...]] = []
     rdn: list[tuple[str, str]] = []
@@ -40,11 +41,10 @@ def dn_key(text: str) -> DnKey | None:
 def _unescape(value: str) -> str:
     stripped = value.strip(" ")
     backslashes = len(stripped) - len(stripped.rstrip("\\"))
-    if backslashes % 2:  # the blank behind it is escaped, and so part of the value
+    if backslashes % 2:  # the blank after it is escaped, so it belongs to the value
         stripped += " "
-    raw = stripped.encode(
-        errors="surrogatepass"
-    )  # text that is no Unicode is compared all the same
+    # Text that is not valid Unicode can be compared, too.
+    raw = stripped.encode(errors="surrogatepass")
     return _ESCAPE.sub(_unescaped_bytes, raw).decode(errors="surrogateescape")
 
 
@@ -53,13 +53,13 @@ def _unescaped_bytes(escape: re.Match[bytes]) -> bytes:
 
 
 def is_at_or_below(dn: str, ancestor: str) -> bool:
-    """Return whether `dn` names the object `ancestor` or one below it. False where either is no DN."""
+    """Return whether `dn` names the object `ancestor` or one below it; False if one is not a DN."""
     key, top = dn_key(dn), dn_key(ancestor)
     return key is not None and top is not None and key[-len(top) :] == top
 
 
 def parent_of(dn: str) -> str:
-    """Return the DN of the object above `dn`, as it is spelled there; "" where there is none."""
+    """Return the DN of the object above `dn`, with the spelling of `dn`; "" if there is none."""
     position = 0
     while ava := _AVA.match(dn, position):
         position = ava.end()
@@ -71,7 +71,7 @@ def parent_of(dn: str) -> str:
 
 
 def domain_of(dn: str) -> str:
-    """Return the DNS name that the DC= parts at the end of `dn` spell, in lower case; "" where there are none."""
+    """Return the DNS name of the DC= parts at the end of `dn`, in lower case; "" without them."""
     labels: list[str] = []
     for rdn in reversed(dn_key(dn) or ()):
         if len(rdn) != 1 or rdn[0][0] != "dc":
@@ -81,10 +81,10 @@ def domain_of(dn: str) -> str:
 
 
 def escape_rdn_value(value: str) -> str:
-    r"""Return `value` as it stands in an RDN: `CN=` and this. Source: RFC 4514 2.4.
+    r"""Return `value` as it is written in an RDN, after `CN=`. Source: RFC 4514 2.4.
 
-    Special characters get a backslash; NUL, the backslash itself and blanks at the ends become `\XX`, a form that
-    leaves nothing for a careless parser to split.
+    Special characters get a backslash. NUL, the backslash itself and blanks at the ends become
+    `\XX`, so that a careless parser cannot split the value.
     """
     escaped = "".join(
         f"\\{ord(c):02x}" if c in "\0\\" else f"\\{c}" if c in ',+"<>;=' else c for c in value

@@ -1,7 +1,7 @@
-"""The errors that leave purekrb: everything derives from KerberosError.
+"""The errors of purekrb; all derive from KerberosError.
 
-A class exists only where a caller would catch it apart from the others. Every message says what happened,
-what was expected and what to do next. No message, attribute or repr holds a password, a key or plaintext.
+A class exists only if a caller would catch it separately. Each message says what happened, what was
+expected and what to do next. No message, attribute or repr holds a password, a key or plaintext.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ __all__ = [
 class KerberosError(Exception):
     """Base of every error that a public call raises (besides TypeError and ValueError for misuse).
 
-    `response` holds what the peer of a context must hear, to be sent before closing: a KRB-ERROR, or the rejection of a
-    negotiation. None where it must hear nothing. `str()` spells out what a terminal does not show, since others may
-    have chosen a name in the message; `args` holds it as it came.
+    `response` is the token to send to the peer of a context before closing: a KRB-ERROR, or the
+    rejection of a negotiation; None if there is nothing to send. Others may have chosen a name in
+    the message, so `str()` escapes characters that a terminal does not show. `args` holds the
+    original text.
     """
 
     response: bytes | None = None
@@ -65,7 +66,8 @@ class KerberosError(Exception):
         return visible(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Process pools pickle errors; the default would call __init__ without the arguments that subclasses demand.
+        # Process pools pickle errors. The default would call __init__ without the arguments that
+        # subclasses require.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -78,13 +80,15 @@ def _rebuild(
 
 
 class DecodeError(KerberosError, ValueError):
-    """Bytes or text do not have the form that their specification demands (DER, keytab, ccache, SPN ...)."""
+    """Bytes or text violate their specification (DER, keytab, ccache, SPN ...)."""
 
 
 class ProtocolError(KerberosError):
-    """A well-formed message does not fit the exchange: it answers another request, or breaks a MUST.
+    """A well-formed message does not fit the exchange.
 
-    `expected` and `got` hold the compared values as text where there are such (never secrets).
+    It answers another request, or violates a MUST of the specification.
+
+    `expected` and `got` are the compared values, or None. They are never secrets.
     """
 
     def __init__(self, message: str, *, expected: object = None, got: object = None) -> None:
@@ -96,11 +100,17 @@ class ProtocolError(KerberosError):
 
 
 class MutualAuthenticationError(ProtocolError):
-    """The service (in DCE style: or the client) did not prove that it holds its key. Treat the peer as an impostor."""
+    """The service did not prove that it holds its key. Treat the peer as an impostor.
+
+    In DCE style, the peer may also be the client.
+    """
 
 
 class IntegrityError(KerberosError):
-    """A decryption or a checksum failed. One message for all causes, so that it is no oracle."""
+    """A decryption or a checksum failed.
+
+    All causes have the same message, so that it cannot serve as an oracle.
+    """
 
     def __init__(
         self, message: str = "integrity check failed: wrong key, or the data was altered"
@@ -109,17 +119,17 @@ class IntegrityError(KerberosError):
 
 
 class UnsupportedError(KerberosError):
-    """The peer (or the caller) asks for a mechanism, an encryption type or an option that purekrb does not have."""
+    """purekrb lacks the mechanism, encryption type or option that the peer or caller asks for."""
 
 
 class PolicyError(KerberosError):
-    """Possible, but refused by the configured policy (RC4, missing flags, weak keys ...)."""
+    """The configured policy refuses this (RC4, missing flags, weak keys ...)."""
 
 
 class KdcError(KerberosError):
     """The KDC answered with a KRB-ERROR.
 
-    `code` is its error-code (`constants.ErrorCode` where known); `krb_error` the decoded message.
+    `code` is its error-code (a `constants.ErrorCode` if known). `krb_error` is the decoded message.
     Source: RFC 4120 5.9.1, 7.5.9.
     """
 
@@ -134,11 +144,14 @@ class PreauthFailedError(KdcError):
 
 
 class ClientUnknownError(KdcError):
-    """The KDC knows no such client (KDC_ERR_C_PRINCIPAL_UNKNOWN)."""
+    """The KDC does not know the client (KDC_ERR_C_PRINCIPAL_UNKNOWN)."""
 
 
 class ClientRevokedError(KdcError):
-    """The client's account is disabled, locked or expired (KDC_ERR_CLIENT_REVOKED, KDC_ERR_NAME_EXP)."""
+    """The client's account is disabled, locked or expired.
+
+    The codes are KDC_ERR_CLIENT_REVOKED and KDC_ERR_NAME_EXP.
+    """
 
 
 class PasswordExpiredError(KdcError):
@@ -146,7 +159,7 @@ class PasswordExpiredError(KdcError):
 
 
 class ServiceUnknownError(KdcError):
-    """The KDC knows no such service (KDC_ERR_S_PRINCIPAL_UNKNOWN)."""
+    """The KDC does not know the service (KDC_ERR_S_PRINCIPAL_UNKNOWN)."""
 
 
 class KdcEtypeError(KdcError):
@@ -154,11 +167,11 @@ class KdcEtypeError(KdcError):
 
 
 class ClockSkewError(KdcError):
-    """The clocks of this machine and of the KDC are too far apart (KRB_AP_ERR_SKEW)."""
+    """The clocks of this machine and the KDC differ too much (KRB_AP_ERR_SKEW)."""
 
 
 class ApError(KerberosError):
-    """An AP exchange failed. `code` is the KRB-ERROR code that fits (RFC 4120 7.5.9)."""
+    """An AP exchange failed. `code` is the matching KRB-ERROR code (RFC 4120 7.5.9)."""
 
     def __init__(self, message: str, *, code: int, response: bytes | None = None) -> None:
         super().__init__(message)
@@ -171,11 +184,14 @@ class ReplayError(ApError):
 
 
 class ChannelBindingsError(ApError):
-    """The peer's channel bindings are missing or those of another channel."""
+    """The peer's channel bindings are missing, or belong to another channel."""
 
 
 class PacError(ApError):
-    """The ticket's PAC is malformed, or not signed for this service, or about another client: nothing in it counts."""
+    """The ticket's PAC is malformed, not signed for this service, or about another client.
+
+    Nothing in it may be used.
+    """
 
     def __init__(self, message: str, *, code: int = 41, response: bytes | None = None) -> None:
         super().__init__(message, code=code, response=response)
@@ -184,7 +200,8 @@ class PacError(ApError):
 class SequenceError(KerberosError):
     """A genuine per-message token came twice or out of order.
 
-    `reason` is "duplicate", "old", "unsequenced" or "gap" (RFC 2743 1.2.3). On a stream, close the connection.
+    `reason` is "duplicate", "old", "unsequenced" or "gap" (RFC 2743 1.2.3). On a stream, close the
+    connection.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
@@ -197,11 +214,11 @@ class ContextError(KerberosError):
 
 
 class ContextExpiredError(ContextError):
-    """The ticket behind the context has expired: authenticate again."""
+    """The ticket of the context has expired: authenticate again."""
 
 
 class CredentialError(KerberosError):
-    """There is no usable key, ticket, keytab or credential cache for what was asked."""
+    """The key, ticket, keytab or credential cache that is needed is missing or unusable."""
 
 
 class ConfigError(KerberosError):
@@ -217,11 +234,11 @@ class TransportTimeoutError(TransportError, TimeoutError):
 
 
 class DirectoryError(KerberosError):
-    """The directory refused or failed an operation, or holds what cannot be used.
+    """The directory refused or failed an operation, or holds unusable data.
 
-    `code` is the Windows error number of the same failure (8333 ERROR_DS_OBJ_NOT_FOUND ...), 0 where there is none.
-    Where a server refused a request, `ldap_result` is the result code (RFC 4511 4.1.9) and `diagnostic` the server's
-    own words, as they came.
+    `code` is the Windows error number of the same failure (8333 ERROR_DS_OBJ_NOT_FOUND ...), or 0.
+    If a server refused a request, `ldap_result` is the result code (RFC 4511 4.1.9), and
+    `diagnostic` is the server's text, unchanged.
     """
 
     def __init__(
@@ -234,21 +251,25 @@ class DirectoryError(KerberosError):
 
 
 class AccountNotFoundError(DirectoryError):
-    """There is no such account (ERROR_DS_OBJ_NOT_FOUND)."""
+    """The account does not exist (ERROR_DS_OBJ_NOT_FOUND)."""
 
 
 class InsufficientRightsError(DirectoryError):
-    """The account that is bound may not do this (ERROR_DS_INSUFF_ACCESS_RIGHTS)."""
+    """The bound account lacks the right to do this (ERROR_DS_INSUFF_ACCESS_RIGHTS)."""
 
 
 class SpnValidatedWriteDeniedError(InsufficientRightsError):
-    """An account may register SPNs for its own host only, and this is none (ERROR_DS_INVALID_ATTRIBUTE_SYNTAX)."""
+    """The SPN is for another host; an account may register SPNs for its own host only.
+
+    The Windows error is ERROR_DS_INVALID_ATTRIBUTE_SYNTAX.
+    """
 
 
 class SpnNotUniqueError(DirectoryError):
-    """Another account of the forest has the SPN, or one that stands for it (ERROR_DS_SPN_VALUE_NOT_UNIQUE_IN_FOREST).
+    """Another account of the forest has the SPN, or an alias of it.
 
-    `spn` is the name that was to be written, `owners` the DNs of the accounts that have it, as far as can be seen.
+    The Windows error is ERROR_DS_SPN_VALUE_NOT_UNIQUE_IN_FOREST. `spn` is the name that was to be
+    written. `owners` are the DNs of the accounts that have it, as far as they are visible.
     """
 
     def __init__(
@@ -267,11 +288,16 @@ class SpnNotUniqueError(DirectoryError):
 
 
 class RegistrationError(DirectoryError):
-    """A service must not start: what it has in the directory, or on this machine, does not fit. An administrator acts.
+    """A service must not start: its data in the directory or on this machine are wrong.
 
-    `reason` is "NOT_REGISTERED" (an SPN or the SCP is missing), "WRONG_ACCOUNT" (an SPN belongs to another account),
-    "DUPLICATE" (to several), "STALE_DN" (the SCP was moved or renamed, so clients compose another SPN), "NO_STATE"
-    (there is no usable state file), or "DIRECTORY_UNREACHABLE" (nothing could be verified).
+    An administrator must act. `reason` is one of these:
+
+    - "NOT_REGISTERED": an SPN or the SCP is missing.
+    - "WRONG_ACCOUNT": an SPN belongs to another account.
+    - "DUPLICATE": an SPN belongs to several accounts.
+    - "STALE_DN": the SCP was moved or renamed, so clients compose another SPN.
+    - "NO_STATE": the state file is missing or unusable.
+    - "DIRECTORY_UNREACHABLE": nothing could be verified.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
@@ -291,11 +317,12 @@ class SpnError(KerberosError, ValueError):
 
 
 class SspiError(KerberosError):
-    """A function of `purekrb.sspi` failed; shaped like pywin32's error.
+    """A function of `purekrb.sspi` failed. The attributes are those of pywin32's error.
 
-    `winerror` is the status (SEC_E_..., below zero as in C), `funcname` the function, `strerror` what happened.
-    `krb_code` is the KRB-ERROR code behind it, None where there is none; `gss_major` the major status of the same
-    failure in GSS-API (RFC 2744 3.9.1), with the supplementary bits of a SequenceError. What failed is the `__cause__`.
+    `winerror` is the status (SEC_E_..., negative as in C), `funcname` the function, and `strerror`
+    the message. `krb_code` is the KRB-ERROR code of the failure, or None. `gss_major` is the major
+    status of the same failure in GSS-API (RFC 2744 3.9.1), with the supplementary bits of a
+    SequenceError. The original error is the `__cause__`.
     """
 
     def __init__(

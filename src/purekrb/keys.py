@@ -1,8 +1,8 @@
 """EncryptionKey: an encryption type and its key bytes, as RFC 4120 5.2.9 names them.
 
-A container that keeps its secret: redacted repr, no pickling, no copying, best-effort wiping. What is done with a
-key is in `purekrb.crypto`, which also keeps here what it derived from the key, as an acceptor keeps the tickets that it
-opened with it.
+A container that protects its secret: redacted repr, no pickling, no copying, best-effort wiping.
+The operations with keys are in `purekrb.crypto`. A key also holds caches: the keys that
+`purekrb.crypto` derived from it, and the tickets that an acceptor opened with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from purekrb.tracebacks import forget_locals
 
 __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 
-#: Key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6, RFC 8009 5, RFC 4757 3.
+#: The key size in bytes of each encryption type that purekrb can use. Source: RFC 3962 6,
+#: RFC 8009 5, RFC 4757 3.
 KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
 
 _KNOWN = {int(etype): (etype, KEY_SIZES[etype]) for etype in EncryptionType}
@@ -43,15 +44,16 @@ def etype_name(etype: int) -> str:
 
 
 def etype_names(etypes: Iterable[int]) -> str:
-    """Return the names of encryption types as a list in text."""
+    """Return the names of encryption types as text, separated by commas."""
     return ", ".join(map(etype_name, etypes))
 
 
 class EncryptionKey:
-    """An encryption key: `etype` (an EncryptionType where purekrb knows it, else int) and `contents` (bytes).
+    """An encryption key: `etype` (an EncryptionType if purekrb knows it, else int) and `contents`.
 
-    A key of an etype that purekrb does not know can be held (keytabs may contain such) but not used. Raises DecodeError
-    when `contents` has the wrong length for a known etype. Equality takes constant time. Source: RFC 4120 5.2.9.
+    `contents` are the key bytes. Keytabs may contain keys of an etype that purekrb does not know;
+    such a key can be stored, but not used. Raises DecodeError if `contents` has the wrong length
+    for a known etype. Equality takes constant time. Source: RFC 4120 5.2.9.
     """
 
     __slots__ = ("_contents", "_derived", "_opened", "_schedule", "etype")
@@ -69,16 +71,14 @@ class EncryptionKey:
                         f"a key of {etype_name(etype)} has {size} bytes, got {len(contents)}"
                     )
             self._contents = bytearray(contents)
-            self._schedule: Any = (
-                None  # these two are filled by purekrb.crypto, which also bounds the second
-            )
+            # purekrb.crypto fills these two, and bounds the second.
+            self._schedule: Any = None
             self._derived: dict[int, Any] = {}
-            self._opened: dict[
-                bytes, Any
-            ] = {}  # filled and bounded by purekrb.exchanges.opened_tickets
+            # purekrb.exchanges.opened_tickets fills and bounds this one.
+            self._opened: dict[bytes, Any] = {}
         except BaseException as error:
-            del contents  # it may be most of a key: a traceback that shows locals must not have it
-            forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+            del contents  # it may be most of a key, and some tools print the locals of a traceback
+            forget_locals(error)  # as `forget_frames`, without the cost of a wrapper
             raise
 
     @property
@@ -89,7 +89,10 @@ class EncryptionKey:
         return bytes(self._contents)
 
     def wipe(self) -> None:
-        """Overwrite the key bytes and drop all that was derived from them. Best effort: Python may hold copies."""
+        """Overwrite the key bytes and drop all data derived from them.
+
+        Best effort: Python may hold copies.
+        """
         self.__del__()
         self._contents = None
         for derived in list(self._derived.values()):
@@ -101,23 +104,25 @@ class EncryptionKey:
         self._schedule = None
 
     def __del__(self) -> None:
-        if getattr(self, "_contents", None):  # not there where __init__ was interrupted at once
+        if getattr(self, "_contents", None):  # missing if __init__ was interrupted at once
             self._contents[:] = bytes(len(self._contents))  # type: ignore[index, arg-type]
 
     def __repr__(self) -> str:
-        etype = getattr(self, "etype", None)  # not there where __init__ was interrupted at once
-        return f"EncryptionKey({'unfinished' if etype is None else etype_name(etype)}, contents=<redacted>)"
+        etype = getattr(self, "etype", None)  # missing if __init__ was interrupted at once
+        name = "unfinished" if etype is None else etype_name(etype)
+        return f"EncryptionKey({name}, contents=<redacted>)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EncryptionKey):
             return NotImplemented
         return self.etype == other.etype and hmac.compare_digest(self.contents, other.contents)
 
-    __hash__ = None  # type: ignore[assignment]  # a hash over the secret would leak it into dict order
+    # A hash of the secret would leak into the order of a set.
+    __hash__ = None  # type: ignore[assignment]
 
     def _refuse(self, *_args: object) -> NoReturn:
         raise TypeError(
-            "an EncryptionKey is secret: it is not pickled or copied; pass the object itself"
+            "an EncryptionKey is secret and cannot be pickled or copied: pass the object itself"
         )
 
     __reduce__ = _refuse

@@ -1,7 +1,8 @@
-"""The log: what each step of the protocol does and why a check failed, for who listens to the logger `purekrb`.
+"""The log: the steps of the protocol, and the reasons why checks fail.
 
-It is that of `logging`, found when it is first needed: nobody can listen who has not loaded that module, which alone
-would take a tenth of the time that importing contexts takes.
+It goes to the logger `purekrb` of the module `logging`. That module is imported when it is first
+needed: its import would add a tenth to the time that importing contexts takes, and a program that
+has not imported it cannot listen to debug messages.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["Log"]
 
 _DEBUG = 10  # logging.DEBUG
-_CALLER = 2  # the line to name in a record is the one that called us
+_CALLER = 2  # a record names the line that called the method of Log
 
 
 class Log:
-    """The logger of that name, below `purekrb`.
+    """A logger of this name, below `purekrb`.
 
-    `on()` tells whether somebody listens to debug messages: to be asked before one is made whose arguments cost time.
-    Arguments that are no numbers go into the message as text in which nothing is left that steers a terminal.
+    `on()` returns whether debug messages are enabled. If the arguments of a message cost time, call
+    it first. Arguments that are not numbers become text without terminal controls.
     """
 
     __slots__ = ("_found", "_name", "on")
@@ -40,16 +41,16 @@ class Log:
         return "logging" in sys.modules and self._logger().isEnabledFor(_DEBUG)
 
     def debug(self, message: str, *arguments: object) -> None:
-        """Tell of a step."""
+        """Log a step of the protocol."""
         if self.on():
             self._logger().debug(message, *map(_shown, arguments), stacklevel=_CALLER)
 
     def warning(self, message: str, *arguments: object) -> None:
-        """Tell of what somebody should look into."""
+        """Log a problem that an administrator should look into."""
         self._logger().warning(message, *map(_shown, arguments), stacklevel=_CALLER)
 
     def error(self, message: str, *arguments: object, **options: Any) -> None:
-        """Tell of a fault; `options` are those of `logging.Logger.error`."""
+        """Log a fault; `options` are those of `logging.Logger.error`."""
         self._logger().error(message, *map(_shown, arguments), stacklevel=_CALLER, **options)
 
     def _logger(self) -> logging.Logger:
@@ -58,11 +59,10 @@ class Log:
 
             top = logging.getLogger("purekrb")
             if not top.handlers:
-                top.addHandler(logging.NullHandler())  # silent, unless the program wants to hear
+                top.addHandler(logging.NullHandler())  # silent, unless the program adds a handler
             self._found = logging.getLogger(self._name)
-            self.on = partial(
-                self._found.isEnabledFor, _DEBUG
-            )  # one call of Python less from now on
+            # From now on, `on` takes one Python call less.
+            self.on = partial(self._found.isEnabledFor, _DEBUG)
         return self._found
 
 

@@ -1,4 +1,7 @@
-"""Principals: their parts and their text. Source: RFC 4120 5.2.2, 6.1, 6.2; text form as in RFC 1964 2.1.1."""
+"""Principals: their parts and their text form.
+
+Source: RFC 4120 5.2.2, 6.1, 6.2; the text form follows RFC 1964 2.1.1.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ __all__ = ["PrincipalName", "Principal"]
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\\": "\\\\", "/": "\\/", "@": "\\@"}
 _UNESCAPES = {"n": "\n", "t": "\t", "b": "\b", "0": "\0"}
-#: Hexadecimal digits of a character's number behind a backslash and each of these letters, which MIT does not write.
+#: The number of hexadecimal digits after a backslash and this letter. MIT does not write these
+#: forms.
 _NUMBERED = {"x": 2, "u": 4, "U": 8}
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
-#: More than any directory allows; keeps hostile input bounded.
+#: More than any directory allows. It bounds hostile input.
 MAX_TEXT = 8192
 
 
@@ -23,14 +27,17 @@ def _quote(text: str) -> str:
 
 
 def _unquote(text: str, at: int) -> tuple[str, int]:
-    """Return what the backslash before `at` makes of the text there, and where it goes on."""
+    """Return the character that the escape at `at` stands for, and the position after the escape.
+
+    The backslash is before `at`.
+    """
     letter = text[at]
     digits = text[at + 1 : at + 1 + _NUMBERED.get(letter, 0)]
     if len(digits) == _NUMBERED.get(letter) and _HEXADECIMAL.issuperset(digits):
         code = int(digits, 16)
         if code > 0x10FFFF:
             raise DecodeError(
-                f"a principal has the character number 0x{code:x}, but the last one is 0x10ffff"
+                f"a principal has the character number 0x{code:x}, but the highest is 0x10ffff"
             )
         return chr(code), at + 1 + len(digits)
     return _UNESCAPES.get(letter, letter), at + 1
@@ -38,7 +45,10 @@ def _unquote(text: str, at: int) -> tuple[str, int]:
 
 @record
 class PrincipalName:
-    """A name within a realm: PrincipalName of RFC 4120 5.2.2. The name type does not count in comparisons (6.2)."""
+    """A name within a realm: PrincipalName of RFC 4120 5.2.2.
+
+    Comparisons ignore the name type (6.2).
+    """
 
     components: tuple[str, ...]
     name_type: int = NameType.PRINCIPAL
@@ -64,11 +74,12 @@ class PrincipalName:
 
 @record
 class Principal:
-    """A principal: name components and realm; an empty realm means "not known yet", no components "nobody".
+    """A principal: name components and realm.
 
-    The name type does not count in comparisons (RFC 4120 6.2); components and realm compare exactly. Raises DecodeError
-    for NUL (6.1). Whoever is a client, has a key or is named by a message has a name and a realm: `of`, the readers of
-    files and those of messages refuse the others.
+    An empty realm means "not known yet"; no components mean "nobody". Comparisons ignore the name
+    type (RFC 4120 6.2); components and realm compare exactly. Raises DecodeError for NUL (6.1).
+    Clients, owners of keys and principals in messages need a name and a realm: `of`, and the
+    decoders of files and messages, refuse principals without them.
     """
 
     components: tuple[str, ...]
@@ -94,13 +105,14 @@ class Principal:
 
     @classmethod
     def parse(cls, text: str, realm: str = "") -> Principal:
-        r"""Return the principal that `text` spells: `comp/comp@REALM`, with `\` quoting `/`, `@`, `\`, n, t and b.
+        r"""Return the principal of the text form `comp/comp@REALM`.
 
-        `\x1b`, `\u202e` and `\U000e0001` stand for a character by its number, as `str()` writes what a terminal would
-        not show. Any other character behind `\` stands for itself, as it does for MIT.
-        `realm` is taken where the text names none. One component makes a name of type PRINCIPAL, more make
-        SRV_INST. Raises DecodeError for NUL (also as `\0`), empty names, a second `@`, a `/` in the realm that is not
-        quoted, or a trailing backslash.
+        A `\` quotes `/`, `@`, `\`, n, t and b. `\x1b`, `\u202e` and `\U000e0001` stand for a
+        character by its number; `str()` uses these forms if a terminal would not show the
+        character. After `\`, any other character stands for itself, as in MIT's library. If the
+        text names no realm, `realm` is used. One component gives a name of type PRINCIPAL; more
+        give SRV_INST. Raises DecodeError for NUL (also as `\0`), an empty first component or realm,
+        a second `@`, an unquoted `/` in the realm, or a trailing backslash.
         """
         if len(text) > MAX_TEXT:
             raise DecodeError(f"a principal of {len(text)} characters is longer than {MAX_TEXT}")
@@ -113,7 +125,7 @@ class Principal:
                 i += 1
                 if i == len(text):
                     raise DecodeError(
-                        f"principal {text!r} ends in a backslash: quote it by another one"
+                        f"principal {text!r} ends in a backslash: quote it with another one"
                     )
                 character, i = _unquote(text, i)
                 parts[-1].append(character)
@@ -144,7 +156,10 @@ class Principal:
 
     @classmethod
     def of(cls, value: Principal | str) -> Principal:
-        """Return `value` itself, or what it spells. Raises DecodeError where no realm is named, or nobody in it."""
+        """Return `value` itself, or the principal of its text form.
+
+        Raises DecodeError if the realm or the name is missing.
+        """
         principal = cls.parse(value) if isinstance(value, str) else value
         if not principal.components:
             raise DecodeError(
@@ -163,10 +178,16 @@ class Principal:
 
     @property
     def default_salt(self) -> bytes:
-        """The string-to-key salt unless the KDC names another: realm and components joined. Source: RFC 4120 4."""
+        """The string-to-key salt, unless the KDC names another one: realm and components joined.
+
+        Source: RFC 4120 4.
+        """
         return "".join((self.realm, *self.components)).encode()
 
     def __str__(self) -> str:
-        r"""The text that `parse` reads: MIT's quoting, and characters that are not shown by their number (`\x1b`)."""
+        r"""Return the text form that `parse` reads.
+
+        It has MIT's quoting. Invisible characters are written by their number (`\x1b`).
+        """
         text = str(self.name)
         return f"{text}@{_quote(self.realm)}" if self.realm else text

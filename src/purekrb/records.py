@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_options: object) -> Any:
-        """Stand in for what only type checkers need."""
+        """Replace the decorator of `typing_extensions`, which only type checkers need."""
         return lambda decorator: decorator
 
 
 def _described(value: object) -> str:
-    """Return repr(value), but of bytes their number.
+    """Return repr(value), but only the length of bytes.
 
-    They may be a message in which a key stands in the clear.
+    They may be a message that contains a key in cleartext.
     """
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
@@ -55,7 +55,7 @@ class _Record:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[operator]
 
-    def __ne__(self, other: object) -> bool:  # a tuple's own would not ask __eq__
+    def __ne__(self, other: object) -> bool:  # tuple.__ne__ would not call __eq__
         return not self == other
 
     def _replace(self, **changes: Any) -> Any:
@@ -93,7 +93,7 @@ def record(cls: type[T]) -> type[T]:
 def _checked(fields: Any) -> Any:
     make = fields.__new__
 
-    def __new__(cls: Any, *values: Any, **named: Any) -> Any:  # noqa: N807 - it is one
+    def __new__(cls: Any, *values: Any, **named: Any) -> Any:  # noqa: N807 - it is a method
         self = make(cls, *values, **named)
         self.__post_init__()
         return self
@@ -103,7 +103,7 @@ def _checked(fields: Any) -> Any:
 
 
 def replace(value: T, **changes: Any) -> T:
-    """Return the record with some fields changed, checked as a new one."""
+    """Return the record with some fields changed. `__post_init__` checks it as a new one."""
     kind: Any = type(value)
     made: T = kind(**{**dict(zip(kind._fields, value, strict=True)), **changes})  # type: ignore[call-overload]
     return made

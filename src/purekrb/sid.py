@@ -1,4 +1,4 @@
-"""Security identifiers (SIDs): who an account or a group is to a domain, whatever it is called.
+"""Security identifiers (SIDs): they identify an account or a group in a domain, whatever its name.
 
 Source: MS-DTYP 2.4.2.1 (text) and 2.4.2.2 (bytes).
 """
@@ -21,9 +21,10 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Sid:
-    """A SID: an identifier authority of 48 bits, and 1 to 15 sub-authorities of 32 bits. Raises DecodeError.
+    """A SID: an identifier authority of 48 bits, and 1 to 15 sub-authorities of 32 bits.
 
-    `str()` gives the text S-1-5-21-...; equal SIDs are equal objects, and good as keys of a dict.
+    `str()` returns the text S-1-5-21-... Equal SIDs compare equal and are hashable. Raises
+    DecodeError if a part is out of range.
     """
 
     authority: int
@@ -43,18 +44,19 @@ class Sid:
 
     @classmethod
     def parse(cls, text: str) -> Sid:
-        """Return the SID that `text` spells, as in S-1-5-32-544."""
+        """Return the SID of a text such as S-1-5-32-544."""
         match = _TEXT.fullmatch(text)
         if not match:
-            raise DecodeError(f"{text[:200]!r} is no SID: expected the form S-1-5-21-1-2-3-1104")
+            raise DecodeError(f"{text[:200]!r} is not a SID: expected the form S-1-5-21-1-2-3-1104")
         authority = int(match[1], 16 if match[1][:2].lower() == "0x" else 10)
         return cls(authority, tuple(map(int, match[2][1:].split("-"))))
 
     @classmethod
     def decode(cls, data: bytes) -> Sid:
-        """Return the SID that `data` begins with; `len(sid.encode())` tells how much of it that is.
+        """Return the SID at the start of `data`; `len(sid.encode())` is its size there.
 
-        The layout: revision 1, count, authority in six bytes big-endian, sub-authorities in four each little-endian.
+        The layout: revision 1, count, authority (six bytes, big-endian), sub-authorities (four
+        bytes each, little-endian).
         """
         if len(data) < 8 or data[0] != 1 or len(data) < 8 + 4 * data[1]:
             raise DecodeError(f"a SID of {len(data)} bytes is cut off, or not of revision 1")
@@ -62,7 +64,7 @@ class Sid:
         return cls(int.from_bytes(data[2:8], "big"), tuple(parts))
 
     def encode(self) -> bytes:
-        """Return the SID in its binary form, as a directory stores objectSid."""
+        """Return the SID in its binary form, as in the attribute objectSid."""
         parts = b"".join(part.to_bytes(4, "little") for part in self.sub_authorities)
         return bytes((1, len(self.sub_authorities))) + self.authority.to_bytes(6, "big") + parts
 

@@ -1,8 +1,9 @@
-"""Service principal names: parse, make, get, crack. Pure text; the grammar is
+"""Service principal names: parse, make, get, crack. Only text is handled; the grammar is
 
     spn = serviceclass "/" host [ ":" ( port | instancename ) ] [ "/" servicename ]
 
-Source: MS-ADTS 2.2.21; the functions DsMakeSpn, DsGetSpn and DsCrackSpn of the Windows directory service API.
+Source: MS-ADTS 2.2.21; the functions DsMakeSpn, DsGetSpn and DsCrackSpn of the Windows directory
+service API.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ __all__ = [
 ]
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
-#: What no directory and no KerberosString can hold: NUL, and surrogates, which have no UTF-8 form.
+#: Characters that neither a directory nor a KerberosString can hold: NUL, and surrogates, which
+#: have no UTF-8 form.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _REALM = re.compile(r"[A-Z0-9][A-Z0-9._-]*")
-#: How a marshalled CREDENTIAL_TARGET_INFORMATION begins when it is appended to a host name: its magic and its size.
+#: The start of a marshalled CREDENTIAL_TARGET_INFORMATION that is appended to a host name: its
+#: magic and its size.
 _MARSHALLED = "1UWhRCA"
 
 
 class SpnType(IntEnum):
-    """What the host and the service name of an SPN stand for: DS_SPN_NAME_TYPE."""
+    """The meaning of the host and the service name of an SPN: DS_SPN_NAME_TYPE."""
 
     DNS_HOST = 0
     DN_HOST = 1
@@ -55,7 +58,7 @@ class SpnType(IntEnum):
 
 
 class CrackedSpn(NamedTuple):
-    """The arguments with which `make_spn` makes the same SPN again."""
+    """The parts of an SPN, as arguments of `make_spn`."""
 
     service_class: str
     service_name: str
@@ -65,11 +68,11 @@ class CrackedSpn(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServicePrincipalName:
-    """A service principal name in parts. `str()` gives its text, spelled as it was parsed.
+    """A service principal name in parts. `str()` returns its text with the parsed spelling.
 
-    `port` 0 means none; `instance_name` is what stands in the port's place in, for example, `MSSQLSvc/host:INSTANCE`;
-    `service_name` is None for a host-based service. Two are equal where a directory would take them for the same
-    name (see `key`), though a KDC may compare the text exactly.
+    `port` 0 means no port. `instance_name` replaces the port, as in `MSSQLSvc/host:INSTANCE`.
+    `service_name` is None for a host-based service. Two names are equal if a directory treats them
+    as the same name (see `key`); a KDC may compare the text exactly.
     """
 
     service_class: str
@@ -87,11 +90,12 @@ class ServicePrincipalName:
             raise SpnError(f"port {self.port} is out of range, expected 1 to 65535, or 0 for none")
         if ":" in self.host:
             raise SpnError(
-                f"host {self.host!r} contains ':': give the port or the instance name apart from the host"
+                f"host {self.host!r} contains ':': "
+                "give the port or the instance name separately from the host"
             )
         if self.port and self.instance_name is not None:
             raise SpnError("an SPN has either a port or an instance name, not both: leave one out")
-        # The least that a directory demands of a value; parse(strict=True) demands more.
+        # A directory requires at least this of a value; parse(strict=True) requires more.
         if not self.service_class or not (self.host or self.service_name):
             raise SpnError(
                 f"SPN {str(self)!r} has an empty service class or host: write class/host"
@@ -99,21 +103,22 @@ class ServicePrincipalName:
 
     @classmethod
     def parse(cls, text: str, *, strict: bool = True) -> ServicePrincipalName:
-        """Return the SPN that `text` spells. Every "/" separates: a backslash does not hide one.
+        """Return the SPN in `text`. Every "/" separates parts; a backslash does not quote it.
 
-        Behind the first ":" of the second part stands a port where it is a decimal number of 1 to 65535, an
-        instance name otherwise. `strict` refuses what is no sensible SPN: control characters, empty parts, blanks
-        around a part, IPv6 addresses, and digits that are no port. `strict=False` takes what Active Directory stores
-        (an empty third part, "a//b" ...), for reading such values back.
-        Raises SpnError.
+        The text after the first ":" of the second part is a port if it is a decimal number from 1
+        to 65535; otherwise it is an instance name. `strict` refuses control characters, empty
+        parts, blanks around a part, IPv6 addresses, and digits that are not a valid port. Active
+        Directory stores some of these (an empty third part, "a//b" ...); `strict=False` reads such
+        values. Raises SpnError.
         """
         if len(text) > MAX_TEXT:
             raise SpnError(f"an SPN of {len(text)} characters is longer than {MAX_TEXT}")
         parts = text.split("/")
         if len(parts) not in (2, 3):
             raise SpnError(
-                f"SPN {text!r} has {len(parts) - 1} slashes, expected class/host[:port][/servicename]; "
-                "where the service name is a DN that contains '/', use the objectGUID of the object in its place"
+                f"SPN {text!r} has {len(parts) - 1} slashes, "
+                "expected class/host[:port][/servicename]; if the service name is a DN that "
+                "contains '/', use the objectGUID of the object instead"
             )
         host, colon, suffix = parts[1].partition(":")
         port = int(suffix) if _PORT.fullmatch(suffix) and int(suffix) <= 65535 else 0
@@ -129,7 +134,7 @@ class ServicePrincipalName:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The name-string of the Kerberos name: class, host[:port] and, where there is one, the service name."""
+        """The name-string of the Kerberos name: class, host[:port] and any service name."""
         suffix = self._suffix
         host = self.host if suffix is None else f"{self.host}:{suffix}"
         service_name = () if self.service_name is None else (self.service_name,)
@@ -137,9 +142,10 @@ class ServicePrincipalName:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two SPNs of the same meaning have in common: no case, no trailing dot, a DN without its spelling.
+        """A value that is equal for all spellings of an SPN.
 
-        For comparisons on this side only: a KDC and a directory compare text, so what is sent is never normalised.
+        It ignores case, a trailing dot, and the spelling of a DN. It is for local comparisons only:
+        a KDC and a directory compare text, so names that are sent are never normalised.
         """
         name = self.service_name
         return (
@@ -172,19 +178,23 @@ def make_spn(
 ) -> str:
     """Return the SPN with which a client asks for a service: DsMakeSpn.
 
-    For a host-based service give the host as `service_name`: `class/host[:port]`. For a service that is found through
-    an object, give the object's DN (or objectGUID) as `service_name` and the host as `instance_name`:
-    `class/host[:port]/DN`. `referrer` is the host that referred the client to `service_name`, and counts only where
-    that is an IP address: `class/10.0.0.1[:port]/referrer`. `instance_port` 0 means none.
-    Raises SpnError (code 87) for an empty class or name, "/" or control characters anywhere, ":" in the host, and a
-    port beyond 65535.
+    - For a host-based service, pass the host as `service_name`: `class/host[:port]`.
+    - For a service that is found through an object, pass the object's DN (or objectGUID) as
+      `service_name` and the host as `instance_name`: `class/host[:port]/DN`.
+    - `referrer` is the host that referred the client to `service_name`. It is used only if
+      `service_name` is an IP address: `class/10.0.0.1[:port]/referrer`.
+    - `instance_port` 0 means no port.
+
+    Raises SpnError (code 87) for an empty class or name, "/" or control characters anywhere, ":" in
+    the host, or a port above 65535.
     """
     for what, value in (("service class", service_class), ("service name", service_name)):
         if not value:
             raise SpnError(
-                f"the {what} of an SPN is empty: give both, as in make_spn('HTTP', 'web.example.com')"
+                f"the {what} of an SPN is empty: "
+                "give both, as in make_spn('HTTP', 'web.example.com')"
             )
-    _check_slash(referrer)  # even where it does not count, as in the C function
+    _check_slash(referrer)  # even if it is not used, as in the C function
     third = service_name if instance_name else None
     if referrer and is_address(service_name):
         third = referrer
@@ -192,7 +202,7 @@ def make_spn(
         ServicePrincipalName(service_class, instance_name or service_name, instance_port, third)
     )
     if _CONTROL.search(spn):
-        raise SpnError(f"SPN {spn!r} would contain a control character: take it out of the names")
+        raise SpnError(f"SPN {spn!r} would contain a control character: remove it from the names")
     return spn
 
 
@@ -204,14 +214,15 @@ def get_spn(
     instances: Sequence[str] = (),
     ports: Sequence[int] | None = (),
 ) -> list[str]:
-    """Return the SPNs that a service registers, one per instance, in their order: DsGetSpn.
+    """Return the SPNs that a service registers, one per instance and in that order: DsGetSpn.
 
-    Without `instances` there is one SPN, for this machine, with `port`; `ports` is then not looked at. With
-    `instances` (host names), `port` is not looked at: the ports come from `ports`, which is empty or as long as
-    `instances`; a port of 0 means none. DNS_HOST, DN_HOST and NB_HOST make `class/host[:port]` and take no
-    `service_name`; DOMAIN, NB_DOMAIN and SERVICE make `class/host[:port]/servicename` and need one: the domain's
-    name, or for SERVICE the DN or objectGUID of a service connection point or the DNS name of an SRV record.
-    Raises SpnError (code 87) for anything else, and where this machine does not know its own DNS name.
+    Without `instances`, the result is one SPN, for this machine and `port`; `ports` is ignored.
+    With `instances` (host names), `port` is ignored: the ports come from `ports`, which is empty or
+    as long as `instances`. A port of 0 means no port. DNS_HOST, DN_HOST and NB_HOST give
+    `class/host[:port]` and take no `service_name`. DOMAIN, NB_DOMAIN and SERVICE give
+    `class/host[:port]/servicename` and need a `service_name`: the domain's name; for SERVICE, the
+    DN or objectGUID of a service connection point, or the DNS name of an SRV record. Raises
+    SpnError (code 87) for anything else, or if this machine does not know its own DNS name.
     """
     try:
         spn_type = SpnType(spn_type)
@@ -222,7 +233,8 @@ def get_spn(
     named = spn_type in (SpnType.DOMAIN, SpnType.NB_DOMAIN, SpnType.SERVICE)
     if named and not service_name:
         raise SpnError(
-            f"SPN type {spn_type.name} needs a service name: a domain, a DN, an objectGUID or an SRV name"
+            f"SPN type {spn_type.name} needs a service name: "
+            "a domain, a DN, an objectGUID or an SRV name"
         )
     if not named and service_name is not None:
         raise SpnError(
@@ -234,7 +246,8 @@ def get_spn(
         ports = [0] * len(instances)
     elif len(ports) != len(instances):
         raise SpnError(
-            f"{len(instances)} instances but {len(ports)} ports: give one port (0 for none) per instance"
+            f"{len(instances)} instances but {len(ports)} ports: "
+            "give one port (0 for none) per instance"
         )
     if not all(instances):
         raise SpnError(
@@ -247,15 +260,17 @@ def get_spn(
 
 
 def crack_spn(spn: str) -> CrackedSpn:
-    """Return the parts of `spn`: DsCrackSpn. `make_spn(*crack_spn(spn))` is `spn` again for all that make_spn makes.
+    """Return the parts of `spn`: DsCrackSpn.
 
-    An SPN of two parts names its host in the place of the service name, and has no instance name. A missing port
-    is 0. Raises SpnError (code 87) for text that is no SPN and for a port that is no number of 1 to 65535.
+    If `make_spn` made `spn`, `make_spn(*crack_spn(spn))` returns it again. An SPN of two parts has
+    its host as the service name, and no instance name. A missing port is 0. Raises SpnError (code
+    87) if the text is not an SPN, or if the port is not a number from 1 to 65535.
     """
     parsed = ServicePrincipalName.parse(spn, strict=False)
     if parsed.instance_name is not None:
         raise SpnError(
-            f"SPN {spn!r} has port {parsed.instance_name!r}, expected a decimal number of 1 to 65535"
+            f"SPN {spn!r} has port {parsed.instance_name!r}, "
+            "expected a decimal number of 1 to 65535"
         )
     if not parsed.host or parsed.service_name == "":
         raise SpnError(f"SPN {spn!r} has an empty part: write class/host or class/host/servicename")
@@ -265,10 +280,11 @@ def crack_spn(spn: str) -> CrackedSpn:
 
 
 def map_spn(spn: str, mappings: Iterable[str]) -> str | None:
-    """Return `spn` with its service class replaced by the alias that `mappings` gives it, None where they give none.
+    """Return `spn` with the alias of its service class in place of the class.
 
-    `mappings` are the values of a forest's sPNMappings attribute, `alias=class,class,...`; the first that lists the
-    class counts, and an alias is not looked up again. Source: MS-DRSR 4.1.4.2.19.
+    If the class has no alias, None is returned. `mappings` are the values of a forest's sPNMappings
+    attribute, `alias=class,class,...`. The first value that lists the class is used. An alias is
+    not looked up again. Source: MS-DRSR 4.1.4.2.19.
     """
     service_class, slash, rest = str(ServicePrincipalName.parse(spn, strict=False)).partition("/")
     for mapping in mappings:
@@ -279,15 +295,16 @@ def map_spn(spn: str, mappings: Iterable[str]) -> str | None:
 
 
 def target_principal(target: str | Principal | ServicePrincipalName, realm: str = "") -> Principal:
-    """Return the principal to ask the KDC for: the name of type SRV_INST that `target` spells, nothing resolved.
+    """Return the principal to ask the KDC for: the name of type SRV_INST in `target`.
 
-    Text is an SPN and is split at every "/" into class, host[:port] and service name; there is no quoting, and
-    the host stays as it is typed (no DNS look-up decides whom the client trusts). "@REALM" at the end names the
-    realm. In an SPN of three parts it does so only where what follows the last "@" is written in capitals, digits,
-    ".", "-" and "_", for a DN may contain "@": pass a Principal or a ServicePrincipalName to leave no doubt. `realm` is
-    taken where `target` names none. A Principal is taken as it is.
-    Raises SpnError for what no KDC can know: a bare or host-based name (`HTTP@web`), an IP address, control
-    characters, a host with credential target information behind it.
+    Text is an SPN. It is split at every "/" into class, host[:port] and service name, without
+    quoting. The host stays as typed: the DNS does not decide which service the client trusts.
+    "@REALM" at the end names the realm. A DN may contain "@", so in an SPN of three parts the text
+    after the last "@" is a realm only if it consists of capitals, digits, ".", "-" and "_". To be
+    explicit, pass a Principal or a ServicePrincipalName. If `target` names no realm, `realm` is
+    used. A Principal is used unchanged, apart from that. Raises SpnError for names that no KDC can
+    know: a bare or host-based name (`HTTP@web`), an IP address, control characters, or a host that
+    is followed by credential target information.
     """
     if isinstance(target, Principal):
         return target if target.realm else Principal(target.components, realm, target.name_type)
@@ -298,7 +315,7 @@ def target_principal(target: str | Principal | ServicePrincipalName, realm: str 
 
 @lru_cache(maxsize=64)
 def _of_text(target: str, realm: str) -> Principal:
-    """Return the principal that the text of a target spells: clients ask for the same few services again and again."""
+    """Return the principal of a target in text form; cached, since clients use few services."""
     text, realm = _split_realm(target, realm)
     return _of_spn(ServicePrincipalName.parse(text), realm)
 
@@ -309,7 +326,7 @@ def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
             f"target {str(spn)!r} names an IP address: Kerberos needs the DNS name of the host"
         )
     if _CONTROL.search(str(spn)):
-        raise SpnError(f"target {str(spn)!r} contains a control character: take it out")
+        raise SpnError(f"target {str(spn)!r} contains a control character: remove it")
     if "@" in spn.service_class or "@" in spn.host:
         raise SpnError(f"target {str(spn)!r} has '@' in its class or host: write class/host@REALM")
     if any(_MARSHALLED in part for part in spn.components):
@@ -322,7 +339,7 @@ def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
 def _split_realm(text: str, realm: str) -> tuple[str, str]:
     if "/" not in text:
         raise SpnError(
-            f"target {text!r} is no SPN: write class/host, for example HTTP/web.example.com"
+            f"target {text!r} is not an SPN: write class/host, for example HTTP/web.example.com"
         )
     head, at, tail = text.rpartition("@")
     if not at or "/" in tail:
@@ -330,18 +347,18 @@ def _split_realm(text: str, realm: str) -> tuple[str, str]:
     if text.count("/") > 1 and not _REALM.fullmatch(tail):
         return text, realm
     if not tail or _CONTROL.search(tail) or _NO_TEXT.search(tail):
-        raise SpnError(f"target {text!r} has no usable realm behind '@': write class/host@REALM")
+        raise SpnError(f"target {text!r} has no usable realm after '@': write class/host@REALM")
     return head, tail
 
 
 def _check_slash(part: str | None) -> None:
     if part and "/" in part:
         advice = (
-            "give the objectGUID of the object in place of its DN"
+            "give the objectGUID of the object instead of its DN"
             if "=" in part
             else "it separates the parts"
         )
-        raise SpnError(f"{part!r} contains '/', which no part of an SPN may: {advice}")
+        raise SpnError(f"{part!r} contains '/', which is not allowed in a part of an SPN: {advice}")
 
 
 def _check_strict(text: str, parts: list[str], instance_name: str | None) -> None:
@@ -351,7 +368,7 @@ def _check_strict(text: str, parts: list[str], instance_name: str | None) -> Non
             f"SPN {text!r} has an empty part: write class/host or class/host/servicename"
         )
     if _CONTROL.search(text):
-        raise SpnError(f"SPN {text!r} contains a control character: take it out")
+        raise SpnError(f"SPN {text!r} contains a control character: remove it")
     if any(part != part.strip() for part in (*parts, host)):
         raise SpnError(f"SPN {text!r} has blanks around a part: remove them")
     if host.startswith("[") or (is_address(parts[1]) and ":" in parts[1]):
@@ -365,7 +382,7 @@ def _check_strict(text: str, parts: list[str], instance_name: str | None) -> Non
 def is_address(text: str) -> bool:
     """Return whether `text` is an IPv4 or IPv6 address rather than a name."""
     if ":" not in text and not text[-1:].isdigit():
-        return False  # a name, as almost always: no need to have two exceptions say so
+        return False  # the usual case: a name; `ip_address` would raise and catch two exceptions
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -374,20 +391,23 @@ def is_address(text: str) -> bool:
 
 
 def local_dns_name() -> str:
-    """Return the DNS name of this machine. Raises SpnError where it does not know its own."""
+    """Return the DNS name of this machine. Raises SpnError if the machine does not know it."""
     fqdn = system.local_fqdn().rstrip(".")
     if "." not in fqdn or is_address(fqdn) or fqdn.casefold().startswith("localhost."):
         raise SpnError(
-            f"this machine calls itself {fqdn!r}, which is no fully qualified DNS name: configure its host name "
-            "(/etc/hosts or DNS), or name the instances"
+            f"the host name of this machine is {fqdn!r}, which is not a fully qualified DNS name: "
+            "configure its host name (/etc/hosts or DNS), or name the instances"
         )
     return fqdn
 
 
 def _local_host(spn_type: SpnType) -> str:
-    """Return the name of this machine that fits: its NetBIOS name for NB_HOST and NB_DOMAIN, else its DNS name."""
+    """Return the name of this machine for `spn_type`.
+
+    This is the NetBIOS name for NB_HOST and NB_DOMAIN, else the DNS name.
+    """
     fqdn = local_dns_name()
-    # A NetBIOS name has 16 bytes, the last of which is its type.
+    # A NetBIOS name has 16 bytes; the last one is its type.
     return (
         fqdn.partition(".")[0].upper()[:15]
         if spn_type in (SpnType.NB_HOST, SpnType.NB_DOMAIN)

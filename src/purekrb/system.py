@@ -1,7 +1,7 @@
-"""Clock, randomness and host name of the operating system.
+"""The clock, the randomness and the host name of the operating system.
 
-The only module of the sans-I/O core that touches any of them. Everything else takes a `Clock` and a `RandomBytes`
-as arguments, with these as defaults, so that a recorded handshake replays bit for bit.
+In the sans-I/O core, only this module uses them. All other modules take a `Clock` and a
+`RandomBytes` as arguments, with these as defaults, so a recorded handshake replays bit for bit.
 """
 
 from __future__ import annotations
@@ -45,36 +45,42 @@ now: Clock = partial(datetime.now, timezone.utc)
 
 
 def seconds_of(clock: Clock) -> Callable[[], float]:
-    """Return a function that reads `clock` as seconds since 1970, as `datetime.timestamp` counts them.
+    """Return a function that reads `clock` in seconds since 1970, as `datetime.timestamp` does.
 
-    What is compared with the time for each message is compared so: making a datetime takes four times as long.
+    The checks that each message makes use seconds: to make a datetime takes four times as long.
     """
     return time.time if clock is now else lambda: clock().timestamp()
 
 
-#: Waits for a number of seconds: for another program to let go of a file.
+#: Waits for a number of seconds, for example until another program releases a file.
 pause: Callable[[float], None] = time.sleep
-#: Returns seconds that only ever grow, whatever happens to the clock; since the start of the machine, as a rule.
+#: Returns seconds that never decrease, even if the clock is set. They usually count from the start
+#: of the machine.
 monotonic: Callable[[], float] = time.monotonic
 
-#: The microseconds within which a client draws the time of its authenticator, an eighth of a second:
-#: the authenticator's window is that of the true time. So a replay cache can tell which ones are older than itself.
+#: A client draws the time of an authenticator at random within a window of so many microseconds, an
+#: eighth of a second. The window is the one that contains the true time. So a replay cache knows
+#: which authenticators may be older than itself.
 WINDOW = 125_000
 
 
 def wait_until(seconds: float) -> None:
-    """Wait until the system's clock says `seconds` since 1970, for a window at most, whatever happens to the clock."""
+    """Wait until the system's clock reads `seconds` since 1970, but never longer than a window."""
     time.sleep(min(max(seconds - time.time(), 0), WINDOW / 1_000_000))
 
 
 random_bytes: RandomBytes = os.urandom
 
-#: Blocks drawn ahead by `random_block`.
+#: The blocks that `random_block` has drawn in advance.
 _blocks: list[bytes] = []
 
 
 def random_block() -> bytes:
-    """Return 16 unpredictable bytes, from a pool that one system call fills for 64 blocks and that no fork inherits."""
+    """Return 16 unpredictable bytes from a pool.
+
+    One system call fills the pool with 64 blocks. After a fork, the child starts with an empty
+    pool.
+    """
     try:
         return _blocks.pop()
     except IndexError:
@@ -84,35 +90,37 @@ def random_block() -> bytes:
 
 
 def unpredictable(random: RandomBytes, size: int) -> bytes:
-    """Return at most 16 bytes of `random` that are no secret: confounders, sequence numbers.
+    """Return at most 16 bytes of `random` that need not stay secret: confounders, sequence numbers.
 
-    The system's come from the pool; keys never do, since what is in the pool lies in memory before it is used.
+    The system's bytes come from the pool. Keys never do, since the pool lies in memory before use.
     """
     return random_block()[:size] if random is random_bytes else random(size)
 
 
 def in_child(function: Callable[[], object]) -> None:
-    """Have `function` called in each child process that fork() makes of this one."""
+    """Arrange that each child process of this one calls `function` after fork()."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
 
 
 def before_fork(function: Callable[[], object]) -> None:
-    """Have `function` called in this process before each fork()."""
+    """Arrange that this process calls `function` before each fork()."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=function)
 
 
-#: The locks of this process. A reference leaves with its lock.
+#: The locks of this process. A reference is removed when its lock is deleted.
 _locks: set[ReferenceType[Any]] = set()
-_keep, _let_go = _locks.add, _locks.discard  # bound once: contexts have locks, and many are made
+#: Bound once, since each context has locks, and many contexts are made.
+_keep, _let_go = _locks.add, _locks.discard
 
 
 def fork_safe(lock: T) -> T:
-    """Return `lock`, a Lock or RLock of `threading`, which each child process will find open.
+    """Return `lock`, a Lock or RLock of `threading`. Each child process finds it released.
 
-    A child inherits a lock as it was at fork(), but not the thread that held it, so nobody would ever open it. What a
-    lock guards must therefore be usable wherever that thread was cut off. Every lock of this package is made so.
+    A child inherits the state of a lock at fork(), but not the thread that held it, so the lock
+    would stay locked for ever. The guarded data must therefore be usable wherever that thread was
+    interrupted. Every lock of this package is made with this function.
     """
     _keep(ref(lock, _let_go))
     return lock
@@ -122,13 +130,14 @@ def _open_locks() -> None:
     for reference in list(_locks):
         lock = reference()
         if lock is not None:
-            lock._at_fork_reinit()  # as the locks of `logging` and `threading` are
+            lock._at_fork_reinit()  # `logging` and `threading` do the same with their locks
 
 
 class cached_property(Generic[T]):  # noqa: N801 - the name of the standard library
-    """As `functools.cached_property`, without the lock of Python 3.10 and 3.11, one for all objects of a class.
+    """As `functools.cached_property`, but without its lock in Python 3.10 and 3.11.
 
-    That lock is held while the value is found, be it by asking over the network, and no child process can open it.
+    All objects of a class share that lock. It is held while the value is computed, even if that
+    takes a network request, and a child process could not release it.
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:
@@ -147,7 +156,10 @@ in_child(_blocks.clear)
 
 
 def local_fqdn() -> str:
-    """Return what this machine calls itself: its full DNS name where it is configured well. May ask the DNS."""
-    import socket  # on demand: nothing else in the core needs it
+    """Return the host name of this machine; if it is configured well, this is its full DNS name.
+
+    The call may query the DNS.
+    """
+    import socket  # on demand, since nothing else in the core needs it
 
     return socket.getfqdn()

@@ -1,7 +1,7 @@
-"""Text that comes from elsewhere, made fit for a terminal or a log.
+"""Text from other parties, made safe for a terminal or a log.
 
-A name that a peer, a KDC or a directory chooses may hold controls that move the cursor or begin a new line, and format
-controls that turn the direction of writing around or show nothing at all.
+A peer, a KDC or a directory may choose a name with control characters that move the cursor or begin
+a new line, or with format controls that reverse the direction of writing or are invisible.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["is_shown", "spelled", "visible"]
 
 _LETTERS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-#: Marks and letters without a glyph (Default_Ignorable_Code_Point), which `str.isprintable` lets pass.
+#: Marks and letters without a glyph (Default_Ignorable_Code_Point) that `str.isprintable` accepts.
 _UNSEEN = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
@@ -17,12 +17,15 @@ _UNSEEN = frozenset(
 
 
 def is_shown(text: str) -> bool:
-    """Return whether each character of `text` has a glyph or is a blank: no control, no format control."""
+    """Return whether each character of `text` has a glyph or is a blank.
+
+    Control characters and format controls do not.
+    """
     return text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text))
 
 
 def spelled(character: str) -> str:
-    r"""Return a character by its number: `\x0d`, `\u202e` or `\U000e0001`."""
+    r"""Return the escape of a character, by its number: `\x0d`, `\u202e` or `\U000e0001`."""
     code = ord(character)
     if code < 0x100:
         return f"\\x{code:02x}"
@@ -30,7 +33,10 @@ def spelled(character: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return `text` with what is not shown spelled out, as `\n`, `\x1b` or `\u202e`. Twice is the same as once."""
+    r"""Return `text` with invisible characters escaped, as `\n`, `\x1b` or `\u202e`.
+
+    A second call changes nothing.
+    """
     if is_shown(text):
         return text
     return "".join(c if is_shown(c) else _LETTERS.get(c) or spelled(c) for c in text)

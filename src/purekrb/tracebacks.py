@@ -13,15 +13,16 @@ __all__ = ["forget_frames", "forget_locals"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Attributes in which Python's own errors keep what they are about, and what is put there in its place.
+#: Attributes in which errors of Python hold the object that they concern, and their replacement.
 _SUBJECTS = (("AttributeError", "obj", None), ("JSONDecodeError", "doc", ""))
 
 
 def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
-    """Return `function`, but its errors carry no locals of its frames: they hold secrets, and some tools print locals.
+    """Return `function`, but without the locals of its frames in its errors.
 
-    That goes for every exception: also a caller's mistake (TypeError), and what a signal handler raises meanwhile. The
-    lines remain. Text that is no Unicode becomes a ValueError, since the UnicodeError itself would hold the text.
+    These locals hold secrets, and some tools print locals. All exceptions are covered, including a
+    caller's mistake (TypeError) and an exception from a signal handler. The line numbers remain. A
+    UnicodeError becomes a ValueError, since a UnicodeError holds the text.
     """
 
     @wraps(function)
@@ -33,7 +34,7 @@ def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except UnicodeError:
             del args, kwargs
-            failure = ValueError("a password, a salt or a name is no valid Unicode text")
+            failure = ValueError("a password, a salt or a name is not valid Unicode text")
         except BaseException as error:
             del args, kwargs
             forget_locals(error, outer)
@@ -41,20 +42,19 @@ def forget_frames(function: Callable[P, T]) -> Callable[P, T]:
         try:
             raise failure
         finally:
-            del (
-                failure,
-                outer,
-            )  # or the error and this frame would hold each other, until a garbage collection
+            # Otherwise the error and this frame would refer to each other until a garbage
+            # collection.
+            del failure, outer
 
     return wrapper
 
 
 def forget_locals(error: BaseException, outer: BaseException | None = None) -> None:
-    """Clear the locals of the frames through which `error`, which the caller has just caught, came.
+    """Clear the locals of the frames through which `error` came. The caller has just caught it.
 
-    The frame that calls this still runs and keeps its own: it deletes from them what is secret, before it calls this.
-    The errors that it came from lose theirs too, up to `outer`, which was being handled before; what was suppressed
-    (`from None`) is dropped.
+    The frame of the caller is still running and keeps its locals, so the caller must delete its
+    secrets first. The causes and contexts of `error` are cleared too, up to `outer`: the error that
+    was being handled before. A suppressed context (`from None`) is removed.
     """
     caller = None if error.__traceback__ is None else error.__traceback__.tb_frame
     todo: list[BaseException | None] = [error]
@@ -66,9 +66,8 @@ def forget_locals(error: BaseException, outer: BaseException | None = None) -> N
         seen.append(one)
         if one.__suppress_context__ and one.__context__ is not outer:
             one.__context__ = None
-        if (
-            isinstance(one.__context__, UnicodeError) and one.__context__ is not outer
-        ):  # it holds the text
+        # A UnicodeError holds the text.
+        if isinstance(one.__context__, UnicodeError) and one.__context__ is not outer:
             one.__context__ = None
         _clear(one, caller)
         todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
@@ -80,9 +79,8 @@ def _clear(error: BaseException, caller: FrameType | None) -> None:
         try:
             if entry.tb_frame is not caller:
                 entry.tb_frame.clear()
-        except (
-            RuntimeError
-        ):  # one that still runs cannot be cleared: then nothing of the traceback is kept
+        except RuntimeError:
+            # A frame that is still running cannot be cleared: the whole traceback is dropped.
             error.__traceback__ = None
             break
         entry = entry.tb_next

@@ -922,12 +922,13 @@ _WRITERS = {
 _KILLED_WRITER = """
 import os, signal, sys
 from purekrb import CCache, Keytab
-from purekrb.credentials import ccache, files
+from purekrb.credentials import files
+from purekrb.credentials.caches import file as file_caches
 from purekrb.credentials.keytab import change_keytab
 from purekrb.directory.state import ServiceState
 
 job, old = compile(sys.argv[1], "job", "exec"), sys.argv[2]
-ccache._ATTEMPTS = 3  # it is in vain here that a merge waits for the one that made the file
+file_caches._ATTEMPTS = 3  # it is in vain here that a merge waits for the one that made the file
 left, found, lines, limit = 0, [], 0, 0
 
 def trace(frame, event, argument):

@@ -982,7 +982,7 @@ def test_k414_a_file_that_was_made_while_the_clock_was_ahead_heals(
     if open_meanwhile:
         with pytest.raises(ReplayError, match="older than the replay cache"):
             acceptor(keys, replay_cache=cache).step(Initiator(ticket).step())
-        assert "86400 s ahead of the clock: set right" in caplog.text
+        assert "86400 s ahead of the clock: corrected" in caplog.text
         time.sleep(0.13)
     for each in (cache, SqliteReplayCache(path)):
         token = Initiator(ticket).step()

@@ -354,7 +354,7 @@ def test_a_line_that_is_no_key_is_told_by_its_number_and_not_quoted(
     (run.directory / "keys").chmod(0o600)
     result = run("inspect", "--key", "keys", stdin="00")
     assert result.code == 8
-    assert result.err.startswith("purekrb: keys:2: this is no key: write")
+    assert result.err.startswith("purekrb: keys:2: this is not a key: write")
 
 
 def test_what_decrypts_to_something_else_is_told_and_not_shown() -> None:
@@ -363,7 +363,7 @@ def test_what_decrypts_to_something_else_is_told_and_not_shown() -> None:
     cipher = crypto.encrypt(entry.key, KeyUsage.TICKET, secret)
     ticket = replace(Ticket.decode(service_ticket.ticket), enc_part=EncryptedData(18, 1, cipher))
     tree = describe(ticket.encode(), [entry.key])
-    assert at(tree, "Ticket", "enc_part", "decrypted").startswith("<no EncTicketPart: ")
+    assert at(tree, "Ticket", "enc_part", "decrypted").startswith("<not a valid EncTicketPart: ")
     assert leaks(json.dumps(tree, default=str), [secret]) == []
 
 

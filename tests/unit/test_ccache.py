@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from purekrb.constants import TicketFlags
-from purekrb.credentials.ccache import CCache, default_name
+from purekrb.credentials.ccache import CACHE_TYPES, CCache, default_name
+from purekrb.credentials.credential import Credential
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
@@ -218,7 +220,7 @@ def test_a_missing_ccache_says_how_to_get_one(tmp_path: Path) -> None:
 def test_load_names_the_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "cc"
     path.touch(0o600)
-    with pytest.raises(DecodeError, match=f"{path}: this is no credential cache"):
+    with pytest.raises(DecodeError, match=f"{path}: this is not a credential cache"):
         CCache.load(path)
 
 
@@ -227,6 +229,46 @@ def test_other_types_say_what_to_do(name: str) -> None:
     for call in (CCache.load, good_ccache().save, CCache.destroy):
         with pytest.raises(UnsupportedError, match="export KRB5CCNAME=FILE:"):
             call(name)
+
+
+class ToyCaches:
+    """Keeps ccaches as files in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+        if residual not in self.files:
+            raise CredentialError(f"there is no toy {residual}")
+        return decode(self.files[residual])
+
+    def save(self, residual: str, ccache: CCache) -> None:
+        self.files[residual] = ccache.encode()
+
+    def merge(self, residual: str, ccache: CCache) -> None:
+        merged = self.load(residual, CCache.decode) if residual in self.files else ccache
+        for found in ccache:
+            merged.store(found)
+        self.save(residual, merged)
+
+    def destroy(self, residual: str) -> None:
+        del self.files[residual]
+
+
+def test_a_type_needs_one_row_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedError, match="of type TOY"):
+        CCache.load("TOY:x")
+    toys = ToyCaches()
+    monkeypatch.setitem(CACHE_TYPES, "TOY", toys)
+    CCache(ALICE, [ticket(TGS)]).save("TOY:x")
+    assert [found.service for found in CCache.load("TOY:x")] == [TGS]
+    CCache(ALICE, [ticket(WEB)]).merge_into("toy:x")
+    monkeypatch.setenv("KRB5CCNAME", "TOY:x")
+    assert [found.service for found in Credential.from_ccache().ccache] == [TGS, WEB]
+    CCache.destroy()
+    assert toys.files == {}
+    with pytest.raises(CredentialError, match="there is no toy x"):
+        CCache.load("TOY:x")
 
 
 def test_a_memory_ccache_is_one_object_for_all(request: pytest.FixtureRequest) -> None:

@@ -132,13 +132,13 @@ def test_a_keytab_gives_the_keys_of_the_newest_kvno(tmp_path: Path) -> None:
 def test_a_keytab_without_the_principal_says_what_it_has() -> None:
     with pytest.raises(
         CredentialError,
-        match=r"has not a key of alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2",
+        match=r"has no key for alice@R.TEST; it has HTTP/web.r.test@R.TEST kvno 2",
     ):
         Credential.from_keytab(ALICE, good_keytab())
 
 
 def test_a_keytab_with_keys_of_unknown_types_only_is_refused() -> None:
-    with pytest.raises(CredentialError, match="has not a usable key"):
+    with pytest.raises(CredentialError, match="has no usable key"):
         Credential.from_keytab(
             ALICE, Keytab([KeytabEntry(ALICE, 1, EncryptionKey(3, b"8 bytes."), NOW)])
         )

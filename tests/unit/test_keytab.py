@@ -162,7 +162,7 @@ def test_load_names_the_damaged_file(tmp_path: Path) -> None:
 
 def test_other_types_of_keytabs_are_not_supported() -> None:
     with pytest.raises(
-        UnsupportedError, match="keytabs of type KDB: are not supported; name a file"
+        UnsupportedError, match="keytabs of type KDB are not supported: name a file"
     ):
         Keytab.load("KDB:")
 

@@ -1,9 +1,10 @@
 """Decode a token, message, ticket, keytab or credential cache into a tree.
 
-The input is a file, or hexadecimal or base64 text, as an argument or from standard input (-). With --keytab (the keys
-of a service or client) or --key (a file with lines ETYPE:HEX, such as a session key) what is encrypted is shown too,
-where a key fits. Keys are redacted unless --show-keys, and so is what may hold one: what is not encrypted (a KRB-CRED
-of etype 0), and what should be a message and is none. Data of applications are shown.
+The input is a file, or hexadecimal or base64 text, as an argument or from standard input (-).
+With --keytab (the keys of a service or client) or --key (a file with lines ETYPE:HEX, such as a
+session key), encrypted parts are decrypted if a key fits. Unless --show-keys is given, keys are
+redacted, and so are data that may hold a key: unencrypted data (a KRB-CRED of etype 0), and data
+that should be a message but cannot be decoded. Application data are shown.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ from purekrb.tracebacks import forget_frames
 __all__ = ["add_arguments", "run", "describe"]
 
 MAX_INPUT = 16 << 20
-#: Bytes of what has no structure that are shown.
+#: The most bytes that are shown of data without a structure.
 MAX_SHOWN = 64
-#: Levels of AD-IF-RELEVANT, or of tokens inside tokens, that are opened.
+#: The most levels of AD-IF-RELEVANT, or of tokens inside tokens, that are decoded.
 MAX_DEPTH = 8
 
 _MESSAGES: dict[int, Any] = {
@@ -90,7 +91,7 @@ _MESSAGES: dict[int, Any] = {
     0xA0: spnego.NegTokenInit,
     0xA1: spnego.NegTokenResp,
 }
-#: The EncryptedData in each message: its field, the key usages that may apply, and what is inside.
+#: The EncryptedData of each message: its field, the possible key usages, and its content.
 _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
     ap.Ticket: ("enc_part", (KeyUsage.TICKET,), ap.EncTicketPart),
     ap.ApReq: (
@@ -108,7 +109,8 @@ _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
     ),
 }
 _NTLM = b"NTLMSSP\0"
-#: EncryptedData whose "cipher" is the plaintext, as in the files of tickets that some programs write. Source: RFC 6448.
+#: The "cipher" of such EncryptedData is the plaintext. Some programs write tickets to files in this
+#: way. Source: RFC 6448.
 _NO_ENCRYPTION = 0
 #: The token ids of RFC 4757 7.
 _RC4_TOKENS = {b"\x01\x01": "MIC token (RFC 4757)", b"\x02\x01": "Wrap token (RFC 4757)"}
@@ -143,12 +145,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
 def describe(
     data: bytes, keys: Iterable[EncryptionKey] = (), *, show_keys: bool = False
 ) -> dict[str, Any]:
-    """Return what `data` is as a tree of dicts, lists and text. Raises DecodeError for what nothing can read."""
+    """Return the contents of `data` as a tree of dicts, lists and text.
+
+    Raises DecodeError if the format is unknown or the data are damaged.
+    """
     return _Inspector(list(keys), show_keys).anything(data)
 
 
 class _Inspector:
-    """Turns messages into trees. A session key that is found inside is tried on what comes after it."""
+    """Turns messages into trees. A session key that it finds is tried on later encrypted parts."""
 
     def __init__(self, keys: list[EncryptionKey], show_keys: bool) -> None:
         self._keys = keys
@@ -233,9 +238,8 @@ class _Inspector:
         try:
             return self._message(inner)
         except DecodeError:
-            message = spnego.NegTokenInit2.decode(
-                inner
-            )  # an acceptor's, which differs in two fields
+            # The acceptor's form differs in two fields.
+            message = spnego.NegTokenInit2.decode(inner)
         return {"NegTokenInit2": self._value(message)}
 
     # -- files and messages
@@ -258,8 +262,8 @@ class _Inspector:
         message = _MESSAGES.get(data[0]) if data else None
         if message is None:
             raise DecodeError(
-                "this is no Kerberos message, token, keytab or credential cache: it "
-                + ("begins with no tag or version of theirs" if data else "is empty")
+                "this is not a Kerberos message, token, keytab or credential cache: it "
+                + ("does not begin with the tag or version of any of these" if data else "is empty")
             )
         return {message.__name__: self._value(message.decode(data))}
 
@@ -308,10 +312,10 @@ class _Inspector:
             self._open(tree[field], getattr(value, field), usages, part)
         elif isinstance(value, ap.Checksum) and value.cksumtype == ChecksumType.GSSAPI:
             tree["checksum"] = self._inside(self._gss_checksum, value.checksum)
-        elif isinstance(value, ap.EncryptedData):  # of which a damaged one may not be encrypted
+        elif isinstance(value, ap.EncryptedData):  # if it is damaged, it may not be encrypted
             tree["cipher"] = self._secret(value.cipher)
         elif isinstance(value, kdc.PaData):
-            # A KDC hands over keys there: KERB-KEY-LIST-REP, MS-KILE 2.2.12.
+            # A KDC can send keys in this field: KERB-KEY-LIST-REP, MS-KILE 2.2.12.
             show = self._secret if place == "encrypted_pa_data" else _bytes
             tree["padata_value"] = self._inside(
                 self._padata, show, value.padata_type, value.padata_value
@@ -322,17 +326,17 @@ class _Inspector:
             tree["e_data"] = self._inside(self._error_data, value.error_code, value.e_data)
         return tree
 
-    # -- messages that others hold as bytes
+    # -- messages inside other messages, as bytes
 
     def _inside(self, read: Callable[..., Any], *args: Any) -> Any:
-        """Return what `read` makes of bytes inside a message, or their number where they are something else."""
+        """Return the result of `read` for bytes inside a message; if it fails, their number."""
         try:
             return read(*args)
         except KerberosError:
             return self._secret(args[-1])
 
     def _secret(self, data: bytes) -> str:
-        """Return what is shown of bytes that may be, or hold, a key."""
+        """Return the text to show for bytes that may be, or hold, a key."""
         return _bytes(data) if self._show_keys else f"<{len(data)} bytes>"
 
     def _ticket(self, data: bytes) -> Any:
@@ -379,8 +383,8 @@ class _Inspector:
             self._depth -= 1
 
     def _nested(self, data: bytes) -> Any:
-        """Return the tree of a token inside another, which may hold one as well."""
-        if data.startswith(_NTLM):  # no key of ours is in it
+        """Return the tree of a token inside another token. It may hold a further token."""
+        if data.startswith(_NTLM):  # it holds no Kerberos key
             return _bytes(data)
         if self._depth == MAX_DEPTH:
             return self._secret(data)
@@ -395,12 +399,12 @@ class _Inspector:
             return self._value(kdc.MethodData.decode(data).entries)
         return _bytes(data)
 
-    # -- what is encrypted
+    # -- encrypted parts
 
     def _open(
         self, tree: dict[str, Any], encrypted: ap.EncryptedData, usages: Iterable[int], part: Any
     ) -> None:
-        """Add to the tree of `encrypted` what is inside, where a key fits or none is needed."""
+        """Add the content of `encrypted` to its tree, if a key fits or none is needed."""
         clear = encrypted.etype == _NO_ENCRYPTION
         plaintext = (
             encrypted.cipher if clear else self._decrypt(usages, encrypted.etype, encrypted.cipher)
@@ -410,7 +414,7 @@ class _Inspector:
         try:
             message = part.decode(plaintext)
         except DecodeError as error:
-            tree["decrypted"] = f"<no {part.__name__}: {error}>"
+            tree["decrypted"] = f"<not a valid {part.__name__}: {error}>"
             return
         self._keys += [
             key for key in (getattr(message, "key", None), getattr(message, "subkey", None)) if key
@@ -424,7 +428,7 @@ class _Inspector:
                     return crypto.decrypt(key, usage, cipher)
                 except IntegrityError:
                     continue
-                except KerberosError:  # a key of an encryption type that purekrb does not have
+                except KerberosError:  # purekrb does not have the encryption type of this key
                     break
         return None
 
@@ -448,7 +452,7 @@ def _enum_name(kind: type[IntEnum], value: int) -> str:
         return str(value)
 
 
-#: How the values of fields of these names are shown.
+#: Functions by the names of fields: each returns the form in which the value is shown.
 _FORMATS: dict[str, Callable[[int], Any]] = {
     "etype": etype_name,
     "flags": lambda value: asn1_flags(TicketFlags, value),
@@ -472,7 +476,10 @@ def _bytes(data: bytes) -> str:
 
 
 def _read(text: str) -> bytes:
-    """Return the bytes that the argument names or spells. Raises DecodeError, which does not quote them."""
+    """Return the bytes of the file that the argument names, or of its hexadecimal or base64 text.
+
+    DecodeError does not quote the input.
+    """
     if text == "-":
         data = sys.stdin.buffer.read(MAX_INPUT + 1) if sys.stdin else b""
     elif os.path.lexists(text):
@@ -481,7 +488,7 @@ def _read(text: str) -> bytes:
     else:
         data = _from_text(text.encode())
         if data is None:
-            raise DecodeError("the input is neither a file that exists nor hexadecimal nor base64")
+            raise DecodeError("the input is neither an existing file nor hexadecimal nor base64")
         return data
     if len(data) > MAX_INPUT:
         raise DecodeError(
@@ -492,7 +499,10 @@ def _read(text: str) -> bytes:
 
 
 def _from_text(data: bytes) -> bytes | None:
-    """Return the bytes that `data` spells in hexadecimal or base64 (also of URLs, unpadded), or None."""
+    """Return the bytes of hexadecimal or base64 text, or None.
+
+    The base64 alphabet of URLs is accepted, and so is missing padding.
+    """
     compact = b"".join(data.split())
     with suppress(ValueError):
         return bytes.fromhex(compact.decode("ascii"))
@@ -504,17 +514,19 @@ def _from_text(data: bytes) -> bytes | None:
 
 @forget_frames
 def _load_keys(path: str) -> list[EncryptionKey]:
-    """Return the keys in a file with lines ETYPE:HEX. Raises DecodeError, which does not quote them."""
+    """Return the keys in a file with lines ETYPE:HEX. DecodeError does not quote them."""
     keys = []
     for number, line in enumerate(read_private(path, what="key file", shared=True).split(b"\n"), 1):
         if line.strip():
             key = None
-            with suppress(ValueError):  # DecodeError is one; int() quotes what it was given
+            # DecodeError is a ValueError, too. The error of int() would quote its argument.
+            with suppress(ValueError):
                 etype, contents = line.decode("ascii").split(":")
                 key = EncryptionKey(int(etype), bytes.fromhex(contents))
             if key is None:
                 raise DecodeError(
-                    f"{path}:{number}: this is no key: write the etype's number, a colon and the key in hexadecimal"
+                    f"{path}:{number}: this is not a key: write the etype's number, a colon and "
+                    "the key in hexadecimal"
                 )
             keys.append(key)
     return keys

@@ -1,4 +1,7 @@
-"""Arguments that several commands share, and what is read from standard input: secrets never come as arguments."""
+"""Arguments that several commands share, and input from standard input.
+
+Secrets are read from standard input, never from arguments.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,15 @@ DEFAULT_TIMEOUT = 10.0
 
 
 def common() -> argparse.ArgumentParser:
-    """Return the parent of every parser: --json and --trace, which may stand before and after the command."""
+    """Return the parent of every parser: --json and --trace, before or after the command."""
     parser = argparse.ArgumentParser(
         add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
     parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
     parser.add_argument(
-        "--trace", action="store_true", help="tell each protocol step on standard error; no secrets"
+        "--trace",
+        action="store_true",
+        help="print each protocol step on standard error, without secrets",
     )
     return parser
 
@@ -52,7 +57,7 @@ def common() -> argparse.ArgumentParser:
 def add_actions(
     parser: argparse.ArgumentParser, summaries: Mapping[str, str]
 ) -> dict[str, argparse.ArgumentParser]:
-    """Add the actions of a command, which become `args.action`; return their parsers by name."""
+    """Add the actions of a command; return their parsers by name. `args.action` is the action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     return {
         name: actions.add_parser(
@@ -95,16 +100,16 @@ def add_mechanism(parser: argparse.ArgumentParser, default: str) -> None:
         "--mechanism",
         choices=("kerberos", "negotiate"),
         default=default,
-        help=f"Kerberos alone, or by SPNEGO (default: {default})",
+        help=f"kerberos, or negotiate for SPNEGO (default: {default})",
     )
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
-    """Add what names a domain controller: --ldap, --domain, --target, --start-tls and --ca."""
+    """Add the arguments for a domain controller: --ldap, --domain, --target, --start-tls, --ca."""
     parser.add_argument(
         "--ldap",
         metavar="URL",
-        help="domain controller, as in ldaps://dc1.ad.test (default: found by DNS)",
+        help="domain controller, such as ldaps://dc1.ad.test (default: found by DNS)",
     )
     parser.add_argument(
         "--domain", default="", metavar="NAME", help="domain (default: that of your realm)"
@@ -112,7 +117,7 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         metavar="SPN",
-        help="as in ldap/dc1.ad.test, if the URL lacks the domain controller's name",
+        help="such as ldap/dc1.ad.test, if the URL lacks the domain controller's name",
     )
     parser.add_argument(
         "--start-tls",
@@ -125,21 +130,21 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
 
 
 def config(args: argparse.Namespace) -> Config:
-    """Return the configuration that the arguments name."""
+    """Return the configuration from --config."""
     from purekrb.kdc.config import Config
 
     return Config.from_file(args.config)
 
 
 def credential(args: argparse.Namespace) -> Credential:
-    """Return the credential in the ccache that the arguments name."""
+    """Return the credential in the ccache from --ccache."""
     from purekrb.credentials.credential import Credential
 
     return Credential.from_ccache(args.ccache)
 
 
 def directory(args: argparse.Namespace, output: Output) -> Directory:
-    """Return the directory that the arguments name, as the owner of the ccache."""
+    """Return the directory that the arguments name, connected as the owner of the ccache."""
     from purekrb.directory import Directory
 
     with output.waiting(f"connecting to {args.ldap or args.domain or 'a domain controller'}"):
@@ -156,14 +161,17 @@ def directory(args: argparse.Namespace, output: Output) -> Directory:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)  # argparse tells of the ValueError
+    seconds = float(text)  # argparse reports a ValueError
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
     return seconds
 
 
 def duration(text: str) -> float:
-    """Return the seconds that krb5.conf's notation spells, as in `8h` or `1d 2h`; an argparse type."""
+    """Return the seconds of a duration in krb5.conf's notation; an argparse type.
+
+    Examples: `8h`, `1d 2h`.
+    """
     from purekrb.kdc.config import parse_duration
 
     try:
@@ -181,7 +189,7 @@ def host_port(text: str) -> tuple[str, int]:
 
 
 def lines() -> Iterator[bytes]:
-    """Yield the lines of standard input without their ends."""
+    """Yield the lines of standard input, without line ends."""
     if sys.stdin:
         for line in sys.stdin.buffer:
             yield line.rstrip(b"\r\n")
@@ -193,9 +201,10 @@ def on_terminal() -> bool:
 
 
 def read_secret(prompt: str, *, confirm: bool = False) -> bytes:
-    """Return a password (UTF-8) or key: typed on the terminal, or the next line of standard input where that is none.
+    """Return a password (UTF-8) or key.
 
-    Raises CredentialError for an empty one, or where two entries differ.
+    It is typed on the terminal; if standard input is not a terminal, it is the next line. Raises
+    CredentialError if it is empty, or if two entries differ.
     """
     typed = on_terminal()
     secret = _typed(f"{prompt}: ") if typed else next(lines(), b"")

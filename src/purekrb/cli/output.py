@@ -1,4 +1,7 @@
-"""What the commands print: text for people, or a line of JSON for scripts. Waiting shows on standard error."""
+"""The output of the commands: text for people, or a line of JSON for scripts.
+
+Results go to standard output; errors, the log and the spinner to standard error.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ __all__ = ["Output"]
 
 
 class Output:
-    """Prints results to standard output as text or as JSON; errors, log and progress to standard error."""
+    """Prints results to standard output, and errors, log and progress to standard error."""
 
     def __init__(self, *, as_json: bool = False, trace: bool = False) -> None:
         self.as_json = as_json
         self.trace = trace
 
     def result(self, data: dict[str, Any], *lines: str) -> None:
-        """Print `lines`, or `data` (of JSON's types and datetimes, all else as text) as one line of JSON.
+        """Print `lines`, or `data` as one line of JSON.
 
-        Each of `lines` is one line, whatever is in it: no name that others chose begins a line of its own.
+        Values of `data` that are not of a JSON type become text; datetimes use ISO 8601. Each of
+        `lines` stays one line: a name that others chose cannot begin a new line.
         """
         _print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
 
@@ -41,14 +45,17 @@ class Output:
         rows: Sequence[Sequence[str]],
         title: str = "",
     ) -> None:
-        """Print `rows` under `columns`, or `data` where JSON was asked for."""
+        """Print `rows` under `columns`, or `data` as JSON."""
         cells = [columns, *([visible(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         self.result(data, *([title, ""] if title else []), *lines)
 
     def styled(self, *parts: tuple[str, str]) -> None:
-        """Print one line of (text, style) pairs, in rich's styles where standard output is a terminal."""
+        """Print one line of (text, style) pairs.
+
+        rich's styles are used if standard output is a terminal.
+        """
         from rich.text import Text
 
         with self._console.capture() as line:
@@ -59,7 +66,7 @@ class Output:
 
     @property
     def width(self) -> int:
-        """The columns of the terminal; 80 where standard output is none, unless COLUMNS says otherwise."""
+        """The number of columns of the terminal; without a terminal, COLUMNS or 80."""
         return self._console.width
 
     @cached_property
@@ -69,7 +76,10 @@ class Output:
         return Console(highlight=False)
 
     def error(self, message: str, kind: str) -> None:
-        """Print an error as one line on standard error: text, or JSON with the keys `error` and `message`."""
+        """Print an error as one line on standard error.
+
+        As JSON, it has the keys `error` and `message`.
+        """
         line = " ".join(message.split())
         _print(
             [json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}"],
@@ -85,7 +95,10 @@ class Output:
 
     @contextmanager
     def log(self) -> Iterator[None]:
-        """Print what the logger `purekrb` says meanwhile: warnings, or with `trace` each step of the protocol."""
+        """Print the records of the logger `purekrb` during the block.
+
+        These are warnings; with `trace`, also each step of the protocol.
+        """
         logger = logging.getLogger("purekrb")
         handler, level = _LogPrinter(self), logger.level
         handler.setLevel(logging.DEBUG if self.trace else logging.WARNING)
@@ -100,7 +113,10 @@ class Output:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show `what` with a spinner while the block runs, if standard error is a terminal (and shows no trace)."""
+        """Show `what` with a spinner while the block runs.
+
+        Nothing is shown if standard error is not a terminal, or if it shows the trace.
+        """
         if self.trace or not sys.stderr or not sys.stderr.isatty():
             yield
             return
@@ -117,7 +133,7 @@ class _LogPrinter(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # a log that nobody reads must not stop what it tells of
+        with suppress(OSError):  # if the log cannot be written, the command continues
             if self._output.trace:
                 _print(
                     [f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}"],
@@ -132,14 +148,14 @@ def _print(lines: Iterable[str], file: TextIO) -> None:
 
 
 def _write(text: str, file: TextIO | None) -> None:
-    if file is None:  # closed by who started us: nobody wants to know
+    if file is None:  # the caller started this process with a closed stream
         return
     encoding = getattr(file, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), end="", file=file, flush=True)
 
 
 def _plain(value: object) -> object:
-    """Return `value` as JSON can hold it: all but numbers, lists and tables as text."""
+    """Return `value` in JSON's types; other types become text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple) and not field_names(type(value)):

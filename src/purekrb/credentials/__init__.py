@@ -4,6 +4,7 @@
 - `Keytab`, `KeytabEntry`: long-term keys of services, in MIT's keytab file format.
 - `CCache`, `ServiceTicket`: tickets and their session keys, in MIT's credential cache file format.
 
-Every file is opened without following links, checked on the open descriptor, and replaced atomically with mode 0600
-(`files.py`). All secrets have a redacted repr; keys and credentials refuse to be pickled or copied.
+`files.py` opens every file without following links, checks the open descriptor, and replaces the
+file atomically with mode 0600. The repr of a secret is redacted. Keys and credentials cannot be
+pickled or copied.
 """

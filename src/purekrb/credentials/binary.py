@@ -1,4 +1,4 @@
-"""The bounded reader and the counted fields that keytab and ccache files are made of."""
+"""The bounded reader and the counted fields of keytab and ccache files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ ByteOrder = Literal["big", "little"]
 
 
 class Reader:
-    """Takes fields off the front of `data`. Each read costs its own length only, so that parsing stays linear.
+    """Reads fields from the front of `data`. A read costs only its length, so parsing is linear.
 
-    `what` names the file, and `begins` is where in it `data` begins, for the DecodeError that every read past the end
-    raises. Errors tell offsets and lengths, never what stands there: a damaged length lets any field span a key.
+    A read past the end raises DecodeError. For that error, `what` names the file, and `begins` is
+    the offset of `data` in the file. Errors state offsets and lengths, never contents: if a length
+    is damaged, any field may span a key.
     """
 
     __slots__ = ("_at", "_begins", "_data", "_order", "_what")
@@ -26,66 +27,69 @@ class Reader:
 
     @property
     def offset(self) -> int:
-        """Where in the file the next field begins."""
+        """The offset of the next field in the file."""
         return self._begins + self._at
 
     @property
     def remaining(self) -> int:
-        """The number of bytes not yet taken."""
+        """The number of bytes that are left."""
         return len(self._data) - self._at
 
     def take(self, size: int) -> bytes:
         """Return the next `size` bytes."""
         if size > self.remaining:
             raise DecodeError(
-                f"the {self._what} is cut off or damaged: a field at byte {self.offset} has {size} bytes,"
-                f" {self.remaining} are left"
+                f"the {self._what} is cut off or damaged: a field at byte {self.offset} has "
+                f"{size} bytes, {self.remaining} are left"
             )
         start = self._at
         self._at += size
         return self._data[start : self._at]
 
     def unsigned(self, size: int) -> int:
-        """Return the next `size` bytes as a number from 0."""
+        """Return the next `size` bytes as an unsigned number."""
         return int.from_bytes(self.take(size), self._order)
 
     def signed(self, size: int) -> int:
-        """Return the next `size` bytes as a number in two's complement."""
+        """Return the next `size` bytes as a signed number, in two's complement."""
         return int.from_bytes(self.take(size), self._order, signed=True)
 
     def counted(self, size: int) -> bytes:
-        """Return the bytes that follow a length of `size` bytes."""
+        """Return the bytes of a field whose length comes first, in `size` bytes."""
         return self.take(self.unsigned(size))
 
     def text(self, size: int) -> str:
-        """Return the UTF-8 text that follows a length of `size` bytes."""
+        """Return the UTF-8 text of a field whose length comes first, in `size` bytes."""
         raw = self.counted(size)
-        with suppress(
-            UnicodeDecodeError
-        ):  # the error raised outside of it: a UnicodeDecodeError holds what it read
+        # DecodeError is raised outside the block: a UnicodeDecodeError holds what it read.
+        with suppress(UnicodeDecodeError):
             return raw.decode()
         raise DecodeError(
-            f"the {self._what} is damaged: a name of {len(raw)} bytes at byte {self.offset - len(raw)} is not UTF-8"
+            f"the {self._what} is damaged: a name of {len(raw)} bytes at byte "
+            f"{self.offset - len(raw)} is not UTF-8"
         )
 
     def count(self, size: int, least: int) -> int:
-        """Return a number of items of at least `least` bytes each, refused where so many cannot follow."""
+        """Return the number of items that follow; each has at least `least` bytes.
+
+        Raises DecodeError if fewer bytes are left than so many items need.
+        """
         count = self.unsigned(size)
         if count * least > self.remaining:
             raise DecodeError(
-                f"the {self._what} is damaged: it announces {count} items before byte {self.offset},"
-                f" but {self.remaining} bytes are left"
+                f"the {self._what} is damaged: it announces {count} items before byte "
+                f"{self.offset}, but {self.remaining} bytes are left"
             )
         return count
 
 
 def integer(value: int, size: int, *, signed: bool = False) -> bytes:
-    """Return `value` in `size` bytes, big-endian. Raises CredentialError where it does not fit."""
+    """Return `value` in `size` bytes, big-endian. Raises CredentialError if it does not fit."""
     try:
         return int(value).to_bytes(size, "big", signed=signed)
     except OverflowError:
         raise CredentialError(
-            f"{value} does not fit the {size} bytes that the file format has for it"
+            f"{value} does not fit into the {size} bytes that the file format has for it"
         ) from None
 
 

@@ -1,13 +1,14 @@
-"""Credential caches: the tickets of one client. Source: MIT's credential cache file format, versions 0x0501 to 0x0504.
+"""Credential caches: the tickets of one client.
 
-A file is the version, in version 4 a header, the default principal, and credentials one after the other to the end of
-the file. A credential is
+Source: MIT's credential cache file format, versions 0x0501 to 0x0504. A file holds the version, a
+header (version 4 only), the default principal, and then credentials up to its end. A credential is
 
     client server key authtime(4) starttime(4) endtime(4) renew-till(4) is-skey(1) flags(4)
     addresses authorization-data ticket second-ticket
 
-with counts and lengths of four bytes. Versions 1 and 2 have the byte order of the machine that wrote the file, which
-the first count in it tells. A credential for the realm X-CACHECONF: is a configuration entry, its ticket the value.
+Counts and lengths have four bytes. Versions 1 and 2 have the byte order of the machine that wrote
+the file; the first count in the file shows it. A credential for the realm X-CACHECONF: is a
+configuration entry: its ticket is the value.
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from typing import Protocol
 
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
 from purekrb.credentials.binary import ByteOrder, Reader, counted, integer
+from purekrb.credentials.caches import directory, file, memory
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
-from purekrb.system import fork_safe, pause
+from purekrb.system import fork_safe
 from purekrb.system import now as system_now
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["CCache", "default_name"]
+__all__ = ["CACHE_TYPES", "CCache", "CacheType", "default_name"]
 
 _WHAT = "credential cache"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -38,21 +41,40 @@ _LAST_SECOND = 0xFFFFFFFF
 _DELTA_TIME = 1  # the only header tag that is defined
 _CONFIG_REALM = "X-CACHECONF:"
 _CONFIG_NAME = "krb5_ccache_conf_data"
-_REMOVED_CONFIG_REALM = "X-RMED-CONF:"  # as long as the other, so that it can be written over it
+#: Marks a removed entry. It is as long as the other realm, so that it can be written over it.
+_REMOVED_CONFIG_REALM = "X-RMED-CONF:"
 #: Bytes from the start of a service principal to the text of its realm: name type, count, length.
 _TO_REALM = 12
-#: A file that has grown so large is written anew by the next merge, without what it holds twice.
+#: If a file has this size, the next merge writes it anew without duplicates.
 _TOO_MUCH = 1 << 20
-#: How often a merge looks again, 10 ms later each time, for what MIT's kinit is about to put in place.
-_ATTEMPTS = 100
-#: A ticket or the name of a configuration entry, and how many bytes of the file follow the start of its service
-#: principal and of its times.
+#: A ticket or the name of a configuration entry; the number of bytes from the start of its service
+#: principal to the end of the file; and the number of bytes from its times to the end.
 _Place = tuple[ServiceTicket | tuple[str, ...], int, int]
-#: A ticket that starts this much later than our clock says is taken to be postdated.
+#: A ticket counts as postdated if it starts more than this after the present.
 _CLOCK_SKEW = timedelta(minutes=5)
 
-_memory: dict[str, CCache] = {}
-_memory_lock = fork_safe(threading.Lock())
+
+class CacheType(Protocol):
+    """Where the ccaches of one type are kept. A name is `TYPE:residual`.
+
+    Each function raises a KerberosError if it fails: CredentialError if there is no such ccache.
+    """
+
+    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+        """Return the ccache of this name. `decode` reads the file format."""
+
+    def save(self, residual: str, ccache: CCache) -> None:
+        """Replace the ccache of this name by `ccache`."""
+
+    def merge(self, residual: str, ccache: CCache) -> None:
+        """Add what `ccache` holds to the ccache of this name, or make it: `CCache.merge_into`."""
+
+    def destroy(self, residual: str) -> None:
+        """Remove the ccache of this name."""
+
+
+#: The types by the prefix of a name, in capitals. A name without a prefix is a FILE.
+CACHE_TYPES: dict[str, CacheType] = {"FILE": file, "MEMORY": memory, "DIR": directory}
 
 
 def default_name() -> str:
@@ -61,16 +83,17 @@ def default_name() -> str:
     if name:
         return name
     if hasattr(os, "getuid"):
-        return f"FILE:/tmp/krb5cc_{os.getuid()}"  # where MIT looks; files.py makes it safe
+        return f"FILE:/tmp/krb5cc_{os.getuid()}"  # as MIT; the checks of files.py make it safe
     return "FILE:" + os.path.join(os.environ.get("TEMP", os.curdir), "krb5cc")
 
 
 class CCache:
-    """The tickets of `principal`, in memory until saved. Safe for use by several threads.
+    """The tickets of `principal`, in memory until saved. Several threads may use it.
 
-    `principal` is the default client; it may be set anew when the KDC has told its canonical name. Iteration gives the
-    tickets, without configuration entries. Names of ccaches are `FILE:path` or a path, `DIR:directory` (its primary),
-    `DIR::path` and `MEMORY:name`, which all of this process share.
+    `principal` is the default client. It may be set again when the KDC has named the canonical
+    principal. Iteration yields the tickets, without configuration entries. The names of ccaches are
+    `FILE:path` or a path, `DIR:directory` (its primary ccache), `DIR::path`, and `MEMORY:name`
+    (shared within this process).
     """
 
     __slots__ = ("_config", "_loaded", "_lock", "_tickets", "_time_offsets", "principal")
@@ -81,7 +104,8 @@ class CCache:
         self._tickets: dict[tuple[Principal, Principal], list[ServiceTicket]] = {}
         self._config: dict[tuple[str, ...], bytes] = {}
         self._time_offsets: dict[str, timedelta] = {}
-        #: The file that this ccache was loaded from, and what of it is there already, or was and is no longer wanted.
+        #: The file that this ccache was loaded from, and the tickets and configuration that were
+        #: read from it or merged into it. A merge does not write these again.
         self._loaded: tuple[str, list[ServiceTicket], dict[tuple[str, ...], bytes]] | None = None
         for ticket in tickets:
             self.store(ticket)
@@ -89,9 +113,9 @@ class CCache:
     # -- tickets
 
     def store(self, ticket: ServiceTicket) -> None:
-        """Keep `ticket` in place of an older one of the same client for the same service.
+        """Store `ticket`. It replaces an older one of the same client for the same service.
 
-        A TGT of a realm also tells the time offset of the realm's KDC.
+        A TGT of a realm also sets the time offset of the realm's KDC.
         """
         with self._lock:
             same = self._tickets.setdefault((ticket.client, ticket.service), [])
@@ -107,10 +131,11 @@ class CCache:
         now: datetime | None = None,
         margin: float = 0,
     ) -> ServiceTicket | None:
-        """Return a ticket of `client` (the default principal) for exactly `service`, or None.
+        """Return a ticket of `client` (default: the default principal) for exactly `service`.
 
-        It is valid at `now` (our clock, corrected by the ticket's time offset) and for `margin` seconds more; of
-        several the one that lasts longest. Invalid, postdated and user-to-user tickets are passed over.
+        The ticket is valid at `now` (our clock, corrected by the ticket's time offset) and for
+        `margin` seconds more. If there are several, the one that lasts longest is returned; if
+        there is none, None. Invalid, postdated and user-to-user tickets are skipped.
         """
         service = Principal.of(service) if isinstance(service, str) else service
         instant = system_now() if now is None else now
@@ -135,24 +160,30 @@ class CCache:
     def __repr__(self) -> str:
         return f"CCache({self.principal}, {len(self)} tickets)"
 
-    # -- what else is kept with the tickets
+    # -- time offsets and configuration
 
     def time_offset(self, realm: str | None = None) -> timedelta:
-        """Return the clock of the KDC of `realm` (the client's) minus ours; zero where it was never measured."""
+        """Return the clock of the KDC of `realm` (default: the client's realm) minus our clock.
+
+        The result is zero if the offset was never measured.
+        """
         with self._lock:
             return self._time_offsets.get(
                 self.principal.realm if realm is None else realm, timedelta(0)
             )
 
     def set_time_offset(self, offset: timedelta, realm: str | None = None) -> None:
-        """Remember the clock of the KDC of `realm` (the client's) minus ours. A file keeps that of the client's."""
+        """Set the clock of the KDC of `realm` (default: the client's realm) minus our clock.
+
+        A file keeps the offset of the client's realm only.
+        """
         with self._lock:
             self._time_offsets[self.principal.realm if realm is None else realm] = offset
 
     def get_config(self, key: str, principal: Principal | None = None) -> bytes | None:
-        """Return the value of a configuration entry, as `fast_avail` or `pa_type`, or None.
+        """Return the value of a configuration entry such as `fast_avail` or `pa_type`, or None.
 
-        `principal` is what the entry is about, where it is about one (the TGT's service for `pa_type`).
+        Some entries concern a principal: pass it as `principal` (for `pa_type`, the TGT's service).
         """
         with self._lock:
             return self._config.get(_config_name(key, principal))
@@ -170,18 +201,22 @@ class CCache:
     @classmethod
     @forget_frames
     def decode(cls, data: bytes) -> CCache:
-        """Return the ccache in a file of version 1 to 4. Raises DecodeError where any byte of it does not fit.
+        """Return the ccache in a file of version 1 to 4. Raises DecodeError if any byte is wrong.
 
-        Credentials that MIT or Heimdal marked as removed are left out, and so are header tags that nobody defines.
+        Credentials that MIT or Heimdal marked as removed are left out. Undefined header tags are
+        ignored.
         """
         return cls._decode(data, None)
 
     @classmethod
     def _decode(cls, data: bytes, places: list[_Place] | None) -> CCache:
-        """Return the ccache in `data`; add to `places` where its tickets and configuration entries are in there."""
+        """Return the ccache in `data`.
+
+        If `places` is a list, the places of tickets and configuration entries are added to it.
+        """
         if len(data) < 2 or data[0] != 5 or not 1 <= data[1] <= 4:
             raise DecodeError(
-                "this is no credential cache: it does not begin with the version, 0501 to 0504"
+                "this is not a credential cache: it does not begin with a version from 0501 to 0504"
             )
         version = data[1]
         reader = Reader(data, _WHAT, _byte_order(data, version))
@@ -198,9 +233,8 @@ class CCache:
     ) -> None:
         client = _decode_client(reader, version)
         service_left = reader.remaining
-        service = _decode_principal(
-            reader, version
-        )  # MIT keeps a referred ticket under the name without a realm, too
+        # The realm may be empty: MIT stores a referred ticket under the name without a realm, too.
+        service = _decode_principal(reader, version)
         etype = reader.signed(2)
         if version == 3 and reader.signed(2) != etype:
             raise DecodeError("the credential cache is damaged: a key has two encryption types")
@@ -240,14 +274,17 @@ class CCache:
             second_ticket=second_ticket,
             is_skey=is_skey,
         )
-        # Not through store(), which would drop all but the last of several tickets for one service.
+        # Not through store(): it would drop all but the last of several tickets for one service.
         self._tickets.setdefault((client, service), []).append(found)
         if places is not None:
             places.append((found, service_left, times_left))
 
     @forget_frames
     def encode(self) -> bytes:
-        """Return the file of this ccache, version 4. Raises CredentialError where a field is too large for it."""
+        """Return the file of this ccache, in version 4.
+
+        Raises CredentialError if a field is too large for the format.
+        """
         with self._lock:
             return b"".join(
                 (
@@ -272,91 +309,66 @@ class CCache:
     @classmethod
     @forget_frames
     def load(cls, name: files.FilePath | None = None) -> CCache:
-        """Return the ccache of that name; None stands for `default_name()`. TypeError for bytes.
+        """Return the ccache of that name; None means `default_name()`. Raises TypeError for bytes.
 
-        A MEMORY ccache is the very object that was saved. Raises CredentialError for one that does not exist or a file
-        that cannot be trusted (see `files.read_private`), DecodeError for a damaged file, UnsupportedError for KCM: and
-        other types.
+        For MEMORY it is the saved object itself. Raises CredentialError if the ccache does not
+        exist, or if its file cannot be trusted (see `files.read_private`); DecodeError if the file
+        is damaged; UnsupportedError for KCM: and other types.
         """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                if residual not in _memory:
-                    raise CredentialError(
-                        f"there is no credential cache MEMORY:{residual} in this process: save one"
-                    )
-                return _memory[residual]
-        if not files.exists(residual):
-            raise CredentialError(
-                f"there is no credential cache {residual}: get a ticket first (kinit), or set KRB5CCNAME to its name"
-            )
-        try:
-            ccache = cls.decode(files.read_private(residual, what=_WHAT))
-        except DecodeError as error:
-            raise DecodeError(f"{residual}: {error}") from error
-        ccache._loaded_now(residual)
-        return ccache
+        cache_type, residual = _resolve(name)
+        return cache_type.load(residual, cls.decode)
 
-    def _loaded_now(self, path: str) -> None:
+    def save(self, name: files.FilePath | None = None) -> None:
+        """Replace the ccache of that name by this one; None means `default_name()`.
+
+        A file is replaced atomically, and the new one has mode 0600. Tickets that other programs
+        added to the old file are lost; `merge_into` keeps them. Raises CredentialError if the file
+        cannot be written; the old file is then unchanged.
+        """
+        cache_type, residual = _resolve(name)
+        cache_type.save(residual, self)
+
+    def merge_into(self, name: files.FilePath | None = None) -> None:
+        """Add the tickets and configuration of this ccache to the ccache `name`.
+
+        If that ccache does not exist, it is made. If it has a ticket that lasts longer, that ticket
+        stays; a file keeps its time offset. If this ccache was loaded from that file, only later
+        additions are written. Processes and threads that write at the same time, MIT's programs
+        included, lose nothing. Raises CredentialError if the ccache cannot be written, belongs to
+        another principal, or was removed after this one was loaded from it.
+        """
+        cache_type, residual = _resolve(name)
+        cache_type.merge(residual, self)
+
+    @staticmethod
+    def destroy(name: files.FilePath | None = None) -> None:
+        """Remove the ccache of that name; a file is first overwritten with zeros.
+
+        Raises CredentialError if the ccache does not exist or cannot be removed.
+        """
+        cache_type, residual = _resolve(name)
+        cache_type.destroy(residual)
+
+    # -- for the modules of caches/
+
+    def _set_origin(self, path: str) -> None:
+        """Note that the file at `path` holds what this ccache holds now."""
         with self._lock:
             self._loaded = path, list(self), dict(self._config)
 
-    def save(self, name: files.FilePath | None = None) -> None:
-        """Replace the ccache of that name by this one, atomically and with mode 0600; None stands for `default_name()`.
+    def _is_from(self, path: str) -> bool:
+        """Return whether this ccache was loaded from the file at `path`."""
+        return self._loaded is not None and path == self._loaded[0]
 
-        What other programs add to the old file goes with it; `merge_into` keeps it. Raises CredentialError; the old
-        file is then untouched.
+    def _add_to(self, other: CCache) -> None:
+        """Add to `other` what it lacks. Raises CredentialError if it has another principal."""
+        other._take(*self._news_for(other, None))
+
+    def _add_to_file(self, file: files.LockedFile, data: bytes, path: str) -> bool:
+        """Add to `file`, which holds `data`, what it lacks.
+
+        Returns whether the file still has its path.
         """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                _memory[residual] = self
-        else:
-            files.write_private(residual, self.encode(), what=_WHAT)
-
-    def merge_into(self, name: files.FilePath | None = None) -> None:
-        """Add the tickets and configuration of this ccache to those that `name` holds; made where it does not exist.
-
-        A ticket that is there and lasts longer stays, and so does the time offset of a file. Into the file that this
-        ccache was loaded from goes only what has been added since. Several processes and threads that write at once,
-        MIT's programs among them, lose nothing to each other. Raises CredentialError, also where `name` holds the
-        tickets of another principal, or was removed after this ccache was loaded from it.
-        """
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                other = _memory.setdefault(residual, self)
-                other._take(*self._news_for(other, None))
-        else:
-            self._merge_into_file(residual)
-
-    @forget_frames
-    def _merge_into_file(self, path: str) -> None:
-        """Merge under the lock of the file that has this path when the merge ends.
-
-        MIT's kinit takes no lock when it removes the file and makes it anew, empty at first. So a file that was there
-        and is not is waited for: to make it here would stop kinit, and put the former identity back.
-        """
-        loaded = known = self._loaded is not None and path == self._loaded[0]
-        for left in reversed(range(_ATTEMPTS)):
-            with files.locked(path, what=_WHAT, make=not (loaded or (known and left))) as file:
-                data = b"" if file is None or file.made else file.read()
-                if file is not None and data:
-                    if self._add_to(file, data, path):
-                        if loaded:
-                            self._loaded_now(path)
-                        return
-                elif file is not None and (file.made or not (left or loaded)):
-                    file.replace(self.encode())
-                    return
-            known = True
-            pause(0.01)
-        raise CredentialError(
-            f"the credential cache {path} was removed after its tickets were read: get a ticket first (kinit)"
-        )
-
-    def _add_to(self, file: files.LockedFile, data: bytes, path: str) -> bool:
-        """Write into `file`, which holds `data`, what it has not; return whether the file still has its path."""
         places: list[_Place] = []
         try:
             other = self._decode(data, places)
@@ -370,10 +382,11 @@ class CCache:
                 replaced = _slot(found) in slots
             elif replaced := found in config:
                 marks[len(data) - service_left + _TO_REALM] = _REMOVED_CONFIG_REALM.encode()
-            if replaced:  # authtime and endtime, as MIT marks what is removed
+            if replaced:  # MIT marks a removed credential by these values of authtime and endtime
                 marks[len(data) - times_left] = b"\xff\xff\xff\xff"
                 marks[len(data) - times_left + 8] = bytes(4)
-        # Added in place: a program of MIT's that waits for the lock would write to a file that nobody finds any more.
+        # The data are added in place. If the file were replaced, an MIT program that waits for the
+        # lock would write to a file that has lost its path.
         if data[1] == 4 and len(data) < _TOO_MUCH:
             added = [self._encode_config(name, value) for name, value in config.items()]
             return file.extend(b"".join([*added, *map(_encode_ticket, tickets)]), marks)
@@ -390,20 +403,21 @@ class CCache:
     def _news_for(
         self, other: CCache, path: str | None
     ) -> tuple[list[ServiceTicket], dict[tuple[str, ...], bytes]]:
-        """Return the tickets and configuration that a merge adds to `other`, which has `path`.
+        """Return the tickets and configuration that a merge adds to `other`, the ccache at `path`.
 
-        Raises CredentialError where they are of another principal.
+        Raises CredentialError if `other` belongs to another principal.
         """
         if other.principal != self.principal:
             raise CredentialError(
-                f"the credential cache is that of {other.principal}, expected {self.principal}: choose another name"
+                f"the credential cache is that of {other.principal}, expected {self.principal}: "
+                "choose another name"
             )
         with self._lock:
             tickets, config = list(self), dict(self._config)
             _, old_tickets, old_config = (
                 self._loaded if self._loaded and self._loaded[0] == path else (path, [], {})
             )
-        # What kinit has replaced meanwhile is not put back.
+        # A ticket that kinit has replaced in the meantime is not put back.
         there: dict[object, list[ServiceTicket]] = {}
         for ticket in other:
             there.setdefault(_slot(ticket), []).append(ticket)
@@ -419,65 +433,39 @@ class CCache:
             if value not in (old_config.get(name), other._config.get(name))
         }
 
-    @staticmethod
-    def destroy(name: files.FilePath | None = None) -> None:
-        """Remove the ccache of that name, overwriting a file with zeros first. Raises CredentialError."""
-        kind, residual = _resolve(name)
-        if kind == "MEMORY":
-            with _memory_lock:
-                if _memory.pop(residual, None) is None:
-                    raise CredentialError(
-                        f"there is no credential cache MEMORY:{residual} in this process"
-                    )
-        else:
-            files.remove_private(residual, what=_WHAT)
 
-
-def _resolve(name: files.FilePath | None) -> tuple[str, str]:
-    """Return ("FILE", path) or ("MEMORY", name) for the name of a ccache."""
+def _resolve(name: files.FilePath | None) -> tuple[CacheType, str]:
+    """Return the type of a ccache and its name without the type."""
     if name is None:
         name = default_name()
     if not isinstance(name, str):
-        return "FILE", files.text_of(name)
-    kind, residual = files.split_type(name)
-    if kind == "DIR":
-        return "FILE", residual[1:] if residual.startswith(":") else _primary(residual)
-    if kind not in ("FILE", "MEMORY"):
+        return CACHE_TYPES["FILE"], files.text_of(name)
+    type_name, residual = files.split_type(name)
+    cache_type = CACHE_TYPES.get(type_name)
+    if cache_type is None:
         raise UnsupportedError(
-            f"credential caches of type {kind}: cannot be reached without the system's Kerberos library;"
-            " use a file: export KRB5CCNAME=FILE:/path and get the tickets again"
+            f"credential caches of type {type_name} cannot be reached without the system's "
+            "Kerberos library; use a file: "
+            "export KRB5CCNAME=FILE:/path and get the tickets again"
         )
-    return kind, residual
-
-
-def _primary(directory: str) -> str:
-    """Return the path of the primary ccache of a DIR collection: what the file `primary` names, or `tkt`."""
-    pointer = os.path.join(directory, "primary")
-    name = "tkt"
-    if files.exists(pointer):
-        name = os.fsdecode(
-            files.read_private(pointer, what="primary file of the credential caches", max_size=4096)
-        )
-        name = name.rstrip("\n")
-    if not name.startswith("tkt") or "/" in name or os.path.basename(name) != name or "\0" in name:
-        raise DecodeError(
-            f"{pointer} does not name a credential cache beside it: expected a file name that begins with tkt"
-        )
-    return os.path.join(directory, name)
+    return cache_type, residual
 
 
 def _slot(ticket: ServiceTicket) -> tuple[Principal, Principal, tuple[bool, bytes]]:
-    """Return what a ccache has one ticket of."""
+    """Return the slot of a ticket: a ccache keeps one ticket for each slot."""
     return ticket.client, ticket.service, _kind(ticket)
 
 
 def _identity(ticket: ServiceTicket) -> tuple[object, bytes, bytes]:
-    """Return what is the same in a ticket and in what a file keeps of it, and differs between tickets."""
+    """Return a value that identifies a ticket, whether it is in memory or was read from a file."""
     return _slot(ticket), ticket.ticket, _seconds(ticket.endtime)
 
 
 def _kind(ticket: ServiceTicket) -> tuple[bool, bytes]:
-    """Return what tells apart the tickets that one client may have for one service at the same time."""
+    """Return the value that differs between tickets of one client for one service.
+
+    A client may hold a user-to-user ticket besides the usual one.
+    """
     return ticket.is_skey, ticket.second_ticket
 
 
@@ -486,7 +474,7 @@ def _config_name(key: str, principal: Principal | None) -> tuple[str, ...]:
 
 
 def _valid(ticket: ServiceTicket, instant: datetime, margin: timedelta) -> bool:
-    """Return whether the KDC's clock `instant` lies within the lifetime of `ticket`, the last `margin` left out."""
+    """Return whether `ticket` is valid at `instant` of the KDC's clock and for `margin` longer."""
     return (
         ticket.endtime > instant + margin
         and (ticket.starttime is None or ticket.starttime <= instant + _CLOCK_SKEW)
@@ -495,7 +483,11 @@ def _valid(ticket: ServiceTicket, instant: datetime, margin: timedelta) -> bool:
 
 
 def _byte_order(data: bytes, version: int) -> ByteOrder:
-    """Return the order in which the count of the first principal, which is small, is the smaller number."""
+    """Return the byte order of a file.
+
+    Versions 1 and 2 do not state it. The count of the first principal is small, so the order that
+    gives the smaller number is the right one.
+    """
     if version > 2:
         return "big"
     count = data[2:6] if version == 1 else data[6:10]
@@ -570,7 +562,10 @@ def _time(seconds: int) -> datetime:
 
 
 def _seconds(time: datetime | None) -> bytes:
-    """Return the four bytes of a time, 0 for none. Times after 2106 end there: a ticket then expires too early."""
+    """Return the four bytes of a time, 0 for None.
+
+    A time after the year 2106 becomes the last one that fits; the ticket then expires too early.
+    """
     seconds = 0 if time is None else (time - _EPOCH) // timedelta(seconds=1)
     return integer(min(max(seconds, 0), _LAST_SECOND), 4)
 

@@ -1,4 +1,4 @@
-"""Credential: who a client is and how it proves it to the KDC."""
+"""Credential: a client, and how it proves its identity to the KDC."""
 
 from __future__ import annotations
 
@@ -22,28 +22,23 @@ __all__ = ["Credential"]
 
 log = Log("purekrb.credentials")
 
-#: Every encryption type that purekrb has, the preferred ones first.
+#: Every encryption type that purekrb has, in order of preference.
 _PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not in DEFAULT_ETYPES))
-#: Keys kept of one password: a KDC names one salt for each encryption type, and seldom changes it.
+#: The most keys that are kept for one password. A KDC names one salt for each encryption type, and
+#: seldom changes it.
 _MAX_DERIVED = 16
 
 
 class Credential:
-    """A client and its password, keys or tickets. Made by `from_password`, `from_keytab`, `from_key` or `from_ccache`.
+    """A client and its password, keys or tickets.
 
-    `principal` is the client as the caller named it; `ccache` holds its tickets, in memory until saved. Nothing here
-    uses the network. Safe for use by several threads; neither pickled nor copied.
+    Make one with `from_password`, `from_keytab`, `from_key` or `from_ccache`. `principal` is the
+    client as the caller named it. `ccache` holds its tickets, in memory until saved. Nothing here
+    uses the network. Several threads may use it. It cannot be pickled or copied.
     """
 
-    __slots__ = (
-        "_derived",
-        "_keys",
-        "_lock",
-        "_password",
-        "_wiped",
-        "ccache",
-        "principal",
-    )  # no __dict__ to print
+    # Without a __dict__, no tool can print one.
+    __slots__ = ("_derived", "_keys", "_lock", "_password", "_wiped", "ccache", "principal")
 
     @forget_frames
     def __init__(
@@ -65,7 +60,10 @@ class Credential:
     @classmethod
     @forget_frames
     def from_password(cls, principal: Principal | str, password: str | bytes) -> Credential:
-        """Return the credential of a password (text is taken as UTF-8). Raises DecodeError for a bad principal."""
+        """Return the credential of a password; text is encoded as UTF-8.
+
+        Raises DecodeError for a bad principal.
+        """
         return cls(principal, password=password.encode() if isinstance(password, str) else password)
 
     @classmethod
@@ -73,11 +71,12 @@ class Credential:
     def from_keytab(
         cls, principal: Principal | str, keytab: Keytab | files.FilePath | None = None
     ) -> Credential:
-        """Return the credential of a principal with keys in `keytab` (a Keytab, a file, or None: see `Keytab.load`).
+        """Return the credential of a principal with its keys in `keytab`.
 
-        Only the keys of the newest kvno are taken, as the KDC has no others. The first request to a KDC proves that
-        they are there, without being asked (docs/security.md). Raises CredentialError where there are none for exactly
-        this principal, or none that purekrb can use.
+        `keytab` is a Keytab, a file, or None: see `Keytab.load`. Only the keys of the newest kvno
+        are used, since the KDC has no others. The first request to a KDC proves possession of a key
+        before the KDC asks for it (docs/security.md). Raises CredentialError if the keytab has no
+        key for exactly this principal, or none that purekrb can use.
         """
         principal = Principal.of(principal)
         keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
@@ -86,10 +85,10 @@ class Credential:
             entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES
         ]
         if not usable:
-            problem = "a usable key" if found else "a key"
+            problem = "no usable key" if found else "no key"
             raise CredentialError(
-                f"the keytab has not {problem} of {principal}; it has {keytab.summary()}:"
-                " name one of these principals, or export its keys again"
+                f"the keytab has {problem} for {principal}; it has {keytab.summary()}: "
+                "name one of these principals, or export its keys again"
             )
         if log.on():
             log.debug(
@@ -98,36 +97,40 @@ class Credential:
                 found[0].kvno,
                 etype_names(entry.key.etype for entry in usable),
             )
-        return cls(
-            principal, keys=[entry.key for entry in reversed(usable)]
-        )  # of one etype the newest stays
+        # Reversed, so that the newest of several keys of one etype stays.
+        return cls(principal, keys=[entry.key for entry in reversed(usable)])
 
     @classmethod
     @forget_frames
     def from_key(cls, principal: Principal | str, key: EncryptionKey) -> Credential:
-        """Return the credential of a principal's long-term key, which the first request to a KDC proves to have."""
+        """Return the credential of a principal with its long-term key.
+
+        The first request to a KDC proves possession of the key before the KDC asks for it.
+        """
         return cls(principal, keys=[key])
 
     @classmethod
     @forget_frames
     def from_ccache(cls, ccache: CCache | files.FilePath | None = None) -> Credential:
-        """Return the credential of the tickets in `ccache` (a CCache, a name, or None: see `CCache.load`).
+        """Return the credential of the tickets in `ccache`.
 
-        It works while the tickets in it last. Tickets that it gets meanwhile stay in memory until saved.
+        `ccache` is a CCache, a name, or None: see `CCache.load`. The credential works as long as
+        its tickets last. New tickets stay in memory until saved.
         """
         ccache = ccache if isinstance(ccache, CCache) else CCache.load(ccache)
         return cls(ccache.principal, ccache=ccache)
 
     @property
     def can_get_tgt(self) -> bool:
-        """Whether it holds a password or a key, so that an AS exchange is possible; false for mere tickets."""
+        """Whether an AS exchange is possible: with a password or key, not with tickets alone."""
         return self._password is not None or bool(self._keys)
 
     @property
     def etypes(self) -> tuple[int, ...]:
-        """The encryption types that `key_for` has keys of, the preferred ones first; a password has all.
+        """The encryption types of the keys that `key_for` can return, in order of preference.
 
-        RC4 is among them where it can be had: whether it is permitted is the exchange's to say.
+        A password has all types. RC4 is included if there is such a key: the exchange decides
+        whether it is permitted.
         """
         return tuple(
             etype for etype in _PREFERENCE if self._password is not None or etype in self._keys
@@ -135,15 +138,15 @@ class Credential:
 
     @property
     def needs_salt(self) -> bool:
-        """Whether `key_for` needs the salt and parameters that the KDC names: with a password."""
+        """Whether `key_for` needs the salt and parameters from the KDC; true with a password."""
         return self._password is not None
 
     @forget_frames
     def key_for(self, etype: int, salt: bytes, params: bytes | None = None) -> EncryptionKey | None:
-        """Return the client's long-term key of `etype`, or None where there is none.
+        """Return the client's long-term key of `etype`, or None if it has no such key.
 
-        `salt` and `params` are what the KDC named for string-to-key; only a password needs them. Raises DecodeError or
-        PolicyError for bad `params`, CredentialError after `wipe()`.
+        `salt` and `params` are the KDC's values for string-to-key; only a password needs them.
+        Raises DecodeError or PolicyError for bad `params`, and CredentialError after `wipe()`.
         """
         with self._lock:
             if self._wiped:
@@ -156,9 +159,8 @@ class Credential:
             if known is not None:
                 return known
             password = bytes(self._password)
-        key = crypto.string_to_key(
-            etype, password, salt, params
-        )  # outside the lock: it takes milliseconds
+        # This takes milliseconds, so it is done outside the lock.
+        key = crypto.string_to_key(etype, password, salt, params)
         with self._lock:
             if len(self._derived) >= _MAX_DERIVED:
                 self._derived.clear()
@@ -167,9 +169,10 @@ class Credential:
         return key
 
     def save(self, ccache: files.FilePath | None = None) -> None:
-        """Replace the ccache of that name by the tickets of this credential; None: see `CCache.save`.
+        """Replace the ccache of that name by the tickets of this credential.
 
-        Raises CredentialError where there is no ticket yet, or the file cannot be written.
+        None: see `CCache.save`. Raises CredentialError if there is no ticket yet, or if the file
+        cannot be written.
         """
         if not len(self.ccache):
             raise CredentialError(
@@ -178,9 +181,9 @@ class Credential:
         self.ccache.save(ccache)
 
     def wipe(self) -> None:
-        """Overwrite the password and the keys derived from it, and let go of all else. Best effort.
+        """Overwrite the password and the keys derived from it, and release all else. Best effort.
 
-        A keytab's keys, a key and a ccache that came from outside may be in use elsewhere: they are let go of only.
+        Keys and ccaches from the caller may be in use elsewhere, so they are not overwritten.
         """
         with self._lock:
             self._wiped = True
@@ -199,7 +202,8 @@ class Credential:
 
     def _refuse(self, *_args: object) -> NoReturn:
         raise TypeError(
-            "a Credential is secret: it is not pickled or copied; pass the object, or save its ccache"
+            "a Credential is secret and cannot be pickled or copied: "
+            "pass the object, or save its ccache"
         )
 
     __reduce__ = _refuse

@@ -1,8 +1,8 @@
-"""Files that hold secrets: opened so that nothing can be slipped in, replaced so that nothing is lost.
+"""Files that hold secrets: opened so that nobody can swap them, replaced so that nothing is lost.
 
-The only module of the package, besides `purekrb.replay.sqlite`, that opens files. All checks are made on the open
-descriptor, never on the path, so that a file swapped in between gains nothing. Where the platform has no O_NOFOLLOW,
-owners or modes (Windows), the checks that it can do remain.
+In the core, only this module and `purekrb.replay.sqlite` open files. All checks are made on the
+open descriptor, never on the path, so an attacker gains nothing by swapping the file in between. If
+the platform has no O_NOFOLLOW, owners or modes (Windows), the other checks remain.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ __all__ = [
 
 FilePath = str | os.PathLike[str]
 
-#: More than any keytab or ccache has; bounds the memory that a wrong path costs.
+#: More than any keytab or ccache has. It bounds the memory that a wrong path costs.
 MAX_SIZE = 16 << 20
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-#: CLOEXEC: no child inherits a key. NONBLOCK: opening a FIFO returns at once. NOCTTY: opening a terminal takes nothing.
+#: CLOEXEC: no child process inherits a key. NONBLOCK: opening a FIFO returns at once. NOCTTY: a
+#: terminal that is opened does not become the controlling terminal.
 _FLAGS = _NOFOLLOW | sum(
     getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 )
@@ -55,17 +56,16 @@ _FLAGS = _NOFOLLOW | sum(
 _REMEDIES = {
     errno.ENOENT: "there is no such file or directory: check the path",
     errno.ELOOP: "it is a symbolic link, which is not followed: name the file that it points to",
-    errno.EACCES: "permission denied: run as the owner of the file, or have it given to you",
-    errno.EPERM: "permission denied: run as the owner of the file, or have it given to you",
+    errno.EACCES: "permission denied: run as the owner of the file, or ask for access to it",
+    errno.EPERM: "permission denied: run as the owner of the file, or ask for access to it",
     errno.ENOSPC: "the disk is full: free some space and try again",
     errno.EDQUOT: "the disk quota is used up: free some space and try again",
     errno.EFBIG: "the file size limit is reached: raise it (ulimit -f) and try again",
     errno.EROFS: "the file system is read-only: choose another place",
     errno.EAGAIN: "another program has kept it locked for ten seconds: let it end, and try again",
 }
-_REMEDIES[errno.EBADF] = _REMEDIES[
-    errno.EACCES
-]  # opened for reading, since writing is not permitted
+#: A write to a file that was opened for reading, since writing is not permitted.
+_REMEDIES[errno.EBADF] = _REMEDIES[errno.EACCES]
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a directory"),
@@ -73,11 +73,12 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 
-#: Names of files that are being written. A killed writer leaves one; the next writer in the directory removes it.
+#: The names of files that are being written. A killed writer leaves such a file; the next writer in
+#: the directory removes it.
 _TEMPORARY = re.compile(r"\.purekrb\.[0-9a-f]{16}")
 
-#: Linux: locks of the open file, not of the process, which would lose its own as soon as any of its threads closes the
-#: same file. Both kinds exclude each other, and MIT's programs take this one where there is one, too.
+#: Linux has locks that belong to the open file. A lock of the process would be lost as soon as any
+#: thread closes the same file. Both kinds exclude each other. MIT's programs take the same kind.
 _OFD = (
     {
         getattr(fcntl, f"LOCK_{kind}") | wait: (
@@ -90,32 +91,39 @@ _OFD = (
     if sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
     else {}
 )
-#: Where locks belong to the process: what keeps its threads apart.
+#: If locks belong to the process, this lock excludes its threads from each other.
 _turn: contextlib.AbstractContextManager[object] = (
     contextlib.nullcontext() if _OFD else fork_safe(threading.RLock())
 )
-#: Seconds between the attempts to lock a file that others can lock: ten in all.
+#: Seconds between the attempts to lock a file that other users can lock: ten seconds in all.
 _WAITS = (0.001,) * 100 + (0.05,) * 198
-#: File systems on which nobody can lock anything, MIT's programs neither.
+#: The errors of a file system without locks; MIT's programs cannot lock there either.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _log = Log("purekrb.credentials")
 
 
 def text_of(path: FilePath) -> str:
-    """Return a path as text. Raises TypeError for bytes, which may be a file's contents: errors quote paths."""
+    """Return a path as text.
+
+    Raises TypeError for bytes: they may be the contents of a file, and errors quote paths.
+    """
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(
-            "a path is text or a pathlib.Path, not bytes; the bytes of a file are read by `decode`"
+            "a path is text or a pathlib.Path, not bytes: "
+            "to read the contents of a file, use `decode`"
         )
     return text
 
 
 def split_type(name: str) -> tuple[str, str]:
-    """Return type and residual of a keytab or ccache name: `FILE:/x` is ("FILE", "/x"); a plain path is a FILE."""
+    """Return the type and the residual of a keytab or ccache name.
+
+    `FILE:/x` gives ("FILE", "/x"). A plain path is a FILE.
+    """
     prefix, colon, residual = name.partition(":")
-    if colon and len(prefix) > 1 and prefix.isalnum():  # one letter alone is a Windows drive
+    if colon and len(prefix) > 1 and prefix.isalnum():  # a single letter is a Windows drive
         return prefix.upper(), residual
     return "FILE", name
 
@@ -134,7 +142,10 @@ def _check_regular(mode: int, what: str, path: str) -> None:
 
 
 def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> None:
-    """Raise CredentialError unless the open file can be trusted and, unless `shared`, is ours alone."""
+    """Raise CredentialError unless the open file can be trusted.
+
+    Unless `shared`, only our user may have access to it.
+    """
     _check_regular(status.st_mode, what, path)
     if not hasattr(os, "geteuid"):
         return
@@ -142,32 +153,32 @@ def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> Non
     if status.st_uid != uid and not (shared and status.st_uid == 0):
         allowed = f"{uid} or 0" if shared and uid else f"{uid}"
         raise CredentialError(
-            f"refused the {what} {path}: it belongs to uid {status.st_uid}, expected {allowed};"
-            " run as its owner, or make a copy of your own"
+            f"refused the {what} {path}: it belongs to uid {status.st_uid}, expected {allowed}; "
+            "run as its owner, or make a copy of your own"
         )
     if shared:
         if mode & 0o022:
             raise CredentialError(
-                f"refused the {what} {path}: mode {mode:04o} lets others write it, and so choose the keys;"
-                " run chmod go-w on it and check its contents"
+                f"refused the {what} {path}: mode {mode:04o} lets others write it, and so choose "
+                "the keys; run chmod go-w on it and check its contents"
             )
         if mode & 0o004:
             _log.warning("the %s %s has mode %04o: every user can read it", what, path, mode)
         return
     if mode & 0o077:
         raise CredentialError(
-            f"refused the {what} {path}: mode {mode:04o} gives others access, expected 0600;"
-            " run chmod 600 on it, or make a new one if others may have read it"
+            f"refused the {what} {path}: mode {mode:04o} gives others access, expected 0600; "
+            "run chmod 600 on it, or make a new one if others may have read it"
         )
     if status.st_nlink > 1:
         raise CredentialError(
-            f"refused the {what} {path}: it has {status.st_nlink} hard links, expected 1;"
-            " someone may have linked it to keep it: remove it and make a new one"
+            f"refused the {what} {path}: it has {status.st_nlink} hard links, expected 1; "
+            "someone may have linked it to keep it: remove it and make a new one"
         )
 
 
 def _set_lock(fd: int, kind: int) -> None:
-    """Do with fcntl's lock on the whole file what `fcntl.flock` does with its own. Raises OSError."""
+    """Set fcntl's lock on the whole file; `kind` is as for `fcntl.flock`. Raises OSError."""
     if fcntl is None:
         return
     if _OFD:
@@ -175,7 +186,7 @@ def _set_lock(fd: int, kind: int) -> None:
             fcntl.fcntl(fd, *_OFD[kind])
             return
         except OSError as error:
-            if error.errno != errno.EINVAL:  # of a kernel that has no such locks
+            if error.errno != errno.EINVAL:  # EINVAL: the kernel does not have such locks
                 raise
     fcntl.lockf(fd, kind)
 
@@ -185,8 +196,8 @@ def _lock(
 ) -> None:
     """Take the lock that MIT's programs take on a file that they read or write.
 
-    Nobody else can lock a file that is ours alone, and ours let go of it soon. Others can lock a `shared` one as long
-    as they like: after ten seconds that is an OSError.
+    If a file is ours alone, only our own programs can lock it, and they release it soon. Other
+    users can keep a `shared` file locked: after ten seconds, OSError is raised.
     """
     if fcntl is None:
         return
@@ -211,7 +222,10 @@ def _lock(
 
 
 def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
-    """Open an existing file, check it and lock it; return its descriptor. Raises OSError and CredentialError."""
+    """Open an existing file, check it and lock it; return its descriptor.
+
+    Raises OSError and CredentialError.
+    """
     if not _NOFOLLOW and os.path.islink(path):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     take = _set_lock
@@ -220,13 +234,13 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
     except PermissionError:
         if not (writing and shared):
             raise
-        # A keytab that its owner may only read, which fcntl cannot lock and MIT's programs cannot write.
+        # The owner of this keytab may only read it: fcntl cannot lock it for writing, and MIT's
+        # programs cannot write it.
         fd = os.open(path, os.O_RDONLY | _FLAGS)
         take = getattr(fcntl, "flock", _set_lock)
     try:
-        _check(
-            os.fstat(fd), what, path, shared=shared
-        )  # before the lock: others could keep one on a file of theirs
+        # Checked before the lock is taken: others could hold a lock on a file of their own.
+        _check(os.fstat(fd), what, path, shared=shared)
         _lock(fd, exclusive=writing, shared=shared, take=take)
     except BaseException:
         os.close(fd)
@@ -236,9 +250,8 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
 
 def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
-        _set_lock(
-            fd, fcntl.LOCK_UN
-        )  # closing does not where a fork has made a copy of the descriptor
+        # If a fork has copied the descriptor, closing it here would not release the lock.
+        _set_lock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 
@@ -248,9 +261,10 @@ def read_private(
 ) -> bytes:
     """Return the contents of a file that holds secrets.
 
-    It must be a regular file, no symbolic link, of at most `max_size` bytes. Unless `shared`, it must be ours with one
-    hard link and no access for others. A `shared` file (a keytab) may also be root's and readable by others, of which
-    the log warns, but not writable by them. `what` names the file in the CredentialError that tells what is wrong.
+    It must be a regular file of at most `max_size` bytes, not a symbolic link. Unless `shared`, it
+    must be ours, have one hard link, and give others no access. A `shared` file (a keytab) may also
+    belong to root, and others may read it (the log warns of this), but not write it. If a check
+    fails, CredentialError is raised; `what` names the file in it.
     """
     path = text_of(path)
     try:
@@ -272,7 +286,7 @@ def _read_all(fd: int, path: str, what: str, max_size: int) -> bytes:
         size += len(part)
     if size > max_size:
         raise CredentialError(
-            f"refused the {what} {path}: it is larger than {max_size} bytes; is it the right file?"
+            f"refused the {what} {path}: it is larger than {max_size} bytes; check the path"
         )
     _log.debug("read the %s %s: %d bytes", what, path, size)
     return b"".join(parts)
@@ -285,7 +299,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _sync_directory(directory: str) -> None:
-    """Make a rename survive a power failure, where directories can be synced at all."""
+    """Make a rename survive a power failure, if the platform can sync directories."""
     with contextlib.suppress(OSError):
         fd = os.open(directory, os.O_RDONLY)
         try:
@@ -306,18 +320,21 @@ def _new_file(path: str, flags: int) -> int:
     """Return the descriptor of a new file of mode 0600."""
     fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
     if hasattr(os, "fchmod"):
-        os.fchmod(fd, 0o600)  # the umask may have taken from it
+        os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd
 
 
 def _new_temporary(directory: str) -> tuple[int, str]:
-    """Return the descriptor and the path of a new file that `_sweep` leaves alone while this process has it open."""
+    """Return the descriptor and the path of a new temporary file.
+
+    `_sweep` does not remove it while this process has it open.
+    """
     while True:
         path = os.path.join(directory, f".purekrb.{random_bytes(8).hex()}")
         fd = _new_file(path, os.O_WRONLY)
         if fcntl is None:
             return fd, path
-        with contextlib.suppress(OSError):  # where there are no locks, nothing is swept
+        with contextlib.suppress(OSError):  # without locks, nothing is swept
             fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd, path
@@ -325,7 +342,10 @@ def _new_temporary(directory: str) -> tuple[int, str]:
 
 
 def _sweep(directory: str) -> None:
-    """Remove what killed writers of ours left in the directory: temporary files that no living process has locked."""
+    """Remove temporary files that killed processes left in the directory.
+
+    A temporary file is locked as long as its writer lives.
+    """
     if fcntl is None:
         return
     with contextlib.suppress(OSError), os.scandir(directory or os.curdir) as entries:
@@ -342,7 +362,7 @@ def _sweep_file(path: str) -> None:
         own = (
             stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
         )
-        if own and _has_path(fd, path):  # else its writer has given it its name meanwhile
+        if own and _has_path(fd, path):  # otherwise its writer has renamed it in the meantime
             _write_all(fd, bytes(status.st_size))
             os.unlink(path)
             _log.debug("removed %s, which a killed process had left", path)
@@ -352,7 +372,10 @@ def _sweep_file(path: str) -> None:
 
 @forget_frames
 def _replace(path: str, data: bytes, what: str) -> None:
-    """Give the path to a new file that holds `data`. Windows does so only while nobody has the old one open."""
+    """Put a new file with `data` in the place of the old one.
+
+    On Windows this fails while any program has the old file open.
+    """
     directory = os.path.dirname(path)
     _sweep(directory)
     fd, temporary = _new_temporary(directory)
@@ -360,7 +383,7 @@ def _replace(path: str, data: bytes, what: str) -> None:
         try:
             _write_all(fd, data)
             os.fsync(fd)
-            if fcntl is not None:  # while the new file is locked, so that nobody sweeps it
+            if fcntl is not None:  # the new file is still locked, so it is not swept
                 os.replace(temporary, path)
         finally:
             os.close(fd)
@@ -375,10 +398,11 @@ def _replace(path: str, data: bytes, what: str) -> None:
 
 
 def _hold_own(path: str, what: str) -> int | None:
-    """Return the descriptor of the locked file that is to be replaced, None where there is nothing to lock.
+    """Lock the file that is to be replaced and return its descriptor, or None if it is not locked.
 
-    A file that is not ours alone is not locked: others could keep a lock on it, and what it holds is of no use. Nor is
-    one that cannot be opened: whether it can be replaced, the directory decides.
+    If others have access to the file, it is not locked: they could keep a lock on it, and its
+    contents are worthless. If it cannot be opened, it is not locked either: the directory decides
+    whether it can be replaced.
     """
     if fcntl is None:
         return None
@@ -390,11 +414,12 @@ def _hold_own(path: str, what: str) -> int | None:
 
 @forget_frames
 def write_private(path: FilePath, data: bytes, *, what: str) -> None:
-    """Replace the file at once by one that holds `data`, with mode 0600 whatever the umask is.
+    """Replace the file atomically by one that holds `data`; its mode is 0600 whatever the umask.
 
-    The data goes to a new file in the same directory, which then takes the name: a reader sees the old file or the new
-    one, also after a crash, and a failure leaves the old one, which is locked meanwhile (see `locked`). Raises
-    CredentialError; also where the path is a symbolic link or anything else than a regular file.
+    The data is written to a new file in the same directory, which is then renamed. A reader sees
+    the old file or the new one, even after a crash. The old file is locked meanwhile (see
+    `locked`); if the write fails, it stays. Raises CredentialError, also if the path is a symbolic
+    link or anything else than a regular file.
     """
     path = text_of(path)
     with _turn:
@@ -412,7 +437,10 @@ def write_private(path: FilePath, data: bytes, *, what: str) -> None:
 
 
 def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
-    """Overwrite the file with zeros and remove it, under the checks of `read_private`. Raises CredentialError."""
+    """Overwrite the file with zeros and remove it.
+
+    Raises CredentialError, also if the file does not pass the checks of `read_private`.
+    """
     path = text_of(path)
     with locked(path, what=what, shared=shared, make=False) as file:
         if file is None:
@@ -425,7 +453,7 @@ def remove_private(path: FilePath, *, what: str, shared: bool = False) -> None:
 
 
 def make_directories(path: FilePath, *, what: str) -> None:
-    """Make the directories that a file of this path needs, where they are missing. Raises CredentialError."""
+    """Make the missing directories above a file of this path. Raises CredentialError."""
     path = text_of(path)
     try:
         os.makedirs(os.path.dirname(path) or os.curdir, 0o755, exist_ok=True)
@@ -434,12 +462,12 @@ def make_directories(path: FilePath, *, what: str) -> None:
 
 
 def exists(path: FilePath) -> bool:
-    """Return whether something, be it a dangling link, has this path."""
+    """Return whether the path exists; a dangling link counts."""
     return os.path.lexists(path)
 
 
 class LockedFile:
-    """A file that no other program writes meanwhile; `made` tells that it is new and empty. See `locked`."""
+    """A file that is locked against other writers: see `locked`. `made`: it is new and empty."""
 
     __slots__ = ("_fd", "_path", "_what", "made")
 
@@ -455,10 +483,11 @@ class LockedFile:
 
     @forget_frames
     def extend(self, data: bytes, marks: Mapping[int, bytes]) -> bool:
-        """Add `data` at the end, then write each mark over what is at its offset; a failure leaves the old contents.
+        """Add `data` at the end, then write each mark over the bytes at its offset.
 
-        Programs that wait for the lock with this file open go on with it, as they would not with one in its place.
-        Returns whether the file still has its path: MIT's kinit takes that away without the lock.
+        If the data cannot be added, the old contents stay. Programs that have this file open and
+        wait for the lock can continue with it, which they could not if it were replaced. Returns
+        whether the file still has its path: MIT's kinit removes the file without taking the lock.
         """
         with self._failing("write"):
             end = os.lseek(self._fd, 0, os.SEEK_END)
@@ -475,14 +504,14 @@ class LockedFile:
 
     @forget_frames
     def replace(self, data: bytes) -> None:
-        """Replace the file as `write_private` does. It is the last use of this object."""
+        """Replace the file as `write_private` does. This object cannot be used afterwards."""
         with self._failing("write"):
             if fcntl is None:
                 self.close()
             _replace(self._path, data, self._what)
 
     def remove(self) -> None:
-        """Overwrite the file with zeros and remove it. It is the last use of this object."""
+        """Overwrite the file with zeros and remove it. This object cannot be used afterwards."""
         with self._failing("change"):
             size = os.lseek(self._fd, 0, os.SEEK_END)
             os.lseek(self._fd, 0, os.SEEK_SET)
@@ -493,7 +522,7 @@ class LockedFile:
             os.unlink(self._path)
 
     def close(self) -> None:
-        """Give back the lock."""
+        """Release the lock."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self.made and fcntl is not None and _has_path(fd, self._path):  # it is still empty
@@ -510,7 +539,10 @@ class LockedFile:
 
 
 def _hold(path: str, what: str, *, shared: bool, make: bool) -> tuple[int | None, bool]:
-    """Return the descriptor of the locked file that has the path, and whether it is new; None where there is none."""
+    """Lock the file at the path; return its descriptor and whether the file is new.
+
+    If the file does not exist, and `make` is false, the descriptor is None.
+    """
     while True:
         made = False
         try:
@@ -530,19 +562,21 @@ def _hold(path: str, what: str, *, shared: bool, make: bool) -> tuple[int | None
                 raise
         if _has_path(fd, path):
             return fd, made
-        _close(fd)  # it was replaced while we waited for the lock
+        _close(fd)  # the file was replaced while we waited for the lock
 
 
 @contextlib.contextmanager
 def locked(
     path: FilePath, *, what: str, shared: bool = False, make: bool = True
 ) -> Iterator[LockedFile | None]:
-    """Keep all other programs that write the file off it meanwhile, MIT's among them.
+    """Lock the file against all other programs that write it, MIT's included.
 
-    The lock is the one that these take: fcntl's, on the file itself, after the checks of `read_private`. So a user that
-    cannot open the file cannot keep us waiting. A file that does not exist is made, empty, and removed in the end if it
-    was not replaced; unless `make` it stays missing, and is None. Where the platform or the file system has no locks,
-    nothing is locked. Raises CredentialError, also where another program keeps a `shared` file locked for ten seconds.
+    These programs take the same lock: fcntl's, on the file itself. It is taken after the checks of
+    `read_private`, so a user without access to the file cannot make us wait. If the file does not
+    exist, an empty one is made, and removed at the end unless it was replaced. If `make` is false,
+    a missing file stays missing, and None is yielded. If the platform or the file system has no
+    locks, nothing is locked. Raises CredentialError, also if another program keeps a `shared` file
+    locked for ten seconds.
     """
     path = text_of(path)
     with _turn:

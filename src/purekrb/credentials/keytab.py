@@ -1,12 +1,14 @@
-"""Keytab files: the long-term keys of services. Source: MIT's keytab file format, versions 0x0501 and 0x0502.
+"""Keytab files: the long-term keys of services.
 
-A file is the version and records, each behind a signed 32-bit size. A negative size is a hole, where an entry was
-deleted; a size of 0 ends the list. A record is
+Source: MIT's keytab file format, versions 0x0501 and 0x0502. A file holds the version and records;
+each record follows its signed 32-bit size. A negative size marks a hole, where an entry was
+deleted. A size of 0 ends the list. A record is
 
     count(2) realm component... name-type(4) timestamp(4) kvno(1) etype(2) key [kvno(4)] [padding]
 
-with realm, components and key behind a length of two bytes. In version 0x0501 integers have the byte order of the
-machine that wrote the file (taken to be ours), the count includes the realm and the name type is missing.
+Realm, components and key follow their length, which has two bytes. In version 0x0501, integers have
+the byte order of the machine that wrote the file (assumed to be ours), the count includes the
+realm, and there is no name type.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ _LAST_SECOND = 0xFFFFFFFF
 
 @record
 class KeytabEntry:
-    """One key of a principal. `timestamp` (aware, whole seconds) is when it was written and means nothing else."""
+    """One key of a principal.
+
+    `timestamp` (aware, whole seconds) is the time when the entry was written, and nothing more.
+    """
 
     principal: Principal
     kvno: int
@@ -51,8 +56,8 @@ class KeytabEntry:
 class Keytab:
     """An immutable list of keys: `add`, `merge` and `remove` return another keytab.
 
-    Names are matched exactly: neither case nor realm is ignored. Keys of encryption types that purekrb does not know
-    are kept, so that saving loses nothing.
+    Names are matched exactly, including case and realm. Keys of unknown encryption types are kept,
+    so that saving loses nothing.
     """
 
     __slots__ = ("_by_principal", "entries")
@@ -68,10 +73,11 @@ class Keytab:
     @classmethod
     @forget_frames
     def load(cls, path: files.FilePath | None = None) -> Keytab:
-        """Return the keytab in a file; None stands for KRB5_KTNAME or FILE:/etc/krb5.keytab.
+        """Return the keytab in a file; None means KRB5_KTNAME or FILE:/etc/krb5.keytab.
 
-        The name may begin with FILE: or WRFILE:. Raises CredentialError for a file that cannot be read or trusted (see
-        `files.read_private`), DecodeError for one that is no keytab, UnsupportedError for other types.
+        The name may begin with FILE: or WRFILE:. Raises CredentialError if the file cannot be read
+        or trusted (see `files.read_private`), DecodeError if it is not a keytab, and
+        UnsupportedError for other types.
         """
         name = _file_of(path)
         try:
@@ -82,9 +88,11 @@ class Keytab:
     @classmethod
     @forget_frames
     def decode(cls, data: bytes) -> Keytab:
-        """Return the keytab that `data` spells. Raises DecodeError where any byte of it does not fit."""
+        """Return the keytab in `data`. Raises DecodeError if any byte is wrong."""
         if data[:2] not in (b"\5\1", b"\5\2"):
-            raise DecodeError("this is no keytab: it does not begin with the version, 0501 or 0502")
+            raise DecodeError(
+                "this is not a keytab: it does not begin with the version 0501 or 0502"
+            )
         version = data[1]
         order = "big" if version == 2 else sys.byteorder
         reader = Reader(data, _WHAT, order)
@@ -100,7 +108,7 @@ class Keytab:
                 )
             elif size == 0 and any(reader.take(reader.remaining)):
                 raise DecodeError(
-                    "the keytab is damaged: data follow the record of size 0 that ends it"
+                    "the keytab is damaged: data follow the record of size 0, which ends it"
                 )
         return cls(entries)
 
@@ -116,11 +124,11 @@ class Keytab:
         salt: str | bytes | None = None,
         timestamp: datetime | None = None,
     ) -> Keytab:
-        """Return the keys that a password has, one for each encryption type.
+        """Return the keys of a password, one for each encryption type.
 
-        The salt must be the one that the KDC used: None is the default salt of the principal; computer accounts of
-        Active Directory have another (`<REALM>host<name in lower case>.<realm in lower case>`). `timestamp` is now
-        unless given.
+        The salt must be the KDC's. None means the default salt of the principal. Computer accounts
+        of Active Directory have another one:
+        `<REALM>host<name in lower case>.<realm in lower case>`. `timestamp` is now by default.
         """
         principal = Principal.of(principal)
         salt = principal.default_salt if salt is None else salt
@@ -132,21 +140,25 @@ class Keytab:
 
     @forget_frames
     def encode(self) -> bytes:
-        """Return the file of this keytab, version 0x0502. Raises CredentialError where a field is too large for it."""
+        """Return the file of this keytab, in version 0x0502.
+
+        Raises CredentialError if a field is too large for the format.
+        """
         records = (_encode_entry(entry) for entry in self.entries)
         return b"\5\2" + b"".join(counted(record, 4) for record in records)
 
     def save(self, path: files.FilePath | None = None) -> None:
-        """Replace the file by this keytab, atomically, with mode 0600: give it to the service's user afterwards.
+        """Replace the file by this keytab, atomically and with mode 0600.
 
-        Names as for `load`. Raises CredentialError; the old file is then untouched.
+        Then give the file to the service's user. Names are as for `load`. Raises CredentialError if
+        the file cannot be written; the old file is then unchanged.
         """
         files.write_private(_file_of(path), self.encode(), what=_WHAT)
 
     def find(
         self, principal: Principal | str, kvno: int | None = None, etype: int | None = None
     ) -> list[KeytabEntry]:
-        """Return the entries of exactly this principal, the newest kvno first; [] where there are none."""
+        """Return the entries of exactly this principal, the newest kvno first."""
         principal = Principal.of(principal) if isinstance(principal, str) else principal
         return [
             entry
@@ -156,22 +168,31 @@ class Keytab:
 
     @property
     def principals(self) -> list[Principal]:
-        """Each principal once, in the order of the file."""
+        """The principals, each once, in the order of the file."""
         return list(self._by_principal)
 
     def add(self, *entries: KeytabEntry) -> Keytab:
-        """Return a keytab with `entries` too; each replaces the one of the same principal, kvno and etype."""
+        """Return a keytab with `entries` added.
+
+        Each replaces an entry of the same principal, kvno and etype.
+        """
         new = {_slot(entry) for entry in entries}
         return Keytab((*(entry for entry in self.entries if _slot(entry) not in new), *entries))
 
     def merge(self, other: Keytab) -> Keytab:
-        """Return a keytab with the entries of both; where both have the same principal, kvno and etype, `other`'s."""
+        """Return a keytab with the entries of both.
+
+        If both have an entry of the same principal, kvno and etype, that of `other` is used.
+        """
         return self.add(*other.entries)
 
     def remove(
         self, principal: Principal | str, kvno: int | None = None, etype: int | None = None
     ) -> Keytab:
-        """Return a keytab without the entries that `find` gives. Raises CredentialError where there are none."""
+        """Return a keytab without the entries that `find` returns.
+
+        Raises CredentialError if there are none.
+        """
         gone = self.find(principal, kvno, etype)
         if not gone:
             raise CredentialError(
@@ -181,7 +202,7 @@ class Keytab:
         return Keytab(entry for entry in self.entries if _slot(entry) not in slots)
 
     def summary(self) -> str:
-        """Return what the keytab holds as text for messages: principals, kvnos and etypes, the first ten."""
+        """Return the first ten entries as text for messages: principals, kvnos and etypes."""
         shown = ", ".join(str(entry) for entry in self.entries[:10])
         more = len(self.entries) - 10
         return (shown or "no keys") + (f" and {more} more" if more > 0 else "")
@@ -195,7 +216,7 @@ class Keytab:
     def __eq__(self, other: object) -> bool:
         return self.entries == other.entries if isinstance(other, Keytab) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # as for the keys in it
+    __hash__ = None  # type: ignore[assignment]  # the keys in it have no hash either
 
     def __repr__(self) -> str:
         return f"Keytab({self.summary()})"
@@ -204,16 +225,17 @@ class Keytab:
 def change_keytab(
     path: files.FilePath, change: Callable[[Keytab], Keytab], *, make: bool
 ) -> Keytab:
-    """Replace the keytab in a file by what `change` makes of it, with other writers kept off; return that.
+    """Replace the keytab in a file by the result of `change`, and return that result.
 
-    A file that does not exist counts as an empty keytab if `make`. Raises CredentialError and DecodeError as `load`.
+    The file is locked against other writers meanwhile. If `make` is true, a missing file counts as
+    an empty keytab. Raises CredentialError and DecodeError as `load` does.
     """
     name = _file_of(path)
     with files.locked(name, what=_WHAT, shared=True, make=make) as file:
         if file is None:
-            return change(Keytab.load(path))  # which says that there is none
+            return change(Keytab.load(path))  # this raises the error that the file is missing
         try:
-            keytab = change(Keytab.decode(file.read() or b"\5\2"))  # empty where it is new
+            keytab = change(Keytab.decode(file.read() or b"\5\2"))  # a new file is empty
         except DecodeError as error:
             raise DecodeError(f"{name}: {error}") from error
         file.replace(keytab.encode())
@@ -228,7 +250,7 @@ def _file_of(name: files.FilePath | None) -> str:
     kind, path = files.split_type(name)
     if kind not in ("FILE", "WRFILE"):
         raise UnsupportedError(
-            f"keytabs of type {kind}: are not supported; name a file, as in FILE:/etc/krb5.keytab"
+            f"keytabs of type {kind} are not supported: name a file, as in FILE:/etc/krb5.keytab"
         )
     return path
 
@@ -241,13 +263,14 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
     count = reader.count(2, 2)
     if version == 1:
         if not count:
-            raise DecodeError("a keytab entry counts no realm")
+            raise DecodeError("the principal of a keytab entry has no realm: its count is 0")
         count -= 1
     begins = reader.offset
     realm = reader.text(2)
     if not count or not realm:
         raise DecodeError(
-            f"the keytab entry at byte {begins} has a principal without {'name' if realm else 'realm'}"
+            f"the keytab entry at byte {begins} has a principal without a "
+            f"{'name' if realm else 'realm'}"
         )
     components = tuple([reader.text(2) for _ in range(count)])
     name_type = reader.signed(4) if version == 2 else NameType.PRINCIPAL
@@ -255,7 +278,7 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
     kvno = reader.unsigned(1)
     etype = reader.signed(2)
     key = EncryptionKey(etype, reader.counted(2))
-    if reader.remaining >= 4:  # what else follows is padding of a hole that was used again
+    if reader.remaining >= 4:  # any further bytes are padding: the entry fills a former hole
         kvno = reader.unsigned(4) or kvno
     return KeytabEntry(Principal(components, realm, name_type), kvno, key, timestamp)
 
@@ -264,7 +287,7 @@ def _encode_entry(entry: KeytabEntry) -> bytes:
     principal = entry.principal
     if not principal.realm or not principal.components:
         raise CredentialError(
-            "a key of the keytab has a principal without name or realm: nobody would find it"
+            "a key of the keytab has a principal without a name or realm: it could not be found"
         )
     seconds = (entry.timestamp - _EPOCH) // timedelta(seconds=1)
     return b"".join(

@@ -1,4 +1,7 @@
-"""ServiceTicket: a ticket and what its owner must know to use it. Source: RFC 4120 3.1.5, 3.3.4, 5.4.2."""
+"""ServiceTicket: a ticket and the data that its owner needs to use it.
+
+Source: RFC 4120 3.1.5, 3.3.4, 5.4.2.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ __all__ = ["ServiceTicket"]
 class ServiceTicket:
     """A ticket for `service`, issued to `client`; a TGT is the ticket for krbtgt/REALM.
 
-    `ticket` is the DER Ticket; all else comes from the encrypted part of the KDC's reply, never from the ticket's
-    cleartext. `flags` are `TicketFlags` bits. Times are aware UTC datetimes in whole seconds. `time_offset` is the
-    KDC's clock minus ours, as measured when the initial ticket came. A user-to-user ticket has `is_skey` set: it is
-    encrypted in the session key of `second_ticket` (DER), not in the service's key (RFC 4120 3.7).
+    `ticket` is the DER Ticket. All other fields come from the encrypted part of the KDC's reply,
+    never from the ticket's cleartext. `flags` are `TicketFlags` bits. Times are aware UTC datetimes
+    in whole seconds. `caddr`: where the ticket may be used from; by default, anywhere.
+    `time_offset` is the KDC's clock minus our clock, measured when the initial ticket came. A
+    user-to-user ticket has `is_skey` set: it is encrypted in the session key of `second_ticket`
+    (DER), not in the service's key (RFC 4120 3.7).
     """
 
     client: Principal
@@ -39,8 +44,11 @@ class ServiceTicket:
 
     @property
     def is_tgt(self) -> bool:
-        """Whether this is a ticket-granting ticket (also a cross-realm one)."""
+        """Whether this is a ticket-granting ticket; cross-realm TGTs count."""
         return len(self.service.components) == 2 and self.service.components[0] == "krbtgt"
 
     def __repr__(self) -> str:
-        return f"ServiceTicket({self.client} -> {self.service}, until {self.endtime:%Y-%m-%d %H:%M:%SZ})"
+        return (
+            f"ServiceTicket({self.client} -> {self.service}, "
+            f"until {self.endtime:%Y-%m-%d %H:%M:%SZ})"
+        )

@@ -1,8 +1,8 @@
-"""Replay caches: who has presented which authenticator. Source: RFC 4120 3.2.3.
+"""Replay caches: which authenticators have been presented before. Source: RFC 4120 3.2.3.
 
-`ReplayCache` is the interface. `MemoryReplayCache` serves one process. `SqliteReplayCache`, imported
-on first use, serves many processes of one machine and survives their death. A cache holds a 16-byte
-digest per authenticator.
+`ReplayCache` is the interface. `MemoryReplayCache` serves one process. `SqliteReplayCache`,
+imported on first use, serves many processes of one machine and survives their death. A cache holds
+a 16-byte digest per authenticator.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SqliteReplayCache":  # a service without one does not pay for sqlite3
+    if name == "SqliteReplayCache":  # a service without such a cache does not import sqlite3
         from purekrb.replay.sqlite import SqliteReplayCache
 
         return SqliteReplayCache

@@ -29,10 +29,11 @@ __all__ = [
 log = Log("purekrb.replay")
 #: Seconds of authenticator time that share a bucket, the unit in which old entries are dropped.
 BUCKET = 300
-#: How long an authenticator is remembered, in seconds: four times the usual skew, so that a clock that is set back by
-#: ten minutes does not let a replay through.
+#: Seconds for which an authenticator is remembered: four times the usual skew. So a clock that is
+#: set back by ten minutes does not admit a replay.
 KEEP = 1200
-#: The usual skew, in seconds. A cache that runs full drops what an acceptor with this one admits no more.
+#: The usual skew in seconds. A full cache drops the entries that are too old for an acceptor with
+#: this skew.
 SKEW = 300
 #: Seconds between two warnings of one cache.
 _WARN_EVERY = 60
@@ -43,14 +44,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class ReplayCache(Protocol):
     """Remembers authenticators. Implementations are atomic and thread-safe, and fail closed.
 
-    One whose `remember` has a further parameter `client` is also told whose authenticator it is: a text that is the
-    same for all tickets of a client, whatever the case of its name. So it can limit what one client fills.
+    `remember` may have a further parameter `client`. It then gets a text that identifies the
+    client: the same for all tickets of the client, whatever the case of its name. With it, a cache
+    can limit the share of one client.
     """
 
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
         """Store `tag` (16 bytes), the digest of an authenticator made at `ctime`.
 
-        Raises ReplayError where it was stored before, or where that cannot be told.
+        Raises ReplayError if it was stored before, or if the cache cannot know.
         """
 
 
@@ -61,7 +63,7 @@ class _KnowsClients(Protocol):
 def remember_in(
     cache: ReplayCache, tag: bytes, ctime: datetime, now: datetime, client: str
 ) -> None:
-    """Store `tag` in `cache`, and tell it the client if it wants to know."""
+    """Store `tag` in `cache`; pass the client too, if the cache has a parameter for it."""
     if _wants_client(type(cache)):
         cast(_KnowsClients, cache).remember(tag, ctime, now, client=client)
     else:
@@ -70,7 +72,7 @@ def remember_in(
 
 @lru_cache(maxsize=64)
 def _wants_client(kind: type) -> bool:
-    # By the parameters, as a subclass of ours may have those of the Protocol.
+    # The parameters decide, not the class: a subclass of ours may have those of the Protocol.
     code = getattr(getattr(kind, "remember", None), "__code__", None)
     return (
         code is not None
@@ -79,11 +81,13 @@ def _wants_client(kind: type) -> bool:
 
 
 def bucket_of(ctime: datetime) -> int:
-    """Return the bucket of an authenticator: the same for each presentation of it, whatever the clock says then."""
+    """Return the bucket of an authenticator.
+
+    It does not depend on the clock, so it is the same each time the authenticator is presented.
+    """
     age = ctime - _EPOCH
-    return (
-        age.days * 86400 + age.seconds
-    ) // BUCKET  # dividing timedeltas takes three times as long
+    # A division of timedeltas takes three times as long.
+    return (age.days * 86400 + age.seconds) // BUCKET
 
 
 def oldest_bucket(now: datetime) -> int:
@@ -101,46 +105,50 @@ def replayed() -> ReplayError:
 
 
 def check_age(ctime: datetime, now: datetime) -> None:
-    """Raise ReplayError where the bucket may be forgotten already: a large clock_skew lets such authenticators in."""
+    """Raise ReplayError if the bucket of the authenticator may already be forgotten.
+
+    With a large clock_skew, the acceptor admits such authenticators.
+    """
     if now - ctime > _KEEP and bucket_of(ctime) < oldest_bucket(now):
         raise ReplayError(
-            f"this authenticator is older than what the replay cache remembers ({KEEP} s): set both clocks (NTP), or "
-            "use a smaller clock_skew",
+            f"this authenticator is older than the replay cache remembers ({KEEP} s): "
+            "set both clocks (NTP), or use a smaller clock_skew",
             code=ErrorCode.KRB_AP_ERR_SKEW,
         )
 
 
 def older_than_memory() -> ReplayError:
-    """Return the error for an authenticator from a time of which the cache does not know everything."""
+    """Return the error for an authenticator from a time before the records of the cache."""
     return ReplayError(
-        "this authenticator is older than the replay cache, which therefore cannot tell whether it was "
-        "presented before: let the client try again",
+        "this authenticator is older than the replay cache, which therefore cannot tell whether it "
+        "was presented before: let the client try again",
         code=ErrorCode.KRB_AP_ERR_REPEAT,
     )
 
 
 def full(client: str | None, capacity: str, remedy: str) -> ReplayError:
-    """Return the error for a client, where it is known, that has filled its share; else for all."""
+    """Return the error for a client that has filled its share; without a client, for all."""
     whose = (
         "this client has filled its share of the replay cache"
         if client
         else "the replay cache is full"
     )
     return ReplayError(
-        f"{whose} ({capacity}): refused, since forgetting an authenticator would let it be replayed; {remedy}",
+        f"{whose} ({capacity}): "
+        f"refused, since a forgotten authenticator could be replayed; {remedy}",
         code=ErrorCode.KRB_ERR_GENERIC,
     )
 
 
 class Alarm:
-    """Tells in the log, at most once a minute, that a replay cache refuses clients since it is full."""
+    """Warns in the log, at most once a minute, that a full replay cache refuses clients."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._quiet_until = float("-inf")
 
     def ring(self, error: ReplayError, client: str | None) -> None:
-        """Warn of `error`, which is what the client gets."""
+        """Warn of `error`, the error for the client."""
         moment = self._monotonic()
         if moment >= self._quiet_until:
             self._quiet_until = moment + _WARN_EVERY

@@ -30,22 +30,24 @@ class _Bucket:
     __slots__ = ("clients", "emptied", "last", "tags")
 
     def __init__(self) -> None:
-        self.emptied = False  # before its time, so that nobody knows what was in it
+        #: Emptied before its time, so its former contents are unknown.
+        self.emptied = False
         self.tags: set[bytes] = set()
-        self.clients: dict[int, int] = {}  # how many of the tags are of a client, by its hash
-        self.last = float(
-            "-inf"
-        )  # when the newest was stored, or is to count as stored, by the monotonic clock
+        #: The number of tags of each client, by the client's hash.
+        self.clients: dict[int, int] = {}
+        #: The time when the newest tag was stored, or counts as stored, by the monotonic clock.
+        self.last = float("-inf")
 
 
 class MemoryReplayCache:
-    """A replay cache in the memory of this process, of at most `max_entries` authenticators.
+    """A replay cache in the memory of this process, for at most `max_entries` authenticators.
 
-    An authenticator takes about 100 bytes, the first one of a client another 100. Forgets at exit and knows nothing of
-    other processes: where a service runs in several, or is restarted within minutes, use SqliteReplayCache. One client
-    may fill as much as it leaves free, so that others always find room. When it is full of live entries it refuses new
-    ones rather than forget old ones. `monotonic` tells how much time has really passed: a clock that jumps ahead makes
-    it forget nothing.
+    An authenticator takes about 100 bytes, and the first one of a client another 100. The cache is
+    lost at exit, and other processes do not share it: if a service runs in several processes, or is
+    restarted within minutes, use SqliteReplayCache. One client may fill as much as it leaves free,
+    so others always find room. If the cache is full of live entries, it refuses new ones and keeps
+    the old ones. `monotonic` measures the time that has really passed: if the clock jumps ahead,
+    nothing is forgotten.
     """
 
     def __init__(
@@ -63,7 +65,10 @@ class MemoryReplayCache:
     def remember(
         self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None
     ) -> None:
-        """Store `tag`; raise ReplayError where it was stored before, or the cache or the client's share is full."""
+        """Store `tag`.
+
+        Raises ReplayError if it was stored before, or if the cache or the client's share is full.
+        """
         bucket = bucket_of(ctime)
         age = now - ctime
         if age > _KEEP:
@@ -74,7 +79,7 @@ class MemoryReplayCache:
             if tag in found.tags:
                 raise replayed()
             if 2 * self._entries >= self._max_entries and not self._has_room(client, share):
-                self._make_room(now)  # which may empty this very bucket
+                self._make_room(now)  # this may empty the bucket of this authenticator, too
                 if not found.emptied and not self._has_room(client, share):
                     crowded = client if self._entries < self._max_entries else None
                     error = full(
@@ -87,7 +92,7 @@ class MemoryReplayCache:
             if found.emptied:
                 raise older_than_memory()
             stored = self._monotonic()
-            if age < _AHEAD:  # a large clock_skew: it can be admitted for longer
+            if age < _AHEAD:  # with a large clock_skew, it can be admitted for longer
                 stored -= age.total_seconds()
             if stored > found.last:
                 found.last = stored
@@ -103,14 +108,14 @@ class MemoryReplayCache:
         return sum(bucket.clients.get(share, 0) for bucket in self._buckets.values()) < free
 
     def _new_bucket(self, bucket: int, now: datetime) -> _Bucket:
-        """Return the bucket, new, and drop the old ones."""
+        """Make the bucket and return it; drop old buckets."""
         for number in self._old(oldest_bucket(now), KEEP):
             self._entries -= len(self._buckets.pop(number).tags)
         made = self._buckets[bucket] = _Bucket()
         return made
 
     def _make_room(self, now: datetime) -> None:
-        """Empty the buckets that the usual clock skew can never admit again, and close them."""
+        """Empty and close the buckets that are too old for the usual clock skew."""
         for number in self._old(bucket_of(now) - SKEW // BUCKET, 2 * SKEW):
             bucket = self._buckets[number]
             self._entries -= len(bucket.tags)
@@ -119,8 +124,9 @@ class MemoryReplayCache:
     def _old(self, before: int, idle: float) -> list[int]:
         """Return the buckets before the given one in which nothing was stored for `idle` seconds.
 
-        Which are old is told by a clock that may have jumped ahead; that so much time has passed is told by one that
-        does not. Else a clock that is set right again would let through what was forgotten meanwhile.
+        The number of a bucket comes from a clock that may have jumped ahead, so a clock that does
+        not jump must confirm the age. Otherwise, after the clock is corrected, authenticators that
+        were forgotten in the meantime would be admitted again.
         """
         moment = self._monotonic()
         return [
@@ -133,10 +139,10 @@ class MemoryReplayCache:
         return self._entries
 
 
-#: The cache of every acceptor that is given none.
+#: The cache of each acceptor that is made without one.
 _DEFAULT = MemoryReplayCache()
 
 
 def default_replay_cache() -> MemoryReplayCache:
-    """Return the process-wide cache that acceptors use unless they are given another."""
+    """Return the process-wide cache, the default of acceptors."""
     return _DEFAULT

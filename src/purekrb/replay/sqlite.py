@@ -1,4 +1,4 @@
-"""A replay cache in an SQLite file: for many processes on one machine, across restarts and kill -9."""
+"""A replay cache in an SQLite file: for many processes on one machine. It survives kill -9."""
 
 from __future__ import annotations
 
@@ -33,27 +33,32 @@ from purekrb.system import now as system_now
 
 __all__ = ["SqliteReplayCache"]
 
-_APPLICATION_ID = 0x70726B62  # "prkb": another program's database is refused, not overwritten
+_APPLICATION_ID = 0x70726B62  # "prkb": the database of another program is refused
 _VERSION = 1
-#: What the file holds: the statements, which SQLite keeps as they are, by the names of what they make.
+#: The tables of the file: name and statement. SQLite stores the text of the statements unchanged.
 _TABLES = {
     # the digests of the authenticators
-    "seen": "CREATE TABLE seen (bucket INTEGER NOT NULL, tag BLOB NOT NULL, PRIMARY KEY (bucket, tag)) WITHOUT ROWID",
-    # `created_at`: older authenticators are refused, since the file does not know them. `started_at`: when the machine
-    # was started, or so it seemed.
+    "seen": "CREATE TABLE seen (bucket INTEGER NOT NULL, tag BLOB NOT NULL, "
+    "PRIMARY KEY (bucket, tag)) WITHOUT ROWID",
+    # `created_at`: the file does not know older authenticators, so they are refused.
+    # `started_at`: the time when the machine was started, as far as it can be computed.
     "meta": "CREATE TABLE meta (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID",
-    # when something was last stored in a bucket, by the monotonic clock; how much longer it can be admitted than
-    # what is of that moment; and whether the bucket was emptied before its time, so that nobody knows what was in it
-    "life": "CREATE TABLE life (bucket INTEGER PRIMARY KEY, noted REAL NOT NULL, more REAL NOT NULL, emptied INTEGER)",
+    # `noted`: the last time when a tag was stored in the bucket, by the monotonic clock. `more`:
+    # the seconds by which such a tag can be admitted longer than one of that time. `emptied`:
+    # whether the bucket was emptied before its time, so that its former contents are unknown.
+    "life": "CREATE TABLE life (bucket INTEGER PRIMARY KEY, noted REAL NOT NULL, "
+    "more REAL NOT NULL, emptied INTEGER)",
 }
 _STORE = """
-INSERT OR IGNORE INTO seen SELECT :bucket, :tag WHERE :ctime >= (SELECT value FROM meta WHERE name = 'created_at')
+INSERT OR IGNORE INTO seen SELECT :bucket, :tag
+WHERE :ctime >= (SELECT value FROM meta WHERE name = 'created_at')
 AND NOT EXISTS (SELECT 1 FROM life WHERE bucket = :bucket AND emptied)
 """
 _NOTE = """
-INSERT INTO life VALUES (:bucket, :noted, :more, 0) ON CONFLICT DO UPDATE SET noted = :noted, more = max(more, :more)
+INSERT INTO life VALUES (:bucket, :noted, :more, 0)
+ON CONFLICT DO UPDATE SET noted = :noted, more = max(more, :more)
 """
-# A moment that the monotonic clock has not reached is one from before the machine was started.
+# If the monotonic clock has not reached a noted time, the note was made before the machine started.
 _OLD = """
 SELECT bucket FROM life WHERE bucket < :before
 AND :moment - (CASE WHEN noted > :moment THEN 0 ELSE noted END) >= :idle + more
@@ -61,11 +66,11 @@ AND emptied <= :emptied
 """
 #: Seconds between two notes that a bucket is in use.
 _NOTE_EVERY = 60
-#: Seconds by which two opinions on when the machine was started may differ: what keeps a clock right may do it.
+#: Two computed start times of the machine may differ by so many seconds, since clocks are adjusted.
 _SAME_START = 30
-#: Bytes that an authenticator takes in the file, or less.
+#: The most bytes that an authenticator takes in the file.
 _ENTRY = 32
-#: Authenticators between two looks at the size of the file.
+#: Authenticators between two checks of the file's size.
 _LOOK_EVERY = 64
 _MIN_BYTES = 64 * 1024
 _SECONDS = WINDOW / 1_000_000
@@ -80,19 +85,23 @@ def _limits(before: int, moment: float, idle: float, emptied: int) -> dict[str, 
 
 
 class SqliteReplayCache:
-    """A replay cache in the file `path`, shared by all processes that open it; about 40 bytes an authenticator.
+    """A replay cache in the file `path`, shared by all processes that open it.
 
-    The file is created with mode 0600; one that is a symbolic link, belongs to another user, can be written by others
-    or is no replay cache is refused with CredentialError, and so is a directory in which others can write, /tmp among
-    them: they could put a journal there. A file that fails later (deleted, corrupt, read-only, disk full) makes
-    `remember` raise ReplayError: it fails closed. A cache that had to be created cannot know what was presented before,
-    so it refuses authenticators that are older than itself; and so after a start of the machine, since a power failure
-    takes the last ones. What remains is a client whose clock is ahead of ours: after a loss, wait as long as the clock
-    skew.
+    An authenticator takes about 40 bytes. The file is created with mode 0600. CredentialError is
+    raised if it is a symbolic link, belongs to another user, can be written by others, or is not a
+    replay cache; also if others can write to its directory, as to /tmp, since they could put a
+    journal there. If the file fails later (deleted, corrupt, read-only, disk full), `remember`
+    raises ReplayError: the cache fails closed.
 
-    `max_bytes` limits the size of the file. One client may fill as much as it leaves free, so that others always find
-    room. Making a file may wait for an eighth of a second, and each access for `timeout` seconds. `monotonic` tells how
-    much time has really passed, in a way that all processes of the machine share. Safe for threads and after fork().
+    A new cache cannot know which authenticators were presented before, so it refuses those that are
+    older than itself. It does the same after a start of the machine, since a power failure loses
+    the last entries. One gap remains: a client whose clock is ahead of ours. After a loss, wait as
+    long as the clock skew.
+
+    `max_bytes` limits the size of the file. One client may fill as much as it leaves free, so
+    others always find room. Making a file may wait for an eighth of a second, and each access for
+    `timeout` seconds. `monotonic` measures the time that has really passed; all processes of the
+    machine must share it. The cache is safe for threads and after fork().
     """
 
     def __init__(
@@ -106,7 +115,7 @@ class SqliteReplayCache:
         if max_bytes < _MIN_BYTES:
             raise ValueError(f"max_bytes must be at least {_MIN_BYTES}")
         given = Path(path)
-        # Links and `..` on the way are resolved once; the name itself must not be a link.
+        # Links and `..` in the directory are resolved once; the file itself must not be a link.
         self._path = Path(os.path.realpath(given.parent), given.name)
         self._timeout = timeout
         self._max_bytes = max_bytes
@@ -115,21 +124,24 @@ class SqliteReplayCache:
         self._lock = fork_safe(Lock())
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
-        self._noted: dict[int, float] = {}  # when this process wrote into `life`, by bucket
-        self._clients: dict[
-            int, dict[int, int]
-        ] = {}  # what this process stored, by bucket and hash of the client
+        #: The time when this process last wrote into `life`, by bucket.
+        self._noted: dict[int, float] = {}
+        #: The number of tags that this process has stored, by bucket and by the hash of the client.
+        self._clients: dict[int, dict[int, int]] = {}
         self._until_look = 0
         self._free = 0  # authenticators for which there is room
         _caches.add(self)
         with self._lock:
             try:
                 self._open()
-            except Exception as error:  # SQLite answers damage with many: UnicodeDecodeError, ValueError, MemoryError
+            # A damaged file causes many errors of SQLite: UnicodeDecodeError, ValueError,
+            # MemoryError.
+            except Exception as error:
                 self._drop()
                 raise CredentialError(
-                    f"{self._path} cannot be used as a replay cache ({error}): give a path in a directory that only "
-                    "this service can write; remove a damaged file only while the service is stopped"
+                    f"{self._path} cannot be used as a replay cache ({error}): give a path in a "
+                    "directory that only this service can write; remove a damaged file only while "
+                    "the service is stopped"
                 ) from None
             except BaseException:
                 self._drop()
@@ -138,9 +150,10 @@ class SqliteReplayCache:
     def remember(
         self, tag: bytes, ctime: datetime, now: datetime, client: str | None = None
     ) -> None:
-        """Store `tag` durably against the death of this process; raise ReplayError where it was stored before.
+        """Store `tag`, so that it survives the death of this process.
 
-        Also where the file, or what one client may fill of it, is full.
+        Raises ReplayError if it was stored before, if the file or the client's share is full, or if
+        the file fails.
         """
         bucket = bucket_of(ctime)
         check_age(ctime, now)
@@ -177,18 +190,19 @@ class SqliteReplayCache:
             connection = self._connection or self._open()
             return int(connection.execute("SELECT count(*) FROM seen").fetchone()[0])
 
-    # -- what is old, and what there is room for
+    # -- old buckets and free room
 
     def _note(
         self, connection: sqlite3.Connection, bucket: int, now: datetime, moment: float
     ) -> None:
-        """Note that the bucket is in use, until the next note at least, and drop what is old."""
-        # What is stored in it may be as late as its end, and so be admitted for as much longer.
+        """Note that the bucket is in use until the next note at least, and drop old buckets."""
+        # A tag may be as late as the end of the bucket, and so can be admitted for longer.
         more = _NOTE_EVERY + max(0.0, (bucket + 1) * BUCKET - now.timestamp())
         oldest = oldest_bucket(now)
         with _transaction(connection):
-            # Which are old is told by a clock that may have jumped ahead; that so much time has passed is told by one
-            # that does not. Else a clock that is set right again would let through what was forgotten meanwhile.
+            # The number of a bucket comes from a clock that may have jumped ahead, so a clock that
+            # does not jump must confirm the age. Otherwise, after the clock is corrected,
+            # authenticators that were forgotten in the meantime would be admitted again.
             old = connection.execute(_OLD, _limits(oldest, moment, KEEP, 1)).fetchall()
             connection.executemany("DELETE FROM seen WHERE bucket = ?", old)
             connection.executemany("DELETE FROM life WHERE bucket = ?", old)
@@ -199,7 +213,7 @@ class SqliteReplayCache:
         self._noted[bucket] = moment
 
     def _look(self, connection: sqlite3.Connection) -> None:
-        """Find out how much room is left."""
+        """Update the number of authenticators for which there is room."""
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -220,7 +234,10 @@ class SqliteReplayCache:
         now: datetime,
         client: str | None,
     ) -> None:
-        """Empty and close what the usual clock skew can never admit again; raise ReplayError if that is too little."""
+        """Empty and close the buckets that are too old for the usual clock skew.
+
+        Raises ReplayError if that does not make enough room.
+        """
         limits = _limits(bucket_of(now) - SKEW // BUCKET, self._monotonic(), 2 * SKEW, 0)
         if connection.execute(_OLD, limits).fetchone():
             with _transaction(connection):
@@ -249,13 +266,14 @@ class SqliteReplayCache:
                 "SELECT 1 FROM life WHERE bucket = ? AND emptied", (bucket,)
             ).fetchone()
             raise older_than_memory() if emptied else replayed()
-        if created_at > present + 2 * _SECONDS:  # it was made by a clock that was ahead
+        if created_at > present + 2 * _SECONDS:  # when the file was made, the clock was ahead
             healed = (_window_end(present), created_at)
             connection.execute(
                 "UPDATE meta SET value = ? WHERE name = 'created_at' AND value = ?", healed
             )
             log.warning(
-                "the replay cache %s was made at a time that is %.0f s ahead of the clock: set right",
+                "the replay cache %s was made at a time that is %.0f s ahead of the clock: "
+                "corrected",
                 self._path,
                 created_at - present,
             )
@@ -269,13 +287,13 @@ class SqliteReplayCache:
             yield
         except KerberosError:
             raise
-        except (
-            Exception
-        ) as error:  # SQLite answers damage with many: UnicodeDecodeError, ValueError, MemoryError
+        # A damaged file causes many errors of SQLite: UnicodeDecodeError, ValueError, MemoryError.
+        except Exception as error:
             self._drop()
             raise ReplayError(
-                f"the replay cache {self._path} failed ({error}): no client can be accepted safely. Free the disk or "
-                f"remove the file, and wait {KEEP // 60} minutes before the service starts again",
+                f"the replay cache {self._path} failed ({error}): "
+                "no client can be accepted safely. Free the disk or remove the file, and "
+                f"wait {KEEP // 60} minutes before the service starts again",
                 code=ErrorCode.KRB_ERR_GENERIC,
             ) from None
         except BaseException:
@@ -311,9 +329,9 @@ class SqliteReplayCache:
             created_at = self._set_up(connection, present, moment)
         self._check_file_is_ours()
         if 0 < created_at - present <= _SECONDS:
-            wait_until(
-                created_at
-            )  # else it would refuse the first clients, whose window is that of its making
+            # Otherwise the cache would refuse the first clients: their window is the one in which
+            # it was made.
+            wait_until(created_at)
         return connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -326,10 +344,11 @@ class SqliteReplayCache:
                 cached_statements=16,
             )
             self._connection = connection
-            connection.text_factory = bytes  # text of a damaged file may be anything
-            # No file is mapped into memory, neither this one nor the index of a write-ahead log, which is why there is
-            # no such log: a mapped file that somebody cuts off kills the process. And nothing waits for the disk: it
-            # would take milliseconds, and only a power failure may take the last entries or damage the file.
+            connection.text_factory = bytes  # the text of a damaged file may be anything
+            # No file is mapped into memory: if a mapped file is truncated, the process is killed.
+            # The index of a write-ahead log is mapped, so such a log is not used. No write waits
+            # for the disk: that would take milliseconds, and only a power failure can lose the last
+            # entries or damage the file.
             connection.execute("PRAGMA mmap_size = 0")
             connection.execute("PRAGMA synchronous = OFF")
             _check_tables(connection)
@@ -337,8 +356,8 @@ class SqliteReplayCache:
                 connection.execute("PRAGMA journal_mode = PERSIST")
                 break
             except sqlite3.OperationalError:
-                # Locked. The file of an older version has a write-ahead log, which only a process that is alone with it
-                # can end; so each goes out of the others' way.
+                # Locked. The file of an older version has a write-ahead log. Only a process that is
+                # alone with the file can end it, so each process closes the file and tries again.
                 if not patience:
                     raise
                 self._drop()
@@ -348,7 +367,7 @@ class SqliteReplayCache:
 
     @staticmethod
     def _set_up(connection: sqlite3.Connection, present: float, moment: float) -> float:
-        """Make what is missing in the file, and return since when it knows all."""
+        """Make the missing tables; return the time since when the file knows all authenticators."""
         made = _check_tables(connection)
         if "seen" not in made:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -397,10 +416,11 @@ def _check_ours(info: os.stat_result, what: str) -> None:
 
 
 def _check_directories(directory: Path) -> None:
-    """Raise OSError where others could put a file of theirs in the place of the cache or of its journal.
+    """Raise OSError if others could put their own file in the place of the cache or its journal.
 
-    They can in a directory that they may write, sticky or not, as the journal comes and goes; and where they can put
-    another directory in the place of this one, which a sticky one does not allow.
+    They can if they may write to the directory, even a sticky one, since the journal comes and
+    goes. They also can if they may write to a directory above it, unless that one is sticky: they
+    could replace the directory.
     """
     if not hasattr(os, "geteuid"):
         return
@@ -413,7 +433,7 @@ def _check_directories(directory: Path) -> None:
 
 
 def _check_tables(connection: sqlite3.Connection) -> set[str]:
-    """Return which of our tables there are. Raises OSError where there is anything else."""
+    """Return the names of our tables in the file. Raises OSError if it holds anything else."""
     found = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
     ours = {name.encode(): sql.encode() for name, sql in _TABLES.items()}
     identity = tuple(
@@ -426,12 +446,12 @@ def _check_tables(connection: sqlite3.Connection) -> set[str]:
     # The index of a table with a PRIMARY KEY of text has no statement.
     others = [name for name, sql in found.items() if sql is not None and ours.get(name) != sql]
     if others or (found and not {"seen", "meta"} <= made):
-        raise OSError("it is damaged, or the database of another program: its tables are others")
+        raise OSError("it is damaged, or the database of another program: its tables differ")
     return made
 
 
 def _created_at(connection: sqlite3.Connection) -> float:
-    """Return since when the file knows all authenticators, in seconds since 1970."""
+    """Return the time since when the file knows all authenticators, in seconds since 1970."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'created_at'").fetchone()
     if row is None or type(row[0]) is not float or not 0 < row[0] < 1e12:
         raise OSError("its creation time is missing")
@@ -439,7 +459,10 @@ def _created_at(connection: sqlite3.Connection) -> float:
 
 
 def _window_end(seconds: float) -> float:
-    """Return the end of the window of `seconds`: authenticators made before then may have times up to there."""
+    """Return the end of the window that contains `seconds`.
+
+    Authenticators that were made in this window may have any time up to its end.
+    """
     return (seconds // _SECONDS + 1) * _SECONDS
 
 
@@ -455,20 +478,19 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-# Around fork(): while the locks of all caches are held, no thread is inside SQLite, whose own locks a child would
-# inherit locked for ever. The child opens the file anew.
+# The locks of all caches are held around fork(), so no thread is inside SQLite. Otherwise a child
+# could inherit a lock of SQLite that is never released. The child opens the file anew.
 _caches: WeakSet[SqliteReplayCache] = WeakSet()
 _held: list[SqliteReplayCache] = []
-_forking = fork_safe(Lock())  # of the thread that forks
-#: Kept for ever: a child process must not close a connection of its parent, which may still be using the files.
+_forking = fork_safe(Lock())  # held by the thread that forks
+#: Never closed: a child must not close a connection of its parent, which may still use the files.
 _inherited: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
     _forking.acquire()
-    while waiting := set(_caches) - set(
-        _held
-    ):  # again, as others may be made while one is waited for
+    # Repeated, since another cache may be made while this waits for a lock.
+    while waiting := set(_caches) - set(_held):
         for cache in waiting:
             cache._lock.acquire()
             _held.append(cache)
@@ -478,7 +500,7 @@ def _after_fork(child: bool) -> None:
     for cache in _held:
         if not child:
             cache._lock.release()
-        elif cache._connection is not None:  # whose lock `fork_safe` has opened
+        elif cache._connection is not None:  # `fork_safe` has released the lock of the cache
             _inherited.append(cache._connection)
             cache._connection = None
     _held.clear()
