@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
@@ -26,14 +26,13 @@ from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
-from purekrb.system import fork_safe, pause
+from purekrb.system import EPOCH, fork_safe, pause
 from purekrb.system import now as system_now
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["CCache", "default_name"]
 
 _WHAT = "credential cache"
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_SECOND = 0xFFFFFFFF
 _DELTA_TIME = 1  # the only header tag that is defined
 _CONFIG_REALM = "X-CACHECONF:"
@@ -263,7 +262,7 @@ class CCache:
         service = Principal(name, _CONFIG_REALM, NameType.UNKNOWN)
         return _encode_ticket(
             ServiceTicket(
-                self.principal, service, value, EncryptionKey(0, b""), 0, _EPOCH, None, _EPOCH
+                self.principal, service, value, EncryptionKey(0, b""), 0, EPOCH, None, EPOCH
             )
         )
 
@@ -566,12 +565,12 @@ def _encode_principal(principal: Principal) -> bytes:
 
 
 def _time(seconds: int) -> datetime:
-    return _EPOCH + timedelta(seconds=seconds)
+    return EPOCH + timedelta(seconds=seconds)
 
 
 def _seconds(time: datetime | None) -> bytes:
     """Return the four bytes of a time, 0 for none. Times after 2106 end there: a ticket then expires too early."""
-    seconds = 0 if time is None else (time - _EPOCH) // timedelta(seconds=1)
+    seconds = 0 if time is None else (time - EPOCH) // timedelta(seconds=1)
     return integer(min(max(seconds, 0), _LAST_SECOND), 4)
 
 
