@@ -22,6 +22,7 @@ __all__ = [
     "pause",
     "monotonic",
     "wait_until",
+    "EPOCH",
     "WINDOW",
     "random_bytes",
     "random_block",
@@ -40,6 +41,8 @@ Clock = Callable[[], datetime]
 #: Returns n unpredictable bytes.
 RandomBytes = Callable[[int], bytes]
 
+#: The start of POSIX time.
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: Returns the system time: aware, UTC, with microseconds.
 now: Clock = partial(datetime.now, timezone.utc)
 

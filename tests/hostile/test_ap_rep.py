@@ -203,7 +203,7 @@ def test_k125_an_ap_rep_with_another_token_id(tok_id: str) -> None:
     handshake = Handshake()
     _, message = unframe(handshake.reply())
     handshake.refuses(
-        frame(bytes.fromhex(tok_id), message), MutualAuthenticationError, "another token"
+        frame(bytes.fromhex(tok_id), message), MutualAuthenticationError, "not an AP-REP"
     )
     control = Handshake()
     control.takes(frame(TOK_AP_REP, unframe(control.reply())[1]))

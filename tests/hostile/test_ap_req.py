@@ -210,7 +210,7 @@ def test_k073_a_ticket_for_a_service_that_is_in_no_keytab() -> None:
     ticket, keys = issue()
     error = refusal([entry(HOST, 3)], ap_req(ticket), service=str(HOST))
     assert error.code == ErrorCode.KRB_AP_ERR_NOT_US
-    assert f"the ticket is for {SERVICE}, this acceptor is {HOST}" in str(error)
+    assert f"the ticket is for {SERVICE}, but this acceptor is {HOST}" in str(error)
     take(keys, ap_req(ticket), service=str(SERVICE))
 
 

@@ -276,7 +276,7 @@ def test_k107_k108_a_checksum_of_another_type(
     ticket, keys = issue()
     token = with_checksum(ticket, contents(ticket), cksumtype)
     for options in ({}, {"require": Flag(0)}):
-        error = refuse(keys, token, ApError, "another protocol", **options)
+        error = refuse(keys, token, ApError, "protocol other than GSS-API", **options)
         assert isinstance(error, ApError)
         assert error.code == ErrorCode.KRB_AP_ERR_INAPP_CKSUM
     take(keys, with_checksum(ticket, FIXED))
@@ -608,7 +608,7 @@ def test_k114_a_context_is_not_pickled_or_copied() -> None:
 
     for context in (*pair(), Initiator(issue()[0]), acceptor([])):
         for export in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="not pickled or copied"):
+            with pytest.raises(TypeError, match="cannot be pickled or copied"):
                 export(context)  # type: ignore[operator]
 
 

@@ -239,7 +239,7 @@ def test_k411_all_names_of_the_key_come_along() -> None:
         target,
     )
     blob = theirs.export_context(KEY)
-    with pytest.raises(DecodeError, match="who the service is"):
+    with pytest.raises(DecodeError, match="does not name the service"):
         Acceptor.import_context(altered(blob, acceptor_names=[]), KEY)
 
 
@@ -352,7 +352,7 @@ def test_k309_another_key_another_version_and_the_other_side_are_refused_by_name
         kind.import_context(blob[:15] + b"\2" + blob[16:], KEY)
     with pytest.raises(DecodeError, match="not an exported context"):
         kind.import_context(b"another program's bytes, long enough to be one", KEY)
-    with pytest.raises(ContextError, match="import it as such"):
+    with pytest.raises(ContextError, match="import_context"):
         other.import_context(blob, KEY)
 
 

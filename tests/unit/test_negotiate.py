@@ -274,7 +274,7 @@ def test_an_initiator_takes_the_hints_of_a_service_that_speaks_first() -> None:
     hints = theirs.step(b"")
     assert theirs.step(ours.step(hints)) is not None
     other = Initiator(ticket, mechanism="negotiate")
-    with pytest.raises(UnsupportedError, match="offers NTLM, and no Kerberos"):
+    with pytest.raises(UnsupportedError, match="offers NTLM, but not Kerberos"):
         other.step(frame_mechanism(SPNEGO_OID, NegTokenInit2((NTLM_OID,)).encode()))
 
 

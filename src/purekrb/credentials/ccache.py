@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from purekrb.constants import NameType, TicketFlags
@@ -29,14 +29,13 @@ from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
-from purekrb.system import fork_safe
+from purekrb.system import EPOCH, fork_safe
 from purekrb.system import now as system_now
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["CACHE_TYPES", "CCache", "CacheType", "default_name"]
 
 _WHAT = "credential cache"
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_SECOND = 0xFFFFFFFF
 _DELTA_TIME = 1  # the only header tag that is defined
 _CONFIG_REALM = "X-CACHECONF:"
@@ -300,7 +299,7 @@ class CCache:
         service = Principal(name, _CONFIG_REALM, NameType.UNKNOWN)
         return _encode_ticket(
             ServiceTicket(
-                self.principal, service, value, EncryptionKey(0, b""), 0, _EPOCH, None, _EPOCH
+                self.principal, service, value, EncryptionKey(0, b""), 0, EPOCH, None, EPOCH
             )
         )
 
@@ -558,7 +557,7 @@ def _encode_principal(principal: Principal) -> bytes:
 
 
 def _time(seconds: int) -> datetime:
-    return _EPOCH + timedelta(seconds=seconds)
+    return EPOCH + timedelta(seconds=seconds)
 
 
 def _seconds(time: datetime | None) -> bytes:
@@ -566,7 +565,7 @@ def _seconds(time: datetime | None) -> bytes:
 
     A time after the year 2106 becomes the last one that fits; the ticket then expires too early.
     """
-    seconds = 0 if time is None else (time - _EPOCH) // timedelta(seconds=1)
+    seconds = 0 if time is None else (time - EPOCH) // timedelta(seconds=1)
     return integer(min(max(seconds, 0), _LAST_SECOND), 4)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from purekrb import crypto
 from purekrb.constants import NameType
@@ -26,14 +26,13 @@ from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
 from purekrb.records import record
-from purekrb.system import now
+from purekrb.system import EPOCH, now
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["Keytab", "KeytabEntry", "change_keytab"]
 
 _WHAT = "keytab"
 _DEFAULT_NAME = "FILE:/etc/krb5.keytab"
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_SECOND = 0xFFFFFFFF
 
 
@@ -47,7 +46,7 @@ class KeytabEntry:
     principal: Principal
     kvno: int
     key: EncryptionKey
-    timestamp: datetime = _EPOCH
+    timestamp: datetime = EPOCH
 
     def __str__(self) -> str:
         return f"{self.principal} kvno {self.kvno} ({etype_name(self.key.etype)})"
@@ -274,7 +273,7 @@ def _decode_entry(reader: Reader, version: int) -> KeytabEntry:
         )
     components = tuple([reader.text(2) for _ in range(count)])
     name_type = reader.signed(4) if version == 2 else NameType.PRINCIPAL
-    timestamp = _EPOCH + timedelta(seconds=reader.unsigned(4))
+    timestamp = EPOCH + timedelta(seconds=reader.unsigned(4))
     kvno = reader.unsigned(1)
     etype = reader.signed(2)
     key = EncryptionKey(etype, reader.counted(2))
@@ -289,7 +288,7 @@ def _encode_entry(entry: KeytabEntry) -> bytes:
         raise CredentialError(
             "a key of the keytab has a principal without a name or realm: it could not be found"
         )
-    seconds = (entry.timestamp - _EPOCH) // timedelta(seconds=1)
+    seconds = (entry.timestamp - EPOCH) // timedelta(seconds=1)
     return b"".join(
         (
             integer(len(principal.components), 2),

@@ -1,7 +1,7 @@
-"""Kerberos cryptography: the RFC 3961 framework for etypes 17 to 20, and 23 for those who opt in.
+"""Kerberos cryptography: the RFC 3961 framework for etypes 17 to 20, and for 23, which is opt-in.
 
-Every function takes an EncryptionKey and works with its etype. AES and HMAC are those of OpenSSL, by way of the package
-cryptography. Usage numbers are `KeyUsage` of RFC 4120 7.5.1.
+Every function takes an EncryptionKey and uses its etype. AES and HMAC are those of OpenSSL, through
+the package cryptography. Usage numbers are those of `KeyUsage` (RFC 4120 7.5.1).
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ _PROFILES: dict[int, Profile] = {
         AesSha2(20, b"aes256-cts-hmac-sha384-192", 32, "sha384", 24, 20),
     )
 }
-#: Usages whose derived keys one EncryptionKey keeps; a context needs five, a KDC exchange six.
+#: The most usages for which one EncryptionKey keeps its derived keys. A context needs five, an
+#: exchange with a KDC six.
 _MAX_DERIVED = 16
 
 
 def profile_of(etype: int) -> Profile:
-    """Return the profile of an encryption type. Raises UnsupportedError for one that purekrb does not have."""
+    """Return the profile of an encryption type. Raises UnsupportedError for an unknown etype."""
     profile = _PROFILES.get(etype)
     return _opted_in(etype) if profile is None else profile
 
@@ -61,13 +62,13 @@ def _opted_in(etype: int) -> Profile:
         raise UnsupportedError(
             f"encryption type {etype_name(etype)} is not supported; supported: {known}"
         )
-    from purekrb.crypto.rc4 import Rc4Hmac  # only who opts in pays for it
+    from purekrb.crypto.rc4 import Rc4Hmac  # only RC4 keys pay for the import
 
     return _PROFILES.setdefault(23, Rc4Hmac())
 
 
 def usage_cipher(key: EncryptionKey, usage: int) -> UsageCipher:
-    """Return what `key` derives for `usage`, kept with the key so that it is derived once."""
+    """Return the cipher of `key` for `usage`. The key keeps it, so that it is derived once."""
     cipher: UsageCipher | None = key._derived.get(usage)
     return _derived(key, usage) if cipher is None else cipher
 
@@ -80,12 +81,11 @@ def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
         if key._schedule is None:
             key._schedule = profile.schedule(key.contents)
         if len(derived) >= _MAX_DERIVED:
-            for oldest in list(derived)[
-                :1
-            ]:  # copied in one step: other threads may add or drop at the same time
+            # The copy is one atomic step: other threads may add or drop ciphers at the same time.
+            for oldest in list(derived)[:1]:
                 derived.pop(oldest, None)
         cipher = derived[usage] = profile.usage_cipher(key._schedule, usage)
-    except BaseException as error:  # what `forget_frames` does, without the cost of a wrapper
+    except BaseException as error:  # the effect of `forget_frames`, without the cost of a wrapper
         forget_locals(error)
         raise
     return cipher
@@ -95,10 +95,11 @@ def _derived(key: EncryptionKey, usage: int) -> UsageCipher:
 def string_to_key(
     etype: int, password: str | bytes, salt: str | bytes, params: bytes | None = None
 ) -> EncryptionKey:
-    """Return the key that a password has. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
+    """Return the key of a password. Source: RFC 3961 3, RFC 3962 4, RFC 8009 4, RFC 4757 2.
 
-    Text is taken as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian, 1 .. 0x1000000). Raises
-    UnsupportedError for an unknown etype, DecodeError or PolicyError for bad params.
+    Text is encoded as UTF-8. `params` is None or the 4-byte PBKDF2 iteration count (big-endian,
+    1 .. 0x1000000). Raises UnsupportedError for an unknown etype, and DecodeError or PolicyError
+    for bad `params`.
     """
     password = password.encode() if isinstance(password, str) else password
     salt = salt.encode() if isinstance(salt, str) else salt
@@ -106,16 +107,17 @@ def string_to_key(
 
 
 def random_key(etype: int, random: RandomBytes = random_bytes) -> EncryptionKey:
-    """Return a fresh random key; random-to-key is the identity for all supported etypes."""
+    """Return a new random key; random-to-key is the identity for all supported etypes."""
     return EncryptionKey(etype, random(profile_of(etype).key_size))
 
 
 def encrypt(
     key: EncryptionKey, usage: int, plaintext: bytes, confounder: bytes | None = None
 ) -> bytes:
-    """Return ciphertext and checksum of `plaintext` as one string. Source: RFC 3961 5.3, RFC 8009 5, RFC 4757 4.
+    """Return ciphertext and checksum of `plaintext` in one bytes object.
 
-    `confounder` (16 bytes; 8 for RC4) is drawn at random unless given, which only replaying a recording wants.
+    `confounder` (16 bytes; 8 for RC4) is random by default; pass one only to replay a recording.
+    Source: RFC 3961 5.3, RFC 8009 5, RFC 4757 4.
     """
     cipher = usage_cipher(key, usage)
     size = cipher.confounder_size
@@ -123,30 +125,41 @@ def encrypt(
         confounder = random_bytes(size)
     elif len(confounder) != size:
         raise ValueError(
-            f"a confounder of {etype_name(key.etype)} has {size} bytes, got {len(confounder)}"
+            f"the confounder of {etype_name(key.etype)} must have {size} bytes, "
+            f"got {len(confounder)}"
         )
     return cipher.encrypt(plaintext, confounder)
 
 
 def decrypt(key: EncryptionKey, usage: int, ciphertext: bytes) -> bytes:
-    """Return the plaintext. Raises IntegrityError for another key or usage, and for altered or short data."""
+    """Return the plaintext.
+
+    Raises IntegrityError for another key or usage, and for altered or short data.
+    Source: RFC 3961 5.3, RFC 8009 5, RFC 4757 4.
+    """
     return usage_cipher(key, usage).decrypt(ciphertext)
 
 
 def checksum(key: EncryptionKey, usage: int, data: bytes) -> bytes:
-    """Return the keyed checksum over `data`: 12 bytes (17, 18), 16 (19, 23) or 24 (20). Source: RFC 3961 5.4."""
+    """Return the keyed checksum over `data`: 12 bytes (etypes 17, 18), 16 (19, 23) or 24 (20).
+
+    Source: RFC 3961 5.4.
+    """
     return usage_cipher(key, usage).checksum(data)
 
 
 def verify_checksum(key: EncryptionKey, usage: int, data: bytes, mac: bytes) -> None:
-    """Raise IntegrityError unless `mac` is the checksum over `data`. The comparison takes constant time."""
+    """Raise IntegrityError unless `mac` is the checksum over `data`; compared in constant time."""
     if not hmac.compare_digest(checksum(key, usage, data), mac):
         raise IntegrityError
 
 
 @forget_frames
 def prf(key: EncryptionKey, data: bytes) -> bytes:
-    """Return the pseudo-random function, 16 bytes (17, 18), 32 (19), 48 (20) or 20 (23). Source: RFC 3961 3."""
+    """Return the pseudo-random function: 16 bytes (etypes 17, 18), 32 (19), 48 (20) or 20 (23).
+
+    Source: RFC 3961 3.
+    """
     return profile_of(key.etype).prf(key.contents, data)
 
 
@@ -157,7 +170,7 @@ def prf_plus(key: EncryptionKey, data: bytes, nbytes: int) -> bytes:
     count = 1
     while len(out) < nbytes:
         if count > 255:
-            raise ValueError("PRF+ gives at most 255 blocks")
+            raise ValueError("PRF+ has at most 255 blocks")
         out += prf(key, bytes([count]) + data)
         count += 1
     return out[:nbytes]
@@ -165,7 +178,7 @@ def prf_plus(key: EncryptionKey, data: bytes, nbytes: int) -> bytes:
 
 @forget_frames
 def cf2(key1: EncryptionKey, key2: EncryptionKey, pepper1: bytes, pepper2: bytes) -> EncryptionKey:
-    """Return KRB-FX-CF2(key1, key2, pepper1, pepper2), a key of key1's etype. Source: RFC 6113 5.1."""
+    """Return KRB-FX-CF2(key1, key2, pepper1, pepper2), a key of key1's etype. RFC 6113 5.1."""
     size = profile_of(key1.etype).key_size
     one = int.from_bytes(prf_plus(key1, pepper1, size), "big")
     two = int.from_bytes(prf_plus(key2, pepper2, size), "big")
@@ -176,8 +189,8 @@ def cf2(key1: EncryptionKey, key2: EncryptionKey, pepper1: bytes, pepper2: bytes
 def _use_each_once() -> None:
     """Encrypt and decrypt with each encryption type, once in the life of a process.
 
-    The library of the ciphers completes itself at their first use, under locks of its own. A child process that was
-    forked while another thread did that would wait for it for ever.
+    The cipher library initializes itself at the first use of a cipher, under locks of its own. If a
+    process forked while another thread did that, the child would wait for these locks for ever.
     """
     for etype in (17, 18, 19, 20):
         key = EncryptionKey(etype, bytes(profile_of(etype).key_size))

@@ -1,4 +1,7 @@
-"""The specific keys of one AES key usage at work: CTS and an HMAC, in the order that the etype demands."""
+"""The cipher of one AES key usage: CTS and an HMAC, in the order of the etype.
+
+Source: RFC 3961 5.3 (etypes 17, 18), RFC 8009 5 (etypes 19, 20).
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from purekrb.tracebacks import forget_locals
 
 __all__ = ["AesUsageCipher", "SpecificKeys"]
 
-#: Of what the plaintext of a token consists, after its confounder. RFC 4121 4.2.4.
+#: The parts of a token's plaintext after the confounder. Source: RFC 4121 4.2.4.
 _DATA, _HEADER_COPY = slice(BLOCK, -BLOCK), slice(-BLOCK, None)
 _LARGE_BODY = LARGE + BLOCK  # with the confounder
 
 
 class SpecificKeys(Protocol):
-    """What an AES profile says of its specific keys. `derive` is what its `schedule` returns."""
+    """The specific keys of an AES profile. `derive` is the result of its `schedule`."""
 
     checksum_size: int
-    #: The order of RFC 8009, where the MAC covers the ciphertext; else it covers confounder and plaintext (RFC 3962).
+    #: Whether the MAC covers the ciphertext (RFC 8009), or confounder and plaintext (RFC 3962).
     encrypt_then_mac: bool
 
     def encryption(self, derive: Any, usage: int) -> tuple[bytes, HMAC]:
@@ -36,7 +39,7 @@ class SpecificKeys(Protocol):
 
 
 class AesUsageCipher:
-    """The cipher of one key usage. Derives each specific key when it is first needed. Thread-safe.
+    """The cipher of one key usage. Each specific key is derived at its first use. Thread-safe.
 
     `seal` and `open` are `encrypt` and `decrypt` in the layout of RFC 4121 tokens.
     """
@@ -58,7 +61,7 @@ class AesUsageCipher:
         self._keys = keys
         self._derive = derive
         self._usage = usage
-        self._sent_part = slice(keys.checksum_size)  # of an HMAC
+        self._sent_part = slice(keys.checksum_size)  # the part of an HMAC that is sent
         self._encrypt_then_mac = keys.encrypt_then_mac
         self._cts: AesCts | None = None
         self._integrity: HMAC | None = None
@@ -94,10 +97,10 @@ class AesUsageCipher:
         return state.finalize()[self._sent_part]
 
     def seal(self, header: bytes, data: bytes, suffix: bytes, confounder: bytes) -> bytes:
-        """Return header | last 16 bytes of the ciphertext | MAC | ciphertext before; it encrypts data | suffix.
+        """Encrypt data | suffix; return header | last 16 bytes | MAC | rest of the ciphertext.
 
-        `suffix` has 16 bytes where `data` is large. This is a ciphertext rotated right by its trailer, made without
-        moving it.
+        This is the ciphertext and MAC rotated right by these 16 bytes and the MAC, made without
+        moving them. `suffix` has 16 bytes if `data` is large.
         """
         cts, integrity = self._cts, self._integrity
         if cts is None or integrity is None:
@@ -109,7 +112,7 @@ class AesUsageCipher:
             state.update(b"".join((start, swapped, last)) if self._encrypt_then_mac else message)
             return b"".join((header, last, state.finalize()[self._sent_part], start, swapped))
         head = len(header) + BLOCK + self._keys.checksum_size
-        # BytesIO gives a buffer to write into and then the very same memory as bytes.
+        # BytesIO offers a writable buffer, and then the same memory as bytes.
         buffer = BytesIO(bytes(head + BLOCK + len(data)))
         with buffer.getbuffer() as token, memoryview(data).cast("B") as view:
             plain, cipher = (None, state.update) if self._encrypt_then_mac else (state.update, None)
@@ -118,10 +121,11 @@ class AesUsageCipher:
         return buffer.getvalue()
 
     def open(self, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes = b"") -> bytes:
-        """Return the data of what `seal` made with `suffix`, given in the order of the ciphertext.
+        """Return the data that `seal` encrypted with `suffix`. Raises IntegrityError.
 
-        `last` has 16 bytes, `suffix` 16 or none.
-        Raises IntegrityError, also for another suffix: which it is, is no secret once the MAC is verified.
+        The ciphertext is body | last. `last` has 16 bytes, `suffix` has 16 or none. Another suffix
+        raises IntegrityError, too. It is not compared in constant time, because it is not secret
+        once the MAC is verified.
         """
         if len(body) >= _LARGE_BODY and suffix:
             buffer = BytesIO(bytes(len(body) - BLOCK))
@@ -132,6 +136,7 @@ class AesUsageCipher:
         if cts is None or integrity is None:
             cts, integrity = self._ready()
         state = integrity.copy()
+        # RFC 8009 5: the MAC is verified before decryption. RFC 3961 5.3: after it.
         if self._encrypt_then_mac:
             state.update(b"".join((body, last)))
             if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
@@ -141,12 +146,11 @@ class AesUsageCipher:
             message = cts.decrypt(body, last)
             state.update(message)
             if not hmac.compare_digest(state.finalize()[self._sent_part], mac):
-                del (
-                    message
-                )  # it may be all but genuine: a traceback that shows locals must not have it
+                del message  # most of it may be genuine: a traceback with locals must not show it
                 raise IntegrityError
         if not suffix:
             return message[BLOCK:]
+        # RFC 4121 4.2.4: the encrypted copy of the header.
         if message[_HEADER_COPY] != suffix:
             raise IntegrityError
         return message[_DATA]
@@ -154,9 +158,10 @@ class AesUsageCipher:
     def open_into(
         self, out: memoryview, body: bytes | memoryview, last: bytes, mac: bytes, suffix: bytes
     ) -> None:
-        """Write the data of what `seal` made into `out`, which is 16 bytes shorter than `body`.
+        """Write the data that `seal` encrypted into `out`, which is 16 bytes shorter than `body`.
 
-        Raises as `open` does; `out` then holds nothing of the message, though until then it did in RFC 3962's order.
+        Raises the errors of `open`; `out` then holds nothing of the message. With RFC 3962, whose
+        MAC covers the plaintext, it holds the message until the MAC is verified.
         """
         if len(body) < _LARGE_BODY:
             out[:] = self.open(body, last, mac, suffix)
@@ -181,10 +186,10 @@ class AesUsageCipher:
     def encrypt_mixed(
         self, plaintext: bytes, confounder: bytes, signed: Sequence[tuple[int, bytes]]
     ) -> tuple[bytes, bytes, bytes]:
-        """Return (ciphertext but for its last 16 bytes, these, MAC), where the MAC covers `signed` as well.
+        """Return (ciphertext without its last 16 bytes, these 16 bytes, MAC).
 
-        `signed` holds (offset in the plaintext, bytes that only the MAC sees there), in order, none in the last 16
-        bytes of the plaintext.
+        The MAC covers `signed`, too: pairs of an offset in the plaintext, and bytes that only the
+        MAC covers there. They are in order; no offset is in the last 16 bytes of the plaintext.
         """
         if not signed and len(plaintext) >= LARGE:
             return self._encrypt_large(plaintext, confounder)
@@ -202,7 +207,7 @@ class AesUsageCipher:
     def decrypt_mixed(
         self, ciphertext: bytes, mac: bytes, signed: Sequence[tuple[int, bytes]]
     ) -> bytes:
-        """Return the plaintext of what `encrypt_mixed` made. Raises IntegrityError."""
+        """Return the plaintext that `encrypt_mixed` encrypted. Raises IntegrityError."""
         start, last = ciphertext[:-BLOCK], ciphertext[-BLOCK:]
         if len(last) != BLOCK:
             raise IntegrityError
@@ -234,19 +239,19 @@ class AesUsageCipher:
                 cts = self._cts = AesCts(key)
             except BaseException as error:
                 key = b""
-                forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+                forget_locals(error)  # the effect of `forget_frames`, without the cost of a wrapper
                 raise
         return cts, integrity
 
     def _encrypt_large(self, plaintext: bytes, confounder: bytes) -> tuple[bytes, bytes, bytes]:
-        """Return what `encrypt_mixed` does, made chunk by chunk."""
+        """Return the result of `encrypt_mixed`, made chunk by chunk."""
         sealed = self.seal(b"", plaintext[:-BLOCK], plaintext[-BLOCK:], confounder)
         end = BLOCK + self._keys.checksum_size
         return sealed[end:], sealed[:BLOCK], sealed[BLOCK:end]
 
 
 def _update_mixed(state: HMAC, data: bytes, signed: Sequence[tuple[int, bytes]]) -> None:
-    """Take `data`, whose first block is that of the confounder, into the MAC, with each of `signed` at its offset."""
+    """Add `data` to the MAC, and each of `signed` at its offset after the confounder's block."""
     view = memoryview(data)
     at = 0
     for offset, contents in signed:

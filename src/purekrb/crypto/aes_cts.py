@@ -1,19 +1,22 @@
 """AES-CBC with ciphertext stealing (RFC 3962 5) on cipher objects that live as long as their key.
 
-Making an OpenSSL cipher object costs twenty times what encrypting a block does, so `AesCts` keeps one running CBC
-encryptor and one decryptor. RFC 3962 wants a zero IV for each message, while a running object chains from the last
-ciphertext block that went through it. What is fed before a message makes that block zero:
+Making an OpenSSL cipher object costs twenty times as much as encrypting a block. So `AesCts` keeps
+one running CBC encryptor and one running decryptor. RFC 3962 demands a zero IV for each message,
+but a running object chains from its last ciphertext block. Before each message, extra blocks make
+that block zero:
 
-- A decryptor is fed a block of zeros. What comes out for it is dropped; the next block is chained to the zeros.
-- An encryptor is fed its last ciphertext block s, which gives E(s XOR s) = E(0), and then D(0) XOR E(0), a constant of
-  the key, which gives E(D(0)), which is zero. Both are dropped; the next block is chained to the zeros.
+- A decryptor gets a block of zeros. Its output is dropped; the next block is chained to the zeros.
+- An encryptor gets its last ciphertext block s, which gives E(s XOR s) = E(0). Then it gets
+  D(0) XOR E(0), a constant of the key, which gives E(D(0)) = 0. Both outputs are dropped; the next
+  block is chained to the zero block.
 
-So a message comes out as from a fresh object. An object is taken out of a list and put back last, an encryptor with its
-s. Both steps are atomic, so threads need no lock: who finds the list empty makes a new object. After an exception in
-between, the object is lost, and the next message starts with a new one.
+So the output is the same as that of a new object. A thread takes an object out of a list, and puts
+it back at the end, an encryptor together with its s. Both steps are atomic, so threads need no
+lock: a thread that finds the list empty makes a new object. If an exception comes in between, the
+object is lost, and the next message starts with a new one.
 
-Small messages are one join and one call. Large ones go through in chunks that stay in the processor's cache while they
-are hashed and encrypted, straight into the buffer of the result.
+A small message is one join and one call. A large message is processed in chunks. A chunk stays in
+the processor's cache while it is hashed and encrypted, straight into the buffer of the result.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 __all__ = ["AesCts", "BLOCK", "LARGE"]
 
 BLOCK = 16
-#: Bytes in a chunk of a large message, and the size from which a message is large: below, copies cost less than calls.
+#: The size of a chunk of a large message, and the size from which a message is large, in bytes.
+#: Below that size, copies cost less than calls.
 CHUNK = 64 * 1024
 LARGE = 32 * 1024
 _ZEROS = tuple(bytes(n) for n in range(BLOCK))
 _ZERO_BLOCK = bytes(BLOCK)
 _CBC = modes.CBC(_ZERO_BLOCK)
-#: Where the last block of a ciphertext starts, and the one before it: CTS exchanges these two.
+#: The starts of the last block of a ciphertext and of the block before it, which CTS swaps.
 _LAST, _BEFORE_LAST = -BLOCK, -2 * BLOCK
-#: What update_into demands of room beyond its output.
+#: The room that update_into demands beyond its output, in bytes.
 _SLACK = BLOCK - 1
 
 #: Takes the next bytes of a message into its MAC.
@@ -53,9 +57,9 @@ class AesCts:
         self._zeroing: bytes | None = None
 
     def encrypt(self, message: bytes) -> tuple[bytes, bytes, bytes]:
-        """Return CTS(message) with a zero IV, in three pieces of which the last has 16 bytes.
+        """Return CTS(message) with a zero IV, in three pieces; the last has 16 bytes.
 
-        `message` starts with its confounder of 16 bytes.
+        `message` starts with its confounder of 16 bytes. Source: RFC 3962 5.
         """
         try:
             encryptor, before = self._encryptors.pop()
@@ -85,10 +89,10 @@ class AesCts:
         plain: Hash | None,
         cipher: Hash | None,
     ) -> bytes:
-        """Write CTS(confounder | data | suffix) into `out`, but for its last 16 bytes, which are returned.
+        """Write CTS(confounder | data | suffix) into `out`, and return its last 16 bytes instead.
 
-        `out` is as long as data and suffix together, `data` at least LARGE; `suffix` has 16 bytes. `plain` and `cipher`
-        hash the plaintext and the ciphertext, where given.
+        `out` is as long as `data` and `suffix` together. `data` has at least LARGE bytes, `suffix`
+        has 16. `plain` hashes the plaintext and `cipher` the ciphertext, unless they are None.
         """
         try:
             encryptor, before = self._encryptors.pop()
@@ -134,11 +138,11 @@ class AesCts:
             decryptor = self._cipher.decryptor()
         tail = len(start) % BLOCK
         if not tail:
-            # The last two blocks stand in each other's place. (Where there is but one, `start` is empty.)
+            # CTS swaps the last two blocks. (If there is only one block, `start` is empty.)
             out = decryptor.update(b"".join((_ZERO_BLOCK, start[:_LAST], last, start[_LAST:])))
             self._decryptors.append(decryptor)
             return out[BLOCK:]
-        # Of the block before the last, the end was stolen: it is the end of what the last decrypts to.
+        # The end of the block before the last was stolen: the last block decrypts to it.
         swapped = b"".join((start[-tail:], last))
         final, cut = swapped[:BLOCK], swapped[BLOCK:]
         stolen = decryptor.update(_ZERO_BLOCK + final)[BLOCK + tail :]
@@ -149,16 +153,17 @@ class AesCts:
     def decrypt_into(
         self, out: memoryview, body: memoryview, last: bytes, plain: Hash | None
     ) -> bytes:
-        """Decrypt body | last, the parts that `encrypt_into` makes, into `out`; return the 16 bytes of the suffix.
+        """Decrypt body | last, the parts that `encrypt_into` makes, into `out`; return the suffix.
 
-        `out` is 16 bytes shorter than `body`, which is longer than LARGE. `plain` hashes the plaintext, where given.
-        What is in `out` is not to be used before its MAC is verified.
+        The suffix has 16 bytes. `out` is 16 bytes shorter than `body`, which is longer than LARGE.
+        `plain` hashes the plaintext, unless it is None. The caller must verify the MAC before it
+        uses `out`.
         """
         try:
             decryptor = self._decryptors.pop()
         except IndexError:
             decryptor = self._cipher.decryptor()
-        # As in `decrypt`, where a last block that is whole has stolen nothing.
+        # As in `decrypt`; here a whole last block counts as one that has stolen nothing.
         tail = len(body) % BLOCK or BLOCK
         end = len(body) - tail
         swapped = b"".join((body[end:], last))
@@ -167,7 +172,7 @@ class AesCts:
         stolen = first[BLOCK + tail : 2 * BLOCK]
         if plain is not None:
             plain(first[-BLOCK:])  # the confounder
-        near = (len(body) - _SLACK) // BLOCK * BLOCK  # update_into wants room
+        near = (len(body) - _SLACK) // BLOCK * BLOCK  # update_into needs room
         for at in range(BLOCK, near, CHUNK):
             stop = min(at + CHUNK, near)
             decryptor.update_into(body[at:stop], out[at - BLOCK : stop - BLOCK + _SLACK])

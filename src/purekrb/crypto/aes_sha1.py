@@ -51,7 +51,10 @@ class AesSha1:
         return HMAC(kc, _SHA1)
 
     def prf(self, key: bytes, data: bytes) -> bytes:
-        """Source: RFC 3962 6 with RFC 3961 5.3: E(DK(key, "prf"), SHA-1(data) cut to one block), no confounder."""
+        """Return E(DK(key, "prf"), SHA-1(data) cut to one block), without confounder.
+
+        Source: RFC 3962 6, RFC 3961 5.3.
+        """
         digest = hashlib.sha1(data).digest()[:BLOCK]  # noqa: S324 - RFC 3961
         encryptor = Cipher(algorithms.AES(dk(key, b"prf")), modes.CBC(bytes(BLOCK))).encryptor()
         return encryptor.update(digest)

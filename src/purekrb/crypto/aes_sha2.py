@@ -23,7 +23,7 @@ __all__ = ["AesSha2"]
 
 _HASHES: dict[str, type[SHA256] | type[SHA384]] = {"sha256": SHA256, "sha384": SHA384}
 _ZERO_IV = bytes(BLOCK)
-#: Returns n bytes derived from a key with a label: KDF-HMAC-SHA2 of RFC 8009 3.
+#: Derives n bytes from a key with a label: KDF-HMAC-SHA2 of RFC 8009 3.
 Derive = Callable[[bytes, int], bytes]
 
 
@@ -62,7 +62,8 @@ class AesSha2:
 
     def encryption(self, derive: Derive, usage: int) -> tuple[bytes, HMAC]:
         """Return Ke, and the HMAC keyed with Ki."""
-        # The cipher state (IV) is zero for every message, so its block goes into the keyed state once.
+        # RFC 8009 5: the MAC covers the IV. It is zero for every message, so it goes into the keyed
+        # state once.
         state = self._hmac(derive, usage, INTEGRITY)
         state.update(_ZERO_IV)
         return derive(usage_constant(usage, ENCRYPT), self.key_size), state
@@ -76,7 +77,7 @@ class AesSha2:
         )
 
     def prf(self, key: bytes, data: bytes) -> bytes:
-        """Source: RFC 8009 5: KDF-HMAC-SHA2(key, "prf", data) as long as the hash."""
+        """Return KDF-HMAC-SHA2(key, "prf", data), as long as the hash. Source: RFC 8009 5."""
         return kdf_hmac_sha2(
             self.hash_name, key, b"prf", _HASHES[self.hash_name]().digest_size, data
         )

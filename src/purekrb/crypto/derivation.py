@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
+from purekrb.crypto.aes_cts import BLOCK
+
 __all__ = [
     "n_fold",
     "Dk",
@@ -22,13 +24,15 @@ __all__ = [
     "INTEGRITY",
 ]
 
-BLOCK = 16
 _ECB = modes.ECB()  # noqa: S305 - single blocks
 ENCRYPT, CHECKSUM, INTEGRITY = 0xAA, 0x99, 0x55
 
 
 def n_fold(data: bytes, nbytes: int) -> bytes:
-    """Return `data` folded to `nbytes` bytes. Raises ValueError for empty input or output. Source: RFC 3961 5.1."""
+    """Return `data` folded to `nbytes` bytes. Raises ValueError for empty input or output.
+
+    Source: RFC 3961 5.1.
+    """
     if not data or nbytes <= 0:
         raise ValueError("n_fold needs at least one byte of input and of output")
     bits = len(data) * 8
@@ -36,7 +40,7 @@ def n_fold(data: bytes, nbytes: int) -> bytes:
     total = lcm(len(data), nbytes)
     stretched = 0
     for copy in range(total // len(data)):
-        shift = 13 * copy % bits  # each copy is the one before rotated right by 13 bits
+        shift = 13 * copy % bits  # each copy is rotated right by 13 bits more
         rotated = (value >> shift) | (value << (bits - shift)) & ((1 << bits) - 1)
         stretched = stretched << bits | rotated
     mask = (1 << nbytes * 8) - 1
@@ -53,7 +57,7 @@ T = TypeVar("T")
 
 
 class Keyed(partial[T]):
-    """A function and the key that is its first argument, or among them: `partial`, but the repr does not show it."""
+    """A `partial` of a function whose arguments contain a key: its repr does not show them."""
 
     __slots__ = ()
 
@@ -62,11 +66,12 @@ class Keyed(partial[T]):
 
 
 class Dk:
-    """DK(key, constant) of an AES key, as a function of constants. Source: RFC 3961 5.1, RFC 3962 6.
+    """DK(key, constant) of an AES key, as a function of constants.
 
-    random-to-key is the identity. Thread-safe; keeps the cipher object, which costs more than the blocks it encrypts.
-    It is taken out of a list and put back, as in `aes_cts`: no thread waits for another, and a child process that is
-    forked meanwhile finds the list empty.
+    random-to-key is the identity. Thread-safe. The cipher object is kept, because making one costs
+    more than encrypting the blocks. It is taken out of a list and put back, as in `aes_cts`. So no
+    thread waits for another one. A child process that is forked meanwhile finds the list empty.
+    Source: RFC 3961 5.1, RFC 3962 6.
     """
 
     __slots__ = ("_encryptors", "_key")
@@ -76,7 +81,10 @@ class Dk:
         self._encryptors: list[CipherContext] = []
 
     def __call__(self, blocks: bytes) -> list[bytes]:
-        """Return the derived keys, as long as the base key, of constants that are folded to 16 bytes each."""
+        """Return the keys for `blocks`, the constants folded to 16 bytes each.
+
+        A derived key is as long as the base key.
+        """
         try:
             encryptor = self._encryptors.pop()
         except IndexError:
@@ -92,14 +100,17 @@ class Dk:
 
 
 def dk(key: bytes, constant: bytes) -> bytes:
-    """Return DK(key, constant) for a key that is used once."""
-    return Dk(key)(n_fold(constant, BLOCK))[0]  # which leaves one of 16 bytes as it is
+    """Return DK(key, constant) for a key that is used once. Source: RFC 3961 5.1."""
+    return Dk(key)(n_fold(constant, BLOCK))[0]  # n_fold does not change a constant of 16 bytes
 
 
 def kdf_hmac_sha2(
     hash_name: str, key: bytes, label: bytes, nbytes: int, context: bytes = b""
 ) -> bytes:
-    """Return `nbytes` bytes of KDF-HMAC-SHA2; one round is enough for every use of RFC 8009. Source: RFC 8009 3."""
+    """Return `nbytes` bytes of KDF-HMAC-SHA2. Source: RFC 8009 3.
+
+    One round is enough for every use in RFC 8009.
+    """
     message = b"\x00\x00\x00\x01" + label + b"\x00" + context + (nbytes * 8).to_bytes(4, "big")
     return hmac.digest(key, message, hash_name)[:nbytes]
 
@@ -111,5 +122,5 @@ def folded_constants(usage: int, *kinds: int) -> bytes:
 
 
 def usage_constant(usage: int, kind: int) -> bytes:
-    """Return the constant that derives the key of `kind` (ENCRYPT, CHECKSUM, INTEGRITY). Source: RFC 3961 5.3."""
+    """Return the constant for the key of `kind` (ENCRYPT, CHECKSUM, INTEGRITY). RFC 3961 5.3."""
     return usage.to_bytes(4, "big") + kind.to_bytes(1, "big")

@@ -1,4 +1,7 @@
-"""rc4-hmac, for those who opt in. Source: RFC 4757. Its MD4 and RC4 come from pycryptodomex, imported on first use."""
+"""rc4-hmac, which is opt-in. Source: RFC 4757.
+
+MD4 and RC4 come from pycryptodomex, which is imported at the first use.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ __all__ = ["Rc4Hmac", "rc4", "hmac_md5"]
 
 MAC = 16
 CONFOUNDER = 8
-#: Windows numbers some usages differently. Source: RFC 4757 3 (AS-REP 3 -> 8), 7.2 and 7.3 (GSS sign 23 -> 13).
+#: The usages that Windows numbers differently: AS-REP 3 -> 8 (RFC 4757 3), and GSS sign 23 -> 13
+#: (RFC 4757 7.2 and 7.3).
 _USAGES = {3: 8, 23: 13}
 
 
@@ -23,7 +27,7 @@ def hmac_md5(key: bytes, data: bytes) -> bytes:
 
 
 def rc4(key: bytes, data: bytes) -> bytes:
-    """Return `data` through the RC4 key stream of `key`."""
+    """Return `data` encrypted (or decrypted) with RC4 under `key`."""
     from Cryptodome.Cipher import ARC4
 
     return ARC4.new(key).encrypt(data)
@@ -49,8 +53,9 @@ class _UsageCipher:
             raise IntegrityError
         mac = ciphertext[:MAC]
         message = rc4(self._base(mac), ciphertext[MAC:])
+        # RFC 4757 4: the checksum of confounder and plaintext.
         if not hmac.compare_digest(self._base(message), mac):
-            del message  # it may be all but genuine: a traceback that shows locals must not have it
+            del message  # most of it may be genuine: a traceback with locals must not show it
             raise IntegrityError
         return message[CONFOUNDER:]
 
@@ -73,7 +78,8 @@ class Rc4Hmac:
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
         from Cryptodome.Hash import MD4
 
-        return MD4.new(password.decode("utf-8").encode("utf-16-le")).digest()  # noqa: S303 - RFC 4757 2
+        # RFC 4757 2: MD4 of the password in UTF-16. No variable holds it: see `forget_frames`.
+        return MD4.new(password.decode("utf-8").encode("utf-16-le")).digest()  # noqa: S303
 
     def schedule(self, key: bytes) -> bytes:
         return key

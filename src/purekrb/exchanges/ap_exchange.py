@@ -1,8 +1,8 @@
-"""The AP exchange: the client proves itself with an AP-REQ, the service with an AP-REP. Source: RFC 4120 3.2, 5.5.
+"""The AP exchange: the client proves itself with an AP-REQ, the service with an AP-REP.
 
-Four functions in the order of the handshake: `build_ap_req`, `accept_ap_req`, `build_ap_rep`, `verify_ap_rep`; in DCE
-style two more: `build_third_leg`, `verify_third_leg`.
-No clock and no randomness: both come in as arguments.
+Four functions follow the handshake: `build_ap_req`, `accept_ap_req`, `build_ap_rep` and
+`verify_ap_rep`. DCE style adds `build_third_leg` and `verify_third_leg`. Clock and randomness are
+arguments. Source: RFC 4120 3.2, 5.5.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from purekrb.exchanges.unique_time import MICROSECOND
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.log import Log
 from purekrb.messages.ap import (
+    PVNO,
     ApRep,
     ApReq,
     Authenticator,
@@ -80,7 +81,6 @@ __all__ = [
 ]
 
 log = Log("purekrb.ap")
-PVNO = 5
 #: `&` of an IntFlag is slow: see constants.py.
 _USE_SESSION_KEY, _MUTUAL_REQUIRED = int(ApOptions.USE_SESSION_KEY), int(ApOptions.MUTUAL_REQUIRED)
 _NETBIOS = int(AddressType.NETBIOS)
@@ -90,7 +90,10 @@ _TRANSITED_CHECKED = int(TicketFlags.TRANSITED_POLICY_CHECKED)
 
 @record
 class SentApReq:
-    """An AP-REQ and what the AP-REP must prove: `ctime` in whole seconds and `cusec`, as sent in the authenticator."""
+    """An AP-REQ, and the time in its authenticator, which the AP-REP must return.
+
+    `ctime` is in whole seconds, `cusec` in microseconds.
+    """
 
     message: bytes
     ctime: datetime
@@ -99,12 +102,13 @@ class SentApReq:
 
 @record
 class AcceptedApReq:
-    """A verified AP-REQ: whose it is, for which service, and what it agreed on.
+    """A verified AP-REQ: its client, its service, and the contents of ticket and authenticator.
 
-    `service` is one of `names`, all principals of `key`, which decrypted the ticket; the ticket's cleartext name has no
-    say in it. `sent` is when the authenticator was made, with microseconds. `etypes` is the initiator's EtypeList (RFC
-    4537), () where it sent none. `relevant` holds the authenticator's authorization data. `anonymous` tells that the
-    KDC does not say who the client is. `account` is the client as replay caches know it.
+    `names` are all principals of `key`, which decrypted the ticket. `service` is one of them; the
+    ticket's cleartext name does not decide which. `sent` is the authenticator's time, with
+    microseconds. `etypes` is the initiator's EtypeList (RFC 4537), or (). `relevant` holds the
+    authenticator's authorization data. `anonymous` tells whether the KDC hides the client's name.
+    `account` is the client's name in replay caches.
     """
 
     client: Principal
@@ -136,15 +140,15 @@ def build_ap_req(
 ) -> SentApReq:
     """Return an AP-REQ that presents `ticket`. Source: RFC 4120 3.2.2, RFC 4537, MS-KILE 3.2.5.8.
 
-    `now` is the KDC's time (aware UTC, with microseconds), unique to this authenticator. `etypes` are the session key
-    etypes that the acceptor may choose its subkey from. With `client_target` the authenticator names the service.
+    `now` is the KDC's time (aware UTC, with microseconds), unique to this authenticator. `etypes`
+    are the etypes from which the acceptor may choose its subkey. With `client_target`, the
+    authenticator names the service.
     """
     cusec = now.microsecond
-    ctime = now - cusec * MICROSECOND  # a quarter of the time that `replace` takes
+    ctime = now - cusec * MICROSECOND  # four times as fast as `replace`
     client, service = ticket.client, ticket.service
-    target = (
-        f"{'/'.join(service.components)}@{service.realm}" if client_target else None
-    )  # nothing is quoted
+    # Without the escapes of `str(service)`.
+    target = f"{'/'.join(service.components)}@{service.realm}" if client_target else None
     authorization_data = _authorization_data(etypes if mutual else None, target)
     authenticator = Authenticator(
         authenticator_vno=PVNO,
@@ -188,13 +192,14 @@ def accept_ap_req(
     accept_anonymous: bool = False,
     require_client_target: bool = False,
 ) -> AcceptedApReq:
-    """Return what a genuine AP-REQ says. Source: RFC 4120 3.2.3, RFC 8062, MS-KILE 3.2.5.8.
+    """Return the contents of a genuine AP-REQ. Source: RFC 4120 3.2.3, RFC 8062, MS-KILE 3.2.5.8.
 
-    `service` limits which of `keys` count (an empty realm matches any); None takes all. Of several names of one key the
-    service is the first that `keys` have; with `require_client_target` the one that the client says, encrypted, that it
-    asked for. All checks of the section are made but the replay cache's, which comes last: call
-    `remember_authenticator` when nothing else can fail. Raises ApError with the KRB-ERROR code that fits, DecodeError
-    for a message that is not well-formed, ProtocolError for a malformed client target.
+    `service` limits the keys to those of that name (an empty realm matches any); None takes all
+    keys. If a key has several names, the service is the first of them in `keys`. With
+    `require_client_target`, it is the name that the client asked for, which the authenticator
+    tells. This makes all checks of the section except that of the replay cache: call
+    `remember_authenticator` when nothing else can fail. Raises ApError with the fitting KRB-ERROR
+    code, DecodeError for a malformed message, and ProtocolError for a malformed client target.
     """
     request = _decode_ap_req(message)
     ticket = read_ticket(request.ticket)
@@ -225,7 +230,7 @@ def accept_ap_req(
             etype_name(entry.key.etype),
             etype_name(session_key.etype),
         )
-    # The tag is that of the ciphertext alone: no name, of which one key may have several.
+    # The tag depends only on the ciphertext, not on a name: one key may have several names.
     tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
         client=opened.client,
@@ -245,7 +250,10 @@ def accept_ap_req(
 
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:
-    """Store the authenticator in `cache`; raises ReplayError where it was there. The last step of accepting."""
+    """Store the authenticator in `cache`, as the last step of accepting. Raises ReplayError.
+
+    Source: RFC 4120 3.2.3.
+    """
     remember_in(cache, accepted.replay_tag, accepted.sent, now, accepted.account)
     log.debug("the authenticator is new to the replay cache")
 
@@ -253,7 +261,7 @@ def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: dat
 def build_ap_rep(
     accepted: AcceptedApReq, *, subkey: EncryptionKey | None, seq_number: int, random: RandomBytes
 ) -> bytes:
-    """Return the AP-REP that proves that the service could read the authenticator. Source: RFC 4120 3.2.4."""
+    """Return the AP-REP, which proves that the service read the authenticator. RFC 4120 3.2.4."""
     authenticator = accepted.authenticator
     part = EncApRepPart(authenticator.ctime, authenticator.cusec, subkey, seq_number)
     if log.on():
@@ -272,24 +280,28 @@ def verify_ap_rep(
     *,
     permitted_etypes: tuple[int, ...],
 ) -> EncApRepPart:
-    """Return the AP-REP's content once it proves the service. Source: RFC 4120 3.2.5.
+    """Return the AP-REP's content, once it proves the service. Source: RFC 4120 3.2.5.
 
-    Only the holder of the service's key can read our authenticator and so return its ctime and cusec. Raises
-    MutualAuthenticationError where they differ, IntegrityError where another key encrypted the reply.
+    Only the holder of the service's key can read our authenticator, and so return its ctime and
+    cusec. Raises MutualAuthenticationError if they differ, and IntegrityError if another key
+    encrypted the reply.
     """
     part = _decode_ap_rep(message, session_key)
     # RFC 4120 3.2.5: ctime and cusec must be those of the authenticator.
     if part.ctime != sent.ctime or part.cusec != sent.cusec:
         raise MutualAuthenticationError(
-            "the service did not return the time of our authenticator: an impostor, or a replayed AP-REP"
+            "the service did not return the time of our authenticator: "
+            "an impostor, or a replayed AP-REP"
         )
-    # RFC 4537 3: the acceptor chooses among the etypes that the initiator has offered.
+    # RFC 4537 3: the acceptor chooses one of the etypes that the initiator offered.
     if part.subkey is not None and part.subkey.etype not in permitted_etypes:
         raise PolicyError(
-            f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, which is not permitted here"
+            f"the acceptor chose a subkey of {etype_name(part.subkey.etype)}, "
+            "which is not permitted here"
         )
     log.debug(
-        "AP-REP verified: its ctime and cusec are those of our authenticator, so the service has its key"
+        "AP-REP verified: its ctime and cusec are those of our authenticator, "
+        "so the service has its key"
     )
     return part
 
@@ -297,7 +309,10 @@ def verify_ap_rep(
 def build_third_leg(
     sent: SentApReq, session_key: EncryptionKey, *, service_seq_number: int, random: RandomBytes
 ) -> bytes:
-    """Return the client's AP-REP of DCE style, which returns the service's sequence number to it. MS-KILE 3.4.5.1."""
+    """Return the client's AP-REP of DCE style, with the service's sequence number.
+
+    Source: MS-KILE 3.4.5.1.
+    """
     log.debug("AP-REP for the service: the sequence number of its AP-REP")
     return _encode_ap_rep(
         EncApRepPart(sent.ctime, sent.cusec, None, service_seq_number), session_key, random
@@ -307,26 +322,26 @@ def build_third_leg(
 def verify_third_leg(
     message: bytes, session_key: EncryptionKey, *, service_seq_number: int
 ) -> None:
-    """Raise unless the client's AP-REP proves that it could read ours. Source: MS-KILE 3.4.5.1.
+    """Raise unless the client's AP-REP proves that the client read ours. Source: MS-KILE 3.4.5.1.
 
-    Its ctime does not count (some clients send that of their authenticator, some the current time); a subkey would be
-    our own AP-REP sent back. Raises MutualAuthenticationError, or IntegrityError where another key encrypted it.
+    Raises MutualAuthenticationError, or IntegrityError if another key encrypted it. Its ctime does
+    not count: some clients send that of their authenticator, others the current time.
     """
     part = _decode_ap_rep(message, session_key)
+    # MS-KILE 3.4.5.1: our sequence number. With a subkey, it would be our own AP-REP sent back.
     if part.seq_number != service_seq_number or part.subkey is not None:
         raise MutualAuthenticationError(
-            "the client did not return the sequence number of our AP-REP: an impostor, or a replayed AP-REP"
+            "the client did not return the sequence number of our AP-REP: "
+            "an impostor, or a replayed AP-REP"
         )
-    log.debug(
-        "the client's AP-REP verified: it returns our sequence number, so the client is there now"
-    )
+    log.debug("the client's AP-REP verified: it returns our sequence number, so it is not a replay")
 
 
 @lru_cache(maxsize=64)
 def _authorization_data(
     etypes: tuple[int, ...] | None, target: str | None
 ) -> tuple[AuthorizationDataEntry, ...] | None:
-    """Return an authenticator's authorization data: what acceptors need not know, in one AD-IF-RELEVANT."""
+    """Return an authenticator's authorization data, in one AD-IF-RELEVANT, or None."""
     entries = []
     if etypes is not None:
         entries.append(
@@ -352,6 +367,7 @@ def _decode_ap_rep(message: bytes, session_key: EncryptionKey) -> EncApRepPart:
             expected=(5, 15),
             got=(reply.pvno, reply.msg_type),
         )
+    # RFC 4120 3.2.5: the AP-REP is encrypted with the session key.
     if reply.enc_part.etype != session_key.etype:
         raise ProtocolError(
             "the AP-REP is not encrypted with the session key's etype",
@@ -373,13 +389,13 @@ def _refuse(code: ErrorCode, message: str) -> ApError:
 
 
 def _decode_ap_req(message: bytes) -> ApReq:
-    # RFC 4120 3.2.3: the message type, KRB_AP_ERR_MSG_TYPE. The tag of an AP-REQ is [APPLICATION 14].
+    # RFC 4120 3.2.3: the message type, KRB_AP_ERR_MSG_TYPE. An AP-REQ is [APPLICATION 14].
     if message[:1] != b"\x6e":
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds another message than an AP-REQ"
+            ErrorCode.KRB_AP_ERR_MSG_TYPE, "the token holds a message that is not an AP-REQ"
         )
     request = ApReq.decode(message)
-    # RFC 4120 5.5.1: pvno and msg-type, which say once more what the tag says.
+    # RFC 4120 5.5.1: pvno and msg-type, which repeat the tag.
     if request.pvno != PVNO:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_BADVERSION, f"the AP-REQ has version {request.pvno}, not 5"
@@ -397,27 +413,28 @@ def _check_readable(request: ApReq, ticket: Ticket) -> None:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5"
         )
-    # RFC 4120 3.2.3: with USE-SESSION-KEY the ticket is encrypted in the session key of the server's TGT.
+    # RFC 4120 3.2.3: with USE-SESSION-KEY, the session key of the server's TGT encrypts the ticket.
     if request.ap_options & _USE_SESSION_KEY:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_NOKEY,
-            "the client asks for user-to-user authentication, which is not set up",
+            "the client asks for user-to-user authentication, which this acceptor does not offer",
         )
 
 
 def _check_permitted(etype: int, permitted: tuple[int, ...], what: str) -> None:
-    # The acceptor's own policy: a weak key proves nothing. Of RFC 4120 7.5.9 this code tells the client why.
+    # The acceptor's policy: a weak key proves nothing. The code of RFC 4120 7.5.9 tells the client.
     if etype not in permitted:
         raise _refuse(
             ErrorCode.KDC_ERR_ETYPE_NOSUPP,
-            f"{what} is of {etype_name(etype)}, which is not permitted here: permitted are {etype_names(permitted)}",
+            f"{what} is of {etype_name(etype)}, which is not permitted here: "
+            f"permitted are {etype_names(permitted)}",
         )
 
 
 def _decrypt_ticket(
     ticket: Ticket, keys: ServiceKeys, service: Principal | None, permitted: tuple[int, ...]
 ) -> tuple[ServiceKey, OpenedTicket, tuple[Principal, ...]]:
-    """Return the service key that decrypts the ticket, the opened ticket, and all principals that have that key."""
+    """Return the service key that decrypts the ticket, the opened ticket, the key's principals."""
     held = list(keys)
     etype, kvno, cipher = ticket.enc_part.etype, ticket.enc_part.kvno, ticket.enc_part.cipher
     if log.on():
@@ -449,17 +466,17 @@ def _decrypt_ticket(
 def _check_ticket(
     ticket: EncTicketPart, clock_skew: timedelta, now: datetime, peer_address: HostAddress | None
 ) -> None:
-    # RFC 4120 2.2, 3.2.3: a ticket with INVALID is not valid yet, KRB_AP_ERR_TKT_NYV.
+    # RFC 4120 2.2, 3.2.3: a ticket with INVALID is not yet valid, KRB_AP_ERR_TKT_NYV.
     if ticket.flags & _INVALID:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_TKT_NYV,
-            "the ticket is marked as invalid: the client must validate it first",
+            "the ticket is marked as invalid: the client must have the KDC validate it first",
         )
-    # RFC 4120 5.3: without starttime, authtime is the start. No KDC makes a ticket that ends before it starts.
+    # RFC 4120 5.3: without starttime, authtime is the start. No ticket ends before it starts.
     start = ticket.starttime or ticket.authtime
     if ticket.endtime < start:
         raise _refuse(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket ends before it starts")
-    # RFC 4120 3.2.3: later than the current time by more than the allowable skew, KRB_AP_ERR_TKT_NYV.
+    # RFC 4120 3.2.3: the start is later than now by more than the skew, KRB_AP_ERR_TKT_NYV.
     if start > now + clock_skew:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_TKT_NYV,
@@ -469,18 +486,19 @@ def _check_ticket(
     if ticket.endtime < now - clock_skew:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
-            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: the client must get a new one",
+            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: "
+            "the client must get a new one",
         )
-    # RFC 4120 2.7, 3.2.3: a path that no KDC has checked is the server's to check, or to refuse.
+    # RFC 4120 2.7, 3.2.3: the server must check a path that no KDC has checked, or refuse it.
     if ticket.transited.contents and not ticket.flags & _TRANSITED_CHECKED:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_ILL_CR_TKT,
-            "the ticket crossed realms and no KDC has checked by which way it came",
+            "the ticket crossed realms, and no KDC has checked its path",
         )
     # RFC 4120 3.2.3: the addresses in the ticket, KRB_AP_ERR_BADADDR.
     if peer_address is not None and ticket.caddr and not _is_listed(peer_address, ticket.caddr):
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is bound to other addresses than the client's"
+            ErrorCode.KRB_AP_ERR_BADADDR, "the ticket is not bound to the client's address"
         )
 
 
@@ -506,10 +524,11 @@ def _decrypt_authenticator(request: ApReq, session_key: EncryptionKey) -> Authen
 
 
 def _check_client(authenticator: Authenticator, ticket: EncTicketPart) -> None:
-    # RFC 4120 3.2.3: name and realm of ticket and authenticator are the same, KRB_AP_ERR_BADMATCH.
+    # RFC 4120 3.2.3: ticket and authenticator have the same client, KRB_AP_ERR_BADMATCH.
     if authenticator.cname != ticket.cname or authenticator.crealm != ticket.crealm:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_BADMATCH, "the authenticator names another client than the ticket"
+            ErrorCode.KRB_AP_ERR_BADMATCH,
+            "the authenticator and the ticket name different clients",
         )
 
 
@@ -524,7 +543,7 @@ def _check_skew(sent: datetime, now: datetime, clock_skew: timedelta) -> None:
 
 
 def _check_authorization(ticket: EncTicketPart, authenticator: Authenticator) -> None:
-    # RFC 4120 5.2.6: an element that is not understood and not in AD-IF-RELEVANT refuses the request.
+    # RFC 4120 5.2.6: an unknown element outside AD-IF-RELEVANT is critical: the request is refused.
     try:
         check_critical(ticket.authorization_data)
         check_critical(authenticator.authorization_data)
@@ -533,16 +552,19 @@ def _check_authorization(ticket: EncTicketPart, authenticator: Authenticator) ->
 
 
 def _check_named(opened: OpenedTicket) -> None:
-    # RFC 8062: whether a client without a name may come in is the service's policy; by default it may not.
+    # RFC 8062: the service's policy decides about anonymous clients; by default they are refused.
     if opened.anonymous:
         raise _refuse(
             ErrorCode.KDC_ERR_POLICY,
-            "the client is anonymous: pass accept_anonymous=True if whoever does not say who it is may come in",
+            "the client is anonymous: pass accept_anonymous=True to accept anonymous clients",
         )
 
 
 def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
-    """Return the one of `names` that the client asked for: with or without realm, in any case, as in a directory."""
+    """Return the one of `names` that the client asked for.
+
+    As in a directory, the case of letters does not count. The realm may be missing.
+    """
     # MS-KILE 3.2.5.8: KERB-AUTH-DATA-CLIENT-TARGET.
     if target is None:
         raise _refuse(
@@ -556,14 +578,15 @@ def _targeted(names: tuple[Principal, ...], target: str | None) -> Principal:
             return name
     raise _refuse(
         ErrorCode.KRB_AP_ERR_NOT_US,
-        f"the client asked for {target!r}, this acceptor is {' or '.join(map(str, names[:10]))}",
+        f"the client asked for {target!r}, but this acceptor is "
+        f"{' or '.join(map(str, names[:10]))}",
     )
 
 
 def _is_listed(address: HostAddress, addresses: tuple[HostAddress, ...]) -> bool:
-    """Tell whether `addresses` hold `address`, or nothing that it can be compared with.
+    """Return whether `addresses` hold `address`, or only NetBIOS names, which have no comparison.
 
-    Windows names its computer (NetBIOS) where others name addresses, and some KDCs put that into
+    Windows names its computer (NetBIOS) instead of its addresses, and some KDCs put that name into
     the ticket.
     """
     return address in addresses or all(other.addr_type == _NETBIOS for other in addresses)

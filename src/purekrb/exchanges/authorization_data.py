@@ -1,4 +1,7 @@
-"""Reading authorization data: what is inside AD-IF-RELEVANT, and what must be understood. Source: RFC 4120 5.2.6."""
+"""Reading authorization data: the contents of AD-IF-RELEVANT, and critical elements.
+
+Source: RFC 4120 5.2.6.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = [
     "wrap_if_relevant",
 ]
 
-#: Elements that an application server may meet outside AD-IF-RELEVANT without having to refuse the ticket.
+#: Elements outside AD-IF-RELEVANT for which an application server need not refuse the ticket.
 _KNOWN = frozenset(
     {
         AuthDataType.IF_RELEVANT,
@@ -39,22 +42,27 @@ _MAX_DEPTH = 8
 
 
 def check_critical(entries: tuple[AuthorizationDataEntry, ...] | None) -> None:
-    """Raise ProtocolError for a critical element that purekrb does not understand. Source: RFC 4120 5.2.6."""
+    """Raise ProtocolError for a critical element that purekrb does not understand.
+
+    Source: RFC 4120 5.2.6.
+    """
     for entry in entries or ():
         if entry.ad_type not in _KNOWN:
             raise ProtocolError(
-                "the authorization data hold a critical restriction that purekrb does not understand",
+                "the authorization data hold a critical restriction "
+                "that purekrb does not understand",
                 got=f"ad-type {entry.ad_type}",
             )
 
 
-@lru_cache(maxsize=64)  # each program sends the same ones again and again
+@lru_cache(maxsize=64)  # each program sends the same elements again and again
 def read_relevant(
     entries: tuple[AuthorizationDataEntry, ...] | None,
 ) -> tuple[tuple[AuthorizationDataEntry, ...], tuple[int, ...]]:
-    """Return an authenticator's elements, those inside AD-IF-RELEVANT in place of it, and the etypes of its EtypeList.
+    """Return an authenticator's elements, and the etypes of its EtypeList or ().
 
-    No etypes where it sent none. Raises DecodeError for malformed or deeply nested elements. Source: RFC 4537 3.
+    An AD-IF-RELEVANT is replaced by its contents. Raises DecodeError for malformed or deeply nested
+    elements. Source: RFC 4537 3.
     """
     relevant = tuple(relevant_entries(entries))
     for entry in relevant:
@@ -65,24 +73,24 @@ def read_relevant(
 
 @lru_cache(maxsize=64)
 def is_bindings_aware(relevant: tuple[AuthorizationDataEntry, ...]) -> bool:
-    """Return whether the client knows channel bindings: what `read_relevant` returned says so. MS-KILE 3.2.5.8.
+    """Return whether the elements of `read_relevant` say that the client knows channel bindings.
 
-    Raises ProtocolError for a malformed or repeated element.
+    Raises ProtocolError for a malformed or repeated element. Source: MS-KILE 3.2.5.8.
     """
     options = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.AP_OPTIONS]
     if not options:
         return False
     if len(options) > 1 or len(options[0]) != 4:
         raise ProtocolError(
-            "AD-AP-OPTIONS occurs once and has 4 bytes", got=[len(data) for data in options]
+            "AD-AP-OPTIONS must occur once and have 4 bytes", got=[len(data) for data in options]
         )
     return bool(int.from_bytes(options[0], "little") & KERB_AP_OPTIONS_CBT)
 
 
 def read_client_target(relevant: tuple[AuthorizationDataEntry, ...]) -> str | None:
-    """Return the name of the service that the client says it asked for, None where it says nothing. MS-KILE 3.2.5.8.
+    """Return the name of the service that the client says it asked for, or None.
 
-    Raises ProtocolError for a malformed or repeated element.
+    Raises ProtocolError for a malformed or repeated element. Source: MS-KILE 3.2.5.8.
     """
     names = [entry.ad_data for entry in relevant if entry.ad_type == AuthDataType.CLIENT_TARGET]
     if not names:
@@ -90,16 +98,19 @@ def read_client_target(relevant: tuple[AuthorizationDataEntry, ...]) -> str | No
     try:
         (name,) = names
         return name.decode("utf-16-le")
-    except ValueError:  # of more than one, as of bytes that are no text
+    except ValueError:  # there are several, or the bytes are not UTF-16
         raise ProtocolError(
-            "the client's target occurs once and is UTF-16", got=[len(name) for name in names]
+            "the client's target must occur once and be UTF-16", got=[len(name) for name in names]
         ) from None
 
 
 def relevant_entries(
     entries: tuple[AuthorizationDataEntry, ...] | None, depth: int = 0
 ) -> Iterator[AuthorizationDataEntry]:
-    """Yield all elements, those inside AD-IF-RELEVANT in place of it. Raises DecodeError for malformed or deep ones."""
+    """Yield all elements; an AD-IF-RELEVANT is replaced by its contents.
+
+    Raises DecodeError for malformed or deeply nested elements. Source: RFC 4120 5.2.6.1.
+    """
     if depth > _MAX_DEPTH:
         raise DecodeError(f"AD-IF-RELEVANT is nested deeper than {_MAX_DEPTH} levels")
     for entry in entries or ():

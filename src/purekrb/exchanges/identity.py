@@ -1,7 +1,7 @@
-"""Who the client of a ticket is: the principal that the KDC vouches for, and what its PAC says of the account.
+"""The identity of a ticket's client: its principal, and the facts about its account in the PAC.
 
-Only what the KDC signed with the service's own key counts, so the order is: find the PAC, verify its server signature,
-and only then decode what is in it. Source: MS-PAC 2.8, MS-KILE 3.4.5.3.
+Only data that the KDC signed with the service's own key count. So the order is: find the PAC,
+verify its server signature, and only then decode its buffers. Source: MS-PAC 2.8, MS-KILE 3.4.5.3.
 """
 
 from __future__ import annotations
@@ -24,22 +24,30 @@ from purekrb.tracebacks import forget_frames
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
 
 log = Log("purekrb.ap")
-#: SE_GROUP_USE_FOR_DENY_ONLY: a membership that takes rights away and never gives any. Source: MS-PAC 2.2.1.
+#: SE_GROUP_USE_FOR_DENY_ONLY: a membership that only takes rights away. Source: MS-PAC 2.2.1.
 _DENY_ONLY = 0x10
 
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """Who the client is. `principal` is always known; the rest is the PAC's, and None or () where that is silent.
+    """The identity of a client.
 
-    has_pac     whether the ticket holds a PAC; it is then verified. Tickets of KDCs without a directory have none
-    foreign     whether the client is of another realm than the service: the names are then that realm's word alone
-    user_sid    the account's SID as text, S-1-5-21-...: what rights should be tied to, since names can be taken over
-    group_sids  the SIDs of its groups, the primary one first, without those that only deny
-    domain, name  NetBIOS name of its domain and name of the account, as in DOMAIN\\name; a computer's ends in `$`
-    full_name   the display name
-    upn         the user principal name, alice@example.test; the KDC makes one up for an account that has none
-    dns_domain  the DNS name of its domain
+    `principal` is always known. The other fields come from the PAC; they are None or () if the PAC
+    does not tell them.
+
+    - `has_pac`: whether the ticket holds a PAC, which is then verified. Tickets of KDCs without a
+      directory have none.
+    - `foreign`: whether the client and the service have different realms. Then only the client's
+      realm vouches for the names.
+    - `user_sid`: the account's SID as text, S-1-5-21-... Grant rights to SIDs: a name can pass to
+      another account.
+    - `group_sids`: the SIDs of its groups, the primary group first, without deny-only groups.
+    - `domain`, `name`: the NetBIOS name of its domain and the account's name, as in DOMAIN\\name.
+      The name of a computer ends in `$`.
+    - `full_name`: the display name.
+    - `upn`: the user principal name, alice@example.test. If the account has none, the KDC makes
+      one up.
+    - `dns_domain`: the DNS name of its domain.
     """
 
     principal: Principal
@@ -54,10 +62,11 @@ class ClientIdentity:
     foreign: bool = False
 
     def __str__(self) -> str:
-        """DOMAIN\\name where the PAC tells both and the domain is that of the client's realm, else the principal.
+        """DOMAIN\\name if the PAC has both and the domain is the client's realm, or the principal.
 
-        The service's KDC passes on the names of a PAC that another realm's KDC made, which may choose any. So for a
-        client of another realm this is always the principal. Characters that a terminal does not show are spelled out.
+        The KDC of another realm may choose any names, and the service's KDC passes them on. So for
+        a client of another realm this is always the principal. Characters that a terminal does not
+        show are escaped.
         """
         ours = self.name and self._is_of_its_realm()
         return visible(f"{self.domain}\\{self.name}" if ours else str(self.principal))
@@ -80,9 +89,10 @@ def client_identity(
     required: bool = False,
     realm: str | None = None,
 ) -> ClientIdentity:
-    """Return who the client of a ticket is; `ticket`, `service_key` and `required` are those of `verified_pac`.
+    """Return the identity of a ticket's client. Raises PacError.
 
-    `realm` is the service's; without it the client counts as one of the same realm. Raises PacError.
+    `ticket`, `service_key` and `required` are those of `verified_pac`. `realm` is the service's
+    realm; without it, the client counts as a client of the same realm.
     """
     client = ticket.cname.principal(ticket.crealm)
     foreign = realm is not None and client.realm != realm
@@ -96,7 +106,8 @@ def client_identity(
     logon = None if logon_info is None else LogonInfo.decode(logon_info)
     names = None if upn_info is None else UpnDnsInfo.decode(upn_info)
     if logon is not None:
-        # Three places name the account; a KDC that was made to mix up two accounts lets them differ (CVE-2020-25719).
+        # Three places name the account. If a KDC was made to mix up two accounts, they differ
+        # (CVE-2020-25719).
         _check_same(
             logon.user_sid, None if requester is None else requester == logon.user_sid.encode()
         )
@@ -122,11 +133,12 @@ def client_identity(
 def verified_pac(
     ticket: EncTicketPart, service_key: EncryptionKey, *, required: bool = False
 ) -> Pac | None:
-    """Return the ticket's PAC once it proves genuine, None where there is none. Raises PacError.
+    """Return the ticket's verified PAC, or None if there is no PAC. Raises PacError.
 
-    Genuine: signed with `service_key`, which decrypted the ticket, by the checksum type of that key; about the ticket's
-    client and authtime. `required` refuses a ticket without a PAC, and one whose KDC does not sign ticket and PAC as a
-    whole (CVE-2020-17049, CVE-2022-37967); these signatures are for KDCs, which alone can verify them.
+    The PAC must be signed with `service_key`, which decrypted the ticket, with the checksum type of
+    that key. It must name the ticket's client and authtime. With `required`, the ticket must have a
+    PAC, and the KDC must have signed ticket and PAC as a whole (CVE-2020-17049, CVE-2022-37967).
+    Only KDCs can verify these two signatures.
     """
     data = _find_pac(ticket.authorization_data)
     if data is None:
@@ -135,15 +147,18 @@ def verified_pac(
         return None
     pac = Pac.decode(data)
     server, kdc = pac.signature(PacBuffer.SERVER_CHECKSUM), pac.signature(PacBuffer.KDC_CHECKSUM)
+    # MS-PAC 2.8: both signatures are always there.
     if server is None or kdc is None:
         raise PacError(
             "the PAC is not signed: it needs the signatures of the service's key and of the KDC's"
         )
+    # A weaker checksum type than that of the key would let an attacker forge a PAC.
     if server.cksumtype != crypto.profile_of(service_key.etype).checksum_type:
         raise PacError(
-            f"the PAC is signed with checksum type {server.cksumtype}, which is not that of the service's "
-            f"{etype_name(service_key.etype)} key"
+            f"the PAC is signed with checksum type {server.cksumtype}, "
+            f"which is not that of the service's {etype_name(service_key.etype)} key"
         )
+    # MS-PAC 2.8: the server signature covers the whole PAC.
     try:
         crypto.verify_checksum(
             service_key, KeyUsage.KERB_NON_KERB_CKSUM_SALT, pac.signed_data(), server.signature
@@ -152,12 +167,13 @@ def verified_pac(
         raise PacError(
             "the PAC's server signature is wrong: it was altered, or made for another service"
         ) from None
+    # MS-PAC 2.7: the client information ties the PAC to its ticket.
     client_info = pac.buffer(PacBuffer.CLIENT_INFO)
     if client_info is None:
-        raise PacError("the PAC does not say which client it is about")
+        raise PacError("the PAC does not name its client")
     about = ClientInfo.decode(client_info)
     if about.name != "/".join(ticket.cname.components) or about.authtime != ticket.authtime:
-        raise PacError("the PAC is about another client, or of another time, than its ticket")
+        raise PacError("the PAC has another client or another authtime than its ticket")
     if required:
         for kind in (PacBuffer.TICKET_CHECKSUM, PacBuffer.FULL_CHECKSUM):
             if pac.signature(kind) is None:
@@ -167,13 +183,14 @@ def verified_pac(
 
 def _not_acceptable(why: str) -> PacError:
     return PacError(
-        f"{why}, and this acceptor requires a PAC: update the domain controllers, or allow tickets without PAC",
+        f"{why}, and this acceptor requires a PAC: "
+        "update the domain controllers, or allow tickets without PAC",
         code=ErrorCode.KDC_ERR_POLICY,
     )
 
 
 def _find_pac(entries: tuple[AuthorizationDataEntry, ...] | None) -> bytes | None:
-    """Return the one PAC, which stands in a top-level AD-IF-RELEVANT. Source: MS-PAC 3.1.1."""
+    """Return the one PAC, which must be in a top-level AD-IF-RELEVANT, or None. MS-PAC 3.1.1."""
     found = [
         entry.ad_data
         for entry in relevant_entries(entries)
@@ -196,7 +213,8 @@ def _find_pac(entries: tuple[AuthorizationDataEntry, ...] | None) -> bytes | Non
 def _check_same(account: Sid, same: bool | None) -> None:
     if same is False:
         raise PacError(
-            f"the PAC names two accounts: its logon information that of {account}, another part another one"
+            f"the PAC names two accounts: "
+            f"its logon information names {account}, another part names another one"
         )
 
 

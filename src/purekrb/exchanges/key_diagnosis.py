@@ -1,7 +1,7 @@
-"""Why none of a service's keys decrypts a ticket, in words that help who runs the service.
+"""Why none of a service's keys decrypts a ticket, in words that help the service's administrator.
 
-Nothing here decides: the ticket is refused already. What the ticket says in clear text is the
-client's word, which is good enough to guess the cause. Source: RFC 4120 3.2.3.
+Nothing here decides: the ticket is already refused. The cleartext of the ticket comes from the
+client, which is good enough to guess the cause. Source: RFC 4120 3.2.3.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _no_key_of_that_name(
     etype = ticket.enc_part.etype
     if service is not None and (ours or any(entry.principal == name for entry in keys)):
         return ApError(
-            f"the ticket is for {name}, this acceptor is {service}",
+            f"the ticket is for {name}, but this acceptor is {service}",
             code=ErrorCode.KRB_AP_ERR_NOT_US,
         )
     if service is not None:
@@ -58,21 +58,21 @@ def _no_key_of_that_name(
 
 
 def _no_such_version(ticket: Ticket, name: Principal, named: list[ServiceKey]) -> ApError | None:
-    """Return the error where the keys of that name are of other versions or etypes."""
+    """Return the error if the keys of that name have other versions or etypes, else None."""
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
     held = sorted({entry.kvno for entry in named})
     if kvno is not None and not any(same_kvno(kvno, number) for number in held):
         stale = _OLD_KEYTAB if kvno > max(held) else _OLD_TICKET
         return ApError(
             f"the keytab holds kvno {', '.join(map(str, held))} of {name}, "
-            f"the ticket has kvno {kvno}: {stale}",
+            f"but the ticket has kvno {kvno}: {stale}",
             code=ErrorCode.KRB_AP_ERR_BADKEYVER,
         )
     versions = [entry for entry in named if kvno is None or same_kvno(kvno, entry.kvno)]
     if not any(entry.key.etype == etype for entry in versions):
         return ApError(
-            f"the keytab holds no {etype_name(etype)} key of {name}, "
-            "which the ticket was made with: export it again with all etypes",
+            f"the ticket was made with a {etype_name(etype)} key, "
+            f"and the keytab holds none of {name}: export it again with all etypes",
             code=ErrorCode.KRB_AP_ERR_BADKEYVER,
         )
     return None

@@ -1,4 +1,7 @@
-"""KRB-CRED: tickets and their keys, forwarded to a service. Source: RFC 4120 3.6, 5.8; RFC 4121 4.1.1."""
+"""KRB-CRED: tickets and their keys, forwarded to a service.
+
+Source: RFC 4120 3.6, 5.8; RFC 4121 4.1.1.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from purekrb.constants import KeyUsage, MessageType
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import DecodeError, IntegrityError, ProtocolError
 from purekrb.keys import EncryptionKey
-from purekrb.messages.ap import EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo
+from purekrb.messages.ap import PVNO, EncKrbCredPart, EncryptedData, KrbCred, KrbCredInfo
 from purekrb.system import RandomBytes
 
 __all__ = ["build_krb_cred", "read_krb_cred"]
@@ -18,7 +21,7 @@ __all__ = ["build_krb_cred", "read_krb_cred"]
 def build_krb_cred(
     ticket: ServiceTicket, key: EncryptionKey, *, now: datetime, random: RandomBytes
 ) -> bytes:
-    """Return a KRB-CRED that hands `ticket` over, encrypted with `key`."""
+    """Return a KRB-CRED that hands over `ticket`, encrypted with `key`. Source: RFC 4120 3.6.1."""
     info = KrbCredInfo(
         key=ticket.session_key,
         prealm=ticket.client.realm,
@@ -43,7 +46,7 @@ def build_krb_cred(
     confounder = random(crypto.profile_of(key.etype).confounder_size)
     cipher = crypto.encrypt(key, KeyUsage.KRB_CRED_ENC_PART, part.encode(), confounder)
     return KrbCred(
-        pvno=5,
+        pvno=PVNO,
         msg_type=MessageType.KRB_CRED,
         tickets=(ticket.ticket,),
         enc_part=EncryptedData(etype=key.etype, kvno=None, cipher=cipher),
@@ -51,22 +54,24 @@ def build_krb_cred(
 
 
 def read_krb_cred(data: bytes, keys: tuple[EncryptionKey, ...]) -> list[ServiceTicket]:
-    """Return the tickets of a KRB-CRED that is encrypted with one of `keys`, those first that are tried first.
+    """Return the tickets of a KRB-CRED that is encrypted with one of `keys`.
 
-    Raises DecodeError or ProtocolError for a malformed message (also one that is not encrypted), IntegrityError
-    where no key fits.
+    The keys are tried in order. Raises DecodeError or ProtocolError for a message that is malformed
+    or not encrypted, and IntegrityError if no key fits. Source: RFC 4120 3.6.2.
     """
     message = KrbCred.decode(data)
-    if message.pvno != 5 or message.msg_type != MessageType.KRB_CRED:
+    # RFC 4120 3.6.2, 5.8.1: pvno and msg-type.
+    if message.pvno != PVNO or message.msg_type != MessageType.KRB_CRED:
         raise ProtocolError(
             "this is not a KRB-CRED of Kerberos 5",
             expected=(5, 22),
             got=(message.pvno, message.msg_type),
         )
     part = EncKrbCredPart.decode(_decrypt(message.enc_part, keys))
+    # RFC 4120 5.8.1: one KrbCredInfo for each ticket.
     if not message.tickets or len(message.tickets) != len(part.ticket_info):
         raise ProtocolError(
-            "a KRB-CRED describes each of its tickets once",
+            "a KRB-CRED must describe each of its tickets once",
             expected=len(message.tickets),
             got=len(part.ticket_info),
         )
@@ -75,6 +80,7 @@ def read_krb_cred(data: bytes, keys: tuple[EncryptionKey, ...]) -> list[ServiceT
 
 def _decrypt(enc_part: EncryptedData, keys: tuple[EncryptionKey, ...]) -> bytes:
     fitting = [key for key in keys if key.etype == enc_part.etype]
+    # RFC 4121 4.1.1: the KRB-CRED is encrypted; etype 0, in clear text, fits no key.
     if not fitting:
         raise ProtocolError(
             "the KRB-CRED is not encrypted with a key of this context",
@@ -91,13 +97,13 @@ def _decrypt(enc_part: EncryptedData, keys: tuple[EncryptionKey, ...]) -> bytes:
 
 def _ticket(ticket: bytes, info: KrbCredInfo) -> ServiceTicket:
     if info.pname is None or info.sname is None or not info.prealm or not info.srealm:
-        raise DecodeError("a KRB-CRED leaves out whose ticket it hands over, or for which service")
+        raise DecodeError("a KRB-CRED does not name the client or the service of its ticket")
     if not info.pname.components or not info.sname.components:
         raise DecodeError(
-            "a KRB-CRED hands over the ticket of a client, or for a service, without a name"
+            "a KRB-CRED hands over a ticket whose client or service has an empty name"
         )
     if info.endtime is None:
-        raise DecodeError("a KRB-CRED leaves out when its ticket ends")
+        raise DecodeError("a KRB-CRED does not say when its ticket ends")
     return ServiceTicket(
         client=info.pname.principal(info.prealm),
         service=info.sname.principal(info.srealm),

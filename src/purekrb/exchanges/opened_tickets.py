@@ -1,8 +1,9 @@
-"""Tickets that an acceptor has seen before: taken apart once, decrypted once for each service key.
+"""Tickets that an acceptor has seen before: decoded once, decrypted once for each service key.
 
-A client presents its ticket at each handshake until it expires, so an acceptor remembers what its
-bytes mean. Only what the bytes alone decide is remembered: whatever depends on the time, on the
-request or on what the acceptor permits is checked anew each time.
+A client presents its ticket at each handshake until the ticket expires. So an acceptor remembers
+the decoded and the decrypted ticket. It remembers only results that depend on the ticket's bytes
+and the key. Checks that depend on the time, the request or the acceptor's policy are made anew each
+time.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from purekrb.records import record
 
 __all__ = ["OpenedTicket", "open_ticket", "read_ticket", "MAX_OPENED"]
 
-#: Opened tickets that one service key keeps; the oldest leaves.
+#: The most opened tickets that one service key keeps; the oldest is dropped first.
 MAX_OPENED = 256
-#: Tickets up to this size in bytes are remembered, so that junk takes little memory.
+#: The largest ticket, in bytes, that is remembered, so that junk takes little memory.
 _MAX_KNOWN = 8192
 #: `&` of an IntFlag is slow: see constants.py.
 _ANONYMOUS = int(TicketFlags.ANONYMOUS)
-#: The name of clients without one, and the realm of those that hide theirs too. RFC 8062 3.
+#: The name of anonymous clients, and the realm of those that hide their realm, too. RFC 8062 3.
 _ANONYMOUS_NAME, _ANONYMOUS_REALM = ("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS"
 
 
 @record
 class OpenedTicket:
-    """A ticket's encrypted part, the client that it names, and whether that is anonymous.
+    """A ticket's encrypted part, its client, and whether the client is anonymous.
 
-    `account` stands for all spellings of the client: some KDCs let it choose the case of its name.
+    `account` is the same for all spellings of the client: some KDCs let a client choose the case
+    of its name.
     """
 
     part: EncTicketPart
@@ -66,30 +68,31 @@ _known_ticket = lru_cache(maxsize=MAX_OPENED)(_decode)
 def open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
     """Return the encrypted part of a ticket, decrypted with `key`, the service's.
 
-    Raises IntegrityError for another key and for altered bytes, DecodeError for a ticket without a
-    client. The opened ticket is kept with the key. Whoever has the key can open the ticket, so it
-    holds no secret that was not there before.
+    Raises IntegrityError for another key and for altered bytes, and DecodeError for a ticket
+    without a client. The opened ticket is kept with the key. This exposes no further secret: the
+    key can open the ticket anyway.
     """
     opened: OpenedTicket | None = key._opened.get(cipher)
     if opened is None:
-        # No variable holds the plaintext: the traceback of a later refusal must not show the
-        # session key.
+        # No variable holds the plaintext, so that the traceback of a later refusal does not show
+        # the session key.
         part = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, cipher))
+        # RFC 4120 6.1, 6.2: a principal is a name in a realm.
         if not part.crealm or not part.cname.components:
             raise DecodeError("the ticket names no client: its crealm or its cname is empty")
         client = part.cname.principal(part.crealm)
         opened = OpenedTicket(part, client, _is_anonymous(part), str(client).casefold())
         if len(key._opened) >= MAX_OPENED:
-            # Copied in one step: other threads may add or drop at the same time.
+            # The copy is one atomic step: other threads may add or drop tickets at the same time.
             for oldest in list(key._opened)[:1]:
-                # Not wiped, since a handshake may be using it; its key wipes itself.
+                # It is not wiped, because a handshake may be using it; its key wipes itself.
                 key._opened.pop(oldest, None)
         key._opened[cipher] = opened
     return opened
 
 
 def _is_anonymous(part: EncTicketPart) -> bool:
-    """Return whether the KDC does not say who the client is. Source: RFC 8062 3."""
+    """Return whether the ticket's client is anonymous. Source: RFC 8062 3."""
     return (
         bool(part.flags & _ANONYMOUS)
         or part.cname.components == _ANONYMOUS_NAME

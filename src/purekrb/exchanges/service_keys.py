@@ -1,4 +1,4 @@
-"""The keys of a service, and which of them are tried on a ticket, in which order."""
+"""The keys of a service, and the choice of keys to try on a ticket. Source: RFC 4120 3.2.3."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 log = Log("purekrb.ap")
-#: Service keys that are tried on one ticket, so that junk costs no decryption for each key of a
-#: large keytab.
+#: The most service keys that are tried on one ticket. So junk does not cost a decryption for each
+#: key of a large keytab.
 MAX_TRIES = 16
 
 
@@ -39,33 +39,33 @@ class ServiceKey(Protocol):
     def key(self) -> EncryptionKey: ...
 
 
-#: The keys that an acceptor has; a Keytab is one.
+#: The keys of an acceptor; a Keytab is one.
 ServiceKeys = Iterable[ServiceKey]
 
 
 def is_for(service: Principal, name: Principal) -> bool:
-    """Return whether an acceptor for `service` answers by `name`; an empty realm matches any."""
+    """Return whether an acceptor for `service` answers to `name`; an empty realm matches any."""
     same = service.components == name.components
     return same and (not service.realm or service.realm == name.realm)
 
 
 def answered_for(keys: list[ServiceKey], service: Principal | None) -> list[ServiceKey]:
-    """Return the keys that count for an acceptor for `service` (None: all)."""
+    """Return the keys of an acceptor for `service`; all keys if `service` is None."""
     if service is None:
         return keys
     return [entry for entry in keys if is_for(service, entry.principal)]
 
 
 def same_kvno(wanted: int, held: int) -> bool:
-    """Return whether a ticket's key version is that of a keytab, of which old ones hold 8 bits."""
+    """Return whether two key versions match; old keytabs hold only the low 8 bits of theirs."""
     return wanted == held or (held < 256 and wanted & 0xFF == held)
 
 
 def likeliest(ticket: Ticket, candidates: list[ServiceKey]) -> Iterator[ServiceKey]:
     """Yield the entries to try, each key once, and at most MAX_TRIES keys.
 
-    First the key that the ticket names, then older and newer ones of that name, then the others:
-    the service may be known by an alias, or its account by several names.
+    The order is: the key with the ticket's name and version, other versions of that name, other
+    names. The service may have an alias, or its account several names.
     """
     components, realm = ticket.sname.components, ticket.realm
     named: list[ServiceKey] = []
@@ -81,7 +81,7 @@ def likeliest(ticket: Ticket, candidates: list[ServiceKey]) -> Iterator[ServiceK
             if entry.key in tried:
                 continue
             if len(tried) == MAX_TRIES:
-                log.debug("%d keys were tried, the others are not", MAX_TRIES)
+                log.debug("%d keys were tried; the others are skipped", MAX_TRIES)
                 return
             tried.append(entry.key)
             yield entry
@@ -92,13 +92,13 @@ def _by_kvno(wanted: int | None) -> Callable[[ServiceKey], tuple[bool, int]]:
 
 
 def names_of(found: ServiceKey, fitting: list[ServiceKey]) -> tuple[Principal, ...]:
-    """Return the principals of `fitting` that have the key of `found`, in the keytab's order.
+    """Return the principals of `fitting` that share the key of `found`, in the keytab's order.
 
     Nothing proves which of them the client asked for.
     """
     if len(fitting) == 1:
         return (found.principal,)
-    # Not by `==`, which copies both keys each time: a keytab may be large.
+    # `==` would copy both keys each time, and a keytab may be large.
     ours = found.key._contents or b""
     same = [
         entry.principal

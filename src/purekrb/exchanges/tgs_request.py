@@ -33,6 +33,7 @@ from purekrb.exchanges.unique_time import unique_now
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.log import Log
 from purekrb.messages.ap import (
+    PVNO,
     ApReq,
     Authenticator,
     Checksum,
@@ -42,7 +43,6 @@ from purekrb.messages.ap import (
     Ticket,
 )
 from purekrb.messages.kdc import (
-    PVNO,
     AsRep,
     EncKdcRepPart,
     KdcReqBody,

@@ -1,75 +1,77 @@
-"""Times for authenticators: never the same twice, since an AP-REP proves the service by returning one. RFC 4120 3.2.5.
+"""Times for authenticators: never the same time twice. Source: RFC 4120 3.2.5.
 
-An AP-REP that was recorded proves the service to whoever makes an authenticator of the same time with the same ticket.
-So no time is given twice, even where the clock is set back; and in another process, which cannot know what was given in
-this one, the microseconds are others.
+An AP-REP proves the service by returning the authenticator's time. If a client made another
+authenticator with the same time and ticket, a recorded AP-REP would prove the service again. So no
+time is returned twice, even if the clock is set back. Another process does not know the times of
+this one: it uses other microseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from threading import Lock
 from weakref import WeakKeyDictionary
 
 from purekrb import system
-from purekrb.system import WINDOW, Clock, fork_safe, in_child, random_bytes
+from purekrb.system import EPOCH, WINDOW, Clock, fork_safe, in_child, random_bytes
 
 __all__ = ["MICROSECOND", "UniqueTimes", "unique_now"]
 
 MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-#: Places that the first time of a window is drawn from. The others are for those that follow.
+#: The places from which the first time of a window is drawn. The others are for the next times.
 _FIRST_PLACES = 100_000
 _NEXT_PLACES = WINDOW - _FIRST_PLACES
-#: How far the system's clock may be set back without being believed: what no peer refuses.
+#: How far the system's clock may be set back before its new time is believed. No peer refuses a
+#: time that is this much ahead.
 _SET_BACK = timedelta(minutes=1)
 _PERIOD = timedelta(microseconds=WINDOW)
 
 #: How far another clock may be set back before its new time is believed.
 _OTHER_SET_BACK = timedelta(minutes=10)
-#: The times of another clock that are remembered.
+#: The number of times that are remembered for another clock.
 _MAX_GIVEN = 4096
 
 
 class UniqueTimes:
-    """Gives times with random microseconds, of which no two are equal, though the clock may be set as one likes.
+    """Returns times with random microseconds. No two are equal, even if the clock is set back.
 
-    Time is cut into windows of an eighth of a second. Each has a random place, which is where its first time lies; the
-    next ones follow, microsecond by microsecond. So the windows that are given go up, and the places in them, until the
-    clock is set back by more than a minute. From then on, in every window, as many places are left out as were taken
-    in any one window before. So nothing repeats, and what has to be remembered are four numbers. Where too few places
-    are left, the clock is not believed: times go on from the last one, which peers refuse until the clock is there.
+    Time is cut into windows of an eighth of a second. Each window has a random place for its first
+    time; the next times follow, one microsecond each. So windows and places go up until the clock
+    is set back by more than a minute. From then on, every window leaves out as many places as any
+    earlier window has used. So nothing repeats, and only four numbers must be remembered. If too
+    few places are left, the clock is not believed: times continue after the last one, and peers
+    refuse them until the clock has caught up.
     """
 
     def __init__(self) -> None:
         self._lock = fork_safe(Lock())
-        self._left_out = 0  # places that were taken before the clock was set back
-        self._most = 0  # places taken in any window since then
-        self._taken = 0  # places in this window
-        self._window = 0  # of the last time given
-        self._end = self._next = self._set_back = _EPOCH
+        self._left_out = 0  # places that were used before the clock was set back
+        self._most = 0  # the most places used in a window since then
+        self._taken = 0  # places used in this window
+        self._window = 0  # the window of the last time
+        self._end = self._next = self._set_back = EPOCH
         self.draw()
 
     def draw(self) -> None:
-        """Draw the places of all windows anew: a child process must not give what its parent gives."""
+        """Draw all places anew: a child process must not repeat its parent's times."""
         self._secret = random_bytes(16)
         self._enter(self._window)
 
     def __call__(self, clock: Clock) -> datetime:
-        """Return the time of `clock`, off by less than a window."""
+        """Return the time of `clock`, with an error of less than a window."""
         with self._lock:
             now = clock()
             if now >= self._end:
-                self._enter((now - _EPOCH) // _PERIOD)
+                self._enter((now - EPOCH) // _PERIOD)
             elif (
                 now < self._set_back
                 and self._left_out + max(self._most, self._taken) <= _NEXT_PLACES // 2
             ):
                 self._left_out += max(self._most, self._taken)
                 self._most = self._taken = 0
-                self._enter((now - _EPOCH) // _PERIOD)
+                self._enter((now - EPOCH) // _PERIOD)
             if self._left_out + self._taken >= _NEXT_PLACES:
                 self._enter(self._window + 1)
             given = self._next
@@ -78,12 +80,13 @@ class UniqueTimes:
         return given
 
     def _enter(self, window: int) -> None:
-        # Which place a window has must be known again when the clock is set back, and to nobody else.
+        # When the clock is set back, this object must find a window's place again, and nobody else
+        # may know it.
         drawn = blake2b(
             window.to_bytes(8, "big", signed=True), key=self._secret, digest_size=8
         ).digest()
         first = int.from_bytes(drawn, "big") % _FIRST_PLACES
-        begin = _EPOCH + window * _PERIOD
+        begin = EPOCH + window * _PERIOD
         self._next = begin + (first + self._left_out) * MICROSECOND
         self._end, self._set_back = begin + _PERIOD, begin - _SET_BACK
         self._most = max(self._most, self._taken)
@@ -94,27 +97,27 @@ _of_system = UniqueTimes()
 _system_time = _of_system.__call__
 in_child(_of_system.draw)
 
-#: The last times given, by clock, in their order. Weak, for clocks that live no longer than one exchange.
+#: The last times of each clock, in order. Weak, because some clocks live only for one exchange.
 _last: MutableMapping[object, dict[datetime, None]] = WeakKeyDictionary()
 _lock = fork_safe(Lock())
 
 
 def unique_now(clock: Clock) -> datetime:
-    """Return the time of `clock`, as an aware UTC datetime that this process has not been given by it before.
+    """Return the time of `clock`, as an aware UTC datetime that it has not had in this process.
 
-    That of the system has microseconds at random (see `UniqueTimes`). Any other, which replays a recording, is given as
-    it is where that is new: a microsecond later than the last where it stands still or is set back a little, else later
-    than those of its last 4096 times that it repeats. Each has a memory of its own, so that a recorded handshake
-    replays bit for bit. Safe to call from many threads. Source: RFC 4120 5.5.1 (ctime, cusec).
+    The system's clock gets random microseconds (see `UniqueTimes`). Any other clock replays a
+    recording: its time is returned unchanged if it is new. If such a clock stands still or is set
+    back a little, its last time plus a microsecond is returned. If it repeats one of its last 4096
+    times, the next free microsecond is returned. Each clock has its own memory, so that a recorded
+    handshake replays bit for bit. Thread-safe. Source: RFC 4120 5.5.1 (ctime, cusec).
     """
     if clock is system.now:
         return _system_time(clock)
-    owner = getattr(
-        clock, "__self__", clock
-    )  # a bound method is a new object each time: its owner is what lasts
+    # A bound method is a new object each time, but its owner is not.
+    owner = getattr(clock, "__self__", clock)
     try:
         return _unique(clock, owner)
-    except TypeError:  # no weak references to it: it shares one memory with its like
+    except TypeError:  # it cannot have weak references: all such clocks share one memory
         return _unique(clock, unique_now)
 
 

@@ -1,4 +1,7 @@
-"""The acceptor: the service's side of a security context. Source: RFC 4121 4.1, RFC 2743 2.2.2, MS-KILE 3.4.5.1."""
+"""The acceptor: the service's side of a security context.
+
+Source: RFC 4121 4.1, RFC 2743 2.2.2, MS-KILE 3.4.5.1.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from purekrb.constants import (
     EncryptionType,
     ErrorCode,
     Flag,
+    MessageType,
     error_name,
     flag_names,
 )
@@ -51,7 +55,7 @@ from purekrb.gss.framing import (
 )
 from purekrb.keys import EncryptionKey
 from purekrb.log import Log
-from purekrb.messages.ap import ApReq, AuthorizationDataEntry, HostAddress, KrbError
+from purekrb.messages.ap import PVNO, ApReq, AuthorizationDataEntry, HostAddress, KrbError
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache, default_replay_cache
@@ -71,15 +75,16 @@ log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
-#: The size in bytes of checksums without delegation, which are the same from one client to the next.
+#: The size in bytes of a checksum without delegation. Many clients send the same one.
 _MAX_KNOWN_CHECKSUM = len(GssChecksum(0).encode())
-#: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time". Source: MS-KILE 2.2.2.
+#: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time".
+#: Source: MS-KILE 2.2.2.
 _SKEW_RECOVERY = bytes.fromhex("3005a103020102")
 
 
 @record
 class _Client:
-    """What an acceptor learns of the client beside its name, from the AP-REQ or from an exported context."""
+    """The facts about the client besides its name, from the AP-REQ or from an exported context."""
 
     acceptor_names: tuple[Principal, ...]
     anonymous: bool
@@ -92,17 +97,20 @@ class _Client:
 class Acceptor(SecurityContext):
     """The service's side of one context. `keytab` is a Keytab or any iterable of its entries.
 
-    `service` (a principal, or its text) limits the context to the keys of that name; without it every key counts. The
-    acceptor is the principal of the key that decrypted the ticket. Where several names share that key, as those of one
-    account do, `acceptor` is the first of them in the keytab that fits `service`, whichever the client asked for: with
-    `require_client_target` it must say so, encrypted, and for such a name. `require` names the flags without which no
-    context comes about. `clock_skew` is in seconds. `replay_cache` is the process-wide memory cache unless given.
-    Clients without a name (RFC 8062) are refused unless `accept_anonymous`.
-    `channel_bindings` are compared when the client sends some; with `require_channel_bindings` it must.
-    `peer_address` is checked against a ticket's addresses. `require_pac` refuses clients without a PAC that both the
-    service's key and the KDC have signed. With `accept_delegation` false a delegated credential is neither read nor
-    reported. `mechanism` "negotiate" takes SPNEGO and Kerberos tokens, "kerberos" the latter alone; with SPNEGO too,
-    Kerberos is what is agreed on, or nothing.
+    `service` (a principal, or its text) limits the context to the keys of that name; without it,
+    every key counts. The acceptor is the principal of the key that decrypted the ticket. Several
+    names may share that key, as the names of one account do. Then `acceptor` is the first of them
+    in the keytab that fits `service`, whichever name the client asked for. With
+    `require_client_target`, the client must tell, encrypted, which of these names it asked for.
+
+    `require` are the flags that the client must ask for. `clock_skew` is in seconds. `replay_cache`
+    is by default the memory cache of the process. Anonymous clients (RFC 8062) are refused unless
+    `accept_anonymous` is true. `channel_bindings` are compared if the client sends some; with
+    `require_channel_bindings`, it must. `peer_address` is compared with the ticket's addresses.
+    With `require_pac`, the ticket must have a PAC that is signed by both the service's key and the
+    KDC. If `accept_delegation` is false, a delegated credential is neither read nor reported.
+    `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
+    agrees on Kerberos or on nothing.
     """
 
     _role = "acceptor"
@@ -144,62 +152,64 @@ class Acceptor(SecurityContext):
         self._accept_delegation = accept_delegation
         self._accept_anonymous = accept_anonymous
         self._require_target = require_client_target
-        self._accepted: AcceptedApReq | None = None  # stays None where the context is imported
+        self._accepted: AcceptedApReq | None = None  # stays None if the context is imported
         self._client: _Client | None = None
         self._identity: ClientIdentity | PacError | None = None
-        self._mechanism: bytes | None = (
-            KRB5_MECH_OID  # None in DCE style, whose messages have no frame
-        )
+        # None in DCE style, whose messages have no frame.
+        self._mechanism: bytes | None = KRB5_MECH_OID
 
     @property
     def identity(self) -> ClientIdentity:
-        """Who the client is: its principal, and from the ticket's PAC its SIDs and names. Verified at the first call.
+        """The client's principal, and its SIDs and names from the ticket's PAC.
 
-        Without a PAC only the principal is known (`has_pac` is false). Raises PacError where the PAC is not signed with
-        the service's key, is malformed or about another client. Source: MS-PAC 2, MS-KILE 3.4.5.3.
+        The PAC is verified at the first call. Without a PAC, only the principal is known (`has_pac`
+        is false). Raises PacError if the PAC is malformed, about another client, or not signed with
+        the service's key. Source: MS-PAC 2, MS-KILE 3.4.5.3.
         """
         self._established()
         if self._identity is None and self._accepted is not None:
             self._identity = _identify(self._accepted, required=False)
-        if isinstance(self._identity, PacError):  # what the exporting process found
+        if isinstance(self._identity, PacError):  # found by the exporting process
             raise self._identity.with_traceback(None)
         return cast("ClientIdentity", self._identity)
 
     @property
     def delegated_credential(self) -> Credential | None:
-        """The client's credential with the TGT that it forwarded, or None. Source: RFC 4121 4.1.1."""
+        """The client's credential with the TGT that it forwarded, or None. RFC 4121 4.1.1."""
         return self._peer().delegated
 
     @property
     def channel_bound(self) -> bool:
-        """Whether the client sent channel bindings and they are those given here."""
+        """Whether the client sent channel bindings that equal those of this acceptor."""
         return self._peer().channel_bound
 
     @property
     def acceptor_names(self) -> tuple[Principal, ...]:
-        """All principals of the keytab that have the key which decrypted the ticket, in its order; one is `acceptor`.
+        """The principals of the key that decrypted the ticket, in the keytab's order.
 
-        The key proves no more than that the client asked for one of them, or for another name of the same account.
+        `acceptor` is one of them. The key proves only that the client asked for one of them, or for
+        another name of the same account.
         """
         return self._peer().acceptor_names
 
     @property
     def anonymous(self) -> bool:
-        """Whether the KDC does not say who the client is: only with `accept_anonymous`. Source: RFC 8062."""
+        """Whether the client is anonymous; only with `accept_anonymous`. Source: RFC 8062."""
         return self._peer().anonymous
 
     @property
     def client_target(self) -> str | None:
-        """The service that the client says it asked for, as in HTTP/web.ad.test@AD.TEST, or None (AD-type 144).
+        """The service that the client asked for, such as HTTP/web.ad.test@AD.TEST, or None.
 
-        The client's word, not the KDC's, but nobody on the way can change it: it is in the encrypted authenticator.
-        Raises ProtocolError where it is no UTF-16, or there twice. Source: MS-KILE 3.2.5.8.
+        It comes from the client, not from the KDC. Nobody on the network can change it, because it
+        is in the encrypted authenticator (ad-type 144). Raises ProtocolError if it is not UTF-16,
+        or there twice. Source: MS-KILE 3.2.5.8.
         """
         return read_client_target(self._peer().relevant)
 
     @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:
-        """The ticket's authorization data as the KDC put it there, () where there is none. RFC 4120 5.3."""
+        """The ticket's authorization data from the KDC, or (). Source: RFC 4120 5.3."""
         return self._peer().authorization_data
 
     def _peer(self) -> _Client:
@@ -226,11 +236,11 @@ class Acceptor(SecurityContext):
     def _restore(self, state: ContextState) -> None:
         if state.identity is None:
             raise DecodeError(
-                "the exported context does not say who the client is: purekrb did not make it"
+                "the exported context does not name the client: purekrb did not make it"
             )
         if not state.acceptor_names:
             raise DecodeError(
-                "the exported context does not say who the service is: purekrb did not make it"
+                "the exported context does not name the service: purekrb did not make it"
             )
         self._accepted, self._identity = None, state.identity
         self._client = _Client(
@@ -247,23 +257,28 @@ class Acceptor(SecurityContext):
         if in_token is None:
             raise ContextError("an acceptor needs the initiator's token: pass it to step()")
         if self._negotiate and (not in_token or is_framed_for(in_token, SPNEGO_OID)):
-            from purekrb.gss.negotiate import accept  # only who negotiates pays for it
+            from purekrb.gss.negotiate import accept  # only negotiations pay for the import
 
             return accept(self._kerberos, self._messages, in_token)
         return self._kerberos(in_token)
 
     def _kerberos(self, in_token: bytes) -> Handshake:
-        """Take the AP-REQ; with MUTUAL, return the AP-REP; in DCE style, yield it and take one."""
+        """Take the AP-REQ; with MUTUAL, return the AP-REP.
+
+        In DCE style, yield the AP-REP, and take the client's.
+        """
         moment = self._clock()
-        # What calls Kerberos by Microsoft's name expects to hear it.
+        # A client that calls Kerberos by Microsoft's OID expects that OID in the answer.
         ms_krb5 = is_framed_for(in_token, MS_KRB5_MECH_OID)
         mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
         tok_id, message = unframe_any(in_token, mechanism)
         self._mechanism = None if message is in_token else mechanism
         try:
             if tok_id != TOK_AP_REQ:
+                # RFC 4121 4.1: the token id of an AP-REQ.
                 raise ApError(
-                    "the initiator's first token is no AP-REQ", code=ErrorCode.KRB_AP_ERR_MSG_TYPE
+                    "the initiator's first token is not an AP-REQ",
+                    code=ErrorCode.KRB_AP_ERR_MSG_TYPE,
                 )
             accepted, flags = self._accept(message, moment)
             reply, seq_number = self._answer(accepted, flags)
@@ -278,7 +293,7 @@ class Acceptor(SecurityContext):
         return None
 
     def _accept(self, message: bytes, moment: datetime) -> tuple[AcceptedApReq, int]:
-        """Return a genuine AP-REQ and the flags of the context; what it says of the client goes to `_client`."""
+        """Return a genuine AP-REQ and the context's flags; set `_client`."""
         accepted = accept_ap_req(
             message,
             self._keys,
@@ -292,18 +307,19 @@ class Acceptor(SecurityContext):
         )
         subkey = accepted.authenticator.subkey
         if subkey is not None:
-            self._secrets.append(subkey)  # the ticket's key is kept with the service's
+            self._secrets.append(subkey)  # the session key is kept with the service's key
         if self._require_pac:
             self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
+        # MS-KILE 3.4.5.1: DCE style has no frames.
         if (self._mechanism is None) != bool(checksum.flags & _DCE_STYLE):
             raise DecodeError(
-                "an AP-REQ without GSS-API frame is only for DCE style, and DCE style is only without frame"
+                "an AP-REQ has a GSS-API frame in DCE style, or has none in another style"
             )
         bound = self._check_bindings(checksum.bindings, accepted)
         flags = self._agreed_flags(checksum.flags)
         delegated = self._read_delegation(checksum, accepted)
-        # RFC 4120 3.2.3: the authenticator counts as seen once all else is found to be right.
+        # RFC 4120 3.2.3: the authenticator counts as seen once all other checks have passed.
         remember_authenticator(accepted, self._replay_cache, moment)
         self._accepted = accepted
         self._client = _Client(
@@ -317,10 +333,10 @@ class Acceptor(SecurityContext):
         return accepted, flags
 
     def _read_delegation(self, checksum: GssChecksum, accepted: AcceptedApReq) -> Credential | None:
-        """Return the credential in the checksum's KRB-CRED, None where there is none. Source: RFC 4121 4.1.1."""
+        """Return the credential in the checksum's KRB-CRED, or None. Source: RFC 4121 4.1.1."""
         if checksum.delegation is None or not self._accept_delegation:
             return None
-        from purekrb.exchanges.krb_cred import read_krb_cred  # only who is delegated to pays for it
+        from purekrb.exchanges.krb_cred import read_krb_cred  # only delegation pays for the import
 
         subkey = accepted.authenticator.subkey
         keys = (accepted.ticket.key,) if subkey is None else (accepted.ticket.key, subkey)
@@ -329,7 +345,7 @@ class Acceptor(SecurityContext):
         return _credential(tickets)
 
     def _answer(self, accepted: AcceptedApReq, flags: int) -> tuple[bytes | None, int]:
-        """Agree on key and numbers; return the token with the AP-REP (None without MUTUAL) and our number."""
+        """Agree on key and numbers; return the AP-REP's token (or None) and our initial number."""
         ticket, authenticator = accepted.ticket, accepted.authenticator
         initiator_key = authenticator.subkey or ticket.key
         initiator_seq = seq_number = authenticator.seq_number or 0
@@ -360,24 +376,27 @@ class Acceptor(SecurityContext):
         return message if self._mechanism is None else frame(tok_id, message, self._mechanism)
 
     def _subkey(self, accepted: AcceptedApReq, default: int) -> EncryptionKey | None:
-        """Return a new key of the initiator's first etype that is permitted here. Source: RFC 4537 3."""
+        """Return a new key of the initiator's first etype that is permitted here. RFC 4537 3."""
         etype = next(
             (etype for etype in accepted.etypes if etype in self._permitted_etypes), default
         )
         if etype == default == EncryptionType.RC4_HMAC:
-            return None  # MIT's initiator keeps its own subkey in an RC4 context, whatever the acceptor sends
+            # In an RC4 context MIT's initiator keeps its own subkey, whatever the acceptor sends.
+            return None
         subkey = crypto.random_key(etype, self._random)
         self._secrets.append(subkey)
         return subkey
 
     def _checksum(self, accepted: AcceptedApReq) -> GssChecksum:
         cksum = accepted.authenticator.cksum
-        if cksum is None:  # flags all off, no bindings: `require` decides. Source: MS-KILE 3.4.5.1
+        # MS-KILE 3.4.5.1: no checksum means no flags and no bindings. `require` decides on that.
+        if cksum is None:
             return GssChecksum(0)
+        # RFC 4121 4.1.1: the checksum type of GSS-API is 0x8003.
         if cksum.cksumtype != ChecksumType.GSSAPI:
             raise ApError(
-                f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: it was made for "
-                "another protocol than GSS-API",
+                f"the authenticator has a checksum of type {cksum.cksumtype} instead of 0x8003: "
+                "it was made for a protocol other than GSS-API",
                 code=ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
             )
         data = cksum.checksum
@@ -391,7 +410,8 @@ class Acceptor(SecurityContext):
         missing = self._require & ~flags
         if missing:
             raise ApError(
-                f"the initiator did not ask for {', '.join(flag_names(Flag, missing))}, which this acceptor requires",
+                f"the initiator did not ask for {', '.join(flag_names(Flag, missing))}, "
+                "which this acceptor requires",
                 code=ErrorCode.KRB_AP_ERR_MUT_FAIL
                 if missing & _MUTUAL
                 else ErrorCode.KDC_ERR_POLICY,
@@ -399,36 +419,42 @@ class Acceptor(SecurityContext):
         return flags if self._accept_delegation else flags & ~_DELEG
 
     def _check_bindings(self, received: bytes, accepted: AcceptedApReq) -> bool:
-        """Compare channel bindings; return whether the client has sent ours. RFC 4121 4.1.1.2, MS-KILE 3.4.5.1."""
+        """Compare channel bindings; return whether the client sent ours.
+
+        Source: RFC 4121 4.1.1.2, MS-KILE 3.4.5.1.
+        """
         aware = is_bindings_aware(accepted.relevant)
         if self._channel_bindings is None:
             return False
         if received == NO_BINDINGS:
             if aware or self._require_bindings:
                 raise ChannelBindingsError(
-                    "the client sent no channel bindings: it did not see our TLS, so something stands between us",
+                    "the client sent no channel bindings: "
+                    "it did not see our TLS, so something stands between us",
                     code=ErrorCode.KRB_AP_ERR_MODIFIED,
                 )
             return False
+        # RFC 4121 4.1.1.2: Bnd is the digest of the bindings.
         if not hmac.compare_digest(received, self._channel_bindings.digest()):
             raise ChannelBindingsError(
-                "the client's channel bindings are those of another channel: something stands between us",
+                "the client's channel bindings are those of another channel: "
+                "something stands between us",
                 code=ErrorCode.KRB_AP_ERR_MODIFIED,
             )
         log.debug("channel bindings: the initiator's are equal to ours")
         return True
 
     def _krb_error(self, code: int, moment: datetime, message: bytes) -> bytes:
-        """Return the token with a KRB-ERROR for the peer: code, time, our name, nothing else. RFC 4120 5.9.1.
+        """Return the token with a KRB-ERROR for the peer: code, time and our name, nothing else.
 
-        Our name is `service`, or the one by which the client calls us.
+        Our name is `service`, or the name in the client's ticket. Source: RFC 4120 5.9.1.
         """
         name = self._service or _called(message)
         if name is None:
             name = next((entry.principal for entry in self._keys), Principal((), ""))
         error = KrbError(
-            pvno=5,
-            msg_type=30,
+            pvno=PVNO,
+            msg_type=MessageType.KRB_ERROR,
             ctime=None,
             cusec=None,
             stime=moment.replace(microsecond=0),
@@ -445,7 +471,7 @@ class Acceptor(SecurityContext):
 
 
 def _called(message: bytes) -> Principal | None:
-    """Return the service of an AP-REQ's ticket, as its cleartext names it; None where it cannot be read."""
+    """Return the service in the cleartext of an AP-REQ's ticket; None if it cannot be read."""
     try:
         ticket = read_ticket(ApReq.decode(message).ticket)
     except KerberosError:
@@ -457,17 +483,16 @@ _read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
 
 
 def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
-    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):  # text is iterable too
+    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):  # text is iterable, too
         raise TypeError(
-            f'Acceptor takes keys, not {type(keys).__name__}: to read them from a file, pass Keytab.load("FILE")'
+            f"Acceptor takes keys, not {type(keys).__name__}: "
+            'to read them from a file, pass Keytab.load("FILE")'
         )
     return keys
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:
-    from purekrb.credentials.ccache import (
-        CCache,
-    )  # only who gets a delegated credential pays for its module
+    from purekrb.credentials.ccache import CCache  # only delegation pays for these imports
     from purekrb.credentials.credential import Credential
 
     return Credential.from_ccache(
@@ -476,9 +501,7 @@ def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:
 
 
 def _identify(accepted: AcceptedApReq, *, required: bool) -> ClientIdentity:
-    from purekrb.exchanges.identity import (
-        client_identity,
-    )  # only who asks for the PAC pays for its decoder
+    from purekrb.exchanges.identity import client_identity  # only use of the PAC pays for it
 
     return client_identity(
         accepted.ticket, accepted.key, required=required, realm=accepted.service.realm

@@ -1,4 +1,7 @@
-"""Channel bindings: what ties a context to the channel that it runs in. Source: RFC 2744 3.11, RFC 5929, RFC 9266."""
+"""Channel bindings tie a context to its channel, such as a TLS connection.
+
+Source: RFC 2744 3.11, RFC 5929, RFC 9266.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ __all__ = ["ChannelBindings"]
 
 @record
 class ChannelBindings:
-    """Channel bindings as GSS-API knows them: two typed addresses (usually absent) and application data.
+    """Channel bindings of GSS-API: two typed addresses (usually absent) and application data.
 
     Address types are those of RFC 2744 (0 unspecified, 2 IPv4 ...).
     """
@@ -28,8 +31,9 @@ class ChannelBindings:
     def tls_server_end_point(cls, der_certificate: bytes) -> ChannelBindings:
         """Return the bindings to a TLS server's certificate (DER). Source: RFC 5929 4.1.
 
-        The hash is that of the certificate's signature, SHA-256 in place of MD5 and SHA-1. Raises DecodeError for
-        no certificate, UnsupportedError where the signature has no single hash (Ed25519, Ed448, RSA-PSS with two).
+        The hash function is that of the certificate's signature; SHA-256 replaces MD5 and SHA-1.
+        Raises DecodeError if this is not a certificate. Raises UnsupportedError if the signature
+        has no single hash function (Ed25519, Ed448, RSA-PSS with two).
         """
         try:
             algorithm = _signature_hash(der_certificate)
@@ -39,39 +43,46 @@ class ChannelBindings:
             ) from None
         if algorithm is None:
             raise UnsupportedError(
-                "RFC 5929 defines no tls-server-end-point for a certificate whose signature has no single hash function"
+                "RFC 5929 defines no tls-server-end-point for a certificate "
+                "whose signature has no single hash function"
             )
         name = "sha256" if algorithm in ("md5", "sha1") else algorithm
         try:
             digest = hashlib.new(name, der_certificate).digest()
         except ValueError:
             raise UnsupportedError(
-                f"tls-server-end-point needs {name}, which OpenSSL does not have here"
+                f"tls-server-end-point needs {name}, which this OpenSSL does not have"
             ) from None
         return cls(b"tls-server-end-point:" + digest)
 
     @classmethod
     def tls_unique(cls, finished: bytes) -> ChannelBindings:
-        """Return the bindings to the first Finished message of a TLS 1.2 handshake. Source: RFC 5929 3.
+        """Return the bindings to the first Finished message of a TLS 1.2 handshake.
 
-        TLS 1.3 has no tls-unique (RFC 9266 3): Python's `SSLSocket.get_channel_binding` returns None or empty there,
-        which raises UnsupportedError.
+        TLS 1.3 has no tls-unique (RFC 9266 3). Python's `SSLSocket.get_channel_binding` then
+        returns None or empty bytes, which raise UnsupportedError here. Source: RFC 5929 3.
         """
         if not finished:
             raise UnsupportedError(
-                "there is no tls-unique in TLS 1.3: use tls_exporter or tls_server_end_point"
+                "TLS 1.3 has no tls-unique: use tls_exporter or tls_server_end_point"
             )
         return cls(b"tls-unique:" + finished)
 
     @classmethod
     def tls_exporter(cls, exported: bytes) -> ChannelBindings:
-        """Return the bindings to 32 bytes exported from TLS with label EXPORTER-Channel-Binding. Source: RFC 9266 2."""
+        """Return the bindings to 32 bytes of keying material that TLS exported.
+
+        The exporter's label is EXPORTER-Channel-Binding. Source: RFC 9266 2.
+        """
         if len(exported) != 32:
             raise DecodeError(f"tls-exporter has 32 bytes, got {len(exported)}")
         return cls(b"tls-exporter:" + exported)
 
     def digest(self) -> bytes:
-        """Return the 16 bytes of Bnd: MD5 over the fields with little-endian numbers. Source: RFC 4121 4.1.1.2."""
+        """Return the 16 bytes of Bnd: MD5 over the fields, with little-endian numbers.
+
+        Source: RFC 4121 4.1.1.2.
+        """
 
         def number(value: int) -> bytes:
             return value.to_bytes(4, "little")
@@ -91,9 +102,9 @@ class ChannelBindings:
         return hashlib.md5(packed, usedforsecurity=False).digest()
 
 
-#: OIDs start with these contents: of RSA Laboratories, of ANSI for ECDSA, of NIST.
+#: Prefixes of the contents of OIDs, in hex: RSA Laboratories, ANSI (ECDSA), NIST.
 _RSA, _ECDSA, _NIST = "2a864886f70d0101", "2a8648ce3d04", "6086480165030403"
-#: The one hash function of a signature algorithm, by the contents of its OID in hex.
+#: The hash function of each signature algorithm, by the contents of the algorithm's OID in hex.
 #: Source: RFC 3279 2.2, RFC 4055 5, RFC 5758 3, RFC 8692 2, NIST's register of algorithms.
 _SIGNATURES = {
     _RSA + "04": "md5",
@@ -137,32 +148,32 @@ _INTEGER, _OID, _SEQUENCE, _EXPLICIT_0, _EXPLICIT_1 = 0x02, 0x06, 0x30, 0xA0, 0x
 
 
 def _signature_hash(certificate: bytes) -> str | None:
-    """Return the name of the one hash function of a certificate's signature, None where there is none.
+    """Return the name of the one hash function of a certificate's signature, or None.
 
-    Nothing else of the certificate counts, and so nothing else is read: a serial number that is
-    negative or zero, which RFC 5280 forbids, is no obstacle. Raises DecodeError. RFC 5280 4.1.
+    The rest of the certificate is not read. So a negative or zero serial number, which RFC 5280
+    forbids, does no harm. Raises DecodeError. Source: RFC 5280 4.1.
     """
     start, end = _inside(certificate, 0, len(certificate), _SEQUENCE)
     if end != len(certificate):
-        raise DecodeError("something comes after the certificate")
+        raise DecodeError("data follow the certificate")
     tbs_start, tbs_end = _inside(certificate, start, end, _SEQUENCE)
     _check_version(certificate, tbs_start, tbs_end)
     return _hash_of(certificate, *_inside(certificate, tbs_end, end, _SEQUENCE))
 
 
 def _check_version(certificate: bytes, start: int, end: int) -> None:
-    """Raise DecodeError unless TBSCertificate is of version 1 (which is not written), 2 or 3."""
+    """Raise DecodeError unless TBSCertificate has version 1 (which is absent in DER), 2 or 3."""
     tag, inner, inner_end = read_header(certificate, start, end)
     if tag == _EXPLICIT_0:
         number, number_end = _inside(certificate, inner, inner_end, _INTEGER)
         if certificate[number:number_end] not in (b"\0", b"\1", b"\2"):
-            raise DecodeError("the certificate is of an unknown version")
+            raise DecodeError("the certificate has an unknown version")
     elif tag != _INTEGER:
         raise DecodeError("the certificate has no serial number")
 
 
 def _hash_of(data: bytes, start: int, end: int) -> str | None:
-    """Return the hash function that the contents of an AlgorithmIdentifier name."""
+    """Return the hash function in the contents of an AlgorithmIdentifier."""
     oid_start, oid_end = _inside(data, start, end, _OID)
     oid = data[oid_start:oid_end].hex()
     if oid != _PSS:
@@ -179,20 +190,20 @@ def _hash_of(data: bytes, start: int, end: int) -> str | None:
         oid_start, oid_end = _inside(data, inner, stop, _OID)
         is_mgf1 = data[oid_start:oid_end].hex() == _MGF1
         mask = _hash_named(data, oid_end, stop) if is_mgf1 else None
-    # RFC 4055 3.1: one hash for the message and one for its mask, which may differ.
+    # RFC 4055 3.1: the message and its mask may use different hash functions.
     return message if message == mask else None
 
 
 def _hash_named(data: bytes, at: int, stop: int) -> str | None:
-    """Return the hash function that the AlgorithmIdentifier at `at` names."""
+    """Return the hash function of the AlgorithmIdentifier at `at`."""
     start, end = _inside(data, at, stop, _SEQUENCE)
     oid_start, oid_end = _inside(data, start, end, _OID)
     return _HASHES.get(data[oid_start:oid_end].hex())
 
 
 def _inside(data: bytes, at: int, stop: int, expected: int) -> tuple[int, int]:
-    """Return where the contents of the element at `at` start and end."""
+    """Return the start and the end of the contents of the element at `at`."""
     tag, start, end = read_header(data, at, stop)
     if tag != expected:
-        raise DecodeError("the certificate has another element than expected")
+        raise DecodeError("the certificate has an unexpected element")
     return start, end

@@ -1,8 +1,9 @@
-"""The checksum field of an initiator's authenticator, type 0x8003: flags, channel bindings, delegation.
+"""The checksum of an initiator's authenticator, type 0x8003: flags, channel bindings, delegation.
 
-    Lgth (4, = 16) | Bnd (16) | Flags (4) [ | DlgOpt (2, = 1) | Dlgth (2) | Deleg (Dlgth) ] [ | Exts ], little-endian
+    Lgth (4, = 16) | Bnd (16) | Flags (4)
+    [ | DlgOpt (2, = 1) | Dlgth (2) | Deleg (Dlgth) ] [ | Exts ]
 
-Source: RFC 4121 4.1.1.
+Numbers are little-endian. Source: RFC 4121 4.1.1.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _DELEG = int(Flag.DELEG)
 class GssChecksum:
     """The 0x8003 checksum taken apart.
 
-    `flags` is an int of `Flag` bits (a handshake tests them often, and enum arithmetic is slow), `bindings` the MD5
-    digest or zeros, `delegation` a KRB-CRED or None.
+    `flags` is an int of `Flag` bits: a handshake tests them often, and enum arithmetic is slow.
+    `bindings` is an MD5 digest or zeros. `delegation` is a KRB-CRED or None.
     """
 
     flags: int
@@ -37,14 +38,18 @@ class GssChecksum:
     delegation: bytes | None = None
 
     def encode(self) -> bytes:
-        """Return the bytes of the checksum. Raises UnsupportedError for a delegation that its format cannot hold."""
+        """Return the bytes of the checksum.
+
+        Raises UnsupportedError for a delegation that is too large for the format.
+        """
         fixed = _FIXED.pack(16, self.bindings, self.flags)
         if self.delegation is None:
             return fixed
         if len(self.delegation) > _MAX_DELEGATION:
             raise UnsupportedError(
-                f"the delegated ticket is too large: a KRB-CRED of {len(self.delegation)} bytes, at most "
-                f"{_MAX_DELEGATION} fit; connect without DELEG, or have the client in fewer groups"
+                f"the delegated ticket is too large: the KRB-CRED has {len(self.delegation)} "
+                f"bytes, at most {_MAX_DELEGATION} fit. Connect without DELEG, or put the client "
+                "into fewer groups"
             )
         return fixed + _DELEGATION.pack(1, len(self.delegation)) + self.delegation
 
@@ -52,11 +57,13 @@ class GssChecksum:
     @forget_frames
     def decode(cls, data: bytes) -> GssChecksum:
         """Return the fields; unknown flags and extensions are ignored. Raises DecodeError."""
+        # RFC 4121 4.1.1: Lgth, Bnd and Flags are always there.
         if len(data) < _FIXED.size:
             raise DecodeError(
                 f"the 0x8003 checksum has {len(data)} bytes, at least {_FIXED.size} are needed"
             )
         size, bindings, flags = _FIXED.unpack_from(data)
+        # RFC 4121 4.1.1: Lgth is 16.
         if size != len(bindings):
             raise DecodeError(
                 f"the channel bindings of a 0x8003 checksum have 16 bytes, not {size}"
@@ -65,9 +72,10 @@ class GssChecksum:
         if not known & _DELEG:
             return cls(known, bindings)
         if len(data) < _FIXED.size + _DELEGATION.size:
-            raise DecodeError("the 0x8003 checksum announces a delegation and ends before it")
+            raise DecodeError("the 0x8003 checksum ends before the delegation that it announces")
         option, size = _DELEGATION.unpack_from(data, _FIXED.size)
         start = _FIXED.size + _DELEGATION.size
+        # RFC 4121 4.1.1: DlgOpt is 1, and Deleg has Dlgth bytes.
         if option != 1 or start + size > len(data):
             raise DecodeError("the delegation in the 0x8003 checksum is malformed or cut off")
         return cls(known, bindings, data[start : start + size])

@@ -1,4 +1,4 @@
-"""Security contexts: small objects that their caller drives with `step`. What both sides have in common.
+"""The common part of both sides of a security context, which its caller drives with `step`.
 
 `Initiator` (initiator.py) and `Acceptor` (acceptor.py) add the handshake of their side.
 
@@ -6,10 +6,11 @@
     NEW --step()--------> AP-REQ --------------> NEW --step(AP-REQ)--> ESTABLISHED
     WAITING --step(AP-REP)--> ESTABLISHED <----- AP-REP
 
-Without MUTUAL the initiator is ESTABLISHED at once. In DCE style the acceptor is WAITING after its AP-REP, and the
-initiator's last step returns an AP-REP of its own, which establishes the acceptor. Any failure leads to FAILED, `close`
-to CLOSED, both for good. The tokens of each side come from one generator, its handshake: `_kerberos`, or that of
-negotiate.py around it. Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
+Without MUTUAL, the initiator is ESTABLISHED at once. In DCE style, the acceptor is WAITING after
+its AP-REP, and the initiator's last step returns an AP-REP of its own, which establishes the
+acceptor. Any failure leads to FAILED, and `close` to CLOSED; both are final. The tokens of each
+side come from one generator, its handshake: `_kerberos`, or the one of negotiate.py around it.
+Source: RFC 4121 4.1, RFC 2743 2.2, MS-KILE 3.4.5.1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from purekrb.constants import Flag, PrfKey, error_name, flag_names
 from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
+from purekrb.gss.tokens import as_bytes
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.log import Log
 from purekrb.names import Principal
@@ -43,7 +45,7 @@ log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
 _MUTUAL, _DCE_STYLE = int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 
-#: The largest token that `step` looks at, in bytes; Windows' default maximum. Source: MS-KILE 3.1.1.
+#: The largest token that `step` accepts, in bytes: the default of Windows. Source: MS-KILE 3.1.1.
 MAX_TOKEN = 48_000
 
 
@@ -60,7 +62,7 @@ _STEPPING = (_State.NEW, _State.WAITING)
 
 
 class MessageProtection(Protocol):
-    """What a context needs of the tokens of its etype; the methods are those of SecurityContext."""
+    """The tokens of an etype, as a context uses them; the methods are those of SecurityContext."""
 
     def wrap(self, data: bytes, sealed: bool) -> bytes: ...
     def unwrap(self, token: bytes, sealed: bool) -> bytes: ...
@@ -75,12 +77,12 @@ class MessageProtection(Protocol):
 
 
 def _rc4_protection(*key: EncryptionKey, **options: Any) -> MessageProtection:
-    from purekrb.gss.rc4_tokens import Rc4Protection  # only who opts in pays for it
+    from purekrb.gss.rc4_tokens import Rc4Protection  # only RC4 contexts pay for the import
 
     return Rc4Protection(*key, **options)
 
 
-#: What protects messages, by encryption type.
+#: The makers of message protection, by encryption type.
 _Protections = dict[int, Callable[..., MessageProtection]]
 _DCE_PROTECTIONS: _Protections = dict.fromkeys(DceProtection.etypes, DceProtection)
 _PROTECTIONS: _Protections = {
@@ -90,11 +92,12 @@ _PROTECTIONS: _Protections = {
 
 
 class Agreement:
-    """All that an established context holds: both sides have agreed on it, or the KDC vouches for it.
+    """The facts of an established context. Both sides agreed on them, or the KDC vouches for them.
 
-    `expires` is the end of the ticket by our clock, None where expiry is not enforced; `deadline`
-    is the same moment as the number that is compared with the clock for each message. `_agree` adds
-    `protection`; after that no field changes. Slots, since each message reads two of them.
+    `expires` is the end of the ticket by our clock; it is None if expiry is not enforced.
+    `deadline` is the same moment as a number, which is compared with the clock for each message.
+    `_agree` adds `protection`; after that, no field changes. It has slots because each message
+    reads two of them.
     """
 
     __slots__ = (
@@ -138,9 +141,9 @@ class Agreement:
 
 
 class SecurityContext:
-    """What both sides have in common: the established context and its per-message calls.
+    """The common part of both sides: the established context and its per-message calls.
 
-    `step` is called by one thread; after that, one thread may seal while another unseals.
+    One thread calls `step`. After that, one thread may seal while another one unseals.
     """
 
     _role: ClassVar[str]
@@ -166,18 +169,18 @@ class SecurityContext:
         self._clock = clock
         self._seconds = seconds_of(clock)
         self._random = random
-        self._secrets: list[EncryptionKey] = []  # what ends with this context
-        self._turn = [True]  # of the thread that is in `step`; empty meanwhile
+        self._secrets: list[EncryptionKey] = []  # the keys that end with this context
+        self._turn = [True]  # empty while a thread is in `step`
 
     def step(self, in_token: bytes | None = None) -> bytes | None:
-        """Take the peer's token (None for an initiator's first step) and return the one to send, or None.
+        """Take the peer's token (None for an initiator's first step); return the next one, or None.
 
-        Call until `established`. Any error is final; its `response`, if there is one, is to be sent to the peer.
-        Raises ContextError when the context is established, failed or closed already, and where another thread is in
-        `step`, or was when this process was forked.
+        Call until `established`. Any error is final. If it has a `response`, send that to the peer.
+        Raises ContextError if the context is already established, failed or closed. Also raises it
+        if another thread is in `step`, or was when this process was forked.
         """
         try:
-            self._turn.pop()  # atomic, and cheaper than a lock that a child process finds open
+            self._turn.pop()  # atomic, and cheaper than a lock that survives a fork
         except IndexError:
             raise ContextError(
                 "another thread is in step(): let one thread make a context"
@@ -217,28 +220,28 @@ class SecurityContext:
 
     @property
     def established(self) -> bool:
-        """Whether the handshake is complete, which with MUTUAL includes the verified proof of the service."""
+        """Whether the handshake is complete; with MUTUAL, the service has then proved itself."""
         return self._in_force is not None
 
     @property
     def flags(self) -> Flag:
-        """The flags in force. Meaningful once established."""
+        """The flags in force. Raises ContextError before the context is established."""
         return Flag(self._established().flags)
 
     @property
     def mutual(self) -> bool:
-        """Whether the service has proved itself (initiator) or was asked to and did (acceptor)."""
+        """Whether the service has proved itself (initiator), or has sent its proof (acceptor)."""
         agreement = self._in_force
         return agreement is not None and bool(agreement.flags & _MUTUAL)
 
     @property
     def initiator(self) -> Principal:
-        """The client's principal, as the KDC vouches for it."""
+        """The client's principal, for which the KDC vouches."""
         return self._established().initiator
 
     @property
     def acceptor(self) -> Principal:
-        """The service's principal: at the acceptor, one of the key which decrypted the ticket."""
+        """The service's principal; for an acceptor, one with the key that decrypted the ticket."""
         return self._established().acceptor
 
     @property
@@ -253,7 +256,10 @@ class SecurityContext:
 
     @property
     def session_key(self) -> EncryptionKey:
-        """The key of the per-message tokens: acceptor's subkey, else initiator's, else the ticket's. RFC 4121 2."""
+        """The key of the per-message tokens. Source: RFC 4121 2.
+
+        This is the acceptor's subkey, else the initiator's subkey, else the ticket's session key.
+        """
         return self._established().key
 
     @property
@@ -262,87 +268,93 @@ class SecurityContext:
         return self.session_key.etype
 
     def wrap(self, data: bytes, sealed: bool = True) -> bytes:
-        """Return a token that carries `data`, encrypted and signed (`sealed`) or signed only. RFC 4121 4.2.4.
+        """Return a token with `data`, encrypted and signed (`sealed`), or only signed.
 
-        Raises ContextExpiredError after `endtime`, ContextError before the context is established.
+        Raises ContextExpiredError after `endtime`, and ContextError before the context is
+        established. Source: RFC 4121 4.2.4.
         """
-        return self._sender().wrap(data if type(data) is bytes else _bytes(data), sealed)
+        return self._sender().wrap(data if type(data) is bytes else as_bytes(data), sealed)
 
     def unwrap(self, token: bytes, sealed: bool = True) -> bytes:
-        """Return the data of the peer's `token`; `sealed` refuses one that is only signed (PolicyError).
+        """Return the data of the peer's `token`.
 
-        Raises DecodeError, ProtocolError or IntegrityError for a token that is not genuine, which changes nothing;
-        SequenceError for a genuine one that came twice or out of order.
+        If `sealed` is true, a token that is only signed raises PolicyError. A token that is not
+        genuine raises DecodeError, ProtocolError or IntegrityError, and changes nothing. A genuine
+        token that came twice or out of order raises SequenceError. Source: RFC 4121 4.2.4.
         """
         protection = (self._in_force or self._established()).protection
-        return protection.unwrap(token if type(token) is bytes else _bytes(token), sealed)
+        return protection.unwrap(token if type(token) is bytes else as_bytes(token), sealed)
 
     def unwrap_into(self, token: bytes, buffer: bytearray | memoryview, sealed: bool = True) -> int:
-        """Write the data of the peer's `token` into `buffer` and return its size in bytes; for large messages.
+        """Write the data of the peer's `token` into `buffer`, and return its size in bytes.
 
-        `buffer` is writable and has room for `wrap_size_limit(len(token), sealed)` bytes (ValueError). It spares the
-        memory for a new object, which costs as much as decrypting into it. Errors as in `unwrap`; after one, `buffer`
-        holds nothing of the message. With etypes 17 and 18, whose MAC covers the plaintext, do not let another thread
-        read `buffer` before this returns.
+        Use it for large messages: a new object would cost as much as the decryption. `buffer` must
+        be writable, and have room for `wrap_size_limit(len(token), sealed)` bytes (ValueError).
+        Errors are those of `unwrap`; after an error, `buffer` holds nothing of the message. With
+        etypes 17 and 18, whose MAC covers the plaintext, do not let another thread read `buffer`
+        before this returns.
         """
         protection = self._established().protection
-        token = token if type(token) is bytes else _bytes(token)
+        token = token if type(token) is bytes else as_bytes(token)
         with memoryview(buffer) as given, given.cast("B") as out:
             room = protection.wrap_size_limit(len(token), sealed)
             if out.readonly or len(out) < room:
                 raise ValueError(
-                    f"the buffer must be writable and have room for {room} bytes, it has {len(out)}"
+                    f"the buffer must be writable and have room for {room} bytes, got {len(out)}"
                 )
             return protection.unwrap_into(token, sealed, out)
 
     def get_mic(self, data: bytes) -> bytes:
         """Return the MIC token that signs `data`. Source: RFC 4121 4.2.6.1."""
-        return self._sender().get_mic(data if type(data) is bytes else _bytes(data))
+        return self._sender().get_mic(data if type(data) is bytes else as_bytes(data))
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
-        """Raise unless `mic` is the peer's MIC token over `data`; errors as in `unwrap`."""
+        """Raise unless `mic` is the peer's MIC token over `data`. Raises the errors of `unwrap`."""
         protection = (self._in_force or self._established()).protection
         protection.verify_mic(
-            data if type(data) is bytes else _bytes(data),
-            mic if type(mic) is bytes else _bytes(mic),
+            data if type(data) is bytes else as_bytes(data),
+            mic if type(mic) is bytes else as_bytes(mic),
         )
 
     def wrap_size_limit(self, output_size: int, sealed: bool = True) -> int:
-        """Return how many bytes of data fit into a token of at most `output_size` bytes. Source: RFC 2743 2.4.6."""
+        """Return how many bytes of data fit into a token of `output_size` bytes. RFC 2743 2.4.6."""
         return self._established().protection.wrap_size_limit(output_size, sealed)
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
-        """Return `buffers` with a Wrap token in them: HEADER (and TRAILER) filled, DATA encrypted where `sealed`.
+        """Return `buffers` with a Wrap token in them: HEADER and TRAILER filled, DATA encrypted.
 
-        There are one HEADER, at most one TRAILER and one PADDING (which stays empty), and any number of DATA and
-        SIGN_ONLY. What is in SIGN_ONLY is signed in its place and stays as it is; without DATA nothing is sealed.
-        Raises ValueError for other sets of buffers, UnsupportedError in an RC4 context, and what `wrap` raises.
+        DATA is encrypted only if `sealed` is true. Pass one HEADER, at most one TRAILER and one
+        PADDING (which stays empty), and any number of DATA and SIGN_ONLY. SIGN_ONLY is signed in
+        its place and stays unchanged. Without DATA, nothing is sealed. Raises ValueError for other
+        sets of buffers, UnsupportedError in an RC4 context, and the errors of `wrap`.
         """
         return self._sender().wrap_iov(buffers, sealed)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[int]:
-        """Return the length that each buffer will have after `wrap_iov`."""
+        """Return the length of each buffer after `wrap_iov`."""
         return self._established().protection.wrap_iov_length(buffers, sealed)
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool = True) -> list[IovBuffer]:
-        """Return the buffers of the peer's `wrap_iov` with the message in DATA; the others stay as they are.
+        """Return the buffers of the peer's `wrap_iov` with the message in DATA.
 
-        A token in one piece is given as STREAM, with one empty DATA buffer, which receives the message. `sealed`
-        refuses DATA that is only signed. Errors as in `unwrap`; ValueError for other sets of buffers.
+        The other buffers stay unchanged. Pass a token in one piece as STREAM, with one empty DATA
+        buffer, which receives the message. If `sealed` is true, DATA that is only signed is
+        refused. Raises the errors of `unwrap`, and ValueError for other sets of buffers.
         """
         return self._established().protection.unwrap_iov(buffers, sealed)
 
     @forget_frames
     def prf(self, key_use: PrfKey, data: bytes, length: int) -> bytes:
-        """Return `length` bytes that both sides, and nobody else, can derive from `data`. Source: RFC 4401, RFC 4402.
+        """Return `length` bytes that only the two sides can derive from `data`.
 
-        `key_use` FULL is what to take; PARTIAL uses the key that the initiator alone has chosen.
+        Use `key_use` FULL; PARTIAL uses the key that the initiator alone has chosen.
+        Source: RFC 4401, RFC 4402.
         """
         agreement = self._established()
         key = agreement.key if PrfKey(key_use) is PrfKey.FULL else agreement.initiator_key
         if length < 0:
             raise ValueError(f"{length} bytes cannot be made")
-        seed, out, number = _bytes(data), bytearray(), 0
+        seed, out, number = as_bytes(data), bytearray(), 0
         while len(out) < length:
             out += crypto.prf(key, number.to_bytes(4, "big") + seed)
             number += 1
@@ -350,12 +362,13 @@ class SecurityContext:
 
     @forget_frames
     def export_context(self, key: bytes) -> bytes:
-        """Return this context, encrypted with `key` of 16, 24 or 32 bytes, for `import_context`; this one ends.
+        """End this context, and return it encrypted with `key` for `import_context`.
 
-        For another process of this machine that runs the same purekrb. Import it once: two contexts that go on with
-        the same sequence numbers are no longer safe. Raises ContextError unless the context is established.
+        `key` has 16, 24 or 32 bytes. The importing process must be on this machine and run the same
+        purekrb. Import it only once: two contexts that continue with the same sequence numbers are
+        not safe. Raises ContextError unless the context is established.
         """
-        from purekrb.gss import export  # only who exports pays for it
+        from purekrb.gss import export  # only exports pay for the import
 
         export.check_key(key)
         agreement = self._established()
@@ -373,7 +386,8 @@ class SecurityContext:
             expires=agreement.expires,
             **self._also_exported(),
         )
-        # The keys go first: a thread that still seals gets either a number before ours, or no token.
+        # The keys are wiped first. So a thread that still seals either gets a number before the
+        # exported one, or makes no token.
         self._end(_State.EXPORTED)
         send_seq, receive_seq, seen = agreement.protection.sequences()
         log.debug("context exported: %s -> %s", agreement.initiator, agreement.acceptor)
@@ -390,22 +404,26 @@ class SecurityContext:
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> _C:
-        """Return the established context that `export_context` returned as `blob`, encrypted with `key`.
+        """Return the established context in `blob`, which `export_context` encrypted with `key`.
 
-        Raises DecodeError for what is no exported context, IntegrityError for another key and altered bytes,
-        UnsupportedError for the form of another version, ContextError for a context of the other side,
-        ContextExpiredError for one that has expired.
+        Raises DecodeError if `blob` is not an exported context, IntegrityError for another key and
+        for altered bytes, UnsupportedError if another version exported it, ContextError for a
+        context of the other side, and ContextExpiredError if the context has expired.
         """
         from purekrb.gss import export
 
-        state = export.open_state(_bytes(blob), key)
+        state = export.open_state(as_bytes(blob), key)
         if state.role != cls._role:
-            raise ContextError(f"this is the context of an {state.role}: import it as such")
+            raise ContextError(
+                f"this is the context of an {state.role}: "
+                f"use {state.role.capitalize()}.import_context"
+            )
         if state.expires is not None and clock() > state.expires:
             for expired in (state.key, state.initiator_key):
                 expired.wipe()
             raise ContextExpiredError(
-                f"the exported context expired at {state.expires:%Y-%m-%d %H:%M:%SZ}: authenticate again"
+                f"the exported context expired at {state.expires:%Y-%m-%d %H:%M:%SZ}: "
+                "authenticate again"
             )
         context = cls.__new__(cls)
         SecurityContext.__init__(
@@ -422,11 +440,11 @@ class SecurityContext:
         return context
 
     def _also_exported(self) -> dict[str, Any]:
-        """Return what this side alone knows, by the names of ContextState."""
+        """Return the fields of ContextState that only this side has."""
         return {}
 
     def _restore(self, state: ContextState) -> None:
-        """Establish this new context as `state` says."""
+        """Establish this new context from `state`."""
         self._secrets.append(state.initiator_key)
         agreement = Agreement(
             flags=state.flags,
@@ -459,7 +477,7 @@ class SecurityContext:
         return f"<{type(self).__name__} {self._state.name.lower()}{names}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a security context holds keys: it is not pickled or copied")
+        raise TypeError("a security context holds keys: it cannot be pickled or copied")
 
     def _established(self) -> Agreement:
         agreement = self._in_force
@@ -468,7 +486,7 @@ class SecurityContext:
         return agreement
 
     def _sender(self) -> MessageProtection:
-        """Return what protects the message to send. Raises where there is to be none."""
+        """Return the protection for a message to send; raise if the context expired or ended."""
         agreement = self._in_force or self._established()
         if self._seconds() > agreement.deadline:
             raise ContextExpiredError(
@@ -478,13 +496,13 @@ class SecurityContext:
         return agreement.protection
 
     def _messages(self) -> MessageProtection:
-        """Return what signs the mechListMICs of a negotiation, before the context is established."""
+        """Return the protection that signs mechListMICs, before the context is established."""
         if self._agreed is None:
             raise ContextError(f"this context is {self._state.value}")
         return self._agreed.protection
 
     def _complete(self) -> None:
-        """Begin with messages: the handshake is over, here or where the context was exported."""
+        """Establish the context: the handshake is over, here or in the exporting process."""
         self._handshake = None
         self._in_force = agreed = self._agreed
         if agreed is None:  # another thread has closed the context
@@ -500,9 +518,10 @@ class SecurityContext:
             )
 
     def _agree(self, agreement: Agreement, send_seq: int, receive_seq: int, seen: int = 0) -> None:
-        """Take what both sides have agreed on, and make what protects messages under its key.
+        """Take `agreement`, and make the protection of messages with its key.
 
-        The initial sequence numbers are ours and the peer's; `seen` is the window before the second.
+        `send_seq` and `receive_seq` are the initial numbers of this side and of the peer; `seen` is
+        the window before `receive_seq`.
         """
         key, flags = agreement.key, agreement.flags
         protect = (_DCE_PROTECTIONS if flags & _DCE_STYLE else _PROTECTIONS).get(key.etype)
@@ -510,7 +529,7 @@ class SecurityContext:
             raise UnsupportedError(
                 f"DCE style needs AES keys, not {etype_name(key.etype)}: give the service such keys"
             )
-        # A key that does not end with the context is copied, so that close() does not take the ticket's key away.
+        # A key that outlives the context is copied, so that close() does not wipe the ticket's key.
         if id(key) not in map(id, self._secrets):
             key = agreement.key = _copy(key)
             self._secrets.append(key)
@@ -527,17 +546,14 @@ class SecurityContext:
         self._agreed = agreement
 
 
-_C = TypeVar(
-    "_C", bound=SecurityContext
-)  # not by its name, which `typing` would compile when it is imported
+# The bound is the class, not its name: `typing` would compile a name at import.
+_C = TypeVar("_C", bound=SecurityContext)
 
 
 def check_mechanism(mechanism: str) -> None:
-    """Raise UnsupportedError unless contexts have the mechanism of this name."""
+    """Raise UnsupportedError unless `mechanism` is one of those that contexts have."""
     if mechanism not in ("kerberos", "negotiate"):
-        raise UnsupportedError(
-            f'there is no mechanism {mechanism!r}: pass "kerberos" or "negotiate"'
-        )
+        raise UnsupportedError(f'unknown mechanism {mechanism!r}: pass "kerberos" or "negotiate"')
 
 
 @lru_cache(maxsize=16)
@@ -549,12 +565,7 @@ def _copy(key: EncryptionKey) -> EncryptionKey:
     return EncryptionKey(key.etype, key.contents)
 
 
-def _bytes(data: bytes) -> bytes:
-    """Return any bytes-like object as bytes; TypeError for all else (bytes(5) would be five zeros)."""
-    return data if type(data) is bytes else memoryview(data).tobytes()
-
-
 def _context_token(token: bytes) -> bytes:
     if len(token) > MAX_TOKEN:
         raise DecodeError(f"a context token of {len(token)} bytes is larger than {MAX_TOKEN}")
-    return token if type(token) is bytes else _bytes(token)
+    return token if type(token) is bytes else as_bytes(token)

@@ -1,8 +1,9 @@
-"""Contexts that change hands: an established context as bytes, encrypted with a key that both processes have.
+"""Exported contexts: established contexts as bytes, encrypted with a key of both processes.
 
-    "purekrb context" | version (1) | nonce (12) | AES-GCM(key, nonce, JSON of ContextState, with all before as AAD)
+    "purekrb context" | version (1) | nonce (12) | AES-GCM(key, nonce, JSON of ContextState)
 
-For the processes of one machine, which run the same purekrb: the form may change with any version.
+The AAD of AES-GCM is the text and the version. The format is for processes of one machine that run
+the same purekrb: it may change with any version.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ContextState:
-    """All that an established context is made of. `expires` is None where expiry is not enforced.
+    """The contents of an established context. `expires` is None if expiry is not enforced.
 
-    `send_seq` and `receive_seq` are the next numbers, `seen` the window behind the second. What only acceptors know
-    is empty for initiators; `identity` is the PAC's verdict instead, where that failed.
+    `send_seq` and `receive_seq` are the next numbers, `seen` is the window before `receive_seq`.
+    The fields from `acceptor_names` on are empty for initiators. `identity` is a PacError if the
+    PAC was refused.
     """
 
     role: str
@@ -74,10 +76,10 @@ def seal_state(state: ContextState, key: bytes, random: RandomBytes) -> bytes:
 
 
 def open_state(blob: bytes, key: bytes) -> ContextState:
-    """Return what `seal_state` encrypted.
+    """Return the state that `seal_state` encrypted.
 
-    Raises DecodeError for what is none of its work, UnsupportedError for another version's, IntegrityError for another
-    key and for what was altered or cut off.
+    Raises DecodeError if `blob` is not an exported context, UnsupportedError if another version
+    exported it, and IntegrityError for another key and for altered or missing bytes.
     """
     cipher = _cipher(key)
     if len(blob) < len(_HEAD) + _NONCE + _TAG or not blob.startswith(_MAGIC):
@@ -97,9 +99,8 @@ def open_state(blob: bytes, key: bytes) -> ContextState:
         return ContextState(
             **{name: _READ[name](value) for name, value in json.loads(plain).items()}
         )
-    raise DecodeError(
-        "the exported context was made by something else than purekrb"
-    )  # no context that quotes a key
+    # Raised outside of the `with`: the other error, which would be its context, may quote a key.
+    raise DecodeError("the exported context was not made by purekrb")
 
 
 def check_key(key: bytes) -> None:
@@ -114,7 +115,7 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it."""
+    """Return `value` in a form that JSON can hold."""
     if isinstance(value, EncryptionKey):
         return [int(value.etype), value.contents.hex()]
     if isinstance(value, Principal):
@@ -133,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _exactly(kind: type[_T]) -> Callable[[Any], _T]:
-    """Return what takes values of this type alone: JSON may hold any."""
+    """Return a function that accepts only values of this type: JSON may hold any type."""
 
     def read(value: Any) -> _T:
         if type(value) is not kind:
@@ -201,14 +202,14 @@ def _ccache(value: Any) -> CCache:
     return CCache.decode(bytes.fromhex(value))
 
 
-#: How the fields of an identity are read that are not text or None.
+#: The readers of the fields of an identity, except for those that are text or None.
 _READ_IDENTITY: dict[str, Callable[[Any], Any]] = {
     "principal": _principal,
     "has_pac": _truth,
     "foreign": _truth,
     "group_sids": _texts,
 }
-#: How each field is read from what JSON holds.
+#: The reader of each field: it takes the value in the JSON.
 _READ: dict[str, Callable[[Any], Any]] = {
     "role": _text,
     "flags": _unsigned,

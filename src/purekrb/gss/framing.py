@@ -30,9 +30,9 @@ TOK_AP_REQ = b"\x01\x00"
 TOK_AP_REP = b"\x02\x00"
 TOK_KRB_ERROR = b"\x03\x00"
 
-#: How messages begin that come without a frame, as in DCE style.
+#: The first byte of messages without a frame, as DCE style has them, and their token ids.
 _BARE = {b"\x6e": TOK_AP_REQ, b"\x6f": TOK_AP_REP, b"\x7e": TOK_KRB_ERROR}
-#: How NTLM's messages begin, which come without a frame.
+#: The start of NTLM's messages, which have no frame.
 _NTLM = b"NTLMSSP\0"
 _FRAME = (0x60,)
 _LONGEST_HEADER = 6
@@ -48,7 +48,7 @@ _NAMES = {
 
 
 def mechanism_names(oids: Iterable[bytes]) -> str:
-    """Return the mechanisms as text for people, the outlandish ones as bytes in hex."""
+    """Return the mechanisms as text for people; unknown OIDs are bytes in hex."""
     return ", ".join(_NAMES.get(oid) or f"OID {oid[:32].hex()}" for oid in oids)
 
 
@@ -58,7 +58,7 @@ def frame_mechanism(mechanism: bytes, inner: bytes) -> bytes:
 
 
 def _start_of(token: bytes, mechanism: bytes) -> int:
-    """Return where the inner token starts, 0 unless the frame is as we would write it."""
+    """Return the offset of the inner token, or 0 if the frame is not what purekrb would write."""
     head = headers_of(len(token), _FRAME)
     if head is None:
         return 0
@@ -69,7 +69,8 @@ def _start_of(token: bytes, mechanism: bytes) -> int:
 def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
     """Return the inner token of a token that is framed for `mechanism`.
 
-    Raises DecodeError where the frame is not exactly as long as the token, UnsupportedError for another mechanism.
+    Raises DecodeError if the frame is not exactly as long as the token, and UnsupportedError for
+    another mechanism.
     """
     begin = _start_of(token, mechanism)
     if begin:
@@ -77,9 +78,11 @@ def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
     if token.startswith(_NTLM):
         _refuse(NTLM_OID, mechanism)
     tag, start, end = read_header(token, 0, len(token))
+    # RFC 2743 3.1: an InitialContextToken, which is the whole token.
     if tag != _FRAME[0] or end != len(token):
         raise DecodeError(
-            "this is not a GSS-API token: it does not start with an InitialContextToken of its own length"
+            "this is not a GSS-API token: "
+            "it does not start with an InitialContextToken of its own length"
         )
     tag, oid_start, oid_end = read_header(token, start, end)
     if tag != 0x06:
@@ -96,7 +99,10 @@ def frame(tok_id: bytes, inner: bytes, mechanism: bytes = KRB5_MECH_OID) -> byte
 
 
 def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
-    """Return (token id, inner token) of a framed Kerberos token; errors as in `unframe_mechanism`."""
+    """Return (token id, inner token) of a framed Kerberos token.
+
+    The errors are those of `unframe_mechanism`.
+    """
     start = _start_of(token, mechanism) or len(token) - len(unframe_mechanism(token, mechanism))
     message = start + 2
     if len(token) < message:
@@ -105,13 +111,16 @@ def unframe(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, byte
 
 
 def unframe_any(token: bytes, mechanism: bytes = KRB5_MECH_OID) -> tuple[bytes, bytes]:
-    """Return what `unframe` does, and of a message without frame, as DCE style has them, its token id and itself."""
+    """Return the same as `unframe`; for a message without a frame, its token id and the message.
+
+    Messages have no frame in DCE style.
+    """
     tok_id = _BARE.get(token[:1])
     return (tok_id, token) if tok_id else unframe(token, mechanism)
 
 
 def is_framed_for(token: bytes, mechanism: bytes) -> bool:
-    """Whether `mechanism` is what the token claims to be for: a quick look, which `unframe_mechanism` verifies."""
+    """Whether the token claims to be for `mechanism`: a quick look, without verification."""
     oid = _oid(mechanism)
     return oid in token[: _LONGEST_HEADER + len(oid)]
 
@@ -125,8 +134,8 @@ def _refuse(found: bytes, expected: bytes) -> NoReturn:
     ours = mechanism_names([expected])
     if found == NTLM_OID:
         advice = (
-            "the client has no Kerberos ticket and falls back: let it call the service by the name of its SPN, not by "
-            "an IP address, and register that SPN"
+            "the client has no Kerberos ticket and falls back: let it call the service by the "
+            "name of its SPN, not by an IP address, and register that SPN"
         )
     elif found == SPNEGO_OID:
         advice = 'give this side mechanism="negotiate", or configure the peer for Kerberos'

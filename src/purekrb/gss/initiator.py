@@ -1,4 +1,7 @@
-"""The initiator: the client's side of a security context. Source: RFC 4121 4.1, RFC 2743 2.2.1, MS-KILE 3.4.5.1."""
+"""The initiator: the client's side of a security context.
+
+Source: RFC 4121 4.1, RFC 2743 2.2.1, MS-KILE 3.4.5.1.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +42,22 @@ _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int,
     (Flag.DELEG, Flag.MUTUAL, Flag.REPLAY, Flag.SEQUENCE, Flag.CONF, Flag.INTEG, Flag.DCE_STYLE),
 )
-#: How a NegTokenResp starts, which has no GSS-API frame. Source: RFC 4178 4.2.
+#: The first byte of a NegTokenResp, which has no GSS-API frame. Source: RFC 4178 4.2.
 _NEG_TOKEN_RESP = b"\xa1"
 _OK_AS_DELEGATE = int(TicketFlags.OK_AS_DELEGATE)
 
 
 class Initiator(SecurityContext):
-    """The client's side. `service_ticket` is all it needs: no KDC is asked.
+    """The client's side of one context. It needs only `service_ticket`: no KDC is asked.
 
-    `flags` are what the context must offer. MUTUAL fails closed: the context is established only after the AP-REP
-    was decrypted and its ctime and cusec equal what was sent; DCE_STYLE implies it. DELEG hands `forwarded_tgt` to the
-    service, and only if the KDC marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism`
-    "negotiate" wraps Kerberos in SPNEGO, and its first step takes the hints of a service that speaks first. With
-    `send_client_target` the service is told, encrypted, by which name it was asked for, as Windows does. `clock` and
-    `random` are for replaying recordings; a clock given here must not return the same time twice.
+    `flags` are the services that the context must offer. MUTUAL fails closed: the context is
+    established only after the AP-REP was decrypted, and its ctime and cusec equal those that were
+    sent. DCE_STYLE implies MUTUAL. DELEG hands `forwarded_tgt` to the service, but only if the KDC
+    marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism` "negotiate" wraps
+    Kerberos in SPNEGO; its first step also takes the hints of a service that speaks first. With
+    `send_client_target`, the authenticator tells the service, encrypted, which name the client
+    asked for, as Windows does. `clock` and `random` are for replaying recordings; a clock passed
+    here must not return the same time twice.
     """
 
     _role = "initiator"
@@ -97,7 +102,7 @@ class Initiator(SecurityContext):
                 return flags & ~_DELEG
             if not flags & _MUTUAL:
                 raise PolicyError(
-                    "DELEG hands over a TGT: it needs MUTUAL, so that an impostor does not get it"
+                    "DELEG hands over a TGT: it needs MUTUAL, so that no impostor gets the TGT"
                 )
             if self._forwarded_tgt is None:
                 raise CredentialError(
@@ -107,7 +112,7 @@ class Initiator(SecurityContext):
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         if self._negotiate:
-            from purekrb.gss.negotiate import initiate  # only who negotiates pays for it
+            from purekrb.gss.negotiate import initiate  # only negotiations pay for the import
 
             return initiate(self._kerberos, self._messages, in_token)
         if in_token is not None:
@@ -115,7 +120,7 @@ class Initiator(SecurityContext):
         return self._kerberos()
 
     def _kerberos(self) -> Handshake:
-        """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return one."""
+        """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return an AP-REP."""
         flags = self._flags
         sent, subkey, seq_number = self._ap_req()
         token = sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
@@ -138,13 +143,14 @@ class Initiator(SecurityContext):
         etype = session_key.etype
         if etype not in self._permitted_etypes:
             raise PolicyError(
-                f"the session key is of {etype_name(etype)}, which is not permitted here: give the service AES keys, "
-                "or pass permitted_etypes"
+                f"the session key is of {etype_name(etype)}, which is not permitted here: "
+                "give the service AES keys, or pass permitted_etypes"
             )
         moment = unique_now(self._clock) + ticket.time_offset
         if self._enforce_expiry and moment > ticket.endtime:
             raise ContextExpiredError(
-                f"the ticket for {ticket.service} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
+                f"the ticket for {ticket.service} expired at "
+                f"{ticket.endtime:%Y-%m-%d %H:%M:%SZ}: get a new one"
             )
         flags, random = self._flags, self._random
         subkey = crypto.random_key(etype, random)
@@ -154,7 +160,7 @@ class Initiator(SecurityContext):
             NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
         )
         if flags & _DELEG and self._forwarded_tgt is not None:
-            from purekrb.exchanges.krb_cred import build_krb_cred  # only who delegates pays for it
+            from purekrb.exchanges.krb_cred import build_krb_cred  # only delegation pays for it
 
             delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
             log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
@@ -175,20 +181,19 @@ class Initiator(SecurityContext):
         return sent, subkey, seq_number
 
     def _read_reply(self, token: bytes, sent: SentApReq) -> EncApRepPart:
-        """Return the AP-REP in the service's token once it proves the service."""
+        """Return the AP-REP in the service's token, once it proves the service. RFC 4120 3.2.5."""
         dce_style = bool(self._flags & _DCE_STYLE)
         if token[:1] == _NEG_TOKEN_RESP and not self._negotiate:
-            from purekrb.gss.negotiate import (
-                answered_by_negotiation,
-            )  # only who needs its words pays for it
+            from purekrb.gss.negotiate import answered_by_negotiation  # only this error pays for it
 
             raise answered_by_negotiation(token)
         tok_id, message = unframe_any(token) if dce_style else unframe(token)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)
+        # RFC 4121 4.1: the token id of an AP-REP, and no frame in DCE style only.
         if tok_id != TOK_AP_REP or dce_style != (message is token):
             raise MutualAuthenticationError(
-                "the service answered with another token than an AP-REP", got=tok_id.hex()
+                "the service answered with a token that is not an AP-REP", got=tok_id.hex()
             )
         part = verify_ap_rep(
             message, sent, self._ticket.session_key, permitted_etypes=self._permitted_etypes
@@ -230,6 +235,6 @@ def _without_delegation(flags: int, bindings: bytes) -> Checksum:
 
 @lru_cache(maxsize=16)
 def _own_first(own: int, permitted: tuple[int, ...]) -> tuple[int, ...]:
-    """Return what the acceptor may choose its subkey from: the own etype first, but RC4 last. Source: RFC 4537 3."""
+    """Return the etypes for the acceptor to choose from: `own` first, but RC4 last. RFC 4537 3."""
     others = tuple(etype for etype in permitted if etype != own)
     return (*others, own) if own == EncryptionType.RC4_HMAC else (own, *others)

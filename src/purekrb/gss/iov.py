@@ -1,11 +1,12 @@
-"""Wrap tokens in pieces, as MIT's gss_wrap_iov makes them, and the layout that DCE style gives them (WrapEx).
+"""Wrap tokens in pieces, like those of MIT's gss_wrap_iov, and their layout in DCE style (WrapEx).
 
-    with TRAILER       HEADER (token header | confounder) | DATA ... | TRAILER (filler | header copy | MAC)
-    without TRAILER    HEADER (token header | filler | header copy | MAC | confounder) | DATA ...
+    HEADER (token header | confounder) | DATA ... | TRAILER (filler | header copy | MAC)
+    HEADER (token header | filler | header copy | MAC | confounder) | DATA ...    without TRAILER
 
-A message that is only signed has neither confounder nor filler nor header copy. SIGN_ONLY buffers are signed where they
-stand among the DATA and are not part of the token. In DCE style the filler has 16 bytes instead of none, and RRC names
-16 bytes less than the rotation. Source: RFC 4121 4.2, MS-KILE 3.4.5.4.1.
+A message that is only signed has neither confounder nor filler nor header copy. SIGN_ONLY buffers
+are signed at their place among the DATA, and are not part of the token. In DCE style the filler has
+16 bytes, otherwise none, and RRC is 16 less than the rotation.
+Source: RFC 4121 4.2, MS-KILE 3.4.5.4.1.
 """
 
 from __future__ import annotations
@@ -18,14 +19,23 @@ from typing import ClassVar
 
 from purekrb.crypto.aes_cts import BLOCK
 from purekrb.errors import DecodeError, IntegrityError, PolicyError
-from purekrb.gss.tokens import HEADER_SIZE, SEALED, SND_SEQ, CfxProtection, rotated, wrap_header
+from purekrb.gss.tokens import (
+    HEADER_SIZE,
+    ONLY_SIGNED,
+    SEALED,
+    SND_SEQ,
+    CfxProtection,
+    as_bytes,
+    rotated,
+    wrap_header,
+)
 from purekrb.records import record
 
 __all__ = ["IovType", "IovBuffer", "IovProtection", "DceProtection"]
 
 
 class IovType(IntEnum):
-    """What a buffer of `wrap_iov` is; the numbers are those of gssapi_ext.h."""
+    """The types of buffers of `wrap_iov`, with the numbers of gssapi_ext.h."""
 
     DATA = 1
     HEADER = 2
@@ -37,7 +47,10 @@ class IovType(IntEnum):
 
 @record
 class IovBuffer(tuple[IovType, bytes]):
-    """A buffer of `wrap_iov` and `unwrap_iov`; HEADER, TRAILER and PADDING are given without data to `wrap_iov`."""
+    """A buffer of `wrap_iov` and `unwrap_iov`.
+
+    Pass HEADER, TRAILER and PADDING to `wrap_iov` without data.
+    """
 
     type: IovType
     data: bytes = b""
@@ -58,9 +71,9 @@ _HEADER, _TRAILER, _PADDING, _STREAM = (
 class _Pieces:
     """The buffers of a token, taken apart.
 
-    `single` holds the contents of those that occur once (HEADER, TRAILER, PADDING, STREAM), `data`
-    the contents of DATA in their order, and `signed` those of SIGN_ONLY, each with the number of
-    DATA buffers before it.
+    `single` holds the contents of the types that occur once (HEADER, TRAILER, PADDING, STREAM).
+    `data` holds the contents of DATA in order. `signed` holds the contents of SIGN_ONLY, each with
+    the number of DATA buffers before it.
     """
 
     __slots__ = ("data", "signed", "single")
@@ -78,7 +91,7 @@ class _Pieces:
         return [(ends[number], contents) for number, contents in self.signed]
 
     def mixed(self) -> bytes:
-        """Return DATA and SIGN_ONLY joined in their order."""
+        """Return DATA and SIGN_ONLY, joined in order."""
         mixed: list[bytes] = []
         done = 0
         for number, contents in self.signed:
@@ -87,7 +100,7 @@ class _Pieces:
         return b"".join((*mixed, *self.data[done:]))
 
     def filled(self, buffers: Iterable[IovBuffer], message: bytes) -> list[IovBuffer]:
-        """Return `buffers` with `message`, cut as DATA was, and what is in `single`."""
+        """Return `buffers` with `message` in DATA, in pieces of the old sizes, and `single`."""
         filled = []
         ends = accumulate(map(len, self.data))
         at = 0
@@ -107,7 +120,7 @@ class _Pieces:
 class IovProtection(CfxProtection):
     """Per-message tokens in one piece or in several."""
 
-    #: The filler of a sealed token in pieces; as long as the rotation that its RRC does not name.
+    #: The filler of a sealed token in pieces. RRC is less than the rotation by its length.
     _filler: ClassVar[bytes] = b""
 
     __slots__ = ()
@@ -116,8 +129,8 @@ class IovProtection(CfxProtection):
         """Return `buffers` with the token in them. Source: RFC 4121 4.2.4, MS-KILE 3.4.5.4.1."""
         if sealed and len(buffers) == 2:
             (first, _), (second, contents) = buffers
-            if first == _HEADER and second == _DATA:  # together they are a token as `wrap` makes it
-                data = _bytes(contents)
+            if first == _HEADER and second == _DATA:  # together, the same token as `wrap` makes
+                data = as_bytes(contents)
                 token = self.wrap(data, True)
                 start = len(token) - len(data)
                 return [IovBuffer(_HEADER, token[:start]), IovBuffer(_DATA, token[start:])]
@@ -150,7 +163,7 @@ class IovProtection(CfxProtection):
         return pieces.filled(buffers, message)
 
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        """Return `buffers` with the message in DATA; with `sealed`, refuse DATA that is only signed."""
+        """Return `buffers` with the message in DATA; with `sealed`, refuse DATA only signed."""
         if len(buffers) == 2:
             (first, head), (second, body) = buffers
             if (
@@ -158,7 +171,7 @@ class IovProtection(CfxProtection):
                 and second == _DATA
                 and len(head) == HEADER_SIZE + self._ours.sealed_rrc + BLOCK
                 and head[:SND_SEQ] == self._theirs.sealed
-            ):  # together they are a token as `wrap` makes it
+            ):  # together, the same token as `wrap` makes
                 message = self.unwrap(b"".join((head, body)), sealed)
                 return [buffers[0], IovBuffer(_DATA, message)]
         return self._unwrap_pieces(buffers, sealed)
@@ -173,10 +186,9 @@ class IovProtection(CfxProtection):
             front, tail = BLOCK, ec + HEADER_SIZE + self._ours.mac_size
         else:
             if sealed and pieces.data:
-                raise PolicyError(
-                    "the message is only signed, not sealed: pass sealed=False to accept such"
-                )
+                raise PolicyError(ONLY_SIGNED)
             front, tail = 0, self._ours.mac_size
+            # RFC 4121 4.2.3: without confidentiality, EC is the size of the checksum.
             if ec != tail:
                 raise DecodeError(f"the checksum of a signed message has {tail} bytes")
         if _STREAM in single:
@@ -188,21 +200,24 @@ class IovProtection(CfxProtection):
             end = len(last) - self._ours.mac_size
             ciphertext = b"".join((first, *pieces.data, last[:end]))
             plaintext = unseal.decrypt_mixed(ciphertext, last[end:], pieces.offsets())
-            # The encrypted copy of the header protects all of it but RRC, which changes nothing but the layout.
+            # RFC 4121 4.2.4: the encrypted copy protects the whole header except RRC, which changes
+            # only the layout.
             copy = b"".join((token[:6], bytes(2), token[8:HEADER_SIZE]))
             if not hmac.compare_digest(plaintext[-HEADER_SIZE:], copy):
                 raise IntegrityError
             message = plaintext[: len(plaintext) - ec - HEADER_SIZE]
         else:
+            # RFC 4121 4.2.4: the checksum covers data and header, with EC and RRC 0.
             copy = b"".join((token[:4], bytes(4), token[8:HEADER_SIZE]))
             if not hmac.compare_digest(unseal.checksum(pieces.mixed(), copy), last):
                 raise IntegrityError
             message = b"".join(pieces.data)
+        # RFC 4121 4.2.2, RFC 2743 1.2.3: replay and order, once the token is genuine.
         self._window.check(token[SND_SEQ:HEADER_SIZE])
         return pieces.filled(buffers, message)
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
-        """Return the length of each buffer that `wrap_iov` would return; takes no sequence number."""
+        """Return the length of each buffer of `wrap_iov`, without taking a sequence number."""
         pieces = _parse(buffers, received=False)
         front, tail = 0, self._ours.mac_size
         if sealed and pieces.data:
@@ -212,17 +227,17 @@ class IovProtection(CfxProtection):
         return [sizes.get(kind, len(data)) for kind, data in buffers]
 
     def _rotation(self, flags: int, ec: int, rrc: int) -> int:
-        """Return by how many bytes the body of a token is rotated whose header names `rrc`."""
+        """Return the rotation, in bytes, of the body of a token with this header."""
         return rrc
 
     def _named_rotation(self, flags: int, ec: int, rotation: int) -> int:
-        """Return the RRC of a token whose body is rotated by `rotation` bytes."""
+        """Return the RRC for a rotation of the body by `rotation` bytes."""
         return rotation
 
     def _ends(
         self, single: dict[int, bytes], flags: int, ec: int, rrc: int, front: int, tail: int
     ) -> tuple[bytes, bytes]:
-        """Return what stands before and after the data once the rotation is undone."""
+        """Return the bytes before and after the data, with the rotation undone."""
         header, trailer = single[_HEADER][HEADER_SIZE:], single.get(_TRAILER)
         rotation = 0
         if trailer is None:
@@ -230,14 +245,14 @@ class IovProtection(CfxProtection):
             trailer, header = header[:tail], header[tail:]
         if rrc != rotation or len(header) != front or len(trailer) != tail or single.get(_PADDING):
             raise DecodeError(
-                "the token is not split as wrap_iov does (HEADER, DATA, empty PADDING, TRAILER or none): "
-                "pass all of it as STREAM"
+                "the token is not split like those of wrap_iov "
+                "(HEADER, DATA, empty PADDING, TRAILER or none): pass all of it as STREAM"
             )
         return header, trailer
 
 
 class DceProtection(IovProtection):
-    """Per-message tokens in DCE style: a token in one piece is that of `wrap_iov` without TRAILER."""
+    """Per-message tokens in DCE style. `wrap` is `wrap_iov` without TRAILER, in one piece."""
 
     __slots__ = ()
 
@@ -251,7 +266,7 @@ class DceProtection(IovProtection):
         return header.data + body.data
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
-        """Return the data of a token; with `sealed`, refuse one that is only signed."""
+        """Return the data of a token; with `sealed`, refuse a token that is only signed."""
         return self.unwrap_iov([IovBuffer(_STREAM, token), IovBuffer(_DATA)], sealed)[1].data
 
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
@@ -261,12 +276,12 @@ class DceProtection(IovProtection):
         return len(data)
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
-        """Return the largest size of data whose token has at most `output_size` bytes (0 where none fits)."""
+        """Return the largest size of data whose token has at most `output_size` bytes, or 0."""
         return super().wrap_size_limit(
             output_size - len(self._filler) if sealed else output_size, sealed
         )
 
-    # The rotation is by EC + RRC: a fault of Windows that its peers share. Source: MS-KILE 3.4.5.4.1.
+    # MS-KILE 3.4.5.4.1: the rotation is EC + RRC, a fault of Windows that its peers share.
 
     def _rotation(self, flags: int, ec: int, rrc: int) -> int:
         return rrc + ec if flags & SEALED else rrc
@@ -275,37 +290,34 @@ class DceProtection(IovProtection):
         return rotation - ec if flags & SEALED else rotation
 
 
-def _bytes(data: bytes) -> bytes:
-    return data if type(data) is bytes else memoryview(data).tobytes()
-
-
 def _parse(buffers: Sequence[IovBuffer], *, received: bool) -> _Pieces:
-    """Return the buffers taken apart. What was `received` may have STREAM instead of HEADER."""
+    """Return the buffers, taken apart. A `received` token may have STREAM instead of HEADER."""
     pieces = _Pieces()
     single = pieces.single
     for kind, contents in buffers:
-        data = _bytes(contents)
+        data = as_bytes(contents)
         if kind == _DATA:
             pieces.data.append(data)
         elif kind == _SIGN_ONLY:
             pieces.signed.append((len(pieces.data), data))
         elif IovType(kind) in single:
-            raise ValueError(f"there is more than one {IovType(kind).name} buffer")
+            raise ValueError(f"the buffers have more than one {IovType(kind).name}")
         else:
             single[kind] = data
     if (_HEADER in single) == (_STREAM in single) or (_STREAM in single and not received):
-        raise ValueError("the buffers need one HEADER, or for unwrap_iov one STREAM instead")
+        raise ValueError("the buffers need one HEADER, or one STREAM instead for unwrap_iov")
     return pieces
 
 
 def _take_stream(pieces: _Pieces, body: bytes, front: int, tail: int) -> tuple[bytes, bytes]:
-    """Put the data of a token in one piece into `pieces`; return what stands before and after it.
+    """Put the data of a token in one piece into `pieces`; return the bytes before and after it.
 
-    `body` is the token without its header, its rotation undone.
+    `body` is the token without its header, with the rotation undone.
     """
     if len(pieces.data) != 1 or _TRAILER in pieces.single or _PADDING in pieces.single:
         raise ValueError(
-            "beside STREAM there are one DATA buffer, which receives the message, and SIGN_ONLY"
+            "STREAM needs exactly one DATA buffer, which receives the message; "
+            "only SIGN_ONLY may stand beside them"
         )
     end = len(body) - tail
     if end < front:

@@ -1,4 +1,4 @@
-"""What a service's KRB-ERROR means to its client. Source: RFC 4120 5.9.1."""
+"""The meaning of a service's KRB-ERROR for its client. Source: RFC 4120 5.9.1."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from purekrb.messages.ap import KrbError
 
 __all__ = ["peer_refused"]
 
-#: The message is not authenticated, so it never changes what we do.
+#: Advice only: a KRB-ERROR is not authenticated, so it never changes what purekrb does.
 _ADVICE = {
-    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: "it could not decrypt our ticket: it runs with another account's key",
-    ErrorCode.KRB_AP_ERR_MODIFIED: (
-        "it refused our ticket or channel bindings: it has another key (a new one? get a new ticket) or another channel"
+    ErrorCode.KRB_AP_ERR_BAD_INTEGRITY: (
+        "it could not decrypt our ticket: it runs with another account's key"
     ),
-    ErrorCode.KRB_AP_ERR_BADKEYVER: "its keytab is out of date: export it again, or renew the ticket",
+    ErrorCode.KRB_AP_ERR_MODIFIED: (
+        "it refused our ticket or channel bindings: it has another key "
+        "(a new one? get a new ticket) or another channel"
+    ),
+    ErrorCode.KRB_AP_ERR_BADKEYVER: (
+        "its keytab is out of date: export it again, or renew the ticket"
+    ),
     ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
-    ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for another service than it serves",
+    ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for a service that it does not serve",
     ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
     ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",
     ErrorCode.KRB_AP_ERR_TKT_NYV: "the ticket is not yet valid: check the clocks",
@@ -25,7 +30,7 @@ _ADVICE = {
 
 
 def peer_refused(message: bytes) -> ApError:
-    """Return the error that the KRB-ERROR `message` of a service stands for."""
+    """Return the error for the KRB-ERROR `message` of a service. Raises DecodeError."""
     code = KrbError.decode(message).error_code
     advice = _ADVICE.get(code, "see its log")  # type: ignore[call-overload]
     return ApError(f"the service refused us ({error_name(code)}): {advice}", code=code)

@@ -1,20 +1,22 @@
-"""SPNEGO: both sides agree that it will be Kerberos, whatever else the peer offers. Source: RFC 4178, MS-SPNG.
+"""SPNEGO: both sides agree on Kerberos, whatever else the peer offers. Source: RFC 4178, MS-SPNG.
 
-    initiator                                                             acceptor
-    NegTokenInit {mechTypes, mechToken: AP-REQ} ------------------------>
-        <------------------------ NegTokenResp {accept-completed, supportedMech, responseToken: AP-REP}
+    initiator                                                                     acceptor
+    NegTokenInit {mechTypes, mechToken: AP-REQ} --------------->
+        <--------- NegTokenResp {accept-completed, supportedMech, responseToken: AP-REP}
 
-This is all where Kerberos is the initiator's first choice. Where it is not, the first token was for another mechanism:
+This is the whole exchange if Kerberos is the initiator's first choice. If it is not, the first
+token is for another mechanism:
 
-    NegTokenInit {mechTypes, mechToken: NTLM} -------------------------->
-        <------------------------------------------------- NegTokenResp {request-mic, supportedMech}
-    NegTokenResp {responseToken: AP-REQ} ------------------------------->
-        <------------------------- NegTokenResp {accept-incomplete, responseToken: AP-REP, mechListMIC}
-    NegTokenResp {accept-completed, mechListMIC} ----------------------->
+    NegTokenInit {mechTypes, mechToken: NTLM} ----------------->
+        <--------------------------------------- NegTokenResp {request-mic, supportedMech}
+    NegTokenResp {responseToken: AP-REQ} ---------------------->
+        <--------- NegTokenResp {accept-incomplete, responseToken: AP-REP, mechListMIC}
+    NegTokenResp {accept-completed, mechListMIC} -------------->
 
-The mechListMICs sign what the initiator offered, so that nobody between the two can make them choose what they did not
-mean to. Each side is one generator: it yields the token to send, is sent the peer's, and returns its last token. The
-Kerberos context inside is such a generator too, of any number of legs.
+The mechListMICs sign the initiator's offer. So nobody in between can change which mechanism they
+choose. Each side is a generator: it yields the token to send, receives the peer's token, and
+returns its last token. The Kerberos context inside is a generator of the same kind, of any number
+of legs.
 """
 
 from __future__ import annotations
@@ -62,27 +64,28 @@ __all__ = ["Handshake", "initiate", "accept", "answered_by_negotiation"]
 
 log = Log("purekrb.gss")
 
-#: One mechanism by two names, in the order of Windows. Which of them the peer uses means nothing. Source: MS-SPNG 1.9.
+#: One mechanism with two names, in the order of Windows. It means nothing which of them the peer
+#: uses. Source: MS-SPNG 1.9.
 MECHANISMS = (MS_KRB5_MECH_OID, KRB5_MECH_OID)
-#: What says that the name of the acceptor is not in the hints. Source: MS-SPNG 2.2.1.
+#: The hint name of Windows, which does not name the acceptor. Source: MS-SPNG 2.2.1.
 _HINTS = NegHints("not_defined_in_RFC4178@please_ignore")
 
 _COMPLETED, _INCOMPLETE, _REJECT, _REQUEST_MIC = map(int, NegState)
 
 
 class Messages(Protocol):
-    """What the negotiation needs of an established context."""
+    """The methods of an established context that the negotiation needs."""
 
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
 
 
-#: A handshake yields tokens to send and is sent the peer's; it returns the last token, if any.
+#: A handshake yields the tokens to send, receives the peer's, and returns the last token or None.
 Handshake = Generator[bytes, bytes, "bytes | None"]
 
 
 class _Kerberos:
-    """The context that is negotiated about: its tokens, and once it is `complete`, its `messages()`."""
+    """The Kerberos context inside: its tokens, and once it is `complete`, its `messages()`."""
 
     def __init__(self, start: Callable[..., Handshake], messages: Callable[[], Messages]) -> None:
         self._start = start
@@ -91,7 +94,7 @@ class _Kerberos:
         self.complete = False
 
     def step(self, in_token: bytes | None) -> bytes | None:
-        """Return the next token, None where there is none to send. An initiator's first step takes None."""
+        """Return the next token to send, or None. An initiator's first step takes None."""
         try:
             if self._legs is None:
                 self._legs = self._start() if in_token is None else self._start(in_token)
@@ -104,17 +107,17 @@ class _Kerberos:
 
 
 class _Answer(NamedTuple):
-    """What a side sends next: its negState, whether its mechListMIC goes with it, whether it is the last token."""
+    """The next token of a side: its negState, whether it has a MIC, whether it is the last."""
 
     state: int
     mic: bool = False
     last: bool = False
 
 
-#: (a MIC is required, Kerberos is complete, the peer's MIC came, ours was sent) -> the answer, None where nothing
-#: is left to send, or what is wrong. Source: RFC 4178 5.
+#: (a MIC is required, Kerberos is complete, the peer's MIC came, ours was sent) -> the answer, None
+#: if nothing is left to send, or the text of the error. Source: RFC 4178 5.
 _Table = dict[tuple[bool, bool, bool, bool], "_Answer | str | None"]
-_WAITS = "the service waits for something more, after both mechListMICs"
+_WAITS = "the service waits for something more after both mechListMICs"
 _INITIATOR: _Table = {
     (False, False, False, False): _Answer(_INCOMPLETE),
     (False, True, False, False): _Answer(_INCOMPLETE),
@@ -139,7 +142,10 @@ _ACCEPTOR: _Table = {
 
 
 class _Side:
-    """One side of a negotiation: the Kerberos context inside, what was offered, and whose mechListMICs went by."""
+    """One side of a negotiation: the Kerberos context inside, the offer, and the mechListMICs.
+
+    `required` tells whether mechListMICs are, `received` and `sent` which ones were exchanged.
+    """
 
     def __init__(
         self, table: _Table, kerberos: _Kerberos, offered: tuple[bytes, ...], *, required: bool
@@ -152,13 +158,13 @@ class _Side:
         self.sent = False
 
     def take(self, message: NegTokenResp) -> bytes | None:
-        """Hand on the peer's Kerberos token, verify its mechListMIC, and return our Kerberos token."""
+        """Pass on the peer's Kerberos token, verify its mechListMIC, return our Kerberos token."""
         token = _next_leg(self.kerberos, message)
         self.received = _take_mic(self.kerberos, self._offered, message)
         return token
 
     def answer(self) -> _Answer | None:
-        """Return what to send next. Raises ProtocolError where the peer broke the order."""
+        """Return the next answer, or None. Raises ProtocolError if the peer broke the order."""
         found = self._table[self.required, self.kerberos.complete, self.received, self.sent]
         if isinstance(found, str):
             raise ProtocolError(found, expected="mechListMIC" if found is _NO_MIC else None)
@@ -184,7 +190,7 @@ class _Side:
 def initiate(
     start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None
 ) -> Handshake:
-    """The initiator's side around the Kerberos context that `start()` begins, and whose messages are `messages()`.
+    """The initiator's side. `start()` begins the Kerberos context, `messages()` are its messages.
 
     `hints` is the NegTokenInit2 of an acceptor that spoke first.
     """
@@ -202,21 +208,23 @@ def initiate(
             and not reply.response_token
             and reply.supported_mech not in (None, MECHANISMS[0])
         ):
-            # The acceptor knows Kerberos by the other name alone and has not looked at our token. A second context,
-            # since an AP-REQ is never sent twice. Source: RFC 4178 4.2.2.
+            # RFC 4178 4.2.2: the acceptor knows Kerberos only by the other name, and has not looked
+            # at our token. A second context is needed, because an AP-REQ is never sent twice.
             side.kerberos = _Kerberos(start, messages)
             token = side.kerberos.step(None)
             reply = _read(
                 (yield side.token(_Answer(_INCOMPLETE, mic=side.kerberos.complete), token))
             )
         while True:
+            # Mutual authentication fails closed, whatever the negState.
             if (
                 reply.neg_state == _COMPLETED
                 and not side.kerberos.complete
                 and not reply.response_token
             ):
                 raise MutualAuthenticationError(
-                    "the service says that authentication is complete, but it has not proved its identity"
+                    "the service says that authentication is complete, "
+                    "but it has not proved its identity"
                 )
             token = side.take(reply)
             if reply.neg_state == _COMPLETED or (
@@ -226,7 +234,7 @@ def initiate(
                 return None
             if side.kerberos.complete and not token and not side.received:
                 raise ProtocolError(
-                    "the service sent all of its tokens, but waits for something more of ours"
+                    "the service sent all of its tokens, but waits for something more from us"
                 )
             answer = side.answer()
             if answer is None or answer.last:
@@ -239,9 +247,10 @@ def initiate(
 
 
 def _check_end(side: _Side, token: bytes | None) -> None:
-    """Raise unless the initiator may believe that the negotiation is complete."""
+    """Raise unless the negotiation is complete for the initiator, too."""
     if token or not side.kerberos.complete:
         raise ProtocolError("the service says that authentication is complete, but Kerberos is not")
+    # RFC 4178 5: a required MIC protects the choice of the mechanism.
     if side.required and not side.received:
         raise ProtocolError(
             "the service required a mechListMIC and sent none", expected="mechListMIC"
@@ -251,10 +260,11 @@ def _check_end(side: _Side, token: bytes | None) -> None:
 def accept(
     start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
 ) -> Handshake:
-    """The acceptor's side; `start` begins the Kerberos context with the initiator's first Kerberos token, and
-    `messages()` are its messages.
+    """The acceptor's side.
 
-    An empty `token` asks for hints. Every error carries the rejection to send as its `response`.
+    `start` begins the Kerberos context with the initiator's first Kerberos token; `messages()` are
+    the context's messages. An empty `token` asks for hints. The `response` of every error is the
+    rejection to send.
     """
     try:
         return (yield from _accept(start, messages, token))
@@ -267,7 +277,7 @@ def _accept(
     start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
 ) -> Handshake:
     if not token:
-        log.debug("NegTokenInit2: the initiator asked what we have")
+        log.debug("NegTokenInit2: the initiator asked for our mechanisms")
         token = yield frame_mechanism(
             SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode()
         )
@@ -282,7 +292,8 @@ def _accept(
         log.debug("NegTokenInit: the initiator offers %s", mechanism_names(offered[:8]))
     supported: bytes | None = chosen  # named in our first answer only
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
-    # The token that came with the list is for the first mechanism on it. Source: RFC 4178 4.2.1.
+    # RFC 4178 4.2.1: the token with the list is for the first mechanism of the list.
+    # RFC 4178 5: if another one is chosen, mechListMICs are required.
     side = _Side(_ACCEPTOR, _Kerberos(start, messages), offered, required=chosen != offered[0])
     if side.required or not request.response_token:
         state = _REQUEST_MIC if side.required else _INCOMPLETE
@@ -300,15 +311,15 @@ def _accept(
         request, supported = _read((yield token)), None
 
 
-#: What an administrator is told where the peer offers everything but Kerberos.
+#: Advice for an administrator if the peer does not offer Kerberos.
 _ONLY_KERBEROS = (
-    "Only Kerberos is accepted here: let the client call the service by the name of its SPN, not by an IP address, "
-    "register that SPN, and see that the client has a ticket (klist)"
+    "Only Kerberos is accepted here: let the client call the service by the name of its SPN, not "
+    "by an IP address, register that SPN, and check that the client has a ticket (klist)"
 )
 
 
 def _read(token: bytes) -> NegTokenResp:
-    """Return the peer's NegTokenResp. Raises ApError where it rejects."""
+    """Return the peer's NegTokenResp. Raises ApError for a rejection."""
     message = NegTokenResp.decode(token)
     if log.on():
         state = None if message.neg_state is None else NegState(message.neg_state).name
@@ -320,14 +331,13 @@ def _read(token: bytes) -> NegTokenResp:
     if message.neg_state == _REJECT:
         raise _rejected(message)
     if hmac.compare_digest(message.mech_list_mic or b"", message.response_token or b""):
-        return replace(
-            message, mech_list_mic=None
-        )  # Windows 2000 sends its token in both places; no MIC is meant
+        # Windows 2000 sends its token in both places: this is not a MIC.
+        return replace(message, mech_list_mic=None)
     return message
 
 
 def answered_by_negotiation(token: bytes) -> KerberosError:
-    """Return the error for a NegTokenResp that answers an initiator which spoke Kerberos alone."""
+    """Return the error for a NegTokenResp that answers a Kerberos token without SPNEGO."""
     message = NegTokenResp.decode(token)
     advice = 'it wants SPNEGO: pass mechanism="negotiate"'
     if message.neg_state != _REJECT:
@@ -336,7 +346,7 @@ def answered_by_negotiation(token: bytes) -> KerberosError:
         )
     error = _rejected(message)
     if message.response_token and error.code != ErrorCode.KRB_ERR_GENERIC:
-        return error  # the service has read our token, and says what is wrong with it
+        return error  # the service has read our token: its KRB-ERROR says more
     return ApError(
         f"the service rejected our token by SPNEGO. Its log may tell why; or {advice}",
         code=error.code,
@@ -350,9 +360,9 @@ def _rejected(message: NegTokenResp) -> ApError:
             if tok_id == TOK_KRB_ERROR:
                 return peer_refused(inner)
         except KerberosError as error:
-            log.debug("the rejection holds something that says nothing: %s", error)
+            log.debug("the token in the rejection is unreadable: %s", error)
     return ApError(
-        "the peer rejected the negotiation: it takes no Kerberos from us; its log may tell why",
+        "the peer rejected the negotiation: it does not accept our Kerberos. Its log may tell why",
         code=ErrorCode.KRB_ERR_GENERIC,
     )
 
@@ -365,15 +375,18 @@ def _check_hints(hints: bytes) -> None:
     offered = NegTokenInit2.decode(unframe_mechanism(hints, SPNEGO_OID)).mech_types
     if not set(offered) & set(MECHANISMS):
         raise UnsupportedError(
-            f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, and no Kerberos"
+            f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, but not Kerberos"
         )
 
 
 def _chosen(reply: NegTokenResp) -> bool:
-    """Return whether the acceptor's first answer demands mechListMICs; raise unless it chose Kerberos."""
+    """Return whether the acceptor's first answer requires mechListMICs.
+
+    Raises UnsupportedError if the acceptor did not choose Kerberos. Source: RFC 4178 4.2.2.
+    """
     if reply.neg_state is None:
         raise ProtocolError("the service's first answer has no negState", expected="negState")
-    # Java leaves supportedMech out; Samba names Kerberos as it likes. Both mean the mechanism of our token.
+    # Java leaves supportedMech out, Samba uses either name. Both mean the mechanism of our token.
     mechanism = reply.supported_mech
     if mechanism is not None and mechanism not in MECHANISMS:
         advice = {
@@ -381,14 +394,14 @@ def _chosen(reply: NegTokenResp) -> bool:
             NEGOEX_OID: "configure it for Kerberos",
         }
         raise UnsupportedError(
-            f"the service chose {mechanism_names([mechanism])}, which we do not offer: "
+            f"the service chose {mechanism_names([mechanism])}, which this side did not offer: "
             f"{advice.get(mechanism, 'it breaks RFC 4178')}"
         )
     return reply.neg_state == _REQUEST_MIC
 
 
 def _next_leg(kerberos: _Kerberos, message: NegTokenResp) -> bytes | None:
-    """Hand the Kerberos token of `message` to the context inside and return its answer."""
+    """Pass the Kerberos token of `message` to the context inside, and return its answer."""
     if kerberos.complete:
         if message.response_token:
             raise ProtocolError("a Kerberos token came after the last one")
@@ -401,7 +414,7 @@ def _next_leg(kerberos: _Kerberos, message: NegTokenResp) -> bytes | None:
 
 
 def _take_mic(kerberos: _Kerberos, offered: tuple[bytes, ...], message: NegTokenResp) -> bool:
-    """Verify the mechListMIC of `message`, if it has one, and return whether it has; neither side waits for another."""
+    """Verify the mechListMIC of `message`. Return whether there is one. Source: RFC 4178 5."""
     mic = message.mech_list_mic
     if mic is None:
         return False
@@ -410,11 +423,11 @@ def _take_mic(kerberos: _Kerberos, offered: tuple[bytes, ...], message: NegToken
     try:
         kerberos.messages().verify_mic(encode_mech_types(offered), mic)
     except SequenceError as error:
-        # Windows numbers this token 0, and its messages from the initial number on. It is genuine, or else the
-        # error would be another, and there is no second one that it could be a copy of.
+        # Windows numbers this token 0, and its messages from the initial number on. The token is
+        # genuine: otherwise the error would be another one. It is not a copy: only one is accepted.
         if error.reason == "gap":
             raise
-        log.debug("mechListMIC: verified; its number is not the one expected")
+        log.debug("mechListMIC: verified; its sequence number is not the expected one")
     else:
         log.debug("mechListMIC: verified")
     return True

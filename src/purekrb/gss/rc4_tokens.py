@@ -1,13 +1,15 @@
-"""Per-message tokens of RC4 contexts, for those who opt in. Source: RFC 4757 7.
+"""Per-message tokens of RC4 contexts, which are opt-in. Source: RFC 4757 7.
 
-    60 len | OID | token id | SGN_ALG 11 00 | SEAL_ALG | FF FF | SND_SEQ (8) | SGN_CKSUM (8) | confounder (8) | data
+    60 len | OID | token id | SGN_ALG 11 00 | SEAL_ALG | FF FF
+    | SND_SEQ (8) | SGN_CKSUM (8) | confounder (8) | data
 
-SEAL_ALG is 10 00 (confounder and data under RC4) or FF FF (both in clear). SND_SEQ, under RC4, holds a 32-bit
-big-endian number and four direction bytes (00 from the initiator, FF from the acceptor). Every Wrap carries one byte
-of padding, 01.
+SEAL_ALG is 10 00 (confounder and data encrypted with RC4) or FF FF (both in clear text). SND_SEQ is
+encrypted with RC4. It holds a 32-bit big-endian number and four direction bytes (00 from the
+initiator, FF from the acceptor). Every Wrap token carries one byte of padding, 01.
 
-SGN_CKSUM does not cover SND_SEQ. Sealed, a token with another number does not decrypt; signed only, it can be repeated
-under the next number by whoever can alter it on its way. Seal what must not be repeated.
+SGN_CKSUM does not cover SND_SEQ. If the number of a sealed token is changed, the token does not
+decrypt. But a token that is only signed can be repeated: an attacker on the network can give it the
+next number. So seal messages that must not be repeated.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from purekrb.errors import DecodeError, IntegrityError, PolicyError, ProtocolErr
 from purekrb.gss.framing import frame, unframe
 from purekrb.gss.iov import IovBuffer
 from purekrb.gss.sequence import SequenceWindow
+from purekrb.gss.tokens import ONLY_SIGNED, OTHER_DIRECTION
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import tlv
 from purekrb.system import RandomBytes, fork_safe
@@ -41,7 +44,7 @@ _MECHANISM = tlv(0x06, KRB5_MECH_OID)
 
 
 class Rc4Protection:
-    """Makes and checks the per-message tokens of one context with an RC4 key. Safe to use from several threads."""
+    """Makes and checks the per-message tokens of one context with an RC4 key. Thread-safe."""
 
     __slots__ = (  # no __dict__ to print
         "_ours",
@@ -68,7 +71,7 @@ class Rc4Protection:
         random: RandomBytes,
         seen: int = 0,
     ) -> None:
-        del acceptor_subkey  # RFC 4757 tokens have no bit for it
+        del acceptor_subkey  # the tokens of RFC 4757 have no bit for it
         contents = key.contents
         self._sign_key = hmac_md5(contents, b"signaturekey\0")
         self._seq_key = hmac_md5(contents, bytes(4))
@@ -110,15 +113,14 @@ class Rc4Protection:
         ):
             raise DecodeError("this is not an RFC 4757 Wrap token")
         if seal_alg == _SEAL_NONE and sealed:
-            raise PolicyError(
-                "the message is only signed, not sealed: unwrap(token, sealed=False) accepts such"
-            )
+            raise PolicyError(ONLY_SIGNED)
         checksum, body = inner[14:22], inner[22:]
         seq = self._sequence_of(inner[6:14], checksum)
         if seal_alg == _SEAL_RC4:
             body = rc4(hmac_md5(self._seal_key, seq), body)
         expected = self._checksum(_WRAP_SALT, _WRAP + inner[:6] + body)
-        # One error for a wrong checksum and a wrong pad, so that neither is an oracle for the other.
+        # RFC 4757 7.3: the checksum, and one byte of padding. Both have the same error, so that
+        # neither is an oracle for the other.
         if not hmac.compare_digest(expected, checksum) or body[-1:] != _PAD or len(body) < 9:
             raise IntegrityError
         self._check_sequence(seq)
@@ -131,18 +133,19 @@ class Rc4Protection:
         return len(data)
 
     def get_mic(self, data: bytes) -> bytes:
-        """Refuse: two messages with one MD5 digest would have one MIC, so RC4 contexts sign by `wrap` alone."""
+        """Refuse: messages with the same MD5 digest would have the same MIC. Use `wrap` instead."""
         raise PolicyError(
-            "RC4 MIC tokens rest on MD5 and can be forged by collisions: use wrap(data, sealed=False), or AES keys"
+            "RC4 MIC tokens rest on MD5 and can be forged by collisions: "
+            "use wrap(data, sealed=False), or AES keys"
         )
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
-        """Refuse, as `get_mic` does."""
+        """Refuse, for the reason of `get_mic`."""
         self.get_mic(data)
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
-        """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
-        for octets in range(5):  # of the frame's length, which grows with its contents
+        """Return the largest size of data for a Wrap token of `output_size` bytes, or 0."""
+        for octets in range(5):  # the frame's length has more octets for longer contents
             contents = output_size - 2 - octets
             size = contents - len(_MECHANISM) - _WRAP_SIZE - len(_PAD)
             if size >= 0 and contents < (1 << 8 * octets if octets else 0x80):
@@ -150,12 +153,12 @@ class Rc4Protection:
         return 0
 
     def sequences(self) -> tuple[int, int, int]:
-        """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
+        """Return the `send_seq`, `receive_seq` and `seen` of a successor."""
         with self._send_lock:
             return self._send_seq, *self._window.state
 
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]:
-        """Refuse: only AES contexts have tokens in pieces here."""
+        """Refuse: only AES contexts have tokens in pieces."""
         raise UnsupportedError(
             "tokens in pieces (wrap_iov) are for AES contexts: use wrap and unwrap, or AES keys"
         )
@@ -163,7 +166,7 @@ class Rc4Protection:
     unwrap_iov = wrap_iov
 
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]:
-        """Refuse, as `wrap_iov` does."""
+        """Refuse, for the reason of `wrap_iov`."""
         return [len(buffer.data) for buffer in self.wrap_iov(buffers, sealed)]
 
     def _checksum(self, salt: bytes, data: bytes) -> bytes:
@@ -173,10 +176,9 @@ class Rc4Protection:
 
     def _sequence_of(self, snd_seq: bytes, checksum: bytes) -> bytes:
         plain = rc4(hmac_md5(self._seq_key, checksum), snd_seq)
+        # RFC 4757 7.2: the direction bytes.
         if plain[4:] == self._ours:
-            raise ProtocolError(
-                "this token was sent in the other direction: a reflection, or one of our own"
-            )
+            raise ProtocolError(OTHER_DIRECTION)
         if plain[4:] != self._theirs:
             raise IntegrityError
         return plain[:4]

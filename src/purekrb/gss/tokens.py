@@ -1,14 +1,15 @@
 """Per-message tokens of RFC 4121: Wrap (sealed, or signed only) and MIC.
 
-A token starts with 16 bytes, numbers big-endian:
+A token starts with 16 bytes. Numbers are big-endian:
 
     Wrap  05 04 | flags | FF | EC (2) | RRC (2) | SND_SEQ (8), then the body rotated right by RRC
     MIC   04 04 | flags | FF FF FF FF FF       | SND_SEQ (8), then the checksum
 
-The body of a sealed token is Encrypt(data | filler of EC bytes | header with RRC 0); of a signed one, data | checksum
-over (data | header with EC and RRC 0). Sealed tokens are sent with EC 0 and rotated so that all overhead stands before
-the data, as Windows sends them; signed tokens are sent as they are, as MIT sends them, since some libraries read no
-others. Any rotation is accepted.
+The body of a sealed token is Encrypt(data | filler of EC bytes | header with RRC 0). The body of a
+signed token is data | checksum over (data | header with EC and RRC 0). Sealed tokens are sent with
+EC 0, and rotated so that all overhead comes before the data, like those of Windows. Signed tokens
+are sent without rotation, like those of MIT, because some libraries read no others. Any rotation
+is accepted.
 """
 
 from __future__ import annotations
@@ -40,28 +41,40 @@ __all__ = [
     "MicToken",
     "CfxProtection",
     "HEADER_SIZE",
+    "ONLY_SIGNED",
+    "OTHER_DIRECTION",
     "SND_SEQ",
     "SEALED",
+    "as_bytes",
     "wrap_header",
     "rotated",
 ]
 
 HEADER_SIZE = 16
 SENT_BY_ACCEPTOR, SEALED, ACCEPTOR_SUBKEY = 1, 2, 4
-#: The flags that are the same in every token of a direction.
+#: The flags that are the same in all tokens of a direction.
 _CHECKED = SENT_BY_ACCEPTOR | ACCEPTOR_SUBKEY
 _WRAP, _MIC, _FILLER = 0x0504, b"\x04\x04", 0xFF
 _MIC_FILLER = b"\xff" * 5
 _WRAP_HEADER = struct.Struct(">HBBHHQ")
 _WRAP_START = struct.Struct(">HBBHH")
-#: Where SND_SEQ starts in a header.
+#: The offset of SND_SEQ in a header.
 SND_SEQ = _WRAP_START.size
 _REPLAY, _SEQUENCE = int(Flag.REPLAY), int(Flag.SEQUENCE)
+
+#: Errors that the tokens of every etype have.
+ONLY_SIGNED = "the message is only signed, not sealed: pass sealed=False to accept signed messages"
+OTHER_DIRECTION = "this token was sent in the other direction: a reflection, or one of our own"
+
+
+def as_bytes(data: bytes) -> bytes:
+    """Return any bytes-like object as bytes; TypeError for others (`bytes(5)` gives five zeros)."""
+    return data if type(data) is bytes else memoryview(data).tobytes()
 
 
 @record
 class WrapToken:
-    """A Wrap token taken apart; `data` is the body with the rotation undone. Source: RFC 4121 4.2.6.2."""
+    """A Wrap token taken apart; `data` is the body with the rotation undone. RFC 4121 4.2.6.2."""
 
     flags: int
     ec: int
@@ -99,8 +112,8 @@ class MicToken:
 class CfxProtection:
     """Makes and checks the per-message tokens of one context with an AES key.
 
-    `send_seq` and `receive_seq` are the initial sequence numbers; `seen` is what `sequences` returned, where an earlier
-    object is carried on. Safe to use from several threads.
+    `send_seq` and `receive_seq` are the initial sequence numbers. `seen` is 0, or for a successor
+    of an earlier object, the value that `sequences` returned. Thread-safe.
     """
 
     etypes: ClassVar[tuple[int, ...]] = (17, 18, 19, 20)
@@ -137,8 +150,9 @@ class CfxProtection:
         self._ours = _layout(key.etype, subkey | (0 if initiator else SENT_BY_ACCEPTOR))
         self._theirs = _layout(key.etype, subkey | (SENT_BY_ACCEPTOR if initiator else 0))
         self._confounder = random_block if random is random_bytes else partial(random, BLOCK)
-        # The ciphers are made when they are first used, which for many contexts is never. A token takes its sequence
-        # number before its cipher: where the key is wiped in between, it comes to nothing (see `export_context`).
+        # Each cipher is made at its first use: many contexts never use some of them. A token takes
+        # its sequence number before its cipher. If the key is wiped in between, no token is made
+        # (see `export_context`).
         self._seal: AesUsageCipher | None = None
         self._sign: AesUsageCipher | None = None
         self._unseal: AesUsageCipher | None = None
@@ -160,7 +174,10 @@ class CfxProtection:
         return b"".join((ours.signed, snd_seq, data, mac))
 
     def unwrap(self, token: bytes, sealed: bool) -> bytes:
-        """Return the data of a Wrap token; with `sealed`, refuse one that is only signed. Source: RFC 4121 4.2.4."""
+        """Return the data of a Wrap token; with `sealed`, refuse a token that is only signed.
+
+        Source: RFC 4121 4.2.4.
+        """
         theirs = self._theirs
         start = token[:SND_SEQ]
         if start == theirs.sealed:
@@ -176,17 +193,19 @@ class CfxProtection:
             snd_seq = token[SND_SEQ:HEADER_SIZE]
             data, mac = token[HEADER_SIZE : -theirs.mac_size], token[-theirs.mac_size :]
             expected = (self._unseal or self._make_unseal()).checksum(data, copy_start + snd_seq)
+            # RFC 4121 4.2.4: the checksum covers data and header.
             if not hmac.compare_digest(expected, mac):
                 raise IntegrityError
+            # RFC 4121 4.2.2, RFC 2743 1.2.3: replay and order, once the token is genuine.
             self._window.check(snd_seq)
             return data
         if size < theirs.sealed_size:
             raise DecodeError("the sealed message is cut off")
         snd_seq, last, mac = theirs.sealed_parts.unpack_from(token)
-        body = (token if size < LARGE else memoryview(token))[
-            theirs.sealed_body
-        ]  # no copy of what is large
-        # The encrypted copy protects all of the header but RRC, which changes nothing but the layout.
+        # A view of large tokens spares a copy.
+        body = (token if size < LARGE else memoryview(token))[theirs.sealed_body]
+        # RFC 4121 4.2.4: the encrypted copy protects the whole header except RRC, which changes
+        # only the layout.
         data = (self._unseal or self._make_unseal()).open(body, last, mac, copy_start + snd_seq)
         if ec:
             if ec > len(data):
@@ -198,7 +217,7 @@ class CfxProtection:
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
         """Write the data of a Wrap token into `out`, which has room for it, and return its size.
 
-        After an error nothing of a large message is in `out`, and it is as it was after that of another.
+        After an error, `out` is unchanged, or for a large message zeroed.
         """
         theirs = self._theirs
         size = len(token) - theirs.sealed_size
@@ -225,7 +244,7 @@ class CfxProtection:
         return header + (self._sign or self._make_sign()).checksum(data, header)
 
     def verify_mic(self, data: bytes, mic: bytes) -> None:
-        """Raise unless `mic` is the peer's MIC token over `data`."""
+        """Raise unless `mic` is the peer's MIC token over `data`. Source: RFC 4121 4.2.6.1."""
         header, mac = mic[:HEADER_SIZE], mic[HEADER_SIZE:]
         if header[:SND_SEQ] != self._theirs.detached or not mac:
             self._check_mic_header(header)
@@ -235,26 +254,27 @@ class CfxProtection:
         self._window.check(header[SND_SEQ:])
 
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int:
-        """Return the largest size of data whose Wrap token has at most `output_size` bytes (0 where none fits)."""
+        """Return the largest size of data for a Wrap token of `output_size` bytes, or 0."""
         ours = self._ours
         return max(0, output_size - (ours.sealed_size if sealed else ours.signed_size))
 
     def sequences(self) -> tuple[int, int, int]:
-        """Return `send_seq`, `receive_seq` and `seen` for an object that carries on where this one ends."""
+        """Return the `send_seq`, `receive_seq` and `seen` of a successor."""
         return int.from_bytes(next(self._send_seq), "big"), *self._window.state
 
     def _read_other(self, token: bytes, sealed: bool) -> tuple[int, int, bytes, bytes]:
-        """Return flags and EC of what does not start as ours do, and may be no token; it turned so as ours are; and the
-        start of the copy of its header that is protected: with RRC 0, in a signed token also EC.
+        """Check the header of data that may be a token with another layout than ours.
+
+        Return the flags, EC, the token rotated to our layout, and the start of the protected copy
+        of its header: with RRC 0, and for a signed token also with EC 0. Source: RFC 4121 4.2.4.
         """
         flags, ec, rrc, _ = self._read_header(token)
         if flags & SEALED:
             token = _turned(token, self._theirs.sealed_rrc - rrc)
             return flags, ec, token, token[:6] + bytes(2)
         if sealed:
-            raise PolicyError(
-                "the message is only signed, not sealed: unwrap(token, sealed=False) accepts such"
-            )
+            raise PolicyError(ONLY_SIGNED)
+        # RFC 4121 4.2.3: without confidentiality, EC is the size of the checksum.
         if ec != self._theirs.mac_size:
             raise DecodeError(f"the checksum of a signed message has {self._theirs.mac_size} bytes")
         token = _turned(token, -rrc)
@@ -266,6 +286,7 @@ class CfxProtection:
         flags = header[2]
         if (flags ^ self._theirs.flags) & _CHECKED:
             self._refuse(flags)
+        # RFC 4121 4.2.2: a MIC token does not have the flag Sealed.
         if flags & SEALED:
             raise ProtocolError("a MIC token is marked as sealed")
 
@@ -274,6 +295,7 @@ class CfxProtection:
         if len(token) < HEADER_SIZE:
             raise DecodeError("this is not an RFC 4121 Wrap token")
         tok_id, flags, filler, ec, rrc, snd_seq = _WRAP_HEADER.unpack_from(token)
+        # RFC 4121 4.2.6.2: the token id and the filler of a Wrap token.
         if tok_id != _WRAP or filler != _FILLER:
             raise DecodeError("this is not an RFC 4121 Wrap token")
         if (flags ^ self._theirs.flags) & _CHECKED:
@@ -281,11 +303,10 @@ class CfxProtection:
         return flags, ec, rrc, snd_seq
 
     def _refuse(self, flags: int) -> NoReturn:
-        # Unknown bits are ignored, as RFC 4121 4.2.2 demands, but the checksum covers them.
+        # RFC 4121 4.2.2: SentByAcceptor and AcceptorSubkey. Unknown bits are ignored, but the
+        # checksum covers them.
         if (flags ^ self._theirs.flags) & SENT_BY_ACCEPTOR:
-            raise ProtocolError(
-                "this token was sent in the other direction: a reflection, or one of our own"
-            )
+            raise ProtocolError(OTHER_DIRECTION)
         raise ProtocolError("the token is not protected with the key that this context agreed on")
 
     def _make_seal(self) -> AesUsageCipher:
@@ -317,17 +338,18 @@ class CfxProtection:
 
 
 def wrap_header(flags: int, ec: int, rrc: int) -> bytes:
-    """Return the header of a Wrap token but for its last 8 bytes, SND_SEQ. Source: RFC 4121 4.2.6.2."""
+    """Return the header of a Wrap token without its last 8 bytes, SND_SEQ. RFC 4121 4.2.6.2."""
     return _WRAP_START.pack(_WRAP, flags, _FILLER, ec, rrc)
 
 
 class _Layout:
-    """What the tokens of a direction have in common, but for their sequence numbers.
+    """The parts that all tokens of one direction share.
 
-    The `bytes` come before SND_SEQ: in a header as we write it, and in the copy of it that the MAC covers. The sizes
-    are of all that is not data; `sealed_body` is what the trailer leaves of the ciphertext. `sealed_parts` reads
-    SND_SEQ, last block and MAC. A sealed body is rotated by its trailer (last block and MAC),
-    which so comes first: `sealed_rrc`.
+    `sealed`, `signed` and `detached` (a MIC token) are the headers of our own tokens up to SND_SEQ.
+    `sealed_copy` and `signed_copy` start the copy of the header that the MAC covers. `sealed_size`
+    and `signed_size` count all bytes except the data. A sealed body is rotated by `sealed_rrc`, the
+    size of its last block and MAC, so these two come first. `sealed_parts` reads SND_SEQ, last
+    block and MAC; `sealed_body` is the slice after them.
     """
 
     __slots__ = (
@@ -353,14 +375,14 @@ class _Layout:
         self.sealed_copy = wrap_header(flags | SEALED, 0, 0)
         self.sealed_parts = struct.Struct(f"8x8s16s{mac_size}s")
         self.sealed_body = slice(self.sealed_parts.size, None)
-        self.sealed_size = self.sealed_parts.size + BLOCK  # and the confounder
+        self.sealed_size = self.sealed_parts.size + BLOCK  # the confounder has BLOCK bytes
         self.signed = wrap_header(flags, mac_size, 0)
         self.signed_copy = wrap_header(flags, 0, 0)
         self.signed_size = HEADER_SIZE + mac_size
-        self.detached = _MIC + bytes((flags,)) + _MIC_FILLER  # of a MIC token
+        self.detached = _MIC + bytes((flags,)) + _MIC_FILLER
 
 
-@cache  # there are sixteen
+@cache  # sixteen at most
 def _layout(etype: int, flags: int) -> _Layout:
     if etype not in CfxProtection.etypes:
         raise UnsupportedError(f"RFC 4121 tokens need an AES key, not {etype_name(etype)}")
@@ -368,7 +390,7 @@ def _layout(etype: int, flags: int) -> _Layout:
 
 
 def rotated(body: bytes, turn: int) -> bytes:
-    """Return `body` rotated right by `turn` bytes (left where negative)."""
+    """Return `body` rotated right by `turn` bytes; left if `turn` is negative."""
     cut = -turn % len(body) if body else 0
     return body[cut:] + body[:cut]
 

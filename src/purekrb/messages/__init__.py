@@ -1,5 +1,5 @@
-"""The messages of Kerberos, SPNEGO and the PAC as typed values, and the strict DER codec that reads and writes them.
+"""The messages of Kerberos and SPNEGO and the PAC as typed values, with a strict DER codec.
 
-No cryptography: an encrypted part stays bytes here. `der.py` alone reads what comes from a peer; each module beside it
-declares the messages of one specification.
+There is no cryptography here: an encrypted part stays bytes. `der.py` reads all DER of a peer. Each
+other module declares the messages of one specification.
 """

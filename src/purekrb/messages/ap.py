@@ -1,7 +1,8 @@
-"""The messages that security contexts exchange, as records on the DER codec. Source: RFC 4120 5.3 to 5.9.
+"""The messages of security contexts, as records on the DER codec. Source: RFC 4120 5.3 to 5.9.
 
-Field names are those of the ASN.1 in snake_case; each docstring is its ASN.1. Times are aware UTC datetimes in whole
-seconds, flags are ints (`TicketFlags`, `ApOptions`), an absent OPTIONAL field is None. Nothing here encrypts.
+Field names are those of the ASN.1 in snake_case. Each docstring is its ASN.1. Times are aware UTC
+datetimes in whole seconds. Flags are ints (`TicketFlags`, `ApOptions`). An absent OPTIONAL field is
+None. Nothing here encrypts.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ __all__ = [
     "MAX_ENTRIES",
 ]
 
-#: Addresses, authorization data, tickets, name components: more than any real message has.
+#: The protocol version of all messages. Source: RFC 4120 5.4.1.
+PVNO = 5
+#: The most addresses, authorization data, tickets or name components; real messages have fewer.
 MAX_ENTRIES = 256
 
 _INT32 = Remembered(INT32)
@@ -68,7 +71,7 @@ def _name(name_type: int, components: tuple[str, ...]) -> PrincipalName:
 
 
 class _Name(Remembered):
-    """PrincipalName. Equal ones may differ in their type, so what they encode to is remembered by their fields."""
+    """PrincipalName. Equal names may differ in their type, so their fields are the cache's key."""
 
     def __init__(self) -> None:
         fields = (
@@ -88,7 +91,9 @@ NAME = _Name()
 
 @record
 class EncryptedData(Message):
-    """EncryptedData ::= SEQUENCE { etype [0] Int32, kvno [1] UInt32 OPTIONAL, cipher [2] OCTET STRING }"""
+    """EncryptedData ::= SEQUENCE {
+    etype [0] Int32, kvno [1] UInt32 OPTIONAL, cipher [2] OCTET STRING }
+    """
 
     etype: int
     kvno: int | None
@@ -143,7 +148,7 @@ _AUTHORIZATION_DATA = SequenceOf(AuthorizationDataEntry.schema, MAX_ENTRIES)
 
 
 class ListOf:
-    """A SEQUENCE OF at the top of an octet string, as a Message with one field `entries`."""
+    """A SEQUENCE OF that is a whole message, as a Message with one field `entries`."""
 
     tag = 0x30
 
@@ -161,7 +166,7 @@ class ListOf:
 class AuthorizationData(Message):
     """AuthorizationData ::= SEQUENCE OF SEQUENCE { ad-type [0] Int32, ad-data [1] OCTET STRING }
 
-    Also the contents of AD-IF-RELEVANT (RFC 4120 5.2.6.1).
+    These are also the contents of AD-IF-RELEVANT (RFC 4120 5.2.6.1).
     """
 
     entries: tuple[AuthorizationDataEntry, ...]
@@ -172,7 +177,10 @@ AuthorizationData.schema = ListOf(AuthorizationData, _AUTHORIZATION_DATA)
 
 @record
 class EtypeList(Message):
-    """EtypeList ::= SEQUENCE OF Int32, the initiator's session-key etypes in order of preference (RFC 4537 3)."""
+    """EtypeList ::= SEQUENCE OF Int32
+
+    The initiator's session-key etypes, in order of preference. Source: RFC 4537 3.
+    """
 
     entries: tuple[int, ...]
 
@@ -222,8 +230,8 @@ class EncTicketPart(Recurring):
     """EncTicketPart ::= [APPLICATION 3] SEQUENCE {
     flags [0] TicketFlags, key [1] EncryptionKey, crealm [2] Realm, cname [3] PrincipalName,
     transited [4] TransitedEncoding, authtime [5] KerberosTime, starttime [6] KerberosTime OPTIONAL,
-    endtime [7] KerberosTime, renew-till [8] KerberosTime OPTIONAL, caddr [9] HostAddresses OPTIONAL,
-    authorization-data [10] AuthorizationData OPTIONAL }
+    endtime [7] KerberosTime, renew-till [8] KerberosTime OPTIONAL,
+    caddr [9] HostAddresses OPTIONAL, authorization-data [10] AuthorizationData OPTIONAL }
     """
 
     flags: int
@@ -264,7 +272,7 @@ class ApReq(Recurring):
     pvno [0] INTEGER (5), msg-type [1] INTEGER (14), ap-options [2] APOptions, ticket [3] Ticket,
     authenticator [4] EncryptedData }
 
-    `ticket` holds the DER bytes of the Ticket, as the KDC issued it.
+    `ticket` holds the DER bytes of the Ticket, as issued by the KDC.
     """
 
     pvno: int
@@ -290,9 +298,10 @@ ApReq.schema = Application(
 @record
 class Authenticator(Recurring):
     """Authenticator ::= [APPLICATION 2] SEQUENCE {
-    authenticator-vno [0] INTEGER (5), crealm [1] Realm, cname [2] PrincipalName, cksum [3] Checksum OPTIONAL,
-    cusec [4] Microseconds, ctime [5] KerberosTime, subkey [6] EncryptionKey OPTIONAL,
-    seq-number [7] UInt32 OPTIONAL, authorization-data [8] AuthorizationData OPTIONAL }
+    authenticator-vno [0] INTEGER (5), crealm [1] Realm, cname [2] PrincipalName,
+    cksum [3] Checksum OPTIONAL, cusec [4] Microseconds, ctime [5] KerberosTime,
+    subkey [6] EncryptionKey OPTIONAL, seq-number [7] UInt32 OPTIONAL,
+    authorization-data [8] AuthorizationData OPTIONAL }
     """
 
     authenticator_vno: int
@@ -373,7 +382,8 @@ EncApRepPart.schema = Application(
 @record
 class KrbCred(Message):
     """KRB-CRED ::= [APPLICATION 22] SEQUENCE {
-    pvno [0] INTEGER (5), msg-type [1] INTEGER (22), tickets [2] SEQUENCE OF Ticket, enc-part [3] EncryptedData }
+    pvno [0] INTEGER (5), msg-type [1] INTEGER (22), tickets [2] SEQUENCE OF Ticket,
+    enc-part [3] EncryptedData }
 
     `tickets` holds the DER bytes of each Ticket.
     """
@@ -400,8 +410,9 @@ KrbCred.schema = Application(
 class KrbCredInfo(Message):
     """KrbCredInfo ::= SEQUENCE {
     key [0] EncryptionKey, prealm [1] Realm OPTIONAL, pname [2] PrincipalName OPTIONAL,
-    flags [3] TicketFlags OPTIONAL, authtime [4] KerberosTime OPTIONAL, starttime [5] KerberosTime OPTIONAL,
-    endtime [6] KerberosTime OPTIONAL, renew-till [7] KerberosTime OPTIONAL, srealm [8] Realm OPTIONAL,
+    flags [3] TicketFlags OPTIONAL, authtime [4] KerberosTime OPTIONAL,
+    starttime [5] KerberosTime OPTIONAL, endtime [6] KerberosTime OPTIONAL,
+    renew-till [7] KerberosTime OPTIONAL, srealm [8] Realm OPTIONAL,
     sname [9] PrincipalName OPTIONAL, caddr [10] HostAddresses OPTIONAL }
     """
 
@@ -437,8 +448,9 @@ KrbCredInfo.schema = Sequence(
 @record
 class EncKrbCredPart(Message):
     """EncKrbCredPart ::= [APPLICATION 29] SEQUENCE {
-    ticket-info [0] SEQUENCE OF KrbCredInfo, nonce [1] UInt32 OPTIONAL, timestamp [2] KerberosTime OPTIONAL,
-    usec [3] Microseconds OPTIONAL, s-address [4] HostAddress OPTIONAL, r-address [5] HostAddress OPTIONAL }
+    ticket-info [0] SEQUENCE OF KrbCredInfo, nonce [1] UInt32 OPTIONAL,
+    timestamp [2] KerberosTime OPTIONAL, usec [3] Microseconds OPTIONAL,
+    s-address [4] HostAddress OPTIONAL, r-address [5] HostAddress OPTIONAL }
     """
 
     ticket_info: tuple[KrbCredInfo, ...]
@@ -467,9 +479,10 @@ EncKrbCredPart.schema = Application(
 class KrbError(Message):
     """KRB-ERROR ::= [APPLICATION 30] SEQUENCE {
     pvno [0] INTEGER (5), msg-type [1] INTEGER (30), ctime [2] KerberosTime OPTIONAL,
-    cusec [3] Microseconds OPTIONAL, stime [4] KerberosTime, susec [5] Microseconds, error-code [6] Int32,
-    crealm [7] Realm OPTIONAL, cname [8] PrincipalName OPTIONAL, realm [9] Realm, sname [10] PrincipalName,
-    e-text [11] KerberosString OPTIONAL, e-data [12] OCTET STRING OPTIONAL }
+    cusec [3] Microseconds OPTIONAL, stime [4] KerberosTime, susec [5] Microseconds,
+    error-code [6] Int32, crealm [7] Realm OPTIONAL, cname [8] PrincipalName OPTIONAL,
+    realm [9] Realm, sname [10] PrincipalName, e-text [11] KerberosString OPTIONAL,
+    e-data [12] OCTET STRING OPTIONAL }
     """
 
     pvno: int

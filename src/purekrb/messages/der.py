@@ -1,13 +1,15 @@
-"""A small declarative codec for the strict DER that RFC 4120 messages use.
+"""A small declarative codec for the strict DER of RFC 4120 messages.
 
-A message is a record with a schema: `Application(14, Sequence(ApReq, Field(0, "pvno", INT32), ...))`.
-Decoding refuses everything that is not DER: indefinite or non-minimal lengths, wrong order, missing, repeated or
-unknown fields, trailing bytes, non-minimal integers. Nesting is bounded, because a schema is finite; counts are bounded
-by `SequenceOf`. All failures are DecodeError. Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
+A message is a record with a schema:
+`Application(14, Sequence(ApReq, Field(0, "pvno", INT32), ...))`.
+Decoding refuses everything that is not DER: indefinite or non-minimal lengths, wrong order,
+missing, repeated or unknown fields, trailing bytes, non-minimal integers. Nesting is bounded,
+because a schema is finite. `SequenceOf` bounds counts. All failures are DecodeError.
+Source: ITU-T X.690 8, 10, 11; RFC 4120 5.1, 5.2.
 
-How it works: a type knows its tag and turns contents (the octets after tag and length) into a value
-and back. This file remembers nothing but headers that it has written; `layouts.py` holds the memory
-that makes reading fast.
+A type knows its tag, and converts contents (the octets after tag and length) to a value and back.
+This file remembers only headers that it has written; `layouts.py` holds the memory that makes
+reading fast.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ __all__ = [
 MAX_STRING = 8192
 _MAX_INTEGER = 9  # bytes
 MAX_OID = 64
-#: What holds other elements is copied up to this size, which is quickest; beyond, no level of nesting copies it again.
+#: Up to this size in bytes, the contents of a constructed element are copied, which is fastest.
+#: Larger contents are not copied, so that nesting does not multiply the copies.
 MAX_COPIED = 64 * 1024
 UTC = timezone.utc
 
@@ -65,7 +68,7 @@ def header(tag: int, size: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def headers_around(size: int, tags: tuple[int, ...]) -> bytes:
-    """Return the headers with `tags` inside each other, outermost first, before contents of `size` bytes."""
+    """Return the nested headers with `tags`, outermost first, around contents of `size` bytes."""
     found = b""
     for tag in reversed(tags):
         found = header(tag, size + len(found)) + found
@@ -74,9 +77,10 @@ def headers_around(size: int, tags: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def headers_of(total: int, tags: tuple[int, ...]) -> bytes | None:
-    """Return the headers of an element of `total` bytes with `tags` inside each other, outermost first.
+    """Return the nested headers with `tags`, outermost first, of an element of `total` bytes.
 
-    There is one way to write them, as lengths are minimal; or none for some sizes, which gives None.
+    There is only one way to write them, because lengths are minimal. For some sizes there is none:
+    the result is None.
     """
     for size in range(total - 2 * len(tags), max(total - 6 * len(tags), 0) - 1, -1):
         if size + len(found := headers_around(size, tags)) == total:
@@ -90,13 +94,16 @@ def tlv(tag: int, contents: bytes) -> bytes:
 
 
 def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
-    """Return (tag, start, end) of the TLV at `at`, which must end at or before `stop`; single-byte tags only."""
+    """Return (tag, start, end) of the TLV at `at`, which must end at or before `stop`.
+
+    Only single-byte tags are accepted. Raises DecodeError. Source: X.690 8.1, 10.1.
+    """
     if at + 2 > stop:
         raise DecodeError("the data ends inside a DER header")
     tag, length, start = buf[at], buf[at + 1], at + 2
     if tag & 0x1F == 0x1F:
-        raise DecodeError("a multi-byte tag occurs nowhere in Kerberos")
-    if length >= 0x80:  # the long form: so many octets hold the length. X.690 8.1.3.5
+        raise DecodeError("the data hold a multi-byte tag, which Kerberos does not use")
+    if length >= 0x80:  # X.690 8.1.3.5, the long form: so many octets hold the length
         count = length & 0x7F
         if not 1 <= count <= 4:
             raise DecodeError("an indefinite or oversized length is not DER")
@@ -113,9 +120,10 @@ def read_header(buf: bytes, at: int, stop: int) -> tuple[int, int, int]:
 
 
 def _part(contents: bytes, begin: int, end: int, tag: int) -> bytes:
-    """Return contents[begin:end]: bytes, or for a large constructed element, which is only walked, a view of them."""
+    """Return contents[begin:end] as bytes, or as a view for a large constructed element."""
     if end - begin > MAX_COPIED and tag & 0x20:
-        return memoryview(contents)[begin:end]  # type: ignore[return-value]  # it has all that a walk needs
+        # A view has everything that a walk needs.
+        return memoryview(contents)[begin:end]  # type: ignore[return-value]
     return bytes(contents[begin:end])
 
 
@@ -125,7 +133,7 @@ class DerType(Protocol):
     tag: int
 
     def decode(self, contents: bytes) -> Any:
-        """Return the value of `contents`, a large view of them where the tag is that of a constructed type."""
+        """Return the value of `contents`: bytes, or a view for a large constructed type."""
 
     def encode(self, value: Any) -> bytes:
         """Return the contents that encode `value`."""
@@ -137,6 +145,7 @@ class Boolean:
     tag = 0x01
 
     def decode(self, contents: bytes) -> bool:
+        # X.690 11.1: TRUE is FF.
         if contents not in (b"\0", b"\xff"):
             raise DecodeError("a BOOLEAN is neither 00 nor FF")
         return contents != b"\0"
@@ -146,7 +155,10 @@ class Boolean:
 
 
 class Integer:
-    """INTEGER between `low` and `high`; with `mask`, negative values come out as unsigned (old senders' habit)."""
+    """INTEGER between `low` and `high`; with `mask`, negative values are decoded as unsigned ones.
+
+    Some old implementations send unsigned numbers as negative ones.
+    """
 
     tag = 0x02
 
@@ -157,7 +169,7 @@ class Integer:
         size = len(contents)
         if size > _MAX_INTEGER:
             raise DecodeError("an INTEGER is larger than any in Kerberos")
-        # The first octet must not only repeat the sign bit of the second one. X.690 8.3.2
+        # X.690 8.3.2: the first octet must not merely repeat the sign bit of the second one.
         repeats = size > 1 and contents[0] in (0, 0xFF) and contents[0] ^ contents[1] < 0x80
         if size == 0 or repeats:
             raise DecodeError("an INTEGER is not encoded in its shortest form")
@@ -169,7 +181,7 @@ class Integer:
     def encode(self, value: int) -> bytes:
         if not self.low <= value <= self.high:
             raise ValueError(f"{value} is outside {self.low}..{self.high}")
-        bits = (~value if value < 0 else value).bit_length() + 1  # with the sign
+        bits = (~value if value < 0 else value).bit_length() + 1  # one more for the sign
         return value.to_bytes((bits + 7) // 8, "big", signed=True)
 
 
@@ -180,7 +192,7 @@ class Enumerated(Integer):
 
 
 class ObjectIdentifier:
-    """OBJECT IDENTIFIER as the bytes of its contents, at most 64: it is compared, and decoded for people alone."""
+    """OBJECT IDENTIFIER as the bytes of its contents, at most 64. It is only compared."""
 
     tag = 0x06
 
@@ -204,7 +216,10 @@ class OctetString:
 
 
 class GeneralString:
-    """KerberosString as str: UTF-8 (a superset of what RFC 4120 5.2.1 allows), no NUL, at most 8192 bytes."""
+    """KerberosString as str: UTF-8 without NUL, at most 8192 bytes.
+
+    RFC 4120 5.2.1 allows only a subset of it.
+    """
 
     tag = 0x1B
 
@@ -217,7 +232,7 @@ class GeneralString:
             return contents.decode()
         except UnicodeDecodeError:
             failure = DecodeError("a KerberosString is not UTF-8")
-        raise failure  # not in the course of the other error, which holds the contents
+        raise failure  # outside of the `except`: the other error holds the contents
 
     def encode(self, value: str) -> bytes:
         raw = value.encode()
@@ -227,20 +242,20 @@ class GeneralString:
 
 
 class KerberosTime:
-    """KerberosTime as an aware UTC datetime in whole seconds: exactly YYYYMMDDHHMMSSZ. Source: RFC 4120 5.2.3."""
+    """KerberosTime as an aware UTC datetime in whole seconds: YYYYMMDDHHMMSSZ. RFC 4120 5.2.3."""
 
     tag = 0x18
 
     def decode(self, contents: bytes) -> datetime:
         if len(contents) != 15 or contents[14] != 0x5A or not contents[:14].isdigit():
-            raise DecodeError("a KerberosTime is not of the form YYYYMMDDHHMMSSZ")
+            raise DecodeError("a KerberosTime does not have the form YYYYMMDDHHMMSSZ")
         n = int(contents[:14])
         date, time = divmod(n, 10**6)
         year, month, day = date // 10**4, date // 100 % 100, date % 100
         try:
             return datetime(year, month, day, time // 10**4, time // 100 % 100, time % 100, 0, UTC)
         except ValueError:
-            raise DecodeError("a KerberosTime names a day or an hour that does not exist") from None
+            raise DecodeError("a KerberosTime has a day or an hour that does not exist") from None
 
     def encode(self, value: datetime) -> bytes:
         t = value if value.tzinfo is UTC else value.astimezone(UTC)
@@ -248,7 +263,10 @@ class KerberosTime:
 
 
 class KerberosFlags:
-    """KerberosFlags as a 32-bit int, bit 0 highest; missing bits are zeros, more are dropped. RFC 4120 5.2.8."""
+    """KerberosFlags as a 32-bit int, with bit 0 the highest. Source: RFC 4120 5.2.8.
+
+    Missing bits are zeros; bits beyond 32 are dropped.
+    """
 
     tag = 0x03
 
@@ -257,6 +275,7 @@ class KerberosFlags:
         if size == 0 or contents[0] > 7 or (size == 1 and contents[0]) or size > 33:
             raise DecodeError("KerberosFlags are not a well-formed BIT STRING")
         unused = contents[0]
+        # X.690 11.2.1: unused bits are zero.
         if unused and contents[-1] & ((1 << unused) - 1):
             raise DecodeError("unused bits of KerberosFlags are not zero")
         return int.from_bytes(contents[1:5].ljust(4, b"\0"), "big")
@@ -266,7 +285,7 @@ class KerberosFlags:
 
 
 class Any_:  # noqa: N801 - "Any" is typing's
-    """One whole TLV with the given outer tag, kept as its bytes (a Ticket that is passed on as it came)."""
+    """One whole TLV with the given outer tag, kept as its bytes (a Ticket that is passed on)."""
 
     def __init__(self, tag: int) -> None:
         self.tag = tag
@@ -282,7 +301,7 @@ class Any_:  # noqa: N801 - "Any" is typing's
 
 
 class Field:
-    """Field `name` of a SEQUENCE, explicitly tagged [number]; None stands for an absent optional one."""
+    """Field `name` of a SEQUENCE, explicitly tagged [number]; an absent optional field is None."""
 
     def __init__(
         self,
@@ -297,15 +316,16 @@ class Field:
 
 
 class Sequence:
-    """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order; `make` may be a record.
+    """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order.
 
-    `extensible` skips unknown fields at the end, for types whose ASN.1 ends in "...".
+    `make` may be a record. `extensible` skips unknown fields at the end, for types whose ASN.1 ends
+    in "...".
     """
 
     tag = 0x30
 
     def __init__(self, make: Callable[..., Any], *fields: Field, extensible: bool = False) -> None:
-        #: Makes a value of the values of all fields.
+        #: Makes the SEQUENCE's value from the values of all fields.
         self.make: Callable[[Iterable[Any]], Any] = lambda values: make(*values)
         if isinstance(make, type) and field_names(make) and not hasattr(make, "__post_init__"):
             self.make = partial(tuple.__new__, make)  # a record, which is a tuple of its fields
@@ -318,9 +338,9 @@ class Sequence:
         return self.make([value for value, _, _ in self.walk(contents)])
 
     def walk(self, contents: bytes) -> Iterator[tuple[Any, int, int]]:
-        """Yield for each field its value and where its own contents begin and end.
+        """Yield the value, and the begin and the end of the contents, of each field.
 
-        An absent field is None, and begins and ends where it could have stood.
+        An absent field is None; it begins and ends at the place where it could be.
         """
         at, stop = 0, len(contents)
         for field in self.fields:
@@ -330,7 +350,7 @@ class Sequence:
                 _, start, at = read_header(contents, at, stop)
                 tag, begin, end = read_header(contents, start, at)
                 if tag != inner:
-                    raise DecodeError(f"field {field.name} has another type than 0x{inner:02x}")
+                    raise DecodeError(f"field {field.name} does not have the type 0x{inner:02x}")
                 if end != at:
                     raise DecodeError(f"field {field.name} has a length that does not fit")
                 yield field.type.decode(_part(contents, begin, end, tag)), begin, end
@@ -378,7 +398,7 @@ class SequenceOf:
         while at < stop:
             tag, begin, at = read_header(contents, at, stop)
             if tag != self.item.tag:
-                raise DecodeError("an element of a SEQUENCE OF has another type")
+                raise DecodeError("an element of a SEQUENCE OF has the wrong type")
             if len(values) == self.limit:
                 raise DecodeError(f"a SEQUENCE OF has more than {self.limit} elements")
             values.append(self.item.decode(_part(contents, begin, at, tag)))
@@ -396,7 +416,7 @@ SEQ_NUMBER = Integer(-(1 << 31), (1 << 32) - 1, mask=(1 << 32) - 1)
 
 
 class _Explicit:
-    """`inner` under another tag, explicitly: the outside of a message, which `Message` reads."""
+    """`inner` under another, explicit tag: the outside of a message, which `Message` reads."""
 
     tag_class: ClassVar[int]
 
@@ -409,35 +429,35 @@ class _Explicit:
 
 
 class Application(_Explicit):
-    """`inner` under [APPLICATION number], explicitly."""
+    """`inner` under the explicit tag [APPLICATION number]."""
 
     tag_class = 0x60
 
 
 class Context(_Explicit):
-    """`inner` under the context-specific tag [number], explicitly: one alternative of a CHOICE."""
+    """`inner` under the explicit context-specific tag [number]: one alternative of a CHOICE."""
 
     tag_class = 0xA0
 
 
 class Message:
-    """Base of all messages: `decode` bytes into a record, `encode` it back."""
+    """Base of all messages: `decode` converts bytes to a record, `encode` converts it back."""
 
     __slots__ = ()
     schema: ClassVar[DerType | _Explicit]
 
     @classmethod
     def decode(cls: type[M], data: bytes) -> M:
-        """Return the message that `data` is, to the last byte. Raises DecodeError."""
+        """Return the message in `data`, which ends with the message. Raises DecodeError."""
         try:
             value: M = cls._read(data)
             return value
         except DecodeError as error:
             del data
-            failure = error.with_traceback(None)  # it says all that the frames could
+            failure = error.with_traceback(None)  # the frames would add nothing but secrets
         except BaseException as error:
             del data  # it may be a decrypted message
-            forget_locals(error)  # what `forget_frames` does, without the cost of a wrapper
+            forget_locals(error)  # the effect of `forget_frames`, without the cost of a wrapper
             raise
         raise failure
 
@@ -448,7 +468,7 @@ class Message:
 
     @classmethod
     def _open(cls, data: bytes) -> tuple[Any, bytes]:
-        """Return the type inside all explicit tags and its contents, to the last byte of `data`."""
+        """Return the type inside all explicit tags, and its contents, which must end `data`."""
         kind: Any = cls.schema
         while True:
             tag, start, end = read_header(data, 0, len(data))
@@ -473,4 +493,5 @@ class Message:
             raise
 
 
-M = TypeVar("M", bound=Message)  # not by its name, which `typing` would compile when it is imported
+# The bound is the class, not its name: `typing` would compile a name at import.
+M = TypeVar("M", bound=Message)

@@ -1,9 +1,10 @@
-"""The DER bytes of what a client sends to a KDC, as impacket's ASN.1 specs say.
+"""The DER bytes of a client's messages to a KDC, by impacket's ASN.1 specs.
 
-A spec is walked once, and becomes a function from a dataclass to bytes: tags, order and constraints are impacket's, and
-the contents of each value are written by `der`. No request clones a spec, as filling impacket's own objects would, and
-what comes again in every request (names, options, encryption types) is remembered with its tags. Together this makes
-writing thirty times as fast.
+Each spec is walked once, and compiled to a function from a dataclass to bytes. Tags, order and
+constraints are those of impacket; `der` writes the contents of each value. Filling impacket's own
+objects would clone a spec for each request. Values that come again in every request (names,
+options, encryption types) are remembered with their tags. Together this makes writing thirty times
+as fast.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from purekrb.messages import der
 
 __all__ = ["encode"]
 
-#: Fields whose attribute is not their ASN.1 name in snake_case.
+#: The attributes of fields that are not named like the field, in snake_case.
 _ATTRIBUTES = {"from": "from_", "name-string": "components"}
-#: Values of one field, or of what consists of such fields, that are remembered.
+#: The most values of one type that are remembered.
 _MAX_REMEMBERED = 64
 
 Write = Callable[[Any], bytes]
 
 
 def encode(spec: str, message: Any) -> bytes:
-    """Return the DER bytes of `message` by impacket's class `spec`. A SEQUENCE may also be given as its DER bytes.
+    """Return the DER bytes of `message` by impacket's class `spec`.
 
-    Raises ValueError for a value that its field cannot hold.
+    A SEQUENCE may also be its DER bytes. Raises ValueError for a value that its field cannot hold.
     """
     try:
         return _compiled(spec)(message)
-    except (PyAsn1Error, DecodeError):  # whose text may quote the value
+    except (PyAsn1Error, DecodeError):  # their texts may quote the value
         failure = ValueError(f"this {spec} has a value that its ASN.1 does not allow")
     raise failure
 
@@ -48,7 +49,7 @@ def _compiled(spec: str) -> Write:
 
 
 def _writer(spec: Any) -> tuple[Write, bool]:
-    """Return what writes values of `spec`, with all its tags, and whether it remembers them."""
+    """Return the writer of `spec`, with all its tags, and whether it remembers values."""
     if isinstance(spec, univ.Sequence):
         return _sequence(spec)
     if isinstance(spec, univ.SequenceOf):
@@ -91,7 +92,7 @@ def _sequence(spec: Any) -> tuple[Write, bool]:
         return b"".join(parts)
 
     tags = _tags(spec)
-    context = tuple(tag for tag in tags if tag & 0xC0 == 0x80)  # of the field that it stands in
+    context = tuple(tag for tag in tags if tag & 0xC0 == 0x80)  # the tags of its field
     own = tags[len(context)]
     element = der.Any_(own)
     written = _tagged((*context, own), element.encode, remembered=False)
@@ -108,14 +109,14 @@ def _sequence(spec: Any) -> tuple[Write, bool]:
 
 
 def _tags(spec: Any) -> tuple[int, ...]:
-    """Return the tags of a type, the outermost first."""
+    """Return the tags of a type, outermost first."""
     return tuple(
         tag.tagClass | tag.tagFormat | tag.tagId for tag in reversed(spec.tagSet.superTags)
     )
 
 
 def _tagged(tags: tuple[int, ...], contents: Write, remembered: bool) -> Write:
-    """Return what writes the contents of a value with `tags` before them."""
+    """Return a writer that puts `tags` before the contents of a value."""
 
     def write(value: Any) -> bytes:
         data = contents(value)
@@ -126,11 +127,12 @@ def _tagged(tags: tuple[int, ...], contents: Write, remembered: bool) -> Write:
 
 def _flags(value: int) -> bytes:
     if not 0 <= value < 1 << 32:
-        raise ValueError(f"{value} are not 32 flags")
+        raise ValueError(f"flags must be a 32-bit number, got {value}")
     return der.KerberosFlags().encode(value)
 
 
-#: pyasn1's type, what writes the contents of our value, and whether the result is remembered; the first one fits.
+#: A type of pyasn1, the writer of our value's contents, and whether the result is remembered. The
+#: first row that fits a spec is used.
 _LEAVES: tuple[tuple[type, Callable[[Any], bytes], bool], ...] = (
     (useful.GeneralizedTime, der.KerberosTime().encode, True),
     (char.GeneralString, der.GeneralString().encode, True),

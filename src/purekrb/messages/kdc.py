@@ -1,8 +1,9 @@
-"""What a client and a KDC exchange, as records on the DER codec. Source: RFC 4120 5.2.7, 5.4, 5.9; RFC 6806.
+"""The messages between a client and a KDC, as records on the DER codec.
 
-Field names are those of the ASN.1 in snake_case; each docstring is its ASN.1; an absent OPTIONAL field is None. All
-messages are read by the schemas here. Replies are written by them as well, for the embedded KDC; what a client sends is
-written by impacket's specs (`impacket_der`), which are loaded when the first request is. Nothing here encrypts.
+Field names are those of the ASN.1 in snake_case. Each docstring is its ASN.1. An absent OPTIONAL
+field is None. The schemas here read all messages, and write replies for the embedded KDC. The
+messages of a client are written by impacket's specs (`impacket_der`), which are imported for the
+first request. Nothing here encrypts. Source: RFC 4120 5.2.7, 5.4, 5.9; RFC 6806.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from purekrb.messages.ap import (
     ENCRYPTED_DATA,
     MAX_ENTRIES,
     NAME,
+    PVNO,
     TICKET_TAG,
     EncryptedData,
     HostAddress,
@@ -66,7 +68,6 @@ __all__ = [
     "decode_kdc_reply",
 ]
 
-PVNO = 5
 _PVNO = Integer(PVNO, PVNO)
 _STRING = Remembered(GeneralString())
 _OCTETS = OctetString()
@@ -76,7 +77,7 @@ _TICKET = Any_(TICKET_TAG)
 
 
 class _ClientMessage(Message):
-    """Base of what a client sends: `spec` is the name of impacket's class that writes it."""
+    """Base of a client's messages; `spec` is the name of impacket's class that writes them."""
 
     __slots__ = ()
     spec: ClassVar[str]
@@ -88,7 +89,7 @@ class _ClientMessage(Message):
         return encode(self.spec, self)
 
 
-# -- pre-authentication --------------------------------------------------------------------------------------------
+# -- pre-authentication ----------------------------------------------------------------------------
 
 
 @record
@@ -121,7 +122,7 @@ class EtypeInfo2Entry(Message):
     """ETYPE-INFO2-ENTRY ::= SEQUENCE {
     etype [0] Int32, salt [1] KerberosString OPTIONAL, s2kparams [2] OCTET STRING OPTIONAL }
 
-    `salt` is bytes (UTF-8), as string-to-key takes it; None stands for the default salt.
+    `salt` is bytes (UTF-8), the form for string-to-key. None means the default salt.
     """
 
     etype: int
@@ -152,7 +153,7 @@ EtypeInfo2Entry.schema = Sequence(
 
 @record
 class EtypeInfo2(Message):
-    """ETYPE-INFO2 ::= SEQUENCE OF ETYPE-INFO2-ENTRY, in the KDC's order. Source: RFC 4120 5.2.7.5."""
+    """ETYPE-INFO2 ::= SEQUENCE OF ETYPE-INFO2-ENTRY, in the KDC's order. RFC 4120 5.2.7.5."""
 
     entries: tuple[EtypeInfo2Entry, ...]
 
@@ -162,7 +163,9 @@ EtypeInfo2.schema = ListOf(EtypeInfo2, SequenceOf(EtypeInfo2Entry.schema, MAX_EN
 
 @record
 class PaEncTsEnc(_ClientMessage):
-    """PA-ENC-TS-ENC ::= SEQUENCE { patimestamp [0] KerberosTime, pausec [1] Microseconds OPTIONAL }"""
+    """PA-ENC-TS-ENC ::= SEQUENCE {
+    patimestamp [0] KerberosTime, pausec [1] Microseconds OPTIONAL }
+    """
 
     spec = "PA_ENC_TS_ENC"
     patimestamp: datetime
@@ -185,19 +188,21 @@ class PaPacRequest(_ClientMessage):
 PaPacRequest.schema = Sequence(PaPacRequest, Field(0, "include_pac", Boolean()))
 
 
-# -- requests ------------------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class KdcReqBody(_ClientMessage):
     """KDC-REQ-BODY ::= SEQUENCE {
-    kdc-options [0] KDCOptions, cname [1] PrincipalName OPTIONAL, realm [2] Realm, sname [3] PrincipalName OPTIONAL,
-    from [4] KerberosTime OPTIONAL, till [5] KerberosTime, rtime [6] KerberosTime OPTIONAL, nonce [7] UInt32,
-    etype [8] SEQUENCE OF Int32, addresses [9] HostAddresses OPTIONAL,
-    enc-authorization-data [10] EncryptedData OPTIONAL, additional-tickets [11] SEQUENCE OF Ticket OPTIONAL }
+    kdc-options [0] KDCOptions, cname [1] PrincipalName OPTIONAL, realm [2] Realm,
+    sname [3] PrincipalName OPTIONAL, from [4] KerberosTime OPTIONAL, till [5] KerberosTime,
+    rtime [6] KerberosTime OPTIONAL, nonce [7] UInt32, etype [8] SEQUENCE OF Int32,
+    addresses [9] HostAddresses OPTIONAL, enc-authorization-data [10] EncryptedData OPTIONAL,
+    additional-tickets [11] SEQUENCE OF Ticket OPTIONAL }
 
-    `additional_tickets` holds the DER bytes of each Ticket. A body that was decoded encodes to the bytes that came, so
-    that a checksum over it can be made and verified (RFC 4120 5.2.7.1, 5.4.1); one that was made is encoded once.
+    `additional_tickets` holds the DER bytes of each Ticket. A decoded body encodes to the received
+    bytes, so that a checksum over it can be verified (RFC 4120 5.2.7.1, 5.4.1). A new body is
+    encoded only once.
     """
 
     spec = "KDC_REQ_BODY"
@@ -219,7 +224,7 @@ class KdcReqBody(_ClientMessage):
         object.__setattr__(self, "_encoded", b"")
 
     def encode(self) -> bytes:
-        """Return the DER bytes; those that came, if this was decoded. Raises ValueError as all of them do."""
+        """Return the DER bytes; for a decoded body, the received bytes. Raises ValueError."""
         encoded = self._encoded
         if not encoded:
             encoded = _ClientMessage.encode(self)
@@ -228,7 +233,7 @@ class KdcReqBody(_ClientMessage):
 
 
 class _ReceivedBody:
-    """KDC-REQ-BODY that keeps the bytes that came."""
+    """KDC-REQ-BODY that keeps its received bytes."""
 
     tag = 0x30
 
@@ -254,7 +259,7 @@ _BODY = KdcReqBody.schema = _ReceivedBody(
         Field(4, "from_", _TIME, optional=True),
         Field(5, "till", _TIME),
         Field(6, "rtime", _TIME, optional=True),
-        Field(7, "nonce", SEQ_NUMBER),  # as a negative Int32 in the wild, like a kvno
+        Field(7, "nonce", SEQ_NUMBER),  # some send a negative Int32
         Field(8, "etype", SequenceOf(INT32, MAX_ENTRIES)),
         Field(9, "addresses", ADDRESSES, optional=True),
         Field(10, "enc_authorization_data", ENCRYPTED_DATA, optional=True),
@@ -266,7 +271,8 @@ _BODY = KdcReqBody.schema = _ReceivedBody(
 @record
 class _KdcReq(_ClientMessage):
     """KDC-REQ ::= SEQUENCE {
-    pvno [1] INTEGER (5), msg-type [2] INTEGER, padata [3] SEQUENCE OF PA-DATA OPTIONAL, req-body [4] KDC-REQ-BODY }
+    pvno [1] INTEGER (5), msg-type [2] INTEGER, padata [3] SEQUENCE OF PA-DATA OPTIONAL,
+    req-body [4] KDC-REQ-BODY }
     """
 
     pvno: ClassVar[int] = PVNO
@@ -278,7 +284,7 @@ class _KdcReq(_ClientMessage):
         """Return the DER bytes. Raises ValueError for a value that its field cannot hold."""
         from purekrb.messages.impacket_der import encode
 
-        body = self.req_body.encode()  # as it came
+        body = self.req_body.encode()  # a received body keeps its bytes
         fields = SimpleNamespace(
             pvno=self.pvno, msg_type=self.msg_type, padata=self.padata, req_body=body
         )
@@ -318,16 +324,16 @@ AsReq.schema = _request(AsReq)
 TgsReq.schema = _request(TgsReq)
 
 
-# -- replies -------------------------------------------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------------
 
 
 @record
 class _KdcRep(Recurring):
     """KDC-REP ::= SEQUENCE {
-    pvno [0] INTEGER (5), msg-type [1] INTEGER, padata [2] SEQUENCE OF PA-DATA OPTIONAL, crealm [3] Realm,
-    cname [4] PrincipalName, ticket [5] Ticket, enc-part [6] EncryptedData }
+    pvno [0] INTEGER (5), msg-type [1] INTEGER, padata [2] SEQUENCE OF PA-DATA OPTIONAL,
+    crealm [3] Realm, cname [4] PrincipalName, ticket [5] Ticket, enc-part [6] EncryptedData }
 
-    `ticket` holds the DER bytes of the Ticket, as they came.
+    `ticket` holds the received DER bytes of the Ticket.
     """
 
     pvno: ClassVar[int] = PVNO
@@ -389,7 +395,7 @@ _AS_PART, _TGS_PART = b"\x79", b"\x7a"  # [APPLICATION 25], [APPLICATION 26]
 
 
 class _EncKdcRepPart(Recurring):
-    """Either tag: RFC 4120 5.4.2 has a client take both in either reply, since some KDCs send 26 in an AS-REP."""
+    """Accepts both tags in either reply: some KDCs send tag 26 in an AS-REP (RFC 4120 5.4.2)."""
 
     __slots__ = ()
 
@@ -407,10 +413,11 @@ class _EncKdcRepPart(Recurring):
 @record
 class EncKdcRepPart(_EncKdcRepPart):
     """EncASRepPart ::= [APPLICATION 25], EncTGSRepPart ::= [APPLICATION 26] SEQUENCE {
-    key [0] EncryptionKey, last-req [1] LastReq, nonce [2] UInt32, key-expiration [3] KerberosTime OPTIONAL,
-    flags [4] TicketFlags, authtime [5] KerberosTime, starttime [6] KerberosTime OPTIONAL, endtime [7] KerberosTime,
-    renew-till [8] KerberosTime OPTIONAL, srealm [9] Realm, sname [10] PrincipalName, caddr [11] HostAddresses OPTIONAL,
-    encrypted-pa-data [12] SEQUENCE OF PA-DATA OPTIONAL }
+    key [0] EncryptionKey, last-req [1] LastReq, nonce [2] UInt32,
+    key-expiration [3] KerberosTime OPTIONAL, flags [4] TicketFlags, authtime [5] KerberosTime,
+    starttime [6] KerberosTime OPTIONAL, endtime [7] KerberosTime,
+    renew-till [8] KerberosTime OPTIONAL, srealm [9] Realm, sname [10] PrincipalName,
+    caddr [11] HostAddresses OPTIONAL, encrypted-pa-data [12] SEQUENCE OF PA-DATA OPTIONAL }
     """
 
     key: EncryptionKey
@@ -456,10 +463,11 @@ _REPLIES: dict[bytes, type[AsRep] | type[TgsRep] | type[KrbError]] = {
 
 
 def decode_kdc_reply(data: bytes) -> AsRep | TgsRep | KrbError:
-    """Return the message that a KDC's reply is. Raises DecodeError for anything but these three."""
+    """Return the message in a KDC's reply. Raises DecodeError for any other message."""
     kind = _REPLIES.get(bytes(data[:1]))
     if kind is None:
         raise DecodeError(
-            "the answer is not a Kerberos message: check that a KDC listens at this address and port"
+            "the answer is not a Kerberos message: "
+            "check that a KDC listens at this address and port"
         )
     return kind.decode(data)

@@ -1,28 +1,28 @@
-"""The memory for reading: data that come again are read fast, and as strictly as the first time.
+"""The memory for reading: recurring data are read fast, and as strictly as the first time.
 
-A schema is made of the types of `der`, and of these three where memory pays. Without them it would
-read the same, more slowly.
+A schema uses the types of `der`, and these three if memory pays. Without them it would read the
+same messages, but more slowly.
 
 - `Remembered` keeps whole values by their bytes: a name, a time, a set of flags.
-- `Recurring` is a message that remembers the layouts in which it was accepted. A layout says where
-  in the data the headers stand, and which they are, from the first byte of the message to its last.
-  Each header tells the place of the next one, and the headers tell which fields there are. Data of
-  the same size with the same bytes at the places of the headers therefore have the same fields at
-  the same places, and the strict walk of `der.Sequence` would accept their headers again. Two calls
-  of `struct` take such data apart: one cuts out the headers, which are compared as a whole, one the
-  contents. Each value is then decoded with all of its checks.
-- `Labelled` is a SEQUENCE of numbers that come again and an OCTET STRING at its end: a ciphertext,
-  a checksum, a key. Its numbers count as headers in the layout around it.
+- `Recurring` is a message that remembers the layouts in which it was accepted. A layout holds the
+  places and the bytes of all headers, from the first byte of the message to its last. Each header
+  tells the place of the next one, and the headers tell which fields there are. Assume that other
+  data have the same size, and the same bytes at the places of the headers. Then they have the same
+  fields at the same places, and the strict walk of `der.Sequence` would accept their headers. Two
+  calls of `struct` take such data apart: one cuts out the headers, which are compared as a whole,
+  the other one the contents. Each value is then decoded with all of its checks.
+- `Labelled` is a SEQUENCE of recurring numbers with an OCTET STRING at its end: a ciphertext, a
+  checksum, a key. Its numbers count as headers in the layout around it.
 
-The memory does not change what is accepted. A layout belongs to one message, thus to the tags
-around it. It is never used for a part of another message, even where the same schema reads it.
+The memory does not change which data are accepted. A layout belongs to one message, and so to the
+tags around it. It is never used for a part of another message, even if the same schema reads it.
 
-Secrets are not remembered: a layout holds headers and the numbers of a `Labelled`, and no key is in
-a `Remembered`.
+Secrets are not remembered: a layout holds headers and the numbers of a `Labelled`, and no
+`Remembered` contains a key.
 
-Threads: readers take no lock. To learn a layout is to put a new dict of tuples in the place of the
-old one, under a lock; a dict or tuple that a reader may hold is never changed. `lru_cache` is safe
-by itself.
+Threads: readers take no lock. A new layout is added, under a lock, to a copy of the dict, which
+then replaces the dict. A dict or tuple that a reader may hold is never changed. `lru_cache` is
+thread-safe by itself.
 """
 
 from __future__ import annotations
@@ -50,21 +50,22 @@ from purekrb.system import fork_safe
 
 __all__ = ["Remembered", "Labelled", "Key", "Recurring"]
 
-#: Bytes of a value that is worth remembering, which bounds what strangers can have remembered.
+#: The largest value, in bytes, that is remembered. It bounds the memory that strangers can fill.
 MAX_REMEMBERED = 256
-#: Values of one type that are remembered.
+#: The most values of one type that are remembered.
 _MAX_VALUES = 256
-#: Layouts of one message that are remembered; real ones have a handful, by their sizes.
+#: The most layouts of one message that are remembered; real messages have a handful.
 MAX_LAYOUTS = 64
 
-#: Taken by whoever learns a layout.
+#: Held while a layout is added.
 _learning = fork_safe(Lock())
 
-#: Field number in its SEQUENCE, number among the fields that are there, decoder of its contents.
+#: A field's number in its SEQUENCE, its number among the present fields, its contents' decoder.
 _Place = tuple[int, int, Callable[[bytes], Any]]
-#: What cuts the headers out of data, these headers, what cuts the contents of the fields out, the
-#: place of each field that is there, what makes a value of the values of all fields, and the number
-#: of these. A plain tuple is quicker to take apart than a named one.
+#: The function that cuts the headers out of data, the headers, the function that cuts the contents
+#: of the fields out, the place of each present field, the function that makes a message of the
+#: values of all fields, and the number of all fields. A plain tuple is faster to unpack than a
+#: named one.
 _Layout = tuple[
     Callable[[bytes], tuple[bytes, ...]],
     tuple[bytes, ...],
@@ -76,9 +77,9 @@ _Layout = tuple[
 
 
 class Remembered:
-    """`inner`, whose values come again in many messages: the last ones are remembered.
+    """`inner`, whose values recur in many messages: the last ones are remembered.
 
-    Values are immutable and not secret. Values that are equal must encode to the same bytes.
+    Values are immutable and not secret. Equal values must encode to the same bytes.
     """
 
     def __init__(self, inner: DerType) -> None:
@@ -86,7 +87,7 @@ class Remembered:
         self._inner = inner
         #: `decode` for contents that are short enough to be remembered.
         self.known = lru_cache(maxsize=_MAX_VALUES)(inner.decode)
-        #: Our own values are few; of others only an embedded KDC writes any.
+        #: Our own values are few; only an embedded KDC writes values of others.
         self.encode: Callable[[Any], bytes] = lru_cache(maxsize=_MAX_VALUES)(inner.encode)
 
     def decode(self, contents: bytes) -> Any:
@@ -97,9 +98,9 @@ class Remembered:
 
 
 class Labelled(Sequence):
-    """SEQUENCE of numbers that come again, and an OCTET STRING as its last field.
+    """SEQUENCE of recurring numbers, with an OCTET STRING as its last field.
 
-    In writing, all that stands before the octets is remembered by the numbers and the size.
+    When it is written, the bytes before the octets are remembered by the numbers and the size.
     """
 
     def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
@@ -136,10 +137,10 @@ class Key(Labelled):
 
 
 class Recurring(Message):
-    """Base of messages that come again and again; their schema is a `Sequence` inside its tags."""
+    """Base of recurring messages; their schema is a `Sequence` inside its tags."""
 
     __slots__ = ()
-    #: By the size of the data. It is replaced, never changed: see above.
+    #: The layouts by the size of the data. The dict is replaced, never changed: see above.
     _layouts: ClassVar[dict[int, tuple[_Layout, ...]]]
 
     def __init_subclass__(cls) -> None:
@@ -156,13 +157,13 @@ class Recurring(Message):
                 return make(values)
         sequence, contents = cls._open(data)
         found = list(sequence.walk(contents))
-        if found[-1][2] == len(contents):  # not where extensions follow
+        if found[-1][2] == len(contents):  # no extensions follow
             cls._learn(sequence, data, found)
         return sequence.make([value for value, _, _ in found])
 
     @classmethod
     def _learn(cls, sequence: Sequence, data: bytes, found: list[tuple[Any, int, int]]) -> None:
-        # The SEQUENCE reaches to the end of the data: what is more are the headers around it.
+        # The SEQUENCE reaches to the end of the data: the other bytes are the headers around it.
         outside = len(data) - found[-1][2]
         to_headers, to_contents, done = "", "", 0
         places: list[_Place] = []
@@ -182,17 +183,17 @@ class Recurring(Message):
         with _learning:
             known = cls._layouts
             if sum(map(len, known.values())) >= MAX_LAYOUTS:
-                known = {}  # where there is too much, all of it is forgotten
+                known = {}  # if there are too many, all are forgotten
             cls._layouts = {**known, len(data): (*known.get(len(data), ()), layout)}
 
 
 def _variable(
     kind: DerType, value: Any, begin: int, end: int
 ) -> tuple[int, int, Callable[[bytes], Any]]:
-    """Return how to read a field whose contents, at data[begin:end], were found to be `value`.
+    """Return how to read a field whose contents, at data[begin:end], encode `value`.
 
-    That is: where the part begins that may change, where the part begins that is decoded (both
-    reach to `end`), and what decodes it.
+    These are the start of the part that may change, the start of the part that is decoded, and the
+    decoder. Both parts end at `end`.
     """
     if isinstance(kind, Labelled):
         *numbers, octets = kind.values(value)

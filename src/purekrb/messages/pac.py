@@ -1,9 +1,10 @@
-"""The PAC: what a domain controller says about the client of a ticket. Source: MS-PAC 2.
+"""The PAC: the facts that a domain controller tells about a ticket's client. Source: MS-PAC 2.
 
-    cBuffers (4) | version 0 (4) | cBuffers x { type (4) | size (4) | offset (8) } | buffers, at multiples of 8
+    cBuffers (4) | version 0 (4) | cBuffers x { type (4) | size (4) | offset (8) } | buffers
 
-All numbers are little-endian. `Pac.decode` reads that table and nothing else: what is in the buffers is to be believed,
-and so decoded, only after the server signature was verified (`exchanges/identity.py` does both in this order).
+All numbers are little-endian; buffers start at multiples of 8. `Pac.decode` reads only that table.
+Do not decode the buffers before the server signature is verified (`exchanges/identity.py` does both
+in this order).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
 _HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<IIQ")
 _ALIGNMENT = 8
-#: The checksum types that sign a PAC, with the sizes of their signatures in bytes. Source: MS-PAC 2.8.
+#: The checksum types of PAC signatures, with their sizes in bytes. Source: MS-PAC 2.8.
 SIGNATURE_SIZES = {
     ChecksumType.HMAC_SHA1_96_AES128: 12,
     ChecksumType.HMAC_SHA1_96_AES256: 12,
@@ -42,7 +43,7 @@ SIGNATURE_SIZES = {
     ChecksumType.HMAC_SHA384_192_AES256: 24,
     ChecksumType.HMAC_MD5: 16,
 }
-_RODC_ID = 2  # bytes that may follow a signature
+_RODC_ID = 2  # the size of the RODC identifier, which may follow a signature
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
 
 
@@ -61,9 +62,10 @@ class PacBuffer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PacSignature:
-    """PAC_SIGNATURE_DATA: a checksum type, the checksum, and which read-only DC made it. Source: MS-PAC 2.8.
+    """PAC_SIGNATURE_DATA: a checksum type, the checksum, and its read-only DC. Source: MS-PAC 2.8.
 
-    `rodc_identifier` (16 bits, little-endian behind the checksum) is None where no read-only domain controller did.
+    `rodc_identifier` has 16 bits, little-endian, after the checksum. It is None unless a read-only
+    domain controller made the signature.
     """
 
     cksumtype: int
@@ -73,28 +75,33 @@ class PacSignature:
 
 @dataclass(frozen=True, slots=True)
 class Pac:
-    """A PAC taken apart into its buffers: type -> (offset, size) in `data`."""
+    """A PAC and its table of buffers: type -> (offset, size) in `data`."""
 
     data: bytes = field(repr=False)  # the logon information holds a session key
     buffers: Mapping[int, tuple[int, int]]
 
     @classmethod
     def decode(cls, data: bytes) -> Pac:
-        """Return the table of buffers. Raises PacError where it is malformed, or a type or a byte occurs twice."""
+        """Return the PAC. Raises PacError if its table is malformed.
+
+        A table is malformed, too, if a type occurs twice or if buffers overlap. Source: MS-PAC 2.3.
+        """
         if len(data) < _HEADER.size:
             raise PacError(f"the PAC is cut off: it has {len(data)} bytes")
         count, version = _HEADER.unpack_from(data)
         end_of_table = _HEADER.size + count * _ENTRY.size
         if version != 0 or end_of_table > len(data):
             raise PacError(
-                f"the PAC is malformed: version {version}, {count} buffers announced in {len(data)} bytes"
+                f"the PAC is malformed: version {version}, "
+                f"{count} buffers announced in {len(data)} bytes"
             )
         buffers: dict[int, tuple[int, int]] = {}
         for at in range(_HEADER.size, end_of_table, _ENTRY.size):
             kind, size, offset = _ENTRY.unpack_from(data, at)
             if offset % _ALIGNMENT or offset < end_of_table or offset + size > len(data):
                 raise PacError(
-                    f"PAC buffer {kind} lies outside of the PAC: {size} bytes at {offset} of {len(data)}"
+                    f"PAC buffer {kind} lies outside the PAC: "
+                    f"{size} bytes at {offset} of {len(data)}"
                 )
             if kind in buffers:
                 raise PacError(f"the PAC holds buffer {kind} twice")
@@ -107,12 +114,12 @@ class Pac:
         return cls(data, buffers)
 
     def buffer(self, kind: PacBuffer) -> bytes | None:
-        """Return the bytes of a buffer, None where there is none of that type."""
+        """Return the bytes of the buffer of that type, or None."""
         offset, size = self.buffers.get(kind, (0, 0))
         return self.data[offset : offset + size] if offset else None
 
     def signature(self, kind: PacBuffer) -> PacSignature | None:
-        """Return a signature, None where there is none. Raises PacError for a checksum type that signs no PAC."""
+        """Return the signature of that type, or None. Raises PacError for other checksum types."""
         data = self.buffer(kind)
         if data is None:
             return None
@@ -120,7 +127,8 @@ class Pac:
         size = SIGNATURE_SIZES.get(cksumtype)  # type: ignore[call-overload]
         if size is None or len(data) - 4 not in (size, size + _RODC_ID):
             raise PacError(
-                f"PAC buffer {kind.name} holds no signature: checksum type {cksumtype}, {len(data)} bytes"
+                f"PAC buffer {kind.name} holds no signature: "
+                f"checksum type {cksumtype}, {len(data)} bytes"
             )
         identifier = data[4 + size :]
         return PacSignature(
@@ -130,9 +138,10 @@ class Pac:
         )
 
     def signed_data(self) -> bytes:
-        """Return what the server signature covers: all, with both signatures zero but for their types. MS-PAC 2.8.4.
+        """Return the data that the server signature covers: the PAC with both signatures zeroed.
 
-        Zero is what follows a signature as well, the identifier of a read-only domain controller: so Windows makes it.
+        Their types are not zeroed. The identifier of a read-only domain controller is, as Windows
+        does it. Source: MS-PAC 2.8.4.
         """
         data = bytearray(self.data)
         for kind in (PacBuffer.SERVER_CHECKSUM, PacBuffer.KDC_CHECKSUM):
@@ -144,29 +153,30 @@ class Pac:
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """PAC_CLIENT_INFO: the client's name as in the ticket, and the ticket's authtime. Source: MS-PAC 2.7."""
+    """PAC_CLIENT_INFO: the client's name in the ticket, and the ticket's authtime. MS-PAC 2.7."""
 
     authtime: datetime
     name: str
 
     @classmethod
     def decode(cls, data: bytes) -> ClientInfo:
-        """Return the buffer's content; the time in whole seconds."""
+        """Return the buffer's content, with the time in whole seconds. Raises PacError."""
         if len(data) < 10 or len(data) < 10 + int.from_bytes(data[8:10], "little"):
             raise PacError("the PAC's client information is cut off")
         seconds = int.from_bytes(data[:8], "little") // 10_000_000
         try:
             authtime = _FILETIME_EPOCH + timedelta(seconds=seconds)
         except OverflowError:
-            raise PacError("the PAC's client information holds no time") from None
+            raise PacError("the PAC's client information has an impossible time") from None
         return cls(authtime, _text(data[10 : 10 + int.from_bytes(data[8:10], "little")]))
 
 
 @dataclass(frozen=True, slots=True)
 class UpnDnsInfo:
-    """UPN_DNS_INFO: user principal name, DNS name of the domain, and since 2021 the SAM name and the SID. MS-PAC 2.10.
+    """UPN_DNS_INFO: user principal name, domain's DNS name, and since 2021 SAM name and SID.
 
-    `constructed` tells that the account has no UPN of its own: `upn` is then made of its name and its domain.
+    If `constructed` is true, the account has no UPN of its own: `upn` is then made of its name and
+    its domain. Source: MS-PAC 2.10.
     """
 
     upn: str
@@ -199,7 +209,7 @@ class UpnDnsInfo:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group that the client is a member of. `attributes`: SE_GROUP_* bits. Source: MS-PAC 2.2.1."""
+    """A group of which the client is a member. `attributes`: SE_GROUP_* bits. MS-PAC 2.2.1."""
 
     sid: Sid
     attributes: int
@@ -209,7 +219,7 @@ class Group:
 class LogonInfo:
     """KERB_VALIDATION_INFO: the account, its SID and those of its groups. Source: MS-PAC 2.5.
 
-    Only what an application can use: no times, no profile paths, no counters.
+    Fields that an application cannot use are left out: times, profile paths, counters.
     """
 
     effective_name: str
@@ -225,12 +235,10 @@ class LogonInfo:
         """Return the buffer's content. Raises PacError for malformed NDR."""
         extra_sids, resource_groups = 0x20, 0x200  # bits of UserFlags: these fields are in use
         ndr = _Ndr(data)
-        ndr.skip(
-            6 * 8
-        )  # LogonTime, LogoffTime, KickOffTime, PasswordLastSet, PasswordCanChange, PasswordMustChange
-        names = [
-            ndr.string_header() for _ in range(6)
-        ]  # EffectiveName, FullName, LogonScript, three paths
+        # LogonTime, LogoffTime, KickOffTime, PasswordLastSet, PasswordCanChange, PasswordMustChange
+        ndr.skip(6 * 8)
+        # EffectiveName, FullName, LogonScript, three paths
+        names = [ndr.string_header() for _ in range(6)]
         ndr.skip(2 * 2)  # LogonCount, BadPasswordCount
         user_id, primary_group_id, group_count, group_ids, user_flags = (
             ndr.uint32() for _ in range(5)
@@ -238,13 +246,12 @@ class LogonInfo:
         ndr.skip(16)  # UserSessionKey
         domains = [ndr.string_header() for _ in range(2)]  # LogonServer, LogonDomainName
         domain_id = ndr.uint32()
-        ndr.skip(
-            2 * 4 + 2 * 4 + 2 * 8 + 2 * 4
-        )  # Reserved1, UserAccountControl, SubAuthStatus, ILogon times and counts
+        # Reserved1, UserAccountControl, SubAuthStatus, ILogon times and counts
+        ndr.skip(2 * 4 + 2 * 4 + 2 * 8 + 2 * 4)
         sid_count, sids, resource_domain, resource_count, resources = (
             ndr.uint32() for _ in range(5)
         )
-        # What the pointers lead to follows in the order of the pointers.
+        # The data of the pointers follow in the order of the pointers.
         effective_name, full_name, *_ = [ndr.string(header) for header in names]
         memberships = ndr.memberships(group_ids, group_count)
         _, domain = [ndr.string(header) for header in domains]
@@ -253,15 +260,15 @@ class LogonInfo:
         resource_sid = ndr.sid() if resource_domain else None
         resource_memberships = ndr.memberships(resources, resource_count)
         if domain_sid is None:
-            raise PacError("the PAC names no domain of the account")
+            raise PacError("the PAC does not name the account's domain")
         groups = [Group(_member(domain_sid, rid), attributes) for rid, attributes in memberships]
         extra = extra if user_flags & extra_sids else []
         if user_id:
             user_sid = _member(domain_sid, user_id)
-        elif extra:  # an account that has no RID in this domain leads its list of SIDs
+        elif extra:  # an account without a RID in this domain is the first in the list of SIDs
             user_sid = extra.pop(0).sid
         else:
-            raise PacError("the PAC names no account")
+            raise PacError("the PAC does not name an account")
         if user_flags & resource_groups and resource_sid is not None:
             extra += [
                 Group(_member(resource_sid, rid), attributes)
@@ -278,10 +285,10 @@ class LogonInfo:
 
 
 class _Ndr:
-    """Reads NDR (C706 14, MS-RPCE 2.2.6) from the front of `data`. No count is believed before it was compared."""
+    """Reads NDR (C706 14, MS-RPCE 2.2.6) from the front of `data`. Each count is checked first."""
 
     def __init__(self, data: bytes) -> None:
-        # Version 1, little-endian, 8 bytes; then length and filler; then the pointer to the structure.
+        # Version 1, little-endian, 8 bytes; length and filler; the pointer to the structure.
         if len(data) < 20 or data[:4] != b"\x01\x10\x08\x00" or data[16:20] == bytes(4):
             raise PacError("the PAC's logon information is not in NDR version 1, or empty")
         if int.from_bytes(data[8:12], "little") > len(data) - 16:
@@ -290,7 +297,7 @@ class _Ndr:
 
     def take(self, size: int) -> bytes:
         if size > len(self._data) - self._at:
-            raise PacError("the PAC's logon information is cut off: a field points behind its end")
+            raise PacError("the PAC's logon information is cut off: a field points past its end")
         self._at += size
         return self._data[self._at - size : self._at]
 
@@ -301,14 +308,14 @@ class _Ndr:
         return int.from_bytes(self.take(4), "little")
 
     def string_header(self) -> tuple[int, int]:
-        """Return length in bytes and pointer of an RPC_UNICODE_STRING."""
+        """Return the length in bytes and the pointer of an RPC_UNICODE_STRING."""
         length, maximum, pointer = struct.unpack("<HHI", self.take(8))
         if length % 2 or length > maximum or (length and not pointer):
             raise PacError("a text in the PAC's logon information has an impossible length")
         return length, pointer
 
     def string(self, header: tuple[int, int]) -> str:
-        """Return the text that belongs to a header: maximum, offset and actual count, then UTF-16."""
+        """Return the text of a header: maximum, offset and actual count, then UTF-16."""
         length, pointer = header
         if not pointer:
             return ""
@@ -324,7 +331,7 @@ class _Ndr:
         return list(struct.iter_unpack("<II", self._array(pointer, count)))
 
     def sids_and_attributes(self, pointer: int, count: int) -> list[Group]:
-        """Return an array of KERB_SID_AND_ATTRIBUTES; the SIDs stand behind the whole array."""
+        """Return an array of KERB_SID_AND_ATTRIBUTES; the SIDs follow the whole array."""
         entries = list(struct.iter_unpack("<II", self._array(pointer, count)))
         if not all(sid for sid, _ in entries):
             raise PacError("the PAC lists a group without a SID")
@@ -342,10 +349,10 @@ class _Ndr:
         """Return the bytes of a conformant array of `count` elements of 8 bytes."""
         if not pointer:
             if count:
-                raise PacError("the PAC's logon information announces groups and lists none")
+                raise PacError("the PAC's logon information announces groups, but lists none")
             return b""
         if self.uint32() != count:
-            raise PacError("the PAC's logon information tells two numbers of groups")
+            raise PacError("the PAC's logon information has two different numbers of groups")
         return self.take(8 * count)
 
 
@@ -364,14 +371,13 @@ def _sid(data: bytes) -> Sid:
 
 
 def _text(data: bytes) -> str:
-    with suppress(
-        UnicodeDecodeError
-    ):  # the error raised outside of it: a UnicodeDecodeError holds what it read
+    with suppress(UnicodeDecodeError):
         return data.decode("utf-16-le")
+    # Raised outside of the `with`, so that its context is not a UnicodeDecodeError with the data.
     raise PacError("a text in the PAC is not UTF-16")
 
 
 def _piece(data: bytes, size: int, offset: int) -> bytes:
     if offset + size > len(data):
-        raise PacError("a text in the PAC points behind the end of its buffer")
+        raise PacError("a text in the PAC points past the end of its buffer")
     return data[offset : offset + size]

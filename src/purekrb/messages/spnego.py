@@ -1,7 +1,7 @@
 """The tokens of SPNEGO as records on the DER codec. Source: RFC 4178 4, MS-SPNG 2.2.1.
 
-Mechanisms are OIDs as the bytes of their DER contents. An absent OPTIONAL field is None. The ASN.1 ends in "...", but
-no field was ever added; so a token with unknown fields is refused as any other that is malformed.
+A mechanism is the DER contents of its OID, as bytes. An absent OPTIONAL field is None. The ASN.1
+ends in "...", but no field was ever added. So a token with unknown fields is refused as malformed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ __all__ = [
     "encode_mech_types",
 ]
 
-#: Windows offers four, MIT krb5 up to eight.
+#: The most mechanisms of an offer. Windows offers four, MIT krb5 up to eight.
 MAX_MECHANISMS = 64
 
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
-_MECH_TYPES = Remembered(
-    SequenceOf(_OID, MAX_MECHANISMS)
-)  # each program sends the same list again and again
+# Each program sends the same list again and again.
+_MECH_TYPES = Remembered(SequenceOf(_OID, MAX_MECHANISMS))
 _FIRST_FIELDS = (
     Field(0, "mech_types", _MECH_TYPES),
     Field(1, "req_flags", Remembered(KerberosFlags()), optional=True),
@@ -47,14 +46,18 @@ _FIRST_FIELDS = (
 
 
 def encode_mech_types(mech_types: tuple[bytes, ...]) -> bytes:
-    """Return what a mechListMIC signs: MechTypeList ::= SEQUENCE OF MechType, without the field's tag. RFC 4178 5."""
+    """Return the bytes that a mechListMIC signs. Source: RFC 4178 5.
+
+    MechTypeList ::= SEQUENCE OF MechType, without the tag of its field.
+    """
     return tlv(_MECH_TYPES.tag, _MECH_TYPES.encode(mech_types))
 
 
 @record
 class NegTokenInit(Recurring):
     """NegTokenInit ::= SEQUENCE { mechTypes [0] MechTypeList, reqFlags [1] ContextFlags OPTIONAL,
-    mechToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [0] of NegotiationToken
+    mechToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [0] of
+    NegotiationToken
     """
 
     mech_types: tuple[bytes, ...]
@@ -70,7 +73,9 @@ NegTokenInit.schema = Context(
 
 @record
 class NegHints(Message):
-    """NegHints ::= SEQUENCE { hintName [0] GeneralString OPTIONAL, hintAddress [1] OCTET STRING OPTIONAL }"""
+    """NegHints ::= SEQUENCE {
+    hintName [0] GeneralString OPTIONAL, hintAddress [1] OCTET STRING OPTIONAL }
+    """
 
     hint_name: str | None = None
     hint_address: bytes | None = None
@@ -85,8 +90,11 @@ NegHints.schema = Sequence(
 
 @record
 class NegTokenInit2(Recurring):
-    """NegTokenInit2 ::= SEQUENCE { mechTypes [0], reqFlags [1] and mechToken [2] as in NegTokenInit,
-    negHints [3] NegHints OPTIONAL, mechListMIC [4] OCTET STRING OPTIONAL }; what an acceptor begins with. MS-SPNG 2.2.1
+    """NegTokenInit2 ::= SEQUENCE {
+    mechTypes [0], reqFlags [1] and mechToken [2] as in NegTokenInit,
+    negHints [3] NegHints OPTIONAL, mechListMIC [4] OCTET STRING OPTIONAL }
+
+    The first token of an acceptor that speaks first. Source: MS-SPNG 2.2.1.
     """
 
     mech_types: tuple[bytes, ...]
@@ -109,8 +117,10 @@ NegTokenInit2.schema = Context(
 
 @record
 class NegTokenResp(Recurring):
-    """NegTokenResp ::= SEQUENCE { negState [0] ENUMERATED OPTIONAL, supportedMech [1] MechType OPTIONAL,
-    responseToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [1] of NegotiationToken
+    """NegTokenResp ::= SEQUENCE {
+    negState [0] ENUMERATED OPTIONAL, supportedMech [1] MechType OPTIONAL,
+    responseToken [2] OCTET STRING OPTIONAL, mechListMIC [3] OCTET STRING OPTIONAL }, under [1] of
+    NegotiationToken
     """
 
     neg_state: int | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Protocol, cast
 
 from purekrb.constants import ErrorCode
 from purekrb.errors import ReplayError
 from purekrb.log import Log
+from purekrb.system import EPOCH
 
 __all__ = [
     "BUCKET",
@@ -38,7 +39,6 @@ SKEW = 300
 #: Seconds between two warnings of one cache.
 _WARN_EVERY = 60
 _KEEP = timedelta(seconds=KEEP)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class ReplayCache(Protocol):
@@ -85,7 +85,7 @@ def bucket_of(ctime: datetime) -> int:
 
     It does not depend on the clock, so it is the same each time the authenticator is presented.
     """
-    age = ctime - _EPOCH
+    age = ctime - EPOCH
     # A division of timedeltas takes three times as long.
     return (age.days * 86400 + age.seconds) // BUCKET
 
