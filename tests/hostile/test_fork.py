@@ -31,7 +31,7 @@ from purekrb import (
 from purekrb.channel.blocking import Channel, Server
 from purekrb.channel.places import Places
 from purekrb.channel.stream import SealedStream
-from purekrb.credentials import ccache as ccaches
+from purekrb.credentials.caches import memory as ccaches
 from purekrb.crypto.derivation import Dk
 from purekrb.directory.connect import ConnectedSessions, Connector
 from purekrb.directory.ldap import LdapSession
@@ -216,7 +216,7 @@ def test_k415_a_child_finds_every_lock_open_that_a_thread_held(tmp_path: Path) -
         for owner in owners(tmp_path)
         for name, lock in locks_of(owner).items()
     }
-    locks |= {"unique_time": unique_time._lock, "ccaches": ccaches._memory_lock}
+    locks |= {"unique_time": unique_time._lock, "ccaches": ccaches._lock}
     assert len(locks) >= 13
     plain = threading.Lock()
     held, done = threading.Event(), threading.Event()

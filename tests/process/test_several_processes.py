@@ -190,23 +190,28 @@ def test_a_cache_works_on_in_a_child_and_its_parent(tmp_path: Path) -> None:
 
 def test_a_fork_in_the_middle_of_anothers_store_leaves_a_usable_cache(tmp_path: Path) -> None:
     cache = SqliteReplayCache(tmp_path / "replay")
-    done = threading.Event()
+    done, go = threading.Event(), threading.Event()
 
     def hammer() -> None:
         number = 1000
         while not done.is_set():
+            go.wait()  # a process that stores without a pause would let no other in
             cache.remember(tag(number), NOW, NOW)
             number += 1
 
     thread = threading.Thread(target=hammer)
+    go.set()
     thread.start()
     try:
         for number in range(30):
             child = Child(lambda _, number=number: cache.remember(tag(number), NOW, NOW))  # type: ignore[misc]
+            go.clear()
             child.output()
             assert child.ended_well
+            go.set()
     finally:
         done.set()
+        go.set()
         thread.join()
     for number in range(30):
         refuses(cache, number)
