@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from purekrb import errors
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -47,8 +45,42 @@ __all__ = [
     "spn",
     "sspi",
     "testing",
+    # errors
+    "KerberosError",
+    "DecodeError",
+    "ProtocolError",
+    "MutualAuthenticationError",
+    "IntegrityError",
+    "UnsupportedError",
+    "PolicyError",
+    "KdcError",
+    "PreauthFailedError",
+    "ClientUnknownError",
+    "ClientRevokedError",
+    "PasswordExpiredError",
+    "ServiceUnknownError",
+    "KdcEtypeError",
+    "ClockSkewError",
+    "ApError",
+    "ReplayError",
+    "ChannelBindingsError",
+    "PacError",
+    "SequenceError",
+    "ContextError",
+    "ContextExpiredError",
+    "CredentialError",
+    "ConfigError",
+    "TransportError",
+    "TransportTimeoutError",
+    "DirectoryError",
+    "AccountNotFoundError",
+    "InsufficientRightsError",
+    "SpnValidatedWriteDeniedError",
+    "SpnNotUniqueError",
+    "RegistrationError",
+    "SpnError",
+    "SspiError",
 ]
-__all__ += errors.__all__
 
 if TYPE_CHECKING:
     from purekrb import aio, crypto, replay, spn, sspi, testing
