@@ -90,7 +90,42 @@ if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.credentials.ticket import ServiceTicket
-    from purekrb.errors import *  # noqa: F403 - what errors.__all__ names, which stands there alone
+    from purekrb.errors import (
+        AccountNotFoundError,
+        ApError,
+        ChannelBindingsError,
+        ClientRevokedError,
+        ClientUnknownError,
+        ClockSkewError,
+        ConfigError,
+        ContextError,
+        ContextExpiredError,
+        CredentialError,
+        DecodeError,
+        DirectoryError,
+        InsufficientRightsError,
+        IntegrityError,
+        KdcError,
+        KdcEtypeError,
+        KerberosError,
+        MutualAuthenticationError,
+        PacError,
+        PasswordExpiredError,
+        PolicyError,
+        PreauthFailedError,
+        ProtocolError,
+        RegistrationError,
+        ReplayError,
+        SequenceError,
+        ServiceUnknownError,
+        SpnError,
+        SpnNotUniqueError,
+        SpnValidatedWriteDeniedError,
+        SspiError,
+        TransportError,
+        TransportTimeoutError,
+        UnsupportedError,
+    )
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.acceptor import Acceptor
     from purekrb.gss.channel_bindings import ChannelBindings
