@@ -310,8 +310,12 @@ class PlainStub(TcpStub):
                 if question.operation == UNBIND:
                     return
                 self.questions.append(question)
+                if self.once and hasattr(socket, "TCP_CORK"):
+                    # The end arrives with the answer: who asks again finds a closed connection.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
                 connection.sendall(self.answer(question))
                 if self.once:
+                    connection.shutdown(socket.SHUT_WR)
                     return
 
 
