@@ -26,7 +26,7 @@ FULL, QUICK = (1.5, 15), (0.1, 2)
 def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute, with larger spreads")
+    parser.add_argument("--quick", action="store_true", help="about a minute, with larger spreads")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only the rows whose 'group: work' contains this"
     )
