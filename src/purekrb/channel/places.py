@@ -68,7 +68,7 @@ class Places(Generic[T]):
         loser = None
         if self.crowded and len(own := self._silent_by_source.get(source, {})) >= self._per_source:
             loser = next(iter(own))
-            if now - self._silent[loser] < GRACE:
+            if now < self._silent[loser] + GRACE:
                 loser = None
         if loser is None and len(self._sources) >= self._limit:
             loser = next(iter(self._silent), None)
