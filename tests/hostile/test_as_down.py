@@ -238,15 +238,18 @@ def test_an_rc4_reply_without_preauth_is_refused(
         get(ScriptedKdc(preauth=False, etypes=(23,), enc_pa_rep=False), options)
 
 
+class Downgraded(ScriptedKdc):
+    """Seal the reply with the user's RC4 key, whatever the timestamp was sealed with."""
+
+    def _finish(self, reply: Any, part: Any, key: Any, usage: int, application: Any) -> bytes:
+        rc4 = Keys().key_for(23, b"", None)
+        assert rc4 is not None
+        sealed = replace(reply, enc_part=replace(reply.enc_part, etype=23))
+        return super()._finish(sealed, part, rc4, usage, application)
+
+
 def test_k030_an_rc4_reply_to_a_timestamp_that_nobody_asked_for_is_refused() -> None:
     """Who takes AES from the request gets it, as long as the KDC does not say what it was asked for."""
-
-    class Downgraded(ScriptedKdc):
-        def _finish(self, reply: Any, part: Any, key: Any, usage: int, application: Any) -> bytes:
-            rc4 = Keys().key_for(23, b"", None)
-            assert rc4 is not None
-            sealed = replace(reply, enc_part=replace(reply.enc_part, etype=23))
-            return super()._finish(sealed, part, rc4, usage, application)
 
     kdc = Downgraded(enc_pa_rep=False)
     with pytest.raises(PolicyError, match="CVE-2022-33647"):
@@ -456,13 +459,6 @@ def test_k404_an_rc4_reply_to_an_aes_timestamp_is_refused_unless_the_kdc_vouches
     None
 ):
     """Who takes AES from a request that has its timestamp gets such a reply, and can guess at it cheaply."""
-
-    class Downgraded(ScriptedKdc):
-        def _finish(self, reply: Any, part: Any, key: Any, usage: int, application: Any) -> bytes:
-            rc4 = Keys().key_for(23, b"", None)
-            assert rc4 is not None
-            sealed = replace(reply, enc_part=replace(reply.enc_part, etype=23))
-            return super()._finish(sealed, part, rc4, usage, application)
 
     kdc = Downgraded(enc_pa_rep=False)
     with pytest.raises(PolicyError, match="CVE-2022-33647"):

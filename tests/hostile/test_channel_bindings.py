@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
 
 from purekrb import (
     Acceptor,
@@ -26,6 +24,7 @@ from purekrb.messages.ap import AuthorizationDataEntry
 from purekrb.messages.der import read_header, tlv
 from support.contexts import acceptor, ap_req, authenticator, error_of, gss_checksum, if_relevant
 from support.tickets import issue
+from support.tls import self_signed
 from support.vectors import load
 
 A = ChannelBindings(b"tls-unique:a")
@@ -150,23 +149,6 @@ def test_k116_tls_server_end_point_of_certificates(vector: dict[str, Any]) -> No
         assert bindings.digest() == vector["bnd"]
 
 
-def certificate(key: Any, algorithm: hashes.HashAlgorithm | None, **how: Any) -> bytes:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "web.example.test")])
-    now = datetime.now(timezone.utc)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-    )
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return builder.sign(key, algorithm, **how).public_bytes(Encoding.DER)
-
-
 def test_k116_pss_counts_by_its_hash_and_ed25519_has_none() -> None:
     rsa_key = rsa.generate_private_key(65537, 2048)
     for algorithm, name in (
@@ -175,17 +157,17 @@ def test_k116_pss_counts_by_its_hash_and_ed25519_has_none() -> None:
         (hashes.SHA512(), "sha512"),
     ):
         pss = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
-        der = certificate(rsa_key, algorithm, rsa_padding=pss)
+        der = self_signed(rsa_key, algorithm, rsa_padding=pss)
         expected = b"tls-server-end-point:" + hashlib.new(name, der).digest()
         assert ChannelBindings.tls_server_end_point(der).application_data == expected
-    der = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256())
+    der = self_signed(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256())
     assert (
         ChannelBindings.tls_server_end_point(der).application_data[21:]
         == hashlib.sha3_256(der).digest()
     )
     with pytest.raises(UnsupportedError, match="no single hash"):
         ChannelBindings.tls_server_end_point(
-            certificate(ed25519.Ed25519PrivateKey.generate(), None)
+            self_signed(ed25519.Ed25519PrivateKey.generate(), None)
         )
 
 
@@ -194,7 +176,7 @@ def test_k116_pss_counts_by_its_hash_and_ed25519_has_none() -> None:
 )
 def test_a_serial_number_that_no_certificate_should_have_is_no_obstacle(serial: str) -> None:
     """Samba's own certificates have negative ones."""
-    der = certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA384())
+    der = self_signed(ec.generate_private_key(ec.SECP256R1()), hashes.SHA384())
     assert (
         ChannelBindings.tls_server_end_point(der).application_data[21:]
         == hashlib.sha384(der).digest()
@@ -226,10 +208,10 @@ def test_every_certificate_that_cryptography_reads_has_the_same_hash() -> None:
     )
     pss = padding.PSS(padding.MGF1(hashes.SHA224()), padding.PSS.DIGEST_LENGTH)
     made = [
-        certificate(key, algorithm) for key in (rsa_key, ec_key) for algorithm in (*sha2, *sha3)
+        self_signed(key, algorithm) for key in (rsa_key, ec_key) for algorithm in (*sha2, *sha3)
     ]
-    made += [certificate(dsa_key, algorithm) for algorithm in sha2[:2]]
-    made.append(certificate(rsa_key, hashes.SHA224(), rsa_padding=pss))
+    made += [self_signed(dsa_key, algorithm) for algorithm in sha2[:2]]
+    made.append(self_signed(rsa_key, hashes.SHA224(), rsa_padding=pss))
     for der in made:
         algorithm = x509.load_der_x509_certificate(der).signature_hash_algorithm
         assert algorithm is not None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
 from purekrb import (
@@ -28,7 +26,7 @@ from purekrb.integrations import ldap3_sasl
 from purekrb.testing import Realm
 from support.contexts import flipped
 from support.ldap_stub import LdapStub
-from support.tls import Authority
+from support.tls import Authority, self_signed
 
 DC = "dc1.example.test"
 TARGET = f"ldap/{DC}"
@@ -245,35 +243,18 @@ def test_k412_control_a_certificate_with_a_hash_is_bound(lab: Realms, authority:
         assert stub.contexts[0].channel_bound
 
 
-def certificate(key: Any, algorithm: Any, rsa_padding: Any = None) -> bytes:
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, DC)])
-    now = datetime.now(timezone.utc)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-    )
-    return builder.sign(key, algorithm, rsa_padding=rsa_padding).public_bytes(
-        serialization.Encoding.DER
-    )
-
-
 def pss(message_hash: Any, mask_hash: Any) -> bytes:
     key = rsa.generate_private_key(65537, 2048)
-    return certificate(key, message_hash, padding.PSS(padding.MGF1(mask_hash), 32))
+    return self_signed(key, message_hash, padding.PSS(padding.MGF1(mask_hash), 32))
 
 
 #: How a certificate is made, and the hash of its bindings; None: RFC 5929 4.1 defines none.
 CERTIFICATES = [
     pytest.param(
-        lambda: certificate(ed25519.Ed25519PrivateKey.generate(), None), None, id="K412-ed25519"
+        lambda: self_signed(ed25519.Ed25519PrivateKey.generate(), None), None, id="K412-ed25519"
     ),
     pytest.param(
-        lambda: certificate(ed448.Ed448PrivateKey.generate(), None), None, id="K412-ed448"
+        lambda: self_signed(ed448.Ed448PrivateKey.generate(), None), None, id="K412-ed448"
     ),
     pytest.param(
         lambda: pss(hashes.SHA512(), hashes.SHA256()), None, id="K412-pss-with-two-hashes"
@@ -282,12 +263,12 @@ CERTIFICATES = [
         lambda: pss(hashes.SHA384(), hashes.SHA384()), hashes.SHA384(), id="K412-control-pss"
     ),
     pytest.param(
-        lambda: certificate(ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
+        lambda: self_signed(ec.generate_private_key(ec.SECP384R1()), hashes.SHA384()),
         hashes.SHA384(),
         id="K412-control-ecdsa",
     ),
     pytest.param(
-        lambda: certificate(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256()),
+        lambda: self_signed(ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256()),
         hashes.SHA3_256(),
         id="K412-control-sha3",
     ),

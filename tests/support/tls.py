@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-__all__ = ["Authority", "ServerTls"]
+__all__ = ["Authority", "ServerTls", "self_signed"]
 
 _KEY_USAGE = x509.KeyUsage(
     digital_signature=False,
@@ -118,3 +119,21 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+def self_signed(key: Any, algorithm: hashes.HashAlgorithm | None, rsa_padding: Any = None) -> bytes:
+    """Return a certificate in DER that key signs for itself with this algorithm."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dc1.example.test")])
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+    )
+    return builder.sign(key, algorithm, rsa_padding=rsa_padding).public_bytes(
+        serialization.Encoding.DER
+    )
