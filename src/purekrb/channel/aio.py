@@ -388,7 +388,7 @@ class Server:
 
     def _advance(self, task: asyncio.Task[None], stream: SealedStream) -> Steps[bytes]:
         """Take the tokens that have arrived, in a thread if the replay cache waits for its disk."""
-        if not stream.token_size:
+        if not stream.has_token:
             return stream.advance()
         self._places.busy(task)
         self._waiting.discard(task)

@@ -99,9 +99,9 @@ class SealedStream:
         return self.advance()
 
     @property
-    def token_size(self) -> int:
-        """The size in bytes of the token that has arrived for `advance`; 0 if none has."""
-        return self._reader.whole
+    def has_token(self) -> bool:
+        """Whether a whole token has arrived for `advance`."""
+        return self._reader.has_frame
 
     def advance(self) -> bytes:
         """Take the tokens that have arrived; return the bytes to send. Raises like `handshake`."""

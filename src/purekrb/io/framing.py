@@ -41,10 +41,10 @@ class FrameReader:
         return len(self._buffer)
 
     @property
-    def whole(self) -> int:
-        """The length of the next frame's body if all of it was fed; else 0."""
+    def has_frame(self) -> bool:
+        """Whether all of the next frame was fed. False if its length is zero."""
         length = int.from_bytes(self._buffer[:LENGTH_SIZE], self._byteorder)
-        return length if len(self._buffer) >= LENGTH_SIZE + length else 0
+        return 0 < length <= len(self._buffer) - LENGTH_SIZE
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, cut anywhere."""

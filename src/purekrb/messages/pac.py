@@ -44,7 +44,8 @@ SIGNATURE_SIZES = {
     ChecksumType.HMAC_MD5: 16,
 }
 _RODC_ID = 2  # the size of the RODC identifier, which may follow a signature
-_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
+#: The moment from which a FILETIME counts units of 100 ns. Source: MS-DTYP 2.3.3.
+FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
 
 
 class PacBuffer(IntEnum):
@@ -165,7 +166,7 @@ class ClientInfo:
             raise PacError("the PAC's client information is cut off")
         seconds = int.from_bytes(data[:8], "little") // 10_000_000
         try:
-            authtime = _FILETIME_EPOCH + timedelta(seconds=seconds)
+            authtime = FILETIME_EPOCH + timedelta(seconds=seconds)
         except OverflowError:
             raise PacError("the PAC's client information has an impossible time") from None
         return cls(authtime, _text(data[10 : 10 + int.from_bytes(data[8:10], "little")]))

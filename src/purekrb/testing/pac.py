@@ -8,14 +8,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 
 from purekrb import crypto, records
 from purekrb.constants import AuthDataType, ChecksumType, KeyUsage
 from purekrb.exchanges.authorization_data import relevant_entries, wrap_if_relevant
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, EncTicketPart
-from purekrb.messages.pac import SIGNATURE_SIZES, Pac, PacBuffer
+from purekrb.messages.pac import FILETIME_EPOCH, SIGNATURE_SIZES, Pac, PacBuffer
 from purekrb.names import PrincipalName
 from purekrb.sid import Sid
 
@@ -28,7 +28,6 @@ _SIGNATURES = (
     PacBuffer.TICKET_CHECKSUM,
     PacBuffer.FULL_CHECKSUM,
 )
-_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=timezone.utc)
 _NEVER = (1 << 63) - 1
 _DOMAIN_USERS = 513
 #: SE_GROUP_MANDATORY, ENABLED_BY_DEFAULT and ENABLED; and USER_NORMAL_ACCOUNT.
@@ -180,4 +179,4 @@ def _counted(text: str) -> bytes:
 
 def _filetime(moment: datetime) -> int:
     """Return `moment` as 100 ns since 1601."""
-    return int((moment - _FILETIME_EPOCH).total_seconds()) * 10_000_000
+    return int((moment - FILETIME_EPOCH).total_seconds()) * 10_000_000
