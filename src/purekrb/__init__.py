@@ -132,8 +132,8 @@ if TYPE_CHECKING:
     from purekrb.gss.initiator import Initiator
     from purekrb.gss.iov import IovBuffer, IovType
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
-    from purekrb.kdc.config import Config
     from purekrb.keys import EncryptionKey
+    from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
 #: Public name -> module that defines it. All other names are submodules or error classes.
@@ -148,7 +148,7 @@ _HOMES = {
     "KeytabEntry": "credentials.keytab",
     "CCache": "credentials.ccache",
     "ServiceTicket": "credentials.ticket",
-    "Config": "kdc.config",
+    "Config": "krb5conf.config",
     "KdcClient": "kdc.client",
     "initiate": "kdc.client",
     "verify_credentials": "kdc.client",

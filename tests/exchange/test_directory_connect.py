@@ -23,8 +23,8 @@ from purekrb.directory.connect import Url, default_targets
 from purekrb.directory.discovery import domain_controllers, global_catalogs
 from purekrb.directory.ldap import ldap3  # without the warnings of its own import
 from purekrb.integrations import ldap3_sasl
-from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import Locator
+from purekrb.krb5conf.config import KdcAddress
 from purekrb.testing import Realm
 from support.kdc_stubs import DnsStub, closed_port
 from support.ldap_stub import ROOT_DSE, LdapStub

@@ -40,7 +40,7 @@ from purekrb import (
 from purekrb.constants import ErrorCode, TicketFlags
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.client import AsyncKdcClient, KdcClient, initiate, initiate_async
-from purekrb.kdc.config import RealmConfig
+from purekrb.krb5conf.config import RealmConfig
 from purekrb.system import now
 from purekrb.testing import Realm
 from support.kdc_stubs import TcpStub, UdpStub, closed_port, frame, krb_error, read_frame

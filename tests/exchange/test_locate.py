@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from purekrb.errors import ConfigError, TransportError
-from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator, SocketAddress, SrvRecord, order_by_rfc2782
+from purekrb.krb5conf.config import Config, KdcAddress
 from support.kdc_stubs import DnsStub
 
 UDP, TCP = "_kerberos._udp.R.TEST.", "_kerberos._tcp.R.TEST."

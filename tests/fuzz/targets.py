@@ -57,7 +57,7 @@ from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.kdc import locate, tcp
-from purekrb.kdc.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
+from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, pac, spnego
 from purekrb.messages.der import Message
 from purekrb.replay.sqlite import SqliteReplayCache

@@ -19,8 +19,8 @@ import pytest
 from purekrb.constants import ErrorCode
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError, UnsupportedError
 from purekrb.kdc import transport, udp
-from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
+from purekrb.krb5conf.config import Config
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
 from support import asking

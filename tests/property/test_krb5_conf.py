@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from purekrb import Config, ConfigError, DecodeError
 from purekrb.io.framing import FrameReader
-from purekrb.kdc.config import KdcAddress, parse_duration, parse_etypes
 from purekrb.kdc.tcp import reply_reader
+from purekrb.krb5conf.config import KdcAddress, parse_duration, parse_etypes
 
 _LINES = st.lists(
     st.sampled_from(

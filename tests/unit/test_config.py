@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from purekrb import Config, ConfigError
-from purekrb.kdc import profile
-from purekrb.kdc.config import KdcAddress, RealmConfig, parse_boolean, parse_duration, parse_etypes
+from purekrb.krb5conf import profile
+from purekrb.krb5conf.config import (
+    KdcAddress,
+    RealmConfig,
+    parse_boolean,
+    parse_duration,
+    parse_etypes,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +174,7 @@ def test_krb5_config_without_any_existing_file_is_an_error(
 def test_a_missing_default_file_is_an_empty_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("purekrb.kdc.config.DEFAULT_PATH", tmp_path / "none")
+    monkeypatch.setattr("purekrb.krb5conf.config.DEFAULT_PATH", tmp_path / "none")
     assert Config.from_file() == Config()
     (tmp_path / "none").write_text("[libdefaults]\ndefault_realm = A\n")
     assert Config.from_file().default_realm == "A"

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import Target
-    from purekrb.kdc.config import Config
+    from purekrb.krb5conf.config import Config
     from purekrb.replay import ReplayCache
 
 __all__ = ["Channel", "Server", "connect", "start_server"]

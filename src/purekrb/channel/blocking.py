@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import Target
-    from purekrb.kdc.config import Config
+    from purekrb.krb5conf.config import Config
 
 __all__ = ["Channel", "Server", "connect", "listen"]
 

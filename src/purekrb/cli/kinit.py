@@ -13,7 +13,7 @@ from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
-    from purekrb.kdc.config import Config
+    from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]

@@ -18,7 +18,7 @@ from purekrb.text import visible
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.directory import Directory
-    from purekrb.kdc.config import Config
+    from purekrb.krb5conf.config import Config
 
 __all__ = [
     "add_actions",
@@ -131,7 +131,7 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
 
 def config(args: argparse.Namespace) -> Config:
     """Return the configuration from --config."""
-    from purekrb.kdc.config import Config
+    from purekrb.krb5conf.config import Config
 
     return Config.from_file(args.config)
 
@@ -172,7 +172,7 @@ def duration(text: str) -> float:
 
     Examples: `8h`, `1d 2h`.
     """
-    from purekrb.kdc.config import parse_duration
+    from purekrb.krb5conf.config import parse_duration
 
     try:
         return parse_duration(text)

@@ -40,8 +40,8 @@ from purekrb.gss.initiator import Initiator
 from purekrb.io.blocking import drive
 from purekrb.io.steps import look_up
 from purekrb.kdc.client import KdcClient, Target
-from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
+from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
 from purekrb.spn import is_address, target_principal
 from purekrb.system import fork_safe

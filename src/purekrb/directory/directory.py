@@ -30,8 +30,8 @@ from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 from purekrb.gss.initiator import Initiator
 from purekrb.kdc.client import Target
-from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator
+from purekrb.krb5conf.config import Config
 
 __all__ = ["Directory", "EmbeddedDirectory"]
 

@@ -16,8 +16,8 @@ from purekrb.directory.patterns import DNS_NAME
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.gss.initiator import Initiator
-from purekrb.kdc.config import Config
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from purekrb.credentials.credential import Credential
 from purekrb.directory import ldap
 from purekrb.directory.connect import DEFAULT_TIMEOUT, bind_starter, default_targets, host_of
 from purekrb.kdc.client import KdcClient, Target
-from purekrb.kdc.config import Config
+from purekrb.krb5conf.config import Config
 
 __all__ = ["bind"]
 

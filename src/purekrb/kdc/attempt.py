@@ -12,8 +12,8 @@ import socket
 
 from purekrb.constants import MessageType
 from purekrb.errors import DecodeError
-from purekrb.kdc.config import KdcAddress
 from purekrb.kdc.locate import SocketAddress
+from purekrb.krb5conf.config import KdcAddress
 from purekrb.messages import der
 from purekrb.records import record
 

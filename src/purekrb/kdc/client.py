@@ -35,9 +35,9 @@ from purekrb.gss.context import check_mechanism
 from purekrb.gss.initiator import Initiator
 from purekrb.io import blocking
 from purekrb.io.steps import Steps, in_thread
-from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
+from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal

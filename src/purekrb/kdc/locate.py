@@ -13,7 +13,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
-from purekrb.kdc.config import Config, KdcAddress
+from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
 
 if TYPE_CHECKING:

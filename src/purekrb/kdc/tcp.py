@@ -11,8 +11,8 @@ import socket
 
 from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, is_reply, open_socket
-from purekrb.kdc.config import Config
 from purekrb.kdc.locate import SocketAddress
+from purekrb.krb5conf.config import Config
 
 __all__ = ["MAX_REPLY", "TcpAttempt", "reply_reader"]
 

@@ -21,10 +21,10 @@ from purekrb.errors import (
 )
 from purekrb.io.steps import Steps, ThreadCall, Wait, look_up
 from purekrb.kdc.attempt import Attempt, AttemptError, Candidate
-from purekrb.kdc.config import Config, KdcAddress
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
+from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace

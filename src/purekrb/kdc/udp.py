@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 from purekrb.kdc.attempt import Attempt, Candidate, is_reply, open_socket
-from purekrb.kdc.config import Config
 from purekrb.kdc.locate import SocketAddress
+from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 
 __all__ = ["RESEND", "UdpAttempt"]

@@ -13,7 +13,7 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError
 from purekrb.gss.context import MAX_TOKEN
-from purekrb.kdc.config import Config
+from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
 from purekrb.spn import target_principal
 from purekrb.sspi.constants import (

@@ -20,8 +20,8 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.errors import DecodeError, TransportError
 from purekrb.io.framing import FrameReader, encode_frame
-from purekrb.kdc.config import Config
 from purekrb.keys import KEY_SIZES
+from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes

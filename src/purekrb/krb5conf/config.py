@@ -16,7 +16,7 @@ from typing import Any
 
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType
 from purekrb.errors import ConfigError
-from purekrb.kdc.profile import Relation, Section, load
+from purekrb.krb5conf.profile import Relation, Section, load
 from purekrb.log import Log
 from purekrb.tracebacks import forget_frames
 
