@@ -20,6 +20,7 @@ __all__ = [
     "Keytab",
     "KeytabEntry",
     "CCache",
+    "Kirbi",
     "ServiceTicket",
     "verify_credentials",
     # the KDC client
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab, KeytabEntry
+    from purekrb.credentials.kirbi import Kirbi
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.errors import (
         AccountNotFoundError,
@@ -147,6 +149,7 @@ _HOMES = {
     "Keytab": "credentials.keytab",
     "KeytabEntry": "credentials.keytab",
     "CCache": "credentials.ccache",
+    "Kirbi": "credentials.kirbi",
     "ServiceTicket": "credentials.ticket",
     "Config": "krb5conf.config",
     "KdcClient": "kdc.client",

@@ -24,6 +24,7 @@ PUBLIC = {
     "Keytab": type,
     "KeytabEntry": type,
     "CCache": type,
+    "Kirbi": type,
     "ServiceTicket": type,
     "Config": type,
     "KdcClient": type,

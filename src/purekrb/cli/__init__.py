@@ -29,6 +29,7 @@ COMMANDS = {
     "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
     "connect": "talk to a service over a sealed channel",
+    "convert": "convert tickets between a kirbi file and a credential cache",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
     "realm": "run an embedded realm (KDC) for tests",
 }
