@@ -45,6 +45,10 @@ class Log:
         if self.on():
             self._logger().debug(message, *map(_shown, arguments), stacklevel=_CALLER)
 
+    def info(self, message: str, *arguments: object) -> None:
+        """Log an event that an administrator may want to know of."""
+        self._logger().info(message, *map(_shown, arguments), stacklevel=_CALLER)
+
     def warning(self, message: str, *arguments: object) -> None:
         """Log a problem that an administrator should look into."""
         self._logger().warning(message, *map(_shown, arguments), stacklevel=_CALLER)

@@ -49,7 +49,6 @@ from purekrb.cli import inspect
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
-from purekrb.directory.sasl import MECHANISMS, Layer, Reply, SecurityLayer, context_flags
 from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.exchanges import as_exchange, runner, tgs_exchange
@@ -62,6 +61,7 @@ from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_dur
 from purekrb.messages import ap, kdc, pac, spnego
 from purekrb.messages.der import Message
 from purekrb.replay.sqlite import SqliteReplayCache
+from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLayer, context_flags
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName, crack_spn, map_spn, target_principal
 from purekrb.testing import Realm
@@ -450,19 +450,27 @@ def sasl_buffers() -> list[bytes]:
 def sasl_bind(data: bytes, mechanism: str = "GSSAPI") -> None:
     """The server's first answer is `data`."""
     client = Initiator(TICKET, flags=context_flags(Layer.CONFIDENTIALITY))
-    bind = MECHANISMS[mechanism](client, Layer.CONFIDENTIALITY)
-    next(bind)
-    with suppress(StopIteration):
-        bind.send(Reply(data, False))
+    exchange = CLIENTS[mechanism](client)
+    exchange.step()
+    exchange.step(data)
 
 
 def sasl_offer(data: bytes) -> None:
     """The server's offer of security layers is `data`."""
     client = Initiator(TICKET, flags=context_flags(Layer.CONFIDENTIALITY))
     server = contexts.acceptor(KEYS)
-    bind = MECHANISMS["GSSAPI"](client, Layer.CONFIDENTIALITY)
-    bind.send(Reply(server.step(next(bind)) or b"", False))
-    bind.send(Reply(server.wrap(data, sealed=False), False))
+    exchange = GssapiClient(client)
+    exchange.step(server.step(exchange.step()))
+    exchange.step(server.wrap(data, sealed=False))
+
+
+def sasl_choice(data: bytes) -> None:
+    """The client's choice of a security layer is `data`."""
+    client = Initiator(TICKET)
+    server = GssapiServer(contexts.acceptor(KEYS))
+    client.step(server.step(client.step()))
+    client.unwrap(server.step() or b"", sealed=False)
+    server.step(client.wrap(data, sealed=False))
 
 
 def ldap_stream(data: bytes) -> None:
@@ -961,6 +969,7 @@ TARGETS: tuple[Target, ...] = (
         replies("negotiate"),
         refuses=True,
     ),
+    Target("SASL choice", sasl_choice, lambda: [b"\x04\x00\xff\xff", b"\x04\xff\xff\xffbob"]),
     Target("SASL offer", sasl_offer, lambda: [b"\x07\x00\xff\xff", b"\x04\xff\xff\xff"]),
     Target("LDAP stream", ldap_stream, ldap_answers),
     Target("LDAP answer", ldap_answer, ldap_answers),

@@ -23,6 +23,7 @@ PAGES = (
     "contexts.md",
     "errors.md",
     "negotiate.md",
+    "sasl.md",
     "scp.md",
     "security.md",
     "sspi.md",

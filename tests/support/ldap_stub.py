@@ -12,10 +12,10 @@ from pyasn1.codec.ber import decoder
 
 from purekrb import Acceptor, ChannelBindings, Flag, KerberosError, Keytab
 from purekrb.directory.ldap import LdapSession, ldap3  # without the warnings of ldap3's own import
-from purekrb.directory.sasl import SecurityLayer
 from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.messages.der import tlv
 from purekrb.replay import MemoryReplayCache
+from purekrb.sasl import SecurityLayer
 from support.der_tree import parse
 from support.kdc_stubs import TcpStub
 

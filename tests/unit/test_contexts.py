@@ -16,6 +16,7 @@ from purekrb import (
     ContextError,
     ContextExpiredError,
     CredentialError,
+    DecodeError,
     Flag,
     Initiator,
     Keytab,
@@ -645,3 +646,70 @@ def refusal_of(token: bytes | None) -> bytes:
         acceptor(others).step(token)
     assert caught.value.response is not None
     return caught.value.response
+
+
+# --- delegation at the caller's word, and large tokens
+
+
+def test_a_caller_may_delegate_where_the_kdc_marks_no_service(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ticket, keys = issue()
+    tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
+    caplog.set_level("INFO", "purekrb")
+    ours, theirs = Initiator(ticket, delegate="always", forwarded_tgt=tgt), acceptor(keys)
+    ours.step(theirs.step(ours.step()))
+    assert ours.flags & theirs.flags & Flag.DELEG
+    assert theirs.delegated_credential is not None
+    [record] = caplog.records
+    assert record.levelname == "INFO"
+    assert f"{ticket.service} gets the TGT of {ALICE} by the caller's word" in record.getMessage()
+
+
+@pytest.mark.parametrize("asked", [{"flags": Flag.DEFAULT | Flag.DELEG}, {"delegate": True}])
+def test_delegation_that_is_dropped_is_told_with_both_remedies(
+    asked: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    ticket, keys = issue()
+    tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
+    ours, theirs = Initiator(ticket, forwarded_tgt=tgt, **asked), acceptor(keys)
+    ours.step(theirs.step(ours.step()))
+    assert not ours.flags & Flag.DELEG
+    assert theirs.delegated_credential is None
+    [record] = (one for one in caplog.records if one.levelname == "WARNING")
+    for part in (str(ticket.service), "OK-AS-DELEGATE", 'delegate="always"', "administrator"):
+        assert part in record.getMessage()
+
+
+def test_nothing_is_told_of_delegation_that_nobody_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pair()
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+
+
+def test_delegation_needs_a_proved_service_a_tgt_and_a_known_word() -> None:
+    ticket, _ = issue()
+    tgt = issue(service=TGS, flags=TicketFlags.FORWARDED)[0]
+    with pytest.raises(PolicyError, match="needs MUTUAL"):
+        Initiator(ticket, flags=Flag.INTEG, delegate="always", forwarded_tgt=tgt)
+    with pytest.raises(CredentialError, match="forwarded TGT"):
+        Initiator(ticket, delegate="always")
+    for word in ("never", "ALWAYS", None):
+        with pytest.raises(ValueError, match="delegate"):
+            Initiator(ticket, delegate=word, forwarded_tgt=tgt)  # type: ignore[arg-type]
+
+
+def test_a_token_larger_than_the_limit_is_refused_with_the_name_of_the_limit() -> None:
+    large = AuthorizationDataEntry(AuthDataType.IF_RELEVANT, bytes(60_000))
+    ticket, keys = issue(authorization_data=(large,))
+    token = Initiator(ticket).step() or b""
+    with pytest.raises(DecodeError, match=f"{len(token)} bytes is larger.*48000.*max_token="):
+        acceptor(keys).step(token)
+    ours, theirs = Initiator(ticket), acceptor(keys, max_token=len(token) + 10_000)
+    ours.step(theirs.step(ours.step()))
+    exchange(ours, theirs)
+    with pytest.raises(DecodeError, match="max_token="):
+        Initiator(ticket, max_token=10).step(b"x" * 11)
+    with pytest.raises(ValueError, match="max_token"):
+        acceptor(keys, max_token=0)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from purekrb import Acceptor, ApError, ContextError, Flag, Initiator, UnsupportedError
+from purekrb import (
+    Acceptor,
+    ApError,
+    ContextError,
+    Flag,
+    Initiator,
+    KerberosError,
+    UnsupportedError,
+)
 from purekrb.constants import (
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
@@ -22,7 +30,7 @@ from purekrb.messages.spnego import (
     NegTokenResp,
     encode_mech_types,
 )
-from support.contexts import acceptor, pair
+from support.contexts import acceptor, flipped, pair
 from support.spnego import PreferringNtlm, ScriptedAcceptor, init, negotiate, opened, read, resp
 from support.tickets import issue
 from support.values import replace
@@ -309,3 +317,43 @@ def test_raw_kerberos_tokens_are_answered_under_the_name_they_came_with(
     assert tok_id == TOK_AP_REP
     ours.step(frame(tok_id, message))
     assert ours.established
+
+
+# -- an acceptor that leaves SPNEGO out of its answer
+
+
+def bare_answer(flags: Flag = Flag.DEFAULT) -> tuple[Initiator, Acceptor, bytes]:
+    """Return an initiator that negotiates, and the bare AP-REP that an acceptor answers with."""
+    ticket, keys = issue()
+    initiator, service = Initiator(ticket, flags=flags, mechanism="negotiate"), acceptor(keys)
+    answer = service.step(opened(initiator.step()).mech_token)
+    assert answer is not None
+    return initiator, service, answer
+
+
+def test_a_bare_ap_rep_in_answer_to_a_negotiation_is_taken_where_it_verifies() -> None:
+    initiator, service, answer = bare_answer()
+    assert initiator.step(answer) is None
+    assert initiator.mutual
+    exchange(initiator, service)
+
+
+def test_a_bare_ap_rep_that_does_not_verify_is_refused() -> None:
+    _, _, foreign = bare_answer()
+    for answer in (foreign, flipped(bare_answer()[2], 400)):
+        initiator, _, _ = bare_answer()
+        with pytest.raises(KerberosError):
+            initiator.step(answer)
+        assert not initiator.established
+
+
+def test_a_bare_krb_error_in_answer_to_a_negotiation_tells_the_cause() -> None:
+    ticket, keys = issue()
+    initiator = Initiator(ticket, mechanism="negotiate")
+    token = opened(initiator.step()).mech_token
+    service = acceptor(keys, require=Flag.DCE_STYLE)
+    with pytest.raises(ApError) as refused:
+        service.step(token)
+    with pytest.raises(ApError) as told:
+        initiator.step(refused.value.response)
+    assert told.value.code == refused.value.code == ErrorCode.KDC_ERR_POLICY

@@ -42,7 +42,8 @@ from purekrb.errors import KerberosError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.initiator import Initiator
+from purekrb.gss.context import MAX_TOKEN
+from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.io.asyncio import drive
 from purekrb.io.steps import Steps, Wait
 from purekrb.log import Log
@@ -168,8 +169,10 @@ async def connect(
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
+    delegate: Delegate = False,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
+    max_token: int = MAX_TOKEN,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
 ) -> Channel[Initiator]:
@@ -188,8 +191,10 @@ async def connect(
         credential,
         config,
         flags=flags,
+        delegate=delegate,
         mechanism=mechanism,
         channel_bindings=channel_bindings,
+        max_token=max_token,
         timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)

@@ -41,7 +41,8 @@ from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.initiator import Initiator
+from purekrb.gss.context import MAX_TOKEN
+from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
 from purekrb.log import Log
@@ -177,8 +178,10 @@ def connect(
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
+    delegate: Delegate = False,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
+    max_token: int = MAX_TOKEN,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
 ) -> Channel[Initiator]:
@@ -186,7 +189,8 @@ def connect(
 
     `address` is (host, port). The necessary tickets are fetched from the KDC first. `timeout`
     (seconds) covers all of it: tickets, connection and handshake. `max_frame` is the longest frame
-    in bytes that is sent or accepted; the service must use the same value. Raises ValueError for
+    in bytes that is sent or accepted; the service must use the same value. `delegate` and
+    `max_token` are those of `purekrb.initiate`. Raises ValueError for
     `flags` that lack some of those that a channel needs, TransportError, and the errors of
     `purekrb.initiate`.
     """
@@ -201,8 +205,10 @@ def connect(
         credential,
         config,
         flags=flags,
+        delegate=delegate,
         mechanism=mechanism,
         channel_bindings=channel_bindings,
+        max_token=max_token,
         timeout=timeout,
     )
     stream = SealedStream(context, max_frame=max_frame)
@@ -410,7 +416,8 @@ def listen(
 
     A ticket that is bound to addresses is refused from other addresses. With `check_addresses`
     false it is accepted, for clients behind address translation (NAT). Further `options` are those
-    of `purekrb.Acceptor`.
+    of `purekrb.Acceptor`. The channel itself decides on `require` and `peer_address`; passing them
+    raises TypeError.
     """
     new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, error_frame
-from purekrb.constants import AddressType
+from purekrb.constants import AddressType, Flag, flag_names
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
@@ -176,9 +176,19 @@ class AcceptorOptions(TypedDict, total=False):
     service: str | Principal | None
     clock_skew: float
     permitted_etypes: tuple[int, ...]
+    require_pac: bool
     accept_delegation: bool
     accept_anonymous: bool
     require_client_target: bool
+    enforce_expiry: bool
+    max_token: int
+
+
+#: The arguments of an acceptor that its channel sets.
+_FIXED = {
+    "require": "it always has " + ", ".join(flag_names(Flag, CHANNEL_FLAGS)),
+    "peer_address": "pass check_addresses",
+}
 
 
 def context_factory(
@@ -189,6 +199,9 @@ def context_factory(
     The address is only checked with `check_addresses`. One acceptor is made now, so that wrong
     options fail at once.
     """
+    for fixed, instead in _FIXED.items():
+        if fixed in options:
+            raise TypeError(f"a channel decides on {fixed} by itself: {instead}")
 
     def new_context(address: HostAddress | None) -> Acceptor:
         peer = address if check_addresses else None

@@ -41,5 +41,6 @@ def frame_reader(max_frame: int) -> FrameReader:
         max_frame,
         "little",
         "a frame announces {length} bytes, expected 1 to {limit}: "
-        "the peer speaks another protocol, or its max_frame is larger",
+        "the peer speaks another protocol, or its max_frame is larger "
+        "(or, in the handshake, its token: pass max_token)",
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from purekrb.channel.framing import check_max_frame, encode_frame, frame_reader
 from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
-from purekrb.gss.context import MAX_TOKEN, SecurityContext
+from purekrb.gss.context import SecurityContext
 from purekrb.gss.initiator import Initiator
 from purekrb.log import Log
 
@@ -82,7 +82,7 @@ class SealedStream:
         self.peer_closed = False
         self._max_frame = check_max_frame(max_frame)
         self.rounds = 0  # the number of tokens made or taken so far
-        self._reader = frame_reader(MAX_TOKEN)
+        self._reader = frame_reader(context.max_token)
         self._max_message = 0
 
     def begin(self) -> bytes:

@@ -21,7 +21,6 @@ from purekrb.credentials.files import FilePath
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.directory.discovery import LDAP_PORT, domain_controllers, global_catalogs
 from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
-from purekrb.directory.sasl import MECHANISMS, Bind, Layer, context_flags
 from purekrb.dn import domain_of
 from purekrb.errors import (
     ClientRevokedError,
@@ -43,6 +42,7 @@ from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
+from purekrb.sasl import CLIENTS, Layer, SaslClient, context_flags
 from purekrb.spn import is_address, target_principal
 from purekrb.system import fork_safe
 
@@ -135,15 +135,15 @@ def bind_starter(
 ) -> StartBind:
     """Return a function that begins a bind as `credential` with the first target known to the KDC.
 
-    Raises UnsupportedError for a SASL mechanism that is not among MECHANISMS.
+    Raises UnsupportedError for a SASL mechanism that is not among CLIENTS.
     """
-    if mechanism not in MECHANISMS:
+    if mechanism not in CLIENTS:
         raise UnsupportedError(
-            f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(MECHANISMS)}"
+            f"there is no SASL mechanism {mechanism!r} here: use {' or '.join(CLIENTS)}"
         )
     protection = Layer.CONFIDENTIALITY if sealed else Layer.INTEGRITY
 
-    def start(tls: bool, bindings: ChannelBindings | None) -> tuple[str, Bind]:
+    def start(tls: bool, bindings: ChannelBindings | None) -> SaslClient:
         layer = Layer.NONE if tls else protection
         ticket = _first_known(client, credential, targets)
         context = Initiator(
@@ -157,7 +157,7 @@ def bind_starter(
         _log.debug(
             "bind as %s to %s: %s, %s", credential.principal, ticket.service, mechanism, layer.name
         )
-        return mechanism, MECHANISMS[mechanism](context, layer)
+        return CLIENTS[mechanism](context, layer=layer)
 
     return start
 

@@ -21,7 +21,6 @@ from uuid import UUID
 
 from purekrb.directory.answers import Entry, Wanted, spelled
 from purekrb.directory.patterns import CONTROL_CHARACTERS
-from purekrb.directory.sasl import Bind, Reply
 from purekrb.directory.stream import MessageSocket
 from purekrb.dn import domain_of
 from purekrb.errors import (
@@ -37,6 +36,7 @@ from purekrb.errors import (
 )
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.log import Log
+from purekrb.sasl import SaslClient
 from purekrb.system import cached_property, fork_safe
 
 with warnings.catch_warnings():
@@ -535,9 +535,8 @@ class Tls:
     allow_unverified: bool = False
 
 
-#: Begins a bind. The arguments: whether there is TLS, and its channel bindings. Returns the SASL
-#: mechanism and the exchange.
-StartBind = Callable[[bool, "ChannelBindings | None"], tuple[str, Bind]]
+#: Begins a bind. The arguments: whether there is TLS, and its channel bindings.
+StartBind = Callable[[bool, "ChannelBindings | None"], SaslClient]
 
 
 def open_connection(
@@ -691,19 +690,21 @@ def _bind(
 
 def _exchange(connection: Any, start_bind: StartBind, controls: Any) -> Mapping[str, Any]:
     stream: MessageSocket = connection.socket
-    mechanism, bind = start_bind(stream.has_tls, stream.channel_bindings)
-    response = next(bind)
+    client = start_bind(stream.has_tls, stream.channel_bindings)
+    response = client.step()
     while True:
-        request = bind_operation(connection.version, ldap3.SASL, "", None, mechanism, response)
+        request = bind_operation(
+            connection.version, ldap3.SASL, "", None, client.mechanism, response
+        )
         connection.post_send_single_response(connection.send("bindRequest", request, controls))
         result: Mapping[str, Any] = connection.result
         if result["result"] not in (_SUCCESS, _SASL_BIND_IN_PROGRESS):
             return result
-        try:
-            response = bind.send(Reply(result["saslCreds"] or b"", result["result"] == _SUCCESS))
-        except StopIteration as done:
-            stream.secure(done.value)
+        credentials = result["saslCreds"] or b""
+        if result["result"] == _SUCCESS:
+            stream.secure(client.succeed(credentials))
             return result
+        response = client.step(credentials)
 
 
 @functools.lru_cache(maxsize=1)

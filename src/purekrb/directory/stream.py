@@ -26,7 +26,6 @@ from purekrb.directory.answers import (
     read_urls,
     request_of,
 )
-from purekrb.directory.sasl import SecurityLayer
 from purekrb.errors import (
     DecodeError,
     KerberosError,
@@ -40,6 +39,7 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.io.blocking import wait_ready
 from purekrb.io.steps import Wait
 from purekrb.log import Log
+from purekrb.sasl import SecurityLayer
 
 __all__ = ["MAX_MESSAGE", "MAX_RESPONSE", "MAX_RESULT", "MessageReader", "MessageSocket"]
 

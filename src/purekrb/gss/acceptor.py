@@ -44,7 +44,7 @@ from purekrb.exchanges.authorization_data import is_bindings_aware, read_client_
 from purekrb.exchanges.opened_tickets import read_ticket
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import Agreement, SecurityContext
+from purekrb.gss.context import MAX_TOKEN, Agreement, SecurityContext
 from purekrb.gss.framing import (
     TOK_AP_REP,
     TOK_AP_REQ,
@@ -110,7 +110,7 @@ class Acceptor(SecurityContext):
     With `require_pac`, the ticket must have a PAC that is signed by both the service's key and the
     KDC. If `accept_delegation` is false, a delegated credential is neither read nor reported.
     `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
-    agrees on Kerberos or on nothing.
+    agrees on Kerberos or on nothing. A token of more than `max_token` bytes is refused unread.
     """
 
     _role = "acceptor"
@@ -133,11 +133,12 @@ class Acceptor(SecurityContext):
         accept_anonymous: bool = False,
         require_client_target: bool = False,
         enforce_expiry: bool = True,
+        max_token: int = MAX_TOKEN,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(
-            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random
+            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random, max_token
         )
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")

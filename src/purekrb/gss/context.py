@@ -45,7 +45,7 @@ log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
 _MUTUAL, _DCE_STYLE = int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 
-#: The largest token that `step` accepts, in bytes: the default of Windows. Source: MS-KILE 3.1.1.
+#: The largest token that `step` accepts by default, in bytes: as Windows. Source: MS-KILE 3.1.1.
 MAX_TOKEN = 48_000
 
 
@@ -156,8 +156,13 @@ class SecurityContext:
         enforce_expiry: bool,
         clock: Clock,
         random: RandomBytes,
+        max_token: int = MAX_TOKEN,
     ) -> None:
         check_mechanism(mechanism)
+        if max_token < 1:
+            raise ValueError(f"max_token is a number of bytes, not {max_token}")
+        #: The largest token in bytes that `step` takes.
+        self.max_token = max_token
         self._state = _State.NEW
         self._handshake: Handshake | None = None
         self._agreed: Agreement | None = None  # serves the mechListMICs of a negotiation
@@ -189,7 +194,9 @@ class SecurityContext:
             if self._state not in _STEPPING:
                 raise ContextError(f"this context takes no token: it is {self._state.value}")
             try:
-                return self._advance(None if in_token is None else _context_token(in_token))
+                if in_token is not None:
+                    in_token = _context_token(in_token, self.max_token)
+                return self._advance(in_token)
             except BaseException as error:
                 self._end(_State.FAILED)
                 code = f"{error_name(error.code)}: " if isinstance(error, ApError) else ""
@@ -565,7 +572,10 @@ def _copy(key: EncryptionKey) -> EncryptionKey:
     return EncryptionKey(key.etype, key.contents)
 
 
-def _context_token(token: bytes) -> bytes:
-    if len(token) > MAX_TOKEN:
-        raise DecodeError(f"a context token of {len(token)} bytes is larger than {MAX_TOKEN}")
+def _context_token(token: bytes, max_token: int) -> bytes:
+    if len(token) > max_token:
+        raise DecodeError(
+            f"the peer's token of {len(token)} bytes is larger than the {max_token} that this "
+            "context takes: if tickets here are that large (many groups in a PAC), pass max_token="
+        )
     return token if type(token) is bytes else as_bytes(token)

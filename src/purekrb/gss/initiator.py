@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
@@ -23,7 +23,7 @@ from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_l
 from purekrb.exchanges.unique_time import unique_now
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.checksum import NO_BINDINGS, GssChecksum
-from purekrb.gss.context import Agreement, SecurityContext
+from purekrb.gss.context import MAX_TOKEN, Agreement, SecurityContext
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, TOK_KRB_ERROR, frame, unframe, unframe_any
 from purekrb.gss.krb_error import peer_refused
 from purekrb.keys import EncryptionKey, etype_name
@@ -31,12 +31,14 @@ from purekrb.log import Log
 from purekrb.messages.ap import Checksum, EncApRepPart
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 
-__all__ = ["Initiator"]
+__all__ = ["Delegate", "Initiator", "check_delegation", "with_delegation"]
 
 if TYPE_CHECKING:
     from purekrb.gss.negotiate import Handshake
 
 log = Log("purekrb.gss")
+#: Whether to delegate: no, if the KDC says that the service may have the TGT, or in any case.
+Delegate = bool | Literal["always"]
 #: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _REPLAY, _SEQUENCE, _CONF, _INTEG, _DCE_STYLE = map(
     int,
@@ -53,11 +55,13 @@ class Initiator(SecurityContext):
     `flags` are the services that the context must offer. MUTUAL fails closed: the context is
     established only after the AP-REP was decrypted, and its ctime and cusec equal those that were
     sent. DCE_STYLE implies MUTUAL. DELEG hands `forwarded_tgt` to the service, but only if the KDC
-    marked the service OK-AS-DELEGATE; otherwise the flag is dropped. `mechanism` "negotiate" wraps
-    Kerberos in SPNEGO; its first step also takes the hints of a service that speaks first. With
-    `send_client_target`, the authenticator tells the service, encrypted, which name the client
-    asked for, as Windows does. `clock` and `random` are for replaying recordings; a clock passed
-    here must not return the same time twice.
+    marked the service OK-AS-DELEGATE; otherwise the flag is dropped, with a warning in the log.
+    `delegate` true adds DELEG; "always" does so whatever the KDC has marked. `mechanism`
+    "negotiate" wraps Kerberos in SPNEGO; its first step also takes the hints of a service that
+    speaks first. With `send_client_target`, the authenticator tells the service, encrypted, which
+    name the client asked for, as Windows does. A token of more than `max_token` bytes is refused
+    unread. `clock` and `random` are for replaying recordings; a clock passed here must not return
+    the same time twice.
     """
 
     _role = "initiator"
@@ -67,17 +71,19 @@ class Initiator(SecurityContext):
         service_ticket: ServiceTicket,
         *,
         flags: Flag = Flag.DEFAULT,
+        delegate: Delegate = False,
         mechanism: str = "kerberos",
         channel_bindings: ChannelBindings | None = None,
         forwarded_tgt: ServiceTicket | None = None,
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
         enforce_expiry: bool = True,
         send_client_target: bool = False,
+        max_token: int = MAX_TOKEN,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
     ) -> None:
         super().__init__(
-            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random
+            mechanism, channel_bindings, permitted_etypes, enforce_expiry, clock, random, max_token
         )
         if not isinstance(service_ticket, ServiceTicket):
             raise TypeError(
@@ -87,26 +93,36 @@ class Initiator(SecurityContext):
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._send_target = send_client_target
-        self._flags = self._agreed_flags(int(flags))
+        self._flags = self._agreed_flags(int(with_delegation(flags, delegate)), delegate)
 
-    def _agreed_flags(self, flags: int) -> int:
+    def _agreed_flags(self, flags: int, delegate: Delegate) -> int:
         if flags & _DCE_STYLE:
             flags |= _MUTUAL
         if flags & (_REPLAY | _SEQUENCE | _CONF):
             flags |= _INTEG
         if flags & _DELEG:
-            if not self._ticket.flags & _OK_AS_DELEGATE:
-                log.debug(
-                    "DELEG dropped: the KDC did not mark %s OK-AS-DELEGATE", self._ticket.service
+            trusted = self._ticket.flags & _OK_AS_DELEGATE
+            if not trusted and delegate != "always":
+                log.warning(
+                    "%s does not get the TGT of %s that was to be delegated: the KDC did not mark "
+                    "the service OK-AS-DELEGATE. Let an administrator trust its account for "
+                    'delegation, or pass delegate="always"',
+                    self._ticket.service,
+                    self._ticket.client,
                 )
                 return flags & ~_DELEG
-            if not flags & _MUTUAL:
-                raise PolicyError(
-                    "DELEG hands over a TGT: it needs MUTUAL, so that no impostor gets the TGT"
-                )
+            check_delegation(flags)
             if self._forwarded_tgt is None:
                 raise CredentialError(
                     "DELEG needs a forwarded TGT: pass forwarded_tgt=KdcClient.forward_tgt(...)"
+                )
+            if not trusted:
+                log.info(
+                    "%s gets the TGT of %s by the caller's word, delegate=%s: the KDC did not mark "
+                    "the service OK-AS-DELEGATE",
+                    self._ticket.service,
+                    self._ticket.client,
+                    delegate,
                 )
         return flags
 
@@ -226,6 +242,21 @@ class Initiator(SecurityContext):
             expires=expires,
         )
         self._agree(agreement, send_seq, receive_seq)
+
+
+def with_delegation(flags: Flag, delegate: Delegate) -> Flag:
+    """Return `flags` with DELEG if `delegate` asks for it. Raises ValueError for other values."""
+    if delegate not in (False, True, "always"):
+        raise ValueError(f'delegate is False, True or "always", not {delegate!r}')
+    return flags | Flag.DELEG if delegate else flags
+
+
+def check_delegation(flags: int) -> None:
+    """Raise PolicyError unless `flags` with DELEG make sure of who gets the TGT."""
+    if not flags & (_MUTUAL | _DCE_STYLE):
+        raise PolicyError(
+            "DELEG hands over a TGT: it needs MUTUAL, so that no impostor gets the TGT"
+        )
 
 
 @lru_cache(maxsize=16)

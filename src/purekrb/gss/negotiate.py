@@ -4,7 +4,8 @@
     NegTokenInit {mechTypes, mechToken: AP-REQ} --------------->
         <--------- NegTokenResp {accept-completed, supportedMech, responseToken: AP-REP}
 
-This is the whole exchange if Kerberos is the initiator's first choice. If it is not, the first
+This is the whole exchange if Kerberos is the initiator's first choice. Instead of the NegTokenResp,
+the acceptor may answer with the bare AP-REP. If Kerberos is not the first choice, the first
 token is for another mechanism:
 
     NegTokenInit {mechTypes, mechToken: NTLM} ----------------->
@@ -45,6 +46,7 @@ from purekrb.errors import (
 from purekrb.gss.framing import (
     TOK_KRB_ERROR,
     frame_mechanism,
+    is_framed_for,
     mechanism_names,
     unframe_any,
     unframe_mechanism,
@@ -69,6 +71,9 @@ log = Log("purekrb.gss")
 MECHANISMS = (MS_KRB5_MECH_OID, KRB5_MECH_OID)
 #: The hint name of Windows, which does not name the acceptor. Source: MS-SPNG 2.2.1.
 _HINTS = NegHints("not_defined_in_RFC4178@please_ignore")
+
+#: The first byte of a token in a GSS-API frame. Source: RFC 2743 3.1.
+_FRAME = b"\x60"
 
 _COMPLETED, _INCOMPLETE, _REJECT, _REQUEST_MIC = map(int, NegState)
 
@@ -201,7 +206,15 @@ def initiate(
         kerberos = _Kerberos(start, messages)
         first = NegTokenInit(MECHANISMS, mech_token=kerberos.step(None))
         log.debug("NegTokenInit: offering Kerberos")
-        reply = _read((yield frame_mechanism(SPNEGO_OID, first.encode())))
+        answer_token = yield frame_mechanism(SPNEGO_OID, first.encode())
+        if not kerberos.complete and _is_bare(answer_token):
+            # Some services answer our Kerberos token without SPNEGO around it. The AP-REP proves
+            # the service as always, and there was nothing else to choose: we offer Kerberos alone.
+            log.debug("the service answered without SPNEGO")
+            if kerberos.step(answer_token) or not kerberos.complete:
+                raise ProtocolError("a Kerberos token without SPNEGO asks for another leg")
+            return None
+        reply = _read(answer_token)
         side = _Side(_INITIATOR, kerberos, MECHANISMS, required=_chosen(reply))
         if (
             side.required
@@ -369,6 +382,11 @@ def _rejected(message: NegTokenResp) -> ApError:
 
 def _rejection(inner: bytes | None) -> bytes:
     return NegTokenResp(_REJECT, None, inner).encode()
+
+
+def _is_bare(token: bytes) -> bool:
+    """Return whether this is a Kerberos token in its GSS-API frame, without SPNEGO."""
+    return token[:1] == _FRAME and is_framed_for(token, KRB5_MECH_OID)
 
 
 def _check_hints(hints: bytes) -> None:

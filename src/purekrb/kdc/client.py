@@ -31,8 +31,8 @@ from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, r
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import check_mechanism
-from purekrb.gss.initiator import Initiator
+from purekrb.gss.context import MAX_TOKEN, check_mechanism
+from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
 from purekrb.io import blocking
 from purekrb.io.steps import Steps, in_thread
 from purekrb.kdc.locate import Locator
@@ -244,22 +244,29 @@ class _Exchanges:
         target: Target,
         credential: Credential,
         flags: Flag,
+        delegate: Delegate,
         mechanism: str,
         channel_bindings: ChannelBindings | None,
+        max_token: int,
     ) -> Exchange[Initiator]:
-        delegate = bool(flags & Flag.DELEG)
-        ticket = yield from self._get_ticket(credential, target, forwardable=delegate or None)
+        flags = with_delegation(flags, delegate)
+        if delegate == "always":
+            check_delegation(flags)  # before a KDC is asked
+        wanted = bool(flags & Flag.DELEG)
+        ticket = yield from self._get_ticket(credential, target, forwardable=wanted or None)
         forwarded = None
-        if delegate and ticket.flags & TicketFlags.OK_AS_DELEGATE:
+        if wanted and (delegate == "always" or ticket.flags & TicketFlags.OK_AS_DELEGATE):
             forwarded = yield from self._forward_tgt(credential)
         return Initiator(
             ticket,
             flags=flags,
+            delegate=delegate,
             mechanism=mechanism,
             channel_bindings=channel_bindings,
             forwarded_tgt=forwarded,
             permitted_etypes=self.config.permitted_etypes,
             send_client_target=True,
+            max_token=max_token,
         )
 
 
@@ -393,22 +400,27 @@ def initiate(
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
+    delegate: Delegate = False,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
+    max_token: int = MAX_TOKEN,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
     """Return the initiator of a context with the service `target`, after getting its tickets.
 
-    With the flag DELEG, it also gets a forwarded TGT if the KDC marks the service as
-    OK-AS-DELEGATE. `timeout` (seconds) covers all requests to KDCs. Raises the errors of
-    KdcClient.get_ticket, and CredentialError if delegation needs a forwardable TGT that the
-    credential does not have.
+    With the flag DELEG, or `delegate` true, it also gets a forwarded TGT if the KDC marks the
+    service as OK-AS-DELEGATE; with `delegate` "always", whatever the KDC marks. `timeout` (seconds)
+    covers all requests to KDCs. For `max_token`, see `Initiator`. Raises the errors of
+    KdcClient.get_ticket, PolicyError for delegation without MUTUAL, and CredentialError if
+    delegation needs a forwardable TGT that the credential does not have.
     """
     check_mechanism(mechanism)  # before a KDC is asked
     _check_credential(credential, "initiate(target, {})")
     client = KdcClient(config, timeout=timeout)
     return client._run(
-        lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
+        lambda: client._initiate(
+            target, credential, flags, delegate, mechanism, channel_bindings, max_token
+        )
     )
 
 
@@ -418,8 +430,10 @@ async def initiate_async(
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
+    delegate: Delegate = False,
     mechanism: str = "kerberos",
     channel_bindings: ChannelBindings | None = None,
+    max_token: int = MAX_TOKEN,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
     """Like `initiate`, for asyncio."""
@@ -427,7 +441,9 @@ async def initiate_async(
     _check_credential(credential, "initiate(target, {})")
     client = AsyncKdcClient(config, timeout=timeout)
     return await client._run(
-        lambda: client._initiate(target, credential, flags, mechanism, channel_bindings)
+        lambda: client._initiate(
+            target, credential, flags, delegate, mechanism, channel_bindings, max_token
+        )
     )
 
 

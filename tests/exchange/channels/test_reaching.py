@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import resource
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from purekrb import (
+    Acceptor,
     ApError,
     Config,
     Credential,
@@ -24,7 +26,7 @@ from purekrb import (
     listen,
 )
 from purekrb.channel.aio import Channel as AioChannel
-from purekrb.channel.establish import peer_address, source_of
+from purekrb.channel.establish import AcceptorOptions, peer_address, source_of
 from purekrb.constants import AddressType, ErrorCode
 from purekrb.messages.ap import HostAddress
 from purekrb.testing import Realm
@@ -169,6 +171,18 @@ def test_options_that_no_acceptor_takes_fail_when_the_server_starts() -> None:
         listen(LOCALHOST, KEYS, no_such_option=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="max_frame"):
         listen(LOCALHOST, KEYS, max_frame=1)
+    for fixed, value in (("require", Flag.MUTUAL), ("peer_address", None)):
+        with pytest.raises(TypeError, match=f"decides on {fixed} by itself"):
+            listen(LOCALHOST, KEYS, **{fixed: value})  # type: ignore[arg-type]
+
+
+def test_the_typed_options_of_a_server_are_those_of_an_acceptor() -> None:
+    options = set(inspect.signature(Acceptor.__init__).parameters) - {"self", "keytab"}
+    for_recordings = {"clock", "random"}
+    assert options - for_recordings - {"require", "peer_address"} == set(
+        AcceptorOptions.__annotations__
+    )
+    listen(LOCALHOST, KEYS, require_pac=True, enforce_expiry=False, max_token=100_000).close()
 
 
 @pytest.mark.parametrize("host", [None, ""])
