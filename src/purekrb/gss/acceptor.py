@@ -55,7 +55,14 @@ from purekrb.gss.framing import (
 )
 from purekrb.keys import EncryptionKey
 from purekrb.log import Log
-from purekrb.messages.ap import PVNO, ApReq, AuthorizationDataEntry, HostAddress, KrbError
+from purekrb.messages.ap import (
+    PVNO,
+    ApReq,
+    AuthorizationDataEntry,
+    EncTicketPart,
+    HostAddress,
+    KrbError,
+)
 from purekrb.names import Principal
 from purekrb.records import record
 from purekrb.replay import ReplayCache, default_replay_cache
@@ -207,6 +214,22 @@ class Acceptor(SecurityContext):
         or there twice. Source: MS-KILE 3.2.5.8.
         """
         return read_client_target(self._peer().relevant)
+
+    @property
+    def authtime(self) -> datetime:
+        """When the client logged in; aware, UTC. Raises ContextError for an imported context."""
+        return self._ticket().authtime
+
+    @property
+    def ticket_flags(self) -> int:
+        """The ticket's flags. Raises ContextError for an imported context."""
+        return self._ticket().flags
+
+    def _ticket(self) -> EncTicketPart:
+        self._established()
+        if self._accepted is None:
+            raise ContextError("an imported context does not have its ticket any more")
+        return self._accepted.ticket
 
     @property
     def authorization_data(self) -> tuple[AuthorizationDataEntry, ...]:

@@ -70,6 +70,7 @@ class MessageProtection(Protocol):
     def get_mic(self, data: bytes) -> bytes: ...
     def verify_mic(self, data: bytes, mic: bytes) -> None: ...
     def wrap_size_limit(self, output_size: int, sealed: bool) -> int: ...
+    def is_sealed(self, token: bytes) -> bool: ...
     def wrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
     def unwrap_iov(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[IovBuffer]: ...
     def wrap_iov_length(self, buffers: Sequence[IovBuffer], sealed: bool) -> list[int]: ...
@@ -270,6 +271,22 @@ class SecurityContext:
         return self._established().key
 
     @property
+    def initiator_key(self) -> EncryptionKey:
+        """The key that the initiator chose: its subkey, else the ticket's session key."""
+        return self._established().initiator_key
+
+    @property
+    def has_acceptor_subkey(self) -> bool:
+        """Whether `session_key` is the acceptor's subkey."""
+        return self._established().acceptor_subkey
+
+    @property
+    def sequence_numbers(self) -> tuple[int, int]:
+        """The numbers of the next token to send, and of the next one to receive."""
+        send_seq, receive_seq, _ = self._established().protection.sequences()
+        return send_seq, receive_seq
+
+    @property
     def etype(self) -> int:
         """The encryption type of `session_key`."""
         return self.session_key.etype
@@ -291,6 +308,13 @@ class SecurityContext:
         """
         protection = (self._in_force or self._established()).protection
         return protection.unwrap(token if type(token) is bytes else as_bytes(token), sealed)
+
+    def is_sealed(self, token: bytes) -> bool:
+        """Return whether the header of a Wrap token says that its data are encrypted.
+
+        The token's checksum covers this. So the answer counts once `unwrap` has returned its data.
+        """
+        return self._established().protection.is_sealed(token)
 
     def unwrap_into(self, token: bytes, buffer: bytearray | memoryview, sealed: bool = True) -> int:
         """Write the data of the peer's `token` into `buffer`, and return its size in bytes.

@@ -126,6 +126,10 @@ class Rc4Protection:
         self._check_sequence(seq)
         return body[8:-1]
 
+    def is_sealed(self, token: bytes) -> bool:
+        """Return whether the header of a Wrap token says that it is sealed."""
+        return unframe(token)[1][2:4] == _SEAL_RC4
+
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
         """Write the data of a Wrap token into `out`, which has room for it, and return its size."""
         data = self.unwrap(token, sealed)

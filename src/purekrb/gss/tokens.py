@@ -214,6 +214,10 @@ class CfxProtection:
         self._window.check(snd_seq)
         return data
 
+    def is_sealed(self, token: bytes) -> bool:
+        """Return whether the header of a Wrap token says that it is sealed."""
+        return len(token) > 2 and bool(token[2] & SEALED)
+
     def unwrap_into(self, token: bytes, sealed: bool, out: memoryview) -> int:
         """Write the data of a Wrap token into `out`, which has room for it, and return its size.
 

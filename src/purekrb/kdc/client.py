@@ -180,7 +180,12 @@ class _Exchanges:
 
     @property
     def _tgs_options(self) -> TgsOptions:
-        return TgsOptions(etypes=self.config.tgs_etypes, clock_skew=self.config.clockskew)
+        return self._tgs_options_for(None)
+
+    def _tgs_options_for(self, lifetime: float | None) -> TgsOptions:
+        return TgsOptions(
+            lifetime=lifetime, etypes=self.config.tgs_etypes, clock_skew=self.config.clockskew
+        )
 
     def _service(self, target: Target) -> Principal:
         """Return the service with its realm: the named one, or that of [domain_realm].
@@ -201,7 +206,12 @@ class _Exchanges:
         return tgt
 
     def _get_ticket(
-        self, credential: Credential, target: Target, *, forwardable: bool | None = None
+        self,
+        credential: Credential,
+        target: Target,
+        *,
+        forwardable: bool | None = None,
+        lifetime: float | None = None,
     ) -> Exchange[ServiceTicket]:
         _check_credential(credential, "get_ticket({}, target)")
         return get_service_ticket(
@@ -209,7 +219,7 @@ class _Exchanges:
             self._service(target),
             store=credential.ccache,
             as_options=self._as_options(forwardable=forwardable),
-            tgs_options=self._tgs_options,
+            tgs_options=self._tgs_options_for(lifetime),
             capath=self.config.capath,
             offsets=self._offsets,
         )
@@ -320,14 +330,17 @@ class KdcClient(_Exchanges):
         options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
         return self._run(lambda: self._get_tgt(credential, options))
 
-    def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
+    def get_ticket(
+        self, credential: Credential, target: Target, *, lifetime: float | None = None
+    ) -> ServiceTicket:
         """Return a ticket for `target`, from the credential's ccache or from the KDCs.
 
-        If necessary, it gets a TGT first. The service's realm is the one in `target`, or that of
+        If necessary, it gets a TGT first. `lifetime` (seconds) is that of a new ticket; None: that of
+        the TGT. The service's realm is the one in `target`, or that of
         [domain_realm]; if neither is known, the KDC of the client's realm may refer to it. Raises
         ServiceUnknownError if no KDC knows the service, and SpnError for malformed text.
         """
-        return self._run(lambda: self._get_ticket(credential, target))
+        return self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
 
     def renew(self, credential: Credential) -> ServiceTicket:
         """Return the credential's TGT, renewed. Raises CredentialError if it is not renewable."""
@@ -369,9 +382,11 @@ class AsyncKdcClient(_Exchanges):
         options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
         return await self._run(lambda: self._get_tgt(credential, options))
 
-    async def get_ticket(self, credential: Credential, target: Target) -> ServiceTicket:
+    async def get_ticket(
+        self, credential: Credential, target: Target, *, lifetime: float | None = None
+    ) -> ServiceTicket:
         """Like `KdcClient.get_ticket`."""
-        return await self._run(lambda: self._get_ticket(credential, target))
+        return await self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
 
     async def renew(self, credential: Credential) -> ServiceTicket:
         """Like `KdcClient.renew`."""
