@@ -30,6 +30,7 @@ COMMANDS = {
     "serve": "run an echo service over sealed channels",
     "connect": "talk to a service over a sealed channel",
     "convert": "convert tickets between a kirbi file and a credential cache",
+    "run": "run a Python program with purekrb behind the modules that it imports, such as gssapi",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
     "realm": "run an embedded realm (KDC) for tests",
 }

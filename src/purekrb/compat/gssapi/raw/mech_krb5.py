@@ -1,0 +1,1 @@
+"""The types of names of Kerberos: `NameType.kerberos_principal`."""
