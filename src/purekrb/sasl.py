@@ -210,6 +210,8 @@ class SaslClient(_Exchange):
     """
 
     context: Initiator
+    #: Whether the latest response was the last one: what is left is the server's outcome.
+    is_last = False
 
     def __init__(
         self,
@@ -236,11 +238,10 @@ class SaslClient(_Exchange):
         It is None if no layer was agreed on. Raises ProtocolError if the server has not proved its
         identity, or has not agreed on a layer, and the errors of `step`.
         """
-        if not self.complete:
-            self._advance(_Reply(data, final=True))
-            if not self.complete:  # it was the first call
-                self._over = True
-                raise _too_early()
+        self._advance(_Reply(data, final=True))
+        if not self.complete:  # it was the first call
+            self._over = True
+            raise _too_early()
         return self.security
 
 
@@ -265,6 +266,7 @@ class GssapiClient(SaslClient):
         else:
             raise _endless()
         layer, answer, max_send = self._choose(context.unwrap(reply.token, sealed=False))
+        self.is_last = True
         reply = yield context.wrap(answer + self._authzid, sealed=False)
         if not reply.final or reply.token:
             # RFC 4752 3.2: the server's answer to the choice is the outcome.
@@ -318,11 +320,13 @@ class GssSpnegoClient(SaslClient):
         context = self.context
         reply = yield b""
         response = context.step(reply.token or None) or b""  # a server's hints, if any
+        self.is_last = context.established
         for _ in range(MAX_ROUNDS):
             reply = yield response
             if context.established and reply.token:
                 raise ProtocolError("the server sent one more token after the context was complete")
             response = b"" if context.established else context.step(reply.token) or b""
+            self.is_last = context.established
             if reply.final:
                 break
         else:

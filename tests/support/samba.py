@@ -36,7 +36,7 @@ __all__ = ["SambaDc", "shared_dc"]
 AES = 24
 
 _UDP_PORTS = (53, 88, 389, 464)
-_TCP_PORTS = (53, 88, 135, 389, 464, 636, 3268, 3269)
+_TCP_PORTS = (53, 88, 135, 389, 445, 464, 636, 3268, 3269)
 
 _SMB_CONF = """\
 [global]
@@ -53,7 +53,7 @@ _SMB_CONF = """\
  pid directory = {directory}
  ncalrpc dir = {directory}/ncalrpc
  binddns dir = {directory}/bind-dns
- server services = ldap, cldap, kdc, rpc, kcc, dnsupdate, dns
+ server services = ldap, cldap, kdc, rpc, kcc, dnsupdate, dns, s3fs
  ldap server require strong auth = yes
  tls cafile = {directory}/ca.pem
  tls certfile = {directory}/dc.pem
