@@ -43,7 +43,7 @@ def mechanism(credential: Credential | None, config: Config | None, timeout: flo
     """Return a class for kafka-python's table of mechanisms."""
     from kafka.net.sasl.abc import SaslMechanism
 
-    class Gssapi(SaslMechanism):  # type: ignore[misc]  # kafka-python has no types
+    class Gssapi(SaslMechanism):
         """One authentication. kafka-python sends `auth_bytes()`, and passes answers to `receive`.
 
         A broker has proved its identity once it `is_done`: the last token answers its wrapped offer.
