@@ -54,6 +54,7 @@ __all__ = [
     "IntegrityError",
     "UnsupportedError",
     "PolicyError",
+    "ArmorRequiredError",
     "KdcError",
     "PreauthFailedError",
     "ClientUnknownError",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from purekrb.errors import (
         AccountNotFoundError,
         ApError,
+        ArmorRequiredError,
         ChannelBindingsError,
         ClientRevokedError,
         ClientUnknownError,

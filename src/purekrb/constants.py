@@ -7,7 +7,7 @@ hundred times slower. For these, modules of the hot path hold `int()` copies of 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 __all__ = [
     "EncryptionType",
@@ -87,8 +87,13 @@ class ChecksumType(IntEnum):
     HMAC_MD5 = -138
 
 
+#: What an AS exchange must have, so that whoever records it cannot guess at the password: FAST, or
+#: any kind that is strong by itself or in FAST.
+Requirement = Literal["fast", "strong"]
+
+
 class KeyUsage(IntEnum):
-    """Key usage numbers. Source: RFC 4120 7.5.1, RFC 4121 2, RFC 6806 11."""
+    """Key usage numbers. Source: RFC 4120 7.5.1, RFC 4121 2, RFC 6113 5.4, 5.4.6, RFC 6806 11."""
 
     AS_REQ_PA_ENC_TIMESTAMP = 1
     TICKET = 2
@@ -110,6 +115,12 @@ class KeyUsage(IntEnum):
     ACCEPTOR_SIGN = 23
     INITIATOR_SEAL = 24
     INITIATOR_SIGN = 25
+    FAST_REQ_CHECKSUM = 50
+    FAST_REQ = 51
+    FAST_REP = 52
+    FAST_FINISHED = 53
+    ENC_CHALLENGE_CLIENT = 54
+    ENC_CHALLENGE_KDC = 55
     AS_REQ_ENC_PA_REP = 56
 
 

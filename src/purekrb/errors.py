@@ -21,6 +21,7 @@ __all__ = [
     "IntegrityError",
     "UnsupportedError",
     "PolicyError",
+    "ArmorRequiredError",
     "KdcError",
     "PreauthFailedError",
     "ClientUnknownError",
@@ -124,6 +125,10 @@ class UnsupportedError(KerberosError):
 
 class PolicyError(KerberosError):
     """The configured policy refuses this (RC4, missing flags, weak keys ...)."""
+
+
+class ArmorRequiredError(PolicyError):
+    """FAST is required and missing: there is no armor, or the KDC answered outside of it."""
 
 
 class KdcError(KerberosError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from purekrb import crypto
-from purekrb.constants import DEFAULT_ETYPES, EncryptionType
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
 from purekrb.credentials import files
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.keytab import Keytab
@@ -33,12 +33,22 @@ class Credential:
     """A client and its password, keys or tickets.
 
     Make one with `from_password`, `from_keytab`, `from_key` or `from_ccache`. `principal` is the
-    client as the caller named it. `ccache` holds its tickets, in memory until saved. Nothing here
-    uses the network. Several threads may use it. It cannot be pickled or copied.
+    client as the caller named it. `ccache` holds its tickets, in memory until saved. `require` may
+    be set to "fast" or "strong": the least that its AS exchanges must have (`KdcClient.get_tgt`).
+    Nothing here uses the network. Several threads may use it. It cannot be pickled or copied.
     """
 
     # Without a __dict__, no tool can print one.
-    __slots__ = ("_derived", "_keys", "_lock", "_password", "_wiped", "ccache", "principal")
+    __slots__ = (
+        "_derived",
+        "_keys",
+        "_lock",
+        "_password",
+        "_wiped",
+        "ccache",
+        "principal",
+        "require",
+    )
 
     @forget_frames
     def __init__(
@@ -56,6 +66,7 @@ class Credential:
         self._derived: dict[tuple[int, bytes, bytes | None], EncryptionKey] = {}
         self._lock = fork_safe(threading.Lock())
         self._wiped = False
+        self.require: Requirement | None = None
 
     @classmethod
     @forget_frames

@@ -9,7 +9,7 @@ the runner must watch its deadline or keep its event loop free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, MutableMapping, MutableSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,11 +22,13 @@ from purekrb.constants import (
     KeyUsage,
     NameType,
     PaDataType,
+    Requirement,
     TicketFlags,
     error_name,
 )
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
+    ArmorRequiredError,
     ClockSkewError,
     CredentialError,
     IntegrityError,
@@ -47,6 +49,7 @@ from purekrb.exchanges.preauth.choice import MECHANISMS, Preauth
 from purekrb.exchanges.preauth.client_keys import ClientCredential, ClientKeys
 from purekrb.exchanges.preauth.mechanism import Mechanism, Strength
 from purekrb.exchanges.runner import Exchange, KdcRequest
+from purekrb.exchanges.wire import ArmorSource, Plain
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.log import Log
 from purekrb.messages.ap import Checksum, HostAddress, KrbError
@@ -92,9 +95,13 @@ class AsOptions:
     etypes: the encryption types to offer, in order of preference. RC4 is offered last, and only if
         it is named here.
     require_preauth: refuse a reply that the KDC gives without a proof of identity.
-    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP, because an eavesdropper can then
-        guess at the password. If it is permitted, a client with a key at hand sends it in the first
-        request; but not with `require_preauth`, which depends on what the KDC asks for.
+    require: the floor. "fast": FAST, or nothing is sent. "strong": FAST, or a mechanism that is
+        strong by itself; then also `require_preauth`.
+    armor: returns a TGT for a realm, to make the armor of FAST of; None: no FAST.
+    allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP outside of FAST, because an
+        eavesdropper can then guess at the password. If it is permitted, a client with a key at hand
+        sends it in the first request; but not with `require_preauth`, which depends on what the
+        KDC asks for.
     timesync: if the KDC's clock differs by more than `clock_skew`, use the KDC's time for this
         realm, up to `max_offset`; the clock of this machine is never set. False: refuse.
     max_iterations: the most PBKDF2 iterations for the key of a password, at most 2^24. Anyone can
@@ -114,6 +121,8 @@ class AsOptions:
     pac_request: bool | None = None
     etypes: tuple[int, ...] = DEFAULT_ETYPES
     require_preauth: bool = False
+    require: Requirement | None = None
+    armor: ArmorSource | None = None
     allow_encrypted_timestamp: bool = True
     clock_skew: float = 300.0
     timesync: bool = True
@@ -129,16 +138,23 @@ def as_exchange(
     clock: Clock = now,
     random: RandomBytes = random_bytes,
     offsets: MutableMapping[str, timedelta] | None = None,
+    fast_realms: MutableSet[str] | None = None,
 ) -> Exchange[ServiceTicket]:
     """Return the initial ticket of `credential`; by default, a TGT.
 
-    `offsets` maps a realm to the time by which its KDC's clock is ahead of `clock`. It is updated
-    for later exchanges. Raises KdcError if the KDC refuses, PreauthFailedError for a wrong password
+    `offsets` maps a realm to the time by which its KDC's clock is ahead of `clock`, and
+    `fast_realms` are those whose KDC has announced FAST. Both are updated for later exchanges.
+    Raises KdcError if the KDC refuses, PreauthFailedError for a wrong password
     or key, ProtocolError or DecodeError for a reply that does not fit the request, and PolicyError
-    for a reply that `options` do not permit.
+    for a reply that `options` do not permit, ArmorRequiredError among them.
     """
     return _AsExchange(
-        credential, options or AsOptions(), clock, random, {} if offsets is None else offsets
+        credential,
+        options or AsOptions(),
+        clock,
+        random,
+        {} if offsets is None else offsets,
+        set() if fast_realms is None else fast_realms,
     ).run()
 
 
@@ -152,30 +168,54 @@ class _AsExchange:
         clock: Clock,
         random: RandomBytes,
         offsets: MutableMapping[str, timedelta],
+        fast_realms: MutableSet[str],
     ) -> None:
         self.credential = credential
         self.options = options
         self.clock = clock
         self.random = random
         self.offsets = offsets
+        self.fast_realms = fast_realms
         self.client = credential.principal
         self.canonicalize = options.canonicalize or self.client.name_type == NameType.ENTERPRISE
         self.etypes = _offered_etypes(credential, options)
-        service = self.service_in(self.client.realm)
-        self.label = ExchangeLabel("AS", self.client, service)
+        self.service = self.service_in(self.client.realm)
+        self.label = ExchangeLabel("AS", self.client, self.service)
         self.realms: list[str] = []
-        self.enter(self.client.realm, service)
 
-    def enter(self, realm: str, service: Principal) -> None:
+    def enter(self, realm: str) -> Exchange[None]:
         """Turn to the KDCs of `realm`, and forget everything that another realm's KDC has said."""
         self.realms.append(realm)
-        self.service = service
+        self.service = self.service_in(realm)
         self.offset = self.offsets.get(realm, timedelta(0))
         self.clock_corrected = False
-        options = self.options
-        keys = ClientKeys(self.credential, realm, self.etypes, options.max_iterations, self.label)
-        floor = Strength.GUESSABLE if options.allow_encrypted_timestamp else Strength.STRONG
+        self.wire = yield from self.wire_to(realm)
+        options, armor_key = self.options, self.wire.armor_key
+        keys = ClientKeys(
+            self.credential, realm, self.etypes, options.max_iterations, self.label, armor_key
+        )
+        # In FAST, an eavesdropper learns nothing, whatever the mechanism.
+        guessable = options.allow_encrypted_timestamp and options.require is None
+        floor = Strength.GUESSABLE if guessable or armor_key else Strength.STRONG
         self.preauth = Preauth(keys, options.mechanisms, floor, self.random)
+
+    def wire_to(self, realm: str) -> Exchange[Plain]:
+        """Return how the messages go to the KDCs of `realm`: in an armor, if there is one."""
+        options = self.options
+        if options.armor is None:
+            if options.require == "fast":
+                raise ArmorRequiredError(
+                    f"{self.label}: FAST is required, but there is no armor; nothing was sent. "
+                    "Pass armor=, a credential with a ticket or a key of its own, such as this "
+                    "machine's keytab"
+                )
+            return Plain()
+        from purekrb.exchanges.fast import Fast, armor_with  # only who has an armor pays for it
+
+        tgt = yield from options.armor(realm)
+        # The armor was made by the KDC's clock, and the proof in it goes by the same.
+        self.offset = self.offsets.get(realm, tgt.time_offset)
+        return Fast(armor_with(tgt, self.clock, self.random), self.label, self.random)
 
     @property
     def realm(self) -> str:
@@ -185,21 +225,23 @@ class _AsExchange:
         return self.options.service or Principal(("krbtgt", realm), realm, NameType.SRV_INST)
 
     def run(self) -> Exchange[ServiceTicket]:
-        if not self.realm:
+        if not self.client.realm:
             raise CredentialError(f"the client {self.client} has no realm: write it as name@REALM")
+        yield from self.enter(self.client.realm)
         if not self.options.require_preauth:
             # Only in the client's own realm: anyone can forge a referral to another one.
             self.preauth.begin_optimistic()
         for _ in range(MAX_REQUESTS):
             time = self.clock() + self.offset
             body = self.body(time)
-            request = AsReq(self.padata(body, time), body).encode()
+            padata = self.wire.seal(self.padata(body, time), body, body.encode())
+            request = AsReq(padata, body).encode()
             self.log_request(body)
             answer = yield KdcRequest(self.realm, request)
             try:
                 reply = decode_kdc_reply(answer)
                 if isinstance(reply, KrbError):
-                    yield from self.take_error(reply)
+                    yield from self.take_error(self.wire.open_error(reply, body.nonce))
                     continue
                 if isinstance(reply, TgsRep):
                     raise ProtocolError("the KDC answered an AS-REQ with a TGS-REP")
@@ -257,7 +299,8 @@ class _AsExchange:
     def log_request(self, body: KdcReqBody) -> None:
         if log.on():
             log.debug(
-                "AS-REQ to %s: %s asks for %s, %s, etypes %s",
+                "AS-REQ%s to %s: %s asks for %s, %s, etypes %s",
+                self.wire,
                 self.realm,
                 self.client,
                 self.service,
@@ -274,7 +317,7 @@ class _AsExchange:
         if code == ErrorCode.KRB_AP_ERR_SKEW and self.options.timesync and not self.clock_corrected:
             self.correct_clock(error)
         elif code == ErrorCode.KDC_ERR_WRONG_REALM and self.canonicalize and error.crealm:
-            self.follow_referral(error.crealm)
+            yield from self.follow_referral(error.crealm)
         elif not (yield from self.preauth.take_error(error)):
             raise kdc_error(error, self.label)
 
@@ -291,7 +334,7 @@ class _AsExchange:
         self.offset = offset
         self.clock_corrected = True
 
-    def follow_referral(self, realm: str) -> None:
+    def follow_referral(self, realm: str) -> Exchange[None]:
         if realm in self.realms:
             raise ProtocolError(
                 f"{self.label}: the KDCs refer the client in a circle: {[*self.realms, realm]}"
@@ -309,12 +352,13 @@ class _AsExchange:
                 "([realms] or [domain_realm]) or in Config(referral_realms=...)"
             )
         log.debug("%s refers the client %s to %s", self.realm, self.client, realm)
-        self.enter(realm, self.service_in(realm))
+        yield from self.enter(realm)
 
     # -- AS-REP
 
     def accept(self, reply: AsRep, request: bytes, body: KdcReqBody) -> Exchange[ServiceTicket]:
         """Return the ticket of the reply, after all checks of RFC 4120 3.1.5 and RFC 6806 6, 11."""
+        reply = self.wire.open(reply, body.nonce)
         etype = reply.enc_part.etype
         if etype not in body.etype:  # RFC 4120 3.1.3: the KDC takes one from the request
             raise ProtocolError(
@@ -323,13 +367,14 @@ class _AsExchange:
                 expected=etype_names(body.etype),
                 got=etype_name(etype),
             )
-        if self.options.require_preauth and self.preauth.proof is None:
+        proof_needed = self.options.require_preauth or self.options.require is not None
+        if proof_needed and self.preauth.proof is None:
             raise PolicyError(
                 f"{self.label}: the KDC gave a ticket without pre-authentication, which is not "
                 "permitted: anyone can get such a reply and guess at the password offline; have "
                 "the account require pre-authentication"
             )
-        key = yield from self.preauth.reply_key(reply, request)
+        key = self.wire.reply_key((yield from self.preauth.reply_key(reply, request)))
         try:
             part = open_reply(key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
         except IntegrityError:
@@ -339,6 +384,10 @@ class _AsExchange:
                 code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
             ) from None
         verified = _vouches_for_request(part, key, request)
+        if verified and any(
+            p.padata_type == PaDataType.FX_FAST for p in part.encrypted_pa_data or ()
+        ):
+            self.fast_realms.add(self.realm)  # RFC 6806 11: this announcement is authentic
         if etype == EncryptionType.RC4_HMAC and not (verified or self.etypes == (etype,)):
             # Only the checksum protects the request (RFC 6806 11). Without it, an attacker may have
             # removed AES from the request to get this reply.

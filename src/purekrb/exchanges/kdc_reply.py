@@ -175,7 +175,10 @@ def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None =
     A KRB-ERROR is not authenticated: anyone on the path can forge one. So it has no other effect
     than the error.
     """
-    cls, what, advice = KDC_ERRORS.get(error.error_code, _NO_ADVICE)
+    code = error.error_code
+    if label.exchange == "AS" and code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY:
+        code = ErrorCode.KDC_ERR_PREAUTH_FAILED  # so Heimdal says that the proof does not decrypt
+    cls, what, advice = KDC_ERRORS.get(code, _NO_ADVICE)
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
     spn = "".join(service.components) if service else ""

@@ -6,7 +6,7 @@ tickets. Source: RFC 4120 3.3, RFC 6806 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, MutableSet
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -173,6 +173,7 @@ def get_service_ticket(
     clock: Clock = now,
     random: RandomBytes = random_bytes,
     offsets: MutableMapping[str, timedelta] | None = None,
+    fast_realms: MutableSet[str] | None = None,
 ) -> Exchange[ServiceTicket]:
     """Return a ticket for `service` from `store`, or get it from the KDCs and keep it there.
 
@@ -188,7 +189,12 @@ def get_service_ticket(
     tgt = store.find(_tgs(realm, realm), now=clock(), margin=margin)
     if tgt is None:
         tgt = yield from as_exchange(
-            credential, as_options, clock=clock, random=random, offsets=offsets
+            credential,
+            as_options,
+            clock=clock,
+            random=random,
+            offsets=offsets,
+            fast_realms=fast_realms,
         )
         # The canonical name, under which the store finds the tickets again.
         store.principal = tgt.client

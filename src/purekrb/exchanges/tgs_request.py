@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from purekrb.exchanges.kdc_reply import (
 )
 from purekrb.exchanges.runner import Exchange, KdcRequest
 from purekrb.exchanges.unique_time import unique_now
+from purekrb.exchanges.wire import Plain
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.log import Log
 from purekrb.messages.ap import (
@@ -74,12 +75,14 @@ class TgsOptions:
     canonicalize: let the KDC name the service canonically and refer to other realms (RFC 6806).
     etypes: the encryption types of the session key, in order of preference.
     clock_skew: the seconds by which the KDC's clock may differ from the TGT's time.
+    fast_realms: the realms whose KDCs are asked in FAST, because they have announced it.
     """
 
     lifetime: float | None = None
     canonicalize: bool = True
     etypes: tuple[int, ...] = DEFAULT_ETYPES
     clock_skew: float = 300.0
+    fast_realms: Collection[str] = ()
 
 
 def _no_padata(_body: KdcReqBody, _subkey: EncryptionKey) -> tuple[PaData, ...]:
@@ -142,8 +145,22 @@ class TgsRequest:
         )
         subkey = crypto.random_key(tgt.session_key.etype, random)
         pa_tgs_req = PaData(PaDataType.TGS_REQ, _ap_req(tgt, subkey, body, clock, random))
-        message = TgsReq((pa_tgs_req, *self.padata(body, subkey)), body).encode()
-        return BuiltTgsRequest(self, body, subkey, message)
+        wire = self._wire(subkey, random)
+        padata = wire.seal(self.padata(body, subkey), body, pa_tgs_req.padata_value)
+        message = TgsReq((pa_tgs_req, *padata), body).encode()
+        return BuiltTgsRequest(self, body, subkey, message, wire)
+
+    @property
+    def label(self) -> ExchangeLabel:
+        """The name of the exchange in errors."""
+        return ExchangeLabel("TGS", self.tgt.client, self.service)
+
+    def _wire(self, subkey: EncryptionKey, random: RandomBytes) -> Plain:
+        if self.service.realm not in self.options.fast_realms:
+            return Plain()
+        from purekrb.exchanges.fast import Fast, implicit_armor  # only FAST pays for it
+
+        return Fast(implicit_armor(subkey, self.tgt.session_key), self.label, random)
 
     def _default_till(self, clock: Clock) -> datetime:
         if self.options.lifetime is None:
@@ -160,6 +177,7 @@ class BuiltTgsRequest:
     body: KdcReqBody
     subkey: EncryptionKey
     message: bytes
+    wire: Plain
 
     def open(self, answer: bytes, clock: Clock) -> ServiceTicket:
         """Return the KDC's ticket, which may be a referral, after every check of RFC 4120 3.3.4.
@@ -168,13 +186,15 @@ class BuiltTgsRequest:
         fit the request, IntegrityError for a reply that does not decrypt, and ClockSkewError.
         """
         request = self.request
-        label = ExchangeLabel("TGS", request.tgt.client, request.service)
+        label = request.label
         reply = decode_kdc_reply(answer)
         if isinstance(reply, KrbError):
             log.debug("KRB-ERROR from %s: %s", request.service.realm, error_name(reply.error_code))
-            raise kdc_error(reply, label, request.service)
+            error = self.wire.open_error(reply, self.body.nonce)
+            raise kdc_error(error, label, request.service)
         if isinstance(reply, AsRep):
             raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
+        reply = self.wire.open(reply, self.body.nonce)
         part = self._open_part(reply, label)
         ticket = check_reply(
             self.body,
@@ -197,7 +217,7 @@ class BuiltTgsRequest:
         key, with usage 8, even though there is a subkey. The original RFC 4757, before its erratum,
         has 8 for both. A wrong guess fails the integrity check.
         """
-        subkey, enc_part = self.subkey, reply.enc_part
+        subkey, enc_part = self.wire.reply_key(self.subkey), reply.enc_part
         attempts = [
             (subkey, KeyUsage.TGS_REP_ENC_PART_SUBKEY),
             (self.request.tgt.session_key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY),
@@ -228,7 +248,8 @@ def request_ticket(
     built = request.build(clock, random)
     realm = request.service.realm
     if log.on():
-        log.debug("TGS-REQ to %s: %s, etypes %s", realm, request, etype_names(built.body.etype))
+        etypes = etype_names(built.body.etype)
+        log.debug("TGS-REQ%s to %s: %s, etypes %s", built.wire, realm, request, etypes)
     answer = yield KdcRequest(realm, built.message)
     try:
         ticket = built.open(answer, clock)

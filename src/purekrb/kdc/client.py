@@ -7,13 +7,14 @@ the arguments, and ParamSpec would hide them.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from string import ascii_lowercase, ascii_uppercase
 from typing import TypeVar
 
-from purekrb.constants import Flag, TicketFlags
+from purekrb.constants import Flag, NameType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
@@ -29,6 +30,7 @@ from purekrb.errors import (
 from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
+from purekrb.exchanges.wire import ArmorSource
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import MAX_TOKEN, check_mechanism
@@ -57,6 +59,11 @@ Target = str | Principal | ServicePrincipalName
 DEFAULT_TIMEOUT = 10.0
 #: The lifetime to ask for in a TGT, in seconds, if neither the caller nor the configuration says.
 DEFAULT_LIFETIME = 86400.0
+#: What the armor of FAST is made of: a credential, or its tickets alone.
+Armor = Credential | CCache
+_STRICTNESS: tuple[Requirement | None, ...] = (None, "strong", "fast")
+#: The ccache's configuration entry by which MIT's programs know that a KDC has FAST.
+FAST_AVAIL = "fast_avail"
 #: The most principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
@@ -140,6 +147,7 @@ class _Exchanges:
         self,
         config: Config | None = None,
         *,
+        armor: Armor | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         locator: Locator | None = None,
     ) -> None:
@@ -148,7 +156,9 @@ class _Exchanges:
         self.config = config
         self.timeout = timeout
         self._locator = locator or Locator(config)
+        self._armor = armor
         self._offsets: dict[str, timedelta] = {}  # realm -> the KDC's clock minus ours
+        self._fast_realms: set[str] = set()  # those whose KDCs have announced FAST
 
     def _new_call(self) -> _Call:
         limit = self.config.request_timeout
@@ -157,13 +167,19 @@ class _Exchanges:
 
     def _as_options(
         self,
+        credential: Credential,
         lifetime: float | None = None,
         renewable: float | None = None,
         forwardable: bool | None = None,
         canonicalize: bool | None = None,
         pac_request: bool | None = None,
+        *,
+        armor: Armor | None = None,
+        require: Requirement | None = None,
     ) -> AsOptions:
         config = self.config
+        armor = self._armor if armor is None else armor
+        floors = (require, credential.require, config.requirement(credential.principal.realm))
         return AsOptions(
             lifetime=lifetime or config.ticket_lifetime or DEFAULT_LIFETIME,
             renewable_lifetime=(config.renew_lifetime if renewable is None else renewable) or None,
@@ -176,15 +192,36 @@ class _Exchanges:
             clock_skew=config.clockskew,
             timesync=config.kdc_timesync,
             max_iterations=config.max_iterations or DEFAULT_MAX_ITERATIONS,
+            require=max(floors, key=_STRICTNESS.index),
+            armor=None if armor is None else self._armor_source(armor),
         )
 
-    @property
-    def _tgs_options(self) -> TgsOptions:
-        return self._tgs_options_for(None)
+    def _armor_source(self, armor: Armor) -> ArmorSource:
+        """Return what gets TGTs for an armor. It has its own floor, and no armor itself."""
+        credential = armor if isinstance(armor, Credential) else Credential.from_ccache(armor)
 
-    def _tgs_options_for(self, lifetime: float | None) -> TgsOptions:
+        def tgt_for(realm: str) -> Exchange[ServiceTicket]:
+            options = dataclasses.replace(self._as_options(credential), armor=None)
+            home = credential.ccache.principal.realm
+            if realm != home:
+                tgs = Principal(("krbtgt", realm), home, NameType.SRV_INST)
+                return (yield from self._service_ticket(credential, tgs, options))
+            tgt = _stored_tgt(credential)
+            return (yield from self._get_tgt(credential, options)) if tgt is None else tgt
+
+        return tgt_for
+
+    def _tgs_options(self, credential: Credential, lifetime: float | None = None) -> TgsOptions:
+        """FAST is used where it was for the TGT, which a ccache keeps (`fast_avail`)."""
+        realm = credential.ccache.principal.realm
+        if credential.ccache.get_config(FAST_AVAIL, _tgs(realm)) is not None:
+            self._fast_realms.add(realm)
+        armored = self._armor is not None or credential.require is not None
         return TgsOptions(
-            lifetime=lifetime, etypes=self.config.tgs_etypes, clock_skew=self.config.clockskew
+            lifetime=lifetime,
+            etypes=self.config.tgs_etypes,
+            clock_skew=self.config.clockskew,
+            fast_realms=self._fast_realms if armored else (),
         )
 
     def _service(self, target: Target) -> Principal:
@@ -200,10 +237,18 @@ class _Exchanges:
         return replace(principal, realm=self.config.realm_of(host) or "")
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
-        _check_credential(credential, "get_tgt({})")
-        tgt = yield from as_exchange(credential, options, offsets=self._offsets)
+        tgt = yield from as_exchange(
+            credential, options, offsets=self._offsets, fast_realms=self._fast_realms
+        )
         _keep(tgt, credential)
+        self._keep_fast(credential)
         return tgt
+
+    def _keep_fast(self, credential: Credential) -> None:
+        """Note in the ccache, as MIT does, that the KDC has announced FAST."""
+        realm = credential.ccache.principal.realm
+        if realm in self._fast_realms:
+            credential.ccache.set_config(FAST_AVAIL, b"yes", _tgs(realm))
 
     def _get_ticket(
         self,
@@ -214,15 +259,28 @@ class _Exchanges:
         lifetime: float | None = None,
     ) -> Exchange[ServiceTicket]:
         _check_credential(credential, "get_ticket({}, target)")
-        return get_service_ticket(
+        options = self._as_options(credential, forwardable=forwardable)
+        return self._service_ticket(credential, self._service(target), options, lifetime)
+
+    def _service_ticket(
+        self,
+        credential: Credential,
+        service: Principal,
+        options: AsOptions,
+        lifetime: float | None = None,
+    ) -> Exchange[ServiceTicket]:
+        ticket = yield from get_service_ticket(
             credential,
-            self._service(target),
+            service,
             store=credential.ccache,
-            as_options=self._as_options(forwardable=forwardable),
-            tgs_options=self._tgs_options_for(lifetime),
+            as_options=options,
+            tgs_options=self._tgs_options(credential, lifetime),
             capath=self.config.capath,
             offsets=self._offsets,
+            fast_realms=self._fast_realms,
         )
+        self._keep_fast(credential)
+        return ticket
 
     def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
         _check_credential(credential, "renew({})")
@@ -232,7 +290,7 @@ class _Exchanges:
                 f"there is no valid TGT of {credential.principal} to renew: "
                 "get a new one with a password or a keytab"
             )
-        renewed = yield from renew(tgt, self._tgs_options)
+        renewed = yield from renew(tgt, self._tgs_options(credential))
         credential.ccache.store(renewed)
         return renewed
 
@@ -242,12 +300,14 @@ class _Exchanges:
         _check_credential(credential, "forward_tgt({})")
         tgt = _stored_tgt(credential)
         if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
-            tgt = yield from self._get_tgt(credential, self._as_options(forwardable=True))
+            tgt = yield from self._get_tgt(
+                credential, self._as_options(credential, forwardable=True)
+            )
         if tgt is None:
             raise CredentialError(
                 f"there is no valid TGT of {credential.principal} to forward: get one with kinit -f"
             )
-        return (yield from forward_tgt(tgt, addresses, self._tgs_options))
+        return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
 
     def _initiate(
         self,
@@ -295,16 +355,21 @@ def _keep(tgt: ServiceTicket, credential: Credential) -> None:
 
 
 def _stored_tgt(credential: Credential) -> ServiceTicket | None:
-    realm = credential.ccache.principal.realm
-    return credential.ccache.find(Principal(("krbtgt", realm), realm))
+    return credential.ccache.find(_tgs(credential.ccache.principal.realm))
+
+
+def _tgs(realm: str) -> Principal:
+    return Principal(("krbtgt", realm), realm, NameType.SRV_INST)
 
 
 class KdcClient(_Exchanges):
     """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
 
     `config` is read from krb5.conf by default. `timeout` is in seconds and covers a whole call: all
-    requests, whatever the KDCs do, and the derivation of keys from a password. Tickets are stored
-    in the credential's ccache. The client is thread-safe, and holds no socket between calls.
+    requests, whatever the KDCs do, and the derivation of keys from a password. `armor` is a
+    credential, or a ccache, whose TGT is the armor of FAST (RFC 6113) in every call: that of a host
+    or of another user. Tickets are stored in the credential's ccache. The client is thread-safe,
+    and holds no socket between calls.
 
     Every method raises TransportError if no KDC answers (TransportTimeoutError at the deadline),
     ConfigError if no KDC is known, KdcError if a KDC refuses, and ProtocolError or DecodeError for
@@ -320,14 +385,30 @@ class KdcClient(_Exchanges):
         forwardable: bool | None = None,
         canonicalize: bool | None = None,
         pac_request: bool | None = None,
+        armor: Armor | None = None,
+        require: Requirement | None = None,
     ) -> ServiceTicket:
         """Return a new TGT.
 
         An argument of None stands for the configured value. `lifetime` and `renewable` (the
-        renewable lifetime) are in seconds. Raises PreauthFailedError for a wrong password or key,
+        renewable lifetime) are in seconds. `armor` is that of FAST for this call; once there is
+        one, nothing is sent without it. `require` is the floor: "fast" for FAST, "strong" for FAST
+        or another mechanism by which the password cannot be guessed; nothing weaker is sent. The
+        strictest counts of this floor, `Credential.require` and the configuration's. Raises
+        ArmorRequiredError if FAST is required and missing, PreauthFailedError for a wrong password or key,
         and ClientUnknownError and so on for the state of the account.
         """
-        options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
+        _check_credential(credential, "get_tgt({})")
+        options = self._as_options(
+            credential,
+            lifetime,
+            renewable,
+            forwardable,
+            canonicalize,
+            pac_request,
+            armor=armor,
+            require=require,
+        )
         return self._run(lambda: self._get_tgt(credential, options))
 
     def get_ticket(
@@ -377,9 +458,21 @@ class AsyncKdcClient(_Exchanges):
         forwardable: bool | None = None,
         canonicalize: bool | None = None,
         pac_request: bool | None = None,
+        armor: Armor | None = None,
+        require: Requirement | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_tgt`."""
-        options = self._as_options(lifetime, renewable, forwardable, canonicalize, pac_request)
+        _check_credential(credential, "get_tgt({})")
+        options = self._as_options(
+            credential,
+            lifetime,
+            renewable,
+            forwardable,
+            canonicalize,
+            pac_request,
+            armor=armor,
+            require=require,
+        )
         return await self._run(lambda: self._get_tgt(credential, options))
 
     async def get_ticket(
@@ -497,8 +590,12 @@ def verify_credentials(
             "export a host key into it"
         )
     client = KdcClient(config, timeout=timeout)
-    options = client._as_options()
-    fresh = client._run(lambda: as_exchange(credential, options, offsets=client._offsets))
+    options = client._as_options(credential)
+    fresh = client._run(
+        lambda: as_exchange(
+            credential, options, offsets=client._offsets, fast_realms=client._fast_realms
+        )
+    )
     if not accept_canonical and _folded(fresh.client) != _folded(credential.principal):
         # The owner of another account could act as the KDC and return its own, genuine ticket.
         # RFC 4120 3.1.5: the client name in the reply must be the one in the request.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from purekrb.constants import DEFAULT_ETYPES, EncryptionType
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
 from purekrb.errors import ConfigError
 from purekrb.krb5conf.profile import Relation, Section, load
 from purekrb.log import Log
@@ -103,6 +103,9 @@ class Config:
     encryption types hold numbers in order of preference; None means the default. RC4 needs
     `allow_rc4`.
 
+    `preauth_floor` is the least that the AS exchanges must have, "fast" or "strong"; it is also a
+    relation of a realm (see `requirement`).
+
     Two fields are not in krb5.conf. `referral_realms` are the realms to which a KDC may refer a
     client (RFC 6806 7), which then sends its proof of identity there; None stands for all realms in
     the configuration, see `client_realms`. `max_iterations` limits the PBKDF2 iterations for the
@@ -130,6 +133,7 @@ class Config:
     default_tkt_enctypes: Sequence[int] | None = None
     default_tgs_enctypes: Sequence[int] | None = None
     allow_rc4: bool = False
+    preauth_floor: Requirement | None = None
     default_keytab_name: str | None = None
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
@@ -187,6 +191,19 @@ class Config:
         """Return the servers and options of realm `name`; empty if it is not configured."""
         found = self.realms.get(name)
         return found if isinstance(found, RealmConfig) else RealmConfig()
+
+    def requirement(self, realm: str) -> Requirement | None:
+        """Return the least that an AS exchange in `realm` must have; None: nothing.
+
+        The stricter one counts of [libdefaults] `preauth_floor` and the realm's. MIT's relation
+        `disable_encrypted_timestamp` of a realm stands for "strong". Raises ConfigError for any
+        other floor.
+        """
+        options = self.realm(realm).options
+        floors = [self.preauth_floor, *map(parse_requirement, options.get("preauth_floor", ()))]
+        if any(map(parse_boolean, options.get("disable_encrypted_timestamp", ())[:1])):
+            floors.append("strong")
+        return "fast" if "fast" in floors else "strong" if "strong" in floors else None
 
     def kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
         """Return the configured KDCs of `realm` in their order."""
@@ -282,6 +299,15 @@ def parse_boolean(text: str) -> bool:
     if value is None:
         raise ConfigError(f"{text!r} is not a boolean: write true or false")
     return value
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Return the floor in `text`. Raises ConfigError."""
+    if text == "fast":
+        return "fast"
+    if text == "strong":
+        return "strong"
+    raise ConfigError(f"{text!r} is no floor of pre-authentication: write fast or strong")
 
 
 def _parse_integer(text: str) -> int:
@@ -419,6 +445,7 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_tkt_enctypes": parse_etypes,
     "default_tgs_enctypes": parse_etypes,
     "allow_rc4": parse_boolean,
+    "preauth_floor": parse_requirement,
     "default_keytab_name": _expand,
     "default_client_keytab_name": _expand,
     "default_ccache_name": _expand,

@@ -116,7 +116,9 @@ class Checksum(Message):
     checksum: bytes
 
 
-Checksum.schema = Labelled(Checksum, Field(0, "cksumtype", INT32), Field(1, "checksum", _OCTETS))
+CHECKSUM = Checksum.schema = Labelled(
+    Checksum, Field(0, "cksumtype", INT32), Field(1, "checksum", _OCTETS)
+)
 
 
 @record

@@ -104,7 +104,7 @@ class PaData(Message):
 
 
 PaData.schema = Sequence(PaData, Field(1, "padata_type", INT32), Field(2, "padata_value", _OCTETS))
-_PADATA = SequenceOf(PaData.schema, MAX_ENTRIES)
+PADATA = SequenceOf(PaData.schema, MAX_ENTRIES)
 
 
 @record
@@ -114,7 +114,7 @@ class MethodData(Message):
     entries: tuple[PaData, ...]
 
 
-MethodData.schema = ListOf(MethodData, _PADATA)
+MethodData.schema = ListOf(MethodData, PADATA)
 
 
 @record
@@ -314,7 +314,7 @@ def _request(make: type[_KdcReq]) -> Application:
             lambda pvno, msg_type, *rest: make(*rest),
             Field(1, "pvno", _PVNO),
             Field(2, "msg_type", Integer(make.msg_type, make.msg_type)),
-            Field(3, "padata", _PADATA, optional=True),
+            Field(3, "padata", PADATA, optional=True),
             Field(4, "req_body", _BODY),
         ),
     )
@@ -366,7 +366,7 @@ def _reply(make: type[_KdcRep]) -> Application:
             lambda pvno, msg_type, *rest: make(*rest),
             Field(0, "pvno", _PVNO),
             Field(1, "msg_type", Integer(make.msg_type, make.msg_type)),
-            Field(2, "padata", _PADATA, optional=True),
+            Field(2, "padata", PADATA, optional=True),
             Field(3, "crealm", _STRING),
             Field(4, "cname", NAME),
             Field(5, "ticket", _TICKET),
@@ -451,7 +451,7 @@ EncKdcRepPart.schema = Application(
         Field(9, "srealm", _STRING),
         Field(10, "sname", NAME),
         Field(11, "caddr", ADDRESSES, optional=True),
-        Field(12, "encrypted_pa_data", _PADATA, optional=True),
+        Field(12, "encrypted_pa_data", PADATA, optional=True),
     ),
 )
 

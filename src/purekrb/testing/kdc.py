@@ -56,6 +56,7 @@ from purekrb.messages.kdc import (
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
 from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
+from purekrb.testing.kdc_fast import KdcFast, open_request
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism, PreauthRequest
 from purekrb.testing.pac import Domain, pac_in, with_pac
 
@@ -125,6 +126,8 @@ class Kdc:
         self.accounts: dict[PrincipalName, KdcAccount] = {}
         self.aliases: dict[PrincipalName, PrincipalName] = {}
         self.domain: Domain | None = None
+        #: Whether this KDC has FAST, and announces it.
+        self.fast = True
         #: Realms that this one trusts, by name.
         self.trusted: dict[str, Kdc] = {}
         self._clock = clock
@@ -150,9 +153,7 @@ class Kdc:
                 return self._answer_tgs_req(tgs_req)
             return self.error(ErrorCode.KRB_AP_ERR_MSG_TYPE, "neither an AS-REQ nor a TGS-REQ")
         except RefusedError as refused:
-            return self.error(
-                refused.code, refused.text, body, e_data=refused.e_data, crealm=refused.crealm
-            )
+            return self._krb_error(refused, body).encode()
         except DecodeError as error:
             return self.error(ErrorCode.KRB_ERR_GENERIC, f"malformed request: {error}", body)
         except KerberosError as error:
@@ -174,8 +175,13 @@ class Kdc:
         crealm: str | None = None,
     ) -> bytes:
         """Return a KRB-ERROR, with the names in the request, if any. Source: RFC 4120 5.9.1."""
+        refused = RefusedError(code, text, e_data=e_data, crealm=crealm)
+        return self._krb_error(refused, body).encode()
+
+    def _krb_error(self, refused: RefusedError, body: KdcReqBody | None) -> KrbError:
         cname = body.cname if body else None
         now = self.now()
+        code, text = refused.code, refused.text
         logger.debug("KRB-ERROR %d %s: %s", code, code.name, text)
         return KrbError(
             pvno=5,
@@ -185,17 +191,43 @@ class Kdc:
             stime=now.replace(microsecond=0),
             susec=now.microsecond,
             error_code=code,
-            crealm=crealm or (self.realm if cname else None),
+            crealm=refused.crealm or (self.realm if cname else None),
             cname=cname,
             realm=self.realm,
             sname=body.sname if body and body.sname else self.tgs,
             e_text=text,
-            e_data=e_data,
-        ).encode()
+            e_data=refused.e_data,
+        )
+
+    # -- FAST --------------------------------------------------------------------------------------
+
+    def _in_fast(self, fast: KdcFast, answer: Callable[[], bytes]) -> bytes:
+        """Return the answer to a request in FAST; a refusal goes into the armor, too."""
+        try:
+            return answer()
+        except RefusedError as refused:
+            return fast.error(self._krb_error(refused, fast.body)).encode()
+
+    def _open_armor(self, ap_req: ApReq) -> tuple[EncryptionKey, EncryptionKey]:
+        """Return the session key and the subkey of the armor's AP-REQ. RFC 6113 5.4.1.1."""
+        _, ticket, authenticator = self._open_ap_req(ap_req, KeyUsage.AP_REQ_AUTHENTICATOR, 0)
+        if authenticator.subkey is None:
+            raise RefusedError(ErrorCode.KDC_ERR_PREAUTH_FAILED, "the armor has no subkey")
+        return ticket.key, authenticator.subkey
 
     # -- the AS exchange ---------------------------------------------------------------------------
 
     def _answer_as_req(self, req: AsReq, request: bytes) -> bytes:
+        """Return the AS-REP, in FAST if the request is."""
+        value = _find(req.padata, PaDataType.FX_FAST) if self.fast else None
+        if value is None:
+            return self._as_rep(req, request, None)
+        checked = req.req_body.encode()
+        fast = open_request(value.padata_value, self._open_armor, self._random, checked=checked)
+        inner = AsReq(fast.padata, fast.body)
+        return self._in_fast(fast, lambda: self._as_rep(inner, request, fast))
+
+    def _as_rep(self, req: AsReq, request: bytes, fast: KdcFast | None) -> bytes:
         """Return the AS-REP. Source: RFC 4120 3.1.3."""
         body = req.req_body
         logger.debug("AS-REQ of %s for %s, etypes %s", body.cname, body.sname, body.etype)
@@ -211,9 +243,9 @@ class Kdc:
                 ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the client has no key of any etype in the request"
             )
         flags = TicketFlags.INITIAL | TicketFlags(body.kdc_options & _ON_REQUEST)
-        proven_key, proven_flag = self._verify_proof(
-            PreauthRequest(client, req, request, self.now())
-        )
+        armor_key = fast.armor_key if fast else None
+        proof = PreauthRequest(client, req, request, self.now(), self._random, armor_key)
+        proven_key, proven_flag = self._verify_proof(proof)
         flags |= proven_flag
         cname = body.cname or client.name
         if body.kdc_options & KdcOptions.CANONICALIZE:
@@ -229,19 +261,23 @@ class Kdc:
         if self.domain is not None and _wants_pac(req.padata):
             grant = replace(grant, pac=self.domain.buffers(grant.cname, grant.authtime))
         reply_key = proven_key or _key_of(client, etype)
+        if fast is not None:
+            reply_key = fast.reply_key(reply_key)
         encrypted_padata: tuple[PaData, ...] | None = None
         if _find(req.padata, PaDataType.ENC_PA_REP) is not None:
             # Proves that the request, including its pre-authentication, arrived unchanged.
             # RFC 6806 11.
             mac = crypto.checksum(reply_key, KeyUsage.AS_REQ_ENC_PA_REP, request)
-            proof = Checksum(crypto.profile_of(reply_key.etype).checksum_type, mac).encode()
-            encrypted_padata = (PaData(PaDataType.ENC_PA_REP, proof),)
+            made = Checksum(crypto.profile_of(reply_key.etype).checksum_type, mac).encode()
+            encrypted_padata = (PaData(PaDataType.ENC_PA_REP, made), *self._announcement())
             grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
         ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
+        info = EtypeInfo2(_etype_info(client, (etype,))).encode()
+        padata: tuple[PaData, ...] = (PaData(PaDataType.ETYPE_INFO2, info), *proof.answers)
+        if fast is not None:
+            padata = fast.reply(padata, grant.crealm, grant.cname, ticket, self.now())
         return AsRep(
-            padata=(
-                PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, (etype,))).encode()),
-            ),
+            padata=padata,
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
@@ -306,24 +342,53 @@ class Kdc:
         """
         client = request.client
         etypes = [e for e in request.message.req_body.etype if e in client.etypes]
-        methods = [PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode())]
+        methods = [
+            PaData(PaDataType.ETYPE_INFO2, EtypeInfo2(_etype_info(client, etypes)).encode()),
+            *self._announcement(),
+        ]
         for mechanism in self.preauth_mechanisms:
             hint = mechanism.hint(request)
             if hint is not None:
                 methods.append(PaData(mechanism.type, hint))
         return MethodData(tuple(methods)).encode()
 
+    def _announcement(self) -> tuple[PaData, ...]:
+        """Return the padata by which this KDC says that it has FAST. Source: RFC 6113 5.4, 6806 11."""
+        return (PaData(PaDataType.FX_FAST, b""),) if self.fast else ()
+
     # -- the TGS exchange --------------------------------------------------------------------------
 
     def _answer_tgs_req(self, req: TgsReq) -> bytes:
-        """Return the TGS-REP. Source: RFC 4120 3.3.3."""
-        body = req.req_body
+        """Return the TGS-REP, in FAST if the request is."""
         pa_tgs_req = _find(req.padata, PaDataType.TGS_REQ)
         if pa_tgs_req is None:
             raise RefusedError(ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP, "a TGS-REQ without PA-TGS-REQ")
         header, tgt, authenticator = self._verify_pa_tgs_req(
-            ApReq.decode(pa_tgs_req.padata_value), body
+            ApReq.decode(pa_tgs_req.padata_value), req.req_body
         )
+        value = _find(req.padata, PaDataType.FX_FAST) if self.fast else None
+        if value is None or authenticator.subkey is None:
+            return self._tgs_rep(req.req_body, header, tgt, authenticator, None)
+        fast = open_request(
+            value.padata_value,
+            self._open_armor,
+            self._random,
+            checked=pa_tgs_req.padata_value,
+            implicit=(tgt.key, authenticator.subkey),
+        )
+        return self._in_fast(
+            fast, lambda: self._tgs_rep(fast.body, header, tgt, authenticator, fast)
+        )
+
+    def _tgs_rep(
+        self,
+        body: KdcReqBody,
+        header: Ticket,
+        tgt: EncTicketPart,
+        authenticator: Authenticator,
+        fast: KdcFast | None,
+    ) -> bytes:
+        """Return the TGS-REP. Source: RFC 4120 3.3.3."""
         logger.debug(
             "TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype
         )
@@ -333,6 +398,8 @@ class Kdc:
         reply_key, usage = tgt.key, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY
         if authenticator.subkey is not None:
             reply_key, usage = authenticator.subkey, KeyUsage.TGS_REP_ENC_PART_SUBKEY
+        if fast is not None:
+            reply_key = fast.reply_key(reply_key)
         grant = self._grant(
             body,
             sname,
@@ -361,8 +428,11 @@ class Kdc:
         if options & KdcOptions.FORWARDED:
             grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
         ticket, enc_part = self._issue(grant, service, body)
+        padata: tuple[PaData, ...] | None = None
+        if fast is not None:
+            padata = fast.reply((), grant.crealm, grant.cname, ticket, self.now())
         return TgsRep(
-            padata=None,
+            padata=padata,
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
@@ -376,16 +446,39 @@ class Kdc:
 
         Source: RFC 4120 3.3.2.
         """
+        header, tgt, authenticator = self._open_ap_req(
+            ap_req, KeyUsage.TGS_REQ_AUTHENTICATOR, body.kdc_options
+        )
+        cksum = authenticator.cksum
+        if cksum is None or cksum.cksumtype != crypto.profile_of(tgt.key.etype).checksum_type:
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+                "the request body has no checksum with the session key",
+            )
+        try:
+            crypto.verify_checksum(
+                tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum
+            )
+        except IntegrityError:
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified"
+            ) from None
+        return header, tgt, authenticator
+
+    def _open_ap_req(
+        self, ap_req: ApReq, usage: int, options: int
+    ) -> tuple[Ticket, EncTicketPart, Authenticator]:
+        """Return the ticket of an AP-REQ to this KDC, its decrypted part, and the authenticator."""
         header = Ticket.decode(ap_req.ticket)
         if (ap_req.pvno, header.tkt_vno) != (5, 5):
             raise RefusedError(ErrorCode.KRB_AP_ERR_BADVERSION, "not Kerberos 5")
         if ap_req.msg_type != MessageType.AP_REQ:
-            raise RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "PA-TGS-REQ holds no AP-REQ")
-        key = self._header_key(header, body.kdc_options)
+            raise RefusedError(ErrorCode.KRB_AP_ERR_MSG_TYPE, "there is no AP-REQ")
+        key = self._header_key(header, options)
         try:
             tgt = EncTicketPart.decode(crypto.decrypt(key, KeyUsage.TICKET, header.enc_part.cipher))
             authenticator = Authenticator.decode(
-                crypto.decrypt(tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR, ap_req.authenticator.cipher)
+                crypto.decrypt(tgt.key, usage, ap_req.authenticator.cipher)
             )
         except IntegrityError:
             raise RefusedError(
@@ -409,20 +502,6 @@ class Kdc:
             raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the ticket has expired")
         if (tgt.starttime or tgt.authtime) > now + CLOCK_SKEW or tgt.flags & TicketFlags.INVALID:
             raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_NYV, "the ticket is not yet valid")
-        cksum = authenticator.cksum
-        if cksum is None or cksum.cksumtype != crypto.profile_of(tgt.key.etype).checksum_type:
-            raise RefusedError(
-                ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
-                "the request body has no checksum with the session key",
-            )
-        try:
-            crypto.verify_checksum(
-                tgt.key, KeyUsage.TGS_REQ_AUTHENTICATOR_CHECKSUM, body.encode(), cksum.checksum
-            )
-        except IntegrityError:
-            raise RefusedError(
-                ErrorCode.KRB_AP_ERR_MODIFIED, "the request body was modified"
-            ) from None
         return header, tgt, authenticator
 
     def _header_key(self, header: Ticket, options: int) -> EncryptionKey:

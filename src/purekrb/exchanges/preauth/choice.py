@@ -21,9 +21,26 @@ __all__ = ["MECHANISMS", "Preauth"]
 
 log = Log("purekrb.kdc")
 
+
+class _EncryptedChallenge:
+    """The row of the encrypted challenge, which is loaded where there is an armor."""
+
+    type: int = PaDataType.ENCRYPTED_CHALLENGE
+    name = "PA-ENCRYPTED-CHALLENGE"
+    strength = Strength.STRONG
+
+    def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
+        """Like `Mechanism.begin`."""
+        if keys.armor_key is None:
+            return None
+        from purekrb.exchanges.preauth.encrypted_challenge import begin
+
+        return begin(keys, random, keys.armor_key, asked=asked)
+
+
 #: Strongest first. The first mechanism is used that the KDC offers, the caller permits and the
 #: credential supports.
-MECHANISMS: tuple[Mechanism, ...] = (Timestamp(),)
+MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Timestamp())
 
 _NO_METHODS = b"\x30\x00"
 

@@ -49,6 +49,7 @@ class ClientKeys:
     """The long-term keys of `credential` in `realm`, and the KDC's data about them.
 
     `etypes` are the encryption types in the requests. `label` names the exchange in errors.
+    `armor_key` is that of FAST, or None.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class ClientKeys:
         etypes: tuple[int, ...],
         max_iterations: int,
         label: ExchangeLabel,
+        armor_key: EncryptionKey | None = None,
     ) -> None:
+        self.armor_key = armor_key
         self.credential = credential
         self.realm = realm
         self.etypes = etypes
