@@ -26,6 +26,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 pytest.register_assert_rewrite("support.context_checks")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_replay_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the acceptors of the tests and their children off the user's replay cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KRB5RCACHENAME", f"file2:{tmp_path_factory.mktemp('rcache')}/rcache2")
+        yield
+
+
 @pytest.fixture(scope="session")
 def mit_realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     """MIT's KDC with the realms MIT.TEST and SUB.TEST (tests/support/mit.py says who lives there)."""

@@ -29,6 +29,7 @@ __all__ = [
     "unpredictable",
     "in_child",
     "before_fork",
+    "in_parent",
     "fork_safe",
     "cached_property",
     "local_fqdn",
@@ -110,6 +111,12 @@ def before_fork(function: Callable[[], object]) -> None:
     """Arrange that this process calls `function` before each fork()."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=function)
+
+
+def in_parent(function: Callable[[], object]) -> None:
+    """Arrange that this process calls `function` after each fork()."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_parent=function)
 
 
 #: The locks of this process. A reference is removed when its lock is deleted.

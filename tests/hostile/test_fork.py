@@ -38,7 +38,7 @@ from purekrb.directory.ldap import LdapSession
 from purekrb.exchanges import unique_time
 from purekrb.gss.rc4_tokens import Rc4Protection
 from purekrb.gss.sequence import SequenceWindow
-from purekrb.replay import MemoryReplayCache, SqliteReplayCache
+from purekrb.replay import FileReplayCache, MemoryReplayCache, SqliteReplayCache
 from purekrb.system import cached_property, fork_safe
 from support.contexts import acceptor, pair
 from support.processes import Child, soak
@@ -95,6 +95,11 @@ def a_memory_cache(_: Path) -> Callable[[], object]:
 
 
 def a_file(path: Path) -> Callable[[], object]:
+    cache = FileReplayCache(path / "rcache2")
+    return lambda: cache.remember(os.urandom(16), NOW, NOW)
+
+
+def a_database(path: Path) -> Callable[[], object]:
     cache = SqliteReplayCache(path / "replay")
     return lambda: cache.remember(os.urandom(16), NOW, NOW, "alice")
 
@@ -146,6 +151,7 @@ def a_handshake(_: Path) -> Callable[[], object]:
         a_time_of_another_clock,
         a_memory_cache,
         a_file,
+        a_database,
         a_window,
         a_derivation,
         a_cipher,

@@ -29,7 +29,14 @@ from purekrb import (
 )
 from purekrb.constants import ErrorCode
 from purekrb.exchanges.unique_time import UniqueTimes
-from purekrb.replay import BUCKET, KEEP, MemoryReplayCache, ReplayCache, SqliteReplayCache
+from purekrb.replay import (
+    BUCKET,
+    KEEP,
+    FileReplayCache,
+    MemoryReplayCache,
+    ReplayCache,
+    SqliteReplayCache,
+)
 from support.contexts import (
     Elapsed,
     FixedClock,
@@ -41,6 +48,7 @@ from support.contexts import (
     with_ticket,
 )
 from support.processes import Child, in_children, soak
+from support.rcache2 import records
 from support.tickets import ALICE, SERVICE, Entry, issue
 from support.values import replace
 
@@ -65,12 +73,14 @@ def elapsed() -> Elapsed:
     return Elapsed()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "file", "sqlite"])
 def cache(
     request: pytest.FixtureRequest, tmp_path: Path, elapsed: Elapsed
 ) -> Iterator[ReplayCache]:
     if request.param == "memory":
         yield MemoryReplayCache(monotonic=elapsed)
+    elif request.param == "file":
+        yield FileReplayCache(tmp_path / "rcache2", monotonic=elapsed)
     else:
         on_disk = SqliteReplayCache(tmp_path / "replay", monotonic=elapsed)
         yield on_disk
@@ -80,6 +90,12 @@ def cache(
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "replay"
+
+
+def stored_in(cache: ReplayCache) -> int:
+    if isinstance(cache, FileReplayCache):
+        return len(records(cache.path))
+    return len(cache)  # type: ignore[arg-type]
 
 
 def accepts(keys: list[Entry], token: bytes | None, cache: ReplayCache, **options: object) -> bool:
@@ -601,9 +617,9 @@ def test_k246_nothing_is_stored_before_everything_else_was_verified(cache: Repla
         for key_table, bad in refused:
             with pytest.raises(KerberosError):
                 acceptor(key_table, replay_cache=cache).step(bad)
-    assert len(cache) == 0  # type: ignore[arg-type]
+    assert stored_in(cache) == 0
     assert accepts(keys, token, cache)
-    assert len(cache) == 1  # type: ignore[arg-type]
+    assert stored_in(cache) == 1
 
 
 def test_the_genuine_authenticator_is_what_is_stored(cache: ReplayCache) -> None:
@@ -922,6 +938,8 @@ def test_k414_nothing_is_forgotten_by_a_clock_that_jumps_ahead_and_back(
             with pytest.raises(ReplayError, match="already presented"):
                 each.remember(tag(number), NOW, NOW)
         each.remember(tag(new), NOW, NOW)
+    if isinstance(cache, FileReplayCache):
+        return  # drops nothing, and uses places again: test_replay_file.py
     # Once the time has really passed, they are dropped.
     elapsed.seconds += 2 * KEEP
     late = NOW + timedelta(seconds=2 * KEEP)

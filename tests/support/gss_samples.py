@@ -16,6 +16,7 @@ from support.peers import Daemon, find_program, on_free_port
 
 __all__ = [
     "CONTEXT",
+    "CONTEXT_NEXT",
     "DATA",
     "ENCRYPTED",
     "MIC",

@@ -37,6 +37,7 @@ __all__ = [
     "make_directories",
     "exists",
     "locked",
+    "set_lock",
     "split_type",
     "text_of",
 ]
@@ -177,7 +178,7 @@ def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> Non
         )
 
 
-def _set_lock(fd: int, kind: int) -> None:
+def set_lock(fd: int, kind: int) -> None:
     """Set fcntl's lock on the whole file; `kind` is as for `fcntl.flock`. Raises OSError."""
     if fcntl is None:
         return
@@ -192,7 +193,7 @@ def _set_lock(fd: int, kind: int) -> None:
 
 
 def _lock(
-    fd: int, *, exclusive: bool, shared: bool, take: Callable[[int, int], None] = _set_lock
+    fd: int, *, exclusive: bool, shared: bool, take: Callable[[int, int], None] = set_lock
 ) -> None:
     """Take the lock that MIT's programs take on a file that they read or write.
 
@@ -228,7 +229,7 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
     """
     if not _NOFOLLOW and os.path.islink(path):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    take = _set_lock
+    take = set_lock
     try:
         fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | _FLAGS)
     except PermissionError:
@@ -237,7 +238,7 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
         # The owner of this keytab may only read it: fcntl cannot lock it for writing, and MIT's
         # programs cannot write it.
         fd = os.open(path, os.O_RDONLY | _FLAGS)
-        take = getattr(fcntl, "flock", _set_lock)
+        take = getattr(fcntl, "flock", set_lock)
     try:
         # Checked before the lock is taken: others could hold a lock on a file of their own.
         _check(os.fstat(fd), what, path, shared=shared)
@@ -251,7 +252,7 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
 def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
         # If a fork has copied the descriptor, closing it here would not release the lock.
-        _set_lock(fd, fcntl.LOCK_UN)
+        set_lock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 

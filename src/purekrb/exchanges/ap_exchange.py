@@ -7,7 +7,6 @@ arguments. Source: RFC 4120 3.2, 5.5.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -230,8 +229,6 @@ def accept_ap_req(
             etype_name(entry.key.etype),
             etype_name(session_key.etype),
         )
-    # The tag depends only on the ciphertext, not on a name: one key may have several names.
-    tag = hashlib.sha256(request.authenticator.cipher).digest()[:16]
     return AcceptedApReq(
         client=opened.client,
         service=chosen,
@@ -242,11 +239,23 @@ def accept_ap_req(
         ap_options=request.ap_options,
         etypes=etypes,
         relevant=relevant,
-        replay_tag=tag,
+        replay_tag=_replay_tag(session_key.etype, request.authenticator.cipher),
         names=names,
         anonymous=opened.anonymous,
         account=opened.account,
     )
+
+
+def _replay_tag(etype: int, cipher: bytes) -> bytes:
+    """Return 16 bytes that identify an authenticator: zeros, and the 12 bytes that MIT keeps of it.
+
+    Those are the first of the checksum at the end of the ciphertext. It depends on the confounder,
+    and nobody without the key can change it. MIT also takes the end of an RC4 ciphertext, whose
+    checksum is at its beginning. The name of the service does not count, as one key may have
+    several.
+    """
+    size = crypto.profile_of(etype).checksum_size
+    return cipher[-size:][:12].rjust(16, b"\0")
 
 
 def remember_authenticator(accepted: AcceptedApReq, cache: ReplayCache, now: datetime) -> None:

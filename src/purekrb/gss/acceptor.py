@@ -111,11 +111,12 @@ class Acceptor(SecurityContext):
     `require_client_target`, the client must tell, encrypted, which of these names it asked for.
 
     `require` are the flags that the client must ask for. `clock_skew` is in seconds. `replay_cache`
-    is by default the memory cache of the process. Anonymous clients (RFC 8062) are refused unless
-    `accept_anonymous` is true. `channel_bindings` are compared if the client sends some; with
-    `require_channel_bindings`, it must. `peer_address` is compared with the ticket's addresses.
-    With `require_pac`, the ticket must have a PAC that is signed by both the service's key and the
-    KDC. If `accept_delegation` is false, a delegated credential is neither read nor reported.
+    is by default that of `purekrb.replay.default_replay_cache`: MIT's file of this user. Anonymous
+    clients (RFC 8062) are refused unless `accept_anonymous` is true. `channel_bindings` are
+    compared if the client sends some; with `require_channel_bindings`, it must. `peer_address` is
+    compared with the ticket's addresses. With `require_pac`, the ticket must have a PAC that is
+    signed by both the service's key and the KDC. If `accept_delegation` is false, a delegated
+    credential is neither read nor reported.
     `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
     agrees on Kerberos or on nothing. A token of more than `max_token` bytes is refused unread.
     """

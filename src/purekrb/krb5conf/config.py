@@ -137,6 +137,7 @@ class Config:
     default_keytab_name: str | None = None
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
+    default_rcache_name: str | None = None
     kdc_timeout: float | None = None
     max_retries: int = 3
     request_timeout: float | None = None
@@ -449,6 +450,7 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_keytab_name": _expand,
     "default_client_keytab_name": _expand,
     "default_ccache_name": _expand,
+    "default_rcache_name": _expand,
     "kdc_timeout": parse_duration,
     "max_retries": _parse_integer,
     "request_timeout": parse_duration,

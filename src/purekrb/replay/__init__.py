@@ -1,23 +1,29 @@
 """Replay caches: which authenticators have been presented before. Source: RFC 4120 3.2.3.
 
-`ReplayCache` is the interface. `MemoryReplayCache` serves one process. `SqliteReplayCache`,
-imported on first use, serves many processes of one machine and survives their death. A cache holds
-a 16-byte digest per authenticator.
+`ReplayCache` is the interface. `FileReplayCache`, the default, shares MIT's file with all acceptors
+of the user on this machine. `MemoryReplayCache` serves one process. `SqliteReplayCache` has limits
+for the room of each client. `RedisReplayCache` serves several machines. A cache holds a 16-byte tag
+per authenticator.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from purekrb.replay.cache import BUCKET, KEEP, ReplayCache, bucket_of, remember_in
-from purekrb.replay.memory import MemoryReplayCache, default_replay_cache
+from purekrb.replay.default import NoReplayCache, default_replay_cache
+from purekrb.replay.memory import MemoryReplayCache
 
 if TYPE_CHECKING:
+    from purekrb.replay.file import FileReplayCache
     from purekrb.replay.sqlite import SqliteReplayCache
 
 __all__ = [
     "ReplayCache",
+    "FileReplayCache",
     "MemoryReplayCache",
+    "NoReplayCache",
     "SqliteReplayCache",
     "default_replay_cache",
     "remember_in",
@@ -26,12 +32,13 @@ __all__ = [
     "KEEP",
 ]
 
+#: A service without such a cache does not import these modules, nor sqlite3.
+_ON_DEMAND = {"FileReplayCache": "file", "SqliteReplayCache": "sqlite"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "SqliteReplayCache":  # a service without such a cache does not import sqlite3
-        from purekrb.replay.sqlite import SqliteReplayCache
-
-        return SqliteReplayCache
+    if name in _ON_DEMAND:
+        return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

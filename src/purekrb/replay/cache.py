@@ -25,6 +25,7 @@ __all__ = [
     "oldest_bucket",
     "remember_in",
     "replayed",
+    "too_old",
 ]
 
 log = Log("purekrb.replay")
@@ -50,7 +51,9 @@ class ReplayCache(Protocol):
     """
 
     def remember(self, tag: bytes, ctime: datetime, now: datetime) -> None:
-        """Store `tag` (16 bytes), the digest of an authenticator made at `ctime`.
+        """Store `tag` (16 bytes), which identifies an authenticator made at `ctime`.
+
+        The last 12 bytes suffice.
 
         Raises ReplayError if it was stored before, or if the cache cannot know.
         """
@@ -110,11 +113,16 @@ def check_age(ctime: datetime, now: datetime) -> None:
     With a large clock_skew, the acceptor admits such authenticators.
     """
     if now - ctime > _KEEP and bucket_of(ctime) < oldest_bucket(now):
-        raise ReplayError(
-            f"this authenticator is older than the replay cache remembers ({KEEP} s): "
-            "set both clocks (NTP), or use a smaller clock_skew",
-            code=ErrorCode.KRB_AP_ERR_SKEW,
-        )
+        raise too_old()
+
+
+def too_old() -> ReplayError:
+    """Return the error for an authenticator that the replay cache may already have forgotten."""
+    return ReplayError(
+        f"this authenticator is older than the replay cache remembers ({KEEP} s): "
+        "set both clocks (NTP), or use a smaller clock_skew",
+        code=ErrorCode.KRB_AP_ERR_SKEW,
+    )
 
 
 def older_than_memory() -> ReplayError:

@@ -20,7 +20,7 @@ from purekrb.replay.cache import (
 )
 from purekrb.system import fork_safe, monotonic
 
-__all__ = ["MemoryReplayCache", "default_replay_cache"]
+__all__ = ["MemoryReplayCache"]
 
 _KEEP = timedelta(seconds=KEEP)
 _AHEAD = timedelta(seconds=-SKEW)
@@ -44,7 +44,7 @@ class MemoryReplayCache:
 
     An authenticator takes about 100 bytes, and the first one of a client another 100. The cache is
     lost at exit, and other processes do not share it: if a service runs in several processes, or is
-    restarted within minutes, use SqliteReplayCache. One client may fill as much as it leaves free,
+    restarted within minutes, use FileReplayCache. One client may fill as much as it leaves free,
     so others always find room. If the cache is full of live entries, it refuses new ones and keeps
     the old ones. `monotonic` measures the time that has really passed: if the clock jumps ahead,
     nothing is forgotten.
@@ -85,7 +85,7 @@ class MemoryReplayCache:
                     error = full(
                         crowded,
                         f"{self._max_entries} live authenticators",
-                        "use SqliteReplayCache or a larger max_entries",
+                        "use FileReplayCache or a larger max_entries",
                     )
                     self._alarm.ring(error, client)
                     raise error
@@ -137,12 +137,3 @@ class MemoryReplayCache:
 
     def __len__(self) -> int:
         return self._entries
-
-
-#: The cache of each acceptor that is made without one.
-_DEFAULT = MemoryReplayCache()
-
-
-def default_replay_cache() -> MemoryReplayCache:
-    """Return the process-wide cache, the default of acceptors."""
-    return _DEFAULT

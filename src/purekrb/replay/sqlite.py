@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -28,6 +27,7 @@ from purekrb.replay.cache import (
     oldest_bucket,
     replayed,
 )
+from purekrb.replay.ours import check_directories, check_file
 from purekrb.system import WINDOW, fork_safe, monotonic, random_bytes, wait_until
 from purekrb.system import now as system_now
 
@@ -75,7 +75,6 @@ _LOOK_EVERY = 64
 _MIN_BYTES = 64 * 1024
 _SECONDS = WINDOW / 1_000_000
 _PATIENCE = 0.02
-_OTHERS_WRITE = 0o022
 _JOURNALS = ("-journal", "-wal", "-shm")
 
 
@@ -307,7 +306,9 @@ class SqliteReplayCache:
         self._connection = None
 
     def _open(self) -> sqlite3.Connection:
-        _check_directories(self._path.parent)
+        # The journal comes and goes, so others must not be able to make one, even if the directory
+        # is sticky.
+        check_directories(self._path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(
                 os.open(
@@ -320,7 +321,7 @@ class SqliteReplayCache:
         self._inode = self._check_file_is_ours()
         for suffix in _JOURNALS:
             with contextlib.suppress(FileNotFoundError):
-                _check_ours(os.lstat(f"{self._path}{suffix}"), f"its {suffix} file")
+                check_file(os.lstat(f"{self._path}{suffix}"), f"its {suffix} file")
         self._noted.clear()
         self._until_look = 0
         connection = self._connect()
@@ -399,37 +400,11 @@ class SqliteReplayCache:
 
     def _check_file_is_ours(self) -> tuple[int, int]:
         info = os.lstat(self._path)
-        _check_ours(info, "it")
+        check_file(info, "it")
         found = (info.st_dev, info.st_ino)
         if self._inode not in (None, found):
             raise OSError("it was replaced while in use")
         return found
-
-
-def _check_ours(info: os.stat_result, what: str) -> None:
-    if not stat.S_ISREG(info.st_mode):
-        raise OSError(f"{what} is not a regular file")
-    if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
-        raise OSError(f"{what} belongs to user {info.st_uid}")
-    if hasattr(os, "geteuid") and info.st_mode & _OTHERS_WRITE:
-        raise OSError(f"others can write to {what}")
-
-
-def _check_directories(directory: Path) -> None:
-    """Raise OSError if others could put their own file in the place of the cache or its journal.
-
-    They can if they may write to the directory, even a sticky one, since the journal comes and
-    goes. They also can if they may write to a directory above it, unless that one is sticky: they
-    could replace the directory.
-    """
-    if not hasattr(os, "geteuid"):
-        return
-    for place in (directory, *directory.parents):
-        info = os.lstat(place)
-        if info.st_uid not in (0, os.geteuid()):
-            raise OSError(f"the directory {place} belongs to user {info.st_uid}")
-        if info.st_mode & _OTHERS_WRITE and (place == directory or not info.st_mode & stat.S_ISVTX):
-            raise OSError(f"others can write to the directory {place}")
 
 
 def _check_tables(connection: sqlite3.Connection) -> set[str]:

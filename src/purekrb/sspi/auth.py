@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from purekrb.replay import ReplayCache
 from purekrb.sspi.buffers import SecBuffer, SecBufferDesc
 from purekrb.sspi.constants import (
     ASC_REQ_CONFIDENTIALITY,
@@ -207,6 +208,7 @@ class ServerAuth(_Auth):
 
     `spn` limits the service to one of the names in the default keytab. `scflags` are ASC_REQ_
     flags; add ASC_REQ_MUTUAL_AUTH to refuse clients that do not ask for mutual authentication.
+    `replay_cache` is by default that of `set_default_credential`.
     """
 
     def __init__(
@@ -215,6 +217,8 @@ class ServerAuth(_Auth):
         spn: str | None = None,
         scflags: int | None = None,
         datarep: int = SECURITY_NETWORK_DREP,
+        *,
+        replay_cache: ReplayCache | None = None,
     ) -> None:
         super().__init__(pkg_name)
         self.spn = spn
@@ -223,6 +227,8 @@ class ServerAuth(_Auth):
         self.credentials, self.credentials_expiry = AcquireCredentialsHandle(
             spn, self.pkg_info["Name"], SECPKG_CRED_INBOUND, None, None
         )
+        if replay_cache is not None:
+            self.credentials.replay_cache = replay_cache
 
     def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
         """Do one leg, beginning with the client's first token; see `ClientAuth.authorize`."""

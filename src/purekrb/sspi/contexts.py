@@ -326,6 +326,7 @@ def AcceptSecurityContext(
         handle._context = Acceptor(
             keytab,
             mechanism=mechanism(credential),
+            replay_cache=credential.replay_cache,
             service=credential.service,
             require=Flag.MUTUAL if context_req & ASC_REQ_MUTUAL_AUTH else Flag(0),
             channel_bindings=bindings,

@@ -15,6 +15,7 @@ from purekrb.errors import CredentialError
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
+from purekrb.replay import ReplayCache
 from purekrb.spn import target_principal
 from purekrb.sspi.constants import (
     RPC_C_AUTHN_GSS_KERBEROS,
@@ -115,6 +116,7 @@ class _Defaults:
     credential: Credential | None = None
     keytab: Keytab | None = None
     config: Config | None = None
+    replay_cache: ReplayCache | None = None
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,30 @@ def set_default_credential(
     *,
     keytab: Keytab | None = None,
     config: Config | None = None,
+    replay_cache: ReplayCache | None = None,
 ) -> None:
     """Set the default credentials of `AcquireCredentialsHandle`, like a logon of this process.
 
-    `credential` is for clients, `keytab` for services, and `config` for both. None stands for the
-    file in KRB5CCNAME, KRB5_KTNAME or KRB5_CONFIG, as for the commands. Without arguments, the
-    initial state is restored.
+    `credential` is for clients, `keytab` and `replay_cache` for services, and `config` for both.
+    None stands for the file in KRB5CCNAME, KRB5_KTNAME, KRB5RCACHENAME or KRB5_CONFIG, as for the
+    commands. Without arguments, the initial state is restored.
     """
     global _defaults
-    _defaults = _Defaults(credential, keytab, config)
+    _defaults = _Defaults(credential, keytab, config, replay_cache)
 
 
 class CredHandle:
     """A handle to credentials, from `AcquireCredentialsHandle`, for any number of contexts."""
 
-    __slots__ = ("_credential", "_keytab", "_password_given", "config", "package", "service")
+    __slots__ = (
+        "_credential",
+        "_keytab",
+        "_password_given",
+        "config",
+        "package",
+        "replay_cache",
+        "service",
+    )
 
     def __init__(
         self,
@@ -159,11 +170,13 @@ class CredHandle:
         keytab: Keytab | None = None,
         service: Principal | None = None,
         config: Config | None = None,
+        replay_cache: ReplayCache | None = None,
         password_given: bool = False,
     ) -> None:
         self.package = package
         self.service = service
         self.config = config
+        self.replay_cache = replay_cache
         self._credential = credential
         self._keytab = keytab
         self._password_given = password_given
@@ -321,6 +334,7 @@ def AcquireCredentialsHandle(
         keytab=keytab,
         service=service,
         config=_defaults.config,
+        replay_cache=_defaults.replay_cache,
         password_given=logon is not None,
     )
     return handle, handle.expiry
