@@ -14,7 +14,7 @@ import pytest
 from purekrb import Credential, KdcClient, ProtocolError, ServiceUnknownError
 from purekrb.integrations.dnspython import TsigContext, negotiate
 from support.contexts import pair
-from support.pages import run_program
+from support.pages import program, run_on_purekrb, run_program
 from support.samba import SambaDc
 
 
@@ -37,8 +37,23 @@ def test_the_program_of_the_page_changes_an_address(
     env = {**samba_dc.env, "KRB5CCNAME": f"FILE:{tmp_path}/ccache"}
     for address in ("10.0.0.1", "10.0.0.2"):
         arguments = (samba_dc.host, samba_dc.dns_domain, "web-dns", address)
-        assert run_program("dns.md", *arguments, directory=tmp_path, env=env) == "NOERROR\n"
+        shown = run_program(
+            "dns.md", *arguments, directory=tmp_path, env=env, containing="import negotiate"
+        )
+        assert shown == "NOERROR\n"
         assert address_of(samba_dc, "web-dns") == address
+
+
+def test_the_program_that_imports_gssapi_changes_an_address(
+    samba_dc: SambaDc, administrator: Credential, tmp_path: Path
+) -> None:
+    KdcClient(samba_dc.config).get_tgt(administrator)
+    administrator.save(tmp_path / "ccache")
+    env = {**samba_dc.env, "KRB5CCNAME": f"FILE:{tmp_path}/ccache"}
+    arguments = (samba_dc.host, samba_dc.address, samba_dc.dns_domain, "web-gssapi", "10.0.0.3")
+    text = program("dns.md", "import gssapi")
+    assert run_on_purekrb(text, tmp_path, *arguments, env=env) == "NOERROR\n"
+    assert address_of(samba_dc, "web-gssapi") == "10.0.0.3"
 
 
 def test_an_update_without_a_key_is_refused_and_a_key_serves_several(

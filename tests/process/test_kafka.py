@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 
 import purekrb
-from purekrb import Acceptor, Config, Credential, Keytab
+from purekrb import Acceptor, Config, Credential, Keytab, Principal
 from purekrb.integrations.sasl import GssapiServer, Layer
 from purekrb.testing import Realm
 from support.kafka_broker import kafka_broker
-from support.pages import run_program
+from support.pages import program, run_on_purekrb, run_program
 from support.tls import Authority
 
 #: kafka-python itself warns on recent Pythons.
@@ -30,7 +30,13 @@ class Lab(NamedTuple):
     directory: Path
 
     def program(self, *arguments: str) -> str:
-        return run_program("kafka.md", *arguments, directory=self.directory, env=self.env)
+        return run_program(
+            "kafka.md",
+            *arguments,
+            directory=self.directory,
+            env=self.env,
+            containing="purekrb.integrations.kafka",
+        )
 
     def server(self, layers: Layer = Layer.NONE) -> GssapiServer:
         return GssapiServer(Acceptor(self.keytab), layers=layers)
@@ -58,6 +64,39 @@ def test_the_program_of_the_page_lists_the_topics_of_a_broker(lab: Lab) -> None:
         assert lab.program(address, "SASL_SSL", f"{lab.directory}/ca.pem") == "orders\nprices\n"
         assert set(broker.clients) == {"alice@EXAMPLE.TEST"}
         assert not broker.refused
+
+
+#: kafka-python's own mechanism.
+OWN_MECHANISM = """
+import sys
+from kafka import KafkaConsumer
+
+consumer = KafkaConsumer(
+    bootstrap_servers=sys.argv[1], security_protocol=sys.argv[2], sasl_mechanism="GSSAPI",
+    sasl_kerberos_service_name="kafka",
+)
+print(*sorted(consumer.topics()), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "aiokafka"])
+def test_a_client_that_imports_gssapi_lists_the_topics_of_a_broker(client: str, lab: Lab) -> None:
+    text = OWN_MECHANISM if client == "kafka-python" else program("kafka.md", "aiokafka")
+    sent = []
+
+    def authorize(principal: Principal, authzid: str) -> bool:
+        sent.append(authzid)
+        return authzid.startswith("kafka@localhost")  # as brokers do: it names the service
+
+    def new_server() -> GssapiServer:
+        return GssapiServer(Acceptor(lab.keytab), layers=Layer.NONE, authorize=authorize)
+
+    with kafka_broker(new_server) as broker:
+        arguments = [f"localhost:{broker.port}", "SASL_PLAINTEXT"]
+        shown = run_on_purekrb(text, lab.directory, *arguments, env=lab.env)
+        assert shown == "orders\nprices\n"
+        assert set(broker.clients) == {"alice@EXAMPLE.TEST"}
+        assert sent
 
 
 @kafka_warns
