@@ -14,7 +14,7 @@ from purekrb.log import Log
 from purekrb.replay.cache import ReplayCache
 from purekrb.replay.memory import MemoryReplayCache
 
-__all__ = ["NoReplayCache", "default_replay_cache"]
+__all__ = ["NoReplayCache", "default_replay_cache", "named_replay_cache"]
 
 log = Log("purekrb.replay")
 
@@ -52,7 +52,14 @@ def default_replay_cache() -> ReplayCache:
 
 
 def _choose() -> ReplayCache:
-    name, source = _name()
+    return named_replay_cache(*_name())
+
+
+def named_replay_cache(name: str, source: str) -> ReplayCache:
+    """Return the cache of a name that `default_replay_cache` knows; `source` says what gave the name.
+
+    Raises ConfigError for another name.
+    """
     kind, colon, residual = name.partition(":")
     make = _TYPES.get(kind)
     if make is None or not colon or (kind == "file2" and not residual):

@@ -28,6 +28,8 @@ from purekrb.errors import CredentialError, DecodeError, KerberosError
 from purekrb.kdc.client import DEFAULT_LIFETIME
 from purekrb.log import Log
 from purekrb.names import Principal
+from purekrb.replay import ReplayCache
+from purekrb.replay.default import named_replay_cache
 from purekrb.system import now
 
 __all__ = [
@@ -59,6 +61,7 @@ class Creds:
     _keytab_name: str | None = None
     _accepts: Name | None = None
     _rcache_name: str | None = None
+    _rcache: ReplayCache | None = None
     #: Which encryption types contexts may use; None: those of the configuration.
     _etypes: tuple[int, ...] | None = None
     #: Whether contexts are to offer only those of INTEG and CONF that were asked for.
@@ -95,6 +98,13 @@ def keys_of(creds: Creds) -> tuple[KeytabEntry, ...] | Keytab:
     if creds._kept_keys is None or creds._kept_keys[0] is not keytab:
         creds._kept_keys = keytab, _matching(keytab, creds._accepts)
     return creds._kept_keys[1]
+
+
+def replay_cache_of(creds: Creds) -> ReplayCache | None:
+    """Return the replay cache that the store named as `rcache`; None stands for the default."""
+    if creds._rcache is None and creds._rcache_name is not None:
+        creds._rcache = named_replay_cache(creds._rcache_name, f"rcache={creds._rcache_name!r}")
+    return creds._rcache
 
 
 def _matching(keytab: Keytab, name: Name) -> tuple[KeytabEntry, ...]:

@@ -219,6 +219,7 @@ def acceptor_step(
                 channel_bindings=(
                     None if channel_bindings is None else channel_bindings._to_purekrb()
                 ),
+                replay_cache=raw_creds.replay_cache_of(creds),
                 require=Flag(0),
                 permitted_etypes=creds._etypes or _stores.config().permitted_etypes,
             )
