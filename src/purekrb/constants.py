@@ -34,6 +34,8 @@ __all__ = [
     "NEGOEX_OID",
     "error_name",
     "flag_names",
+    "asn1_flags",
+    "number_name",
 ]
 
 
@@ -77,14 +79,30 @@ Flag.DEFAULT = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE | Flag.CONF | Flag.INTE
 
 
 class ChecksumType(IntEnum):
-    """Checksum types. Source: RFC 3961, RFC 3962, RFC 8009, RFC 4757, RFC 4121 4.1.1."""
+    """Checksum types. purekrb makes and checks those of its encryption types alone.
 
+    Source: RFC 3961 8, RFC 3962 7, RFC 6803, RFC 8009, RFC 4757, RFC 4121 4.1.1.
+    """
+
+    CRC32 = 1
+    RSA_MD4 = 2
+    RSA_MD4_DES = 3
+    DES_MAC = 4
+    DES_MAC_K = 5
+    RSA_MD4_DES_K = 6
+    RSA_MD5 = 7
+    RSA_MD5_DES = 8
+    HMAC_SHA1_DES3_KD = 12
+    SHA1 = 14
     HMAC_SHA1_96_AES128 = 15
     HMAC_SHA1_96_AES256 = 16
+    CMAC_CAMELLIA128 = 17
+    CMAC_CAMELLIA256 = 18
     HMAC_SHA256_128_AES128 = 19
     HMAC_SHA384_192_AES256 = 20
     GSSAPI = 0x8003
     HMAC_MD5 = -138
+    MD5_HMAC = -137
 
 
 #: What an AS exchange must have, so that whoever records it cannot guess at the password: FAST, or
@@ -93,7 +111,11 @@ Requirement = Literal["fast", "strong"]
 
 
 class KeyUsage(IntEnum):
-    """Key usage numbers. Source: RFC 4120 7.5.1, RFC 4121 2, RFC 6113 5.4, 5.4.6, RFC 6806 11."""
+    """Key usage numbers.
+
+    Source: RFC 4120 7.5.1, RFC 4121 2, RFC 6113 5.4, 5.4.6, RFC 6806 11, RFC 9588 11.2,
+    MS-SFU 2.2.2.
+    """
 
     AS_REQ_PA_ENC_TIMESTAMP = 1
     TICKET = 2
@@ -115,6 +137,10 @@ class KeyUsage(IntEnum):
     ACCEPTOR_SIGN = 23
     INITIATOR_SEAL = 24
     INITIATOR_SIGN = 25
+    PA_S4U_X509_USER_REQUEST = 26
+    PA_S4U_X509_USER_REPLY = 27
+    PA_PKINIT_KX = 44
+    PA_OTP_REQUEST = 45
     FAST_REQ_CHECKSUM = 50
     FAST_REQ = 51
     FAST_REP = 52
@@ -122,10 +148,11 @@ class KeyUsage(IntEnum):
     ENC_CHALLENGE_CLIENT = 54
     ENC_CHALLENGE_KDC = 55
     AS_REQ_ENC_PA_REP = 56
+    SPAKE = 65
 
 
 class NameType(IntEnum):
-    """Principal name types. Source: RFC 4120 6.2, RFC 6806 5."""
+    """Principal name types. Source: RFC 4120 6.2, RFC 6806 5, RFC 5179, MS-KILE 2.2."""
 
     UNKNOWN = 0
     PRINCIPAL = 1
@@ -137,12 +164,17 @@ class NameType(IntEnum):
     SMTP_NAME = 7
     ENTERPRISE = 10
     WELLKNOWN = 11
+    SRV_HST_DOMAIN = 12
+    MS_PRINCIPAL = -128
+    MS_PRINCIPAL_AND_ID = -129
+    ENT_PRINCIPAL_AND_ID = -130
 
 
 class MessageType(IntEnum):
-    """Message types, equal to the ASN.1 APPLICATION tag of each message.
+    """Message types, equal to the ASN.1 APPLICATION tag of each message that has one.
 
-    Source: RFC 4120 7.5.7, 5.10.
+    TGT_REQ and TGT_REP are those of user-to-user contexts.
+    Source: RFC 4120 7.5.7, 5.10; draft-swift-win2k-krb-user2user.
     """
 
     AS_REQ = 10
@@ -151,12 +183,16 @@ class MessageType(IntEnum):
     TGS_REP = 13
     AP_REQ = 14
     AP_REP = 15
+    TGT_REQ = 16
+    TGT_REP = 17
+    KRB_SAFE = 20
+    KRB_PRIV = 21
     KRB_CRED = 22
     KRB_ERROR = 30
 
 
 class ErrorCode(IntEnum):
-    """KRB-ERROR codes. Source: RFC 4120 7.5.9."""
+    """KRB-ERROR codes. Source: RFC 4120 7.5.9, RFC 4556 3.1.3, RFC 6113 5, RFC 8636 7."""
 
     KDC_ERR_NONE = 0
     KDC_ERR_NAME_EXP = 1
@@ -212,42 +248,131 @@ class ErrorCode(IntEnum):
     KRB_ERR_RESPONSE_TOO_BIG = 52
     KRB_ERR_GENERIC = 60
     KRB_ERR_FIELD_TOOLONG = 61
+    KDC_ERR_CLIENT_NOT_TRUSTED = 62
+    KDC_ERR_KDC_NOT_TRUSTED = 63
+    KDC_ERR_INVALID_SIG = 64
+    KDC_ERR_DH_KEY_PARAMETERS_NOT_ACCEPTED = 65
+    KDC_ERR_CERTIFICATE_MISMATCH = 66
+    KRB_AP_ERR_NO_TGT = 67
     KDC_ERR_WRONG_REALM = 68
     KRB_AP_ERR_USER_TO_USER_REQUIRED = 69
+    KDC_ERR_CANT_VERIFY_CERTIFICATE = 70
+    KDC_ERR_INVALID_CERTIFICATE = 71
+    KDC_ERR_REVOKED_CERTIFICATE = 72
+    KDC_ERR_REVOCATION_STATUS_UNKNOWN = 73
+    KDC_ERR_REVOCATION_STATUS_UNAVAILABLE = 74
+    KDC_ERR_CLIENT_NAME_MISMATCH = 75
+    KDC_ERR_KDC_NAME_MISMATCH = 76
+    KDC_ERR_INCONSISTENT_KEY_PURPOSE = 77
+    KDC_ERR_DIGEST_IN_CERT_NOT_ACCEPTED = 78
+    KDC_ERR_PA_CHECKSUM_MUST_BE_INCLUDED = 79
+    KDC_ERR_DIGEST_IN_SIGNED_DATA_NOT_ACCEPTED = 80
+    KDC_ERR_PUBLIC_KEY_ENCRYPTION_NOT_SUPPORTED = 81
+    KRB_AP_ERR_IAKERB_KDC_NOT_FOUND = 85
+    KRB_AP_ERR_IAKERB_KDC_NO_RESPONSE = 86
     KDC_ERR_PREAUTH_EXPIRED = 90
     KDC_ERR_MORE_PREAUTH_DATA_REQUIRED = 91
     KDC_ERR_UNKNOWN_CRITICAL_FAST_OPTIONS = 93
+    KDC_ERR_NO_ACCEPTABLE_KDF = 100
 
 
 class PaDataType(IntEnum):
-    """Pre-authentication data types. Source: RFC 4120 7.5.2, RFC 6113, RFC 6806, MS-KILE 2.2.3."""
+    """Pre-authentication data types.
+
+    Source: RFC 4120 7.5.2, RFC 4556 3.1.3, RFC 6113 7.1, RFC 6560 6, RFC 6806 15, RFC 8070 5,
+    RFC 8636 9, RFC 9588 12, MS-KILE 2.2.3, MS-SFU 2.2. Those of 101 to 112 are also the types of
+    TYPED-DATA.
+    """
 
     TGS_REQ = 1
     ENC_TIMESTAMP = 2
     PW_SALT = 3
+    ENC_UNIX_TIME = 5
+    SANDIA_SECUREID = 6
+    SESAME = 7
+    OSF_DCE = 8
+    CYBERSAFE_SECUREID = 9
+    AFS3_SALT = 10
     ETYPE_INFO = 11
+    SAM_CHALLENGE = 12
+    SAM_RESPONSE = 13
+    PK_AS_REQ_OLD = 14
+    PK_AS_REP_OLD = 15
     PK_AS_REQ = 16
     PK_AS_REP = 17
+    PK_OCSP_RESPONSE = 18
     ETYPE_INFO2 = 19
-    FX_COOKIE = 133
+    SVR_REFERRAL_INFO = 20
+    SAM_REDIRECT = 21
+    GET_FROM_TYPED_DATA = 22
+    SAM_ETYPE_INFO = 23
+    ALT_PRINC = 24
+    SERVER_REFERRAL = 25
+    SAM_CHALLENGE2 = 30
+    SAM_RESPONSE2 = 31
+    EXTRA_TGT = 41
+    TD_PKINIT_CMS_CERTIFICATES = 101
+    TD_KRB_PRINCIPAL = 102
+    TD_KRB_REALM = 103
+    TD_TRUSTED_CERTIFIERS = 104
+    TD_CERTIFICATE_INDEX = 105
+    TD_APP_DEFINED_ERROR = 106
+    TD_REQ_NONCE = 107
+    TD_REQ_SEQ = 108
+    TD_DH_PARAMETERS = 109
+    TD_CMS_DIGEST_ALGORITHMS = 111
+    TD_CERT_DIGEST_ALGORITHMS = 112
     PAC_REQUEST = 128
+    FOR_USER = 129
+    S4U_X509_USER = 130
+    FOR_CHECK_DUPS = 131
+    AS_CHECKSUM = 132
+    FX_COOKIE = 133
+    AUTHENTICATION_SET = 134
+    AUTH_SET_SELECTED = 135
     FX_FAST = 136
     FX_ERROR = 137
     ENCRYPTED_CHALLENGE = 138
+    OTP_CHALLENGE = 141
+    OTP_REQUEST = 142
+    OTP_CONFIRM = 143
+    OTP_PIN_CHANGE = 144
+    EPAK_AS_REQ = 145
+    EPAK_AS_REP = 146
     PKINIT_KX = 147
+    PKU2U_NAME = 148
     ENC_PA_REP = 149
+    AS_FRESHNESS = 150
     SPAKE = 151
+    KERB_KEY_LIST_REQ = 161
+    KERB_KEY_LIST_REP = 162
+    SUPPORTED_ENCTYPES = 165
+    EXTENDED_ERROR = 166
     PAC_OPTIONS = 167
+    KERB_SUPERSEDED_BY_USER = 170
+    KERB_DMSA_KEY_PACKAGE = 171
 
 
 class AuthDataType(IntEnum):
-    """Authorization data types. Source: RFC 4120 7.5.4, RFC 4537 2, MS-KILE 2.2."""
+    """Authorization data types.
+
+    Source: RFC 4120 7.5.4, RFC 4537 2, RFC 6113 5.4, RFC 7751, RFC 8129, MS-KILE 2.2.
+    """
 
     IF_RELEVANT = 1
+    INTENDED_FOR_SERVER = 2
+    INTENDED_FOR_APPLICATION_CLASS = 3
     KDC_ISSUED = 4
     AND_OR = 5
+    MANDATORY_TICKET_EXTENSIONS = 6
+    IN_TICKET_EXTENSIONS = 7
     MANDATORY_FOR_KDC = 8
     INITIAL_VERIFIED_CAS = 9
+    OSF_DCE = 64
+    SESAME = 65
+    OSF_DCE_PKI_CERTID = 66
+    FX_FAST_ARMOR = 71
+    FX_FAST_USED = 72
     CAMMAC = 96
     AUTHENTICATION_INDICATOR = 97
     WIN2K_PAC = 128
@@ -256,15 +381,23 @@ class AuthDataType(IntEnum):
     LOCAL = 142
     AP_OPTIONS = 143
     CLIENT_TARGET = 144
+    SIGNTICKET = 512
 
 
 class AddressType(IntEnum):
-    """Host address types. Source: RFC 4120 7.5.3."""
+    """Host address types. Source: RFC 4120 7.5.3; the last two are MIT's."""
 
     IPV4 = 2
     DIRECTIONAL = 3
+    CHAOSNET = 5
+    XNS = 6
+    ISO = 7
+    DECNET_PHASE_IV = 12
+    APPLETALK_DDP = 16
     NETBIOS = 20
     IPV6 = 24
+    ADDRPORT = 0x100
+    IPPORT = 0x101
 
 
 class TicketFlags(IntFlag):
@@ -293,7 +426,7 @@ class TicketFlags(IntFlag):
 class KdcOptions(IntFlag):
     """KDC options as a 32-bit number; bit 0 of the RFC is the highest bit.
 
-    Source: RFC 4120 5.4.1, RFC 6806.
+    Source: RFC 4120 5.4.1, RFC 6806, RFC 8062, MS-SFU 2.2.3.
     """
 
     FORWARDABLE = 1 << 30
@@ -303,7 +436,9 @@ class KdcOptions(IntFlag):
     ALLOW_POSTDATE = 1 << 26
     POSTDATED = 1 << 25
     RENEWABLE = 1 << 23
+    CNAME_IN_ADDL_TKT = 1 << 17
     CANONICALIZE = 1 << 16
+    REQUEST_ANONYMOUS = 1 << 15
     DISABLE_TRANSITED_CHECK = 1 << 5
     RENEWABLE_OK = 1 << 4
     ENC_TKT_IN_SKEY = 1 << 3
@@ -343,6 +478,25 @@ class NegState(IntEnum):
 def flag_names(kind: type[IntFlag], value: int) -> list[str]:
     """Return the names of the flags in `value`, in the order of `kind`."""
     return [str(flag.name) for flag in kind if value & flag]
+
+
+def asn1_flags(kind: type[IntFlag], value: int) -> list[str]:
+    """Return the names of the flags in `value` as the ASN.1 spells them.
+
+    A bit without a name is its number, of which 0 is the highest. Source: RFC 4120 5.2.8.
+    """
+    known = 0
+    for flag in kind:
+        known |= flag
+    names = [name.lower().replace("_", "-") for name in flag_names(kind, value)]
+    unknown = value & ~known
+    return names + [f"bit {31 - n}" for n in range(31, -1, -1) if unknown >> n & 1]
+
+
+def number_name(kind: type[IntEnum], value: int) -> str:
+    """Return the name and the number of a member of `kind`; of any other value, the number."""
+    known = kind._value2member_map_.get(value)
+    return str(value) if known is None else f"{known.name} {value}"
 
 
 def error_name(code: int) -> str:

@@ -22,10 +22,21 @@ __all__ = ["EncryptionKey", "KEY_SIZES", "etype_name", "etype_names"]
 KEY_SIZES: dict[int, int] = {17: 16, 18: 32, 19: 16, 20: 32, 23: 16}
 
 _KNOWN = {int(etype): (etype, KEY_SIZES[etype]) for etype in EncryptionType}
+#: The names of RFC 3961 8, RFC 6803 and RFC 8009, and Microsoft's of the negative numbers, which
+#: Windows offers and nothing uses (MS-KILE 3.1.5.2, ntsecapi.h).
 _NAMES = {
     1: "des-cbc-crc",
     2: "des-cbc-md4",
     3: "des-cbc-md5",
+    5: "des3-cbc-md5",
+    7: "des3-cbc-sha1-old",
+    9: "dsaWithSHA1-CmsOID",
+    10: "md5WithRSAEncryption-CmsOID",
+    11: "sha1WithRSAEncryption-CmsOID",
+    12: "rc2CBC-EnvOID",
+    13: "rsaEncryption-EnvOID",
+    14: "rsaES-OAEP-ENV-OID",
+    15: "des-ede3-cbc-Env-OID",
     16: "des3-cbc-sha1",
     17: "aes128-cts-hmac-sha1-96",
     18: "aes256-cts-hmac-sha1-96",
@@ -35,6 +46,19 @@ _NAMES = {
     24: "rc4-hmac-exp",
     25: "camellia128-cts-cmac",
     26: "camellia256-cts-cmac",
+    -128: "rc4-md4",
+    -129: "rc4-plain2",
+    -130: "rc4-lm",
+    -131: "rc4-sha",
+    -132: "des-plain",
+    -133: "rc4-hmac-old",
+    -134: "rc4-plain-old",
+    -135: "rc4-hmac-old-exp",
+    -136: "rc4-plain-old-exp",
+    -140: "rc4-plain",
+    -141: "rc4-plain-exp",
+    -148: "aes128-cts-hmac-sha1-96-plain",
+    -149: "aes256-cts-hmac-sha1-96-plain",
 }
 
 

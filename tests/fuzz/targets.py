@@ -8,6 +8,7 @@ errors where a parser documents them.
 
 from __future__ import annotations
 
+import base64
 import socket
 import tempfile
 from collections.abc import Callable, Iterable
@@ -45,7 +46,6 @@ from purekrb import (
 )
 from purekrb.channel.framing import encode_frame, frame_reader
 from purekrb.channel.stream import SealedStream
-from purekrb.cli import inspect
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
@@ -56,6 +56,7 @@ from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.tokens import MicToken, WrapToken
+from purekrb.inspection import describe, pasted
 from purekrb.kdc import locate, tcp
 from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, pac, spnego
@@ -773,9 +774,25 @@ def filter_text(value: str) -> None:
 
 def inspected(data: bytes) -> None:
     """`purekrb inspect`: describe anything, and print it."""
-    tree = inspect.describe(data, [KEYS[0].key, TICKET.session_key])
-    for line in inspect._lines(tree):
+    tree = describe.describe(data, [KEYS[0].key, TICKET.session_key])
+    for line in describe.lines(tree):
         line.encode("utf-8", "backslashreplace")
+
+
+def pasted_input(data: bytes) -> None:
+    """`purekrb inspect`: what the text spells, as a header field or in any other way."""
+    pasted.describe_pasted(data, [KEYS[0].key])
+
+
+def pasted_seeds() -> list[bytes]:
+    message = initiator_token()
+    base64_text = base64.b64encode(message)
+    return [
+        b"WWW-Authenticate: Negotiate " + base64_text + b', Basic realm="a"',
+        b"0000   " + message[:16].hex(" ").encode() + b"   text\n",
+        b'b"' + b"".join(b"\\x%02x" % octet for octet in message) + b'"',
+        base64_text,
+    ]
 
 
 def inspect_seeds() -> list[bytes]:
@@ -987,6 +1004,7 @@ TARGETS: tuple[Target, ...] = (
     Target("service connection point", scp_attributes, lambda: [SCP]),
     Target("state file", state.ServiceState.decode, lambda: [STATE.encode()]),
     Target("anything that is inspected", inspected, lambda: inspect_seeds()),
+    Target("anything that is pasted", pasted_input, lambda: pasted_seeds()),
     # directory
     Target("SID", sid_bytes, lambda: [Sid.parse("S-1-5-21-1-2-3-1104").encode()]),
     Target("security descriptor", descriptor, written("security_descriptors.json:before")),

@@ -27,10 +27,11 @@ from purekrb import (
     Keytab,
     crypto,
 )
-from purekrb.cli.inspect import MAX_INPUT, describe
+from purekrb.cli.inspect import MAX_INPUT
 from purekrb.constants import MS_KRB5_MECH_OID, AuthDataType, KeyUsage, TicketFlags
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.framing import frame, unframe
+from purekrb.inspection.describe import describe
 from purekrb.messages.ap import (
     AuthorizationData,
     AuthorizationDataEntry,

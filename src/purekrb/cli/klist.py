@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
-from purekrb.constants import TicketFlags, flag_names
+from purekrb.constants import TicketFlags, asn1_flags
 
 if TYPE_CHECKING:
     from purekrb.credentials.keytab import Keytab
 
-__all__ = ["add_arguments", "run", "asn1_flags", "show_keytab"]
+__all__ = ["add_arguments", "run", "show_keytab"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,11 +89,6 @@ def _has_tgt(name: str | None) -> bool:
         return False
     realm = ccache.principal.realm
     return ccache.find(Principal(("krbtgt", realm), realm)) is not None
-
-
-def asn1_flags(flags: type[IntFlag], value: int) -> list[str]:
-    """Return the names of the flags that are set, spelled as in the ASN.1 of RFC 4120."""
-    return [name.lower().replace("_", "-") for name in flag_names(flags, value)]
 
 
 def show_keytab(keytab: Keytab, output: Output) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum
 
 from purekrb.constants import ChecksumType
-from purekrb.errors import DecodeError, PacError
+from purekrb.errors import PacError
+from purekrb.messages.ndr import Group, Ndr, member_of, sid_of, text_of
 from purekrb.sid import Sid
 from purekrb.tracebacks import forget_frames
 
@@ -52,11 +52,17 @@ class PacBuffer(IntEnum):
     """Types of PAC buffers. Source: MS-PAC 2.4."""
 
     LOGON_INFO = 1
+    CREDENTIALS_INFO = 2
     SERVER_CHECKSUM = 6
     KDC_CHECKSUM = 7
     CLIENT_INFO = 10
+    DELEGATION_INFO = 11
     UPN_DNS_INFO = 12
+    CLIENT_CLAIMS_INFO = 13
+    DEVICE_INFO = 14
+    DEVICE_CLAIMS_INFO = 15
     TICKET_CHECKSUM = 16
+    ATTRIBUTES_INFO = 17
     REQUESTER_SID = 18
     FULL_CHECKSUM = 19
 
@@ -169,7 +175,7 @@ class ClientInfo:
             authtime = FILETIME_EPOCH + timedelta(seconds=seconds)
         except OverflowError:
             raise PacError("the PAC's client information has an impossible time") from None
-        return cls(authtime, _text(data[10 : 10 + int.from_bytes(data[8:10], "little")]))
+        return cls(authtime, text_of(data[10 : 10 + int.from_bytes(data[8:10], "little")]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,22 +204,14 @@ class UpnDnsInfo:
             if len(data) < 20:
                 raise PacError("the PAC's extended UPN information is cut off")
             sam, owner = struct.unpack_from("<HH", data, 12), struct.unpack_from("<HH", data, 16)
-            sam_name, sid = _text(_piece(data, *sam)), _sid(_piece(data, *owner))
+            sam_name, sid = text_of(_piece(data, *sam)), sid_of(_piece(data, *owner))
         return cls(
-            _text(_piece(data, *fields[:2])),
-            _text(_piece(data, *fields[2:])),
+            text_of(_piece(data, *fields[:2])),
+            text_of(_piece(data, *fields[2:])),
             bool(flags & constructed),
             sam_name,
             sid,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A group of which the client is a member. `attributes`: SE_GROUP_* bits. MS-PAC 2.2.1."""
-
-    sid: Sid
-    attributes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +233,7 @@ class LogonInfo:
     def decode(cls, data: bytes) -> LogonInfo:
         """Return the buffer's content. Raises PacError for malformed NDR."""
         extra_sids, resource_groups = 0x20, 0x200  # bits of UserFlags: these fields are in use
-        ndr = _Ndr(data)
+        ndr = Ndr(data, "logon information")
         # LogonTime, LogoffTime, KickOffTime, PasswordLastSet, PasswordCanChange, PasswordMustChange
         ndr.skip(6 * 8)
         # EffectiveName, FullName, LogonScript, three paths
@@ -262,17 +260,17 @@ class LogonInfo:
         resource_memberships = ndr.memberships(resources, resource_count)
         if domain_sid is None:
             raise PacError("the PAC does not name the account's domain")
-        groups = [Group(_member(domain_sid, rid), attributes) for rid, attributes in memberships]
+        groups = [Group(member_of(domain_sid, rid), attributes) for rid, attributes in memberships]
         extra = extra if user_flags & extra_sids else []
         if user_id:
-            user_sid = _member(domain_sid, user_id)
+            user_sid = member_of(domain_sid, user_id)
         elif extra:  # an account without a RID in this domain is the first in the list of SIDs
             user_sid = extra.pop(0).sid
         else:
             raise PacError("the PAC does not name an account")
         if user_flags & resource_groups and resource_sid is not None:
             extra += [
-                Group(_member(resource_sid, rid), attributes)
+                Group(member_of(resource_sid, rid), attributes)
                 for rid, attributes in resource_memberships
             ]
         return cls(
@@ -280,102 +278,9 @@ class LogonInfo:
             full_name,
             domain,
             user_sid,
-            _member(domain_sid, primary_group_id),
+            member_of(domain_sid, primary_group_id),
             (*groups, *extra),
         )
-
-
-class _Ndr:
-    """Reads NDR (C706 14, MS-RPCE 2.2.6) from the front of `data`. Each count is checked first."""
-
-    def __init__(self, data: bytes) -> None:
-        # Version 1, little-endian, 8 bytes; length and filler; the pointer to the structure.
-        if len(data) < 20 or data[:4] != b"\x01\x10\x08\x00" or data[16:20] == bytes(4):
-            raise PacError("the PAC's logon information is not in NDR version 1, or empty")
-        if int.from_bytes(data[8:12], "little") > len(data) - 16:
-            raise PacError("the PAC's logon information is cut off")
-        self._data, self._at = data, 20
-
-    def take(self, size: int) -> bytes:
-        if size > len(self._data) - self._at:
-            raise PacError("the PAC's logon information is cut off: a field points past its end")
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-    def skip(self, size: int) -> None:
-        self.take(size)
-
-    def uint32(self) -> int:
-        return int.from_bytes(self.take(4), "little")
-
-    def string_header(self) -> tuple[int, int]:
-        """Return the length in bytes and the pointer of an RPC_UNICODE_STRING."""
-        length, maximum, pointer = struct.unpack("<HHI", self.take(8))
-        if length % 2 or length > maximum or (length and not pointer):
-            raise PacError("a text in the PAC's logon information has an impossible length")
-        return length, pointer
-
-    def string(self, header: tuple[int, int]) -> str:
-        """Return the text of a header: maximum, offset and actual count, then UTF-16."""
-        length, pointer = header
-        if not pointer:
-            return ""
-        maximum, offset, actual = self.uint32(), self.uint32(), self.uint32()
-        if offset or actual > maximum or length > 2 * actual:
-            raise PacError("a text in the PAC's logon information has an impossible length")
-        text = _text(self.take(2 * actual)[:length])
-        self.skip(-self._at % 4)
-        return text
-
-    def memberships(self, pointer: int, count: int) -> list[tuple[int, int]]:
-        """Return an array of GROUP_MEMBERSHIP: relative identifiers and attributes."""
-        return list(struct.iter_unpack("<II", self._array(pointer, count)))
-
-    def sids_and_attributes(self, pointer: int, count: int) -> list[Group]:
-        """Return an array of KERB_SID_AND_ATTRIBUTES; the SIDs follow the whole array."""
-        entries = list(struct.iter_unpack("<II", self._array(pointer, count)))
-        if not all(sid for sid, _ in entries):
-            raise PacError("the PAC lists a group without a SID")
-        return [Group(self.sid(), attributes) for _, attributes in entries]
-
-    def sid(self) -> Sid:
-        """Return an RPC_SID: the number of sub-authorities, then the SID."""
-        count = self.uint32()
-        data = self.take(8 + 4 * count)
-        if data[1] != count:
-            raise PacError("a SID in the PAC's logon information has two lengths")
-        return _sid(data)
-
-    def _array(self, pointer: int, count: int) -> bytes:
-        """Return the bytes of a conformant array of `count` elements of 8 bytes."""
-        if not pointer:
-            if count:
-                raise PacError("the PAC's logon information announces groups, but lists none")
-            return b""
-        if self.uint32() != count:
-            raise PacError("the PAC's logon information has two different numbers of groups")
-        return self.take(8 * count)
-
-
-def _member(domain: Sid, rid: int) -> Sid:
-    try:
-        return Sid(domain.authority, (*domain.sub_authorities, rid))
-    except DecodeError as error:
-        raise PacError(f"the PAC's logon information holds an impossible SID: {error}") from None
-
-
-def _sid(data: bytes) -> Sid:
-    try:
-        return Sid.decode(data)
-    except DecodeError as error:
-        raise PacError(f"the PAC holds a malformed SID: {error}") from None
-
-
-def _text(data: bytes) -> str:
-    with suppress(UnicodeDecodeError):
-        return data.decode("utf-16-le")
-    # Raised outside of the `with`, so that its context is not a UnicodeDecodeError with the data.
-    raise PacError("a text in the PAC is not UTF-16")
 
 
 def _piece(data: bytes, size: int, offset: int) -> bytes:
