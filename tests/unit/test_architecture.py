@@ -94,6 +94,7 @@ ONE_HOME = {
     "impacket": "messages/impacket_der.py",
     "pyasn1": "messages/impacket_der.py",
     "ldap3": "directory/ldap.py",
+    "redis": "replay/redis.py",
 }
 #: What points up, for type checkers alone: an error names the type of the message that it holds.
 FOR_TYPES_ALONE = {("errors.py", "messages/ap")}

@@ -17,6 +17,7 @@ from purekrb.replay.memory import MemoryReplayCache
 
 if TYPE_CHECKING:
     from purekrb.replay.file import FileReplayCache
+    from purekrb.replay.redis import RedisReplayCache
     from purekrb.replay.sqlite import SqliteReplayCache
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FileReplayCache",
     "MemoryReplayCache",
     "NoReplayCache",
+    "RedisReplayCache",
     "SqliteReplayCache",
     "default_replay_cache",
     "remember_in",
@@ -32,8 +34,12 @@ __all__ = [
     "KEEP",
 ]
 
-#: A service without such a cache does not import these modules, nor sqlite3.
-_ON_DEMAND = {"FileReplayCache": "file", "SqliteReplayCache": "sqlite"}
+#: A service without such a cache does not import these modules, nor sqlite3 or redis.
+_ON_DEMAND = {
+    "FileReplayCache": "file",
+    "RedisReplayCache": "redis",
+    "SqliteReplayCache": "sqlite",
+}
 
 
 def __getattr__(name: str) -> Any:
