@@ -285,7 +285,7 @@ def test_siphash_under_many_keys_at_once_is_that_under_each(seed: bytes) -> None
 def test_the_package_has_no_other_lazy_names() -> None:
     assert purekrb.replay.SqliteReplayCache is SqliteReplayCache
     with pytest.raises(AttributeError):
-        purekrb.replay.RedisReplayCache  # noqa: B018
+        purekrb.replay.MongoReplayCache  # noqa: B018
 
 
 # --- SQLite
