@@ -5,7 +5,6 @@ Source: MIT krb5.conf(5).
 
 from __future__ import annotations
 
-import getpass
 import ipaddress
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
 from purekrb.errors import ConfigError
-from purekrb.krb5conf.profile import Relation, Section, load
+from purekrb.krb5conf.profile import Profile, Relation, Section, SkippedLine, load
 from purekrb.log import Log
 from purekrb.tracebacks import forget_frames
 
@@ -89,6 +88,8 @@ class RealmConfig:
     options: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict, repr=False
     )  # some programs' are PINs
+    #: Kind of servers -> why the address of one of them cannot be read.
+    unreadable: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,13 @@ class Config:
     client (RFC 6806 7), which then sends its proof of identity there; None stands for all realms in
     the configuration, see `client_realms`. `max_iterations` limits the PBKDF2 iterations for the
     key of a password; it is at most 2^24, and None means 2^20.
+
+    The names of caches and keytabs stand as in the file, with their %{...} tokens.
+    `purekrb.credentials.defaults` says which one is used.
+
+    Three more fields say where a Config comes from: `files` have been read; `skipped` are the lines
+    that do not count, each with its reason; `origins` has file and line of each relation of
+    [libdefaults]. They do not count in comparisons.
 
     Raises ConfigError for unusable values.
     """
@@ -143,18 +151,17 @@ class Config:
     request_timeout: float | None = None
     referral_realms: Collection[str] | None = None
     max_iterations: int | None = None
+    files: Sequence[str] = field(default=(), compare=False)
+    skipped: Sequence[SkippedLine] = field(default=(), compare=False, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         realms = {name: _realm(value) for name, value in self.realms.items()}
         object.__setattr__(self, "realms", realms)
         hosts = {host.lower().rstrip("."): realm for host, realm in self.domain_realm.items()}
         object.__setattr__(self, "domain_realm", hosts)
-        if not self.permitted_etypes or not self.tkt_etypes or not self.tgs_etypes:
-            raise ConfigError(
-                "the enctypes lists leave no encryption type that purekrb may use: name "
-                "aes256-sha1, "
-                "aes128-sha1, aes256-sha2 or aes128-sha2, or set allow_rc4 = true if it must be rc4"
-            )
+        if not self.files:  # those of a file are judged when they are used
+            _ = self.tkt_etypes, self.tgs_etypes
 
     @classmethod
     @forget_frames
@@ -162,7 +169,10 @@ class Config:
         """Return the configuration in `path`; None: in the files of KRB5_CONFIG, or /etc/krb5.conf.
 
         If KRB5_CONFIG lists several files, some may be missing. If it is not set and /etc/krb5.conf
-        is missing, the Config is empty. Raises ConfigError with file and line.
+        is missing, the Config is empty.
+
+        A line that cannot be read is skipped; the log warns of it, once in this process. Raises
+        ConfigError if a file cannot be read at all.
         """
         listed = os.environ.get("KRB5_CONFIG", "") if path is None else ""
         if path is not None:
@@ -178,7 +188,7 @@ class Config:
         else:
             paths = [DEFAULT_PATH] if DEFAULT_PATH.exists() else []
         try:
-            root = load(paths)
+            profile = load(paths)
         except OSError as error:
             origin = f" (from KRB5_CONFIG={listed!r})" if listed else ""
             raise ConfigError(
@@ -186,7 +196,9 @@ class Config:
                 "check the path and its permissions"
             ) from error
         _log.debug("configuration read from %s", ", ".join(map(str, paths)) or "no file")
-        return cls(**_fields(root))
+        fields = _fields(profile)
+        _warn(profile.skipped)
+        return cls(**fields, files=tuple(profile.files), skipped=tuple(profile.skipped))
 
     def realm(self, name: str) -> RealmConfig:
         """Return the servers and options of realm `name`; empty if it is not configured."""
@@ -207,12 +219,22 @@ class Config:
         return "fast" if "fast" in floors else "strong" if "strong" in floors else None
 
     def kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
-        """Return the configured KDCs of `realm` in their order."""
-        return self.realm(realm).kdc
+        """Return the configured KDCs of `realm` in their order.
+
+        Raises ConfigError if there are some, and none of their addresses can be read.
+        """
+        return self._servers(realm, "kdc")
 
     def primary_kdcs(self, realm: str) -> tuple[KdcAddress, ...]:
         """Return the KDCs of `realm` that get a new password first (primary_kdc, master_kdc)."""
-        return self.realm(realm).primary_kdc
+        return self._servers(realm, "primary_kdc")
+
+    def _servers(self, realm: str, kind: str) -> tuple[KdcAddress, ...]:
+        found = self.realm(realm)
+        servers: tuple[KdcAddress, ...] = getattr(found, kind)
+        if not servers and kind in found.unreadable:
+            raise ConfigError(found.unreadable[kind])
+        return servers
 
     def realm_of(self, host: str) -> str | None:
         """Return the realm of `host` by [domain_realm]; None if unknown.
@@ -255,27 +277,40 @@ class Config:
 
     @property
     def permitted_etypes(self) -> tuple[int, ...]:
-        """The encryption types that may be used at all, in order of preference."""
+        """The encryption types that may be used at all, in order of preference.
+
+        Raises ConfigError if the configuration leaves none.
+        """
         known = (*DEFAULT_ETYPES, EncryptionType.RC4_HMAC)
         usable = known if self.allow_rc4 else DEFAULT_ETYPES
         listed = known if self.permitted_enctypes is None else self.permitted_enctypes
-        return tuple(etype for etype in listed if etype in usable)
+        return self._some("permitted_enctypes", tuple(etype for etype in listed if etype in usable))
 
     @property
     def tkt_etypes(self) -> tuple[int, ...]:
-        """The encryption types to ask for in an AS-REQ."""
-        return self._only_permitted(self.default_tkt_enctypes)
+        """The encryption types to ask for in an AS-REQ. Raises ConfigError if there are none."""
+        return self._only_permitted("default_tkt_enctypes", self.default_tkt_enctypes)
 
     @property
     def tgs_etypes(self) -> tuple[int, ...]:
-        """The encryption types to ask for in a TGS-REQ."""
-        return self._only_permitted(self.default_tgs_enctypes)
+        """The encryption types to ask for in a TGS-REQ. Raises ConfigError if there are none."""
+        return self._only_permitted("default_tgs_enctypes", self.default_tgs_enctypes)
 
-    def _only_permitted(self, etypes: Sequence[int] | None) -> tuple[int, ...]:
+    def _only_permitted(self, name: str, etypes: Sequence[int] | None) -> tuple[int, ...]:
         permitted = self.permitted_etypes
         if etypes is None:
             return permitted
-        return tuple(etype for etype in etypes if etype in permitted)
+        return self._some(name, tuple(etype for etype in etypes if etype in permitted))
+
+    def _some(self, name: str, etypes: tuple[int, ...]) -> tuple[int, ...]:
+        if not etypes:
+            where = f"{self.origins[name]}: " if name in self.origins else ""
+            raise ConfigError(
+                f"{where}the enctypes lists leave no encryption type that purekrb may use: name "
+                "aes256-sha1, "
+                "aes128-sha1, aes256-sha2 or aes128-sha2, or set allow_rc4 = true if it must be rc4"
+            )
+        return etypes
 
 
 def _realm(value: RealmConfig | Sequence[str]) -> RealmConfig:
@@ -317,17 +352,17 @@ def _parse_integer(text: str) -> int:
     return int(text)
 
 
-_DURATIONS = [
-    re.compile(r"(?P<s>[0-9]{1,9})"),
-    re.compile(
-        r"(?:(?P<d>[0-9]{1,6})-)?(?P<h>[0-9]{1,6}):(?P<m>[0-9]{1,6})(?::(?P<s>[0-9]{1,6}))?"
-    ),
-    re.compile(
-        r"(?=.)(?:(?P<d>[0-9]{1,6})\s*d)?\s*(?:(?P<h>[0-9]{1,6})\s*h)?\s*"
-        r"(?:(?P<m>[0-9]{1,6})\s*m)?\s*(?:(?P<s>[0-9]{1,9})\s*s)?"
-    ),
-]
-_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+#: In each form, MIT's; a blank between a number and its unit is none of them.
+_DURATION = re.compile(
+    r"\s*(?:"
+    r"(?:(?P<days>[0-9]{1,10})-(?=[0-9]+:[0-9]+:))?"
+    r"(?P<hours>[0-9]{1,10}):(?P<minutes>[0-9]{1,10})(?::(?P<seconds>[0-9]{1,10}))?"
+    r"|(?=[0-9]+[dhms])(?:(?P<d>[0-9]{1,10})d\s*)?(?:(?P<h>[0-9]{1,10})h\s*)?"
+    r"(?:(?P<m>[0-9]{1,10})m\s*)?(?:(?P<s>[0-9]{1,10})s)?"
+    r"|(?P<number>[0-9]{1,10}))\s*"
+)
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "n": 1}
+_MAX_SECONDS = 0x7FFFFFFF
 
 
 def parse_duration(text: str) -> int:
@@ -336,12 +371,13 @@ def parse_duration(text: str) -> int:
     Examples are "600", "10h", "7d 3h", "1:30" (hours and minutes), "0:01:30" and "1-12:00:00".
     Raises ConfigError.
     """
-    for pattern in _DURATIONS:
-        match = pattern.fullmatch(text.strip())
-        if match is not None:
-            return sum(
-                int(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count
-            )
+    match = _DURATION.fullmatch(text)
+    if match is not None:
+        seconds = sum(
+            int(count) * _SECONDS[unit[0]] for unit, count in match.groupdict().items() if count
+        )
+        if seconds <= _MAX_SECONDS:
+            return seconds
     raise ConfigError(
         f'{text!r} is not a duration: write seconds, "10h", "7d 3h" or "1:30" (hours:minutes)'
     )
@@ -393,40 +429,15 @@ def parse_etypes(text: str) -> tuple[int, ...]:
     return tuple(etypes)
 
 
-def _temporary_directory() -> str:
-    import tempfile  # imported here: it is slow, and few paths need it
-
-    return tempfile.gettempdir()
-
-
-_TOKENS: dict[str, Callable[[], object]] = {
-    "uid": lambda: os.getuid(),  # looked up late: not every platform has it
-    "USERID": lambda: os.getuid(),
-    "euid": lambda: os.geteuid(),
-    "username": getpass.getuser,
-    "TEMP": _temporary_directory,
-    "null": lambda: "",
-}
-
-
-def _expand(text: str) -> str:
-    """Replace the %{...} tokens of a path. Source: MIT krb5.conf(5), "Parameter expansion"."""
-
-    def value(match: re.Match[str]) -> str:
-        try:
-            return str(_TOKENS[match[1]]())
-        except (KeyError, AttributeError, ImportError, OSError):
-            token = (
-                f"%{{{match[1]}}}" if re.fullmatch("[A-Za-z]{1,20}", match[1]) else "a token %{...}"
-            )
-            raise ConfigError(
-                f"{token} has no value here: write one of {', '.join(_TOKENS)}, or the path itself"
-            ) from None
-
-    return re.sub(r"%\{([^{}]*)\}", value, text)
-
-
 # -- krb5.conf -------------------------------------------------------------------------------------
+
+#: Where a comment begins that a person has put on the line of a value.
+_COMMENT = re.compile(r"\s[#;].*\Z", re.DOTALL)
+
+
+def _first_word(text: str) -> str:
+    return text.split(None, 1)[0] if text.strip() else text
+
 
 #: The relations of [libdefaults] that are used, with their parsers; each is a field of Config.
 _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
@@ -447,14 +458,17 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_tgs_enctypes": parse_etypes,
     "allow_rc4": parse_boolean,
     "preauth_floor": parse_requirement,
-    "default_keytab_name": _expand,
-    "default_client_keytab_name": _expand,
-    "default_ccache_name": _expand,
-    "default_rcache_name": _expand,
     "kdc_timeout": parse_duration,
     "max_retries": _parse_integer,
     "request_timeout": parse_duration,
 }
+#: Those that name caches and keytabs: their tokens are replaced when they are used.
+_NAMES = (
+    "default_keytab_name",
+    "default_client_keytab_name",
+    "default_ccache_name",
+    "default_rcache_name",
+)
 
 #: Relations in [realms] that name servers -> the field of RealmConfig, and the default port.
 _SERVERS = {
@@ -465,30 +479,63 @@ _SERVERS = {
     "admin_server": ("admin_server", 749),
 }
 
+#: The skipped lines that the log has told.
+_told: set[SkippedLine] = set()
 
-def _convert(relation: Relation, convert: Callable[[str], Any]) -> Any:
+
+def _warn(skipped: Sequence[SkippedLine]) -> None:
+    """Tell the log of each skipped line once in this process."""
+    for line in skipped:
+        if line not in _told:
+            if len(_told) >= 10_000:
+                _told.clear()
+            _told.add(line)
+            _log.warning("%s: %s; this is skipped", line.where, line.reason)
+
+
+def _uncommented(relation: Relation, skip: Callable[[str, str], None]) -> str:
+    """Return the text of a relation without a comment at its end, which is noted."""
+    text = _COMMENT.sub("", relation.text)
+    if text != relation.text:
+        skip(relation.where, "a comment stands on a line of its own")
+    return text
+
+
+def _convert(
+    relation: Relation, convert: Callable[[str], Any], skip: Callable[[str, str], None]
+) -> Any:
+    """Return the value of a relation; None, and a note, if it cannot be read."""
+    text = _uncommented(relation, skip)
     try:
-        return convert(relation.text)
+        return convert(text)
     except ConfigError as error:
-        said = str(error.args[0]).replace(repr(relation.text), _quoted(relation.text))
-    raise ConfigError(
-        f"{relation.where}: {said}"
-    )  # not in the course of the other error, which quotes the value
+        if convert is parse_requirement:  # to skip it would lower the floor
+            raise ConfigError(f"{relation.where}: {error}") from None
+        skip(relation.where, str(error.args[0]).replace(repr(text), _quoted(text)))
+        return None
 
 
-def _fields(root: Section) -> dict[str, Any]:
+def _fields(profile: Profile) -> dict[str, Any]:
     """Return the arguments of Config in a krb5.conf."""
+    root, skip = profile.root, profile.skip
     fields: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     libdefaults = root.section("libdefaults")
-    for name, convert in _LIBDEFAULTS.items():
+    for name in (*_LIBDEFAULTS, *_NAMES):
         relation = libdefaults.first(name)
         if relation is not None:
-            fields[name] = _convert(relation, convert)
+            value = relation.text
+            if name in _LIBDEFAULTS:
+                value = _convert(relation, _LIBDEFAULTS[name], skip)
+            if value is not None:
+                fields[name], origins[name] = value, relation.where
+    fields["origins"] = origins
     fields["realms"] = {
-        name: _realm_config(section) for name, section in root.section("realms").sections.items()
+        name: _realm_config(section, skip)
+        for name, section in root.section("realms").sections.items()
     }
     fields["domain_realm"] = {
-        host: relations[0].text
+        host: _uncommented(relations[0], skip)
         for host, relations in root.section("domain_realm").relations.items()
     }
     fields["capaths"] = {
@@ -502,17 +549,26 @@ def _words(relations: Sequence[Relation]) -> tuple[str, ...]:
     return tuple(word for relation in relations for word in relation.text.split())
 
 
-def _realm_config(section: Section) -> RealmConfig:
+def _realm_config(section: Section, skip: Callable[[str, str], None]) -> RealmConfig:
     servers: dict[str, tuple[KdcAddress, ...]] = {}
+    unreadable: dict[str, str] = {}
     for name, (attribute, port) in _SERVERS.items():
-        found = [
-            _convert(relation, lambda text, port=port: KdcAddress.parse(text, port))  # type: ignore[misc]
-            for relation in section.relations.get(name, ())
-        ]
+        found = []
+        for relation in section.relations.get(name, ()):
+            text = _uncommented(relation, skip)
+            word = _first_word(text)
+            if word != text.strip():
+                skip(relation.where, "only the first word names a server")
+            try:
+                found.append(KdcAddress.parse(word, port))
+            except ConfigError as error:
+                reason = str(error.args[0]).replace(repr(word), _quoted(word))
+                skip(relation.where, reason)
+                unreadable[attribute] = f"{relation.where}: {reason}"
         servers[attribute] = (*servers.get(attribute, ()), *found)
     options = {
         name: tuple(relation.text for relation in relations)
         for name, relations in section.relations.items()
         if name not in _SERVERS
     }
-    return RealmConfig(**servers, options=options)
+    return RealmConfig(**servers, options=options, unreadable=unreadable)

@@ -2,8 +2,9 @@
 
 Their meaning is in config.py.
 
-Errors name file and line and never quote one: a relation of another program may hold a PIN, and a wrong path may name
-any file.
+One file serves all programs of a machine, and nobody edits it for one of them. So a line that cannot be read is
+skipped and noted, and the rest counts. Notes and errors name file and line and never quote one: a relation of another
+program may hold a PIN, and a wrong path may name any file.
 
 Source: MIT krb5.conf(5), "Structure".
 """
@@ -13,13 +14,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from purekrb.errors import ConfigError
 
-__all__ = ["Relation", "Section", "load"]
+__all__ = ["Profile", "Relation", "Section", "SkippedLine", "load"]
 
 #: Far above any real configuration. They limit the cost of a file that includes itself, or of a
 #: wrong path.
@@ -29,9 +30,15 @@ MAX_INCLUDE_DEPTH = 10
 MAX_BRACE_DEPTH = 16
 
 _BLANK = " \t\r\v\f"
-_SECTION = re.compile(r"\[([^\[\]]+)\](\*?)\s*\Z")
+#: More of one load are not noted: the path is wrong, or the file is damaged.
+MAX_SKIPPED = 100
+
+_SECTION = re.compile(r"\[([^\[\]]+)\](\*?)\s*(.*)\Z", re.DOTALL)
 _INCLUDE = re.compile(r"(include|includedir)[ \t]+(?!=)(.*)\Z")
 _RELATION = re.compile(r"([^\s=]+?)(\*?)[ \t]*=[ \t]*(.*)\Z", re.DOTALL)
+#: An opening or a closing brace; a comment may follow.
+_OPENING = re.compile(r"\{\s*(?:[#;].*)?\Z", re.DOTALL)
+_CLOSING = re.compile(r"\}(\*?)\s*(.*)\Z", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "b": "\b"}
 
 
@@ -41,6 +48,17 @@ class Relation:
 
     text: str
     where: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedLine:
+    """A line of krb5.conf, or a part of it, that does not count. `where` is its file and line."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
 
 
 @dataclass(slots=True)
@@ -76,38 +94,54 @@ class Section:
         self.final = later.final
 
 
-def load(paths: Sequence[Path]) -> Section:
-    """Return the merged tree of the files at `paths`, earlier ones first.
+@dataclass(slots=True)
+class Profile:
+    """What `load` has read: the merged tree, the files (included ones too), the skipped lines."""
 
-    Raises ConfigError, with file and line, for a file that is not a krb5.conf, and OSError if one
-    of `paths` cannot be read.
+    root: Section = field(default_factory=Section)
+    files: list[str] = field(default_factory=list)
+    skipped: list[SkippedLine] = field(default_factory=list)
+
+    def skip(self, where: str, reason: str) -> None:
+        """Note that a line, or a part of it, does not count."""
+        if len(self.skipped) < MAX_SKIPPED:
+            self.skipped.append(SkippedLine(where, reason))
+
+
+def load(paths: Sequence[Path]) -> Profile:
+    """Return the content of the files at `paths`, earlier ones first.
+
+    Raises ConfigError for a file that is not a krb5.conf at all, and OSError if one of `paths` cannot be read.
     """
-    loader = _Loader()
-    root = Section()
+    profile = Profile()
+    loader = _Loader(profile)
     for path in paths:
         tree = Section()
         loader.load(path, tree, depth=0)
-        root.merge(tree)
-    return root
+        profile.root.merge(tree)
+    if profile.skipped and not profile.root.sections:
+        raise ConfigError(f"{profile.skipped[0]}: this is not a krb5.conf")
+    return profile
 
 
 class _Loader:
     """Reads files into trees, within the limits above."""
 
-    def __init__(self) -> None:
-        self._files = 0
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
         self._size = 0
 
     def load(self, path: Path, root: Section, depth: int) -> None:
-        self._files += 1
-        if self._files > MAX_FILES or depth > MAX_INCLUDE_DEPTH:
+        if len(self._profile.files) >= MAX_FILES or depth > MAX_INCLUDE_DEPTH:
             raise ConfigError(
                 f"{path}: more than {MAX_FILES} files, or includes more than {MAX_INCLUDE_DEPTH} "
                 "deep: "
                 "look for a file that includes itself"
             )
-        parser = _Parser(root)
-        for number, line in enumerate(self._read(path).split("\n"), 1):
+        text = self._read(path)
+        self._profile.files.append(str(path))
+        parser = _Parser(root, self._profile.skip)
+        for number, line in enumerate(text.split("\n"), 1):
             where = f"{path}:{number}"
             line = line.strip(_BLANK)
             include = _INCLUDE.match(line)
@@ -115,7 +149,7 @@ class _Loader:
                 self._include(include[1], include[2], where, root, depth)
             elif line and line[0] not in "#;":
                 parser.line(line, where)
-        parser.end(str(path))
+        parser.end()
 
     def _read(self, path: Path) -> str:
         mode = path.stat().st_mode
@@ -137,21 +171,29 @@ class _Loader:
 
     def _include(self, directive: str, name: str, where: str, root: Section, depth: int) -> None:
         if not os.path.isabs(name):
-            raise ConfigError(f"{where}: {directive} needs an absolute path")
+            self._profile.skip(where, f"{directive} needs an absolute path")
+            return
+        paths = [Path(name)]
         try:
-            if directive == "include":
-                paths = [Path(name)]
-            else:
+            if directive == "includedir":
                 paths = [
                     Path(name, entry) for entry in sorted(os.listdir(name)) if _is_included(entry)
                 ]
                 paths = [path for path in paths if path.is_file()]
-            for path in paths:
-                self.load(path, root, depth + 1)
         except OSError as error:
-            raise ConfigError(
-                f"{where}: {directive} names what cannot be read ({error.strerror}): create it or remove this line"
-            ) from None
+            self._unreadable(directive, where, error)
+            paths = []
+        for path in paths:
+            try:
+                self.load(path, root, depth + 1)
+            except OSError as error:
+                self._unreadable(directive, where, error)
+
+    def _unreadable(self, directive: str, where: str, error: OSError) -> None:
+        self._profile.skip(
+            where,
+            f"{directive} names what cannot be read ({error.strerror}): create it or remove this line",
+        )
 
 
 def _is_included(name: str) -> bool:
@@ -163,87 +205,110 @@ def _is_included(name: str) -> bool:
 
 
 class _Parser:
-    """Fills `root` line by line; a file starts outside all sections."""
+    """Fills `root` line by line; a file starts outside all sections. `skip` notes what does not count."""
 
-    def __init__(self, root: Section) -> None:
+    def __init__(self, root: Section, skip: Callable[[str, str], None]) -> None:
         self._root = root
+        self._skip = skip
         self._open: list[Section] = []
-        self._brace_of: Section | None = None
+        #: The places of the braces that are open.
+        self._braces: list[str] = []
+        #: A "name =" whose "{" should stand on the next line: name, place, whether it is final.
+        self._named: tuple[str, str, bool] | None = None
 
     def line(self, line: str, where: str) -> None:
         """Take a line that is not empty, a comment or an include."""
-        if self._brace_of is not None:
-            if line != "{":
-                raise ConfigError(f"{where}: expected '{{' after the 'name =' before")
-            self._enter(self._brace_of, where)
-            self._brace_of = None
-        elif line[0] == "[":
+        if self._named is not None:
+            name, named_at, final = self._named
+            self._named = None
+            if _OPENING.match(line):
+                self._enter(name, final, named_at)
+                return
+            self._skip(named_at, "neither a value nor a '{' follows 'name ='")
+        if line[0] == "[":
             self._header(line, where)
         elif line[0] == "}":
             self._leave(line, where)
         else:
             self._relation(line, where)
 
-    def end(self, path: str) -> None:
-        """Refuse a file that ends inside braces."""
-        if len(self._open) > 1 or self._brace_of is not None:
-            raise ConfigError(f"{path}: a '}}' is missing at the end of the file")
+    def end(self) -> None:
+        """Note the braces that are still open."""
+        if self._named is not None:
+            self._skip(self._named[1], "neither a value nor a '{' follows 'name ='")
+        self._unclosed("the end of the file")
+
+    def _unclosed(self, where: str) -> None:
+        for brace in self._braces:
+            self._skip(brace, f"a '}}' is missing: {where} closes this brace")
+        self._braces.clear()
 
     def _header(self, line: str, where: str) -> None:
+        self._unclosed(where)
         match = _SECTION.match(line)
         if match is None:
-            raise ConfigError(f"{where}: expected a section like [realms]")
-        if len(self._open) > 1:
-            raise ConfigError(f"{where}: section header inside braces: a '}}' is missing before it")
+            self._skip(where, "expected a section like [realms]; what follows is left out")
+            self._open = [Section()]  # the lines below belong to no section that is known
+            return
+        if match[3] and match[3][0] not in "#;":
+            self._skip(where, "text after the name of a section does not count")
         section = self._root.sections.setdefault(match[1].strip(_BLANK), Section())
         section.final |= bool(match[2])
         self._open = [section]
 
-    def _enter(self, section: Section, where: str) -> None:
+    def _enter(self, name: str, final: bool, where: str) -> None:
         if len(self._open) > MAX_BRACE_DEPTH:
             raise ConfigError(f"{where}: braces more than {MAX_BRACE_DEPTH} deep")
+        section = self._open[-1].sections.setdefault(name, Section())
+        section.final |= final
         self._open.append(section)
+        self._braces.append(where)
 
     def _leave(self, line: str, where: str) -> None:
-        if len(self._open) < 2:
-            raise ConfigError(f"{where}: '}}' without a '{{' before it")
-        if line not in ("}", "}*"):
-            raise ConfigError(f"{where}: '}}' must stand alone on its line")
-        self._open.pop().final |= line == "}*"
+        if not self._braces:
+            self._skip(where, "'}' without a '{' before it")
+            return
+        match = _CLOSING.match(line)
+        if match is not None and match[2] and match[2][0] not in "#;":
+            self._skip(where, "text after a '}' does not count")
+        self._open.pop().final |= match is not None and match[1] == "*"
+        self._braces.pop()
 
     def _relation(self, line: str, where: str) -> None:
         match = _RELATION.match(line)
         if match is None:
-            raise ConfigError(f"{where}: expected 'name = value'")
+            self._skip(where, "expected 'name = value'")
+            return
         if not self._open:
-            raise ConfigError(
-                f"{where}: a relation stands before any section: put [libdefaults] or another one first"
+            self._skip(
+                where,
+                "a relation stands before any section: put [libdefaults] or another one first",
             )
+            return
         name, final, text = match[1], bool(match[2]), match[3]
         section = self._open[-1]
-        if text in ("", "{"):
-            inner = section.sections.setdefault(name, Section())
-            inner.final |= final
-            if text:
-                self._enter(inner, where)
-            else:
-                self._brace_of = inner
+        if not text:
+            self._named = name, where, final
+            return
+        if _OPENING.match(text):
+            self._enter(name, final, where)
             return
         if text[0] == '"':
-            text = _unquote(text, where)
+            text = _unquote(text)
         section.relations.setdefault(name, []).append(Relation(text, where))
         if final:
             section.final_names.add(name)
 
 
-def _unquote(text: str, where: str) -> str:
+def _unquote(text: str) -> str:
+    """Return the text up to the closing quote; MIT does not miss that one either."""
     out: list[str] = []
     characters = iter(text[1:])
     for c in characters:
         if c == '"':
-            return "".join(out)
+            break
         if c == "\\":
             c = next(characters, "")
             c = _ESCAPES.get(c, c)
         out.append(c)
-    raise ConfigError(f"{where}: a closing quote is missing")
+    return "".join(out)
