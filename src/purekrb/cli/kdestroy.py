@@ -17,9 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
-    from purekrb.credentials.ccache import CCache, default_name
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.defaults import ccache_name
 
-    name = args.ccache or default_name()
+    name = ccache_name(args.ccache or None).name
     CCache.destroy(name)
     output.result({"destroyed": name}, f"{name} destroyed")
     return 0

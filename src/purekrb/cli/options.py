@@ -90,7 +90,7 @@ def add_ccache(parser: argparse.ArgumentParser) -> None:
         "-c",
         "--ccache",
         metavar="NAME",
-        help="credential cache (default: KRB5CCNAME or /tmp/krb5cc_UID)",
+        help="credential cache (default: KRB5CCNAME, krb5.conf, or /tmp/krb5cc_UID)",
     )
 
 

@@ -13,27 +13,29 @@ configuration entry: its ticket is the value.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
 from purekrb.credentials.binary import ByteOrder, Reader, counted, integer
-from purekrb.credentials.caches import directory, file, memory
+from purekrb.credentials.cache_types import CacheType, resolve
+from purekrb.credentials.defaults import ccache_name
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import CredentialError, DecodeError, UnsupportedError
+from purekrb.errors import CredentialError, DecodeError
 from purekrb.keys import EncryptionKey
+from purekrb.log import Log
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
 from purekrb.names import Principal
 from purekrb.system import EPOCH, fork_safe
 from purekrb.system import now as system_now
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["CACHE_TYPES", "CCache", "CacheType", "default_name"]
+__all__ = ["CCache"]
+
+log = Log("purekrb.credentials")
 
 _WHAT = "credential cache"
 _LAST_SECOND = 0xFFFFFFFF
@@ -46,6 +48,7 @@ _REMOVED_CONFIG_REALM = "X-RMED-CONF:"
 _TO_REALM = 12
 #: If a file has this size, the next merge writes it anew without duplicates.
 _TOO_MUCH = 1 << 20
+_Tickets = list[ServiceTicket]
 #: A ticket or the name of a configuration entry; the number of bytes from the start of its service
 #: principal to the end of the file; and the number of bytes from its times to the end.
 _Place = tuple[ServiceTicket | tuple[str, ...], int, int]
@@ -53,52 +56,21 @@ _Place = tuple[ServiceTicket | tuple[str, ...], int, int]
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
-class CacheType(Protocol):
-    """Where the ccaches of one type are kept. A name is `TYPE:residual`.
-
-    Each function raises a KerberosError if it fails: CredentialError if there is no such ccache.
-    """
-
-    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
-        """Return the ccache of this name. `decode` reads the file format."""
-
-    def save(self, residual: str, ccache: CCache) -> None:
-        """Replace the ccache of this name by `ccache`."""
-
-    def merge(self, residual: str, ccache: CCache) -> None:
-        """Add what `ccache` holds to the ccache of this name, or make it: `CCache.merge_into`."""
-
-    def destroy(self, residual: str) -> None:
-        """Remove the ccache of this name."""
-
-
-#: The types by the prefix of a name, in capitals. A name without a prefix is a FILE.
-CACHE_TYPES: dict[str, CacheType] = {"FILE": file, "MEMORY": memory, "DIR": directory}
-
-
-def default_name() -> str:
-    """Return the name of the default ccache: KRB5CCNAME, or FILE:/tmp/krb5cc_<uid>."""
-    name = os.environ.get("KRB5CCNAME")
-    if name:
-        return name
-    if hasattr(os, "getuid"):
-        return f"FILE:/tmp/krb5cc_{os.getuid()}"  # as MIT; the checks of files.py make it safe
-    return "FILE:" + os.path.join(os.environ.get("TEMP", os.curdir), "krb5cc")
-
-
 class CCache:
     """The tickets of `principal`, in memory until saved. Several threads may use it.
 
     `principal` is the default client. It may be set again when the KDC has named the canonical
     principal. Iteration yields the tickets, without configuration entries. The names of ccaches are
-    `FILE:path` or a path, `DIR:directory` (its primary ccache), `DIR::path`, and `MEMORY:name`
-    (shared within this process).
+    `FILE:path` or a path, `DIR::path`, and `MEMORY:name` (shared within this process). `DIR:directory`
+    and `MEMORY:` are collections: the name stands for the primary ccache. `name` is the full name
+    that this ccache was loaded from, saved to or merged into; it is None if there was none.
     """
 
-    __slots__ = ("_config", "_loaded", "_lock", "_tickets", "_time_offsets", "principal")
+    __slots__ = ("_config", "_loaded", "_lock", "_tickets", "_time_offsets", "name", "principal")
 
     def __init__(self, principal: Principal | str, tickets: Iterable[ServiceTicket] = ()) -> None:
         self.principal = Principal.of(principal)
+        self.name: str | None = None
         self._lock = fork_safe(threading.RLock())
         self._tickets: dict[tuple[Principal, Principal], list[ServiceTicket]] = {}
         self._config: dict[tuple[str, ...], bytes] = {}
@@ -308,45 +280,139 @@ class CCache:
     @classmethod
     @forget_frames
     def load(cls, name: files.FilePath | None = None) -> CCache:
-        """Return the ccache of that name; None means `default_name()`. Raises TypeError for bytes.
+        """Return the ccache of that name; None means `defaults.ccache_name()`.
 
         For MEMORY it is the saved object itself. Raises CredentialError if the ccache does not
         exist, or if its file cannot be trusted (see `files.read_private`); DecodeError if the file
-        is damaged; UnsupportedError for KCM: and other types.
+        is damaged; UnsupportedError for a type that purekrb does not have, TypeError for bytes.
         """
-        cache_type, residual = _resolve(name)
-        return cache_type.load(residual, cls.decode)
+        prefix, cache_type, residual = _named(name)
+        member = cache_type.primary(residual)
+        try:
+            ccache = cache_type.load(member, cls.decode)
+        except CredentialError as error:
+            others = [] if member == residual else cls.list(f"{prefix}:{residual}")
+            if not others:
+                raise
+            raise CredentialError(f"{error}; {_those_there(others)}") from None
+        ccache.name = f"{prefix}:{member}"
+        return ccache
 
-    def save(self, name: files.FilePath | None = None) -> None:
-        """Replace the ccache of that name by this one; None means `default_name()`.
+    def save(self, name: files.FilePath | None = None) -> str:
+        """Replace the ccache of that name by this one; return the full name of what was written.
+
+        None means `defaults.ccache_name()`. In a collection, the ccache of this principal is
+        replaced, or a new one is made if it has none, and becomes the primary: no other changes.
 
         A file is replaced atomically, and the new one has mode 0600. Tickets that other programs
         added to the old file are lost; `merge_into` keeps them. Raises CredentialError if the file
         cannot be written; the old file is then unchanged.
         """
-        cache_type, residual = _resolve(name)
-        cache_type.save(residual, self)
+        prefix, cache_type, residual = _named(name)
+        member = self._place_in(prefix, cache_type, residual)
+        cache_type.save(member, self)
+        if member not in (residual, cache_type.primary(residual)):
+            cache_type.switch(member)
+        self.name = f"{prefix}:{member}"
+        return self.name
 
-    def merge_into(self, name: files.FilePath | None = None) -> None:
+    def merge_into(self, name: files.FilePath | None = None) -> str:
         """Add the tickets and configuration of this ccache to the ccache `name`.
 
-        If that ccache does not exist, it is made. If it has a ticket that lasts longer, that ticket
-        stays; a file keeps its time offset. If this ccache was loaded from that file, only later
-        additions are written. Processes and threads that write at the same time, MIT's programs
-        included, lose nothing. Raises CredentialError if the ccache cannot be written, belongs to
-        another principal, or was removed after this one was loaded from it.
+        Returns the full name of what was written. If that ccache does not exist, it is made. In a
+        collection, it is the ccache of this principal. If the ccache has a ticket that lasts
+        longer, that ticket stays; a file keeps its time offset. If this ccache was loaded from that
+        file, only later additions are written. Processes and threads that write at the same time,
+        MIT's programs included, lose nothing. Raises CredentialError if the ccache cannot be
+        written, belongs to another principal, or was removed after this one was loaded from it.
         """
-        cache_type, residual = _resolve(name)
-        cache_type.merge(residual, self)
+        prefix, cache_type, residual = _named(name)
+        member = self._place_in(prefix, cache_type, residual)
+        cache_type.merge(member, self)
+        self.name = f"{prefix}:{member}"
+        return self.name
+
+    def _place_in(self, prefix: str, cache_type: CacheType, residual: str) -> str:
+        """Return where this ccache goes: to the named one, or to its place in the collection."""
+        member = cache_type.primary(residual)
+        if member == residual:
+            return member
+        found = CCache.list(f"{prefix}:{residual}")
+        for ccache in found:
+            if ccache.principal == self.principal and ccache.name is not None:
+                return ccache.name.partition(":")[2]
+        return cache_type.unique(residual) if member in cache_type.members(residual) else member
 
     @staticmethod
     def destroy(name: files.FilePath | None = None) -> None:
         """Remove the ccache of that name; a file is first overwritten with zeros.
 
-        Raises CredentialError if the ccache does not exist or cannot be removed.
+        Of a collection, the primary is removed. Raises CredentialError if the ccache does not exist
+        or cannot be removed.
         """
-        cache_type, residual = _resolve(name)
-        cache_type.destroy(residual)
+        _, cache_type, residual = _named(name)
+        cache_type.destroy(cache_type.primary(residual))
+
+    # -- collections
+
+    @classmethod
+    def list(cls, name: files.FilePath | None = None) -> Caches:
+        """Return the ccaches of the collection `name`, the primary first, each with its `name`.
+
+        None means `defaults.ccache_name()`. A file, or any other name of one ccache, is a
+        collection of one. If a ccache cannot be read, the log warns of it, and it is left out.
+        """
+        prefix, cache_type, residual = _named(name)
+        found = []
+        for member in cache_type.members(residual):
+            try:
+                ccache = cache_type.load(member, cls.decode)
+            except (CredentialError, DecodeError) as error:
+                log.warning("%s:%s is left out: %s", prefix, member, error)
+                continue
+            ccache.name = f"{prefix}:{member}"
+            found.append(ccache)
+        return found
+
+    @classmethod
+    def choose(cls, principal: Principal | str, name: files.FilePath | None = None) -> CCache:
+        """Return the ccache of `principal` in the collection `name`, which is as for `list`.
+
+        Raises CredentialError if it has none.
+        """
+        principal = Principal.of(principal)
+        found = cls.list(name)
+        for ccache in found:
+            if ccache.principal == principal:
+                return ccache
+        where = ccache_name(name).name
+        raise CredentialError(
+            f"there is no credential cache of {principal} in {where}; {_those_there(found)}: "
+            f"get a ticket first (kinit {principal})"
+        )
+
+    @staticmethod
+    def switch(name: files.FilePath) -> None:
+        """Make the ccache `name` the primary of its collection.
+
+        Raises CredentialError if it does not exist, and UnsupportedError for a file.
+        """
+        _, cache_type, residual = _named(name)
+        member = cache_type.primary(residual)
+        if not cache_type.members(member):
+            raise CredentialError(
+                f"there is no credential cache {files.text_of(name)}: get a ticket first (kinit)"
+            )
+        cache_type.switch(member)
+
+    @staticmethod
+    def new_name(name: files.FilePath | None = None) -> str:
+        """Return a name for a new ccache in the collection `name`, which is as for `list`.
+
+        The ccache is made when something is saved to it.
+        """
+        prefix, cache_type, residual = _named(name)
+        return f"{prefix}:{cache_type.unique(residual)}"
 
     # -- for the modules of caches/
 
@@ -393,7 +459,7 @@ class CCache:
         file.replace(other.encode())
         return True
 
-    def _take(self, tickets: list[ServiceTicket], config: dict[tuple[str, ...], bytes]) -> None:
+    def _take(self, tickets: _Tickets, config: dict[tuple[str, ...], bytes]) -> None:
         with self._lock:
             for ticket in tickets:
                 self.store(ticket)
@@ -401,7 +467,7 @@ class CCache:
 
     def _news_for(
         self, other: CCache, path: str | None
-    ) -> tuple[list[ServiceTicket], dict[tuple[str, ...], bytes]]:
+    ) -> tuple[_Tickets, dict[tuple[str, ...], bytes]]:
         """Return the tickets and configuration that a merge adds to `other`, the ccache at `path`.
 
         Raises CredentialError if `other` belongs to another principal.
@@ -417,7 +483,7 @@ class CCache:
                 self._loaded if self._loaded and self._loaded[0] == path else (path, [], {})
             )
         # A ticket that kinit has replaced in the meantime is not put back.
-        there: dict[object, list[ServiceTicket]] = {}
+        there: dict[object, _Tickets] = {}
         for ticket in other:
             there.setdefault(_slot(ticket), []).append(ticket)
         known = set(map(_identity, (*other, *old_tickets)))
@@ -433,21 +499,17 @@ class CCache:
         }
 
 
-def _resolve(name: files.FilePath | None) -> tuple[CacheType, str]:
-    """Return the type of a ccache and its name without the type."""
-    if name is None:
-        name = default_name()
-    if not isinstance(name, str):
-        return CACHE_TYPES["FILE"], files.text_of(name)
-    type_name, residual = files.split_type(name)
-    cache_type = CACHE_TYPES.get(type_name)
-    if cache_type is None:
-        raise UnsupportedError(
-            f"credential caches of type {type_name} cannot be reached without the system's "
-            "Kerberos library; use a file: "
-            "export KRB5CCNAME=FILE:/path and get the tickets again"
-        )
-    return cache_type, residual
+#: The ccaches of a collection. In the class, `list` is a method.
+Caches = list[CCache]
+
+
+def _named(name: files.FilePath | None) -> tuple[str, CacheType, str]:
+    return resolve(ccache_name().name if name is None else name)
+
+
+def _those_there(ccaches: Caches) -> str:
+    names = ", ".join(str(ccache.principal) for ccache in ccaches)
+    return f"there are those of {names}" if names else "it is empty"
 
 
 def _slot(ticket: ServiceTicket) -> tuple[Principal, Principal, tuple[bool, bytes]]:

@@ -35,6 +35,8 @@ __all__ = [
     "write_private",
     "remove_private",
     "make_directories",
+    "make_private_directory",
+    "names_in",
     "exists",
     "locked",
     "set_lock",
@@ -460,6 +462,30 @@ def make_directories(path: FilePath, *, what: str) -> None:
         os.makedirs(os.path.dirname(path) or os.curdir, 0o755, exist_ok=True)
     except OSError as error:
         raise _failed("make the directory of", what, path, error) from error
+
+
+def make_private_directory(path: FilePath, *, what: str) -> None:
+    """Make a missing directory with mode 0700. Its parent must exist. Raises CredentialError."""
+    path = text_of(path)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path or os.curdir, 0o700)
+    except OSError as error:
+        raise _failed("make", what, path, error) from error
+
+
+def names_in(path: FilePath, *, what: str) -> list[str]:
+    """Return the names of the files in a directory; none if it does not exist.
+
+    Names that are being written are left out. Raises CredentialError.
+    """
+    path = text_of(path)
+    try:
+        return [name for name in os.listdir(path) if not _TEMPORARY.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _failed("read", what, path, error) from error
 
 
 def exists(path: FilePath) -> bool:

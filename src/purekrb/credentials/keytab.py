@@ -13,7 +13,6 @@ realm, and there is no name type.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from purekrb import crypto
 from purekrb.constants import NameType
 from purekrb.credentials import files
 from purekrb.credentials.binary import Reader, counted, integer
+from purekrb.credentials.defaults import keytab_name
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.names import Principal
@@ -32,7 +32,6 @@ from purekrb.tracebacks import forget_frames
 __all__ = ["Keytab", "KeytabEntry", "change_keytab"]
 
 _WHAT = "keytab"
-_DEFAULT_NAME = "FILE:/etc/krb5.keytab"
 _LAST_SECOND = 0xFFFFFFFF
 
 
@@ -72,7 +71,7 @@ class Keytab:
     @classmethod
     @forget_frames
     def load(cls, path: files.FilePath | None = None) -> Keytab:
-        """Return the keytab in a file; None means KRB5_KTNAME or FILE:/etc/krb5.keytab.
+        """Return the keytab in a file; None means `defaults.keytab_name()`.
 
         The name may begin with FILE: or WRFILE:. Raises CredentialError if the file cannot be read
         or trusted (see `files.read_private`), DecodeError if it is not a keytab, and
@@ -243,7 +242,7 @@ def change_keytab(
 
 def _file_of(name: files.FilePath | None) -> str:
     if name is None:
-        name = os.environ.get("KRB5_KTNAME") or _DEFAULT_NAME
+        name = keytab_name().name
     if not isinstance(name, str):
         return files.text_of(name)
     kind, path = files.split_type(name)

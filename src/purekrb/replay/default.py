@@ -77,12 +77,13 @@ def _name() -> tuple[str, str]:
     if kind:
         return f"{kind}:", f"KRB5RCACHETYPE={kind!r}"
     from purekrb.krb5conf.config import Config  # only here is krb5.conf read
+    from purekrb.krb5conf.tokens import expand_tokens
 
     try:
-        name = Config.from_file().default_rcache_name
+        name = expand_tokens(Config.from_file().default_rcache_name or "")
     except ConfigError as error:
         log.warning("the default replay cache is used, since krb5.conf cannot be read: %s", error)
-        name = None
+        name = ""
     return (name, f"default_rcache_name = {name}") if name else ("dfl:", "")
 
 

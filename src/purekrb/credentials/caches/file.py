@@ -6,14 +6,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from purekrb.credentials import files
-from purekrb.errors import CredentialError, DecodeError
-from purekrb.system import pause
+from purekrb.errors import CredentialError, DecodeError, UnsupportedError
+from purekrb.system import pause, random_bytes
 from purekrb.tracebacks import forget_frames
 
 if TYPE_CHECKING:
     from purekrb.credentials.ccache import CCache
 
-__all__ = ["destroy", "load", "merge", "save"]
+__all__ = [
+    "destroy",
+    "load",
+    "members",
+    "merge",
+    "primary",
+    "save",
+    "switch",
+    "unique",
+    "unusable",
+]
 
 _WHAT = "credential cache"
 #: How often a merge looks again, 10 ms later each time, for a file that MIT's kinit makes anew.
@@ -71,3 +81,31 @@ def merge(residual: str, ccache: CCache) -> None:
 def destroy(residual: str) -> None:
     """Overwrite the file with zeros and remove it."""
     files.remove_private(residual, what=_WHAT)
+
+
+def primary(residual: str) -> str:
+    """Return the file itself: it is a collection of one."""
+    return residual
+
+
+def members(residual: str) -> list[str]:
+    """Return the file, if it exists."""
+    return [residual] if files.exists(residual) else []
+
+
+def unique(residual: str) -> str:
+    """Return the path of a new file beside this one."""
+    return f"{residual}_{random_bytes(4).hex()}"
+
+
+def switch(residual: str) -> None:
+    """Raise UnsupportedError: KRB5CCNAME or krb5.conf chooses among files."""
+    raise UnsupportedError(
+        f"the file {residual} has no collection in which it could be the primary: "
+        f"set KRB5CCNAME=FILE:{residual}, or keep the tickets in a DIR, KCM or KEYRING collection"
+    )
+
+
+def unusable() -> str:
+    """Return "": every machine has files."""
+    return ""

@@ -1,4 +1,7 @@
-"""MEMORY:name: ccaches that all code of this process shares. `load` returns the saved object."""
+"""MEMORY:name: ccaches that all code of this process shares. `load` returns the saved object.
+
+`MEMORY:` alone is the collection of all of them, in the order in which they were made.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from purekrb.errors import CredentialError
-from purekrb.system import fork_safe
+from purekrb.system import fork_safe, random_bytes
 
 if TYPE_CHECKING:
     from purekrb.credentials.ccache import CCache
 
-__all__ = ["destroy", "load", "merge", "save"]
+__all__ = [
+    "destroy",
+    "load",
+    "members",
+    "merge",
+    "primary",
+    "save",
+    "switch",
+    "unique",
+    "unusable",
+]
 
 _caches: dict[str, CCache] = {}
+#: The name of the primary; it need not exist.
+_primary = ["tkt"]
 _lock = fork_safe(threading.Lock())
 
 
@@ -45,3 +60,31 @@ def destroy(residual: str) -> None:
     with _lock:
         if _caches.pop(residual, None) is None:
             raise CredentialError(f"there is no credential cache MEMORY:{residual} in this process")
+
+
+def primary(residual: str) -> str:
+    """Return the name of the ccache that `MEMORY:` stands for."""
+    return residual or _primary[0]
+
+
+def members(residual: str) -> list[str]:
+    """Return the names of all ccaches of this process, the primary first."""
+    with _lock:
+        if residual:
+            return [residual] if residual in _caches else []
+        return sorted(_caches, key=lambda name: name != _primary[0])
+
+
+def unique(residual: str) -> str:
+    """Return a name that is not in use."""
+    return random_bytes(8).hex()
+
+
+def switch(residual: str) -> None:
+    """Make this ccache the primary."""
+    _primary[0] = primary(residual)
+
+
+def unusable() -> str:
+    """Return "": every process has memory."""
+    return ""
