@@ -16,7 +16,7 @@ from purekrb.krb5conf.tokens import expand_tokens
 from purekrb.log import Log
 from purekrb.records import record
 
-__all__ = ["ChosenName", "ccache_name", "client_keytab_name", "keytab_name"]
+__all__ = ["ChosenName", "ccache_name", "client_keytab_name", "exists", "keytab_name"]
 
 _log = Log("purekrb.credentials")
 
@@ -43,6 +43,11 @@ class ChosenName:
     name: str
     origin: str
     passed_over: str = ""
+
+    @property
+    def named(self) -> bool:
+        """Whether somebody has named it: it is not the built-in default."""
+        return self.origin != _BUILT_IN
 
     def __str__(self) -> str:
         because = f": {self.passed_over}" if self.passed_over else ""
@@ -95,9 +100,13 @@ def client_keytab_name(
     chosen = _chosen(name, "KRB5_CLIENT_KTNAME", "default_client_keytab_name", config)
     if chosen is not None:
         return chosen
-    names = [expand_tokens(text) for text in _CLIENT_KEYTABS]
-    found = [name for name in names if files.exists(files.split_type(name)[1])]
-    return ChosenName((found or names)[0], _BUILT_IN)
+    places = [ChosenName(expand_tokens(text), _BUILT_IN) for text in _CLIENT_KEYTABS]
+    return next(filter(exists, places), places[0])
+
+
+def exists(chosen: ChosenName) -> bool:
+    """Return whether there is a file of this name."""
+    return files.exists(files.split_type(chosen.name)[1])
 
 
 def _chosen(

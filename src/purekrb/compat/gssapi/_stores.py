@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from purekrb.credentials import files
-from purekrb.credentials.ccache import CCache, default_name
+from purekrb.credentials import defaults, files
+from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab
 from purekrb.kdc.client import KdcClient
@@ -100,7 +100,7 @@ def default_realm() -> str:
 def default_ccache_name() -> str:
     """Return the name of the default credential cache: the thread's own, or the process's."""
     own: str | None = getattr(_own, "ccache_name", None)
-    return own or os.environ.get("KRB5CCNAME") or config().default_ccache_name or default_name()
+    return defaults.ccache_name(own, config()).name
 
 
 def set_default_ccache_name(name: str | None) -> None:
@@ -110,13 +110,13 @@ def set_default_ccache_name(name: str | None) -> None:
 
 def default_keytab_name() -> str:
     """Return the name of the default keytab."""
-    configured = os.environ.get("KRB5_KTNAME") or config().default_keytab_name
-    return configured or "FILE:/etc/krb5.keytab"
+    return defaults.keytab_name(None, config()).name
 
 
 def default_client_keytab_name() -> str | None:
-    """Return the name of the default client keytab, or None if none is configured."""
-    return os.environ.get("KRB5_CLIENT_KTNAME") or config().default_client_keytab_name
+    """Return the name of the client keytab, or None if none is configured and there is none."""
+    chosen = defaults.client_keytab_name(None, config())
+    return chosen.name if chosen.named or defaults.exists(chosen) else None
 
 
 def credential_in(name: str) -> Credential:
