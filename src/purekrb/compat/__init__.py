@@ -51,6 +51,8 @@ def _replace(name: str) -> None:
 #: A name that `install` takes -> the function that installs it.
 _INSTALLERS: dict[str, Callable[[str], None]] = {
     "gssapi": _replace,
+    "kerberos": _replace,
+    "winkerberos": _replace,
 }
 
 #: The names that `install` takes.
