@@ -17,8 +17,9 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
-__all__ = ["install", "NAMES"]
+__all__ = ["install", "available", "NAMES"]
 
 
 def install(*names: str) -> None:
@@ -27,6 +28,7 @@ def install(*names: str) -> None:
     A later `import gssapi` then gives `purekrb.compat.gssapi`, whether the other library is
     installed or not. Call it before anything imports the other library: raises UnsupportedError if
     that is too late, and ValueError for a name that is not in `NAMES`. It may be called again.
+    "spnego" adds a Kerberos provider to pyspnego, which stays and must be installed.
     """
     unknown = [name for name in names if name not in _INSTALLERS]
     if unknown:
@@ -48,15 +50,35 @@ def _replace(name: str) -> None:
     _aliases.add(name)
 
 
+def _provide(name: str) -> None:
+    """Let `purekrb.compat.NAME` change the module NAME, which must be installed, once it is loaded."""
+    if name in sys.modules:
+        importlib.import_module(_home(name)).provide()
+    elif find_spec(name) is None:
+        from purekrb.errors import UnsupportedError
+
+        raise UnsupportedError(
+            f"the package {name} is not installed: run `pip install purekrb[{name}]`"
+        )
+    elif not any(isinstance(finder, _Provider) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Provider(name))
+
+
 #: A name that `install` takes -> the function that installs it.
 _INSTALLERS: dict[str, Callable[[str], None]] = {
     "gssapi": _replace,
     "kerberos": _replace,
     "winkerberos": _replace,
+    "spnego": _provide,
 }
 
 #: The names that `install` takes.
 NAMES = tuple(_INSTALLERS)
+
+
+def available() -> list[str]:
+    """Return those of `NAMES` that can be installed here."""
+    return [name for name in NAMES if _INSTALLERS[name] is not _provide or find_spec(name)]
 
 
 def _home(name: str) -> str:
@@ -91,6 +113,35 @@ class _Aliases(MetaPathFinder, Loader):
         # The import system has given the module the other name's spec.
         if module.__spec__ is not None:
             module.__spec__ = self._own_specs.pop(module.__spec__.name)
+
+
+class _Provider(MetaPathFinder, Loader):
+    """Loads a module once by its own loader, and then lets the module here change it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loader: Any = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None:
+            self._loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        importlib.import_module(_home(self.name)).provide()
 
 
 _aliases = _Aliases()

@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 
-from purekrb.compat import NAMES, install
+from purekrb.compat import available, install
 
 __all__ = ["main"]
 
@@ -22,7 +22,7 @@ def main() -> None:
     if len(arguments) < 1 + module:
         raise SystemExit(f"usage:{(__doc__ or '').partition(chr(10))[2]}")
     program, *sys.argv = arguments[module], *arguments[module:]
-    install(*NAMES)
+    install(*available())
     if module:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     else:

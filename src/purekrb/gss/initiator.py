@@ -59,9 +59,10 @@ class Initiator(SecurityContext):
     `delegate` true adds DELEG; "always" does so whatever the KDC has marked. `mechanism`
     "negotiate" wraps Kerberos in SPNEGO; its first step also takes the hints of a service that
     speaks first. With `send_client_target`, the authenticator tells the service, encrypted, which
-    name the client asked for, as Windows does. A token of more than `max_token` bytes is refused
-    unread. `clock` and `random` are for replaying recordings; a clock passed here must not return
-    the same time twice.
+    name the client asked for, as Windows does. REPLAY, SEQUENCE and CONF add INTEG to the flags;
+    `no_integrity` leaves it out, for a service that would take it as a request. A token of more
+    than `max_token` bytes is refused unread. `clock` and `random` are for replaying recordings; a
+    clock passed here must not return the same time twice.
     """
 
     _role = "initiator"
@@ -78,6 +79,7 @@ class Initiator(SecurityContext):
         permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
         enforce_expiry: bool = True,
         send_client_target: bool = False,
+        no_integrity: bool = False,
         max_token: int = MAX_TOKEN,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
@@ -93,12 +95,13 @@ class Initiator(SecurityContext):
         self._ticket = service_ticket
         self._forwarded_tgt = forwarded_tgt
         self._send_target = send_client_target
+        self._no_integrity = no_integrity
         self._flags = self._agreed_flags(int(with_delegation(flags, delegate)), delegate)
 
     def _agreed_flags(self, flags: int, delegate: Delegate) -> int:
         if flags & _DCE_STYLE:
             flags |= _MUTUAL
-        if flags & (_REPLAY | _SEQUENCE | _CONF):
+        if flags & (_REPLAY | _SEQUENCE | _CONF) and not self._no_integrity:
             flags |= _INTEG
         if flags & _DELEG:
             trusted = self._ticket.flags & _OK_AS_DELEGATE

@@ -15,7 +15,7 @@ from importlib.machinery import PathFinder
 def _install() -> None:
     names = os.environ.get("PUREKRB_COMPAT", "")
     try:
-        from purekrb.compat import install
+        from purekrb.compat import available, install
     except ImportError:
         import logging
 
@@ -26,7 +26,7 @@ def _install() -> None:
             names,
         )
         return
-    install(*filter(None, names.split(",")))
+    install(*(name for name in names.split(",") if name in available()))
 
 
 def _run_hidden() -> None:

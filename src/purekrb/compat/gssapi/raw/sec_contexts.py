@@ -160,6 +160,7 @@ def _begin(
         delegate="always" if forwarded is not None else False,
         permitted_etypes=creds._etypes or client.config.permitted_etypes,
         send_client_target=True,
+        no_integrity=creds._no_ci_flags,
     )
     context._is_initiator, context._ticket, context._limit = True, ticket, lifetime
     context._target = name if name._principal is not None else mech_name(target)
