@@ -227,6 +227,18 @@ def test_the_credential_of_the_environment_is_the_default(
             assert response.json()["user"] == USER
 
 
+@pytest.mark.parametrize(
+    ("delegate", "delegated"), [(False, False), (True, False), ("always", True)]
+)
+def test_a_tgt_is_handed_over_at_the_callers_word_alone(
+    servers: dict[str, HttpServer], tls: Tls, user: dict[str, Any], delegate: Any, delegated: bool
+) -> None:
+    # The KDC does not mark the service OK-AS-DELEGATE.
+    url = servers["uvicorn"].url
+    with session_of(tls, **user, delegate=delegate) as session:
+        assert session.get(url, timeout=10).json()["delegated"] is delegated
+
+
 # -- their clients ---------------------------------------------------------------------------------
 
 
@@ -261,3 +273,52 @@ def test_nobody_is_let_in_without_a_ticket(server: HttpServer, tls: Tls) -> None
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == "Negotiate"
         assert "kinit" in response.text
+
+
+@pytest.mark.parametrize("adapter", ["requests", "httpx", "aiohttp", "flask", "fastapi"])
+def test_an_adapter_loads_what_it_adapts_and_nothing_of_the_other_side(adapter: str) -> None:
+    code = (
+        f"import sys, {adapter}; before = set(sys.modules); import purekrb.integrations.{adapter}\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    loaded = set(run([sys.executable, "-c", code], env={}).split())
+    client, service = "purekrb.integrations.http.client", "purekrb.integrations.http.gate"
+    is_client = adapter in ("requests", "httpx", "aiohttp")
+    assert (client in loaded, service in loaded) == (is_client, not is_client)
+    assert ("purekrb.kdc.client" in loaded, "purekrb.gss.acceptor" in loaded) == (
+        is_client,
+        not is_client,
+    )
+    assert not {name.split(".")[0] for name in loaded} & {"impacket", "pyasn1", "ldap3", "dns"}
+
+
+def test_a_missing_package_is_an_error_that_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['requests'] = None\n"
+        "import purekrb\n"
+        "try: import purekrb.integrations.requests\n"
+        "except purekrb.UnsupportedError as error: print(error)"
+    )
+    assert "pip install purekrb[requests]" in run([sys.executable, "-c", code], env={})
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_several_workers_accept_a_token_once(
+    servers: dict[str, HttpServer], user: dict[str, Any], name: str
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from purekrb import initiate
+    from purekrb.integrations.http.headers import write_field
+
+    context = initiate("HTTP/localhost", *user.values(), mechanism="negotiate")
+    headers = {"Authorization": write_field(context.step())}
+
+    def ask(_: int) -> int:
+        with requests.Session() as session:  # a connection of its own, to any worker
+            session.trust_env = False
+            return session.get(servers[name].url, headers=headers, timeout=20).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(ask, range(40)))
+    assert sorted(statuses) == [200] + [401] * 39

@@ -166,7 +166,7 @@ def test_the_json_of_what_is_in_lists_has_the_keys_that_the_page_names(logged_in
 def test_no_command_prints_the_help_and_is_a_usage_error(run: Commands) -> None:
     result = run()
     assert (result.code, result.out) == (2, "")
-    assert all(f"    {command} " in result.err for command in COMMANDS)
+    assert all(re.search(rf"^    {command}\s", result.err, re.MULTILINE) for command in COMMANDS)
     assert run("--trace").code == 2
 
 
@@ -229,7 +229,7 @@ def test_every_argument_says_what_it_is_for(command: str) -> None:
             assert not re.search("password|secret", words), "secrets do not come as arguments"
 
     parser = argparse.ArgumentParser(command)
-    importlib.import_module(f"purekrb.cli.{command}").add_arguments(parser)
+    importlib.import_module(f"purekrb.cli.{command.replace('-', '_')}").add_arguments(parser)
     check(parser)
 
 

@@ -128,6 +128,30 @@ def test_ldap3_is_loaded_only_by_who_uses_the_directory() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
 
 
+def loaded_modules(statement: str) -> set[str]:
+    """Every module that a fresh interpreter has loaded after `statement`."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("adapter", ["wsgi", "asgi"])
+def test_http_services_load_contexts_and_nothing_of_clients(adapter: str) -> None:
+    loaded = loaded_modules(
+        "import cryptography.hazmat.primitives.ciphers; before = set(sys.modules)\n"
+        f"import purekrb.integrations.{adapter}\n"
+        "for name in before: del sys.modules[name]"
+    )
+    own = {
+        name.partition(".")[2].partition(".")[0] for name in loaded if name.startswith("purekrb.")
+    }
+    assert not own & {"kdc", "krb5conf", "io", "channel", "directory", "sspi", "compat", "testing"}
+    assert not loaded & {"asyncio", "dataclasses", "html", "inspect", "logging", "socket", "ssl"}
+    assert not {name.split(".")[0] for name in loaded} & {"impacket", "pyasn1", "ldap3", "dns"}
+
+
 ROOMS = sorted(path.parent.name for path in Path(purekrb.__file__).parent.glob("*/__init__.py"))
 PACKAGES = ["purekrb", *(f"purekrb.{room}" for room in ROOMS)]
 

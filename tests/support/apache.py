@@ -27,6 +27,7 @@ LoadModule authn_core_module {modules}/mod_authn_core.so
 LoadModule authz_core_module {modules}/mod_authz_core.so
 LoadModule authz_user_module {modules}/mod_authz_user.so
 LoadModule auth_gssapi_module {modules}/mod_auth_gssapi.so
+{more}
 ErrorLog {directory}/error.log
 LogLevel info auth_gssapi:debug
 DocumentRoot {directory}/htdocs
@@ -43,10 +44,11 @@ DocumentRoot {directory}/htdocs
 class Apache:
     """A running Apache for HTTP/localhost of the realm. Its workers run as `uid`, `directory` is theirs.
 
-    The replay cache is the default one of this user, in `directory`.
+    The replay cache is the default one of this user, in `directory`. `more` are lines of its configuration, in which
+    {modules} is where modules are.
     """
 
-    def __init__(self, realm: MitRealm) -> None:
+    def __init__(self, realm: MitRealm, more: str = "") -> None:
         program = find_program("apache2", "apache2-bin")
         if not (_MODULES / "mod_auth_gssapi.so").exists():
             missing_peer("mod_auth_gssapi", "libapache2-mod-auth-gssapi")
@@ -67,7 +69,11 @@ class Apache:
             configuration = self.directory / "httpd.conf"
             configuration.write_text(
                 _CONFIGURATION.format(
-                    directory=self.directory, port=port, user=user, modules=_MODULES
+                    directory=self.directory,
+                    port=port,
+                    user=user,
+                    modules=_MODULES,
+                    more=more.format(modules=_MODULES),
                 )
             )
             environment = {

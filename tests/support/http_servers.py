@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from support.mit import MitRealm
-from support.peers import Daemon, on_free_port
+from support.peers import Daemon, find_program, missing_peer, on_free_port, run
 from support.tls import Authority
 
-__all__ = ["HttpServer", "Tls", "gunicorn", "uvicorn"]
+__all__ = [
+    "HttpServer",
+    "Tls",
+    "auth_request",
+    "gokrb5",
+    "gunicorn",
+    "hypercorn",
+    "nginx",
+    "uvicorn",
+]
 
 _TESTS = Path(__file__).parents[1]
 
@@ -109,3 +118,72 @@ def uvicorn(
         tls=tls,
         options=options,
     )
+
+
+def hypercorn(realm: MitRealm, app: str, *, tls: Tls, **options: Any) -> HttpServer:
+    """Start hypercorn, which speaks HTTP/2, with an application of web_apps.py."""
+    argv = [sys.executable, "-m", "hypercorn", "-b", "127.0.0.1:{port}"]
+    argv += ["--certfile", str(tls.certificate), "--keyfile", str(tls.key)]
+    return serve(realm, [*argv, f"support.web_apps:{app}()"], tls=tls, options=options)
+
+
+def auth_request(realm: MitRealm, *arguments: str) -> HttpServer:
+    """Start `purekrb serve-http-auth`."""
+    argv = [sys.executable, "-m", "purekrb.cli", "serve-http-auth", "127.0.0.1:{port}"]
+    return serve(realm, [*argv, *arguments], tls=None, options={})
+
+
+_NGINX = """\
+daemon off;
+worker_processes 1;
+error_log stderr;
+pid {directory}/nginx.pid;
+events {{ }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+{http}
+}}
+"""
+
+
+def nginx(realm: MitRealm, http: str, *, tls: Tls | None = None) -> HttpServer:
+    """Start nginx with the text `http` in its block of that name; "@PORT@" there is replaced by a free port."""
+    directory = realm.path("nginx")
+    directory.mkdir()
+    program, log = find_program("nginx", "nginx-light"), directory / "log"
+
+    def start(port: int) -> HttpServer:
+        conf = directory / "nginx.conf"
+        conf.write_text(_NGINX.format(directory=directory, http=http.replace("@PORT@", str(port))))
+        argv = [program, "-p", str(directory), "-e", "stderr", "-c", str(conf)]
+        daemon = Daemon(argv, env=realm.env, log=log, port=port)
+        return HttpServer(f"http{'s' if tls else ''}://localhost:{port}", daemon, log)
+
+    return on_free_port(start)
+
+
+def gokrb5(realm: MitRealm) -> HttpServer:
+    """Build and start a server behind gokrb5's SPNEGO."""
+    go = find_program("go", "golang-go")
+    if not Path("/usr/share/gocode/src/github.com/jcmturner/gokrb5").is_dir():
+        missing_peer("gokrb5", "golang-github-jcmturner-gokrb5.v8-dev")
+    program = _TESTS.parent / ".lab" / "gokrb5" / "spnego_server"
+    source = _TESTS / "support" / "go" / "spnego_server.go"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        env = {
+            **realm.env,
+            "GO111MODULE": "off",
+            "GOFLAGS": "",
+            "GOPATH": "/usr/share/gocode",
+            "GOCACHE": str(program.parent / "cache"),
+        }
+        run([go, "build", "-o", str(program), str(source)], env=env)
+    keytab = realm.keytab("HTTP/localhost")
+    argv = [str(program), "127.0.0.1:{port}", str(keytab)]
+    return serve(realm, argv, tls=None, options={})

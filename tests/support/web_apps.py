@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-__all__ = ["asgi", "wsgi"]
+__all__ = ["asgi", "django_asgi", "django_wsgi", "fastapi", "flask", "starlette", "wsgi"]
 
 
 def _options() -> dict[str, Any]:
@@ -24,6 +24,7 @@ def _told(user: Any, **others: Any) -> dict[str, Any]:
         "user": str(user.principal),
         "bound": user.channel_bound,
         "pac": user.identity.has_pac,
+        "delegated": user.delegated_credential is not None,
         "pid": os.getpid(),
         **others,
     }
@@ -50,6 +51,9 @@ def wsgi() -> Any:
             size=size,
             path=environ["PATH_INFO"],
         )
+        if "text/html" in environ.get("HTTP_ACCEPT", ""):
+            start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+            return [f"<h1>Hello</h1><p>You are signed in as {told['user']}.</p>".encode()]
         headers = [("Content-Type", "application/json")]
         if location:
             headers.append(("Location", location))
@@ -86,3 +90,103 @@ async def _asgi_app(scope: Any, receive: Any, send: Any) -> None:
         {"type": "http.response.start", "status": 307 if location else 200, "headers": headers}
     )
     await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+
+
+def flask() -> Any:
+    """Return a Flask application."""
+    from flask import Flask, jsonify, request
+
+    from purekrb.integrations.flask import Kerberos, current_user
+
+    app = Flask("app")
+    Kerberos(app, **_options())
+
+    @app.get("/<path:path>")
+    def page(path: str) -> Any:
+        return jsonify(_told(current_user(), remote=request.remote_user, path=f"/{path}"))
+
+    return app
+
+
+def starlette() -> Any:
+    """Return a Starlette application with one page that needs authentication, and one that does not."""
+    from starlette.applications import Starlette
+    from starlette.authentication import requires
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    from purekrb.integrations.starlette import authentication
+
+    @requires("authenticated", status_code=401)
+    async def page(request: Request) -> JSONResponse:
+        return JSONResponse(_told(request.user, path=request.url.path))
+
+    async def public(request: Request) -> JSONResponse:
+        return JSONResponse({"user": None, "known": request.user.is_authenticated})
+
+    routes = [Route("/public", public), Route("/{path:path}", page)]
+    return Starlette(routes=routes, middleware=authentication(**_options()))
+
+
+def fastapi() -> Any:
+    """Return a FastAPI application with one page that needs authentication, and one that does not."""
+    import fastapi
+
+    from purekrb.integrations.fastapi import Kerberos
+    from purekrb.integrations.http.gate import User
+
+    app = fastapi.FastAPI()
+    kerberos = Kerberos(app, **_options())
+
+    @app.get("/public")
+    async def public() -> Any:
+        return {"user": None}
+
+    depends = fastapi.Depends(kerberos)
+
+    def page(path: str, user: Any = depends) -> Any:
+        assert isinstance(user, User)
+        # A response of the route's own is what FastAPI adds no fields to.
+        return fastapi.responses.JSONResponse(_told(user, path=f"/{path}"))
+
+    app.get("/{path:path}")(page)
+    return app
+
+
+def django_wsgi() -> Any:
+    """Return Django by WSGI."""
+    from django.core.wsgi import get_wsgi_application
+
+    _django()
+    return get_wsgi_application()
+
+
+def django_asgi() -> Any:
+    """Return Django by ASGI."""
+    from django.core.asgi import get_asgi_application
+
+    _django()
+    return get_asgi_application()
+
+
+def _django() -> None:
+    import django
+    from django.conf import settings
+    from django.http import JsonResponse
+    from django.urls import re_path
+
+    def page(request: Any) -> JsonResponse:
+        told = _told(request.kerberos, remote=request.META.get("REMOTE_USER"), path=request.path)
+        return JsonResponse(told)
+
+    async def coroutine(request: Any) -> JsonResponse:
+        return page(request)
+
+    settings.configure(
+        PUREKRB=_options(),
+        ALLOWED_HOSTS=["localhost"],
+        ROOT_URLCONF=(re_path("^async", coroutine), re_path("", page)),
+        MIDDLEWARE=["purekrb.integrations.django.KerberosMiddleware"],
+    )
+    django.setup()

@@ -335,9 +335,16 @@ def test_a_proxy_gets_a_token_of_its_own() -> None:
     fields = client.answer(407, proxy_challenges=["Negotiate"], proxy=proxy)
     assert fields is not None
     assert list(fields) == ["Proxy-Authorization"]
-    admitted = client.admitted()
+    # A token serves once: the proxy gets another one with that for the service.
+    again = client.answer(401, "Negotiate")
+    assert again is not None
+    assert list(again) == ["Authorization", "Proxy-Authorization"]
+    assert again["Proxy-Authorization"] != fields["Proxy-Authorization"]
+    admitted = client.gate().judge(again["Authorization"])
+    assert isinstance(admitted, Admitted)
     assert client.answer(200, admitted.answer) is None
-    assert [s.target for s in client.starts] == ["HTTP/proxy.example.test", "HTTP/web.example.test"]
+    web, at_proxy = "HTTP/web.example.test", "HTTP/proxy.example.test"
+    assert [start.target for start in client.starts] == [at_proxy, web, at_proxy]
 
 
 def test_a_service_cannot_pose_as_a_proxy() -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "spn": "make and parse service principal names; manage those of accounts in a directory",
     "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
+    "serve-http-auth": "answer nginx's auth_request: who a request comes from",
     "connect": "talk to a service over a sealed channel",
     "convert": "convert tickets between a kirbi file and a credential cache",
     "run": "run a Python program with purekrb behind the modules that it imports, such as gssapi",
@@ -75,7 +76,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         if name not in argv:
             commands.add_parser(name, help=summary)
             continue
-        module = importlib.import_module(f"purekrb.cli.{name}")
+        module = importlib.import_module(f"purekrb.cli.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=summary,

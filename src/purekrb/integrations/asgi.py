@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from purekrb.credentials.files import FilePath
-from purekrb.credentials.keytab import Keytab
-from purekrb.exchanges.ap_exchange import ServiceKeys
-from purekrb.integrations.http.gate import Admitted, Gate, Refused
+from purekrb.integrations.http.gate import MAX_DRAINED, Admitted, Gate, Refused
+
+if TYPE_CHECKING:
+    from purekrb.credentials.files import FilePath
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.exchanges.ap_exchange import ServiceKeys
 
 __all__ = [
     "App",
@@ -91,7 +92,7 @@ async def judge(
     )
     if isinstance(verdict, Admitted) and gate.authorize:
         allowed = gate.authorize(verdict.user)
-        if isawaitable(allowed):
+        if hasattr(allowed, "__await__"):
             allowed = await allowed
         if not allowed:
             return gate.forbid(verdict, wants_html=wants_html)
@@ -132,7 +133,19 @@ async def _refuse(verdict: Refused, scope: Scope, receive: Receive, send: Send) 
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
         kind = "websocket.http.response"
+    else:
+        await _drain(receive)
     headers = [(key.lower().encode(), value.encode()) for key, value in verdict.headers]
     body = b"" if scope.get("method") == "HEAD" else verdict.body
     await send({"type": f"{kind}.start", "status": verdict.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": body})
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a request's body, so that the client can send it again over the same connection."""
+    left = MAX_DRAINED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):  # also when the client has gone
+            return

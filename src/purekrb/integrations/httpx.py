@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 
 from purekrb.credentials.credential import Credential
+from purekrb.gss.initiator import Delegate
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.client import (
     Dialogue,
@@ -36,7 +37,7 @@ class Negotiate(httpx.Auth):
         target: Target | None = None,
         mutual: Mutual = "required",
         preemptive: bool = False,
-        delegate: bool = False,
+        delegate: Delegate = False,
         channel_bindings: bool = True,
         proxy: str | None = None,
         proxy_target: Target | None = None,

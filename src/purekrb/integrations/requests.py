@@ -8,6 +8,7 @@ from typing import Any
 
 from purekrb.credentials.credential import Credential
 from purekrb.errors import CredentialError
+from purekrb.gss.initiator import Delegate
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.client import (
     Dialogue,
@@ -40,7 +41,7 @@ class Negotiate(AuthBase):
     with a status below 400 must prove the service's identity, or MutualAuthenticationError is
     raised; "optional" verifies a proof that comes; "disabled" asks for none. With `preemptive`, the
     first request has a token (over https, once the certificate is known). `delegate` hands over a
-    TGT to services that the KDC marks OK-AS-DELEGATE. `channel_bindings` ties tokens to the
+    TGT to services that the KDC marks OK-AS-DELEGATE, or with "always" to any. `channel_bindings` ties tokens to the
     certificate of the TLS server. `timeout` (seconds) is for the KDCs. Threads may share it.
 
     Redirects to another scheme, host or port never carry a token. Raises the errors of `initiate`,
@@ -54,7 +55,7 @@ class Negotiate(AuthBase):
         target: Target | None = None,
         mutual: Mutual = "required",
         preemptive: bool = False,
-        delegate: bool = False,
+        delegate: Delegate = False,
         channel_bindings: bool = True,
         proxy_target: Target | None = None,
         config: Config | None = None,
@@ -100,10 +101,16 @@ class Negotiate(AuthBase):
             for field in ("Authorization", "Proxy-Authorization"):
                 if str(original.headers.get(field)).startswith("Negotiate "):
                     del original.headers[field]
-            fields = self._settings.run(dialogue.answer(_reply(response, options.get("proxies"))))
-            if fields is None:
-                return response
-            response = _send_again(response, fields, start, options)
+            try:
+                reply = _reply(response, options.get("proxies"))
+                fields = self._settings.run(dialogue.answer(reply))
+                if fields is None:
+                    return response
+                following = _send_again(response, fields, start, options)
+            except BaseException:
+                response.close()
+                raise
+            response = following
 
 
 def _send_again(

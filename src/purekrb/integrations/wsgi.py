@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from purekrb.credentials.files import FilePath
-from purekrb.credentials.keytab import Keytab
-from purekrb.exchanges.ap_exchange import ServiceKeys
-from purekrb.integrations.http.gate import Admitted, Gate, Refused
+from purekrb.integrations.http.gate import MAX_DRAINED, Admitted, Gate, Refused
+
+if TYPE_CHECKING:
+    from purekrb.credentials.files import FilePath
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.exchanges.ap_exchange import ServiceKeys
 
 __all__ = ["KerberosMiddleware", "USER"]
 
 #: The key of the environment with the request's `User`.
 USER = "purekrb.user"
-#: The most bytes that are read of the body of a refused request.
-_MAX_DRAINED = 1 << 20
 Environment = dict[str, Any]
 App = Callable[[Environment, Callable[..., Any]], Iterable[bytes]]
 
@@ -78,7 +78,7 @@ class KerberosMiddleware:
 def _drain(environ: Environment) -> None:
     """Read a request's body, so that the client can send it again over the same connection."""
     try:
-        left = min(int(environ.get("CONTENT_LENGTH") or 0), _MAX_DRAINED)
+        left = min(int(environ.get("CONTENT_LENGTH") or 0), MAX_DRAINED)
     except ValueError:
         return
     body = environ.get("wsgi.input")

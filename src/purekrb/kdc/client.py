@@ -31,7 +31,6 @@ from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
 from purekrb.exchanges.wire import ArmorSource
-from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import MAX_TOKEN, check_mechanism
 from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
@@ -44,7 +43,6 @@ from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
-from purekrb.replay import MemoryReplayCache
 from purekrb.spn import ServicePrincipalName, target_principal
 
 _log = Log("purekrb.kdc")
@@ -579,6 +577,9 @@ def verify_credentials(
     Raises CredentialError if the keytab has no usable key, or if the KDC vouches for another
     client; and otherwise the error that prevented the check. Source: RFC 4120 3.1.5, 10.
     """
+    from purekrb.gss.acceptor import Acceptor  # other clients do without it
+    from purekrb.replay import MemoryReplayCache
+
     _check_credential(credential, "verify_credentials({})")
     keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
     services: list[Target] = [service] if service is not None else []

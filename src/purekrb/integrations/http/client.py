@@ -29,7 +29,7 @@ from purekrb.errors import (
     MutualAuthenticationError,
 )
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.initiator import Initiator
+from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.integrations.http.headers import find_challenge, write_field
 from purekrb.integrations.http.origins import Origin, leads_elsewhere, origin_of, service_of
 from purekrb.kdc.client import Target, initiate, initiate_async
@@ -103,7 +103,7 @@ class Settings:
         target: Target | None,
         mutual: Mutual,
         preemptive: bool,
-        delegate: bool,
+        delegate: Delegate,
         channel_bindings: bool,
         proxy_target: Target | None,
         config: Config | None,
@@ -126,8 +126,7 @@ class Settings:
         self._flags = Flag.DEFAULT
         if mutual == "disabled":
             self._flags &= ~Flag.MUTUAL
-        if delegate:
-            self._flags |= Flag.DELEG
+        self._delegate: Delegate = delegate
         self._given = credential
         self._found: Credential | None = None
         self._config = config
@@ -198,6 +197,7 @@ class Settings:
         return {
             "config": self._config,
             "flags": self._flags,
+            "delegate": self._delegate,
             "mechanism": "negotiate",
             "channel_bindings": step.channel_bindings,
             "timeout": self._timeout,
@@ -281,9 +281,31 @@ class Dialogue:
                 self._proxy = _proxy_login(self._settings, reply.proxy)
             return (yield from self._respond(self._proxy, reply.proxy_challenges, None, reply))
         if reply.status == _SERVICE.status:
-            return (yield from self._respond(self._service, reply.challenges, bindings, reply))
+            fields = yield from self._respond(self._service, reply.challenges, bindings, reply)
+            if fields is not None and self._proxy is not None:
+                fields |= yield from self._proxy.start(
+                    None, may_restart=False
+                )  # a token serves once
+            return fields
         self._check(reply)
         return None
+
+    def check_channel(self, certificate: bytes | None) -> None:
+        """Raise ChannelBindingsError if the token that was made is bound to another TLS server.
+
+        Adapters that see the connection before they send call this; `answer` looks at responses.
+        """
+        bound = self._service.bindings
+        if bound is None:
+            return
+        found = certificate and ChannelBindings.tls_server_end_point(certificate)
+        if not found or not hmac.compare_digest(bound.application_data, found.application_data):
+            raise ChannelBindingsError(
+                "the TLS server has another certificate than the one that the token is bound to: "
+                "something may stand between you and the service. Pass channel_bindings=False if "
+                "its servers have different certificates",
+                code=_BINDINGS_CODE,
+            )
 
     @property
     def _binds(self) -> bool:
@@ -293,7 +315,6 @@ class Dialogue:
         """Return the channel bindings of the response's connection."""
         if not self._binds or reply.status == _PROXY.status:
             return None
-        sent = self._service.bindings
         if reply.certificate is None:
             if reply.status != _SERVICE.status or _challenge(reply.challenges) is None:
                 return None
@@ -302,19 +323,10 @@ class Dialogue:
                 "channel_bindings=False if you rely on TLS alone",
                 code=_BINDINGS_CODE,
             )
+        if reply.status != _SERVICE.status:
+            self.check_channel(reply.certificate)
         bindings = ChannelBindings.tls_server_end_point(reply.certificate)
         self._settings.remember(self._origin, bindings)
-        if (
-            sent is not None
-            and reply.status != _SERVICE.status
-            and not hmac.compare_digest(sent.application_data, bindings.application_data)
-        ):
-            raise ChannelBindingsError(
-                "the response came from a TLS server with another certificate than the one that "
-                "the token was bound to: something may stand between you and the service. Pass "
-                "channel_bindings=False if its servers have different certificates",
-                code=_BINDINGS_CODE,
-            )
         return bindings
 
     def _respond(

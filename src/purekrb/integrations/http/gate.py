@@ -9,12 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.constants import ErrorCode, Flag, error_name
-from purekrb.credentials.credential import Credential
-from purekrb.credentials.files import FilePath
-from purekrb.credentials.keytab import Keytab
 from purekrb.errors import (
     ApError,
     ChannelBindingsError,
@@ -24,18 +21,23 @@ from purekrb.errors import (
     ReplayError,
 )
 from purekrb.exchanges.ap_exchange import ServiceKeys
-from purekrb.exchanges.identity import ClientIdentity
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.integrations.http import pages
-from purekrb.integrations.http.certificates import Certificates
 from purekrb.integrations.http.headers import read_credentials, write_field
 from purekrb.integrations.http.rounds import Rounds
 from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache
 
-__all__ = ["Admitted", "Gate", "Refused", "User"]
+if TYPE_CHECKING:
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.files import FilePath
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.exchanges.identity import ClientIdentity
+    from purekrb.integrations.http.certificates import Certificates
+
+__all__ = ["MAX_DRAINED", "Admitted", "Gate", "Refused", "User"]
 
 log = Log("purekrb.http")
 #: The first byte of a NegTokenResp, which continues a negotiation. Source: RFC 4178 4.2.
@@ -58,6 +60,8 @@ _OURS = frozenset(
         ErrorCode.KDC_ERR_ETYPE_NOSUPP,
     )
 )
+#: The most bytes that adapters read of the body of a refused request.
+MAX_DRAINED = 1 << 20
 #: Seconds after a warning before the next one about the same code.
 _QUIET = 60.0
 
@@ -158,13 +162,16 @@ class Gate:
         most_rounds: int = 1000,
         seconds: float = 30.0,
     ) -> None:
-        by_name = keytab is None or isinstance(keytab, str | os.PathLike)
-        keys: Any = Keytab.load(keytab) if by_name else keytab  # type: ignore[arg-type]
+        keys: Any = keytab
+        if keytab is None or isinstance(keytab, str | os.PathLike):
+            from purekrb.credentials.keytab import (
+                Keytab,
+            )  # only keytabs in files pay for the import
+
+            keys = Keytab.load(keytab)
         self.authorize = authorize
         self._public = _paths(public)
-        one = isinstance(certificate, str | os.PathLike)
-        files: Any = () if certificate is None else [certificate] if one else certificate
-        self._certificates = Certificates(files) if certificate is not None else None
+        self._certificates = None if certificate is None else _certificates(certificate)
         self._require_bindings = require_channel_bindings
         self._keys = keys
         self._options: dict[str, Any] = {
@@ -293,6 +300,12 @@ def _refusal(
         ("Cache-Control", "no-store"),
     )
     return Refused(status, {401: "Unauthorized", 403: "Forbidden"}[status], headers, body)
+
+
+def _certificates(files: FilePath | Iterable[FilePath]) -> Certificates:
+    from purekrb.integrations.http.certificates import Certificates  # only they pay for the import
+
+    return Certificates([files] if isinstance(files, str | os.PathLike) else files)
 
 
 def _paths(public: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:

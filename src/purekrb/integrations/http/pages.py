@@ -5,7 +5,6 @@ They say what the client can do. What is wrong with the service is in its log.
 
 from __future__ import annotations
 
-import html
 from typing import NamedTuple
 
 __all__ = ["FORBIDDEN", "NO_TOKEN", "Page", "render"]
@@ -26,13 +25,16 @@ _BROWSER = (
     "Let the browser send tickets to this site. Chromium, Chrome and Edge: the policy "
     "AuthServerAllowlist. Firefox: network.negotiate-auth.trusted-uris."
 )
+_RELOAD = (
+    "Reload this page: Chromium on Linux answers the first request of its life without a ticket."
+)
 _NAME = "Use this site's full name in the address, not an IP address or an alias."
 _ASK = "If this goes on, tell the administrator of this site: its log has the cause."
 
 NO_TOKEN = Page(
     "Sign-in required",
     "This site signs you in with your Kerberos ticket, and your browser sent none.",
-    (_TICKET, _BROWSER, _NAME),
+    (_TICKET, _BROWSER, _NAME, _RELOAD),
 )
 NTLM = Page(
     "Sign-in refused",
@@ -84,6 +86,8 @@ def render(page: Page, *, as_html: bool, user: str = "") -> tuple[str, bytes]:
     if not as_html:
         lines = [f"{page.title}. {text}", *(f"- {line}" for line in page.advice), ""]
         return "text/plain; charset=utf-8", "\n".join(lines).encode()
+    import html  # only pages pay for the import
+
     items = "".join(f"<li>{html.escape(line)}</li>" for line in page.advice)
     body = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
