@@ -334,7 +334,8 @@ def test_each_error_of_the_kdc_is_an_exception_that_says_what_to_do(code: int) -
     kdc.answer = lambda request, realm: kdc.error(code, e_text="see\x1b[31m here" + "." * 1000)
     with pytest.raises(KdcError) as caught:
         get(kdc)
-    cls, what, advice = KDC_ERRORS[code]
+    # In an AS exchange, Heimdal says by 31 that the proof does not decrypt: a wrong password.
+    cls, what, advice = KDC_ERRORS[24 if code == 31 else code]
     message = str(caught.value)
     assert type(caught.value) is cls
     assert caught.value.code == code

@@ -164,6 +164,8 @@ def test_every_parser_is_called_by_a_row() -> None:
                 target(seed)
             finally:
                 sys.setprofile(None)
-    missing = set(parsers()) - called - ELSEWHERE
+    # The modules of compat have other libraries' names, and hand everything to these parsers.
+    own = {name for name in parsers() if not name.startswith("compat/")}
+    missing = own - called - ELSEWHERE
     assert not missing, missing
     assert len(called) > 40

@@ -1222,7 +1222,7 @@ def test_an_authenticator_may_be_of_any_size_that_a_token_holds() -> None:
     assert 20_000 < len(token) < 48_000
     take(keys, token)
     big = EncryptedData(18, None, bytes(48_000))
-    with pytest.raises(DecodeError, match="larger than 48000"):
+    with pytest.raises(DecodeError, match="larger than the 48000"):
         acceptor(keys).step(
             frame(TOK_AP_REQ, replace(ApReq.decode(unframe(token)[1]), authenticator=big).encode())
         )

@@ -71,7 +71,8 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     make = EncryptionKey.__init__
 
     def remember(self: EncryptionKey, etype: int, contents: bytes) -> None:
-        found.append(bytes(contents))
+        if contents:  # those of a configuration entry in a ccache are empty
+            found.append(bytes(contents))
         make(self, etype, contents)
 
     monkeypatch.setattr(EncryptionKey, "__init__", remember)

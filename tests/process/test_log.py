@@ -103,7 +103,7 @@ AS = (
     "udp 127.0.0.1 port *: sent * bytes for EXAMPLE.TEST",
     "udp 127.0.0.1 port *: answered with * bytes",
     "KRB-ERROR from EXAMPLE.TEST: KDC_ERR_PREAUTH_REQUIRED 25",
-    f"EXAMPLE.TEST takes pre-authentication of the types 19, 2: PA-ENC-TIMESTAMP with {AES} is chosen",
+    f"EXAMPLE.TEST takes pre-authentication of the types 19, 136, 2: PA-ENC-TIMESTAMP with {AES} is chosen",
     f"AS-REQ to EXAMPLE.TEST: alice@EXAMPLE.TEST asks for {TGS}, PA-ENC-TIMESTAMP with {AES}, etypes {OFFER}",
     "udp 127.0.0.1 port *: sent * bytes for EXAMPLE.TEST",
     "udp 127.0.0.1 port *: answered with * bytes",

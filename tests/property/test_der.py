@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, kdc, spnego
+from purekrb.messages import ap, fast, kdc, spnego
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
 from support.der_tree import Node, parse
@@ -183,11 +183,23 @@ MECHANISMS = st.lists(
 ).map(tuple)
 HINTS = st.builds(spnego.NegHints, st.none() | TEXT, st.none() | OCTETS)
 NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
+FINISHED = st.builds(fast.FastFinished, TIMES, MICROSECONDS, TEXT, NAMES, CHECKSUM)
+ARMOR = st.builds(fast.FastArmor, INT32, OCTETS)
 #: Messages that impacket has no spec for.
 OTHERS: dict[type, st.SearchStrategy[Any]] = {
     ap.AuthorizationDataEntry: ENTRY,
     ap.EtypeList: st.builds(ap.EtypeList, tuples(INT32)),
     kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),
+    fast.FastArmor: ARMOR,
+    fast.FastReq: st.builds(
+        fast.FastReq, UINT32, tuples(PADATA), BODY.map(lambda body: body.encode())
+    ),
+    fast.FxFastRequest: st.builds(fast.FxFastRequest, st.none() | ARMOR, CHECKSUM, ENCRYPTED),
+    fast.FxFastReply: st.builds(fast.FxFastReply, ENCRYPTED),
+    fast.FastFinished: FINISHED,
+    fast.FastResponse: st.builds(
+        fast.FastResponse, tuples(PADATA), st.none() | KEYS, st.none() | FINISHED, UINT32
+    ),
     spnego.NegTokenInit: st.builds(spnego.NegTokenInit, *NEGOTIATION, st.none() | OCTETS),
     spnego.NegHints: HINTS,
     spnego.NegTokenInit2: st.builds(

@@ -36,6 +36,7 @@ from purekrb.kdc.client import Target, initiate, initiate_async
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 from purekrb.messages.spnego import NegTokenResp
+from purekrb.system import fork_safe
 
 __all__ = [
     "Dialogue",
@@ -131,7 +132,7 @@ class Settings:
         self._found: Credential | None = None
         self._config = config
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = fork_safe(threading.Lock())
         self._known: dict[Origin, ChannelBindings] = {}
 
     def bindings_of(self, origin: Origin) -> ChannelBindings | None:
