@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from purekrb.messages.ap import KrbError
+    from purekrb.messages.kpasswd import PasswordPolicy
 
 from purekrb.text import visible
 
@@ -27,6 +28,7 @@ __all__ = [
     "ClientUnknownError",
     "ClientRevokedError",
     "PasswordExpiredError",
+    "PasswordPolicyError",
     "ServiceUnknownError",
     "KdcEtypeError",
     "ClockSkewError",
@@ -41,6 +43,7 @@ __all__ = [
     "ConfigError",
     "TransportError",
     "TransportTimeoutError",
+    "OutcomeUnknownError",
     "DirectoryError",
     "AccountNotFoundError",
     "InsufficientRightsError",
@@ -163,6 +166,18 @@ class PasswordExpiredError(KdcError):
     """The password has expired and must be changed first (KDC_ERR_KEY_EXPIRED)."""
 
 
+class PasswordPolicyError(KdcError):
+    """The realm's rules refuse the new password. Nothing was changed.
+
+    `code` is the result code of RFC 3244. `policy` holds the rules (`messages.kpasswd`) if the
+    server names them as a domain controller does, or is None.
+    """
+
+    def __init__(self, message: str, *, code: int, policy: PasswordPolicy | None = None) -> None:
+        super().__init__(message, code=code)
+        self.policy = policy
+
+
 class ServiceUnknownError(KdcError):
     """The KDC does not know the service (KDC_ERR_S_PRINCIPAL_UNKNOWN)."""
 
@@ -236,6 +251,10 @@ class TransportError(KerberosError, OSError):
 
 class TransportTimeoutError(TransportError, TimeoutError):
     """The overall deadline has passed."""
+
+
+class OutcomeUnknownError(TransportTimeoutError):
+    """The request was sent, but its answer is lost: what it asks for was done, or was not."""
 
 
 class DirectoryError(KerberosError):

@@ -628,16 +628,15 @@ def test_no_secret_is_in_the_clients_repr(realm: Realm) -> None:
 # -- other servers than KDCs
 
 
-def test_a_request_for_another_server_is_refused_by_name_before_any_is_asked(
-    realm: Realm, client_class: Any
-) -> None:
-    client = client_class(realm.config)
+def test_a_request_goes_to_the_server_that_it_is_for(realm: Realm, client_class: Any) -> None:
+    without = replace(realm.config, realms={"R.TEST": [f"127.0.0.1:{realm.port}"]})
 
     def exchange(server: Any) -> Any:
         reply = yield KdcRequest("R.TEST", b"neither an AS-REQ nor a TGS-REQ", server)
         return reply
 
-    with pytest.raises(UnsupportedError, match=r"kpasswd servers of R\.TEST"):
-        client._run(lambda: exchange("kpasswd"))
-    assert client._run(lambda: exchange("kdc"))[:1] == b"\x7e"  # a KRB-ERROR
+    with pytest.raises(ConfigError, match=r"changes passwords of realm R\.TEST is known"):
+        client_class(without)._run(lambda: exchange("kpasswd"))
+    assert client_class(realm.config)._run(lambda: exchange("kpasswd"))[:1] == b"\x7e"
+    assert client_class(without)._run(lambda: exchange("kdc"))[:1] == b"\x7e"  # a KRB-ERROR
     assert KdcRequest("R.TEST", b"").server == "kdc"

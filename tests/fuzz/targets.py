@@ -59,8 +59,9 @@ from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.inspection import describe, pasted
 from purekrb.kdc import locate, tcp
 from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
-from purekrb.messages import ap, kdc, pac, spnego
+from purekrb.messages import ap, kdc, kpasswd, pac, spnego
 from purekrb.messages.der import Message
+from purekrb.names import PrincipalName
 from purekrb.replay.sqlite import SqliteReplayCache
 from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLayer, context_flags
 from purekrb.sid import Sid
@@ -193,6 +194,16 @@ def accepted_by(module: Any) -> list[bytes]:
                 mine.append(element)
         found += sorted(mine, key=len)[-3:]
     return list(dict.fromkeys(found))
+
+
+def password_messages() -> list[bytes]:
+    here = ap.HostAddress(2, bytes(4))
+    encrypted = ap.EncryptedData(18, None, b"cipher")
+    return [
+        kpasswd.KrbPriv(5, 21, encrypted).encode(),
+        kpasswd.EncKrbPrivPart(b"data", None, None, 7, here, None).encode(),
+        kpasswd.ChangePasswdData(b"new", PrincipalName(("alice",)), "R.TEST").encode(),
+    ]
 
 
 def spnego_tokens() -> list[bytes]:
@@ -876,6 +887,22 @@ TARGETS: tuple[Target, ...] = (
     Target("DER of contexts", der(ap), lambda: accepted_by(ap)),
     Target("DER of the KDC", der(kdc), lambda: [*accepted_by(kdc), *request_seeds()]),
     Target("DER of SPNEGO", der(spnego), spnego_tokens),
+    Target("DER of password changes", der(kpasswd), password_messages),
+    Target(
+        "password change",
+        lambda data: kpasswd.decode_frame(data),
+        lambda: [kpasswd.encode_frame(1, b"ap", b"private")],
+    ),
+    Target(
+        "result of a password change",
+        lambda data: str(kpasswd.decode_result(data)),
+        lambda: [
+            kpasswd.encode_result(4, b"Password too short\0"),
+            kpasswd.encode_result(
+                4, kpasswd.encode_policy(kpasswd.PasswordPolicy(8, 3, True, 9e6, 86400.0))
+            ),
+        ],
+    ),
     # handshakes
     Target("GSS frame", each(framing.unframe, framing.unframe_any), lambda: [initiator_token()]),
     Target(

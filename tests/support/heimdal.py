@@ -15,10 +15,10 @@ from support.peers import Daemon, find_program, missing_peer, on_free_port, run
 if TYPE_CHECKING:
     from purekrb import Config
 
-__all__ = ["HeimdalRealm", "start_heimdal_peer"]
+__all__ = ["UNPACKED", "HeimdalRealm", "start_heimdal_peer"]
 
 _SOURCE = Path(__file__).parent / "heimdal" / "gss_peer.c"
-_UNPACKED = Path(__file__).parents[2] / ".lab" / "heimdal" / "usr"
+UNPACKED = Path(__file__).parents[2] / ".lab" / "heimdal" / "usr"
 
 
 def start_heimdal_peer(directory: Path, krb5_conf: Path) -> GssPeer:
@@ -48,7 +48,7 @@ class HeimdalRealm:
     realm = "HEIM.TEST"
 
     def __init__(self, directory: Path) -> None:
-        kdc = _UNPACKED / "lib" / "heimdal-servers" / "kdc"
+        kdc = UNPACKED / "lib" / "heimdal-servers" / "kdc"
         if not kdc.exists():
             missing_peer("Heimdal's kdc", "heimdal-kdc")
         self.directory = directory
@@ -58,7 +58,7 @@ class HeimdalRealm:
         (directory / "kadmind.acl").touch()
         self.env = {**os.environ, "KRB5_CONFIG": str(self.krb5_conf)}
         run(
-            [str(_UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"],
+            [str(UNPACKED / "sbin" / "kstash"), "--random-key", f"--key-file={directory}/m-key"],
             env=self.env,
         )
         script = [
@@ -70,8 +70,7 @@ class HeimdalRealm:
             "add --use-defaults --random-key gsvc/localhost",
             f"ext_keytab -k {self.service_keytab} gsvc/localhost",
         ]
-        kadmin = [str(_UNPACKED / "bin" / "kadmin.heimdal"), "-l", "-c", str(self.krb5_conf)]
-        run(kadmin, env=self.env, text="".join(f"{line}\n" for line in script))
+        self.kadmin(*script)
 
         def start(port: int) -> Daemon:
             self.port = port
@@ -121,6 +120,11 @@ class HeimdalRealm:
 [logging]
  kdc = FILE:{self.directory}/kdc.log
 """)
+
+    def kadmin(self, *commands: str) -> str:
+        """Run kadmin commands on the database."""
+        kadmin = [str(UNPACKED / "bin" / "kadmin.heimdal"), "-l", "-c", str(self.krb5_conf)]
+        return run(kadmin, env=self.env, text="".join(f"{line}\n" for line in commands))
 
     def stop(self) -> None:
         """Stop the KDC."""

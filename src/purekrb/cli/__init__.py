@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "show everything in one process: a realm, a directory, a service, a client, impostors",
     "kinit": "get or renew a ticket-granting ticket",
     "klist": "list the tickets of a credential cache, or the keys of a keytab",
+    "kpasswd": "change a password, or set that of another user",
     "kdestroy": "destroy a credential cache",
     "kvno": "get service tickets and show their key version numbers",
     "keytab": "list, add, delete and merge keys, or derive them from a password",

@@ -128,7 +128,7 @@ class AcceptedApReq:
 def build_ap_req(
     ticket: ServiceTicket,
     *,
-    cksum: Checksum,
+    cksum: Checksum | None,
     subkey: EncryptionKey | None,
     seq_number: int,
     mutual: bool,

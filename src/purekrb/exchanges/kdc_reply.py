@@ -108,7 +108,8 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
         ErrorCode.KDC_ERR_SERVICE_NOTYET: (
             KdcError, "the service's account is not valid yet", "try again later"),
         ErrorCode.KDC_ERR_KEY_EXPIRED: (
-            PasswordExpiredError, "the password has expired", "change it, then try again"),
+            PasswordExpiredError, "the password has expired",
+            "change it (purekrb kpasswd), then try again"),
         ErrorCode.KDC_ERR_PREAUTH_FAILED: (
             PreauthFailedError,
             "the KDC did not accept the proof of identity",

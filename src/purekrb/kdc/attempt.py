@@ -44,11 +44,24 @@ class Candidate:
         return text
 
 
+def is_reply(message: bytes) -> bool:
+    """Return whether `message` looks like a KDC's: exactly one AS-REP, TGS-REP or KRB-ERROR."""
+    try:
+        tag, _, end = der.read_header(message, 0, len(message))
+    except DecodeError:
+        return False
+    return tag in _REPLY_TAGS and end == len(message)
+
+
 class Attempt:
     """An attempt to get a reply from a candidate. `started` and `resend_at` are monotonic times."""
 
     writing = False
+    #: Whether the server may have got a part of the request.
+    has_sent = False
     resend_at = float("inf")
+    #: Whether a message looks like an answer.
+    is_reply = staticmethod(is_reply)
 
     def __init__(self, candidate: Candidate, sock: socket.socket, now: float) -> None:
         self.candidate = candidate
@@ -82,12 +95,3 @@ def open_socket(address: SocketAddress, socket_type: socket.SocketKind) -> socke
         sock.close()
         raise
     return sock
-
-
-def is_reply(message: bytes) -> bool:
-    """Return whether `message` looks like a KDC's: exactly one AS-REP, TGS-REP or KRB-ERROR."""
-    try:
-        tag, _, end = der.read_header(message, 0, len(message))
-    except DecodeError:
-        return False
-    return tag in _REPLY_TAGS and end == len(message)

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from string import ascii_lowercase, ascii_uppercase
 from typing import TypeVar
 
@@ -25,7 +26,6 @@ from purekrb.errors import (
     KerberosError,
     PreauthFailedError,
     TransportError,
-    UnsupportedError,
 )
 from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
@@ -44,6 +44,7 @@ from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
+from purekrb.tracebacks import forget_frames, forget_locals
 
 _log = Log("purekrb.kdc")
 
@@ -57,6 +58,8 @@ Target = str | Principal | ServicePrincipalName
 DEFAULT_TIMEOUT = 10.0
 #: The lifetime to ask for in a TGT, in seconds, if neither the caller nor the configuration says.
 DEFAULT_LIFETIME = 86400.0
+#: That of a ticket to change a password, in seconds: it is used once, at once.
+CHANGEPW_LIFETIME = 300.0
 #: What the armor of FAST is made of: a credential, or its tickets alone.
 Armor = Credential | CCache
 _STRICTNESS: tuple[Requirement | None, ...] = (None, "strong", "fast")
@@ -80,11 +83,18 @@ class _Call:
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
-        """Return the reply to one request. Raises UnsupportedError if it is not for a KDC."""
-        if request.server != "kdc":
-            raise UnsupportedError(
-                f"purekrb does not talk to the {request.server} servers of {request.realm}, "
-                "only to its KDCs"
+        """Return the reply to one request."""
+        if request.server == "kpasswd":
+            from purekrb.kdc.kpasswd import ask_once  # only who changes a password pays for it
+
+            return (
+                yield from ask_once(
+                    self._locator,
+                    request.realm,
+                    request.message,
+                    self._deadline,
+                    clock=time.monotonic,
+                )
             )
         primary = request.realm == self._primary_of
         try:
@@ -307,6 +317,31 @@ class _Exchanges:
             )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
 
+    def _change_password(
+        self, credential: Credential, new: str | bytes, target: Principal | None
+    ) -> Exchange[None]:
+        """Change the password of the credential's client, or set that of `target`."""
+        from purekrb.exchanges.change_password import change_password
+
+        password = new.encode() if isinstance(new, str) else new
+        realm = credential.principal.realm
+        service = Principal(("kadmin", "changepw"), realm, NameType.SRV_INST)
+        options = dataclasses.replace(
+            self._as_options(credential, CHANGEPW_LIFETIME, 0, False), service=service
+        )
+        if credential.can_get_tgt:
+            ticket = yield from as_exchange(
+                credential, options, offsets=self._offsets, fast_realms=self._fast_realms
+            )
+        elif target is None:
+            raise CredentialError(
+                f"the password of {credential.principal} cannot be changed with tickets alone: "
+                "pass a credential with the old password"
+            )
+        else:
+            ticket = yield from self._service_ticket(credential, service, options)
+        yield from change_password(ticket, password, target)
+
     def _initiate(
         self,
         target: Target,
@@ -345,6 +380,19 @@ def _check_credential(credential: object, call: str) -> None:
         raise TypeError(
             f"the credential is of type {type(credential).__name__}: call {call.format(example)}"
         )
+
+
+def _check_new(new: object) -> None:
+    if not isinstance(new, str | bytes):
+        raise TypeError(f"the new password is text or bytes, not {type(new).__name__}")
+    if not new:
+        raise ValueError("the new password is empty")
+
+
+def _in_realm_of(credential: Credential, principal: Principal | str) -> Principal:
+    if isinstance(principal, str):
+        return Principal.parse(principal, credential.principal.realm)
+    return replace(principal, realm=principal.realm or credential.principal.realm)
 
 
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:
@@ -435,6 +483,35 @@ class KdcClient(_Exchanges):
         """
         return self._run(lambda: self._forward_tgt(credential, addresses))
 
+    @forget_frames
+    def change_password(self, credential: Credential, new: str | bytes) -> None:
+        """Change the password of the credential's client to `new` (text: UTF-8).
+
+        The credential needs the old password, which may have expired, or a key. Make another
+        credential with the new one. The request is sent once: raises OutcomeUnknownError if its
+        answer is lost, PasswordPolicyError if the realm's rules refuse `new`, PreauthFailedError if
+        the old password is wrong, and KdcError if the server refuses for another reason. Source:
+        RFC 3244.
+        """
+        _check_new(new)
+        _check_credential(credential, "change_password({}, new)")
+        self._run(lambda: self._change_password(credential, new, None))
+
+    @forget_frames
+    def set_password(
+        self, credential: Credential, principal: Principal | str, new: str | bytes
+    ) -> None:
+        """Set the password of `principal` to `new`, as the administrator of `credential`.
+
+        Without a realm, the principal is in that of the credential. Raises the errors of
+        `change_password`. MIT's and Heimdal's servers need a credential with a password or key; a
+        domain controller takes tickets too.
+        """
+        _check_new(new)
+        _check_credential(credential, "set_password({}, principal, new)")
+        target = _in_realm_of(credential, principal)
+        self._run(lambda: self._change_password(credential, new, target))
+
     def _run(self, make: Callable[[], Exchange[T]]) -> T:
         call = self._new_call()
         return run(
@@ -488,6 +565,33 @@ class AsyncKdcClient(_Exchanges):
     ) -> ServiceTicket:
         """Like `KdcClient.forward_tgt`."""
         return await self._run(lambda: self._forward_tgt(credential, addresses))
+
+    async def change_password(self, credential: Credential, new: str | bytes) -> None:
+        """Like `KdcClient.change_password`."""
+        _check_new(new)
+        _check_credential(credential, "change_password({}, new)")
+        changed = self._changed(partial(self._change_password, credential, new, None))
+        del new  # this frame stays in tracebacks
+        await changed
+
+    async def set_password(
+        self, credential: Credential, principal: Principal | str, new: str | bytes
+    ) -> None:
+        """Like `KdcClient.set_password`."""
+        _check_new(new)
+        _check_credential(credential, "set_password({}, principal, new)")
+        target = _in_realm_of(credential, principal)
+        changed = self._changed(partial(self._change_password, credential, new, target))
+        del new
+        await changed
+
+    async def _changed(self, make: Callable[[], Exchange[None]]) -> None:
+        try:
+            await self._run(make)
+        except BaseException as error:
+            del make
+            forget_locals(error)
+            raise
 
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
         from purekrb.io import asyncio  # imported here: a blocking caller does not need it

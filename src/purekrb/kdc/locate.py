@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
-from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.config import KPASSWD_PORT, Config, KdcAddress
 from purekrb.log import Log
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ MAX_ADDRESSES = 16
 #: Seconds that one SRV query may take.
 SRV_TIMEOUT = 3.0
 
+#: What the SRV records name, and the relation in krb5.conf that does the same.
+_SERVICES = {
+    "kerberos": ("KDC", "kdc = host:port"),
+    "kpasswd": ("server that changes passwords", "kpasswd_server = host"),
+}
 _randrange = SystemRandom().randrange
 
 
@@ -69,8 +75,20 @@ class Locator:
         """Return the configured KDCs; `primary`: only those that get a new password first."""
         return self.config.primary_kdcs(realm) if primary else self.config.kdcs(realm)
 
-    def by_dns(self, realm: str) -> list[KdcAddress]:
-        """Return the KDCs in the SRV records of `realm`, in the order to try them. Blocks.
+    def changing_passwords(self, realm: str) -> tuple[KdcAddress, ...]:
+        """Return the configured servers that change passwords.
+
+        They are `kpasswd_server`, or else port 464 of `admin_server`.
+        """
+        servers = self.config.realm(realm)
+        return servers.kpasswd_server or tuple(
+            replace(server, port=KPASSWD_PORT) for server in servers.admin_server
+        )
+
+    def by_dns(self, realm: str, service: str = "kerberos") -> list[KdcAddress]:
+        """Return the servers in the SRV records of `realm`, in the order to try them. Blocks.
+
+        `service` is "kerberos" (KDCs) or "kpasswd" (servers that change passwords).
 
         Raises ConfigError if there are none, and TransportError if DNS does not answer.
         """
@@ -79,11 +97,11 @@ class Locator:
         try:
             resolver = self.resolver()
         except TransportError as error:
-            raise TransportError(f"{_no_kdc(realm)}; {error}") from error
+            raise TransportError(f"{_unknown(realm, service)}; {error}") from error
         for transport in ("udp", "tcp"):
             try:
                 records += lookup_srv(
-                    resolver, f"_kerberos._{transport}.{realm.rstrip('.')}.", transport
+                    resolver, f"_{service}._{transport}.{realm.rstrip('.')}.", transport
                 )
             except TransportError as error:
                 failures.append(str(error))
@@ -95,10 +113,10 @@ class Locator:
             return kdcs
         if failures:
             raise TransportError(
-                f"{_no_kdc(realm)}; DNS does not answer either ({'; '.join(failures)})"
+                f"{_unknown(realm, service)}; DNS does not answer either ({'; '.join(failures)})"
             )
         raise ConfigError(
-            f"{_no_kdc(realm)}, and DNS has no SRV records for _kerberos._tcp.{realm}"
+            f"{_unknown(realm, service)}, and DNS has no SRV records for _{service}._tcp.{realm}"
         )
 
     def addresses(self, host: str, port: int, *, numeric: bool = False) -> list[SocketAddress]:
@@ -164,8 +182,9 @@ def _is_ipv4(host: str) -> bool:
     return True
 
 
-def _no_kdc(realm: str) -> str:
-    return f"no KDC of realm {realm} is configured (kdc = host:port under [realms] in krb5.conf)"
+def _unknown(realm: str, service: str) -> str:
+    what, relation = _SERVICES[service]
+    return f"no {what} of realm {realm} is configured ({relation} under [realms] in krb5.conf)"
 
 
 def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:

@@ -10,7 +10,7 @@ import os
 import socket
 
 from purekrb.io.framing import FrameReader, encode_frame
-from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, is_reply, open_socket
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, open_socket
 from purekrb.kdc.locate import SocketAddress
 from purekrb.krb5conf.config import Config
 
@@ -60,12 +60,13 @@ class TcpAttempt(Attempt):
             raise AttemptError(f"it closed the connection after {self._reader.pending} bytes")
         self._reader.feed(data)
         reply = self._reader.next_frame()
-        if reply is not None and not is_reply(reply):
+        if reply is not None and not self.is_reply(reply):
             raise AttemptError("its reply is not Kerberos")
         return reply
 
     def _send(self) -> None:
         self._unsent = self._unsent[self.socket.send(self._unsent) :]
+        self.has_sent = True
         self.writing = bool(self._unsent)
 
 

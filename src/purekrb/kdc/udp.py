@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from purekrb.kdc.attempt import Attempt, Candidate, is_reply, open_socket
+from purekrb.kdc.attempt import Attempt, Candidate, open_socket
 from purekrb.kdc.locate import SocketAddress
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
@@ -46,6 +46,7 @@ class UdpAttempt(Attempt):
         self._pause *= 2
         try:
             self.socket.send(self._message)
+            self.has_sent = True
         except BlockingIOError:
             _log.debug("%s: the datagram is lost, the socket's buffer is full", self.candidate)
 
@@ -55,7 +56,7 @@ class UdpAttempt(Attempt):
             reply = self.socket.recv(_LARGEST)
         except BlockingIOError:
             return None
-        if not is_reply(reply):
+        if not self.is_reply(reply):
             _log.debug(
                 "%s: ignored a datagram of %d bytes that is not a reply", self.candidate, len(reply)
             )

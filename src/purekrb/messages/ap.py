@@ -129,10 +129,10 @@ class HostAddress(Message):
     address: bytes
 
 
-HostAddress.schema = Labelled(
+ADDRESS = HostAddress.schema = Labelled(
     HostAddress, Field(0, "addr_type", INT32), Field(1, "address", _OCTETS)
 )
-ADDRESSES = SequenceOf(HostAddress.schema, MAX_ENTRIES)
+ADDRESSES = SequenceOf(ADDRESS, MAX_ENTRIES)
 
 
 @record

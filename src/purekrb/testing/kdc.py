@@ -53,10 +53,12 @@ from purekrb.messages.kdc import (
     TgsRep,
     TgsReq,
 )
+from purekrb.messages.kpasswd import PasswordPolicy, Result, encode_result
 from purekrb.names import PrincipalName
 from purekrb.system import Clock, RandomBytes
 from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
 from purekrb.testing.kdc_fast import KdcFast, open_request
+from purekrb.testing.kdc_kpasswd import CHANGEPW, answer, is_request
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism, PreauthRequest
 from purekrb.testing.pac import Domain, pac_in, with_pac
 
@@ -70,8 +72,6 @@ _AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
 #: Source: RFC 4120 3.3.3.2.
 _NOT_TRANSITED = TransitedEncoding(1, b"")
 
-#: The only service for which a client with an expired password gets a ticket. Source: RFC 3244 2.
-_CHANGEPW = PrincipalName(("kadmin", "changepw"), NameType.SRV_INST)
 #: Options that this KDC does not have, whatever the ticket allows.
 _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
 #: Flags that a ticket gets if the client asks for them, by the option with the same bit, and if its
@@ -131,9 +131,11 @@ class Kdc:
         #: Realms that this one trusts, by name.
         self.trusted: dict[str, Kdc] = {}
         self._clock = clock
-        self._random = random
+        self.random = random
+        self.password_policy: PasswordPolicy | None = None
         self.tgs = PrincipalName(("krbtgt", realm), NameType.SRV_INST)
-        self.accounts[self.tgs] = KdcAccount(self.tgs, tuple(etypes), 1).with_random_keys(1, random)
+        for name in (self.tgs, CHANGEPW):
+            self.accounts[name] = KdcAccount(name, tuple(etypes), 1).with_random_keys(1, random)
 
     def now(self) -> datetime:
         """Return the time by the clock of this KDC."""
@@ -151,6 +153,12 @@ class Kdc:
                 tgs_req = TgsReq.decode(request)
                 body = tgs_req.req_body
                 return self._answer_tgs_req(tgs_req)
+            if is_request(request):
+                return answer(self, request) or self.error(
+                    ErrorCode.KRB_AP_ERR_MODIFIED,
+                    "the request is not genuine",
+                    e_data=encode_result(Result.AUTHERROR, b"authentication failed"),
+                )
             return self.error(ErrorCode.KRB_AP_ERR_MSG_TYPE, "neither an AS-REQ nor a TGS-REQ")
         except RefusedError as refused:
             return self._krb_error(refused, body).encode()
@@ -223,7 +231,7 @@ class Kdc:
         if value is None:
             return self._as_rep(req, request, None)
         checked = req.req_body.encode()
-        fast = open_request(value.padata_value, self._open_armor, self._random, checked=checked)
+        fast = open_request(value.padata_value, self._open_armor, self.random, checked=checked)
         inner = AsReq(fast.padata, fast.body)
         return self._in_fast(fast, lambda: self._as_rep(inner, request, fast))
 
@@ -235,7 +243,7 @@ class Kdc:
         service, sname = self._service(body)
         if client.disabled:
             raise RefusedError(ErrorCode.KDC_ERR_CLIENT_REVOKED, "the client is disabled")
-        if client.password_expired and service.name != _CHANGEPW:
+        if client.password_expired and service.name != CHANGEPW:  # RFC 3244 2
             raise RefusedError(ErrorCode.KDC_ERR_KEY_EXPIRED, "the client's password has expired")
         etype = next((e for e in body.etype if e in client.etypes), None)
         if etype is None:
@@ -244,7 +252,7 @@ class Kdc:
             )
         flags = TicketFlags.INITIAL | TicketFlags(body.kdc_options & _ON_REQUEST)
         armor_key = fast.armor_key if fast else None
-        proof = PreauthRequest(client, req, request, self.now(), self._random, armor_key)
+        proof = PreauthRequest(client, req, request, self.now(), self.random, armor_key)
         proven_key, proven_flag = self._verify_proof(proof)
         flags |= proven_flag
         cname = body.cname or client.name
@@ -372,7 +380,7 @@ class Kdc:
         fast = open_request(
             value.padata_value,
             self._open_armor,
-            self._random,
+            self.random,
             checked=pa_tgs_req.padata_value,
             implicit=(tgt.key, authenticator.subkey),
         )
@@ -649,7 +657,7 @@ class Kdc:
             raise RefusedError(
                 ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request"
             )
-        session_key = crypto.random_key(session_etype, self._random)
+        session_key = crypto.random_key(session_etype, self.random)
         flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
         if service.ok_as_delegate:
             flags |= TicketFlags.OK_AS_DELEGATE
@@ -708,7 +716,7 @@ class Kdc:
         self, key: EncryptionKey, usage: int, plaintext: bytes, kvno: int | None
     ) -> EncryptedData:
         try:
-            confounder = self._random(crypto.profile_of(key.etype).confounder_size)
+            confounder = self.random(crypto.profile_of(key.etype).confounder_size)
         except UnsupportedError:  # the key is a subkey, which the client has chosen
             raise RefusedError(
                 ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the subkey has an unknown etype"

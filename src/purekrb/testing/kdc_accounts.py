@@ -35,6 +35,7 @@ class KdcAccount:
     preauth: bool = True
     password_expired: bool = False
     disabled: bool = False
+    sets_passwords: bool = False
     ok_as_delegate: bool = False
     lifetime: timedelta | None = None
     #: By kvno and etype. Keys of earlier kvnos stay, for tickets that are still in use.

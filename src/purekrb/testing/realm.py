@@ -21,7 +21,8 @@ from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.errors import DecodeError, TransportError
 from purekrb.io.framing import FrameReader, encode_frame
 from purekrb.keys import KEY_SIZES
-from purekrb.krb5conf.config import Config
+from purekrb.krb5conf.config import Config, KdcAddress, RealmConfig
+from purekrb.messages.kpasswd import PasswordPolicy
 from purekrb.names import Principal
 from purekrb.sid import Sid
 from purekrb.system import Clock, RandomBytes, now, random_bytes
@@ -66,6 +67,7 @@ class Realm:
     clock_offset: seconds by which the KDC's clock is ahead; may be changed later.
     udp_limit: replies with more bytes are not sent over UDP (RESPONSE_TOO_BIG).
     port: the port to bind; 0 for a free one.
+    password_policy: the rules for new passwords: length, kinds of characters, and not the old one.
     domain_sid: a SID "S-1-5-21-...". Tickets then contain a PAC like those of a domain controller:
         accounts get SIDs of that domain, and are members of its Domain Users.
     rodc_identifier: 1 to 65535. The KDC is then a read-only domain controller, and its signatures
@@ -83,6 +85,7 @@ class Realm:
         clock_offset: float = 0.0,
         udp_limit: int = 4096,
         port: int = 0,
+        password_policy: PasswordPolicy | None = None,
         domain_sid: str | None = None,
         rodc_identifier: int | None = None,
         clock: Clock = now,
@@ -110,6 +113,7 @@ class Realm:
             )
         if domain_sid is not None:
             self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
+        self._kdc.password_policy = password_policy
         self.clock_offset = clock_offset
         self._port = port
         self._trusted: dict[str, Realm] = {}
@@ -135,6 +139,7 @@ class Realm:
         preauth: bool = True,
         password_expired: bool = False,
         disabled: bool = False,
+        sets_passwords: bool = False,
         lifetime: float | None = None,
         salt: str | None = None,
         iterations: int | None = None,
@@ -143,7 +148,8 @@ class Realm:
 
         With `preauth`, the KDC requires pre-authentication. `salt` and PBKDF2 `iterations` replace
         the defaults; ETYPE-INFO2 tells them to clients (MIT's clients refuse fewer iterations than
-        the default). `lifetime` is the longest lifetime of this user's tickets, in seconds.
+        the default). `lifetime` is the longest lifetime of this user's tickets, in seconds. With
+        `sets_passwords`, the user may set the passwords of others (RFC 3244).
         """
         principal = self._principal(name)
         self._kdc.accounts[principal.name] = KdcAccount(
@@ -156,6 +162,7 @@ class Realm:
             preauth=preauth,
             password_expired=password_expired,
             disabled=disabled,
+            sets_passwords=sets_passwords,
             lifetime=_duration(lifetime),
         )
         return Credential.from_password(str(principal), password)
@@ -267,7 +274,7 @@ class Realm:
         """The configuration by which clients find this KDC and those of trusted realms."""
         realms = self._reachable()
         return Config(
-            realms={realm.name: [f"{_HOST}:{realm.port}"] for realm in realms},
+            realms={realm.name: realm._servers for realm in realms},
             default_realm=self.name,
             dns_lookup_kdc=False,
             allow_rc4=any(realm._uses_rc4 for realm in realms),
@@ -297,8 +304,16 @@ class Realm:
             lines.append(f"  {name} = {str(value).lower() if isinstance(value, bool) else value}")
         lines.append("[realms]")
         for realm in realms:
-            lines += [f"  {realm.name} = {{", f"    kdc = {_HOST}:{realm.port}", "  }"]
+            server = f"{_HOST}:{realm.port}"
+            relations = [f"    {name} = {server}" for name in ("kdc", "kpasswd_server")]
+            lines += [f"  {realm.name} = {{", *relations, "  }"]
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @property
+    def _servers(self) -> RealmConfig:
+        """The KDC of this realm, which also changes passwords, on the same port."""
+        server = (KdcAddress(_HOST, self.port),)
+        return RealmConfig(kdc=server, kpasswd_server=server)
 
     @property
     def _uses_rc4(self) -> bool:

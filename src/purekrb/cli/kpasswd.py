@@ -1,0 +1,73 @@
+"""Change a password, also one that has expired; or set that of another user, as an administrator.
+
+The passwords are typed on the terminal, or are lines of standard input: the old one (or that of the
+administrator), then the new one. They never stand on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from purekrb.cli import options
+from purekrb.cli.output import Output
+
+if TYPE_CHECKING:
+    from purekrb.kdc.client import KdcClient
+    from purekrb.names import Principal
+
+__all__ = ["add_arguments", "change_expired", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "principal",
+        nargs="?",
+        help="user@REALM whose password it is (default: that of the credential cache)",
+    )
+    parser.add_argument(
+        "--admin",
+        metavar="PRINCIPAL",
+        help="set the password as this administrator, who need not know the old one",
+    )
+    options.add_ccache(parser)
+    options.add_network(parser)
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Run the command."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.kdc.client import KdcClient
+    from purekrb.names import Principal
+
+    config = options.config(args)
+    default_realm = config.default_realm or ""
+    named = args.principal or options.credential(args).principal
+    principal = Principal.parse(named, default_realm) if isinstance(named, str) else named
+    asked = Principal.parse(args.admin, default_realm) if args.admin else principal
+    client = KdcClient(config, timeout=args.timeout)
+    credential = Credential.from_password(asked, options.read_secret(f"Password for {asked}"))
+    new = _new_password(principal)
+    with output.waiting(f"changing the password of {principal}"):
+        if args.admin:
+            client.set_password(credential, principal, new)
+        else:
+            client.change_password(credential, new)
+    output.result({"principal": principal}, f"the password of {principal} was changed")
+    return 0
+
+
+def change_expired(client: KdcClient, principal: Principal, old: bytes, output: Output) -> bytes:
+    """Ask for a new password in place of the expired one, change it, and return it."""
+    output.warning(f"the password of {principal} has expired: enter a new one")
+    from purekrb.credentials.credential import Credential
+
+    new = _new_password(principal)
+    with output.waiting(f"changing the password of {principal}"):
+        client.change_password(Credential.from_password(principal, old), new)
+    return new
+
+
+def _new_password(principal: Principal) -> bytes:
+    return options.read_secret(f"New password for {principal}", confirm=True)
