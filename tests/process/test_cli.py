@@ -781,6 +781,42 @@ def test_a_new_password_is_asked_for_twice(run: Commands) -> None:
     assert not (run.directory / "new-7").exists()
 
 
+def test_kinit_has_an_expired_password_changed_on_a_terminal(run: Commands, realm: Realm) -> None:
+    realm.add_user("carol", PASSWORD, password_expired=True)
+    assert run("kinit", "carol", stdin=PASSWORD).code == 6, "a script is told, and not asked"
+    terminal = Terminal(run.directory, "kinit", "carol")
+    terminal.expect("Password for carol@EXAMPLE.TEST: ")
+    terminal.type(f"{PASSWORD}\n")
+    terminal.expect("New password for carol@EXAMPLE.TEST: ")
+    terminal.type("another\n")
+    terminal.expect("again: ")
+    terminal.type("another\n")
+    assert terminal.wait() == 0
+    assert "has expired and must be changed now" in terminal.printed
+    assert "carol@EXAMPLE.TEST: ticket until" in terminal.printed
+    assert "another" not in terminal.printed
+    assert run("klist", "-s").code == 0
+    assert run("kinit", "carol", stdin="another").code == 0
+
+
+def test_kpasswd_changes_and_sets_passwords(run: Commands, realm: Realm) -> None:
+    realm.add_user("carol", PASSWORD)
+    realm.add_user("boss", "boss-pw", sets_passwords=True)
+    changed = run("kpasswd", "carol", "--json", stdin=f"{PASSWORD}\nnew one\n")
+    assert (changed.code, changed.json) == (0, [{"principal": "carol@EXAMPLE.TEST"}])
+    assert run("kpasswd", "carol", stdin=f"{PASSWORD}\nx\n").code == 3
+    assert run("kinit", "carol", stdin="new one").code == 0
+    done = run("kpasswd", stdin="new one\nnewer\n")  # of whom the cache is
+    assert done.out == "the password of carol@EXAMPLE.TEST was changed\n"
+    assert run("kpasswd", "carol", "--admin", "boss", stdin="boss-pw\nnewest\n").code == 0
+    assert run("kinit", "carol", stdin="newest").code == 0
+    refused = run("kpasswd", "boss", "--admin", "carol", stdin="newest\nx\n")
+    assert refused.code == 6
+    assert "must not do that" in refused.err
+    assert run("kpasswd", "carol", stdin="newest\n").code == 7, "there is no new password"
+    assert run("kinit", "carol", stdin="newest").code == 0
+
+
 @pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 7)], ids=["ctrl-c", "ctrl-d"])
 def test_no_password_ends_the_prompt(run: Commands, key: str, code: int) -> None:
     terminal = Terminal(run.directory, "kinit", "alice")

@@ -43,6 +43,7 @@ def environment(directory: Path) -> dict[str, str]:
         "KRB5_CONFIG": str(directory / "krb5.conf"),
         "KRB5CCNAME": f"FILE:{directory}/ccache",
         "KRB5_KTNAME": f"FILE:{directory}/keytab",
+        "KRB5RCACHENAME": f"file2:{directory}/rcache2",
     }
 
 

@@ -13,6 +13,7 @@ from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
+    from purekrb.kdc.client import KdcClient
     from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
@@ -57,12 +58,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the command."""
+    """Run the command. A password that has expired is changed first, if it was typed on a terminal."""
+    from purekrb.errors import PasswordExpiredError
     from purekrb.kdc.client import KdcClient
 
     config = options.config(args)
     client = KdcClient(config, timeout=args.timeout)
     credential = _credential(args, config)
+    try:
+        return _get(args, output, client, credential)
+    except PasswordExpiredError:
+        if not options.on_terminal() or args.use_keytab or args.keytab:
+            raise
+    from purekrb.cli.kpasswd import change_expired
+
+    return _get(args, output, client, change_expired(client, credential, output))
+
+
+def _get(
+    args: argparse.Namespace, output: Output, client: KdcClient, credential: Credential
+) -> int:
+    """Get or renew the ticket, and print what it is."""
     with output.waiting(f"asking the KDC of {credential.principal.realm}"):
         if args.renew:
             ticket = client.renew(credential)

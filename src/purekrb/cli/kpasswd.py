@@ -13,6 +13,7 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
+    from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import KdcClient
     from purekrb.names import Principal
 
@@ -58,15 +59,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def change_expired(client: KdcClient, principal: Principal, old: bytes, output: Output) -> bytes:
-    """Ask for a new password in place of the expired one, change it, and return it."""
-    output.warning(f"the password of {principal} has expired: enter a new one")
+def change_expired(client: KdcClient, expired: Credential, output: Output) -> Credential:
+    """Ask on the terminal for a new password in place of the expired one; return its credential."""
     from purekrb.credentials.credential import Credential
 
+    principal = expired.principal
+    output.warning(f"the password of {principal} has expired and must be changed now")
     new = _new_password(principal)
     with output.waiting(f"changing the password of {principal}"):
-        client.change_password(Credential.from_password(principal, old), new)
-    return new
+        client.change_password(expired, new)
+    return Credential.from_password(principal, new)
 
 
 def _new_password(principal: Principal) -> bytes:
