@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import struct
 import time
 from datetime import datetime, timedelta, timezone
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 
 import purekrb
-from purekrb import Credential, KdcClient, Keytab, Principal, crypto, sspi
+from purekrb import Acceptor, Credential, KdcClient, Keytab, Principal, crypto, sspi
 from purekrb.constants import NTLM_OID, NegState
 from purekrb.gss.tokens import MicToken, WrapToken
+from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.pac import USER_SID, assemble, buffers, element, now, sign
 from support.spnego import NTLM_TOKEN, PreferringNtlm, init, read
@@ -516,6 +519,37 @@ def test_channel_bindings_come_in_a_buffer(
     else:
         with refused(sspi.SEC_E_BAD_BINDINGS, "AcceptSecurityContext"):
             accept()
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        # What struct.pack("LLLLLLLL...") of a script for Windows gives on Linux and macOS.
+        struct.pack("<8Q", 0, 0, 0, 0, 0, 0, 15, 32) + b"tls-unique:ours",
+        struct.pack("<8Q", 0, 0, 0, 0, 0, 0, 15, 64) + b"tls-unique:ours",
+    ],
+    ids=["an offset of 32", "an offset of 64"],
+)
+def test_channel_bindings_with_64_bit_fields_are_the_same_bindings(wide: bytes) -> None:
+    ours = credentials()
+    narrow = struct.Struct("<8L")
+    same = narrow.pack(0, 0, 0, 0, 0, 0, 15, 32) + b"tls-unique:ours"
+    others = narrow.pack(0, 0, 0, 0, 0, 0, 6, 32) + b"others"
+    for demanded, right in ((same, True), (others, False)):
+        for sent, expected in ((wide, demanded), (demanded, wide)):
+            _, _, token = first_leg(ours.client, inputs=desc((CHANNEL, sent)))
+            inputs = desc((TOKEN, token), (CHANNEL, expected))
+            call = (ours.service, None, inputs, ASC, 0, sspi.CtxtHandle(), room())
+            if right:
+                assert sspi.AcceptSecurityContext(*call)[0] == sspi.SEC_E_OK
+            else:
+                with refused(sspi.SEC_E_BAD_BINDINGS, "AcceptSecurityContext"):
+                    sspi.AcceptSecurityContext(*call)
+    addresses = struct.pack("<8Q", 2, 4, 64, 2, 4, 68, 15, 72) + OURS[32:]
+    _, _, token = first_leg(ours.client, inputs=desc((CHANNEL, addresses)))
+    inputs = desc((TOKEN, token), (CHANNEL, OURS))
+    call = (ours.service, None, inputs, ASC, 0, sspi.CtxtHandle(), room())
+    assert sspi.AcceptSecurityContext(*call)[0] == sspi.SEC_E_OK
 
 
 def test_a_refused_client_hears_why_where_extended_errors_are_asked_for() -> None:
@@ -1254,3 +1288,93 @@ def test_a_password_is_in_no_traceback(lab: Realm) -> None:
             ):
                 assert "horse" not in repr(trace.tb_frame.f_locals)
             trace = trace.tb_next  # type: ignore[assignment]
+
+
+def test_step_is_authorize_with_bytes(logged_on: Realm) -> None:
+    client = sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC)
+    service = sspi.ServerAuth("Kerberos")
+    token = client.step(None)
+    assert isinstance(token, bytes)
+    assert not client.authenticated
+    answer = service.step(token)
+    assert service.authenticated
+    assert client.step(answer) is None
+    assert client.authenticated
+    assert client.initiator_name == service.initiator_name == "alice@EXAMPLE.TEST"
+    assert client.service_name == f"{TARGET}@EXAMPLE.TEST"
+
+
+def test_a_process_has_several_users_and_services_at_a_time(lab: Realm) -> None:
+    bob, other = lab.add_user("bob", "pw"), "HTTP/other.example.test"
+    keytab = lab.add_service(other)
+    with Realm("OTHER.TEST") as second:
+        carol = second.add_user("carol", "pw")
+        third = second.add_service("HTTP/third.other.test")
+        pairs = [
+            (lab.add_user("alice", "pw"), lab.config, TARGET, lab.keytab(TARGET)),
+            (bob, lab.config, other, keytab),
+            (carol, second.config, "HTTP/third.other.test", third),
+        ]
+        made = [
+            (
+                sspi.ClientAuth(
+                    "Kerberos", auth_info=user, targetspn=spn, scflags=ISC, config=config
+                ),
+                sspi.ServerAuth("Kerberos", auth_info=keys),
+            )
+            for user, config, spn, keys in pairs
+        ]
+        for client, service in made:
+            client.step(service.step(client.step()))
+    assert [service.initiator_name for _, service in made] == [
+        "alice@EXAMPLE.TEST",
+        "bob@EXAMPLE.TEST",
+        "carol@OTHER.TEST",
+    ]
+
+
+def test_a_services_options_are_those_of_an_acceptor(logged_on: Realm) -> None:
+    cache = MemoryReplayCache()
+    client = sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC)
+    token = client.step()
+    assert sspi.ServerAuth("Kerberos", replay_cache=cache).step(token)
+    with refused(sspi.SEC_E_LOGON_DENIED, "AcceptSecurityContext"):
+        sspi.ServerAuth("Kerberos", replay_cache=cache).step(token)
+    assert sspi.ServerAuth("Kerberos", replay_cache=MemoryReplayCache()).step(token)
+    with refused(sspi.SEC_E_INVALID_TOKEN, "AcceptSecurityContext"):
+        sspi.ServerAuth("Kerberos", max_token=100).step(token)
+    sspi.set_default_credential(keytab=logged_on.keytab(TARGET), max_token=100)
+    with refused(sspi.SEC_E_INVALID_TOKEN, "AcceptSecurityContext"):
+        sspi.ServerAuth("Kerberos").step(token)
+    for call in (
+        lambda: sspi.ServerAuth("Kerberos", require=0),
+        lambda: sspi.set_default_credential(no_such_option=1),
+    ):
+        with pytest.raises(TypeError, match="it has replay_cache"):
+            call()
+
+
+@pytest.mark.parametrize("name", sorted(sspi.credentials.ServiceOptions.__annotations__))
+def test_each_option_of_a_service_reaches_the_acceptor(name: str, lab: Realm) -> None:
+    assert name in inspect.signature(Acceptor.__init__).parameters
+    handle, _ = sspi.AcquireCredentialsHandle(
+        None, "Kerberos", sspi.SECPKG_CRED_INBOUND, None, lab.keytab(TARGET), **{name: None}
+    )
+    assert handle.options == {name: None}
+
+
+def test_four_processes_accept_a_token_once(logged_on: Realm) -> None:
+    token = sspi.ClientAuth("Kerberos", targetspn=TARGET, scflags=ISC).step()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if sspi.ServerAuth("Kerberos").step(token) else 1)
+            except sspi.error as error:
+                os._exit(2 if error.winerror == sspi.SEC_E_LOGON_DENIED else 3)
+            except BaseException:
+                os._exit(4)
+        children.append(child)
+    ends = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert ends == [0, 2, 2, 2]

@@ -188,6 +188,13 @@ def test_a_leg_needs_a_buffer_for_the_token_and_room_in_it(legs: str) -> None:
         struct.pack("<8L", 0, 0, 0, 0, 1, 32, 0, 0),
         struct.pack("<8L", 0, 0, 0, 0, 0, 0, 5, 0xFFFFFFFF),
         struct.pack("<8L", 0, 0, 0, 0, 0, 0, 0xFFFFFFFF, 32) + b"tls",
+        struct.pack("<8L", 0, 0, 0, 0, 0, 0, 3, 0) + b"tls",
+        bytes(32) + b"tls",
+        bytes(64) + b"tls",
+        struct.pack("<8Q", 0, 0, 0, 0, 0, 0, 4, 32) + b"tls",
+        struct.pack("<8Q", 0, 0, 0, 0, 0, 0, 3, 65) + b"tls",
+        struct.pack("<8Q", 0, 0, 0, 0, 0, 0, 1 << 40, 64) + b"tls",
+        struct.pack(">8L", 0, 0, 0, 0, 0, 0, 3, 32) + b"tls",
     ],
 )
 def test_channel_bindings_that_point_outside_themselves_are_refused(data: bytes) -> None:

@@ -148,3 +148,27 @@ def test_a_credential_may_be_given_in_place_of_the_environments(lab: Lab) -> Non
     client.receive(b"")  # the broker's empty success
     with pytest.raises(purekrb.KerberosError):
         client.receive(b"more")
+
+
+@kafka_warns
+def test_kafka_pythons_own_class_for_windows_runs_on_purekrbs_sspi(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kafka.net.sasl.sspi as theirs
+
+    from purekrb import sspi
+
+    for name in ("sspi", "sspicon", "win32security"):
+        monkeypatch.setattr(theirs, name, sspi, raising=False)
+    sspi.set_default_credential(lab.alice, config=lab.config)
+    try:
+        client = theirs.SaslMechanismSSPI(sasl_kerberos_service_name="kafka", host="localhost")
+        server = lab.server()
+        challenge = server.step(client.auth_bytes())
+        client.receive(challenge)
+        offer = server.step(client.auth_bytes())
+        assert client._client_ctx.authenticated
+        assert "alice@EXAMPLE.TEST to kafka/localhost@EXAMPLE.TEST" in client.auth_details()
+        assert client._client_ctx.unwrap(offer) == (b"\x01\0\0\0", False)
+    finally:
+        sspi.set_default_credential()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from purekrb.replay import ReplayCache
 from purekrb.sspi.buffers import SecBuffer, SecBufferDesc
 from purekrb.sspi.constants import (
     ASC_REQ_CONFIDENTIALITY,
@@ -36,9 +35,15 @@ from purekrb.sspi.credentials import (
     CredHandle,
     QuerySecurityPackageInfo,
     SecPkgInfo,
+    ServiceOptions,
 )
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
 from purekrb.tracebacks import forget_frames
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from purekrb.krb5conf.config import Config
 
 __all__ = ["ClientAuth", "ServerAuth"]
 
@@ -63,6 +68,18 @@ class _Auth:
     def __init__(self, pkg_name: str) -> None:
         self.pkg_info = QuerySecurityPackageInfo(pkg_name)
         self.reset()
+
+    def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
+        """Do one leg and return (status, buffers)."""
+        raise NotImplementedError
+
+    def step(self, sec_buffer_in: Token = None) -> bytes | None:
+        """Do one leg and return the token to send, or None; `authenticated` tells of the end.
+
+        This is `authorize` with tokens as bytes.
+        """
+        _, buffers = self.authorize(sec_buffer_in)
+        return buffers[0].Buffer or None
 
     def reset(self) -> None:
         """Forget the context: the next `authorize` starts again, with the same credentials."""
@@ -160,7 +177,7 @@ class _Auth:
 class ClientAuth(_Auth):
     """The client's side of a handshake, and of the messages after it.
 
-    `client_name` and `auth_info` are those of AcquireCredentialsHandle. `targetspn` is the
+    `client_name`, `auth_info` and `config` are those of AcquireCredentialsHandle. `targetspn` is the
     service's SPN, and `scflags` are ISC_REQ_ flags. By default, the context has integrity,
     confidentiality and sequence detection, but, like pywin32, NO MUTUAL AUTHENTICATION: add
     ISC_REQ_MUTUAL_AUTH to verify the service's identity.
@@ -175,13 +192,20 @@ class ClientAuth(_Auth):
         targetspn: str | None = None,
         scflags: int | None = None,
         datarep: int = SECURITY_NETWORK_DREP,
+        *,
+        config: Config | None = None,
     ) -> None:
         super().__init__(pkg_name)
         self.scflags = _DEFAULT_ISC_REQ if scflags is None else scflags
         self.datarep = datarep
         self.targetspn = targetspn
         self.credentials, self.credentials_expiry = AcquireCredentialsHandle(
-            client_name, self.pkg_info["Name"], SECPKG_CRED_OUTBOUND, None, auth_info
+            client_name,
+            self.pkg_info["Name"],
+            SECPKG_CRED_OUTBOUND,
+            None,
+            auth_info,
+            config=config,
         )
 
     def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
@@ -208,7 +232,8 @@ class ServerAuth(_Auth):
 
     `spn` limits the service to one of the names in the default keytab. `scflags` are ASC_REQ_
     flags; add ASC_REQ_MUTUAL_AUTH to refuse clients that do not ask for mutual authentication.
-    `replay_cache` is by default that of `set_default_credential`.
+    `auth_info` (such as a Keytab), `config` and `options` (such as `replay_cache`) are those of
+    AcquireCredentialsHandle; without them, the defaults of the process count.
     """
 
     def __init__(
@@ -218,17 +243,23 @@ class ServerAuth(_Auth):
         scflags: int | None = None,
         datarep: int = SECURITY_NETWORK_DREP,
         *,
-        replay_cache: ReplayCache | None = None,
+        auth_info: AuthData | None = None,
+        config: Config | None = None,
+        **options: Unpack[ServiceOptions],
     ) -> None:
         super().__init__(pkg_name)
         self.spn = spn
         self.scflags = _DEFAULT_ASC_REQ if scflags is None else scflags
         self.datarep = datarep
         self.credentials, self.credentials_expiry = AcquireCredentialsHandle(
-            spn, self.pkg_info["Name"], SECPKG_CRED_INBOUND, None, None
+            spn,
+            self.pkg_info["Name"],
+            SECPKG_CRED_INBOUND,
+            None,
+            auth_info,
+            config=config,
+            **options,
         )
-        if replay_cache is not None:
-            self.credentials.replay_cache = replay_cache
 
     def authorize(self, sec_buffer_in: Token) -> tuple[int, SecBufferDesc]:
         """Do one leg, beginning with the client's first token; see `ClientAuth.authorize`."""

@@ -20,8 +20,12 @@ from purekrb.sspi.status import RefusedError
 __all__ = ["SecBuffer", "SecBufferDesc", "buffers_of", "channel_bindings", "fill", "the_only"]
 
 #: SEC_CHANNEL_BINDINGS: type, length and offset of both addresses; length and offset of the
-#: application data.
+#: application data. Source: the Windows SDK's documentation of sspi.h.
 _CHANNEL_BINDINGS = struct.Struct("<8L")
+#: The same with 64-bit fields: what struct.pack("LLLLLLLL", ...) gives where a C long has 64 bits.
+_WIDE_BINDINGS = struct.Struct("<8Q")
+#: Which of the fields are the size and the offset of an address or of the application data.
+_PARTS = ((1, 2), (4, 5), (6, 7))
 
 
 class SecBuffer:
@@ -162,17 +166,43 @@ def channel_bindings(message: SecBufferDesc | None) -> ChannelBindings | None:
     data = found[0].Buffer
     if len(data) < _CHANNEL_BINDINGS.size:
         raise RefusedError(SEC_E_BAD_BINDINGS, "the channel bindings end before their header does")
-    from_type, from_size, from_at, to_type, to_size, to_at, size, at = (
-        _CHANNEL_BINDINGS.unpack_from(data)
-    )
-    if max(from_at + from_size, to_at + to_size, at + size) > len(data):
-        raise RefusedError(
-            SEC_E_BAD_BINDINGS, "the channel bindings refer to bytes after their end"
-        )
+    fields = _CHANNEL_BINDINGS.unpack_from(data)
+    if not _is_plausible(fields, data, _CHANNEL_BINDINGS.size):
+        fields = _wide_fields(data)
+    from_type, from_size, from_at, to_type, to_size, to_at, size, at = fields
     return ChannelBindings(
         application_data=data[at : at + size],
         initiator_address=data[from_at : from_at + from_size],
         acceptor_address=data[to_at : to_at + to_size],
         initiator_addrtype=from_type,
         acceptor_addrtype=to_type,
+    )
+
+
+def _is_plausible(fields: tuple[int, ...], data: bytes, header: int) -> bool:
+    """Return whether each part lies between the header and the end, and none is left out."""
+    parts = [(fields[at], fields[size]) for size, at in _PARTS if fields[size]]
+    if not parts:
+        return not any(data[header:])
+    return all(at >= header and at + size <= len(data) for at, size in parts)
+
+
+def _wide_fields(data: bytes) -> tuple[int, ...]:
+    """Return the fields of bindings whose numbers have 64 bits, as offsets into `data`.
+
+    Scripts for Windows write an offset of 32, the size of the narrow header, whatever their numbers
+    have; then the application data follow the header. Raises RefusedError for anything else.
+    """
+    header = _WIDE_BINDINGS.size
+    if len(data) > header:
+        fields = _WIDE_BINDINGS.unpack_from(data)
+        alone = not (fields[1] or fields[4])
+        if alone and fields[7] == _CHANNEL_BINDINGS.size and header + fields[6] == len(data):
+            fields = (*fields[:7], header)
+        if _is_plausible(fields, data, header):
+            return fields
+    raise RefusedError(
+        SEC_E_BAD_BINDINGS,
+        "the channel bindings do not refer to their own data: pack eight numbers of 32 bits, "
+        'struct.pack("<8L", ...), and then what they refer to',
     )

@@ -57,6 +57,7 @@ from purekrb.sspi.constants import (
 from purekrb.sspi.credentials import (
     CredHandle,
     Impersonation,
+    ServiceOptions,
     client_credential,
     impersonation,
     mechanism,
@@ -322,11 +323,14 @@ def AcceptSecurityContext(
             )
         _check_token(token_in, "client's")
         config = credential.config
+        options: ServiceOptions = {
+            "permitted_etypes": DEFAULT_ETYPES if config is None else config.permitted_etypes,
+            **credential.options,
+        }
         handle = _new(new_context)
         handle._context = Acceptor(
             keytab,
             mechanism=mechanism(credential),
-            replay_cache=credential.replay_cache,
             service=credential.service,
             require=Flag.MUTUAL if context_req & ASC_REQ_MUTUAL_AUTH else Flag(0),
             channel_bindings=bindings,
@@ -334,7 +338,7 @@ def AcceptSecurityContext(
             and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
             accept_delegation=bool(context_req & ASC_REQ_DELEGATE),
             accept_anonymous=bool(context_req & ASC_REQ_ALLOW_NULL_SESSION),
-            permitted_etypes=DEFAULT_ETYPES if config is None else config.permitted_etypes,
+            **options,
         )
     else:
         handle = _begun(context, new_context, Acceptor)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from purekrb.constants import NameType
 from purekrb.credentials.credential import Credential
@@ -15,7 +15,6 @@ from purekrb.errors import CredentialError
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
-from purekrb.replay import ReplayCache
 from purekrb.spn import target_principal
 from purekrb.sspi.constants import (
     RPC_C_AUTHN_GSS_KERBEROS,
@@ -43,6 +42,11 @@ from purekrb.sspi.constants import (
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
 from purekrb.tracebacks import forget_frames
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from purekrb.replay import ReplayCache
+
 __all__ = [
     "AcquireCredentialsHandle",
     "CredHandle",
@@ -51,6 +55,7 @@ __all__ = [
     "QueryCredentialsAttributes",
     "QuerySecurityPackageInfo",
     "SecPkgInfo",
+    "ServiceOptions",
     "client_credential",
     "impersonation",
     "mechanism",
@@ -64,6 +69,21 @@ _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 #: (user, domain, password), or purekrb's own types.
 AuthData = Sequence[str | None] | Credential | Keytab
+
+
+class ServiceOptions(TypedDict, total=False):
+    """What a service may add: those arguments of `purekrb.Acceptor` that no flag of SSPI stands for.
+
+    `replay_cache` is by default the file that all processes of the user share.
+    """
+
+    replay_cache: ReplayCache | None
+    clock_skew: float
+    permitted_etypes: tuple[int, ...]
+    require_pac: bool
+    require_client_target: bool
+    enforce_expiry: bool
+    max_token: int
 
 
 class SecPkgInfo(TypedDict):
@@ -116,7 +136,7 @@ class _Defaults:
     credential: Credential | None = None
     keytab: Keytab | None = None
     config: Config | None = None
-    replay_cache: ReplayCache | None = None
+    options: ServiceOptions = field(default_factory=lambda: ServiceOptions())
 
 
 @dataclass(frozen=True)
@@ -137,16 +157,17 @@ def set_default_credential(
     *,
     keytab: Keytab | None = None,
     config: Config | None = None,
-    replay_cache: ReplayCache | None = None,
+    **options: Unpack[ServiceOptions],
 ) -> None:
     """Set the default credentials of `AcquireCredentialsHandle`, like a logon of this process.
 
-    `credential` is for clients, `keytab` and `replay_cache` for services, and `config` for both.
-    None stands for the file in KRB5CCNAME, KRB5_KTNAME, KRB5RCACHENAME or KRB5_CONFIG, as for the
-    commands. Without arguments, the initial state is restored.
+    `credential` is for clients, `keytab` and `options` for services, and `config` for both. None
+    stands for the file in KRB5CCNAME, KRB5_KTNAME or KRB5_CONFIG, as for the commands. Without
+    arguments, the initial state is restored.
     """
     global _defaults
-    _defaults = _Defaults(credential, keytab, config, replay_cache)
+    _check_options(options)
+    _defaults = _Defaults(credential, keytab, config, options)
 
 
 class CredHandle:
@@ -157,8 +178,8 @@ class CredHandle:
         "_keytab",
         "_password_given",
         "config",
+        "options",
         "package",
-        "replay_cache",
         "service",
     )
 
@@ -170,13 +191,13 @@ class CredHandle:
         keytab: Keytab | None = None,
         service: Principal | None = None,
         config: Config | None = None,
-        replay_cache: ReplayCache | None = None,
+        options: ServiceOptions | None = None,
         password_given: bool = False,
     ) -> None:
+        self.options = options or ServiceOptions()
         self.package = package
         self.service = service
         self.config = config
-        self.replay_cache = replay_cache
         self._credential = credential
         self._keytab = keytab
         self._password_given = password_given
@@ -278,6 +299,9 @@ def AcquireCredentialsHandle(
     credential_use: int,
     logon_id: None = None,
     auth_data: AuthData | None = None,
+    *,
+    config: Config | None = None,
+    **options: Unpack[ServiceOptions],
 ) -> tuple[CredHandle, datetime]:
     """Return (handle, expiry of the credentials).
 
@@ -292,11 +316,15 @@ def AcquireCredentialsHandle(
 
     BOTH: whatever is available of the two.
 
+    `config` and `options` (for INBOUND use) are for this handle alone. A process may have handles
+    of several users and services, each with its own.
+
     No KDC is asked, so a wrong password is found when a context is initialized. The errors are
     SEC_E_NO_CREDENTIALS if there are no credentials, and SEC_E_UNKNOWN_CREDENTIALS for malformed
     arguments.
     """
     name = package_info(package)["Name"]
+    _check_options(options)
     if logon_id is not None:
         raise RefusedError(
             SEC_E_UNSUPPORTED_FUNCTION,
@@ -333,8 +361,8 @@ def AcquireCredentialsHandle(
         credential=credential,
         keytab=keytab,
         service=service,
-        config=_defaults.config,
-        replay_cache=_defaults.replay_cache,
+        config=config or _defaults.config,
+        options={**_defaults.options, **options},
         password_given=logon is not None,
     )
     return handle, handle.expiry
@@ -364,6 +392,15 @@ def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
             "without a domain, a default realm must be configured",
         )
     return Principal((user,), realm), password
+
+
+def _check_options(options: ServiceOptions) -> None:
+    unknown = sorted(set(options) - set(ServiceOptions.__annotations__))
+    if unknown:
+        raise TypeError(
+            f"a service has no option {unknown[0]!r} here: it has "
+            f"{', '.join(ServiceOptions.__annotations__)}, and the flags ASC_REQ_..."
+        )
 
 
 def _config() -> Config:
