@@ -637,7 +637,7 @@ def test_k280_no_process_is_started_and_no_system_call_is_told_the_password(tmp_
 def test_k280_the_command_line_takes_no_password_as_an_argument() -> None:
     """A command line is seen by every user of the machine; passwords come from a prompt or standard input."""
     done = subprocess.run(
-        [sys.executable, "-m", "purekrb.cli", "kinit", "--help"],
+        [sys.executable, "-m", "purekrb", "kinit", "--help"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,9 @@ def test_a_ticket_got_with_a_keytab_is_read_by_mit(
 
 def test_tickets_of_mit_are_listed_used_and_shown(mit_realm: MitRealm, purekrb: Purekrb) -> None:
     ccache = mit_realm.kinit("pre", services=[SERVICE])
-    assert purekrb("klist", "-c", str(ccache)).splitlines()[0] == "tickets of pre@MIT.TEST"
+    assert purekrb("klist", "-c", str(ccache)).splitlines()[:2] == [
+        *(f"Ticket cache: FILE:{ccache}", "Default principal: pre@MIT.TEST")
+    ]
     purekrb("klist", "-s", "-c", f"FILE:{ccache}")
     told = purekrb(
         "kvno", "-c", str(ccache), SERVICE, "HTTP/localhost", "host/srv.sub.test@SUB.TEST"
@@ -140,3 +143,84 @@ def test_keytabs_go_both_ways(mit_realm: MitRealm, purekrb: Purekrb, tmp_path: P
     purekrb("kinit", "-t", str(new))
     purekrb("kdestroy")
     assert not purekrb.ccache.exists()
+
+
+def test_a_postdated_ticket_is_validated_when_its_time_has_come(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
+    told = purekrb("kinit", "user", "-s", "1h", "-l", "1h", text="userpw\n")
+    assert told.endswith("validate it then (kinit -v)\n")
+    assert "Flags: FDdiI" in mit_realm.klist(purekrb.ccache, "-f")
+    assert "Flags: FDdiI" in purekrb("klist")
+    shell = ["sh", "-c", '"$@" 2>&1; echo code=$?', "sh", *ARGV]
+    command = [*shell, "kinit", "-v", "-c", str(purekrb.ccache)]
+    assert "the TGT is not valid yet" in run(command, env=mit_realm.env)
+    purekrb("kinit", "user", "-s", "4", "-l", "1h", text="userpw\n")
+    time.sleep(4.5)
+    assert "ticket until" in purekrb("kinit", "-v")
+    assert "Flags: FDdI" in mit_realm.klist(purekrb.ccache, "-f")
+    assert mit_realm.kvno(purekrb.ccache, SERVICE) == f"{SERVICE}@MIT.TEST: kvno = 1\n"
+
+
+def test_the_kinds_of_tickets_that_switches_ask_for_are_those_of_mit(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
+    """The same switches of both programs, the same flags and addresses as MIT's klist shows them."""
+    for switches in (["-f"], ["-F"], ["-p"], ["-P"], ["-a"], ["-A"], ["-r", "1d"], ["-fpa"]):
+        ours = ["-F", "-P", "-A", *switches]
+        if switches[0].upper() in ("-F", "-P", "-A"):
+            ours = [s for s in ours[:3] if s != switches[0].upper()] + switches
+        if switches == ["-fpa"]:
+            ours = switches
+        purekrb("kinit", "user", *ours, text="userpw\n")
+        theirs = mit_realm.kinit("user", options=ours)
+        shown = [
+            re.findall(r"Flags: (\w+)|Addresses: (.*)", mit_realm.klist(ccache, "-f", "-a", "-n"))
+            for ccache in (purekrb.ccache, theirs)
+        ]
+        assert set(shown[0][0][0]) == set(shown[1][0][0]), ours
+        assert sorted(shown[0][-1][1].split(", ")) == sorted(shown[1][-1][1].split(", ")), ours
+
+
+def test_kinit_T_protects_the_request_by_the_ticket_of_another(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
+    armor = str(mit_realm.kinit("user"))
+    purekrb("kinit", "-T", armor, "pre", text="prepw\n")
+    assert "fast_avail(krbtgt/MIT.TEST@MIT.TEST) = yes" in purekrb("klist", "-C")
+    shell = ["sh", "-c", '"$@" 2>&1; echo code=$?', "sh", *ARGV]
+    command = [*shell, "kinit", "-T", "FILE:/nowhere/armor", "pre"]
+    assert "code=7" in run(command, env=mit_realm.env, text="prepw\n")
+
+
+def test_klist_shows_of_the_tickets_of_mit_what_its_own_klist_shows(
+    mit_realm: MitRealm, purekrb: Purekrb
+) -> None:
+    ccache = mit_realm.kinit("pre", services=[SERVICE], options=["-r", "1d", "-f"])
+    theirs = mit_realm.klist(ccache, "-e", "-f", "-a", "-n")
+    ours = purekrb("klist", "-efan", str(ccache))
+    for pattern in (
+        r"(Ticket cache: .*)",
+        r"(Default principal: .*)",
+        r"(krbtgt\S+|host\S+)",
+        r"Flags: (\w+)",
+        r"tkt\): (\S+), (\S+)",
+        r"Addresses: (.*)",
+    ):
+        assert re.findall(pattern, ours) == re.findall(pattern, theirs), pattern
+    assert ours.count("renew until") == theirs.count("renew until")
+    entries = [
+        re.findall(r"config: (\S+) = (.*)", text)
+        for text in (purekrb("klist", "-C", str(ccache)), mit_realm.klist(ccache, "-C"))
+    ]
+    assert entries[0]
+    assert entries[0] == entries[1]
+    keytab = str(mit_realm.service_keytab)
+    listed = [
+        re.findall(r"\S+@MIT.TEST", text)
+        for text in (
+            purekrb("klist", "-kte", keytab),
+            mit_realm.klist(mit_realm.service_keytab, "-kte"),
+        )
+    ]
+    assert listed[0] == listed[1]

@@ -590,7 +590,7 @@ class Shell:
     def _argv(self, argv: Sequence[str]) -> list[str]:
         program, *rest = argv
         command = (
-            [str(EXAMPLES / program)] if program.endswith(".py") else ["-m", "purekrb.cli", program]
+            [str(EXAMPLES / program)] if program.endswith(".py") else ["-m", "purekrb", program]
         )
         return [sys.executable, *command, *rest]
 

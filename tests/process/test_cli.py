@@ -100,7 +100,9 @@ def test_a_wrong_example_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_page_has_every_command_and_every_exit_code() -> None:
-    headings = " ".join(re.findall(r"^## (.*)$", PAGE, re.MULTILINE)).replace(" and ", " ").split()
+    headings = (
+        " ".join(re.findall(r"^## ([a-z].*)$", PAGE, re.MULTILINE)).replace(" and ", " ").split()
+    )
     assert sorted(headings) == sorted(COMMANDS)
     codes = {int(code) for code in re.findall(r"^\| ([0-9]+) \|", PAGE, re.MULTILINE)}
     assert codes == {0, 1, 2, 130, 141, *EXIT_CODES, *REGISTRATION_EXIT_CODES.values()}
@@ -227,7 +229,8 @@ def test_every_argument_says_what_it_is_for(command: str) -> None:
             else:
                 assert action.help, f"{parser.prog}: {action.dest}"
             words = " ".join(action.option_strings)
-            assert not re.search("password|secret", words), "secrets do not come as arguments"
+            secret = re.search("(password|secret)(?!-file)", words)
+            assert not secret, "secrets do not come as arguments"
 
     parser = argparse.ArgumentParser(command)
     importlib.import_module(f"purekrb.cli.{command.replace('-', '_')}").add_arguments(parser)
@@ -268,7 +271,7 @@ def test_the_version_is_an_option_of_purekrb_itself(run: Commands, argv: list[st
 
 def test_the_script_and_the_module_are_the_same_command(tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "purekrb"
-    for argv in ([str(script)], [sys.executable, "-m", "purekrb.cli"]):
+    for argv in ([str(script)], [sys.executable, "-m", "purekrb"]):
         done = subprocess.run(
             [*argv, "spn", "make", "HTTP", "web"], capture_output=True, text=True, check=True
         )
@@ -306,14 +309,6 @@ ERRORS = [
         ("kinit", "alice@NOWHERE.TEST"), "pw", nothing, 9, "ConfigError", id="no-KDC-known"
     ),
     pytest.param(
-        ("kinit", "alice"),
-        "pw",
-        write("krb5.conf", b"[realms]\nX = {"),
-        9,
-        "ConfigError",
-        id="a-damaged-krb5.conf",
-    ),
-    pytest.param(
         ("kinit", "alice", "--config", "none"),
         "pw",
         nothing,
@@ -339,15 +334,15 @@ ERRORS = [
         ("kinit", "-k"), "", write("keytab", b"\5\2"), 7, "CredentialError", id="an-empty-keytab"
     ),
     pytest.param(("kinit", "-R"), "", nothing, 7, "CredentialError", id="nothing-to-renew"),
-    pytest.param(("klist",), "", nothing, 7, "CredentialError", id="no-ccache"),
+    pytest.param(("klist",), "", nothing, 1, "CredentialError", id="no-ccache"),
     pytest.param(
-        ("klist",), "", write("ccache", b"garbage"), 8, "DecodeError", id="a-damaged-ccache"
+        ("klist",), "", write("ccache", b"garbage"), 1, "DecodeError", id="a-damaged-ccache"
     ),
     pytest.param(
         ("klist",),
         "",
         write("ccache", b"\5\4", 0o644),
-        7,
+        1,
         "CredentialError",
         id="a-ccache-for-everyone",
     ),
@@ -355,7 +350,6 @@ ERRORS = [
         ("klist", "-c", "KCM:"), "", nothing, 1, "UnsupportedError", id="a-ccache-of-another-type"
     ),
     pytest.param(("kvno", WEB), "", nothing, 7, "CredentialError", id="kvno-without-tickets"),
-    pytest.param(("kdestroy",), "", nothing, 7, "CredentialError", id="nothing-to-destroy"),
     pytest.param(
         ("keytab", "list", "none"),
         "",
@@ -560,7 +554,7 @@ def test_control_characters_are_spelled_out(run: Commands) -> None:
     principal = Principal(("\x1b[2Jroot", "a\nb"), "R\x9b\u202e")
     CCache(principal).save(run.directory / "ccache")
     listed = run("klist").out
-    assert r"tickets of \x1b[2Jroot/a\nb@R\x9b\u202e" in listed
+    assert r"Default principal: \x1b[2Jroot/a\nb@R\x9b\u202e" in listed
     assert visible(listed.replace("\n", "")) == listed.replace("\n", "")
     assert run("klist", "--json").json[0]["principal"] == str(principal)
     assert visible("Jürgen") == "Jürgen"
@@ -570,7 +564,7 @@ def test_control_characters_are_spelled_out(run: Commands) -> None:
 def test_what_the_output_cannot_encode_is_spelled_out(run: Commands) -> None:
     CCache(Principal(("Jürgen",), "R")).save(run.directory / "ccache")
     with run.spawn("klist", env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
-        assert process.communicate(timeout=60)[0].startswith(r"tickets of J\xfcrgen@R")
+        assert r"Default principal: J\xfcrgen@R" in process.communicate(timeout=60)[0]
     assert process.returncode == 0
 
 
@@ -713,7 +707,7 @@ def test_ctrl_c_ends_a_command_that_waits_for_a_silent_kdc(run: Commands) -> Non
 _ON_A_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "purekrb.cli", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "purekrb", *sys.argv[1:]])
 """
 
 

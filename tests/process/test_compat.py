@@ -24,7 +24,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def purekrb(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "purekrb.cli", *arguments, **environment)
+    return python("-m", "purekrb", *arguments, **environment)
 
 
 def test_an_installed_module_is_one_module_with_two_names() -> None:

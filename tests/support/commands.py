@@ -19,7 +19,7 @@ from purekrb.testing import Realm
 __all__ = ["ARGV", "Commands", "Result", "environment"]
 
 #: How a subprocess runs the command; warnings are errors there too.
-ARGV = (sys.executable, "-W", "error", "-m", "purekrb.cli")
+ARGV = (sys.executable, "-W", "error", "-m", "purekrb")
 
 
 @dataclass(frozen=True)

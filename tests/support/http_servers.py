@@ -129,7 +129,7 @@ def hypercorn(realm: MitRealm, app: str, *, tls: Tls, **options: Any) -> HttpSer
 
 def auth_request(realm: MitRealm, *arguments: str) -> HttpServer:
     """Start `purekrb serve-http-auth`."""
-    argv = [sys.executable, "-m", "purekrb.cli", "serve-http-auth", "127.0.0.1:{port}"]
+    argv = [sys.executable, "-m", "purekrb", "serve-http-auth", "127.0.0.1:{port}"]
     return serve(realm, [*argv, *arguments], tls=None, options={})
 
 

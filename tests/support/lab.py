@@ -27,7 +27,7 @@ export KRB5_CONFIG='{directory}/lab-krb5.conf' KRB5_KTNAME='{directory}/svc-file
 export KRB5CCNAME="${{KRB5CCNAME:-{directory}/ccache}}"
 export XDG_STATE_HOME='{directory}/state-files'
 export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_HOSTS='{directory}/hosts' NSS_WRAPPER_HOSTNAME={host}
-exec '{python}' -m purekrb.cli "$@"
+exec '{python}' -m purekrb "$@"
 """
 
 #: What stands for the product in the commands.

@@ -48,7 +48,7 @@ assert "gssapi" in _sys.modules, "the program does not use gssapi"
 
 def on_purekrb(path: Path, *arguments: str) -> list[str]:
     """Return the command that runs an unmodified program with purekrb behind `import gssapi`."""
-    command = [sys.executable, "-m", "purekrb.cli", "run", "--", sys.executable]
+    command = [sys.executable, "-m", "purekrb", "run", "--", sys.executable]
     return [*command, str(path), *arguments]
 
 

@@ -1,7 +1,7 @@
 """The `purekrb` command.
 
 Each subcommand is a module here with `add_arguments(parser)` and `run(args, output)`. A secret is
-never an argument: passwords and keys are read from the terminal or from standard input.
+never an argument: passwords and keys are read from the terminal, standard input or a file.
 """
 
 from __future__ import annotations
@@ -10,13 +10,37 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from purekrb import __version__, errors
 from purekrb.cli import options
 from purekrb.cli.output import Output
 
-__all__ = ["main", "COMMANDS", "EXIT_CODES"]
+# Never run, but read by tools that freeze programs, such as PyInstaller.
+if TYPE_CHECKING:
+    from purekrb.cli import (  # noqa: F401
+        connect,
+        convert,
+        demo,
+        inspect,
+        kdestroy,
+        keytab,
+        kinit,
+        klist,
+        kpasswd,
+        kswitch,
+        kvno,
+        realm,
+        run,
+        scp,
+        serve,
+        serve_http_auth,
+        setspn,
+        spn,
+    )
+
+__all__ = ["main", "parser", "COMMANDS", "EXIT_CODES"]
 
 COMMANDS = {
     "demo": "show everything in one process: a realm, a directory, a service, a client, impostors",
@@ -24,9 +48,11 @@ COMMANDS = {
     "klist": "list the tickets of a credential cache, or the keys of a keytab",
     "kpasswd": "change a password, or set that of another user",
     "kdestroy": "destroy a credential cache",
+    "kswitch": "make a credential cache the primary of its collection",
     "kvno": "get service tickets and show their key version numbers",
     "keytab": "list, add, delete and merge keys, or derive them from a password",
     "spn": "make and parse service principal names; manage those of accounts in a directory",
+    "setspn": "manage the service principal names of accounts, with the letters of Windows",
     "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
     "serve-http-auth": "answer nginx's auth_request: who a request comes from",
@@ -61,20 +87,20 @@ REGISTRATION_EXIT_CODES = {
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser. Only commands whose names are in `argv` are imported."""
+def parser(wanted: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Return the parser of the command line. Only the commands in `wanted` are imported."""
     parser = argparse.ArgumentParser(
         prog="purekrb",
         description="Kerberos mutual authentication in pure Python.",
-        epilog="`purekrb COMMAND --help` explains a command.",
+        epilog="`purekrb help COMMAND` explains a command.",
         parents=[options.common()],
         allow_abbrev=False,
     )
-    parser.set_defaults(json=False, trace=False)
-    parser.add_argument("--version", action="version", version=f"purekrb {__version__}")
+    parser.set_defaults(json=False, trace=False, wrong=parser.error)
+    parser.add_argument("-V", "--version", action="version", version=f"purekrb {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        if name not in argv:
+        if name not in wanted:
             commands.add_parser(name, help=summary)
             continue
         module = importlib.import_module(f"purekrb.cli.{name.replace('-', '_')}")
@@ -86,8 +112,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        command.set_defaults(run=module.run, wrong=command.error)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
     return parser
 
 
@@ -97,14 +123,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors are printed as one line on standard error.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     try:
-        parser = _parser(argv)
-        args = parser.parse_args(argv)
+        whole = parser(argv)
+        args, unknown = whole.parse_known_args(argv)
+        if unknown:  # with the usage of the command, where parse_args would print that of purekrb
+            args.wrong(f"unrecognized arguments: {' '.join(unknown)}")
         if "run" not in args:
-            parser.print_help(sys.stderr)
+            whole.print_help(sys.stderr)
             return USAGE
         output = Output(as_json=args.json, trace=args.trace)
-        with output.log():
+        with output.log(os.environ.get("KRB5_TRACE")):
             return _run(args, output)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -119,6 +149,8 @@ def _run(args: argparse.Namespace, output: Output) -> int:
         return int(args.run(args, output))
     except errors.KerberosError as error:
         output.error(str(error), type(error).__name__)
+        if "failure" in args:
+            return int(args.failure)
         if isinstance(error, errors.RegistrationError):
             return REGISTRATION_EXIT_CODES[error.reason]
         return next((code for code, kinds in EXIT_CODES.items() if isinstance(error, kinds)), 1)

@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the order in which to try several instances (default: first)",
     )
     parser.add_argument("--host", default="", help="only try the instances on this host")
-    parser.set_defaults(wrong=parser.error)
     options.add_directory(parser)
     options.add_mechanism(parser, "kerberos")
     options.add_ccache(parser)

@@ -7,13 +7,14 @@ a credential cache otherwise. A target that exists is left as it is.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+from purekrb.cli import options
 from purekrb.cli.output import Output
-from purekrb.credentials import files
-from purekrb.credentials.ccache import CCache
-from purekrb.credentials.kirbi import Kirbi
-from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError
+
+if TYPE_CHECKING:
+    from purekrb.credentials.ticket import ServiceTicket
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,11 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.kirbi import Kirbi
+
     tickets = _read(args.source)
     if not tickets:
         raise CredentialError(f"{args.source} holds no ticket")
     to_kirbi = args.target.lower().endswith(_SUFFIX)
-    if _exists(args.target):
+    if options.cache_exists(args.target):
         raise CredentialError(f"{args.target} exists: choose another name, or remove it first")
     if to_kirbi:
         Kirbi(tickets).save(args.target)
@@ -53,6 +57,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _read(name: str) -> list[ServiceTicket]:
     """Return the tickets of the credential cache or the kirbi file of that name."""
+    from purekrb.credentials import files
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.kirbi import Kirbi
+
     kind, path = files.split_type(name)
     if kind != "FILE":
         return list(CCache.load(name))
@@ -66,14 +74,3 @@ def _read(name: str) -> list[ServiceTicket]:
         return list(CCache.load(name))
     except DecodeError:
         raise DecodeError(f"{kirbi}, nor a credential cache") from None
-
-
-def _exists(name: str) -> bool:
-    kind, path = files.split_type(name)
-    if kind == "FILE":
-        return files.exists(path)
-    try:
-        CCache.load(name)
-    except CredentialError:
-        return False
-    return True

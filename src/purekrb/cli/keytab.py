@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from purekrb.cli import options
 from purekrb.cli.klist import show_keytab
 from purekrb.cli.output import Output
-from purekrb.constants import EncryptionType
-from purekrb.credentials.keytab import Keytab, KeytabEntry, change_keytab
-from purekrb.errors import DecodeError
-from purekrb.keys import EncryptionKey, etype_name
-from purekrb.names import Principal
-from purekrb.system import now
+
+if TYPE_CHECKING:
+    from purekrb.credentials.keytab import Keytab
 
 __all__ = ["add_arguments", "run"]
 
-_ETYPES = {etype_name(number): int(number) for number in EncryptionType}
 _ACTIONS = {
     "list": "list the entries, without the keys",
     "add": "add a key; it is read from the terminal or standard input, in hexadecimal",
@@ -51,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         if name == "add":
             action.add_argument(
-                "--etype", type=_etype, required=True, help="encryption type, name or number"
+                "--etype", type=options.etype, required=True, help="encryption type, name or number"
             )
         if name == "from-password":
             action.add_argument(
                 "--etype",
-                type=_etype,
+                type=options.etype,
                 action="append",
                 dest="etypes",
                 help="encryption type, name or number; may be repeated "
@@ -67,11 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         if name == "delete":
             action.add_argument("--kvno", type=int, help="only delete this version")
-            action.add_argument("--etype", type=_etype, help="only delete this encryption type")
+            action.add_argument(
+                "--etype", type=options.etype, help="only delete this encryption type"
+            )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
+    from purekrb.credentials.keytab import Keytab, change_keytab
+
     if args.action == "list":
         show_keytab(Keytab.load(args.file), output)
         return 0
@@ -81,6 +82,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
     """Return the change to make to the keytab, after reading everything that it needs."""
+    from purekrb.credentials.keytab import Keytab, KeytabEntry
+    from purekrb.keys import EncryptionKey
+    from purekrb.names import Principal
+    from purekrb.system import now
+
     if args.action == "delete":
         return lambda keytab: keytab.remove(Principal.of(args.principal), args.kvno, args.etype)
     if args.action == "merge":
@@ -104,16 +110,9 @@ def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
     return lambda keytab: keytab.merge(new)
 
 
-def _etype(text: str) -> int:
-    number = _ETYPES.get(text) or (int(text) if text.isascii() and text.isdigit() else 0)
-    if number not in _ETYPES.values():
-        raise argparse.ArgumentTypeError(
-            f"unknown encryption type {text!r}: give one of {', '.join(_ETYPES)}"
-        )
-    return number
-
-
 def _from_hex(text: bytes) -> bytes:
+    from purekrb.errors import DecodeError
+
     try:
         return bytes.fromhex(text.decode("ascii"))
     except ValueError:

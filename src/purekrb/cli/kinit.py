@@ -1,23 +1,41 @@
 """Get a ticket-granting ticket with a password or a keytab, and store it in the credential cache.
 
-The password is read from the terminal or standard input, never from the command line.
+The password is read from the terminal, standard input or a file, never from the command line.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
+from purekrb.constants import TicketFlags
+from purekrb.system import now
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import KdcClient
     from purekrb.krb5conf.config import Config
+    from purekrb.messages.ap import HostAddress
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
+
+
+#: MIT's switches that purekrb lacks.
+_REFUSED = {
+    "-n": "purekrb gets no anonymous tickets",
+    "-X": "purekrb has no pre-authentication that takes attributes",
+    "-I": "purekrb does not note in a cache how its tickets were got, so there is nothing to repeat",
+}
+#: More seconds than this are digits of a date.
+_MOST_SECONDS = 2**31
+#: Forms of an absolute start time, by the number of digits.
+_DIGITS = {10: "%y%m%d%H%M", 12: "%y%m%d%H%M%S", 14: "%Y%m%d%H%M%S"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k", "--use-keytab", action="store_true", help="take the key from the default keytab"
     )
-    parser.add_argument("-t", "--keytab", metavar="FILE", help="take the key from this keytab")
+    keytabs = parser.add_mutually_exclusive_group()
+    keytabs.add_argument(
+        "-i",
+        "--client-keytab",
+        action="store_true",
+        help="take the key from the client keytab (KRB5_CLIENT_KTNAME)",
+    )
+    keytabs.add_argument("-t", "--keytab", metavar="FILE", help="take the key from this keytab")
+    parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="take the password from the first line of a file that nobody else can read",
+    )
     parser.add_argument(
         "-l",
         "--lifetime",
@@ -47,28 +77,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long the ticket may be renewed, as in 7d",
     )
     parser.add_argument(
-        "-f",
-        "--forwardable",
+        "-s",
+        "--start",
+        type=_start,
+        metavar="TIME",
+        help="when the ticket becomes valid: after a time, as in 2h, or at a local time, as in "
+        "2026-12-24T18:00 or 20261224180000; use kinit -v then",
+    )
+    _either(parser, "forwardable", ("-f", "--forwardable"), ("-F", "--not-forwardable"))
+    _either(parser, "proxiable", ("-p", "--proxiable"), ("-P", "--not-proxiable"))
+    addresses = parser.add_mutually_exclusive_group()
+    addresses.add_argument(
+        "-a",
+        "--addresses",
         action="store_true",
         default=None,
-        help="ask for a forwardable ticket",
+        help="bind the ticket to the addresses of this machine",
     )
-    parser.add_argument("-R", "--renew", action="store_true", help="renew the ticket in the cache")
+    addresses.add_argument(
+        "-A",
+        "--no-addresses",
+        action="store_false",
+        dest="addresses",
+        help="get a ticket that is valid from anywhere",
+    )
+    pac = parser.add_mutually_exclusive_group()
+    pac.add_argument(
+        "--request-pac", action="store_true", default=None, dest="pac", help="ask for a PAC"
+    )
+    pac.add_argument("--no-request-pac", action="store_false", dest="pac", help="ask for no PAC")
+    parser.add_argument(
+        "-S",
+        "--service",
+        metavar="NAME",
+        help="get the ticket for this service, such as kadmin/changepw, and no TGT",
+    )
+    parser.add_argument(
+        "-T",
+        "--armor",
+        metavar="NAME",
+        help="protect the request by FAST, with the TGT in this credential cache",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("-R", "--renew", action="store_true", help="renew the ticket in the cache")
+    again.add_argument(
+        "-v", "--validate", action="store_true", help="validate the postdated ticket in the cache"
+    )
+    parser.add_argument(
+        "-V", "--verbose", action="store_true", help="say which cache and which name are used"
+    )
+    options.refuse(parser, _REFUSED)
     options.add_network(parser)
+
+
+def _either(
+    parser: argparse.ArgumentParser, name: str, on: tuple[str, str], off: tuple[str, str]
+) -> None:
+    """Add a switch that asks for a kind of ticket, and one that asks for none of that kind."""
+    switches = parser.add_mutually_exclusive_group()
+    for names, action, what in ((on, "store_true", "a"), (off, "store_false", "no")):
+        switches.add_argument(
+            *names, dest=name, action=action, default=None, help=f"ask for {what} {name} ticket"
+        )
+
+
+def _start(text: str) -> datetime:
+    """Return a start time: a duration from now, or a local time; an argparse type."""
+    with suppress(ValueError, argparse.ArgumentTypeError):
+        seconds = options.duration(text)
+        if seconds < _MOST_SECONDS:
+            return now() + timedelta(seconds=seconds)
+    with suppress(ValueError):
+        if text.isascii() and text.isdigit():
+            return datetime.strptime(text, _DIGITS.get(len(text), "")).astimezone(timezone.utc)
+        return datetime.fromisoformat(text).astimezone(timezone.utc)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither a duration such as 2h nor a time such as 2026-12-24T18:00"
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command. A password that has expired is changed first, if it was typed on a terminal."""
+    from purekrb.credentials.defaults import ccache_name
     from purekrb.errors import PasswordExpiredError
     from purekrb.kdc.client import KdcClient
 
     config = options.config(args)
     client = KdcClient(config, timeout=args.timeout)
     credential = _credential(args, config)
+    if args.verbose:
+        cache = ccache_name(args.ccache, config).name
+        output.note(f"Using cache: {cache}", f"Using principal: {credential.principal}")
     try:
         return _get(args, output, client, credential)
     except PasswordExpiredError:
-        if not options.on_terminal() or args.use_keytab or args.keytab:
+        typed = not (args.use_keytab or args.keytab or args.client_keytab or args.password_file)
+        if not options.on_terminal() or not typed:
             raise
     from purekrb.cli.kpasswd import change_expired
 
@@ -79,23 +183,36 @@ def _get(
     args: argparse.Namespace, output: Output, client: KdcClient, credential: Credential
 ) -> int:
     """Get or renew the ticket, and print what it is."""
+    from purekrb.cli.klist import local
+    from purekrb.credentials.ccache import CCache
+
     with output.waiting(f"asking the KDC of {credential.principal.realm}"):
-        if args.renew:
-            ticket = client.renew(credential)
-            credential.ccache.merge_into(
-                args.ccache
-            )  # not over what another kinit has put there meanwhile
+        if args.renew or args.validate:
+            ticket = (client.renew if args.renew else client.validate)(credential)
+            # Not over what another kinit has put there meanwhile.
+            credential.ccache.merge_into(args.ccache)
         else:
             ticket = client.get_tgt(
                 credential,
                 lifetime=args.lifetime,
                 renewable=args.renewable,
                 forwardable=args.forwardable,
+                proxiable=args.proxiable,
+                addresses=_addresses(args, output),
+                pac_request=args.pac,
+                start=args.start,
+                service=args.service,
+                armor=CCache.load(args.armor) if args.armor else None,
             )
             credential.save(args.ccache)
-    renewable = ""
+    if args.verbose:
+        output.note("Authenticated to Kerberos v5", f"Stored in {credential.ccache.name}")
+    what = f"{ticket.client}: ticket" + (f" for {ticket.service}" if args.service else "")
+    times = f"until {local(ticket.endtime)}"
+    if ticket.starttime and ticket.flags & TicketFlags.INVALID:
+        times = f"from {local(ticket.starttime)} {times}; validate it then (kinit -v)"
     if ticket.renew_till is not None:
-        renewable = f", renewable until {ticket.renew_till:%Y-%m-%d %H:%M:%SZ}"
+        times += f", renewable until {local(ticket.renew_till)}"
     output.result(
         {
             "client": ticket.client,
@@ -103,28 +220,45 @@ def _get(
             "endtime": ticket.endtime,
             "renew_till": ticket.renew_till,
         },
-        f"{ticket.client}: ticket until {ticket.endtime:%Y-%m-%d %H:%M:%SZ}{renewable}",
+        f"{what} {times}",
     )
     return 0
+
+
+def _addresses(args: argparse.Namespace, output: Output) -> Sequence[HostAddress] | None:
+    """Return the addresses to bind the ticket to; None leaves it to the configuration."""
+    from purekrb.kdc.addresses import local_addresses
+
+    if not args.addresses:
+        return None if args.addresses is None else ()
+    addresses = local_addresses()
+    if not addresses:
+        output.warning("-a: this machine has no address, so the ticket is valid from anywhere")
+    return addresses
 
 
 def _credential(args: argparse.Namespace, config: Config) -> Credential:
     """Return the credential of the client: tickets, a keytab or a password."""
     from purekrb.credentials.credential import Credential
+    from purekrb.credentials.defaults import client_keytab_name
     from purekrb.credentials.keytab import Keytab
     from purekrb.errors import CredentialError
 
-    if args.renew:
+    if args.renew or args.validate:
         return options.credential(args)
-    if args.use_keytab or args.keytab:
-        keytab = Keytab.load(args.keytab)
+    if args.use_keytab or args.keytab or args.client_keytab:
+        keytab = Keytab.load(client_keytab_name().name if args.client_keytab else args.keytab)
         if not args.principal and not len(keytab):
             raise CredentialError("the keytab is empty: export a key into it")
         return Credential.from_keytab(
             _with_realm(args.principal or keytab.principals[0], config), keytab
         )
     principal = _with_realm(args.principal or _cached_principal(args), config)
-    return Credential.from_password(principal, options.read_secret(f"Password for {principal}"))
+    if args.password_file:
+        password = options.secret_in(args.password_file)
+    else:
+        password = options.read_secret(f"Password for {principal}")
+    return Credential.from_password(principal, password)
 
 
 def _cached_principal(args: argparse.Namespace) -> Principal:

@@ -19,33 +19,85 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 
+#: MIT's switches that purekrb lacks.
+_NO_S4U = "purekrb does not get tickets in another user's name (S4U)"
+_REFUSED = {
+    "-P": "purekrb does not use constrained delegation (S4U2Proxy)",
+    "-U": _NO_S4U,
+    "-I": _NO_S4U,
+    "-F": _NO_S4U,
+    "--u2u": "purekrb does not ask for user-to-user tickets",
+    "--cached-only": "purekrb klist shows the tickets in the cache",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("service", nargs="+", help="as in HTTP/web.example.test")
+    parser.add_argument("service", nargs="+", help="as in HTTP/web.example.test; with -S, a host")
     options.add_ccache(parser)
     parser.add_argument(
         "-k", "--keytab", metavar="FILE", help="check that this keytab decrypts each ticket"
     )
+    parser.add_argument(
+        "-e",
+        "--etype",
+        type=options.etype,
+        metavar="ETYPE",
+        help="ask for a session key of this encryption type, name or number",
+    )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "-S",
+        "--service-class",
+        metavar="CLASS",
+        help="each SERVICE is a host that offers this service, as in kvno -S HTTP web.example.test",
+    )
+    names.add_argument(
+        "-u", "--unknown", action="store_true", help="ask for a name of the type UNKNOWN"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    stored = parser.add_mutually_exclusive_group()
+    stored.add_argument("--no-store", action="store_true", help="store no ticket")
+    stored.add_argument(
+        "--out-cache", metavar="NAME", help="store the tickets in this new credential cache"
+    )
+    options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command. Stops at the first service without a ticket; earlier tickets are stored."""
+    from dataclasses import replace
+
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.kdc.client import KdcClient
     from purekrb.keys import etype_name
     from purekrb.messages.ap import Ticket
 
     keytab = None if args.keytab is None else Keytab.load(args.keytab)
-    credential = options.credential(args)
-    client = KdcClient(options.config(args), timeout=args.timeout)
+    credential, config = options.credential(args), options.config(args)
+    if args.etype:
+        config = replace(config, default_tgs_enctypes=[args.etype])
+        # A ticket in the cache may have a session key of another type.
+        tgts = [ticket for ticket in credential.ccache if ticket.is_tgt]
+        credential = Credential.from_ccache(CCache(credential.ccache.principal, tgts))
+    client = KdcClient(config, timeout=args.timeout)
+    new = CCache(credential.ccache.principal)
     for service in args.service:
         with output.waiting(f"asking for {service}"):
-            ticket = client.get_ticket(credential, service)
-        credential.ccache.merge_into(args.ccache)
+            ticket = client.get_ticket(credential, _target(args, service))
+        if args.out_cache:
+            new.store(ticket)
+            new.save(args.out_cache)
+        elif not args.no_store:
+            credential.ccache.merge_into(args.ccache)
         enc_part = Ticket.decode(ticket.ticket).enc_part
         if keytab is not None:
             _check_key(keytab, ticket.service, enc_part)
+        if args.quiet:
+            continue
         etype = etype_name(enc_part.etype)
         output.result(
             {
@@ -58,6 +110,19 @@ def run(args: argparse.Namespace, output: Output) -> int:
             + (", keytab entry valid" if keytab is not None else ""),
         )
     return 0
+
+
+def _target(args: argparse.Namespace, service: str) -> str | Principal:
+    """Return the name to ask for."""
+    from purekrb.constants import NameType
+    from purekrb.names import Principal
+    from purekrb.records import replace
+
+    if args.service_class:
+        return f"{args.service_class}/{service}"
+    if args.unknown:
+        return replace(Principal.parse(service, ""), name_type=NameType.UNKNOWN)
+    return service
 
 
 def _check_key(keytab: Keytab, service: Principal, enc_part: EncryptedData) -> None:

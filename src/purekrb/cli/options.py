@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from purekrb.cli.output import Output
 from purekrb.errors import ConfigError, CredentialError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.directory import Directory
     from purekrb.krb5conf.config import Config
+    from purekrb.names import Principal
 
 __all__ = [
     "add_actions",
@@ -26,15 +27,20 @@ __all__ = [
     "add_directory",
     "add_mechanism",
     "add_network",
+    "cache_exists",
     "common",
     "config",
     "credential",
     "directory",
     "duration",
+    "etype",
     "host_port",
     "lines",
     "on_terminal",
+    "principal",
     "read_secret",
+    "refuse",
+    "secret_in",
 ]
 
 DEFAULT_TIMEOUT = 10.0
@@ -59,15 +65,39 @@ def add_actions(
 ) -> dict[str, argparse.ArgumentParser]:
     """Add the actions of a command; return their parsers by name. `args.action` is the action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    return {
+    parsers = {
         name: actions.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             parents=[common()],
+            allow_abbrev=False,
         )
         for name, summary in summaries.items()
     }
+    for action in parsers.values():
+        action.set_defaults(wrong=action.error)
+    return parsers
+
+
+def refuse(parser: argparse.ArgumentParser, switches: Mapping[str, str]) -> None:
+    """Add switches of other programs that purekrb lacks. Each refuses to be used, and says why."""
+    for switch, reason in switches.items():
+        parser.add_argument(switch, action=_Refusal, help=f"not available: {reason}")
+
+
+class _Refusal(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, **options)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        parser.error(f"argument {option_string}: {self.help}")
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +114,10 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ccache(parser: argparse.ArgumentParser) -> None:
-    """Add -c/--ccache."""
+def add_ccache(parser: argparse._ActionsContainer, *switches: str) -> None:
+    """Add -c/--ccache, or the same under other `switches`."""
     parser.add_argument(
-        "-c",
-        "--ccache",
+        *(switches or ("-c", "--ccache")),
         metavar="NAME",
         help="credential cache (default: KRB5CCNAME, krb5.conf, or /tmp/krb5cc_UID)",
     )
@@ -134,6 +163,22 @@ def config(args: argparse.Namespace) -> Config:
     from purekrb.krb5conf.config import Config
 
     return Config.from_file(args.config)
+
+
+def cache_exists(name: str) -> bool:
+    """Return whether there is a ccache of that name, even one that cannot be read."""
+    from purekrb.credentials.cache_types import resolve
+
+    _, caches, residual = resolve(name)
+    return bool(caches.members(caches.primary(residual)))
+
+
+def principal(name: str) -> Principal:
+    """Return the principal of that name, by default in the default realm."""
+    from purekrb.krb5conf.config import Config
+    from purekrb.names import Principal
+
+    return Principal.parse(name, Config.from_file().default_realm or "")
 
 
 def credential(args: argparse.Namespace) -> Credential:
@@ -188,6 +233,20 @@ def host_port(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def etype(text: str) -> int:
+    """Return the number of an encryption type, given by number or name; an argparse type."""
+    from purekrb.constants import EncryptionType
+    from purekrb.keys import etype_name
+    from purekrb.krb5conf.config import parse_etypes
+
+    known = [int(etype) for etype in EncryptionType]
+    found = [etype for etype in known if text == str(etype)] or parse_etypes(text)
+    if len(found) != 1:
+        names = ", ".join(map(etype_name, known))
+        raise argparse.ArgumentTypeError(f"unknown encryption type {text!r}: give one of {names}")
+    return found[0]
+
+
 def lines() -> Iterator[bytes]:
     """Yield the lines of standard input, without line ends."""
     if sys.stdin:
@@ -214,6 +273,20 @@ def read_secret(prompt: str, *, confirm: bool = False) -> bytes:
         )
     if typed and confirm and _typed(f"{prompt} again: ") != secret:
         raise CredentialError("the two entries differ: try again")
+    return secret
+
+
+def secret_in(file: str) -> bytes:
+    """Return the password in the first line of a file that nobody else can read.
+
+    "-" is standard input. Raises CredentialError if the file or its first line cannot be used.
+    """
+    from purekrb.credentials.files import read_private
+
+    found = lines() if file == "-" else iter(read_private(file, what="password file").splitlines())
+    secret = next(found, b"")
+    if not secret:
+        raise CredentialError(f"{file}: the first line of the password file is empty")
     return secret
 
 

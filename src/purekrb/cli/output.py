@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
 from purekrb.records import field_names
@@ -29,6 +30,8 @@ class Output:
     def __init__(self, *, as_json: bool = False, trace: bool = False) -> None:
         self.as_json = as_json
         self.trace = trace
+        #: Whether to show no progress, even on a terminal.
+        self.quiet = trace
 
     def result(self, data: dict[str, Any], *lines: str) -> None:
         """Print `lines`, or `data` as one line of JSON.
@@ -37,6 +40,11 @@ class Output:
         `lines` stays one line: a name that others chose cannot begin a new line.
         """
         _print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
+
+    def note(self, *lines: str) -> None:
+        """Print lines for people, beside the result; nothing as JSON."""
+        if not self.as_json:
+            _print(lines, sys.stdout)
 
     def table(
         self,
@@ -94,21 +102,31 @@ class Output:
         )
 
     @contextmanager
-    def log(self) -> Iterator[None]:
+    def log(self, file: str | None = None) -> Iterator[None]:
         """Print the records of the logger `purekrb` during the block.
 
-        These are warnings; with `trace`, also each step of the protocol.
+        These are warnings; with `trace`, also each step of the protocol. The steps are also
+        appended to the file named `file`, if one is named.
         """
         logger = logging.getLogger("purekrb")
-        handler, level = _LogPrinter(self), logger.level
-        handler.setLevel(logging.DEBUG if self.trace else logging.WARNING)
-        logger.addHandler(handler)
-        if self.trace:
+        printer, level = _LogPrinter(self), logger.level
+        printer.setLevel(logging.DEBUG if self.trace else logging.WARNING)
+        handlers: list[logging.Handler] = [printer]
+        if file:
+            try:
+                handlers.append(_LogFile(file))
+            except OSError as error:
+                self.warning(f"KRB5_TRACE: {file}: {error.strerror}")
+        for handler in handlers:
+            logger.addHandler(handler)
+        if self.trace or len(handlers) > 1:
             logger.setLevel(logging.DEBUG)
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            for handler in handlers:
+                logger.removeHandler(handler)
+                handler.close()
             logger.setLevel(level)
 
     @contextmanager
@@ -117,7 +135,7 @@ class Output:
 
         Nothing is shown if standard error is not a terminal, or if it shows the trace.
         """
-        if self.trace or not sys.stderr or not sys.stderr.isatty():
+        if self.quiet or not sys.stderr or not sys.stderr.isatty():
             yield
             return
         from rich.console import Console
@@ -141,6 +159,26 @@ class _LogPrinter(logging.Handler):
                 )
             else:
                 self._output.warning(record.getMessage())
+
+
+class _LogFile(logging.Handler):
+    """Appends records to a file. Several processes may do so at the same time, as with MIT's."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time = datetime.fromtimestamp(record.created, timezone.utc)
+        line = (
+            f"[{record.process}] {time:%Y-%m-%d %H:%M:%S.%f}Z {record.name}: {record.getMessage()}"
+        )
+        with suppress(OSError):  # if the log cannot be written, the command continues
+            os.write(self._file, f"{visible(line)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        os.close(self._file)
+        super().close()
 
 
 def _print(lines: Iterable[str], file: TextIO) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from purekrb.cli.output import Output
 if TYPE_CHECKING:
     from purekrb.directory import Account, Directory
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_account_types", "add_arguments", "run"]
 
 _TYPES = {spn_type.name.lower().replace("_", "-"): spn_type for spn_type in spn.SpnType}
 _ACTIONS = {
@@ -118,19 +119,24 @@ def run(args: argparse.Namespace, output: Output) -> int:
 _ACCOUNT_HELP = r"its sAMAccountName, DOMAIN\name, user principal name, DN or SID"
 
 
+def add_account_types(
+    parser: argparse._ActionsContainer, *, computer: Sequence[str], user: Sequence[str]
+) -> None:
+    """Add two switches that say of which type the account is; without them, it may be of either."""
+    for switches, what, suffixes in ((computer, "computer", ("$",)), (user, "user", ("",))):
+        parser.add_argument(
+            *switches,
+            dest="suffixes",
+            action="store_const",
+            const=suffixes,
+            default=("$", ""),
+            help=f"the account is that of a {what}",
+        )
+
+
 def _add_account_type(parser: argparse.ArgumentParser) -> None:
     types = parser.add_mutually_exclusive_group()
-    types.add_argument(
-        "--computer",
-        dest="suffixes",
-        action="store_const",
-        const=("$",),
-        help="NAME is a computer",
-    )
-    types.add_argument(
-        "--user", dest="suffixes", action="store_const", const=("",), help="NAME is a user"
-    )
-    parser.set_defaults(suffixes=("$", ""))
+    add_account_types(types, computer=("--computer",), user=("--user",))
 
 
 def _account(args: argparse.Namespace, directory: Directory) -> Account:

@@ -167,6 +167,11 @@ class CCache:
             else:
                 self._config[_config_name(key, principal)] = value
 
+    def config_entries(self) -> list[tuple[str, str, bytes]]:
+        """Return (key, principal, value) of each configuration entry; "" if it concerns none."""
+        with self._lock:
+            return [(name[1], "".join(name[2:]), value) for name, value in self._config.items()]
+
     # -- bytes
 
     @classmethod

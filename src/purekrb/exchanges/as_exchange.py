@@ -64,6 +64,7 @@ from purekrb.messages.kdc import (
     decode_kdc_reply,
 )
 from purekrb.names import Principal
+from purekrb.records import replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
 __all__ = ["ClientCredential", "AsOptions", "as_exchange"]
@@ -85,7 +86,8 @@ _ENC_PA_REP = int(TicketFlags.ENC_PA_REP)
 class AsOptions:
     """Options of an AS exchange. Lifetimes, `clock_skew` and `max_offset` are in seconds.
 
-    service: the service; by default, the ticket-granting service of the client's realm.
+    service: the service, in the client's realm if it names none; by default, the ticket-granting
+        service of that realm.
     starttime: when the ticket becomes valid (a postdated ticket); None: now.
     canonicalize: let the KDC correct the client's name and refer to another realm (RFC 6806).
     referral_realms: the realms to which a KDC may refer the client. The client sends its proof of
@@ -222,7 +224,10 @@ class _AsExchange:
         return self.realms[-1]
 
     def service_in(self, realm: str) -> Principal:
-        return self.options.service or Principal(("krbtgt", realm), realm, NameType.SRV_INST)
+        service = self.options.service
+        if service is None:
+            return Principal(("krbtgt", realm), realm, NameType.SRV_INST)
+        return replace(service, realm=service.realm or realm)
 
     def run(self) -> Exchange[ServiceTicket]:
         if not self.client.realm:

@@ -283,7 +283,10 @@ def _check_times(body: KdcReqBody, part: EncKdcRepPart) -> None:
             expected=body.rtime,
             got=part.renew_till,
         )
-    if body.from_ is not None and part.starttime != body.from_:
+    # A KDC gives a usual ticket if the time has come meanwhile (RFC 4120 3.1.3). MIT's leaves out
+    # a start time that equals the authtime.
+    come = body.from_ is not None and body.from_ <= part.authtime
+    if body.from_ is not None and part.starttime != body.from_ and not come:
         raise ProtocolError(
             "the ticket does not start when it was asked to",
             expected=body.from_,

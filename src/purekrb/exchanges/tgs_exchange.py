@@ -28,6 +28,7 @@ __all__ = [
     "CaPath",
     "tgs_exchange",
     "renew",
+    "validate",
     "forward_tgt",
     "get_service_ticket",
 ]
@@ -127,6 +128,36 @@ def renew(
         exact_name=True,
     )
     return (yield from request_ticket(request, clock, random))
+
+
+def validate(
+    tgt: ServiceTicket,
+    options: TgsOptions | None = None,
+    *,
+    clock: Clock = now,
+    random: RandomBytes = random_bytes,
+) -> Exchange[ServiceTicket]:
+    """Return the postdated ticket `tgt` validated, once its start time has come.
+
+    Raises CredentialError if it is valid already, and KdcError if it is too early.
+    Source: RFC 4120 2.4, 3.3.3.
+    """
+    if not tgt.flags & TicketFlags.INVALID:
+        raise CredentialError(
+            f"the ticket for {tgt.service} needs no validation: only postdated tickets do"
+        )
+    request = TgsRequest(
+        tgt,
+        tgt.service,
+        options or TgsOptions(),
+        kdc_options=KdcOptions.VALIDATE,
+        till=tgt.endtime,
+        exact_name=True,
+    )
+    ticket = yield from request_ticket(request, clock, random)
+    if ticket.flags & TicketFlags.INVALID:
+        raise ProtocolError("the KDC did not validate the ticket: it still has the flag INVALID")
+    return ticket
 
 
 def forward_tgt(

@@ -205,7 +205,8 @@ class BuiltTgsRequest:
             offset=request.tgt.time_offset,
         )
         _check_names(request, ticket)
-        if part.starttime is not None:
+        # A ticket that is validated keeps its start time, which may be long ago (RFC 4120 3.3.3).
+        if part.starttime is not None and not request.kdc_options & KdcOptions.VALIDATE:
             kdc_time = clock() + request.tgt.time_offset
             check_clock(part.starttime, kdc_time, request.options.clock_skew, label)
         return _without_foreign_delegation(request, ticket)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from string import ascii_lowercase, ascii_uppercase
 from typing import TypeVar
@@ -29,13 +29,20 @@ from purekrb.errors import (
 )
 from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
-from purekrb.exchanges.tgs_exchange import TgsOptions, forward_tgt, get_service_ticket, renew
+from purekrb.exchanges.tgs_exchange import (
+    TgsOptions,
+    forward_tgt,
+    get_service_ticket,
+    renew,
+    validate,
+)
 from purekrb.exchanges.wire import ArmorSource
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import MAX_TOKEN, check_mechanism
 from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
 from purekrb.io import blocking
 from purekrb.io.steps import Steps, in_thread
+from purekrb.kdc.addresses import local_addresses
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
 from purekrb.krb5conf.config import Config, KdcAddress
@@ -184,15 +191,24 @@ class _Exchanges:
         *,
         armor: Armor | None = None,
         require: Requirement | None = None,
+        proxiable: bool | None = None,
+        addresses: Sequence[HostAddress] | None = None,
+        start: datetime | None = None,
+        service: Target | None = None,
     ) -> AsOptions:
         config = self.config
         armor = self._armor if armor is None else armor
         floors = (require, credential.require, config.requirement(credential.principal.realm))
+        if addresses is None:
+            addresses = () if config.noaddresses else local_addresses()
         return AsOptions(
+            service=None if service is None else target_principal(service),
+            starttime=start,
+            addresses=tuple(addresses),
             lifetime=lifetime or config.ticket_lifetime or DEFAULT_LIFETIME,
             renewable_lifetime=(config.renew_lifetime if renewable is None else renewable) or None,
             forwardable=config.forwardable if forwardable is None else forwardable,
-            proxiable=config.proxiable,
+            proxiable=config.proxiable if proxiable is None else proxiable,
             canonicalize=config.canonicalize if canonicalize is None else canonicalize,
             pac_request=pac_request,
             etypes=config.tkt_etypes,
@@ -301,6 +317,20 @@ class _Exchanges:
         renewed = yield from renew(tgt, self._tgs_options(credential))
         credential.ccache.store(renewed)
         return renewed
+
+    def _validate(self, credential: Credential) -> Exchange[ServiceTicket]:
+        _check_credential(credential, "validate({})")
+        realm = credential.ccache.principal.realm
+        tgs = Principal(("krbtgt", realm), realm)
+        found = [t for t in credential.ccache if t.service == tgs and t.flags & TicketFlags.INVALID]
+        if not found:
+            raise CredentialError(
+                f"there is no postdated TGT of {credential.principal} to validate: "
+                "get one with a start time first (kinit -s)"
+            )
+        validated = yield from validate(found[-1], self._tgs_options(credential))
+        credential.ccache.store(validated)
+        return validated
 
     def _forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
@@ -433,6 +463,10 @@ class KdcClient(_Exchanges):
         pac_request: bool | None = None,
         armor: Armor | None = None,
         require: Requirement | None = None,
+        proxiable: bool | None = None,
+        addresses: Sequence[HostAddress] | None = None,
+        start: datetime | None = None,
+        service: Target | None = None,
     ) -> ServiceTicket:
         """Return a new TGT.
 
@@ -440,9 +474,12 @@ class KdcClient(_Exchanges):
         renewable lifetime) are in seconds. `armor` is that of FAST for this call; once there is
         one, nothing is sent without it. `require` is the floor: "fast" for FAST, "strong" for FAST
         or another mechanism by which the password cannot be guessed; nothing weaker is sent. The
-        strictest counts of this floor, `Credential.require` and the configuration's. Raises
-        ArmorRequiredError if FAST is required and missing, PreauthFailedError for a wrong password or key,
-        and ClientUnknownError and so on for the state of the account.
+        strictest counts of this floor, `Credential.require` and the configuration's. `addresses`:
+        where the ticket may be used from; if empty, anywhere. `start`: when the ticket becomes
+        valid, if that is later than now; it must then be validated (`validate`). `service`: get the
+        initial ticket for this service, such as kadmin/changepw, and no TGT. Raises
+        ArmorRequiredError if FAST is required and missing, PreauthFailedError for a wrong password
+        or key, and ClientUnknownError and so on for the state of the account.
         """
         _check_credential(credential, "get_tgt({})")
         options = self._as_options(
@@ -454,6 +491,10 @@ class KdcClient(_Exchanges):
             pac_request,
             armor=armor,
             require=require,
+            proxiable=proxiable,
+            addresses=addresses,
+            start=start,
+            service=service,
         )
         return self._run(lambda: self._get_tgt(credential, options))
 
@@ -472,6 +513,13 @@ class KdcClient(_Exchanges):
     def renew(self, credential: Credential) -> ServiceTicket:
         """Return the credential's TGT, renewed. Raises CredentialError if it is not renewable."""
         return self._run(lambda: self._renew(credential))
+
+    def validate(self, credential: Credential) -> ServiceTicket:
+        """Return the credential's postdated TGT, validated; its start time must have come.
+
+        Raises CredentialError if there is no postdated TGT.
+        """
+        return self._run(lambda: self._validate(credential))
 
     def forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
@@ -535,6 +583,10 @@ class AsyncKdcClient(_Exchanges):
         pac_request: bool | None = None,
         armor: Armor | None = None,
         require: Requirement | None = None,
+        proxiable: bool | None = None,
+        addresses: Sequence[HostAddress] | None = None,
+        start: datetime | None = None,
+        service: Target | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_tgt`."""
         _check_credential(credential, "get_tgt({})")
@@ -547,6 +599,10 @@ class AsyncKdcClient(_Exchanges):
             pac_request,
             armor=armor,
             require=require,
+            proxiable=proxiable,
+            addresses=addresses,
+            start=start,
+            service=service,
         )
         return await self._run(lambda: self._get_tgt(credential, options))
 
@@ -559,6 +615,10 @@ class AsyncKdcClient(_Exchanges):
     async def renew(self, credential: Credential) -> ServiceTicket:
         """Like `KdcClient.renew`."""
         return await self._run(lambda: self._renew(credential))
+
+    async def validate(self, credential: Credential) -> ServiceTicket:
+        """Like `KdcClient.validate`."""
+        return await self._run(lambda: self._validate(credential))
 
     async def forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()

@@ -97,8 +97,8 @@ class Config:
     """Realms and their KDCs, hosts and their realms, defaults for tickets; named as in krb5.conf.
 
     `realms` maps a realm to a `RealmConfig`, or to KDCs in the forms of `KdcAddress.parse`.
-    Durations are in seconds. `dns_lookup_realm` and `noaddresses` have no effect: a realm is never
-    looked up in DNS, and a ticket is never bound to addresses. `kdc_timeout` limits one attempt to
+    Durations are in seconds. `dns_lookup_realm` has no effect: a realm is never looked up in DNS.
+    Without `noaddresses`, initial tickets are bound to this machine's addresses. `kdc_timeout` limits one attempt to
     reach one KDC, and `request_timeout` all requests of one call; None leaves the limit to the
     call. `max_retries` is the number of times that a UDP datagram is sent at most. The lists of
     encryption types hold numbers in order of preference; None means the default. RC4 needs

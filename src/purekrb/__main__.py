@@ -1,4 +1,4 @@
-"""`python -m purekrb.cli`: the same as the `purekrb` command."""
+"""`python -m purekrb`: the same as the `purekrb` command."""
 
 import sys
 
