@@ -26,6 +26,7 @@ __all__ = [
     # the KDC client
     "Config",
     "KdcClient",
+    "canonicalize_host",
     # contexts
     "initiate",
     "Initiator",
@@ -140,6 +141,7 @@ if TYPE_CHECKING:
     from purekrb.gss.initiator import Initiator
     from purekrb.gss.iov import IovBuffer, IovType
     from purekrb.kdc.client import KdcClient, initiate, verify_credentials
+    from purekrb.kdc.hosts import canonicalize_host
     from purekrb.keys import EncryptionKey
     from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
@@ -159,6 +161,7 @@ _HOMES = {
     "ServiceTicket": "credentials.ticket",
     "Config": "krb5conf.config",
     "KdcClient": "kdc.client",
+    "canonicalize_host": "kdc.hosts",
     "initiate": "kdc.client",
     "verify_credentials": "kdc.client",
     "Initiator": "gss.initiator",

@@ -5,12 +5,14 @@ Source: RFC 4120 5.2.2, 6.1, 6.2; the text form follows RFC 1964 2.1.1.
 
 from __future__ import annotations
 
+import re
+
 from purekrb.constants import NameType
 from purekrb.errors import DecodeError
 from purekrb.records import record
 from purekrb.text import is_shown, spelled
 
-__all__ = ["PrincipalName", "Principal"]
+__all__ = ["PrincipalName", "Principal", "as_written"]
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\\": "\\\\", "/": "\\/", "@": "\\@"}
 _UNESCAPES = {"n": "\n", "t": "\t", "b": "\b", "0": "\0"}
@@ -20,6 +22,8 @@ _NUMBERED = {"x": 2, "u": 4, "U": 8}
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 #: More than any directory allows. It bounds hostile input.
 MAX_TEXT = 8192
+#: `DOMAIN\\user`, which is no text form of a principal: it would need a realm to be one.
+_WINDOWS_NAME = re.compile(r"[^\\/@\s]+\\[^\\/@]+")
 
 
 def _quote(text: str) -> str:
@@ -79,7 +83,8 @@ class Principal:
     An empty realm means "not known yet"; no components mean "nobody". Comparisons ignore the name
     type (RFC 4120 6.2); components and realm compare exactly. Raises DecodeError for NUL (6.1).
     Clients, owners of keys and principals in messages need a name and a realm: `of`, and the
-    decoders of files and messages, refuse principals without them.
+    decoders of files and messages, refuse principals without them. Only a client's enterprise name
+    (`as_written`) may lack the realm until the configuration gives it.
     """
 
     components: tuple[str, ...]
@@ -158,14 +163,19 @@ class Principal:
     def of(cls, value: Principal | str) -> Principal:
         """Return `value` itself, or the principal of its text form.
 
-        Raises DecodeError if the realm or the name is missing.
+        Raises DecodeError if the realm or the name is missing; an enterprise name may lack a realm.
         """
         principal = cls.parse(value) if isinstance(value, str) else value
         if not principal.components:
             raise DecodeError(
                 "a principal has no name: expected at least one component before the realm"
             )
-        if not principal.realm:
+        if not principal.realm and principal.name_type != NameType.ENTERPRISE:
+            if isinstance(value, str) and _WINDOWS_NAME.fullmatch(value):
+                user = value.partition("\\")[2]
+                raise DecodeError(
+                    f"{value!r} names a Windows domain and an account: write {user}@REALM"
+                )
             raise DecodeError(
                 f"principal {str(principal)!r} names no realm: write {principal}@REALM"
             )
@@ -191,3 +201,26 @@ class Principal:
         """
         text = str(self.name)
         return f"{text}@{_quote(self.realm)}" if self.realm else text
+
+
+def as_written(text: str, realm: str = "", *, enterprise: bool = False) -> Principal:
+    r"""Return the client that a person's `text` names; `realm` is used if it names none.
+
+    Besides the text form of a principal, this is `DOMAIN\user`, and with `enterprise` a name of any
+    form that the KDC looks up, such as a user principal name (`john.doe@mail.example`). Its realm is
+    the text after a second "@", as in MIT's kinit -E; without one, it stays empty, whatever `realm`
+    is: `spelling.complete` adds it. Raises DecodeError. Source: RFC 6806 5.
+    """
+    if _WINDOWS_NAME.fullmatch(text) and len(text) <= MAX_TEXT:
+        return Principal((text,), "", NameType.ENTERPRISE)
+    if not enterprise:
+        return Principal.parse(text, realm)
+    quoted = text.replace("\\@", "@")
+    name, at, last = quoted.rpartition("@")
+    if not at or ("@" not in name):
+        name, last = quoted, ""
+    if not name or len(text) > MAX_TEXT or (at and not last and quoted.endswith("@")):
+        raise DecodeError(
+            f"{text[:MAX_TEXT]!r} is no enterprise name: write name@suffix, or name@suffix@REALM"
+        )
+    return Principal((name,), last, NameType.ENTERPRISE)

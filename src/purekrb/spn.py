@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 from purekrb import system
@@ -44,6 +45,9 @@ _REALM = re.compile(r"[A-Z0-9][A-Z0-9._-]*")
 #: The start of a marshalled CREDENTIAL_TARGET_INFORMATION that is appended to a host name: its
 #: magic and its size.
 _MARSHALLED = "1UWhRCA"
+#: Classes whose second part is no host, so that its letters count. Source: RFC 4120 6.2, 7.3.
+_NO_HOST = frozenset(("krbtgt", "WELLKNOWN"))
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class SpnType(IntEnum):
@@ -145,7 +149,7 @@ class ServicePrincipalName:
         """A value that is equal for all spellings of an SPN.
 
         It ignores case, a trailing dot, and the spelling of a DN. It is for local comparisons only:
-        a KDC and a directory compare text, so names that are sent are never normalised.
+        a KDC and a directory compare text.
         """
         name = self.service_name
         return (
@@ -297,14 +301,16 @@ def map_spn(spn: str, mappings: Iterable[str]) -> str | None:
 def target_principal(target: str | Principal | ServicePrincipalName, realm: str = "") -> Principal:
     """Return the principal to ask the KDC for: the name of type SRV_INST in `target`.
 
-    Text is an SPN. It is split at every "/" into class, host[:port] and service name, without
-    quoting. The host stays as typed: the DNS does not decide which service the client trusts.
-    "@REALM" at the end names the realm. A DN may contain "@", so in an SPN of three parts the text
-    after the last "@" is a realm only if it consists of capitals, digits, ".", "-" and "_". To be
-    explicit, pass a Principal or a ServicePrincipalName. If `target` names no realm, `realm` is
-    used. A Principal is used unchanged, apart from that. Raises SpnError for names that no KDC can
-    know: a bare or host-based name (`HTTP@web`), an IP address, control characters, or a host that
-    is followed by credential target information.
+    Text is an SPN, or a host-based name of GSS-API (`HTTP@web.example.test`). An SPN is split at
+    every "/" into class, host[:port] and service name, without quoting. As in other clients, the
+    host is written in small letters, without a trailing dot, because KDCs of MIT and Heimdal compare
+    letters exactly; all else stays as typed. An alias is not resolved: the DNS does not decide which
+    service the client trusts. "@REALM" at the end of an SPN names the realm. A DN may contain "@",
+    so in an SPN with a DN the text after the last "@" is a realm only if it consists of capitals,
+    digits, ".", "-" and "_". If `target` names no realm, `realm` is used. A Principal or a
+    ServicePrincipalName is used byte for byte, apart from that. Raises SpnError for names that no
+    KDC can know: a bare name, an IP address, control characters, or a host that is followed by
+    credential target information.
     """
     if isinstance(target, Principal):
         return target if target.realm else Principal(target.components, realm, target.name_type)
@@ -316,8 +322,24 @@ def target_principal(target: str | Principal | ServicePrincipalName, realm: str 
 @lru_cache(maxsize=64)
 def _of_text(target: str, realm: str) -> Principal:
     """Return the principal of a target in text form; cached, since clients use few services."""
-    text, realm = _split_realm(target, realm)
-    return _of_spn(ServicePrincipalName.parse(text), realm)
+    text, realm = _split_realm(_as_spn(target), realm)
+    parsed = ServicePrincipalName.parse(text)
+    service_class, host, *rest = _of_spn(parsed, realm).components
+    if service_class not in _NO_HOST:
+        name, colon, port = host.partition(":")
+        host = name.translate(_LOWER).removesuffix(".") + colon + port
+    return Principal((service_class, host, *rest), realm, NameType.SRV_INST)
+
+
+def _as_spn(text: str) -> str:
+    """Return the SPN of a host-based name, `class@host`; any other text unchanged.
+
+    Source: RFC 2743 4.1, RFC 1964 2.1.2.
+    """
+    if "/" in text or text.count("@") != 1:
+        return text
+    service_class, _, host = text.partition("@")
+    return f"{service_class}/{host}" if service_class and host else text
 
 
 def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
@@ -339,12 +361,13 @@ def _of_spn(spn: ServicePrincipalName, realm: str) -> Principal:
 def _split_realm(text: str, realm: str) -> tuple[str, str]:
     if "/" not in text:
         raise SpnError(
-            f"target {text!r} is not an SPN: write class/host, for example HTTP/web.example.com"
+            f"target {text!r} is not an SPN: write class/host or class@host, for example "
+            "HTTP/web.example.com"
         )
     head, at, tail = text.rpartition("@")
     if not at or "/" in tail:
         return text, realm
-    if text.count("/") > 1 and not _REALM.fullmatch(tail):
+    if text.count("/") > 1 and "=" in text and not _REALM.fullmatch(tail):
         return text, realm
     if not tail or _CONTROL.search(tail) or _NO_TEXT.search(tail):
         raise SpnError(f"target {text!r} has no usable realm after '@': write class/host@REALM")

@@ -163,7 +163,7 @@ def test_a_key_that_the_account_has_not_gives_way_to_the_one_that_the_kdc_names(
 
 
 @pytest.mark.parametrize("preauth", [True, False])
-def test_a_stale_key_fails_once_with_the_error_of_a_wrong_password(preauth: bool) -> None:
+def test_a_stale_key_fails_once_as_a_wrong_password_does(preauth: bool) -> None:
     def failure(credential: Password) -> tuple[PreauthFailedError, ScriptedKdc]:
         kdc = ScriptedKdc(preauth=preauth)
         with pytest.raises(PreauthFailedError) as caught:
@@ -172,7 +172,10 @@ def test_a_stale_key_fails_once_with_the_error_of_a_wrong_password(preauth: bool
 
     error, kdc = failure(Keys(password="last year's"))
     expected, asked_first = failure(Password(password="guess"))
-    assert (str(error), error.code) == (str(expected), expected.code)
+    assert "not the KDC's" in str(error)
+    assert "EXAMPLE.TESTalice" in str(error)
+    assert str(expected).startswith("wrong password")
+    assert error.code == expected.code
     assert (error.krb_error is None) == (expected.krb_error is None)
     assert stamps(kdc) == [18, None]
     assert stamps(asked_first) == ([None, 18] if preauth else [None])
@@ -293,7 +296,7 @@ def test_a_wrong_password_is_told_apart_whether_the_kdc_or_the_client_finds_it()
     kdc.answer = refuse(kdc)
     with pytest.raises(PreauthFailedError, match="check the password"):
         get(kdc, credential=wrong)
-    with pytest.raises(PreauthFailedError, match="the password is wrong") as caught:
+    with pytest.raises(PreauthFailedError, match=r"wrong password.*does not decrypt") as caught:
         get(ScriptedKdc(preauth=False), credential=wrong)
     assert caught.value.code == ErrorCode.KDC_ERR_PREAUTH_FAILED
     get(ScriptedKdc(preauth=False))

@@ -231,7 +231,7 @@ def test_a_wrong_secret_is_refused_and_the_kdc_says_again_what_it_offers() -> No
 
 def test_a_client_without_the_mechanism_says_which_kinds_the_kdc_offers() -> None:
     wire = Wire(realm_with(ToyAtKdc()))
-    with pytest.raises(UnsupportedError, match=r"types \[19, 136, -1234\].*PA-ENC-TIMESTAMP \(2\)"):
+    with pytest.raises(UnsupportedError, match=r"by FAST or type -1234.*PA-ENC-TIMESTAMP \(2\)"):
         log_in(wire, *MECHANISMS)
     assert wire.proofs == [[]]
     assert log_in(wire, *BOTH).is_tgt
@@ -264,7 +264,7 @@ def test_a_mechanism_that_the_credential_cannot_give_is_passed_over() -> None:
     wire = Wire(realm_with(*AT_KDC))
     log_in(wire, Toy({}), *MECHANISMS)
     assert wire.proofs == [[], [PaDataType.ENC_TIMESTAMP]]
-    with pytest.raises(UnsupportedError, match="supports none of them"):
+    with pytest.raises(UnsupportedError, match="none of which this credential supports"):
         log_in(Wire(realm_with(ToyAtKdc())), Toy({}), *MECHANISMS)
 
 

@@ -112,7 +112,7 @@ def test_a_host_with_tricks_in_it_is_refused(target: str) -> None:
 
 TAKEN = [
     ("HTTP/web.example.test", ("HTTP", "web.example.test"), "control"),
-    ("HTTP/web.example.test.", ("HTTP", "web.example.test."), "trailing-dot"),
+    ("HTTP/web.example.test.", ("HTTP", "web.example.test"), "trailing-dot"),
     ("HTTP/web:8080", ("HTTP", "web:8080"), "port"),
     ("HTTP/wéb.example.test", ("HTTP", "wéb.example.test"), "unicode"),
     ("HTTP/xn--wb-bja.example.test", ("HTTP", "xn--wb-bja.example.test"), "punycode"),
@@ -124,7 +124,7 @@ TAKEN = [
     ("target", "components"),
     [pytest.param(target, parts, id=f"K265-{name}") for target, parts, name in TAKEN],
 )
-def test_a_host_is_taken_as_it_is_typed_and_comes_back_so(
+def test_a_host_is_taken_without_a_lookup_and_comes_back_so(
     target: str, components: tuple[str, ...]
 ) -> None:
     principal = target_principal(target, "EXAMPLE.TEST")

@@ -445,7 +445,7 @@ def test_a_trace_of_a_failure_ends_with_the_error(run: Commands) -> None:
     *lines, last = result.err.splitlines()
     assert result.code == 3
     assert "AS exchange failed: " in lines[-1]
-    assert last.startswith("purekrb: AS exchange for alice@EXAMPLE.TEST")
+    assert last.startswith("purekrb: wrong password (AS exchange for alice@EXAMPLE.TEST")
     assert PASSWORD[::-1] not in result.err
 
 

@@ -36,6 +36,7 @@ PUBLIC = {
     "IovBuffer": type,
     "IovType": type,
     "PrfKey": type,
+    "canonicalize_host": types.FunctionType,
     "initiate": types.FunctionType,
     "connect": types.FunctionType,
     "listen": types.FunctionType,

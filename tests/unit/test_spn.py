@@ -343,7 +343,22 @@ def test_an_alias_replaces_the_class_once(spn: str, expected: str | None) -> Non
     ("target", "components", "realm"),
     [
         ("HTTP/web.ad.test", ("HTTP", "web.ad.test"), "DEFAULT"),
-        ("HTTP/WEB.ad.test:8080", ("HTTP", "WEB.ad.test:8080"), "DEFAULT"),
+        # Hosts in text are in small letters and without a trailing dot, as other clients ask for them.
+        ("HTTP/WEB.ad.test:8080", ("HTTP", "web.ad.test:8080"), "DEFAULT"),
+        ("HTTP/Web.Ad.Test", ("HTTP", "web.ad.test"), "DEFAULT"),
+        ("host/WEB", ("host", "web"), "DEFAULT"),
+        ("HOST/web.ad.test.", ("HOST", "web.ad.test"), "DEFAULT"),
+        ("HTTP/WEB.ad.test.:8080@AD.TEST", ("HTTP", "web.ad.test:8080"), "AD.TEST"),
+        ("MSSQLSvc/DB.ad.test:INST", ("MSSQLSvc", "db.ad.test:INST"), "DEFAULT"),
+        ("HTTP/WEB.ad.test@Ad.Test", ("HTTP", "web.ad.test"), "Ad.Test"),
+        (f"cls/H.ad.test/{DN}", ("cls", "h.ad.test", DN), "DEFAULT"),
+        # Host-based names of GSS-API.
+        ("HTTP@web.ad.test", ("HTTP", "web.ad.test"), "DEFAULT"),
+        ("HTTP@WEB.ad.test.", ("HTTP", "web.ad.test"), "DEFAULT"),
+        ("ldap@DC1:3268", ("ldap", "dc1:3268"), "DEFAULT"),
+        # The second part is a realm, not a host.
+        ("krbtgt/Ad.Test@AD.TEST", ("krbtgt", "Ad.Test"), "AD.TEST"),
+        ("WELLKNOWN/ANONYMOUS@AD.TEST", ("WELLKNOWN", "ANONYMOUS"), "AD.TEST"),
         ("HTTP/web.ad.test@AD.TEST", ("HTTP", "web.ad.test"), "AD.TEST"),
         ("HTTP/web.ad.test@lower", ("HTTP", "web.ad.test"), "lower"),
         ("krbtgt/AD.TEST@AD.TEST", ("krbtgt", "AD.TEST"), "AD.TEST"),
@@ -353,13 +368,17 @@ def test_an_alias_replaces_the_class_once(spn: str, expected: str | None) -> Non
         ("cls/h.ad.test/CN=a\\,b \\\\,DC=x", ("cls", "h.ad.test", "CN=a\\,b \\\\,DC=x"), "DEFAULT"),
         ("cls/h.ad.test/CN=a@b,DC=x", ("cls", "h.ad.test", "CN=a@b,DC=x"), "DEFAULT"),
         ("cls/h.ad.test/CN=a@b,DC=x@AD.TEST", ("cls", "h.ad.test", "CN=a@b,DC=x"), "AD.TEST"),
-        ("cls/h.ad.test/svc@ad.test", ("cls", "h.ad.test", "svc@ad.test"), "DEFAULT"),
+        ("cls/h.ad.test/svc@ad.test", ("cls", "h.ad.test", "svc"), "ad.test"),
+        ("cls/h.ad.test/cn=a@b", ("cls", "h.ad.test", "cn=a@b"), "DEFAULT"),
+        # Whoever passes a Principal, or a name in parts, gets exactly that.
+        (Principal(("HTTP", "WEB.ad.test."), "ad.test"), ("HTTP", "WEB.ad.test."), "ad.test"),
+        (ServicePrincipalName("HTTP", "WEB.ad.test."), ("HTTP", "WEB.ad.test."), "DEFAULT"),
         (ServicePrincipalName("cls", "h", 80, "CN=a@B"), ("cls", "h:80", "CN=a@B"), "DEFAULT"),
         (Principal(("one", "10.0.0.1", "c", "d"), "R"), ("one", "10.0.0.1", "c", "d"), "R"),
         (Principal(("HTTP", "web"), ""), ("HTTP", "web"), "DEFAULT"),
     ],
 )
-def test_a_target_names_components_and_realm_verbatim(
+def test_a_target_names_components_and_realm(
     target: str | Principal | ServicePrincipalName, components: tuple[str, ...], realm: str
 ) -> None:
     assert target_principal(target, "DEFAULT") == Principal(components, realm)
@@ -381,8 +400,10 @@ def test_a_target_is_of_type_srv_inst_and_a_principal_keeps_its_own() -> None:
     [
         ("", "class/host"),
         ("web.ad.test", "class/host"),
-        ("HTTP@web.ad.test", "class/host"),
-        ("alice@AD.TEST", "class/host"),
+        ("HTTP@web@AD.TEST", "class/host"),
+        ("HTTP@", "class/host"),
+        ("@web.ad.test", "class/host"),
+        ("HTTP@10.0.0.1", "DNS name"),
         ("10.0.0.1", "class/host"),
         ("HTTP/10.0.0.1", "DNS name"),
         ("HTTP/10.0.0.1:80", "DNS name"),

@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from purekrb.channel.blocking import CLOSE_TIMEOUT, report_refusal
+from purekrb.channel.blocking import CLOSE_TIMEOUT
 from purekrb.channel.establish import (
     LONGEST_WAIT,
     READ_SIZE,
@@ -29,6 +29,7 @@ from purekrb.channel.establish import (
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
+from purekrb.channel.refusals import Refusals
 from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
@@ -239,6 +240,7 @@ class Server:
         self._handshake_timeout = handshake_timeout
         self._in_thread = in_thread
         self._places = places
+        self._refusals = Refusals(log)
         self._place_left = asyncio.Event()
         # The places need not be checked before `_look_at`.
         self._timer: asyncio.TimerHandle | None = None
@@ -353,7 +355,7 @@ class Server:
         try:
             channel = await self._establish(sock, address, task)
         except Exception as error:
-            report_refusal(peer, error)
+            self._refusals.report(peer, error)
             return
         finally:
             self._waiting.discard(task)

@@ -28,6 +28,7 @@ from purekrb.channel.establish import (
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
+from purekrb.channel.refusals import Refusals
 from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
@@ -37,7 +38,7 @@ from purekrb.channel.stream import (
     check_flags,
 )
 from purekrb.constants import Flag
-from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
+from purekrb.errors import TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
@@ -239,6 +240,7 @@ class Server:
         self._handshake_timeout = handshake_timeout
         self._closed = False
         self._places = places
+        self._refusals = Refusals(log)
         self._half_open: set[_HalfOpen] = set()
         self._ready: deque[Channel[Acceptor]] = deque()
         self._lock = fork_safe(Lock())  # held by the thread that drives the handshakes
@@ -355,7 +357,7 @@ class Server:
             connection.abandon()
             if not isinstance(error, Exception):
                 raise
-            report_refusal(connection.peer, error)
+            self._refusals.report(connection.peer, error)
         else:
             connection.until = wait.until
             self._selector.register(
@@ -369,7 +371,7 @@ class Server:
         self._selector.unregister(connection.sock)
         self._forget(connection)
         connection.abandon()
-        report_refusal(connection.peer, lost_place())
+        self._refusals.report(connection.peer, lost_place())
 
     def _forget(self, connection: _HalfOpen) -> None:
         self._half_open.discard(connection)
@@ -429,14 +431,6 @@ def listen(
         max_frame=max_frame,
         handshake_timeout=handshake_timeout,
     )
-
-
-def report_refusal(peer: object, error: Exception) -> None:
-    """Log why a client was refused: at DEBUG if a client can cause it, as an error otherwise."""
-    if isinstance(error, KerberosError):
-        log.debug("%s was refused: %s", peer, error)
-    else:
-        log.error("%s was refused because of an unexpected error", peer, exc_info=error)
 
 
 @contextmanager

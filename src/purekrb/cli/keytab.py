@@ -7,7 +7,7 @@ standard input.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from purekrb.cli import options
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("principal", help="as in HTTP/web.example.test@EXAMPLE.TEST")
         if name in ("add", "from-password"):
             action.add_argument(
-                "--kvno", type=int, default=1, help="key version number at the KDC (default: 1)"
+                "--kvno", type=int, help="key version number at the KDC (default: 1)"
             )
         if name == "add":
             action.add_argument(
@@ -62,6 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--salt", help="the salt, if the KDC does not use the default of realm and name"
             )
+            action.add_argument(
+                "--ask-kdc",
+                action="store_true",
+                help="take salt and kvno from the KDC, and verify the keys by a log-in",
+            )
+            action.add_argument(
+                "--account",
+                metavar="PRINCIPAL",
+                help="with --ask-kdc: the account whose password it is, if the principal is only "
+                "one of its services",
+            )
+            options.add_network(action)
         if name == "delete":
             action.add_argument("--kvno", type=int, help="only delete this version")
             action.add_argument(
@@ -76,11 +88,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "list":
         show_keytab(Keytab.load(args.file), output)
         return 0
-    show_keytab(change_keytab(args.file, _change(args), make=args.action != "delete"), output)
+    change = _change(args, output)
+    show_keytab(change_keytab(args.file, change, make=args.action != "delete"), output)
     return 0
 
 
-def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
+def _change(args: argparse.Namespace, output: Output) -> Callable[[Keytab], Keytab]:
     """Return the change to make to the keytab, after reading everything that it needs."""
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.keys import EncryptionKey
@@ -95,19 +108,56 @@ def _change(args: argparse.Namespace) -> Callable[[Keytab], Keytab]:
             new = new.merge(Keytab.load(other))
     elif args.action == "from-password":
         password = options.read_secret(f"Password of {args.principal}", confirm=True)
-        new = Keytab.from_password(
-            args.principal, password, kvno=args.kvno, etypes=args.etypes or (18, 17), salt=args.salt
-        )
+        etypes = args.etypes or (18, 17)
+        if args.ask_kdc:
+            new = _from_kdc(args, password, etypes, output)
+        else:
+            new = Keytab.from_password(
+                args.principal, password, kvno=args.kvno or 1, etypes=etypes, salt=args.salt
+            )
     else:
         key = EncryptionKey(args.etype, _from_hex(options.read_secret("Key in hexadecimal")))
         new = Keytab(
             [
                 KeytabEntry(
-                    Principal.of(args.principal), args.kvno, key, now().replace(microsecond=0)
+                    Principal.of(args.principal), args.kvno or 1, key, now().replace(microsecond=0)
                 )
             ]
         )
     return lambda keytab: keytab.merge(new)
+
+
+def _from_kdc(
+    args: argparse.Namespace, password: bytes, etypes: Sequence[int], output: Output
+) -> Keytab:
+    """Return the keys of a password with the KDC's salt and kvno; print these."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.keytab import Keytab, KeytabEntry
+    from purekrb.errors import ConfigError
+    from purekrb.kdc.client import KdcClient
+    from purekrb.keys import etype_name
+    from purekrb.krb5conf.spelling import client_principal
+    from purekrb.system import now
+
+    if args.salt is not None:
+        raise ConfigError("--ask-kdc takes the salt from the KDC: leave --salt out")
+    config = options.config(args)
+    account = client_principal(args.account or args.principal, config)
+    credential = Credential.from_password(account, password)
+    with output.waiting(f"asking the KDC of {account.realm}"):
+        keys = KdcClient(config, timeout=args.timeout).account_keys(credential, etypes=etypes)
+    stamp = now().replace(microsecond=0)
+    entries = []
+    for found in keys:
+        kvno = args.kvno or found.kvno or 1
+        salt, etype = found.salt.decode(errors="backslashreplace"), etype_name(found.key.etype)
+        output.result(
+            {"account": found.client, "etype": etype, "salt": salt, "kvno": kvno},
+            f"{found.client}: salt {salt}, kvno {kvno} ({etype}), verified by a log-in",
+        )
+        name = client_principal(args.principal, config)
+        entries.append(KeytabEntry(name, kvno, found.key, stamp))
+    return Keytab(entries)
 
 
 def _from_hex(text: bytes) -> bytes:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "principal",
         nargs="?",
-        help="user@REALM (default: that of the cache, or the first in the keytab)",
+        help="user@REALM or DOMAIN\\user (default: that of the cache, or the first in the keytab)",
     )
     options.add_ccache(parser)
     parser.add_argument(
@@ -126,6 +126,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-V", "--verbose", action="store_true", help="say which cache and which name are used"
     )
+    parser.add_argument(
+        "-E",
+        "--enterprise",
+        action="store_true",
+        help="the principal is an enterprise name, such as a user principal name whose suffix is "
+        "no realm: the KDC of the default realm looks it up",
+    )
+    parser.add_argument(
+        "-C",
+        "--canonicalize",
+        action="store_true",
+        default=None,
+        help="let the KDC correct the client's name",
+    )
     options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
@@ -203,6 +217,7 @@ def _get(
                 start=args.start,
                 service=args.service,
                 armor=CCache.load(args.armor) if args.armor else None,
+                canonicalize=args.canonicalize,
             )
             credential.save(args.ccache)
     if args.verbose:
@@ -251,9 +266,9 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
         if not args.principal and not len(keytab):
             raise CredentialError("the keytab is empty: export a key into it")
         return Credential.from_keytab(
-            _with_realm(args.principal or keytab.principals[0], config), keytab
+            _client(args, next(iter(keytab.principals), None), config), keytab
         )
-    principal = _with_realm(args.principal or _cached_principal(args), config)
+    principal = _client(args, None, config)
     if args.password_file:
         password = options.secret_in(args.password_file)
     else:
@@ -273,9 +288,11 @@ def _cached_principal(args: argparse.Namespace) -> Principal:
         ) from None
 
 
-def _with_realm(name: str | Principal, config: Config) -> Principal:
+def _client(args: argparse.Namespace, default: Principal | None, config: Config) -> Principal:
+    """Return the client that the command line names, or `default`, or that of the cache."""
+    from purekrb.krb5conf.spelling import client_principal
     from purekrb.names import Principal
 
-    if isinstance(name, str):
-        name = Principal.parse(name, config.default_realm or "")
-    return Principal.of(name)
+    if not args.principal:
+        return default or _cached_principal(args)
+    return Principal.of(client_principal(args.principal, config, enterprise=args.enterprise))

@@ -14,7 +14,7 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.log import Log
-from purekrb.names import Principal
+from purekrb.names import Principal, as_written
 from purekrb.system import fork_safe
 from purekrb.tracebacks import forget_frames
 
@@ -46,6 +46,7 @@ class Credential:
         "_password",
         "_wiped",
         "ccache",
+        "kvno",
         "principal",
         "require",
     )
@@ -59,7 +60,9 @@ class Credential:
         keys: Iterable[EncryptionKey] = (),
         ccache: CCache | None = None,
     ) -> None:
-        self.principal = Principal.of(principal)
+        self.principal = Principal.of(
+            as_written(principal) if isinstance(principal, str) else principal
+        )
         self.ccache = CCache(self.principal) if ccache is None else ccache
         self._password = None if password is None else bytearray(password)
         self._keys = {key.etype: key for key in keys}
@@ -67,14 +70,24 @@ class Credential:
         self._lock = fork_safe(threading.Lock())
         self._wiped = False
         self.require: Requirement | None = None
+        #: The version of the keys, if a keytab holds them.
+        self.kvno: int | None = None
 
     @classmethod
     @forget_frames
-    def from_password(cls, principal: Principal | str, password: str | bytes) -> Credential:
-        """Return the credential of a password; text is encoded as UTF-8.
+    def from_password(
+        cls, principal: Principal | str, password: str | bytes, *, enterprise: bool = False
+    ) -> Credential:
+        r"""Return the credential of a password; text is encoded as UTF-8.
 
-        Raises DecodeError for a bad principal.
+        `principal` is a Principal, `user@REALM`, or `DOMAIN\user` as Windows writes it. With
+        `enterprise`, it is a user principal name whose suffix is no realm (`john.doe@mail.example`);
+        the KDC of the default realm knows whose it is (RFC 6806 5). For the last two, the
+        configuration of the first client that uses the credential completes `principal`. Raises
+        DecodeError for a bad principal.
         """
+        if isinstance(principal, str):
+            principal = as_written(principal, enterprise=enterprise)
         return cls(principal, password=password.encode() if isinstance(password, str) else password)
 
     @classmethod
@@ -109,7 +122,9 @@ class Credential:
                 etype_names(entry.key.etype for entry in usable),
             )
         # Reversed, so that the newest of several keys of one etype stays.
-        return cls(principal, keys=[entry.key for entry in reversed(usable)])
+        credential = cls(principal, keys=[entry.key for entry in reversed(usable)])
+        credential.kvno = found[0].kvno
+        return credential
 
     @classmethod
     @forget_frames

@@ -124,12 +124,13 @@ class Keytab:
     ) -> Keytab:
         """Return the keys of a password, one for each encryption type.
 
-        The salt must be the KDC's. None means the default salt of the principal. Computer accounts
-        of Active Directory have another one:
+        The salt must be the KDC's, which may be another than the default: KdcClient.make_keytab asks
+        the KDC for it. None means the default salt of the principal; for an account with "$" at its
+        end, as computers and managed accounts of Active Directory have it, that is
         `<REALM>host<name in lower case>.<realm in lower case>`. `timestamp` is now by default.
         """
         principal = Principal.of(principal)
-        salt = principal.default_salt if salt is None else salt
+        salt = _default_salt(principal) if salt is None else salt
         stamp = (timestamp or now()).replace(microsecond=0)
         return cls(
             KeytabEntry(principal, kvno, crypto.string_to_key(etype, password, salt), stamp)
@@ -238,6 +239,17 @@ def change_keytab(
             raise DecodeError(f"{name}: {error}") from error
         file.replace(keytab.encode())
     return keytab
+
+
+def _default_salt(principal: Principal) -> bytes:
+    """Return the salt of a principal; accounts of computers have one of their own.
+
+    Source: RFC 4120 4, MS-KILE 3.1.1.2.
+    """
+    name, realm = principal.components[0], principal.realm
+    if len(principal.components) > 1 or not name.endswith("$"):
+        return principal.default_salt
+    return f"{realm}host{name[:-1].lower()}.{realm.lower()}".encode()
 
 
 def _file_of(name: files.FilePath | None) -> str:

@@ -454,7 +454,10 @@ def _decrypt_ticket(
             kvno,
             len(answered_for(held, service)),
         )
-    _check_permitted(etype, permitted, "the ticket")
+    if etype not in permitted:
+        from purekrb.exchanges.key_diagnosis import why_not_permitted
+
+        raise why_not_permitted(ticket, held, service, permitted)
     fitting = [entry for entry in held if entry.key.etype == etype]
     candidates = answered_for(fitting, service)
     for entry in candidates if len(candidates) == 1 else likeliest(ticket, candidates):
@@ -489,13 +492,14 @@ def _check_ticket(
     if start > now + clock_skew:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_TKT_NYV,
-            f"the ticket is not valid before {start:%Y-%m-%d %H:%M:%SZ}",
+            f"the ticket of {ticket.cname} is not valid before {start:%Y-%m-%d %H:%M:%SZ}: check "
+            "the clocks, or have the client wait",
         )
     # RFC 4120 3.2.3: expired by more than the allowable skew, KRB_AP_ERR_TKT_EXPIRED.
     if ticket.endtime < now - clock_skew:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
-            f"the ticket expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: "
+            f"the ticket of {ticket.cname} expired at {ticket.endtime:%Y-%m-%d %H:%M:%SZ}: "
             "the client must get a new one",
         )
     # RFC 4120 2.7, 3.2.3: the server must check a path that no KDC has checked, or refuse it.

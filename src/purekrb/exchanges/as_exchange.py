@@ -9,7 +9,8 @@ the runner must watch its deadline or keep its event loop free.
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping, MutableSet
+import dataclasses
+from collections.abc import Collection, Iterable, MutableMapping, MutableSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -32,9 +33,9 @@ from purekrb.errors import (
     ClockSkewError,
     CredentialError,
     IntegrityError,
+    KdcEtypeError,
     KerberosError,
     PolicyError,
-    PreauthFailedError,
     ProtocolError,
 )
 from purekrb.exchanges.kdc_reply import (
@@ -64,10 +65,10 @@ from purekrb.messages.kdc import (
     decode_kdc_reply,
 )
 from purekrb.names import Principal
-from purekrb.records import replace
+from purekrb.records import record, replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
-__all__ = ["ClientCredential", "AsOptions", "as_exchange"]
+__all__ = ["AccountKey", "AsOptions", "ClientCredential", "account_keys", "as_exchange"]
 
 log = Log("purekrb.kdc")
 
@@ -160,6 +161,59 @@ def as_exchange(
     ).run()
 
 
+@record
+class AccountKey:
+    """A client's long-term key as its KDC has it: `kvno` (None: not told) and `salt`."""
+
+    client: Principal
+    key: EncryptionKey
+    kvno: int | None
+    salt: bytes
+
+
+def account_keys(
+    credential: ClientCredential,
+    etypes: Iterable[int],
+    options: AsOptions | None = None,
+    *,
+    clock: Clock = now,
+    random: RandomBytes = random_bytes,
+    offsets: MutableMapping[str, timedelta] | None = None,
+    fast_realms: MutableSet[str] | None = None,
+) -> Exchange[list[AccountKey]]:
+    """Return the keys of a password, one for each of `etypes`, with the salt that the KDC names.
+
+    Anyone can forge the answer that names the salt. So each key is proved by a log-in with it. An
+    etype of which the account has no key is left out, with a warning in the log. Raises KdcEtypeError
+    if that is true of all, and the errors of `as_exchange`.
+    """
+    found: list[AccountKey] = []
+    refused: KdcEtypeError | None = None
+    for etype in etypes:
+        exchange = _AsExchange(
+            credential,
+            dataclasses.replace(options or AsOptions(), etypes=(etype,)),
+            clock,
+            random,
+            {} if offsets is None else offsets,
+            set() if fast_realms is None else fast_realms,
+        )
+        try:
+            ticket = yield from exchange.run()
+        except KdcEtypeError as error:
+            refused = error
+            log.warning("the account of %s has no key of %s", exchange.client, etype_name(etype))
+            continue
+        origin = exchange.keys.derived_from
+        salt = b"" if origin is None else origin.salt or b""
+        key = credential.key_for(etype, salt, None if origin is None else origin.s2kparams)
+        if key is not None:
+            found.append(AccountKey(ticket.client, key, exchange.kvno, salt))
+    if not found and refused is not None:
+        raise refused
+    return found
+
+
 class _AsExchange:
     """One AS exchange: the client, and the realm to which it has been referred so far."""
 
@@ -183,6 +237,7 @@ class _AsExchange:
         self.etypes = _offered_etypes(credential, options)
         self.service = self.service_in(self.client.realm)
         self.label = ExchangeLabel("AS", self.client, self.service)
+        self.kvno: int | None = None  # that of the client's key, as the reply tells
         self.realms: list[str] = []
 
     def enter(self, realm: str) -> Exchange[None]:
@@ -196,6 +251,7 @@ class _AsExchange:
         keys = ClientKeys(
             self.credential, realm, self.etypes, options.max_iterations, self.label, armor_key
         )
+        self.keys = keys
         # In FAST, an eavesdropper learns nothing, whatever the mechanism.
         guessable = options.allow_encrypted_timestamp and options.require is None
         floor = Strength.GUESSABLE if guessable or armor_key else Strength.STRONG
@@ -324,7 +380,7 @@ class _AsExchange:
         elif code == ErrorCode.KDC_ERR_WRONG_REALM and self.canonicalize and error.crealm:
             yield from self.follow_referral(error.crealm)
         elif not (yield from self.preauth.take_error(error)):
-            raise kdc_error(error, self.label)
+            raise self.keys.refusal(error)
 
     def correct_clock(self, error: KrbError) -> None:
         offset = error.stime + timedelta(microseconds=error.susec) - self.clock()
@@ -383,11 +439,10 @@ class _AsExchange:
         try:
             part = open_reply(key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
         except IntegrityError:
-            raise PreauthFailedError(
-                f"{self.label}: the reply does not decrypt with the client's key of "
-                f"{etype_name(etype)}: the password is wrong, or the keytab is out of date",
-                code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
+            raise self.keys.wrong_key(
+                f"{self.label}: the reply does not decrypt with the key of {etype_name(etype)}"
             ) from None
+        self.kvno = reply.enc_part.kvno
         verified = _vouches_for_request(part, key, request)
         if verified and any(
             p.padata_type == PaDataType.FX_FAST for p in part.encrypted_pa_data or ()
@@ -486,6 +541,8 @@ def _check_names(
         # The client's name is not encrypted. Without the checksum, anyone may have changed it.
         hint = "realm names are case-sensitive; other names are accepted only with canonicalization"
         if client != got_client:
+            if client.realm != got_client.realm and str(client).lower() == str(got_client).lower():
+                hint = f"realm names are case-sensitive; write {got_client}"
             raise ProtocolError(
                 f"the reply is for another client: {hint}", expected=client, got=got_client
             )

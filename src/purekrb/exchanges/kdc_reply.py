@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from purekrb import crypto
-from purekrb.constants import ErrorCode, error_name
+from purekrb.constants import ErrorCode, NameType, error_name
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ClientRevokedError,
     ClientUnknownError,
     ClockSkewError,
+    DecodeError,
     KdcError,
     KdcEtypeError,
     PasswordExpiredError,
@@ -21,8 +22,9 @@ from purekrb.errors import (
 )
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import EncryptedData, HostAddress, KrbError, Ticket
-from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, TgsRep
+from purekrb.messages.kdc import AsRep, EncKdcRepPart, KdcReqBody, MethodData, PaData, TgsRep
 from purekrb.names import Principal
+from purekrb.nt_status import CHANGE_IT, describe
 from purekrb.records import record
 from purekrb.system import RandomBytes
 from purekrb.tracebacks import forget_frames
@@ -31,6 +33,7 @@ __all__ = [
     "ExchangeLabel",
     "KDC_ERRORS",
     "kdc_error",
+    "nt_status",
     "open_reply",
     "check_reply",
     "check_clock",
@@ -41,6 +44,15 @@ _USER_TO_USER = (
     KdcError,
     "the service accepts user-to-user tickets only",
     "ask for a service that has a key of its own",
+)
+#: How an account gets AES keys, and how RC4 is permitted. Source: MS-KILE 2.2.7.
+AES_FOR_CLIENT = (
+    "set the account's password anew so that it gets AES keys (in Active Directory, also set "
+    "msDS-SupportedEncryptionTypes to 24); RC4 is tried only if the caller permits it"
+)
+AES_FOR_SERVICE = (
+    "the service's account gets RC4 tickets: set msDS-SupportedEncryptionTypes to 24 and set its "
+    "password again; RC4 is tried only if the caller permits it"
 )
 #: error-code -> the class of the error, its cause, and the advice. Source: RFC 4120 7.5.9.
 KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProxyType(
@@ -60,8 +72,7 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
         ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN: (
             ServiceUnknownError,
             "the KDC does not know the service",
-            "check the service's name and host, and that its SPN is registered "
-            "(for krbtgt: that there is a trust)"),
+            "check the service's name and host, and that its SPN is registered"),
         ErrorCode.KDC_ERR_PRINCIPAL_NOT_UNIQUE: (
             KdcError,
             "more than one account has this name",
@@ -87,16 +98,15 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
         ErrorCode.KDC_ERR_ETYPE_NOSUPP: (
             KdcEtypeError,
             "the KDC has no key of the offered encryption types",
-            "set the account's password anew so that it gets AES keys; "
-            "RC4 is tried only if the caller permits it"),
+            AES_FOR_CLIENT),
         ErrorCode.KDC_ERR_PADATA_TYPE_NOSUPP: (
             KdcError,
             "the KDC does not support the pre-authentication",
             "use another kind of credential"),
         ErrorCode.KDC_ERR_CLIENT_REVOKED: (
             ClientRevokedError,
-            "the client's account is disabled or locked",
-            "ask the realm's administrator to unlock it"),
+            "the client's account is disabled, locked or expired",
+            "ask the realm's administrator which of these it is"),
         ErrorCode.KDC_ERR_SERVICE_REVOKED: (
             KdcError,
             "the service's account is disabled",
@@ -108,12 +118,13 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
         ErrorCode.KDC_ERR_SERVICE_NOTYET: (
             KdcError, "the service's account is not valid yet", "try again later"),
         ErrorCode.KDC_ERR_KEY_EXPIRED: (
-            PasswordExpiredError, "the password has expired",
-            "change it (purekrb kpasswd), then try again"),
+            PasswordExpiredError,
+            "the password has expired, or must be changed before the first logon",
+            CHANGE_IT),
         ErrorCode.KDC_ERR_PREAUTH_FAILED: (
             PreauthFailedError,
-            "the KDC did not accept the proof of identity",
-            "check the password, or export the keytab again"),
+            "wrong password",
+            "check the password and the keyboard's layout; too many tries may lock the account"),
         ErrorCode.KDC_ERR_MUST_USE_USER2USER: _USER_TO_USER,
         ErrorCode.KRB_AP_ERR_USER_TO_USER_REQUIRED: _USER_TO_USER,
         ErrorCode.KDC_ERR_PATH_NOT_ACCEPTED: (
@@ -152,6 +163,21 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
 )  # fmt: skip
 _NO_ADVICE = (KdcError, "the KDC refused the request", "see the KDC's log for the reason")
 _MAX_E_TEXT = 200
+#: The data-type of a KERB-ERROR-DATA with a KERB-EXT-ERROR. Source: MS-KILE 2.2.2.
+_KERB_ERR_TYPE_EXTENDED = 3
+#: Codes that cover several reasons, one of which the NTSTATUS names.
+_REASON_TELLS_ALL = frozenset(
+    (
+        ErrorCode.KDC_ERR_NAME_EXP,
+        ErrorCode.KDC_ERR_POLICY,
+        ErrorCode.KDC_ERR_CLIENT_REVOKED,
+        ErrorCode.KDC_ERR_CLIENT_NOTYET,
+        ErrorCode.KDC_ERR_KEY_EXPIRED,
+        ErrorCode.KRB_ERR_GENERIC,
+    )
+)
+#: STATUS_WRONG_PASSWORD and STATUS_LOGON_FAILURE.
+_WRONG_PASSWORD = (0xC000006A, 0xC000006D)
 #: Samba's KDC puts a backslash before these characters, and searches for the result among the SPNs.
 _QUOTED_BY_SAMBA = frozenset(" \\@")
 #: The rounding error of a KerberosTime, which has whole seconds.
@@ -170,6 +196,31 @@ class ExchangeLabel:
         return f"{self.exchange} exchange for {self.client} -> {self.service}"
 
 
+def nt_status(error: KrbError) -> int | None:
+    """Return the NTSTATUS in the e-data of an Active Directory's KRB-ERROR, or None.
+
+    It is the first word of a KERB-EXT-ERROR, in a KERB-ERROR-DATA of type 3. Windows and Samba 4.22
+    send that element bare, Samba 4.17 in a METHOD-DATA. Anyone can forge it, so it is only for
+    words. Source: MS-KILE 2.2.1, 2.2.2.
+    """
+    for entry in _error_data(error.e_data or b""):
+        if entry.padata_type == _KERB_ERR_TYPE_EXTENDED and len(entry.padata_value) >= 12:
+            status = int.from_bytes(entry.padata_value[:4], "little")
+            if status >> 30 == 3:  # an error; a PA-PW-SALT, which has the same type, is text
+                return status
+    return None
+
+
+def _error_data(e_data: bytes) -> tuple[PaData, ...]:
+    for schema in (MethodData, PaData):
+        try:
+            found = schema.decode(e_data)
+        except DecodeError:
+            continue
+        return found.entries if isinstance(found, MethodData) else (found,)
+    return ()
+
+
 def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None = None) -> KdcError:
     """Return the exception for a KRB-ERROR; pass `service` if that may be the unknown principal.
 
@@ -180,17 +231,67 @@ def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None =
     if label.exchange == "AS" and code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY:
         code = ErrorCode.KDC_ERR_PREAUTH_FAILED  # so Heimdal says that the proof does not decrypt
     cls, what, advice = KDC_ERRORS.get(code, _NO_ADVICE)
+    status = nt_status(error)
+    if status is not None:
+        what, advice = _by_status(error.error_code, status, what, advice)
+    if cls is ServiceUnknownError:
+        advice += _about_service(service or label.service)
+    elif cls is ClientUnknownError:
+        advice += _about_client(label.client)
+    elif cls is KdcEtypeError and label.exchange == "TGS":
+        what, advice = f"no encryption type in common with {label.service}", AES_FOR_SERVICE
+    elif cls is PreauthFailedError and label.client.components[0].endswith("$"):
+        advice += "; a computer changes the password of its account by itself"
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
-    spn = "".join(service.components) if service else ""
-    if cls is ServiceUnknownError and not _QUOTED_BY_SAMBA.isdisjoint(spn):
+    return cls(
+        f"{what} ({label}, {name}{e_text}); {advice}", code=error.error_code, krb_error=error
+    )
+
+
+def _by_status(code: int, status: int, what: str, advice: str) -> tuple[str, str]:
+    """Return cause and advice, with the reason that the NTSTATUS adds to them."""
+    reason, better = describe(status)
+    if code in _REASON_TELLS_ALL and better:
+        return reason, better
+    if code == ErrorCode.KDC_ERR_PREAUTH_FAILED and status in _WRONG_PASSWORD:
+        return what, advice
+    return f"{what}: {reason}", better or advice
+
+
+def _about_service(service: Principal) -> str:
+    """Return more advice about a service that the KDC does not know."""
+    components = service.components
+    if components[:1] == ("krbtgt",) or len(components) < 2:
+        return "; for krbtgt: check that there is a trust" if components[:1] == ("krbtgt",) else ""
+    host = components[1]
+    advice = (
+        "; if the host is an alias (CNAME): aliases are not resolved, so name the host itself "
+        "(purekrb.canonicalize_host tells it), or register an SPN for the alias"
+    )
+    if host != host.lower():
+        advice += f"; KDCs of MIT and Heimdal compare letters exactly: try {host.lower()}"
+    if not _QUOTED_BY_SAMBA.isdisjoint("".join(components)):
         advice += (
             '; Samba does not find an SPN with a blank, "\\" or "@": '
             "use the objectGUID in place of a DN"
         )
-    return cls(
-        f"{label}: {what} ({name}{e_text}); {advice}", code=error.error_code, krb_error=error
-    )
+    return advice
+
+
+def _about_client(client: Principal) -> str:
+    """Return more advice about a client that the KDC does not know."""
+    if len(client.components) > 1:
+        return (
+            "; this is a service's name: Active Directory only gives tickets to accounts, so name "
+            "the account that has this SPN (as in svc-web, or WEB$ for a computer)"
+        )
+    if "@" in client.components[0] and client.name_type != NameType.ENTERPRISE:
+        return (
+            "; if this is a user principal name, ask for it as an enterprise name: kinit -E, or "
+            "Credential.from_password(..., enterprise=True)"
+        )
+    return ""
 
 
 def new_nonce(random: RandomBytes) -> int:

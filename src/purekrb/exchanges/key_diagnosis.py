@@ -6,73 +6,160 @@ client, which is good enough to guess the cause. Source: RFC 4120 3.2.3.
 
 from __future__ import annotations
 
-from purekrb.constants import ErrorCode
+from purekrb.constants import EncryptionType, ErrorCode
 from purekrb.errors import ApError
-from purekrb.exchanges.service_keys import MAX_TRIES, ServiceKey, answered_for, same_kvno
-from purekrb.keys import etype_name
+from purekrb.exchanges.service_keys import (
+    MAX_TRIES,
+    ServiceKey,
+    answered_for,
+    is_for,
+    same_kvno,
+)
+from purekrb.keys import etype_name, etype_names
 from purekrb.messages.ap import Ticket
 from purekrb.names import Principal
 
-__all__ = ["why_no_key"]
+__all__ = ["why_no_key", "why_not_permitted"]
 
-_OLD_KEYTAB = "the keytab is older: export it again"
+_SALT = (
+    "made from the password with another salt (purekrb keytab from-password --ask-kdc takes the "
+    "KDC's)"
+)
+_OLD_KEYTAB = f"the keytab is older: export it again; or it was {_SALT}"
 _OLD_TICKET = "the client's ticket is older: renew it"
+#: The most entries of a keytab that a message names.
+_MAX_SHOWN = 5
+#: Encryption types that a directory gives an account whose AES keys it was not told to use.
+_WEAK = (EncryptionType.RC4_HMAC, 1, 3)
 
 
 def why_no_key(ticket: Ticket, keys: list[ServiceKey], service: Principal | None) -> ApError:
     """Return the error for a ticket that none of `keys` decrypts; `service` is the acceptor's."""
     name = ticket.sname.principal(ticket.realm)
     ours = answered_for(keys, service)
-    named = [entry for entry in ours if entry.principal == name]
-    if not named:
-        return _no_key_of_that_name(ticket, name, keys, ours, service)
-    return _no_such_version(ticket, name, named) or ApError(
-        f"the key of {name} in the keytab does not decrypt the ticket: it is another account's, "
-        "or the ticket was altered",
-        code=ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
-    )
-
-
-def _no_key_of_that_name(
-    ticket: Ticket,
-    name: Principal,
-    keys: list[ServiceKey],
-    ours: list[ServiceKey],
-    service: Principal | None,
-) -> ApError:
-    etype = ticket.enc_part.etype
-    if service is not None and (ours or any(entry.principal == name for entry in keys)):
-        return ApError(
-            f"the ticket is for {name}, but this acceptor is {service}",
-            code=ErrorCode.KRB_AP_ERR_NOT_US,
+    named = [entry for entry in ours if is_for(name, entry.principal)]
+    if named:
+        return _no_such_version(ticket, name, named) or ApError(
+            f"the key of {name} in the keytab does not decrypt the ticket: it is another "
+            f"account's, or was {_SALT}, or the ticket was altered",
+            code=ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
         )
-    if service is not None:
-        what = f"no key for {service}"
-    elif sum(entry.key.etype == etype for entry in ours) > MAX_TRIES:
-        what = f"no key of {name}, and none of the {MAX_TRIES} likeliest others decrypts the ticket"
-    else:
-        what = f"no key that decrypts a ticket for {name}"
+    if service is not None and any(is_for(name, entry.principal) for entry in keys):
+        return _not_us(name, service)
+    if not ours:
+        held = f"; it has {_shown(keys)}: name one of these as service=, or" if keys else ":"
+        return ApError(
+            f"the keytab has no key for {service or name}{held} export one with that name",
+            code=ErrorCode.KRB_AP_ERR_NOKEY,
+        )
+    # The ticket's name is in no entry, so `ours` may be those of its account, or not.
+    if ticket.enc_part.kvno is not None:
+        refused = _no_such_version(ticket, name, ours)
+        if refused is not None:
+            return refused
+    return _another_account(ticket, name, ours, service)
+
+
+def why_not_permitted(
+    ticket: Ticket, keys: list[ServiceKey], service: Principal | None, permitted: tuple[int, ...]
+) -> ApError:
+    """Return the error for a ticket whose etype the acceptor does not permit."""
+    name, etype, kvno = (
+        ticket.sname.principal(ticket.realm),
+        ticket.enc_part.etype,
+        ticket.enc_part.kvno,
+    )
+    text = (
+        f"the ticket is of {etype_name(etype)}, which is not permitted here: "
+        f"permitted are {etype_names(permitted)}"
+    )
+    if etype in _WEAK:
+        fit = [
+            entry
+            for entry in answered_for(keys, service)
+            if entry.key.etype in permitted and (kvno is None or same_kvno(kvno, entry.kvno))
+        ]
+        text += f"; the KDC made the ticket for {name} with that key. "
+        if fit:
+            text += (
+                f"The keytab has {_shown(fit)}, so the account only lacks "
+                "msDS-SupportedEncryptionTypes = 24 (0x18): set it, and have the client get a new "
+                "ticket (kdestroy and kinit; on Windows klist purge)"
+            )
+        else:
+            text += (
+                "Set msDS-SupportedEncryptionTypes of its account to 24 (0x18), set its password "
+                "again, and export the keytab again"
+            )
+    return ApError(text, code=ErrorCode.KDC_ERR_ETYPE_NOSUPP)
+
+
+def _not_us(name: Principal, service: Principal) -> ApError:
     return ApError(
-        f"the keytab has {what}: export one with that name", code=ErrorCode.KRB_AP_ERR_NOKEY
+        f"the ticket is for {name}, but this acceptor is {service}",
+        code=ErrorCode.KRB_AP_ERR_NOT_US,
     )
 
 
-def _no_such_version(ticket: Ticket, name: Principal, named: list[ServiceKey]) -> ApError | None:
-    """Return the error if the keys of that name have other versions or etypes, else None."""
+def _another_account(
+    ticket: Ticket, name: Principal, ours: list[ServiceKey], service: Principal | None
+) -> ApError:
+    """Return the error for a ticket of another name, whose version and etype `ours` have."""
+    if service is not None:
+        error = _not_us(name, service)
+        error.args = (f"{error.args[0]}, whose keys ({_shown(ours)}) do not decrypt it",)
+        return error
+    etype = ticket.enc_part.etype
+    if sum(entry.key.etype == etype for entry in ours) > MAX_TRIES:
+        return ApError(
+            f"the keytab has no key of {name}, and none of the {MAX_TRIES} likeliest others "
+            "decrypts the ticket: export one with that name",
+            code=ErrorCode.KRB_AP_ERR_NOKEY,
+        )
+    return ApError(
+        f"the keytab has no key that decrypts a ticket for {name} "
+        f"({_version(ticket)}); tried: {_shown(ours)}. These are other accounts': export one of "
+        f"the account that has this name; or they were {_SALT}",
+        code=ErrorCode.KRB_AP_ERR_NOKEY,
+    )
+
+
+def _no_such_version(ticket: Ticket, name: Principal, entries: list[ServiceKey]) -> ApError | None:
+    """Return the error if the entries have other versions or etypes than the ticket, else None."""
     kvno, etype = ticket.enc_part.kvno, ticket.enc_part.etype
-    held = sorted({entry.kvno for entry in named})
+    held = sorted({entry.kvno for entry in entries})
     if kvno is not None and not any(same_kvno(kvno, number) for number in held):
         stale = _OLD_KEYTAB if kvno > max(held) else _OLD_TICKET
         return ApError(
-            f"the keytab holds kvno {', '.join(map(str, held))} of {name}, "
-            f"but the ticket has kvno {kvno}: {stale}",
+            f"the keytab holds kvno {', '.join(map(str, held[:_MAX_SHOWN]))} of "
+            f"{_owners(entries)} ({etype_names(sorted({e.key.etype for e in entries}))}), "
+            f"but the ticket for {name} has {_version(ticket)}: {stale}",
             code=ErrorCode.KRB_AP_ERR_BADKEYVER,
         )
-    versions = [entry for entry in named if kvno is None or same_kvno(kvno, entry.kvno)]
+    versions = [entry for entry in entries if kvno is None or same_kvno(kvno, entry.kvno)]
     if not any(entry.key.etype == etype for entry in versions):
         return ApError(
-            f"the ticket was made with a {etype_name(etype)} key, "
-            f"and the keytab holds none of {name}: export it again with all etypes",
+            f"the ticket for {name} was made with a {etype_name(etype)} key, "
+            f"and the keytab holds none of {_owners(versions)}: export it again with all etypes",
             code=ErrorCode.KRB_AP_ERR_BADKEYVER,
         )
     return None
+
+
+def _version(ticket: Ticket) -> str:
+    kvno, etype = ticket.enc_part.kvno, etype_name(ticket.enc_part.etype)
+    return etype if kvno is None else f"kvno {kvno} ({etype})"
+
+
+def _owners(entries: list[ServiceKey]) -> str:
+    return _first([str(entry.principal) for entry in entries])
+
+
+def _shown(entries: list[ServiceKey]) -> str:
+    return _first([f"{e.principal} kvno {e.kvno} ({etype_name(e.key.etype)})" for e in entries])
+
+
+def _first(texts: list[str]) -> str:
+    different = list(dict.fromkeys(texts))
+    more = len(different) - _MAX_SHOWN
+    return ", ".join(different[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -44,9 +44,18 @@ ServiceKeys = Iterable[ServiceKey]
 
 
 def is_for(service: Principal, name: Principal) -> bool:
-    """Return whether an acceptor for `service` answers to `name`; an empty realm matches any."""
-    same = service.components == name.components
-    return same and (not service.realm or service.realm == name.realm)
+    """Return whether an acceptor for `service` answers to `name`; an empty realm matches any.
+
+    As at a directory's KDC, the case of letters does not count. The keytab's owner chose both names.
+    """
+    ours, theirs = service.components, name.components
+    if ours != theirs and (len(ours) != len(theirs) or _folded(ours) != _folded(theirs)):
+        return False
+    return not service.realm or service.realm.casefold() == name.realm.casefold()
+
+
+def _folded(components: tuple[str, ...]) -> str:
+    return "/".join(components).casefold()
 
 
 def answered_for(keys: list[ServiceKey], service: Principal | None) -> list[ServiceKey]:

@@ -339,7 +339,9 @@ class Acceptor(SecurityContext):
         # MS-KILE 3.4.5.1: DCE style has no frames.
         if (self._mechanism is None) != bool(checksum.flags & _DCE_STYLE):
             raise DecodeError(
-                "an AP-REQ has a GSS-API frame in DCE style, or has none in another style"
+                "the client sent a bare AP-REQ without the GSS-API frame, as only DCE style does"
+                if self._mechanism is None
+                else "the client asks for DCE style, but sent its AP-REQ in a GSS-API frame"
             )
         bound = self._check_bindings(checksum.bindings, accepted)
         flags = self._agreed_flags(checksum.flags)

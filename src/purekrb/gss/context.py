@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from purekrb import crypto
 from purekrb.constants import Flag, PrfKey, error_name, flag_names
-from purekrb.errors import ApError, ContextError, ContextExpiredError, DecodeError, UnsupportedError
+from purekrb.errors import (
+    ApError,
+    ContextError,
+    ContextExpiredError,
+    DecodeError,
+    KerberosError,
+    UnsupportedError,
+)
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.iov import DceProtection, IovBuffer, IovProtection
 from purekrb.gss.tokens import as_bytes
@@ -212,8 +219,8 @@ class SecurityContext:
             if self._handshake is None:
                 self._handshake = self._begin(in_token)
                 token = next(self._handshake)
-            elif in_token is None:
-                raise ContextError("the context waits for the peer's answer: pass it to step()")
+            elif not in_token:
+                raise self._unanswered(in_token)
             else:
                 token = self._handshake.send(in_token)
         except StopIteration as end:
@@ -222,6 +229,12 @@ class SecurityContext:
             return last
         self._state = _State.WAITING
         return token
+
+    def _unanswered(self, in_token: bytes | None) -> KerberosError:
+        """Return the error for the lack of the peer's answer: None, or an empty token."""
+        if in_token is None:
+            return ContextError("the context waits for the peer's answer: pass it to step()")
+        return DecodeError("the peer sent nothing, where its next token belongs")
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.gss.strangers import what_is
 from purekrb.messages.der import headers_of, read_header, tlv
 
 __all__ = [
@@ -77,6 +78,11 @@ def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
         return token[begin:]
     if token.startswith(_NTLM):
         _refuse(NTLM_OID, mechanism)
+    found = what_is(token)
+    if found is not None:
+        raise DecodeError(
+            f"the peer sent {found}, where a token of {mechanism_names([mechanism])} belongs"
+        )
     tag, start, end = read_header(token, 0, len(token))
     # RFC 2743 3.1: an InitialContextToken, which is the whole token.
     if tag != _FRAME[0] or end != len(token):

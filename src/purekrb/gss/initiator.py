@@ -16,8 +16,10 @@ from purekrb.errors import (
     ContextError,
     ContextExpiredError,
     CredentialError,
+    KerberosError,
     MutualAuthenticationError,
     PolicyError,
+    ProtocolError,
 )
 from purekrb.exchanges.ap_exchange import SentApReq, build_ap_req, build_third_leg, verify_ap_rep
 from purekrb.exchanges.unique_time import unique_now
@@ -128,6 +130,16 @@ class Initiator(SecurityContext):
                     delegate,
                 )
         return flags
+
+    def _unanswered(self, in_token: bytes | None) -> KerberosError:
+        """Fail closed: a service that answers without a token has not proved itself."""
+        if not self._flags & _MUTUAL:
+            return ProtocolError("the service answered without a token, and left us waiting")
+        return MutualAuthenticationError(
+            "the service did not prove itself: it answered without a token (in HTTP: success "
+            "without WWW-Authenticate: Negotiate and a token); it, or a proxy before it, drops the "
+            "token. Whoever is content with TLS for that has to ask without MUTUAL (flags=)"
+        )
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         if self._negotiate:

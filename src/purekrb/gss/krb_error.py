@@ -20,11 +20,18 @@ _ADVICE = {
     ErrorCode.KRB_AP_ERR_BADKEYVER: (
         "its keytab is out of date: export it again, or renew the ticket"
     ),
-    ErrorCode.KRB_AP_ERR_NOKEY: "its keytab has no key for that name: export one",
+    ErrorCode.KRB_AP_ERR_NOKEY: (
+        "its keytab has no key that opens our ticket: export the keys of the account that has "
+        "this name"
+    ),
     ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for a service that it does not serve",
     ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
     ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",
     ErrorCode.KRB_AP_ERR_TKT_NYV: "the ticket is not yet valid: check the clocks",
+    ErrorCode.KDC_ERR_ETYPE_NOSUPP: (
+        "it does not permit the encryption type of our ticket (RC4?): set "
+        "msDS-SupportedEncryptionTypes of its account to 24, then get a new ticket"
+    ),
     ErrorCode.KRB_AP_ERR_REPEAT: "it has seen this authenticator before: try again",
 }
 

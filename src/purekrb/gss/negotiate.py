@@ -37,6 +37,7 @@ from purekrb.constants import (
 )
 from purekrb.errors import (
     ApError,
+    DecodeError,
     KerberosError,
     MutualAuthenticationError,
     ProtocolError,
@@ -52,6 +53,7 @@ from purekrb.gss.framing import (
     unframe_mechanism,
 )
 from purekrb.gss.krb_error import peer_refused
+from purekrb.gss.strangers import what_is
 from purekrb.log import Log
 from purekrb.messages.spnego import (
     NegHints,
@@ -75,6 +77,7 @@ _HINTS = NegHints("not_defined_in_RFC4178@please_ignore")
 #: The first byte of a token in a GSS-API frame. Source: RFC 2743 3.1.
 _FRAME = b"\x60"
 
+_NEG_TOKEN_RESP = b"\xa1"
 _COMPLETED, _INCOMPLETE, _REJECT, _REQUEST_MIC = map(int, NegState)
 
 
@@ -333,6 +336,10 @@ _ONLY_KERBEROS = (
 
 def _read(token: bytes) -> NegTokenResp:
     """Return the peer's NegTokenResp. Raises ApError for a rejection."""
+    if token[:1] != _NEG_TOKEN_RESP:
+        found = what_is(token)
+        if found is not None:
+            raise DecodeError(f"the peer sent {found}, where an answer of SPNEGO belongs")
     message = NegTokenResp.decode(token)
     if log.on():
         state = None if message.neg_state is None else NegState(message.neg_state).name

@@ -19,7 +19,7 @@ from purekrb.constants import Flag, NameType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
-from purekrb.credentials.keytab import Keytab
+from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     CredentialError,
@@ -27,7 +27,13 @@ from purekrb.errors import (
     PreauthFailedError,
     TransportError,
 )
-from purekrb.exchanges.as_exchange import DEFAULT_MAX_ITERATIONS, AsOptions, as_exchange
+from purekrb.exchanges.as_exchange import (
+    DEFAULT_MAX_ITERATIONS,
+    AccountKey,
+    AsOptions,
+    account_keys,
+    as_exchange,
+)
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import (
     TgsOptions,
@@ -46,11 +52,13 @@ from purekrb.kdc.addresses import local_addresses
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
 from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.spelling import complete, fitting_realm
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
+from purekrb.system import now
 from purekrb.tracebacks import forget_frames, forget_locals
 
 _log = Log("purekrb.kdc")
@@ -72,6 +80,8 @@ Armor = Credential | CCache
 _STRICTNESS: tuple[Requirement | None, ...] = (None, "strong", "fast")
 #: The ccache's configuration entry by which MIT's programs know that a KDC has FAST.
 FAST_AVAIL = "fast_avail"
+#: The encryption types of the keys that are made from a password.
+KEYTAB_ETYPES = (18, 17)
 #: The most principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
@@ -223,6 +233,7 @@ class _Exchanges:
     def _armor_source(self, armor: Armor) -> ArmorSource:
         """Return what gets TGTs for an armor. It has its own floor, and no armor itself."""
         credential = armor if isinstance(armor, Credential) else Credential.from_ccache(armor)
+        self._prepare(credential, "KdcClient(config, armor={})")
 
         def tgt_for(realm: str) -> Exchange[ServiceTicket]:
             options = dataclasses.replace(self._as_options(credential), armor=None)
@@ -248,17 +259,30 @@ class _Exchanges:
             fast_realms=self._fast_realms if armored else (),
         )
 
-    def _service(self, target: Target) -> Principal:
+    def _service(self, target: Target, client_realm: str) -> Principal:
         """Return the service with its realm: the named one, or that of [domain_realm].
 
         If neither is known, the realm is "", and the KDC of the client's realm may refer to
-        another.
+        another. The realm of a target in text may be written in other letters, or as a NetBIOS
+        name.
         """
         principal = target_principal(target)
-        if principal.realm or len(principal.components) < 2:
+        realm = principal.realm
+        if realm and not isinstance(target, str):
             return principal
-        host = principal.components[1].partition(":")[0]
-        return replace(principal, realm=self.config.realm_of(host) or "")
+        if not realm and len(principal.components) > 1:
+            host = principal.components[1].partition(":")[0]
+            realm = self.config.realm_of(host) or ""
+        return replace(principal, realm=fitting_realm(realm, self.config, client_realm))
+
+    def _prepare(self, credential: Credential, call: str) -> None:
+        """Refuse what is not a Credential; complete its principal by the configuration."""
+        _check_credential(credential, call)
+        principal = credential.principal
+        if not principal.realm:
+            credential.principal = complete(principal, self.config)
+            if credential.ccache.principal is principal:
+                credential.ccache.principal = credential.principal
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         tgt = yield from as_exchange(
@@ -282,9 +306,10 @@ class _Exchanges:
         forwardable: bool | None = None,
         lifetime: float | None = None,
     ) -> Exchange[ServiceTicket]:
-        _check_credential(credential, "get_ticket({}, target)")
+        self._prepare(credential, "get_ticket({}, target)")
         options = self._as_options(credential, forwardable=forwardable)
-        return self._service_ticket(credential, self._service(target), options, lifetime)
+        service = self._service(target, credential.ccache.principal.realm)
+        return self._service_ticket(credential, service, options, lifetime)
 
     def _service_ticket(
         self,
@@ -306,8 +331,25 @@ class _Exchanges:
         self._keep_fast(credential)
         return ticket
 
+    def _account_keys(
+        self, credential: Credential, etypes: Iterable[int]
+    ) -> Exchange[list[AccountKey]]:
+        self._prepare(credential, "account_keys({})")
+        if not credential.needs_salt:
+            raise CredentialError(
+                f"the keys of {credential.principal} can only be made from a password: "
+                "pass Credential.from_password(...)"
+            )
+        return account_keys(
+            credential,
+            etypes,
+            self._as_options(credential),
+            offsets=self._offsets,
+            fast_realms=self._fast_realms,
+        )
+
     def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
-        _check_credential(credential, "renew({})")
+        self._prepare(credential, "renew({})")
         tgt = _stored_tgt(credential)
         if tgt is None:
             raise CredentialError(
@@ -335,7 +377,7 @@ class _Exchanges:
     def _forward_tgt(
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> Exchange[ServiceTicket]:
-        _check_credential(credential, "forward_tgt({})")
+        self._prepare(credential, "forward_tgt({})")
         tgt = _stored_tgt(credential)
         if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
             tgt = yield from self._get_tgt(
@@ -425,6 +467,16 @@ def _in_realm_of(credential: Credential, principal: Principal | str) -> Principa
     return replace(principal, realm=principal.realm or credential.principal.realm)
 
 
+def _keytab_of(keys: Iterable[AccountKey], names: Iterable[Principal | str]) -> Keytab:
+    stamp = now().replace(microsecond=0)
+    owners = [Principal.of(name) for name in names]
+    return Keytab(
+        KeytabEntry(owner, found.kvno or 1, found.key, stamp)
+        for found in keys
+        for owner in owners or [found.client]
+    )
+
+
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:
     credential.ccache.principal = tgt.client  # the KDC may have replied with the canonical name
     credential.ccache.store(tgt)
@@ -481,7 +533,7 @@ class KdcClient(_Exchanges):
         ArmorRequiredError if FAST is required and missing, PreauthFailedError for a wrong password
         or key, and ClientUnknownError and so on for the state of the account.
         """
-        _check_credential(credential, "get_tgt({})")
+        self._prepare(credential, "get_tgt({})")
         options = self._as_options(
             credential,
             lifetime,
@@ -542,7 +594,7 @@ class KdcClient(_Exchanges):
         RFC 3244.
         """
         _check_new(new)
-        _check_credential(credential, "change_password({}, new)")
+        self._prepare(credential, "change_password({}, new)")
         self._run(lambda: self._change_password(credential, new, None))
 
     @forget_frames
@@ -556,9 +608,35 @@ class KdcClient(_Exchanges):
         domain controller takes tickets too.
         """
         _check_new(new)
-        _check_credential(credential, "set_password({}, principal, new)")
+        self._prepare(credential, "set_password({}, principal, new)")
         target = _in_realm_of(credential, principal)
         self._run(lambda: self._change_password(credential, new, target))
+
+    def account_keys(
+        self, credential: Credential, *, etypes: Iterable[int] = KEYTAB_ETYPES
+    ) -> list[AccountKey]:
+        """Return the account's keys, made from its password with the salt that the KDC names.
+
+        The salt is not always that of the name: the KDC knows it alone. Each key is verified by a
+        log-in, as the answer that names the salt could be forged; one wrong password counts once
+        against the account. An etype without a key at the KDC is left out, with a warning in the
+        log. Raises CredentialError for a credential without a password, and the errors of
+        `get_tgt`. Source: RFC 4120 4, 5.2.7.5.
+        """
+        return self._run(lambda: self._account_keys(credential, etypes))
+
+    def make_keytab(
+        self,
+        credential: Credential,
+        *names: Principal | str,
+        etypes: Iterable[int] = KEYTAB_ETYPES,
+    ) -> Keytab:
+        """Return a keytab with the keys and the kvno that the KDC has: see `account_keys`.
+
+        The entries have the `names` (those of the services that the account runs), or by default
+        that of the account.
+        """
+        return _keytab_of(self.account_keys(credential, etypes=etypes), names)
 
     def _run(self, make: Callable[[], Exchange[T]]) -> T:
         call = self._new_call()
@@ -589,7 +667,7 @@ class AsyncKdcClient(_Exchanges):
         service: Target | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_tgt`."""
-        _check_credential(credential, "get_tgt({})")
+        self._prepare(credential, "get_tgt({})")
         options = self._as_options(
             credential,
             lifetime,
@@ -629,7 +707,7 @@ class AsyncKdcClient(_Exchanges):
     async def change_password(self, credential: Credential, new: str | bytes) -> None:
         """Like `KdcClient.change_password`."""
         _check_new(new)
-        _check_credential(credential, "change_password({}, new)")
+        self._prepare(credential, "change_password({}, new)")
         changed = self._changed(partial(self._change_password, credential, new, None))
         del new  # this frame stays in tracebacks
         await changed
@@ -639,7 +717,7 @@ class AsyncKdcClient(_Exchanges):
     ) -> None:
         """Like `KdcClient.set_password`."""
         _check_new(new)
-        _check_credential(credential, "set_password({}, principal, new)")
+        self._prepare(credential, "set_password({}, principal, new)")
         target = _in_realm_of(credential, principal)
         changed = self._changed(partial(self._change_password, credential, new, target))
         del new
@@ -652,6 +730,21 @@ class AsyncKdcClient(_Exchanges):
             del make
             forget_locals(error)
             raise
+
+    async def account_keys(
+        self, credential: Credential, *, etypes: Iterable[int] = KEYTAB_ETYPES
+    ) -> list[AccountKey]:
+        """Like `KdcClient.account_keys`."""
+        return await self._run(lambda: self._account_keys(credential, etypes))
+
+    async def make_keytab(
+        self,
+        credential: Credential,
+        *names: Principal | str,
+        etypes: Iterable[int] = KEYTAB_ETYPES,
+    ) -> Keytab:
+        """Like `KdcClient.make_keytab`."""
+        return _keytab_of(await self.account_keys(credential, etypes=etypes), names)
 
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
         from purekrb.io import asyncio  # imported here: a blocking caller does not need it
@@ -755,6 +848,7 @@ def verify_credentials(
             "export a host key into it"
         )
     client = KdcClient(config, timeout=timeout)
+    client._prepare(credential, "verify_credentials({})")
     options = client._as_options(credential)
     fresh = client._run(
         lambda: as_exchange(

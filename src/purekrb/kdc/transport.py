@@ -25,6 +25,7 @@ from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
 from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.spelling import similar_realm, unknown_realm, upn_hint
 from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
@@ -44,6 +45,7 @@ STAGGER = 0.8
 #: The most attempts of one call, however many KDCs the configuration and DNS name.
 MAX_ATTEMPTS = 64
 
+_AS_REQ = 0x60 | MessageType.AS_REQ
 _KRB_ERROR = 0x60 | MessageType.KRB_ERROR
 #: The encoded fields error-code [6] that cause another attempt.
 _OTHER_ATTEMPT = [
@@ -76,14 +78,16 @@ def ask(
     """
     kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
     if not kdcs and not primary and locator.config.dns_lookup_kdc:
-        kdcs = yield from look_up(
-            lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}"
-        )
+        try:
+            kdcs = yield from look_up(
+                lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}"
+            )
+        except (ConfigError, TransportError) as error:
+            if similar_realm(realm, locator.config) is None:
+                hint = "" if message[0] != _AS_REQ else upn_hint(realm, locator.config)
+                raise type(error)(f"{error}{hint}") from error
     if not kdcs:
-        raise ConfigError(
-            f"no KDC of realm {realm} is known: "
-            "add kdc = host:port to it under [realms] in krb5.conf"
-        )
+        raise unknown_realm(realm, locator.config, of_client=message[0] == _AS_REQ)
     race = _Race(locator, realm, message, kdcs)
     ready: Collection[socket.socket] = ()
     try:

@@ -200,6 +200,11 @@ class Config:
         _warn(profile.skipped)
         return cls(**fields, files=tuple(profile.files), skipped=tuple(profile.skipped))
 
+    @property
+    def source(self) -> str:
+        """Where the configuration comes from, for messages: its files, or the program."""
+        return ", ".join(self.files) or "the configuration"
+
     def realm(self, name: str) -> RealmConfig:
         """Return the servers and options of realm `name`; empty if it is not configured."""
         found = self.realms.get(name)
@@ -327,6 +332,9 @@ _BOOLEANS = {
     **dict.fromkeys(("y", "yes", "t", "true", "1", "on"), True),
     **dict.fromkeys(("n", "no", "f", "false", "nil", "0", "off"), False),
 }
+
+
+_FALSE = frozenset(text for text, value in _BOOLEANS.items() if not value)
 
 
 def parse_boolean(text: str) -> bool:
@@ -538,6 +546,15 @@ def _fields(profile: Profile) -> dict[str, Any]:
         host: _uncommented(relations[0], skip)
         for host, relations in root.section("domain_realm").relations.items()
     }
+    for name in ("dns_canonicalize_hostname", "rdns"):
+        relation = libdefaults.first(name)
+        if relation is not None and relation.text.lower() not in _FALSE:
+            _log.debug(
+                "%s: %s is not followed: an alias of a host is never resolved "
+                "(purekrb.canonicalize_host does it for who accepts the risk)",
+                relation.where,
+                name,
+            )
     fields["capaths"] = {
         client: {server: _words(relations) for server, relations in section.relations.items()}
         for client, section in root.section("capaths").sections.items()

@@ -8,10 +8,11 @@ from datetime import datetime
 from purekrb.constants import ErrorCode, PaDataType
 from purekrb.errors import KerberosError, PolicyError, UnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
+from purekrb.exchanges.preauth.kinds import preauth_kinds
 from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
 from purekrb.exchanges.preauth.timestamp import Timestamp
 from purekrb.exchanges.runner import Exchange
-from purekrb.keys import EncryptionKey
+from purekrb.keys import EncryptionKey, etype_names
 from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, KdcReqBody, MethodData, PaData
@@ -42,6 +43,8 @@ class _EncryptedChallenge:
 #: credential supports.
 MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Timestamp())
 
+#: The hints by which a KDC names the encryption types of an account's keys.
+_ETYPE_HINTS = frozenset((PaDataType.ETYPE_INFO, PaDataType.ETYPE_INFO2))
 _NO_METHODS = b"\x30\x00"
 
 
@@ -121,7 +124,7 @@ class Preauth:
             if proof is not None:
                 yield from self._ask(mechanism, proof, methods, error)
                 return
-        raise self._none_fits(types)
+        raise self._none_fits(types, error)
 
     def _go_on(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
         """Take the next step of the current mechanism, or begin another that the KDC asks for."""
@@ -148,8 +151,8 @@ class Preauth:
                 proof,
             )
 
-    def _none_fits(self, types: list[int]) -> KerberosError:
-        """Return the error of an exchange whose KDC offers `types`."""
+    def _none_fits(self, types: list[int], error: KrbError) -> KerberosError:
+        """Return the error of an exchange whose KDC offers `types` in `error`."""
         label = self._keys.label
         permitted = self._permitted()
         weak = [mechanism for mechanism in self._mechanisms if mechanism not in permitted]
@@ -166,9 +169,24 @@ class Preauth:
                 "that this credential supports, is not permitted; permit it, or use a credential "
                 "with another kind"
             )
+        no_etype = _ETYPE_HINTS.isdisjoint(types)
+        kinds = preauth_kinds(types)
+        if no_etype and kinds == ["FAST"]:
+            # The KDC offers FAST to every account, and names the encryption types of those that
+            # have keys of the offered ones.
+            return self._keys.no_common_etype(set(), error)
+        also = (
+            f", and it names no encryption type: the account may have no key of "
+            f"{etype_names(self._keys.etypes)}"
+            if no_etype
+            else ""
+        )
         return UnsupportedError(
-            f"{label}: the KDC only accepts pre-authentication of the types {types}, and this "
-            f"credential supports none of them; known here: {_names(permitted) or 'none'}"
+            f"the KDC wants pre-authentication by {' or '.join(kinds) or 'a kind without a name'}, "
+            f"none of which this credential supports{also} "
+            f"({label}, known here: {_names(permitted) or 'none'}); get the ticket with another "
+            "program (MIT's kinit) and use its credential cache, or have the realm's administrator "
+            "permit encrypted timestamps for this account"
         )
 
 

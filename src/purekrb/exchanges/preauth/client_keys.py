@@ -9,10 +9,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from purekrb.constants import EncryptionType, ErrorCode, PaDataType
+from purekrb.constants import EncryptionType, ErrorCode, PaDataType, error_name
 from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations
-from purekrb.errors import CredentialError, KdcEtypeError, PolicyError
-from purekrb.exchanges.kdc_reply import ExchangeLabel, kdc_error
+from purekrb.errors import (
+    CredentialError,
+    KdcError,
+    KdcEtypeError,
+    PolicyError,
+    PreauthFailedError,
+)
+from purekrb.exchanges.kdc_reply import AES_FOR_CLIENT, ExchangeLabel, kdc_error
 from purekrb.exchanges.runner import Exchange, KeyDerivation
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import KrbError
@@ -24,6 +30,10 @@ __all__ = ["ClientCredential", "ClientKeys"]
 #: The least PBKDF2 iterations: the defaults of the encryption types. A lower count makes the
 #: password cheaper to guess for an attacker who forged it. Source: RFC 3962 4, RFC 8009 4.
 MIN_ITERATIONS = {17: 4096, 18: 4096, 19: 32768, 20: 32768}
+
+
+#: How much of what a KDC says about salts is shown: anyone can forge it.
+_MAX_SALTS, _MAX_SALT = 3, 256
 
 
 class ClientCredential(Protocol):
@@ -40,6 +50,10 @@ class ClientCredential(Protocol):
     @property
     def needs_salt(self) -> bool:
         """Whether `key_for` needs the KDC's salt and parameters; true for a password."""
+
+    @property
+    def kvno(self) -> int | None:
+        """The version of the keys, if they are a keytab's."""
 
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
@@ -71,6 +85,8 @@ class ClientKeys:
         # another type is offered.
         self._proof_etypes = tuple(e for e in etypes if e != EncryptionType.RC4_HMAC) or etypes
         self._etype_info: tuple[EtypeInfo2Entry, ...] = ()
+        #: The KDC's values from which the last key of a password was derived.
+        self.derived_from: EtypeInfo2Entry | None = None
         self._refusals: dict[int, KrbError] = {}
 
     def at_hand(self) -> EncryptionKey | None:
@@ -92,15 +108,48 @@ class ClientKeys:
         # If the KDC names no type, it accepts the preferred one.
         etype = next((e for e in self._proof_etypes if not offered or e in offered), None)
         if etype is None:
-            raise self._no_common_etype(offered, error)
+            raise self.no_common_etype(offered, error)
         if etype in self._refusals:  # it would fail again, and count twice against the account
-            raise kdc_error(self._refusals[etype], self.label)
+            raise self.refusal(self._refusals[etype])
         return (yield from self._key(etype))
 
     def for_reply(self, reply: AsRep) -> Exchange[EncryptionKey]:
         """Return the key of a `reply` that is encrypted with a long-term key."""
         self._etype_info = _etype_info2(reply.padata or ()) or self._etype_info
         return (yield from self._key(reply.enc_part.etype))
+
+    def refusal(self, error: KrbError) -> KdcError:
+        """Return the exception for the KRB-ERROR that ends the exchange.
+
+        About a keytab's key, it tells what the KDC has said of the right one: its salt.
+        """
+        said = kdc_error(error, self.label)
+        if self.credential.needs_salt or not isinstance(said, PreauthFailedError):
+            return said
+        return self.wrong_key(f"{self.label}, {error_name(error.error_code)}", error)
+
+    def wrong_key(self, facts: str, error: KrbError | None = None) -> PreauthFailedError:
+        """Return the error for a client's key that is not the KDC's."""
+        client, kvno = self.credential.principal, self.credential.kvno
+        if self.credential.needs_salt:
+            what, advice = "wrong password", "check the password and the keyboard's layout"
+        else:
+            what = f"the key of {client}" if kvno is None else f"the keytab's key of {client}"
+            held = etype_names(self.credential.etypes)
+            what += f" ({held if kvno is None else f'kvno {kvno}, {held}'}) is not the KDC's"
+            what += ": it is an old one, or was made from a wrong password or with another salt"
+            advice = (
+                "export the keytab again, or make it from the password with "
+                "`purekrb keytab from-password --ask-kdc`"
+            )
+        if self._etype_info:
+            salts = dict.fromkeys(
+                client.default_salt if entry.salt is None else entry.salt
+                for entry in self._etype_info
+            )
+            facts += f", the KDC's salt is {' or '.join(map(_shown, list(salts)[:_MAX_SALTS]))}"
+        code = ErrorCode.KDC_ERR_PREAUTH_FAILED if error is None else error.error_code
+        return PreauthFailedError(f"{what} ({facts}); {advice}", code=code, krb_error=error)
 
     def refuse(self, etype: int, error: KrbError) -> None:
         """Remember that the KDC has refused the key of `etype` with `error`."""
@@ -129,6 +178,7 @@ class ClientKeys:
         salt = entry.salt
         if salt is None:  # RFC 4120 4: the realm and the name's components, one after the other
             salt = (self.realm + "".join(self.credential.principal.components)).encode()
+        self.derived_from = EtypeInfo2Entry(etype, salt, entry.s2kparams)
         if etype not in MIN_ITERATIONS:
             return self.credential.key_for(etype, salt, None)
         count = iterations(entry.s2kparams, MIN_ITERATIONS[etype])
@@ -154,19 +204,25 @@ class ClientKeys:
                 f"a higher limit (Config(max_iterations=...), up to {MAX_ITERATIONS})"
             )
 
-    def _no_common_etype(self, offered: set[int], error: KrbError) -> KdcEtypeError:
-        advice = "set the account's password anew so that it gets AES keys"
+    def no_common_etype(self, offered: set[int], error: KrbError) -> KdcEtypeError:
+        """Return the error for an account of which the KDC has no usable key, only `offered`."""
+        advice = AES_FOR_CLIENT
         if EncryptionType.RC4_HMAC in offered.intersection(self.etypes):
             advice += (
                 "; rc4-hmac is not used for a proof unless it is offered alone "
                 "(default_tkt_enctypes)"
             )
+        has = f"only has keys of {etype_names(sorted(offered))}" if offered else "names no key"
         return KdcEtypeError(
-            f"{self.label}: the KDC only has keys of {etype_names(sorted(offered))}, but offered "
-            f"were {etype_names(self.etypes)}; {advice}",
+            f"no encryption type in common with the account of {self.label.client}: the KDC {has}, "
+            f"but offered were {etype_names(self.etypes)} ({self.label}); {advice}",
             code=ErrorCode.KDC_ERR_ETYPE_NOSUPP,
             krb_error=error,
         )
+
+
+def _shown(salt: bytes) -> str:
+    return repr(salt[:_MAX_SALT].decode(errors="backslashreplace"))
 
 
 def _etype_info2(padata: tuple[PaData, ...]) -> tuple[EtypeInfo2Entry, ...]:
