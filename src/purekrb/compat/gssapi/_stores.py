@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from purekrb.credentials import defaults, files
@@ -21,6 +22,7 @@ from purekrb.krb5conf.config import DEFAULT_PATH, Config
 __all__ = [
     "client",
     "config",
+    "current",
     "default_ccache_name",
     "default_realm",
     "credential_in",
@@ -31,6 +33,8 @@ __all__ = [
 T = TypeVar("T")
 #: The most files of a kind that are kept.
 _MAX_KEPT = 64
+#: For so many seconds, krb5.conf is taken not to have changed.
+_FRESH = 1.0
 _own = threading.local()
 
 
@@ -56,9 +60,11 @@ class _Files(Generic[T]):
 
 def _state(name: str) -> tuple[int, int, int] | None:
     """Return what changes with the file of `name`; None if that cannot be told."""
-    kind, path = files.split_type(name)
-    if kind not in ("FILE", "WRFILE"):
-        return None
+    path = name
+    if not name.startswith("/"):
+        kind, path = files.split_type(name)
+        if kind not in ("FILE", "WRFILE"):
+            return None
     try:
         status = os.stat(path)
     except OSError:
@@ -68,23 +74,47 @@ def _state(name: str) -> tuple[int, int, int] | None:
 
 _ccaches: _Files[Credential] = _Files(lambda name: Credential.from_ccache(CCache.load(name)))
 keytab_in: _Files[Keytab] = _Files(Keytab.load)
-_clients: dict[tuple[Any, ...], KdcClient] = {}
+
+
+class _Client:
+    """The client of one configuration: of these files, in this state."""
+
+    def __init__(self, listed: str | None, states: list[tuple[int, int, int] | None]) -> None:
+        self.listed, self.states = listed, states
+        self.client = KdcClient(Config.from_file())
+        self.permitted_etypes = self.client.config.permitted_etypes
+        self.checked = monotonic()
+
+
+_client: _Client | None = None
+
+
+def current() -> _Client:
+    """Return the client of the configuration that the environment names now.
+
+    As in MIT's library, files are looked at once a second; those that they include, never again.
+    """
+    global _client
+    listed = os.environ.get("KRB5_CONFIG")
+    found = _client
+    if found is not None and found.listed == listed:
+        if monotonic() - found.checked < _FRESH:
+            return found
+        if found.states == _states(listed):
+            found.checked = monotonic()
+            return found
+    _client = found = _Client(listed, _states(listed))
+    return found
+
+
+def _states(listed: str | None) -> list[tuple[int, int, int] | None]:
+    paths = listed.split(os.pathsep) if listed else [str(DEFAULT_PATH)]
+    return [_state(f"FILE:{path}") for path in paths]
 
 
 def client() -> KdcClient:
-    """Return the client of the configuration that the environment names now.
-
-    Files that the configuration includes are read again only if the file itself has changed.
-    """
-    listed = os.environ.get("KRB5_CONFIG", "")
-    paths = listed.split(os.pathsep) if listed else [str(DEFAULT_PATH)]
-    key = (listed, *(_state(f"FILE:{path}") for path in paths))
-    found = _clients.get(key)
-    if found is None:
-        if len(_clients) >= _MAX_KEPT:
-            _clients.clear()
-        found = _clients[key] = KdcClient(Config.from_file())
-    return found
+    """Return the client of the current configuration."""
+    return current().client
 
 
 def config() -> Config:

@@ -22,14 +22,16 @@ from purekrb.compat.gssapi.raw.names import Name, mech_name, principal_of
 from purekrb.compat.gssapi.raw.oids import OID
 from purekrb.compat.gssapi.raw.types import NameType
 from purekrb.constants import NameType as PrincipalType
+from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError, KerberosError
 from purekrb.kdc.client import DEFAULT_LIFETIME
 from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache
-from purekrb.replay.default import named_replay_cache
+from purekrb.replay.default import default_replay_cache, named_replay_cache
 from purekrb.system import now
 
 __all__ = [
@@ -67,6 +69,8 @@ class Creds:
     #: Whether contexts are to offer only those of INTEG and CONF that were asked for.
     _no_ci_flags: bool = False
     _mechs: tuple[OID, ...] = MECHANISMS
+    #: The ccache, the service, the ticket that was found last, and until when it is used.
+    _found: tuple[CCache, Principal, ServiceTicket, float] | None = None
     _kept_keys: tuple[Keytab, tuple[KeytabEntry, ...]] | None = None
 
     def __new__(cls, cpy: Creds | None = None) -> Creds:
@@ -100,10 +104,16 @@ def keys_of(creds: Creds) -> tuple[KeytabEntry, ...] | Keytab:
     return creds._kept_keys[1]
 
 
-def replay_cache_of(creds: Creds) -> ReplayCache | None:
-    """Return the replay cache that the store named as `rcache`; None stands for the default."""
-    if creds._rcache is None and creds._rcache_name is not None:
-        creds._rcache = named_replay_cache(creds._rcache_name, f"rcache={creds._rcache_name!r}")
+def replay_cache_of(creds: Creds) -> ReplayCache:
+    """Return the replay cache that the store named as `rcache`, or the default one.
+
+    It is chosen once for each credential.
+    """
+    if creds._rcache is None:
+        name = creds._rcache_name
+        creds._rcache = (
+            named_replay_cache(name, f"rcache={name!r}") if name else default_replay_cache()
+        )
     return creds._rcache
 
 

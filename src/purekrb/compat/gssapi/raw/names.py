@@ -43,6 +43,8 @@ class Name:
     _type: OID | None
     #: Only if it is a mechanism name. Its realm is "" if it is not known yet.
     _principal: Principal | None
+    #: The principal that it stands for, in a configuration.
+    _meaning: tuple[object, Principal] | None = None
 
 
 def mech_name(principal: Principal) -> Name:
@@ -57,7 +59,19 @@ def mech_name(principal: Principal) -> Name:
 
 def principal_of(name: Name) -> Principal:
     """Return the principal that `name` stands for; its realm is "" if it is not known yet."""
-    return name._principal or _principal_of(name._text, name._type)
+    return principal_in(_stores.current(), name)
+
+
+def principal_in(current: object, name: Name) -> Principal:
+    """Return the principal that `name` stands for in the `current` configuration.
+
+    It knows the realms of hosts, and the default realm.
+    """
+    if name._principal is not None:
+        return name._principal
+    if name._meaning is None or name._meaning[0] is not current:
+        name._meaning = current, _principal_of(name._text, name._type)
+    return name._meaning[1]
 
 
 def _principal_of(text: bytes, kind: OID | None) -> Principal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
+from time import time
 
 from purekrb.compat.gssapi import _codes as codes
 from purekrb.compat.gssapi import _status, _stores
@@ -16,7 +18,14 @@ from purekrb.compat.gssapi.raw.named_tuples import (
     InitSecContextResult,
     InquireContextResult,
 )
-from purekrb.compat.gssapi.raw.names import Name, export_name, import_name, mech_name, principal_of
+from purekrb.compat.gssapi.raw.names import (
+    Name,
+    export_name,
+    import_name,
+    mech_name,
+    principal_in,
+    principal_of,
+)
 from purekrb.compat.gssapi.raw.oids import OID
 from purekrb.compat.gssapi.raw.types import (
     GenericFlagSet,
@@ -102,6 +111,8 @@ def context_of(context: SecurityContext) -> PurekrbContext:
 
 def number_of(flags: Flags) -> int:
     """Return flags in any form as a number; those of the default for None and for none."""
+    if flags is None:
+        return _DEFAULT_FLAGS
     if not isinstance(flags, (int, GenericFlagSet)):
         flags = GenericFlagSet(flags)
     return int(flags) or _DEFAULT_FLAGS
@@ -138,10 +149,10 @@ def _begin(
     check_mech(mech)
     if not isinstance(name, Name):
         raise TypeError(f"the target is a Name, not {type(name).__name__}")
+    current = _stores.current()
     creds = raw_creds.filled(creds, "initiate")
     credential = raw_creds.credential_of(creds)
-    target = principal_of(name)
-    client, ticket = _ticket_for(target, creds, credential, lifetime)
+    client, ticket = _ticket_for(principal_in(current, name), creds, credential, lifetime)
     known = flags & _KNOWN
     if not creds._no_ci_flags:
         known |= _CONF_INTEG
@@ -153,18 +164,21 @@ def _begin(
             known |= int(Flag.DELEG | Flag.MUTUAL)
     context._context = Initiator(
         ticket,
-        flags=Flag(known),
+        flags=_flag(known),
         mechanism="negotiate" if mech == SPNEGO else "kerberos",
         channel_bindings=None if channel_bindings is None else channel_bindings._to_purekrb(),
         forwarded_tgt=forwarded,
         delegate="always" if forwarded is not None else False,
-        permitted_etypes=creds._etypes or client.config.permitted_etypes,
-        send_client_target=True,
+        permitted_etypes=creds._etypes or current.permitted_etypes,
         no_integrity=creds._no_ci_flags,
     )
     context._is_initiator, context._ticket, context._limit = True, ticket, lifetime
-    context._target = name if name._principal is not None else mech_name(target)
+    context._target = name
     context._pending_flags = known
+
+
+_flag = lru_cache(maxsize=64)(Flag)  # making one is slow: see constants.py
+_NO_FLAGS = Flag(0)
 
 
 def _ticket_for(
@@ -182,10 +196,17 @@ def _ticket_for(
     service = target
     if not target.realm:
         service = Principal(target.components, ccache.principal.realm, target.name_type)
+    found = creds._found
+    # The last one again: a file that has changed gives another ccache.
+    if found is not None and found[:2] == (ccache, service) and time() < found[3]:
+        return client, found[2]
     ticket = ccache.find(service, margin=_MARGIN)
     if ticket is None:
         ticket = client.get_ticket(credential, target, lifetime=lifetime)
         raw_creds.keep_tickets(creds)
+    else:
+        end = (ticket.endtime - ticket.time_offset).timestamp() - _MARGIN
+        creds._found = ccache, service, ticket, end
     return client, ticket
 
 
@@ -221,8 +242,8 @@ def acceptor_step(
                     None if channel_bindings is None else channel_bindings._to_purekrb()
                 ),
                 replay_cache=raw_creds.replay_cache_of(creds),
-                require=Flag(0),
-                permitted_etypes=creds._etypes or _stores.config().permitted_etypes,
+                require=_NO_FLAGS,
+                permitted_etypes=creds._etypes or _stores.current().permitted_etypes,
             )
         return context._context.step(token)
     except KerberosError as error:
@@ -322,7 +343,10 @@ def initiator_of(context: SecurityContext) -> Name:
 
 def target_of(context: SecurityContext) -> Name:
     """Return the name of the acceptor; for an initiator, the one it asked for."""
-    return context._target or mech_name(context_of(context).acceptor)
+    asked = context._target
+    if asked is None:
+        return mech_name(context_of(context).acceptor)
+    return asked if asked._principal is not None else mech_name(principal_of(asked))
 
 
 @_status.as_gss_errors
