@@ -201,30 +201,32 @@ def _acquire_tickets(creds: Creds, store: Mapping[str, str], name: Principal | N
         creds._credential, creds._principal = Credential.from_password(name, password), name
         return
     cache_name = store.get("ccache") or _stores.default_ccache_name()
-    client_keytab = store.get("client_keytab") or _stores.default_client_keytab_name()
+    keytab_name = store.get("client_keytab") or _stores.default_client_keytab_name()
     failure: CredentialError | DecodeError | None = None
     try:
-        found = _stores.credential_in(cache_name)
+        found = _ccache_of(cache_name, name)
     except (CredentialError, DecodeError) as error:
-        failure = error
-    else:
-        if name in (None, found.principal) or _same_but_realm(name, found.principal):
-            usable = _lifetime_of(found) or client_keytab is None
-            if usable:
-                creds._ccache_name, creds._principal = cache_name, found.principal
-                return
-    from_keytab = _from_client_keytab(client_keytab, name)
-    if from_keytab is not None:
-        creds._credential, creds._principal = from_keytab, from_keytab.principal
-    elif failure is None:
-        _missing(
-            codes.CC_NOTFOUND,
-            f"Principal in credential cache does not match desired name: {cache_name} belongs to "
-            f"{found.principal}, not to {name}",
-        )
-    else:
-        minor = codes.FCC_NOFILE if store.get("ccache") else codes.CC_NOTFOUND
-        _missing(minor, f"(default cache: {cache_name}): {failure}")
+        found, failure = None, error
+    if found is None or not _lifetime_of(_stores.credential_in(found)):
+        from_keytab = _from_client_keytab(keytab_name, name)
+        if from_keytab is not None:
+            creds._credential, creds._principal = from_keytab, from_keytab.principal
+            return
+    if found is None:
+        minor = codes.FCC_NOFILE if failure and store.get("ccache") else codes.CC_NOTFOUND
+        _missing(minor, f"(default cache: {cache_name}): {failure or f'it is not that of {name}'}")
+    creds._ccache_name, creds._principal = found, _stores.credential_in(found).principal
+
+
+def _ccache_of(cache_name: str, name: Principal | None) -> str | None:
+    """Return the name of the credential cache of `name` (None: any); in a collection, of a member."""
+    principal = _stores.credential_in(cache_name).principal
+    if name in (None, principal) or _same_but_realm(name, principal):
+        return cache_name
+    for ccache in CCache.list(cache_name):
+        if ccache.name and (name == ccache.principal or _same_but_realm(name, ccache.principal)):
+            return ccache.name
+    return None
 
 
 def _same_but_realm(name: Principal | None, principal: Principal) -> bool:
@@ -232,6 +234,7 @@ def _same_but_realm(name: Principal | None, principal: Principal) -> bool:
     return name is not None and not name.realm and name.components == principal.components
 
 
+_MAX_KEPT = 64
 #: (keytab's name, client) -> its credential with its tickets, which would otherwise be asked for
 #: again for each context.
 _of_keytabs: dict[tuple[str, Principal | None], tuple[Keytab, Credential]] = {}
@@ -252,6 +255,8 @@ def _from_client_keytab(keytab_name: str | None, name: Principal | None) -> Cred
     for entry in keytab:
         if name in (None, entry.principal) or _same_but_realm(name, entry.principal):
             credential = Credential.from_keytab(entry.principal, keytab)
+            if len(_of_keytabs) >= _MAX_KEPT:
+                _of_keytabs.clear()
             _of_keytabs[keytab_name, name] = keytab, credential
             return credential
     return None
