@@ -29,6 +29,7 @@ from purekrb.integrations.http.rounds import Rounds
 from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache
+from purekrb.system import cached_property
 
 if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
@@ -94,7 +95,7 @@ class User:
         """Whether the token is bound to the TLS certificate of this service."""
         return self._context.channel_bound
 
-    @property
+    @cached_property
     def display_name(self) -> str:
         """The principal as text."""
         return str(self.principal)
@@ -139,8 +140,8 @@ class Gate:
     by default that of Acceptor. `certificate` is the file, or the files, of the TLS certificate
     that clients see (PEM): channel bindings are then checked if a client sends some;
     `require_channel_bindings` demands them. `require_pac` refuses clients whose ticket has no
-    verified PAC. Half-made contexts, of clients that need several rounds, are kept for `seconds`
-    and at most `most_rounds` at a time.
+    verified PAC. Half-made contexts, of clients that need several rounds, are kept for
+    `waiting_timeout` seconds, and at most `max_waiting` at a time.
 
     Clients need not ask for mutual authentication, since browsers do not; those that do get their
     answer.
@@ -159,8 +160,8 @@ class Gate:
         require_pac: bool = False,
         accept_delegation: bool = True,
         clock_skew: float = 300,
-        most_rounds: int = 1000,
-        seconds: float = 30.0,
+        max_waiting: int = 1000,
+        waiting_timeout: float = 30.0,
     ) -> None:
         keys: Any = keytab
         if keytab is None or isinstance(keytab, str | os.PathLike):
@@ -182,7 +183,7 @@ class Gate:
             "clock_skew": clock_skew,
             "require": Flag(0),
         }
-        self._rounds = Rounds(most_rounds, seconds)
+        self._rounds = Rounds(max_waiting, waiting_timeout)
         self._clock = time.monotonic
         self._quiet_until: dict[int | None, float] = {}
         Acceptor(keys, **self._options).close()  # wrong options fail at once
