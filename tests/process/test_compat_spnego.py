@@ -12,6 +12,8 @@ import pytest
 
 import purekrb
 from purekrb.testing import Realm
+from support.pages import program
+from support.web import web_server
 
 #: Without the C bindings, whatever is installed here.
 PURE = "import sys; sys.modules['gssapi'] = sys.modules['krb5'] = None\n"
@@ -138,6 +140,17 @@ def test_unmodified_programs_get_the_provider_by_the_runner(
         + "print(type(pair(protocol='kerberos')[0]).__module__)"
     )
     assert run("", env, "-m", "purekrb.compat", str(program)) == "purekrb.compat.spnego\n"
+
+
+def test_the_program_of_the_page_signs_in_by_requests_kerberos(env: dict[str, str]) -> None:
+    keytab = purekrb.Keytab.load(env["KRB5_KTNAME"])
+    code = PURE + program("pyspnego.md")
+    with web_server(lambda: purekrb.Acceptor(keytab)) as url:
+        assert "alice@EXAMPLE.TEST" in run("", env, "-c", code, url)
+    with Realm("OTHER.TEST") as other:
+        foreign = other.add_service("HTTP/localhost")
+    with web_server(lambda: purekrb.Acceptor(foreign)) as url, pytest.raises(AssertionError):
+        run("", env, "-c", code, url)
 
 
 def test_a_missing_pyspnego_is_told_with_the_extra(env: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "contexts.md",
     "errors.md",
+    "from-pykerberos.md",
     "negotiate.md",
     "sasl.md",
     "scp.md",

@@ -53,7 +53,7 @@ _SMB_CONF = """\
  pid directory = {directory}
  ncalrpc dir = {directory}/ncalrpc
  binddns dir = {directory}/bind-dns
- server services = ldap, cldap, kdc, rpc, kcc, dnsupdate, dns, s3fs
+ server services = ldap, cldap, kdc, rpc, kcc, dnsupdate, dns, s3fs, winbindd
  ldap server require strong auth = yes
  tls cafile = {directory}/ca.pem
  tls certfile = {directory}/dc.pem
@@ -91,11 +91,11 @@ _KRB5_CONF = """\
 class SambaDc:
     """The domain controller dc1.ad.test of the realm AD.TEST, with everything in `directory`.
 
-    It serves Kerberos (88), LDAP (389, 636; its Global Catalog 3268, 3269), kpasswd (464), DNS (53) and RPC (135 and
-    others) on `address`. `password` is that of the user Administrator, and of the accounts added here if no other is
-    told. `ca` is the certificate of its TLS; `hosts` a hosts file, which `env` puts before C programs, since the names
-    of the domain are in no DNS but its own; `krb5_conf` and `config` are the client configuration, for others and for
-    purekrb. Attaches to the one provisioned in `directory`, which need not run.
+    It serves Kerberos (88), LDAP (389, 636; its Global Catalog 3268, 3269), kpasswd (464), DNS (53), SMB (445) and RPC
+    (135 and others) on `address`. `password` is that of the user Administrator, and of the accounts added here if no
+    other is told. `ca` is the certificate of its TLS; `hosts` a hosts file, which `env` puts before C programs, since
+    the names of the domain are in no DNS but its own; `krb5_conf` and `config` are the client configuration, for others
+    and for purekrb. Attaches to the one provisioned in `directory`, which need not run.
     """
 
     realm = "AD.TEST"
@@ -298,7 +298,8 @@ class SambaDc:
         """Start it, to run until `stop`, or for as long as somebody has the FIFO `while_open` open for writing."""
         samba = find_program("samba", "samba-ad-dc")
         # In a session of its own and nobody's child: whoever starts it may be gone before it ends.
-        argv = ["setsid", "--fork", samba, "--interactive", "--model=prefork", "--debug-stdout"]
+        argv = ["setsid", "--fork", *self._own_run_directory(), samba]
+        argv += ["--interactive", "--model=prefork", "--debug-stdout"]
         with (
             (self.directory / "running").open("w") as lock,
             self.log.open("ab") as log,
@@ -323,6 +324,27 @@ class SambaDc:
                     f"Samba did not start:\n{self.log.read_text(errors='replace')[-3000:]}"
                 )
             time.sleep(0.1)
+
+    def _own_run_directory(self) -> list[str]:
+        """Return the start of a command that has a /run/samba of its own, or [] where that is not permitted.
+
+        smbd finds winbindd there, whatever smb.conf says, so that domain controllers would disturb each other.
+        """
+        if subprocess.run(
+            ["unshare", "--mount", "true"], check=False, stderr=subprocess.DEVNULL
+        ).returncode:
+            return []
+        own = self.directory / "run"
+        own.mkdir(mode=0o755, exist_ok=True)
+        Path("/run/samba").mkdir(mode=0o755, exist_ok=True)
+        return [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount --bind "$0" /run/samba && exec "$@"',
+            str(own),
+        ]
 
     def _serves(self) -> bool:
         for port in _TCP_PORTS:

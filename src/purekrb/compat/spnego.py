@@ -374,8 +374,8 @@ def _principal(name: str) -> Principal:
         principal = Principal.parse(name)
         return principal if principal.realm else Principal.parse(name, default)
     realm = domain.upper()
-    if "." not in realm and realm == default.partition(".")[0]:
-        realm = default
+    if "." not in realm and realm not in _stores.config().realms:
+        realm = default  # a NetBIOS name, which says nothing of the realm's
     return Principal((user,), realm)
 
 
