@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email.message
 import email.parser
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from purekrb.cli.completion import SCRIPTS
+
+#: Where tools/command_files.py puts the man page.
+MAN_PAGE = "share/man/man1/purekrb.1"
 PROJECT = Path(__file__).parents[2]
 #: What a bare `import purekrb` must not load: each is somebody's dependency that most programs never touch.
 HEAVY = (
@@ -66,11 +72,16 @@ def test_one_wheel_serves_every_platform(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
 
 
+def metadata_of(wheel: Path) -> email.message.Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.parser.Parser().parsestr(archive.read(name).decode())
+
+
 def test_the_wheel_holds_the_package_its_types_and_its_licence_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        (metadata_name,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        metadata = email.parser.Parser().parsestr(archive.read(metadata_name).decode())
+    metadata = metadata_of(wheel)
     tops = {name.split("/")[0].split("-")[0] for name in names}
     assert tops == {"purekrb"}
     assert "purekrb/py.typed" in names
@@ -79,6 +90,24 @@ def test_the_wheel_holds_the_package_its_types_and_its_licence_alone(wheel: Path
     assert any(name.endswith("/LICENSE") for name in names)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
+    data = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
+    assert data == {MAN_PAGE, *SCRIPTS.values()}
+
+
+def test_the_page_on_pypi_has_no_link_that_leads_nowhere(wheel: Path) -> None:
+    metadata = metadata_of(wheel)
+    page = metadata.get_payload()
+    assert isinstance(page, str)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL", []))
+    assert {"Source", "Documentation", "Changelog", "Issues"} <= set(urls)
+    links = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert len(links) > 20
+    for link in links:
+        file = re.sub(rf"^{re.escape(urls['Source'])}/(blob|tree)/main/", "", link).split("#")[0]
+        assert link.startswith("https://"), link
+        assert file == link or (PROJECT / file).exists(), link
+    assert f"{urls['Source']}/blob/main/docs/cli.md" in links
 
 
 def test_import_purekrb_loads_no_dependency(python: Path) -> None:
@@ -116,6 +145,16 @@ def test_every_public_name_and_the_command_work_when_installed(python: Path) -> 
         == "True\n"
     )
     assert "kinit" in run(python.parent / "purekrb", "--help")
+    assert "kinit" in run(python, "-m", "purekrb", "--help")
+
+
+def test_the_man_page_and_the_completion_scripts_are_installed(python: Path) -> None:
+    prefix = python.parents[1]
+    assert ".SS purekrb kinit" in (prefix / MAN_PAGE).read_text()
+    for shell, path in SCRIPTS.items():
+        script = (prefix / path).read_text()
+        assert run(python, "-m", "purekrb", "completion", shell).split() == script.split()
+        assert "kinit" in script
 
 
 def test_nothing_in_the_environment_contradicts_the_dependencies(python: Path) -> None:

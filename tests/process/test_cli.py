@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib
 import json
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +29,7 @@ from support.canaries import PASSWORD, leaks
 from support.commands import ARGV, Commands, environment
 from support.console import examples, run_examples
 from support.peers import free_port
+from support.terminal import Terminal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 WEB = "HTTP/web.example.test"
@@ -704,54 +701,8 @@ def test_ctrl_c_ends_a_command_that_waits_for_a_silent_kdc(run: Commands) -> Non
             connection.close()
 
 
-_ON_A_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "purekrb", *sys.argv[1:]])
-"""
-
-
-class Terminal:
-    """A command on a terminal of its own. `expect` waits until it has printed something."""
-
-    def __init__(self, directory: Path, *argv: str, stdout: int | None = None) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x28\0\x50\0" + bytes(4))
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-c", _ON_A_TERMINAL, *argv],
-            stdin=slave,
-            stdout=slave if stdout is None else stdout,
-            stderr=slave,
-            cwd=directory,
-            env={**os.environ, "TERM": "xterm-256color"},
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.printed = ""
-
-    def expect(self, text: str) -> None:
-        while text not in self.printed:
-            assert select.select([self._master], [], [], 30)[0], (
-                f"nothing more than {self.printed!r}"
-            )
-            self.printed += os.read(self._master, 4096).decode()
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def wait(self) -> int:
-        """Return the exit code, once all that it prints is in `printed`."""
-        try:
-            while piece := os.read(self._master, 4096):
-                self.printed += piece.decode()
-        except OSError:  # EIO: the last process has closed the terminal
-            pass
-        os.close(self._master)
-        return self.process.wait(timeout=30)
-
-
 def test_a_password_is_asked_for_on_the_terminal_and_does_not_show(run: Commands) -> None:
-    terminal = Terminal(run.directory, "kinit", "alice")
+    terminal = Terminal(run.directory, *ARGV, "kinit", "alice")
     terminal.expect("Password for alice@EXAMPLE.TEST: ")
     terminal.type(f"{PASSWORD}\n")
     assert terminal.wait() == 0
@@ -763,7 +714,7 @@ def test_a_password_is_asked_for_on_the_terminal_and_does_not_show(run: Commands
 def test_a_new_password_is_asked_for_twice(run: Commands) -> None:
     for second, code in ((PASSWORD, 0), ("other", 7)):
         terminal = Terminal(
-            run.directory, "keytab", "from-password", f"new-{code}", "alice@EXAMPLE.TEST"
+            run.directory, *ARGV, "keytab", "from-password", f"new-{code}", "alice@EXAMPLE.TEST"
         )
         terminal.expect("Password of alice@EXAMPLE.TEST: ")
         terminal.type(f"{PASSWORD}\n")
@@ -813,7 +764,7 @@ def test_kpasswd_changes_and_sets_passwords(run: Commands, realm: Realm) -> None
 
 @pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 7)], ids=["ctrl-c", "ctrl-d"])
 def test_no_password_ends_the_prompt(run: Commands, key: str, code: int) -> None:
-    terminal = Terminal(run.directory, "kinit", "alice")
+    terminal = Terminal(run.directory, *ARGV, "kinit", "alice")
     terminal.expect("Password for")
     terminal.type(key)
     assert terminal.wait() == code
@@ -821,7 +772,7 @@ def test_no_password_ends_the_prompt(run: Commands, key: str, code: int) -> None
 
 
 def test_waiting_shows_on_a_terminal_only(logged_in: Commands) -> None:
-    terminal = Terminal(logged_in.directory, "kvno", WEB)
+    terminal = Terminal(logged_in.directory, *ARGV, "kvno", WEB)
     assert terminal.wait() == 0
     assert f"asking for {WEB}" in terminal.printed
     with logged_in.spawn("kvno", WEB) as process:

@@ -20,6 +20,7 @@ from purekrb.cli.output import Output
 # Never run, but read by tools that freeze programs, such as PyInstaller.
 if TYPE_CHECKING:
     from purekrb.cli import (  # noqa: F401
+        completion,
         connect,
         convert,
         demo,
@@ -61,6 +62,7 @@ COMMANDS = {
     "run": "run a Python program with purekrb behind the modules that it imports, such as gssapi",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
     "realm": "run an embedded realm (KDC) for tests",
+    "completion": "print what makes a shell complete purekrb's arguments",
 }
 
 #: Exit codes of errors. The first code whose classes match counts; other errors have 1. docs/cli.md

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--etype",
         choices=[etype_name(etype) for etype in DEFAULT_ETYPES],
         default=etype_name(DEFAULT_ETYPES[0]),
-        help="encryption type of all keys (default: %(default)s)",
+        metavar="ETYPE",
+        help="encryption type of all keys, one of %(choices)s (default: %(default)s)",
     )
 
 

@@ -88,7 +88,9 @@ def refuse(parser: argparse.ArgumentParser, switches: Mapping[str, str]) -> None
 
 class _Refusal(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs="?", default=argparse.SUPPRESS, **options)
+        super().__init__(
+            option_strings, dest, nargs="?", metavar="...", default=argparse.SUPPRESS, **options
+        )
 
     def __call__(
         self,
