@@ -91,18 +91,22 @@ clean:
 # The virtual environment keeps a mark of what was installed into it, and for which Python.
 
 $(VENV)/python-$(VERSION):
+	@echo "Making the virtual environment $(VENV)"
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/demo-$(VERSION): $(VENV)/python-$(VERSION) pyproject.toml
+	@echo "Installing purekrb and what it needs into $(VENV)"
 	$(PIP) -e .
 	@touch $@
 
 $(VENV)/dev-$(VERSION): $(VENV)/python-$(VERSION) pyproject.toml
+	@echo "Installing purekrb and what its tests need into $(VENV)"
 	$(PIP) -e ".[test,dev]"
 	@touch $@
 
 # python-gssapi compiles against MIT's library, which the peers bring.
 $(VENV)/interop-$(VERSION): $(VENV)/dev-$(VERSION)
+	@echo "Installing what talks to the peers into $(VENV)"
 	command -v krb5-config >/dev/null && $(PIP) -e ".[interop]" || test "$(PUREKRB_ALLOW_MISSING_PEERS)" = 1
 	@touch $@

@@ -535,9 +535,10 @@ def purekrb_spn(
     monkeypatch.setenv("KRB5CCNAME", f"FILE:{ccache}")
 
     def purekrb_spn(*argv: str) -> str:
+        command = () if argv[0] == "setspn" else ("spn",)
         code = main(
             [
-                "spn",
+                *command,
                 *argv,
                 "--ldap",
                 f"ldap://{samba_dc.address}",
@@ -549,6 +550,22 @@ def purekrb_spn(
         return f"{code}: {err}" if code else out
 
     return purekrb_spn
+
+
+def test_setspn_does_the_same_with_the_letters_of_windows(
+    purekrb_spn: Callable[..., str], dns: dict[str, str]
+) -> None:
+    spn, dn = "ADSockAuth/spns-letters.ad.test", dns["spns-one"]
+    assert purekrb_spn("setspn", "-S", spn, "spns-one") == f"added {spn}\n"
+    assert "must be unique in the forest" in purekrb_spn("setspn", "-A", spn, "spns-two")
+    assert purekrb_spn("setspn", "-l", "spns-one") == f"{dn}:\n{spn}\n"
+    assert purekrb_spn("setspn", "spns-one") == f"{dn}:\n{spn}\n"
+    assert f"{spn}  {dn}" in purekrb_spn("setspn", "-T", "ad.test", "-Q", "*/spns-letters*")
+    assert spn not in purekrb_spn("setspn", "-F", "-X")
+    assert purekrb_spn("setspn", "-U", "-D", spn, "spns-one") == f"deleted {spn}\n"
+    assert purekrb_spn("setspn", "-R", "SPNSA").startswith("added HOST/")
+    assert "HOST/SPNSA\n" in purekrb_spn("setspn", "-C", "-L", "SPNSA")
+    assert purekrb_spn("setspn", "-U", "-L", "SPNSA").startswith("10: ")
 
 
 def test_chk13_an_administrator_keeps_names_with_the_command(

@@ -8,13 +8,17 @@ from __future__ import annotations
 import shutil
 import stat
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from support.samba import SambaDc
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "progress"]
 
 #: Where the service of the example runs: this machine has that name while a command of the lab runs.
 HOST = "files.ad.test"
@@ -95,9 +99,32 @@ def guide(dc: SambaDc) -> str:
 def _start(directory: Path) -> str:
     if (directory / "address").exists() and (dc := SambaDc(directory)).running:
         return guide(dc)
-    dc = SambaDc.provision(directory)
-    dc.start()
-    return prepare(dc)
+    with progress("making the domain"):
+        dc = SambaDc.provision(directory)
+    with progress("starting its controller"):
+        dc.start()
+    with progress("adding accounts"):
+        return prepare(dc)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Print `what`, a dot for each second while the block runs, and how long it took."""
+    started, done = time.monotonic(), threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1):
+            print(".", end="", flush=True)
+
+    print(f"{what} ", end="", flush=True)
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticking.join()
+        print(f" {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _stop(directory: Path) -> str:

@@ -20,6 +20,7 @@ from purekrb.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 __all__ = ["Output"]
 
@@ -32,6 +33,7 @@ class Output:
         self.trace = trace
         #: Whether to show no progress, even on a terminal.
         self.quiet = trace
+        self._spinner: Status | None = None
 
     def result(self, data: dict[str, Any], *lines: str) -> None:
         """Print `lines`, or `data` as one line of JSON.
@@ -39,12 +41,12 @@ class Output:
         Values of `data` that are not of a JSON type become text; datetimes use ISO 8601. Each of
         `lines` stays one line: a name that others chose cannot begin a new line.
         """
-        _print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
+        self._print([json.dumps(_plain(data))] if self.as_json else lines, sys.stdout)
 
     def note(self, *lines: str) -> None:
         """Print lines for people, beside the result; nothing as JSON."""
         if not self.as_json:
-            _print(lines, sys.stdout)
+            self._print(lines, sys.stdout)
 
     def table(
         self,
@@ -89,14 +91,14 @@ class Output:
         As JSON, it has the keys `error` and `message`.
         """
         line = " ".join(message.split())
-        _print(
+        self._print(
             [json.dumps({"error": kind, "message": line}) if self.as_json else f"purekrb: {line}"],
             sys.stderr,
         )
 
     def warning(self, message: str) -> None:
         """Print a warning as one line on standard error: text, or JSON with the key `warning`."""
-        _print(
+        self._print(
             [json.dumps({"warning": message}) if self.as_json else f"purekrb: warning: {message}"],
             sys.stderr,
         )
@@ -131,7 +133,7 @@ class Output:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show `what` with a spinner while the block runs.
+        """Show `what` with a spinner while the block runs, until it prints something.
 
         Nothing is shown if standard error is not a terminal, or if it shows the trace.
         """
@@ -141,8 +143,21 @@ class Output:
         from rich.console import Console
         from rich.text import Text
 
-        with Console(stderr=True).status(Text(visible(what))):
+        self._spinner = Console(stderr=True).status(Text(visible(what)))
+        self._spinner.start()
+        try:
             yield
+        finally:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        spinner, self._spinner = self._spinner, None
+        if spinner is not None:
+            spinner.stop()
+
+    def _print(self, lines: Iterable[str], file: TextIO) -> None:
+        self._stop_waiting()
+        _write("".join(f"{visible(line)}\n" for line in lines), file)
 
 
 class _LogPrinter(logging.Handler):
@@ -153,7 +168,7 @@ class _LogPrinter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # if the log cannot be written, the command continues
             if self._output.trace:
-                _print(
+                self._output._print(
                     [f"{record.relativeCreated:8.1f} ms  {record.name:<12}  {record.getMessage()}"],
                     sys.stderr,
                 )
@@ -179,10 +194,6 @@ class _LogFile(logging.Handler):
     def close(self) -> None:
         os.close(self._file)
         super().close()
-
-
-def _print(lines: Iterable[str], file: TextIO) -> None:
-    _write("".join(f"{visible(line)}\n" for line in lines), file)
 
 
 def _write(text: str, file: TextIO | None) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+_ASKING = "asking the directory"
 _ACTIONS = {
     "publish": "publish a service and register its names, or bring both up to date; "
     "if anything fails, everything is undone",
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "publish":
         return _publish(args, state_file, output)
     state = ServiceState.load(state_file)  # before anything is asked of the network
-    with _reached(args, output) as directory:
+    with _reached(args, output) as directory, output.waiting(_ASKING):
         if args.action == "remove":
             directory.uninstall_service(state_file)
             output.result(
@@ -177,7 +178,7 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
         bindings=(str(args.port),),
         keywords=tuple(args.keyword),
     )
-    with options.directory(args, output) as directory:
+    with options.directory(args, output) as directory, output.waiting(_ASKING):
         made = directory.install_service(
             scp,
             state_file,
@@ -199,7 +200,7 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
 
 
 def _find(args: argparse.Namespace, output: Output) -> int:
-    with options.directory(args, output) as directory:
+    with options.directory(args, output) as directory, output.waiting(_ASKING):
         found = directory.find_scps(args.keyword)
     columns = ("class", "host", "bindings", "DN")
     rows = [(scp.service_class_name, scp.dns_name, " ".join(scp.bindings), scp.dn) for scp in found]

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if values == [None]:
         args.wrong("give a letter with its arguments, or an account")
     for name, value in zip(names, values, strict=True):
+        if name == "host" and "." not in value and not value.endswith("$"):
+            value += "$"  # a bare name is that of a computer
         setattr(args, name, [value] if name == "spn" else value)
     output.quiet = output.quiet or args.plain
     return spn.run(args, output)

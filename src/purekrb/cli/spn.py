@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
     if args.action in _DIRECTORY_ACTIONS:
-        with options.directory(args, output) as directory:
+        with options.directory(args, output) as directory, output.waiting("asking the directory"):
             _DIRECTORY_ACTIONS[args.action](args, directory, output)
     elif args.action == "make":
         made = spn.make_spn(args.service_class, args.name, args.instance, args.port, args.referrer)
