@@ -258,6 +258,17 @@ def test_a_light_command_loads_nothing_heavy() -> None:
     }
 
 
+def test_the_parsers_of_all_commands_load_nothing_heavy() -> None:
+    """The build makes the man page and the completion scripts of them, without the dependencies."""
+    code = "import sys, purekrb.cli; purekrb.cli.parser(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = {module.split(".")[0] for module in done.stdout.split()}
+    assert "purekrb" in loaded
+    assert not loaded & {"cryptography", "impacket", "pyasn1", "ldap3", "rich", "dns", "asyncio"}
+
+
 @pytest.mark.parametrize("argv", [["--version"], ["spn", "--version"]])
 def test_the_version_is_an_option_of_purekrb_itself(run: Commands, argv: list[str]) -> None:
     result = run(*argv)
@@ -729,7 +740,7 @@ def test_a_new_password_is_asked_for_twice(run: Commands) -> None:
 def test_kinit_has_an_expired_password_changed_on_a_terminal(run: Commands, realm: Realm) -> None:
     realm.add_user("carol", PASSWORD, password_expired=True)
     assert run("kinit", "carol", stdin=PASSWORD).code == 6, "a script is told, and not asked"
-    terminal = Terminal(run.directory, "kinit", "carol")
+    terminal = Terminal(run.directory, *ARGV, "kinit", "carol")
     terminal.expect("Password for carol@EXAMPLE.TEST: ")
     terminal.type(f"{PASSWORD}\n")
     terminal.expect("New password for carol@EXAMPLE.TEST: ")

@@ -19,10 +19,7 @@ from pathlib import Path
 
 from purekrb.cli.output import Output
 from purekrb.credentials.files import read_private
-from purekrb.credentials.keytab import Keytab
 from purekrb.errors import DecodeError
-from purekrb.inspection.describe import lines
-from purekrb.inspection.pasted import describe_pasted
 from purekrb.keys import EncryptionKey
 from purekrb.tracebacks import forget_frames
 
@@ -52,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.inspection.describe import lines
+    from purekrb.inspection.pasted import describe_pasted
+
     keys = [entry.key for entry in Keytab.load(args.keytab)] if args.keytab else []
     if args.key:
         keys += _load_keys(args.key)
