@@ -21,6 +21,7 @@ from purekrb.testing import Realm
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "contexts.md",
+    "doctor.md",
     "errors.md",
     "from-pykerberos.md",
     "negotiate.md",

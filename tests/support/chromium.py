@@ -8,9 +8,9 @@ from pathlib import Path
 from support.mit import MitRealm
 from support.peers import find_program, run
 
-__all__ = ["browse"]
+__all__ = ["QUIET", "browse"]
 
-_QUIET = (
+QUIET = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -37,6 +37,6 @@ def browse(
     shows: Sequence[str] = ["--dump-dom"]
     if picture is not None:
         shows = [f"--screenshot={picture}", "--window-size=800,600", "--hide-scrollbars"]
-    argv = [find_program("chromium", "chromium"), *_QUIET, f"--user-data-dir={profile}"]
+    argv = [find_program("chromium", "chromium"), *QUIET, f"--user-data-dir={profile}"]
     env = {**realm.env, "KRB5CCNAME": str(ccache or realm.path("no-ccache"))}
     return run([*argv, *options, *shows, url], env=env)

@@ -460,7 +460,7 @@ def test_the_status_in_e_data_is_shown_in_both_forms() -> None:
     )
     in_list = at(describe(error(18, MethodData((salts, element)).encode())), "KrbError", "e_data")
     assert in_list[0]["padata_value"][0]["salt"] == "AD.TESTa"
-    assert "0xC0000072" in in_list[1]["padata_value"]["NTSTATUS"]
+    assert in_list[1]["padata_value"]["NTSTATUS"] == "0xC0000072 (the account is disabled)"
     bare = at(describe(error(18, element.encode())), "KrbError", "e_data")
     assert "0xC0000072" in bare["padata_value"]["NTSTATUS"]
     windows = tlv(0x30, tlv(0xA1, b"\x02\x01\x03") + tlv(0xA2, tlv(4, ACCOUNT_DISABLED)))

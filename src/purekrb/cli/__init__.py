@@ -61,6 +61,7 @@ COMMANDS = {
     "convert": "convert tickets between a kirbi file and a credential cache",
     "run": "run a Python program with purekrb behind the modules that it imports, such as gssapi",
     "inspect": "decode a token, ticket, keytab or credential cache into a tree",
+    "doctor": "find out why Kerberos does not work, and what to do",
     "realm": "run an embedded realm (KDC) for tests",
     "completion": "print what makes a shell complete purekrb's arguments",
 }

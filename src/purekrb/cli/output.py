@@ -74,6 +74,12 @@ class Output:
             )
         _write(line.get(), sys.stdout)
 
+    def rendered(self, content: Any) -> None:
+        """Print a table or another renderable of rich. Its texts are already fit for a terminal."""
+        with self._console.capture() as drawn:
+            self._console.print(content)
+        _write(drawn.get(), sys.stdout)
+
     @property
     def width(self) -> int:
         """The number of columns of the terminal; without a terminal, COLUMNS or 80."""

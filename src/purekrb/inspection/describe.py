@@ -58,6 +58,7 @@ from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages import ap, kdc, spnego
 from purekrb.messages.der import read_header
 from purekrb.names import Principal, PrincipalName
+from purekrb.nt_status import LOGON_STATUS
 from purekrb.oids import oid_name
 from purekrb.records import field_names
 from purekrb.sid import Sid
@@ -617,7 +618,9 @@ def _address(kind: int, data: bytes) -> str:
 def _salt_or_status(data: bytes) -> Any:
     """Return the tree of padata type 3: a salt, or in a KRB-ERROR of a domain an NTSTATUS."""
     if len(data) == _EXTENDED_ERROR_SIZE and int.from_bytes(data[8:], "little") & 1:
-        return {"NTSTATUS": f"0x{int.from_bytes(data[:4], 'little'):08X}"}
+        status = int.from_bytes(data[:4], "little")
+        known = LOGON_STATUS.get(status)
+        return {"NTSTATUS": f"0x{status:08X}" + (f" ({known[0]})" if known else "")}
     return data.decode(errors="backslashreplace")
 
 
