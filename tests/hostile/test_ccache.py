@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -20,7 +21,9 @@ from uuid import UUID
 import pytest
 
 from purekrb.constants import TicketFlags
+from purekrb.credentials import files
 from purekrb.credentials.ccache import CCache
+from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.directory.state import ServiceState
 from purekrb.errors import CredentialError, DecodeError, KerberosError
@@ -342,6 +345,9 @@ def _hard_link(path: Path) -> Path:
 def _symlink(path: Path) -> Path:
     path.rename(path.with_name("real"))
     path.symlink_to("real")
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a link away")
+    os.lchown(path, 65534, 65534)
     return path
 
 
@@ -375,7 +381,9 @@ BAD_FILES = [
     pytest.param(_chmod(0o602), "mode 0602 gives others access", id="K227-world-writable"),
     pytest.param(_hard_link, "has 2 hard links, expected 1", id="K227-hard-link"),
     pytest.param(
-        _symlink, "is a symbolic link, .* name the file that it points to", id="K227-symlink"
+        _symlink,
+        "is a symbolic link of uid 65534.* name the file that it points to",
+        id="K227-symlink",
     ),
     pytest.param(_fifo, "is a FIFO, not a regular file", id="K227-fifo"),
     pytest.param(_directory, "is a directory, not a regular file", id="K227-directory"),
@@ -394,6 +402,90 @@ def test_a_ccache_that_cannot_be_trusted_is_refused_with_the_reason(
     spoiled = spoil(path)
     with pytest.raises(CredentialError, match=reason):
         CCache.load(spoiled)
+
+
+def test_a_ccache_behind_a_link_of_our_own_is_read_and_not_written(tmp_path: Path) -> None:
+    good_ccache().save(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "again").symlink_to("./link")
+    for name in ("link", "again"):
+        found = CCache.load(tmp_path / name)
+        assert len(found) == 2
+        with pytest.raises(CredentialError, match="symbolic link"):
+            found.save(tmp_path / name)
+        with pytest.raises(CredentialError, match="symbolic link"):
+            found.merge_into(tmp_path / name)
+        with pytest.raises(CredentialError, match="symbolic link"):
+            CCache.destroy(tmp_path / name)
+    (tmp_path / "real").chmod(0o644)  # the file behind the link is checked as ever
+    with pytest.raises(CredentialError, match="mode 0644 gives others access"):
+        CCache.load(tmp_path / "link")
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(CredentialError, match="symbolic link"):
+        CCache.load(tmp_path / "round")
+    (tmp_path / "dangling").symlink_to("none")
+    with pytest.raises(CredentialError, match="there is no such file"):
+        CCache.load(tmp_path / "dangling")
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "read"),
+    [
+        (65534, 0o600, True),
+        (65534, 0o640, True),
+        (65534, 0o644, False),
+        (65534, 0o660, False),
+        (None, 0o640, False),
+        (None, 0o644, False),
+        (None, 0o666, False),
+    ],
+)
+def test_a_ccache_of_another_user_is_read_where_that_is_allowed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: int | None,
+    mode: int,
+    read: bool,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    path = tmp_path / "cc"
+    good_ccache().save(path)
+    path.chmod(mode)
+    if owner is not None:
+        os.chown(path, owner, owner)
+    with pytest.raises(CredentialError) as refused:
+        CCache.load(path)
+    assert ("PUREKRB_FOREIGN_CCACHE=1" in str(refused.value)) == read
+    if not read:
+        with pytest.raises(CredentialError):
+            CCache.load(path, foreign=True)
+        return
+    assert len(CCache.load(path, foreign=True)) == 2
+    assert any("belongs to uid 65534" in record.getMessage() for record in caplog.records)
+    assert Credential.from_ccache(path, foreign=True).principal == ALICE
+    monkeypatch.setenv("PUREKRB_FOREIGN_CCACHE", "1")
+    assert len(CCache.load(path)) == 2
+
+
+def test_a_ccache_that_cannot_be_locked_or_written_is_read_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cc"
+    good_ccache().save(path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files, "_set_lock", refuse)
+    credential = Credential.from_ccache(path)
+    assert len(credential.ccache) == 2
+    assert any("read without a lock" in record.getMessage() for record in caplog.records)
+    credential.ccache.store(ticket(Principal.parse("new/x@R.TEST")))
+    credential.keep(path)
+    assert "stay in memory" in caplog.records[-1].getMessage()
+    assert len(credential.ccache) == 3
 
 
 def test_k228_a_file_swapped_while_it_is_opened_is_judged_by_what_was_opened(

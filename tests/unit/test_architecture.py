@@ -78,6 +78,7 @@ HARMLESS = {
 }
 NAMES_OF_FILES = {
     "credentials/caches/directory.py",
+    "credentials/choice.py",
     "credentials/defaults.py",
     "replay/default.py",
 }

@@ -229,7 +229,9 @@ class ToyCaches:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
-    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+    def load(
+        self, residual: str, decode: Callable[[bytes], CCache], *, foreign: bool = False
+    ) -> CCache:
         if residual not in self.files:
             raise CredentialError(f"there is no toy {residual}")
         return decode(self.files[residual])
@@ -257,6 +259,9 @@ class ToyCaches:
 
     def switch(self, residual: str) -> None:
         raise NotImplementedError
+
+    def stamp(self, residual: str) -> object:
+        return self.files.get(residual)
 
     def unusable(self) -> str:
         return ""

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _connect(args: argparse.Namespace, output: Output) -> Channel:
     import purekrb
 
-    credential, config = options.credential(args), options.config(args)
+    credential, config = options.credential(args, args.service or None), options.config(args)
     if args.service:
         with output.waiting(f"authenticating to {args.service}"):
             return purekrb.connect(

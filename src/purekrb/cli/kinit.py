@@ -260,7 +260,7 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
     from purekrb.errors import CredentialError
 
     if args.renew or args.validate:
-        return options.credential(args)
+        return options.cached(args)
     if args.use_keytab or args.keytab or args.client_keytab:
         keytab = Keytab.load(client_keytab_name().name if args.client_keytab else args.keytab)
         if not args.principal and not len(keytab):
@@ -280,7 +280,7 @@ def _cached_principal(args: argparse.Namespace) -> Principal:
     from purekrb.errors import CredentialError
 
     try:
-        return options.credential(args).principal
+        return options.cached(args).principal
     except CredentialError:
         raise CredentialError(
             "there is no credential cache with your name: name the principal, as in kinit "

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from purekrb.messages.ap import Ticket
 
     keytab = None if args.keytab is None else Keytab.load(args.keytab)
-    credential, config = options.credential(args), options.config(args)
+    stores = not (args.out_cache or args.no_store)
+    credential = options.credential(args) if stores else options.cached(args)
+    config, where = options.config(args), credential.ccache.name
     if args.etype:
         config = replace(config, default_tgs_enctypes=[args.etype])
         # A ticket in the cache may have a session key of another type.
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             new.store(ticket)
             new.save(args.out_cache)
         elif not args.no_store:
-            credential.ccache.merge_into(args.ccache)
+            credential.keep(where)
         enc_part = Ticket.decode(ticket.ticket).enc_part
         if keytab is not None:
             _check_key(keytab, ticket.service, enc_part)

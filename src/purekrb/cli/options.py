@@ -28,6 +28,7 @@ __all__ = [
     "add_mechanism",
     "add_network",
     "cache_exists",
+    "cached",
     "common",
     "config",
     "credential",
@@ -183,11 +184,21 @@ def principal(name: str) -> Principal:
     return Principal.parse(name, Config.from_file().default_realm or "")
 
 
-def credential(args: argparse.Namespace) -> Credential:
-    """Return the credential in the ccache from --ccache."""
+def cached(args: argparse.Namespace) -> Credential:
+    """Return the credential of the tickets in the ccache from --ccache; no keytab stands in."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.credentials.defaults import ccache_name
+
+    return Credential.from_ccache(ccache_name(args.ccache or None, config(args)).name)
+
+
+def credential(args: argparse.Namespace, service: str | None = None) -> Credential:
+    """Return the credential in the ccache from --ccache, or the default one for `service`."""
     from purekrb.credentials.credential import Credential
 
-    return Credential.from_ccache(args.ccache)
+    if args.ccache:
+        return Credential.from_ccache(args.ccache)
+    return Credential.default(config(args), service=service)
 
 
 def directory(args: argparse.Namespace, output: Output) -> Directory:

@@ -27,8 +27,13 @@ class CacheType(Protocol):
     others that of a collection, or of a ccache in it.
     """
 
-    def load(self, residual: str, decode: Callable[[bytes], CCache]) -> CCache:
-        """Return the ccache of this name. `decode` reads the file format."""
+    def load(
+        self, residual: str, decode: Callable[[bytes], CCache], *, foreign: bool = False
+    ) -> CCache:
+        """Return the ccache of this name. `decode` reads the file format.
+
+        With `foreign`, it may be a file of another user.
+        """
 
     def save(self, residual: str, ccache: CCache) -> None:
         """Replace the ccache of this name by `ccache`."""
@@ -53,6 +58,9 @@ class CacheType(Protocol):
 
     def switch(self, residual: str) -> None:
         """Make this ccache the primary of its collection."""
+
+    def stamp(self, residual: str) -> object:
+        """Return a value that changes when the ccache does; None if it must be read to know."""
 
     def unusable(self) -> str:
         """Return why this machine cannot have such ccaches; "" if it can."""

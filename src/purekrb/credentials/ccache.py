@@ -22,7 +22,7 @@ from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
 from purekrb.credentials.binary import ByteOrder, Reader, counted, integer
 from purekrb.credentials.cache_types import CacheType, resolve
-from purekrb.credentials.defaults import ccache_name
+from purekrb.credentials.defaults import ccache_name, foreign_allowed
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, DecodeError
 from purekrb.keys import EncryptionKey
@@ -284,17 +284,21 @@ class CCache:
 
     @classmethod
     @forget_frames
-    def load(cls, name: files.FilePath | None = None) -> CCache:
+    def load(cls, name: files.FilePath | None = None, *, foreign: bool = False) -> CCache:
         """Return the ccache of that name; None means `defaults.ccache_name()`.
 
         For MEMORY it is the saved object itself. Raises CredentialError if the ccache does not
         exist, or if its file cannot be trusted (see `files.read_private`); DecodeError if the file
         is damaged; UnsupportedError for a type that purekrb does not have, TypeError for bytes.
+
+        A file of another user is refused unless `foreign` is true, or PUREKRB_FOREIGN_CCACHE=1 is
+        in the environment: who can write the file chooses the identity. A file that is open to
+        everybody is refused even then.
         """
         prefix, cache_type, residual = _named(name)
         member = cache_type.primary(residual)
         try:
-            ccache = cache_type.load(member, cls.decode)
+            ccache = cache_type.load(member, cls.decode, foreign=foreign or foreign_allowed())
         except CredentialError as error:
             others = [] if member == residual else cls.list(f"{prefix}:{residual}")
             if not others:
@@ -371,7 +375,7 @@ class CCache:
         found = []
         for member in cache_type.members(residual):
             try:
-                ccache = cache_type.load(member, cls.decode)
+                ccache = cache_type.load(member, cls.decode, foreign=foreign_allowed())
             except (CredentialError, DecodeError) as error:
                 log.warning("%s:%s is left out: %s", prefix, member, error)
                 continue
@@ -418,6 +422,21 @@ class CCache:
         """
         prefix, cache_type, residual = _named(name)
         return f"{prefix}:{cache_type.unique(residual)}"
+
+    # -- read again
+
+    @staticmethod
+    def stamp(name: str) -> object:
+        """Return a value that changes when the ccache does; None if it must be read to know."""
+        _, cache_type, residual = resolve(name)
+        return cache_type.stamp(cache_type.primary(residual))
+
+    def take(self, newer: CCache) -> None:
+        """Take the tickets and configuration of `newer`, which was read from the same place."""
+        with self._lock:
+            self._take(list(newer), newer._config)
+            self._time_offsets.update(newer._time_offsets)
+            self._loaded, self.name = newer._loaded, newer.name
 
     # -- for the modules of caches/
 

@@ -10,12 +10,17 @@ from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
 from purekrb.credentials import files
 from purekrb.credentials.ccache import CCache
+from purekrb.credentials.choice import choose_ccache
+from purekrb.credentials.defaults import ccache_name, client_keytab_name, exists
 from purekrb.credentials.keytab import Keytab
-from purekrb.errors import CredentialError
+from purekrb.errors import CredentialError, DecodeError, KerberosError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
+from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 from purekrb.names import Principal, as_written
-from purekrb.system import fork_safe
+from purekrb.records import replace
+from purekrb.spn import ServicePrincipalName, target_principal
+from purekrb.system import fork_safe, now
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["Credential"]
@@ -40,8 +45,11 @@ class Credential:
 
     # Without a __dict__, no tool can print one.
     __slots__ = (
+        "_came_from",
         "_derived",
+        "_keeps_in",
         "_keys",
+        "_keytab",
         "_lock",
         "_password",
         "_wiped",
@@ -72,6 +80,12 @@ class Credential:
         self.require: Requirement | None = None
         #: The version of the keys, if a keytab holds them.
         self.kvno: int | None = None
+        #: The ccache that the tickets were read from, as the caller named it, its stamp then, and
+        #: whether it may be another user's.
+        self._came_from: tuple[str, object, bool] | None = None
+        #: The ccache that new tickets are added to.
+        self._keeps_in: str | None = None
+        self._keytab: Keytab | None = None
 
     @classmethod
     @forget_frames
@@ -101,9 +115,19 @@ class Credential:
         are used, since the KDC has no others. The first request to a KDC proves possession of a key
         before the KDC asks for it (docs/security.md). Raises CredentialError if the keytab has no
         key for exactly this principal, or none that purekrb can use.
+
+        If the keytab comes from a file, and a new TGT is needed, the file is looked at again: the
+        newest keys are used.
         """
         principal = Principal.of(principal)
         keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
+        credential = cls(principal)
+        credential._take_keys(keytab)
+        return credential
+
+    def _take_keys(self, keytab: Keytab) -> None:
+        """Take the newest keys of the principal. Raises CredentialError."""
+        principal = self.principal
         found = keytab.find(principal)
         usable = [
             entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES
@@ -122,9 +146,9 @@ class Credential:
                 etype_names(entry.key.etype for entry in usable),
             )
         # Reversed, so that the newest of several keys of one etype stays.
-        credential = cls(principal, keys=[entry.key for entry in reversed(usable)])
-        credential.kvno = found[0].kvno
-        return credential
+        with self._lock:
+            self._keytab, self.kvno = keytab, found[0].kvno
+            self._keys = {entry.key.etype: entry.key for entry in reversed(usable)}
 
     @classmethod
     @forget_frames
@@ -137,14 +161,175 @@ class Credential:
 
     @classmethod
     @forget_frames
-    def from_ccache(cls, ccache: CCache | files.FilePath | None = None) -> Credential:
+    def from_ccache(
+        cls, ccache: CCache | files.FilePath | None = None, *, foreign: bool = False
+    ) -> Credential:
         """Return the credential of the tickets in `ccache`.
 
-        `ccache` is a CCache, a name, or None: see `CCache.load`. The credential works as long as
-        its tickets last. New tickets stay in memory until saved.
+        `ccache` is a CCache, a name, or None: see `CCache.load`, also for `foreign`. The
+        credential works as long as its tickets last. If it has no ticket, or the ticket is about to end, a ccache that was
+        named is read again, since another program may have renewed it. New tickets stay in memory
+        until saved.
         """
-        ccache = ccache if isinstance(ccache, CCache) else CCache.load(ccache)
-        return cls(ccache.principal, ccache=ccache)
+        if isinstance(ccache, CCache):
+            return cls(ccache.principal, ccache=ccache)
+        name = files.text_of(ccache_name().name if ccache is None else ccache)
+        stamp = CCache.stamp(name)  # before the file is read, so that no change is missed
+        try:
+            found = CCache.load(name, foreign=foreign)
+        except CredentialError as error:
+            raise CredentialError(f"{error}; for a keytab, there is from_keytab") from None
+        credential = cls(found.principal, ccache=found)
+        credential._came_from = name, stamp, foreign
+        return credential
+
+    @classmethod
+    @forget_frames
+    def default(
+        cls,
+        config: Config | None = None,
+        *,
+        service: str | Principal | ServicePrincipalName | None = None,
+        principal: Principal | str | None = None,
+    ) -> Credential:
+        """Return the credential that this machine has for the user: tickets, or a client keytab.
+
+        It is the ccache, if that has a valid TGT (or a valid ticket for `service`); otherwise a
+        key in the client keytab. `defaults.ccache_name` and `client_keytab_name` say which those
+        are. In a collection, the ccache is that of `principal`; without one, it is chosen for
+        `service` by the file .k5identity, by the service's realm, or it is the primary. Without a
+        `principal`, the keytab's is that of the ccache or, if the keytab does not have it, the
+        first. New tickets are added to the ccache, as MIT does; if that fails, the log warns, and
+        they stay in memory. Raises CredentialError if there is neither.
+        """
+        name = ccache_name(None, config).name
+        wanted = None if principal is None else Principal.of(principal)
+        target = None if service is None else _with_realm(target_principal(service), config)
+        problem = None
+        try:
+            if wanted is not None:
+                found: CCache | None = CCache.choose(wanted, name)
+            else:
+                found, wanted = choose_ccache(target, name)
+                if found is None and wanted is None:
+                    found = CCache.load(name)  # its error says why there is none
+        except (CredentialError, DecodeError) as error:
+            found, problem = None, error
+        if found is not None:
+            credential = cls(found.principal, ccache=found)
+            credential._came_from = found.name or name, None, False
+            credential._keeps_in = found.name or name
+            if credential.has_ticket(target):
+                return credential
+            problem = credential.no_ticket()
+        elif problem is None:
+            problem = CredentialError(
+                f".k5identity names {wanted} for {target}, which has no credential cache in "
+                f"{name}: get a ticket first (kinit {wanted})"
+            )
+        keytab = client_keytab_name(None, config)
+        if not exists(keytab) and not keytab.named:
+            raise problem
+        try:
+            keys = Keytab.load(keytab.name)
+            owner = wanted or (found.principal if found and keys.find(found.principal) else None)
+            credential = cls.from_keytab(owner or _first_principal(keys), keys)
+        except (CredentialError, DecodeError) as error:
+            raise CredentialError(f"{problem}; and the client keytab {keytab}: {error}") from None
+        credential._keeps_in = name
+        log.debug("%s from the client keytab %s", credential.principal, keytab)
+        return credential
+
+    # -- what other programs renew
+
+    def has_ticket(self, service: Principal | None = None, *, margin: float = 60) -> bool:
+        """Return whether the ccache has a TGT, or a ticket for `service`, for `margin` more seconds.
+
+        A service without a realm is looked up in the client's.
+        """
+        realm = self.ccache.principal.realm
+        if service is not None and self.ccache.find(
+            replace(service, realm=service.realm or realm), margin=margin
+        ):
+            return True
+        return self.ccache.find(Principal(("krbtgt", realm), realm), margin=margin) is not None
+
+    @forget_frames
+    def refresh(self, service: Principal | None = None) -> None:
+        """Read the ccache, or the keytab, again, if a ticket is missing and they have changed.
+
+        It costs one stat if nothing has changed. A ccache that cannot be read is left alone. Raises
+        CredentialError if the ccache now belongs to another principal, or if the keytab has no key
+        of this one any more; and if there are tickets alone, and none is valid.
+        """
+        if (self._came_from is None and self._keytab is None) or self.has_ticket(service):
+            return
+        if self._keytab is not None:
+            keytab = self._keytab.current()
+            if keytab is not self._keytab:
+                self._take_keys(keytab)
+            return
+        if self._came_from is not None:
+            self._read_again(*self._came_from)
+        if not self.can_get_tgt and not self.has_ticket(service):
+            if self.has_ticket(service, margin=0):
+                return
+            raise self.no_ticket()
+
+    def _read_again(self, name: str, before: object, foreign: bool) -> None:
+        try:
+            stamp = CCache.stamp(name)
+            if stamp is not None and stamp == before:
+                return
+            newer = CCache.load(name, foreign=foreign)
+        except (CredentialError, DecodeError) as error:
+            log.debug("the tickets of %s stay as they are: %s", self.principal, error)
+            return
+        if newer.principal != self.ccache.principal:
+            raise CredentialError(
+                f"the credential cache {newer.name} now belongs to {newer.principal}, not to "
+                f"{self.ccache.principal}: make a new Credential, or get a ticket of "
+                f"{self.ccache.principal} (kinit)"
+            )
+        if newer is not self.ccache:
+            self.ccache.take(newer)
+        self._came_from = name, stamp, foreign
+
+    def no_ticket(self) -> CredentialError:
+        """Return the error that says why the tickets do not do: which has ended, and when."""
+        ccache, instant = self.ccache, now()
+        realm = ccache.principal.realm
+        tgts = [
+            ticket for ticket in ccache if ticket.service == Principal(("krbtgt", realm), realm)
+        ]
+        where = f" in {ccache.name}" if ccache.name else ""
+        remedy = f"get a new one (kinit {ccache.principal})"
+        if not tgts:
+            return CredentialError(
+                f"there is no ticket-granting ticket of {ccache.principal}{where}: {remedy}"
+            )
+        last = max(tgts, key=lambda ticket: ticket.endtime)
+        here = instant + last.time_offset
+        if last.endtime <= here:
+            state = f"has expired: it ended at {last.endtime:%Y-%m-%d %H:%M:%S} UTC"
+        elif last.starttime is not None and last.starttime > here:
+            state = f"is not valid before {last.starttime:%Y-%m-%d %H:%M:%S} UTC"
+        else:
+            state = "is marked as invalid"
+        return CredentialError(f"the ticket of {ccache.principal}{where} {state}; {remedy}")
+
+    def keep(self, name: files.FilePath | None = None) -> None:
+        """Add new tickets to the ccache `name`; None: to that of `default`, or to none.
+
+        If that fails, the log warns, and they stay in memory.
+        """
+        name = self._keeps_in if name is None else name
+        if name is None:
+            return
+        try:
+            self.ccache.merge_into(name)
+        except KerberosError as error:
+            log.warning("the new tickets of %s stay in memory: %s", self.principal, error)
 
     @property
     def can_get_tgt(self) -> bool:
@@ -236,3 +421,18 @@ class Credential:
     __reduce_ex__ = _refuse
     __copy__ = _refuse
     __deepcopy__ = _refuse
+
+
+def _with_realm(service: Principal, config: Config | None) -> Principal:
+    """Return the service with its realm by [domain_realm], if it has a host and no realm."""
+    if service.realm or len(service.components) < 2:
+        return service
+    config = Config.from_file() if config is None else config
+    host = service.components[1].partition(":")[0]
+    return replace(service, realm=config.realm_of(host) or "")
+
+
+def _first_principal(keytab: Keytab) -> Principal:
+    if not len(keytab):
+        raise CredentialError("the keytab is empty: export a key into it")
+    return keytab.principals[0]

@@ -16,7 +16,14 @@ from purekrb.krb5conf.tokens import expand_tokens
 from purekrb.log import Log
 from purekrb.records import record
 
-__all__ = ["ChosenName", "ccache_name", "client_keytab_name", "exists", "keytab_name"]
+__all__ = [
+    "ChosenName",
+    "ccache_name",
+    "client_keytab_name",
+    "exists",
+    "foreign_allowed",
+    "keytab_name",
+]
 
 _log = Log("purekrb.credentials")
 
@@ -102,6 +109,11 @@ def client_keytab_name(
         return chosen
     places = [ChosenName(expand_tokens(text), _BUILT_IN) for text in _CLIENT_KEYTABS]
     return next(filter(exists, places), places[0])
+
+
+def foreign_allowed() -> bool:
+    """Return whether the environment says that ccaches of other users may be read."""
+    return os.environ.get("PUREKRB_FOREIGN_CCACHE") == "1"
 
 
 def exists(chosen: ChosenName) -> bool:

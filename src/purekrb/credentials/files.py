@@ -41,6 +41,7 @@ __all__ = [
     "locked",
     "set_lock",
     "split_type",
+    "stamp",
     "text_of",
 ]
 
@@ -49,6 +50,9 @@ FilePath = str | os.PathLike[str]
 #: More than any keytab or ccache has. It bounds the memory that a wrong path costs.
 MAX_SIZE = 16 << 20
 
+#: The most symbolic links on the way to a file, and the most attempts while they are swapped.
+_MAX_LINKS = 8
+_MAX_SWAPS = 3
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 #: CLOEXEC: no child process inherits a key. NONBLOCK: opening a FIFO returns at once. NOCTTY: a
 #: terminal that is opened does not become the controlling terminal.
@@ -58,7 +62,7 @@ _FLAGS = _NOFOLLOW | sum(
 
 _REMEDIES = {
     errno.ENOENT: "there is no such file or directory: check the path",
-    errno.ELOOP: "it is a symbolic link, which is not followed: name the file that it points to",
+    errno.ELOOP: "it is a symbolic link, which is not followed here: name the file that it points to",
     errno.EACCES: "permission denied: run as the owner of the file, or ask for access to it",
     errno.EPERM: "permission denied: run as the owner of the file, or ask for access to it",
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -136,6 +140,10 @@ def _failed(action: str, what: str, path: str, error: OSError) -> CredentialErro
     return CredentialError(f"cannot {action} the {what} {path}: {reason}")
 
 
+def _euid() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
 def _check_regular(mode: int, what: str, path: str) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
@@ -144,20 +152,31 @@ def _check_regular(mode: int, what: str, path: str) -> None:
         )
 
 
-def _check(status: os.stat_result, what: str, path: str, *, shared: bool) -> None:
+def _check(
+    status: os.stat_result, what: str, path: str, *, shared: bool, foreign: bool | None = None
+) -> None:
     """Raise CredentialError unless the open file can be trusted.
 
-    Unless `shared`, only our user may have access to it.
+    Unless `shared`, only our user may have access to it. `foreign` is as for `read_private`.
     """
     _check_regular(status.st_mode, what, path)
     if not hasattr(os, "geteuid"):
         return
     uid, mode = os.geteuid(), stat.S_IMODE(status.st_mode)
     if status.st_uid != uid and not (shared and status.st_uid == 0):
+        if foreign and not mode & 0o027:
+            _log.warning("the %s %s belongs to uid %d, not to us", what, path, status.st_uid)
+            return
         allowed = f"{uid} or 0" if shared and uid else f"{uid}"
+        trust = (
+            "; if you trust that user, pass foreign=True or set PUREKRB_FOREIGN_CCACHE=1"
+            if foreign is False and not mode & 0o027
+            else ""
+        )
         raise CredentialError(
-            f"refused the {what} {path}: it belongs to uid {status.st_uid}, expected {allowed}; "
-            "run as its owner, or make a copy of your own"
+            f"refused the {what} {path}: it belongs to uid {status.st_uid} and has mode "
+            f"{mode:04o}, expected uid {allowed}; "
+            f"run as its owner, or make a copy of your own{trust}"
         )
     if shared:
         if mode & 0o022:
@@ -224,7 +243,54 @@ def _lock(
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
+def _follow(path: str, what: str) -> str:
+    """Return the file that the link at `path` leads to. Raises OSError and CredentialError.
+
+    Each link on the way must belong to root or to us: another user would choose the file.
+    """
+    reached, pending = os.path.dirname(path), [os.path.basename(path)]
+    links = 0
+    while pending:
+        name = pending.pop(0)
+        here = os.path.join(reached, name)
+        status = os.lstat(here)
+        if not stat.S_ISLNK(status.st_mode):
+            reached = here
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
+            raise CredentialError(
+                f"refused the {what} {path}: {here} is a symbolic link of uid {status.st_uid}, "
+                f"expected {os.geteuid()} or 0; name the file that it points to"
+            )
+        text = os.readlink(here)
+        if os.path.isabs(text):
+            reached = os.path.abspath(os.sep)
+        pending = [part for part in text.split(os.sep) if part not in ("", os.curdir)] + pending
+    return reached
+
+
+def _open_to_read(path: str, what: str, *, shared: bool, foreign: bool | None) -> int:
+    """Open a file as `_open` does, also through links of root and our own."""
+    for left in reversed(range(_MAX_SWAPS)):
+        try:
+            return _open(path, what, writing=False, shared=shared, foreign=foreign)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        try:
+            target = _follow(path, what)
+            return _open(target, what, writing=False, shared=shared, foreign=foreign)
+        except OSError as error:
+            # The links of a Kubernetes volume may be swapped, and the old target removed.
+            if not left or error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _open(path: str, what: str, *, writing: bool, shared: bool, foreign: bool | None = None) -> int:
     """Open an existing file, check it and lock it; return its descriptor.
 
     Raises OSError and CredentialError.
@@ -243,8 +309,16 @@ def _open(path: str, what: str, *, writing: bool, shared: bool) -> int:
         take = getattr(fcntl, "flock", set_lock)
     try:
         # Checked before the lock is taken: others could hold a lock on a file of their own.
-        _check(os.fstat(fd), what, path, shared=shared)
-        _lock(fd, exclusive=writing, shared=shared, take=take)
+        status = os.fstat(fd)
+        _check(status, what, path, shared=shared, foreign=foreign)
+        # The owner of a file that is not ours could keep it locked.
+        waits = shared or (foreign is not None and status.st_uid != _euid())
+        try:
+            _lock(fd, exclusive=writing, shared=waits, take=take)
+        except OSError as error:
+            if writing or shared:
+                raise
+            _log.warning("the %s %s is read without a lock: %s", what, path, error.strerror)
     except BaseException:
         os.close(fd)
         raise
@@ -260,19 +334,26 @@ def _close(fd: int) -> None:
 
 @forget_frames
 def read_private(
-    path: FilePath, *, what: str, shared: bool = False, max_size: int = MAX_SIZE
+    path: FilePath,
+    *,
+    what: str,
+    shared: bool = False,
+    foreign: bool | None = None,
+    max_size: int = MAX_SIZE,
 ) -> bytes:
     """Return the contents of a file that holds secrets.
 
-    It must be a regular file of at most `max_size` bytes, not a symbolic link. Unless `shared`, it
-    must be ours, have one hard link, and give others no access. A `shared` file (a keytab) may also
-    belong to root, and others may read it (the log warns of this), but not write it. If a check
-    fails, CredentialError is raised; `what` names the file in it.
+    It must be a regular file of at most `max_size` bytes. A symbolic link is followed if it belongs
+    to root or to us. Unless `shared`, the file must be ours, have one hard link, and give others no
+    access. A `shared` file (a keytab) may also belong to root, and others may read it (the log
+    warns of this), but not write it. If `foreign` is true, the file may belong to another user, and
+    its group may read it; if it is false, the refusal says how to permit that. If a check fails,
+    CredentialError is raised; `what` names the file in it.
     """
     path = text_of(path)
     try:
         with _turn:
-            fd = _open(path, what, writing=False, shared=shared)
+            fd = _open_to_read(path, what, shared=shared, foreign=foreign)
             try:
                 return _read_all(fd, path, what, max_size)
             finally:
@@ -486,6 +567,24 @@ def names_in(path: FilePath, *, what: str) -> list[str]:
         return []
     except OSError as error:
         raise _failed("read", what, path, error) from error
+
+
+def stamp(path: FilePath) -> object:
+    """Return a value that changes when the file at `path` does, links followed; None without a file.
+
+    It costs one system call. Source: POSIX stat().
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def exists(path: FilePath) -> bool:

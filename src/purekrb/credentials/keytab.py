@@ -14,6 +14,7 @@ realm, and there is no name type.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
@@ -22,16 +23,21 @@ from purekrb.constants import NameType
 from purekrb.credentials import files
 from purekrb.credentials.binary import Reader, counted, integer
 from purekrb.credentials.defaults import keytab_name
-from purekrb.errors import CredentialError, DecodeError, UnsupportedError
+from purekrb.errors import CredentialError, DecodeError, KerberosError, UnsupportedError
 from purekrb.keys import EncryptionKey, etype_name
+from purekrb.log import Log
 from purekrb.names import Principal
-from purekrb.records import record
-from purekrb.system import EPOCH, now
+from purekrb.records import record, replace
+from purekrb.system import EPOCH, fork_safe, now
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["Keytab", "KeytabEntry", "change_keytab"]
 
+log = Log("purekrb.credentials")
+
 _WHAT = "keytab"
+#: Two changes of a file within so many seconds may leave the same times on it.
+_TICK = 0.1
 _LAST_SECOND = 0xFFFFFFFF
 
 
@@ -58,10 +64,11 @@ class Keytab:
     so that saving loses nothing.
     """
 
-    __slots__ = ("_by_principal", "entries")
+    __slots__ = ("_by_principal", "_file", "entries")
 
     def __init__(self, entries: Iterable[KeytabEntry] = ()) -> None:
         self.entries = tuple(entries)
+        self._file: _File | None = None
         self._by_principal: dict[Principal, list[KeytabEntry]] = {}
         for entry in self.entries:
             self._by_principal.setdefault(entry.principal, []).append(entry)
@@ -73,15 +80,21 @@ class Keytab:
     def load(cls, path: files.FilePath | None = None) -> Keytab:
         """Return the keytab in a file; None means `defaults.keytab_name()`.
 
-        The name may begin with FILE: or WRFILE:. Raises CredentialError if the file cannot be read
-        or trusted (see `files.read_private`), DecodeError if it is not a keytab, and
-        UnsupportedError for other types.
+        The result is what the file holds now. An acceptor that is given it looks at the file again at
+        each handshake, see `current`. The name may begin with FILE: or WRFILE:. Raises
+        CredentialError if the file cannot be read or trusted (see `files.read_private`),
+        DecodeError if it is not a keytab, and UnsupportedError for other types.
         """
-        name = _file_of(path)
-        try:
-            return cls.decode(files.read_private(name, what=_WHAT, shared=True))
-        except DecodeError as error:
-            raise DecodeError(f"{name}: {error}") from error
+        return _File(_file_of(path)).newest
+
+    def current(self) -> Keytab:
+        """Return the keytab in the file that this one was loaded from, as it is now.
+
+        It costs one stat if the file has not changed. If the file is missing, half-written or not
+        to be trusted, the last good content stays in force, and the log warns of it, once for each
+        change. A keytab that does not come from `load` is returned itself.
+        """
+        return self if self._file is None else self._file.current()
 
     @classmethod
     @forget_frames
@@ -219,6 +232,62 @@ class Keytab:
 
     def __repr__(self) -> str:
         return f"Keytab({self.summary()})"
+
+
+class _File:
+    """The file of a keytab, and the newest good content that it has had. Raises as `load` does."""
+
+    __slots__ = ("_lock", "_path", "_stamp", "newest")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = fork_safe(threading.Lock())
+        self._stamp = files.stamp(path)
+        self.newest = self._read()
+        self._settle()
+
+    def current(self) -> Keytab:
+        stamp = files.stamp(self._path)
+        if stamp != self._stamp:
+            with self._lock:
+                if stamp != self._stamp:
+                    self._stamp = stamp
+                    self._look()
+                    self._settle()
+        return self.newest
+
+    def _look(self) -> None:
+        try:
+            keytab = self._read()
+            if not len(keytab) and len(self.newest):
+                raise DecodeError(f"{self._path}: it holds no key any more")
+        except KerberosError as error:
+            log.warning("the keys of the keytab before stay in use: %s", error)
+            return
+        # The same key objects, since those have the tickets that were opened with them.
+        known = {_slot(entry): entry.key for entry in self.newest}
+        entries = [
+            replace(entry, key=old)
+            if (old := known.get(_slot(entry))) is not None and old == entry.key
+            else entry
+            for entry in keytab
+        ]
+        self.newest = Keytab(entries)
+        self.newest._file = self
+        log.debug("the keytab %s has changed: it has %s", self._path, self.newest.summary())
+
+    def _settle(self) -> None:
+        """Forget the stamp of a file that was just changed: the next change may leave it the same."""
+        if isinstance(self._stamp, tuple) and self._stamp[-1] / 1e9 > now().timestamp() - _TICK:
+            self._stamp = ()
+
+    def _read(self) -> Keytab:
+        try:
+            keytab = Keytab.decode(files.read_private(self._path, what=_WHAT, shared=True))
+        except DecodeError as error:
+            raise DecodeError(f"{self._path}: {error}") from error
+        keytab._file = self
+        return keytab
 
 
 def change_keytab(

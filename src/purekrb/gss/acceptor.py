@@ -104,6 +104,8 @@ class _Client:
 class Acceptor(SecurityContext):
     """The service's side of one context. `keytab` is a Keytab or any iterable of its entries.
 
+    A Keytab from `Keytab.load` counts as its file is when the Acceptor is made (`Keytab.current`).
+
     `service` (a principal, or its text) limits the context to the keys of that name; without it,
     every key counts. The acceptor is the principal of the key that decrypted the ticket. Several
     names may share that key, as the names of one account do. Then `acceptor` is the first of them
@@ -515,7 +517,9 @@ def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
             f"Acceptor takes keys, not {type(keys).__name__}: "
             'to read them from a file, pass Keytab.load("FILE")'
         )
-    return keys
+    # A keytab from a file is taken as the file is now. To import its class here would cost too much.
+    current = getattr(keys, "current", None)
+    return keys if current is None else cast("ServiceKeys", current())
 
 
 def _credential(tickets: CCache | list[ServiceTicket]) -> Credential:

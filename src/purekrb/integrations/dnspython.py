@@ -80,13 +80,13 @@ def negotiate(
     """Return a TSIG key that `server`, a host name, has agreed on by TKEY.
 
     The server's SPN is DNS/server, unless `target` is given. `address` is its IP address, by
-    default that of its name. Without `credential`, the ccache of the environment is used. `timeout`
+    default that of its name. Without `credential`, it is `Credential.default`. `timeout`
     is in seconds, for the KDCs and for each exchange with the server. Raises ProtocolError if the
     server refuses, TransportError if it does not answer, and the errors of `purekrb.initiate`.
     """
     context = initiate(
         f"DNS/{server}" if target is None else target,
-        Credential.from_ccache() if credential is None else credential,
+        credential,
         config,
         flags=_FLAGS,
         mechanism="negotiate",

@@ -52,7 +52,7 @@ def mechanism(credential: Credential | None, config: Config | None, timeout: flo
         def __init__(self, **options: Any) -> None:
             context = initiate(
                 _target(options),
-                Credential.from_ccache() if credential is None else credential,
+                credential,
                 config,
                 flags=context_flags(Layer.NONE),
                 timeout=timeout,

@@ -284,6 +284,13 @@ class _Exchanges:
             if credential.ccache.principal is principal:
                 credential.ccache.principal = credential.principal
 
+    def _given(self, credential: Credential | None, target: Target, call: str) -> Credential:
+        """Return the caller's credential, or the default one for `target`."""
+        if credential is None:
+            return Credential.default(self.config, service=target)
+        _check_credential(credential, call)
+        return credential
+
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         tgt = yield from as_exchange(
             credential, options, offsets=self._offsets, fast_realms=self._fast_realms
@@ -318,6 +325,8 @@ class _Exchanges:
         options: AsOptions,
         lifetime: float | None = None,
     ) -> Exchange[ServiceTicket]:
+        credential.refresh(service)
+        held = len(credential.ccache), credential.ccache.find(service)
         ticket = yield from get_service_ticket(
             credential,
             service,
@@ -329,6 +338,8 @@ class _Exchanges:
             fast_realms=self._fast_realms,
         )
         self._keep_fast(credential)
+        if held != (len(credential.ccache), ticket):
+            credential.keep()
         return ticket
 
     def _account_keys(
@@ -350,6 +361,7 @@ class _Exchanges:
 
     def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
         self._prepare(credential, "renew({})")
+        credential.refresh()
         tgt = _stored_tgt(credential)
         if tgt is None:
             raise CredentialError(
@@ -378,6 +390,7 @@ class _Exchanges:
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "forward_tgt({})")
+        credential.refresh()
         tgt = _stored_tgt(credential)
         if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
             tgt = yield from self._get_tgt(
@@ -759,7 +772,7 @@ class AsyncKdcClient(_Exchanges):
 
 def initiate(
     target: Target,
-    credential: Credential,
+    credential: Credential | None = None,
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
@@ -771,6 +784,8 @@ def initiate(
 ) -> Initiator:
     """Return the initiator of a context with the service `target`, after getting its tickets.
 
+    Without a `credential`, it is `Credential.default` for this service.
+
     With the flag DELEG, or `delegate` true, it also gets a forwarded TGT if the KDC marks the
     service as OK-AS-DELEGATE; with `delegate` "always", whatever the KDC marks. `timeout` (seconds)
     covers all requests to KDCs. For `max_token`, see `Initiator`. Raises the errors of
@@ -778,8 +793,8 @@ def initiate(
     delegation needs a forwardable TGT that the credential does not have.
     """
     check_mechanism(mechanism)  # before a KDC is asked
-    _check_credential(credential, "initiate(target, {})")
     client = KdcClient(config, timeout=timeout)
+    credential = client._given(credential, target, "initiate(target, {})")
     return client._run(
         lambda: client._initiate(
             target, credential, flags, delegate, mechanism, channel_bindings, max_token
@@ -789,7 +804,7 @@ def initiate(
 
 async def initiate_async(
     target: Target,
-    credential: Credential,
+    credential: Credential | None = None,
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
@@ -801,8 +816,8 @@ async def initiate_async(
 ) -> Initiator:
     """Like `initiate`, for asyncio."""
     check_mechanism(mechanism)  # before a KDC is asked
-    _check_credential(credential, "initiate(target, {})")
     client = AsyncKdcClient(config, timeout=timeout)
+    credential = client._given(credential, target, "initiate(target, {})")
     return await client._run(
         lambda: client._initiate(
             target, credential, flags, delegate, mechanism, channel_bindings, max_token

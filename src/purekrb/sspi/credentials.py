@@ -420,12 +420,12 @@ def _client(
             raise CredentialError("the impersonated client has not delegated a credential")
         return current.credential
     if principal is None:
-        return _defaults.credential or Credential.from_ccache()
+        return _defaults.credential or Credential.default()
     wanted = Principal.parse(principal)
     if not wanted.realm:
         wanted = Principal.parse(principal, _config().default_realm or "")
     try:
-        default = _defaults.credential or Credential.from_ccache()
+        default = _defaults.credential or Credential.default()
         if default.principal == wanted:
             return default
         problem = CredentialError(

@@ -26,6 +26,7 @@ __all__ = [
     "merge",
     "primary",
     "save",
+    "stamp",
     "switch",
     "unique",
     "unusable",
@@ -37,9 +38,9 @@ _WHAT = "directory of credential caches"
 _POINTER = "primary file of the credential caches"
 
 
-def load(residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+def load(residual: str, decode: Callable[[bytes], CCache], *, foreign: bool = False) -> CCache:
     """Return the ccache in the file."""
-    return file.load(residual[1:], decode)
+    return file.load(residual[1:], decode, foreign=foreign)
 
 
 def save(residual: str, ccache: CCache) -> None:
@@ -96,6 +97,11 @@ def switch(residual: str) -> None:
     """Write the name of the file into the file `primary`."""
     directory, name = os.path.split(primary(residual)[1:])
     files.write_private(os.path.join(directory, "primary"), os.fsencode(f"{name}\n"), what=_POINTER)
+
+
+def stamp(residual: str) -> object:
+    """Return the stamp of the file."""
+    return file.stamp(residual[1:])
 
 
 def unusable() -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "merge",
     "primary",
     "save",
+    "stamp",
     "switch",
     "unique",
     "unusable",
@@ -30,7 +31,7 @@ _WHAT = "credential cache"
 _ATTEMPTS = 100
 
 
-def load(residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+def load(residual: str, decode: Callable[[bytes], CCache], *, foreign: bool = False) -> CCache:
     """Return the ccache in the file. DecodeError names the file."""
     if not files.exists(residual):
         raise CredentialError(
@@ -38,7 +39,7 @@ def load(residual: str, decode: Callable[[bytes], CCache]) -> CCache:
             "get a ticket first (kinit), or set KRB5CCNAME to its name"
         )
     try:
-        ccache = decode(files.read_private(residual, what=_WHAT))
+        ccache = decode(files.read_private(residual, what=_WHAT, foreign=foreign))
     except DecodeError as error:
         raise DecodeError(f"{residual}: {error}") from error
     ccache._set_origin(residual)
@@ -104,6 +105,11 @@ def switch(residual: str) -> None:
         f"the file {residual} has no collection in which it could be the primary: "
         f"set KRB5CCNAME=FILE:{residual}, or keep the tickets in a DIR, KCM or KEYRING collection"
     )
+
+
+def stamp(residual: str) -> object:
+    """Return the stamp of the file."""
+    return files.stamp(residual)
 
 
 def unusable() -> str:

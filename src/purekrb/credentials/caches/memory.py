@@ -22,6 +22,7 @@ __all__ = [
     "merge",
     "primary",
     "save",
+    "stamp",
     "switch",
     "unique",
     "unusable",
@@ -33,7 +34,7 @@ _primary = ["tkt"]
 _lock = fork_safe(threading.Lock())
 
 
-def load(residual: str, decode: Callable[[bytes], CCache]) -> CCache:
+def load(residual: str, decode: Callable[[bytes], CCache], *, foreign: bool = False) -> CCache:
     """Return the ccache that was saved under this name."""
     with _lock:
         if residual not in _caches:
@@ -83,6 +84,11 @@ def unique(residual: str) -> str:
 def switch(residual: str) -> None:
     """Make this ccache the primary."""
     _primary[0] = primary(residual)
+
+
+def stamp(residual: str) -> object:
+    """Return the ccache itself."""
+    return _caches.get(residual)
 
 
 def unusable() -> str:

@@ -129,7 +129,8 @@ class Settings:
             self._flags &= ~Flag.MUTUAL
         self._delegate: Delegate = delegate
         self._given = credential
-        self._found: Credential | None = None
+        #: The default credential for each target: a collection has one for each realm.
+        self._found: dict[object, Credential] = {}
         self._config = config
         self._timeout = timeout
         self._lock = fork_safe(threading.Lock())
@@ -165,32 +166,38 @@ class Settings:
             return done.value
 
     def _start(self, step: Start) -> Initiator:
-        credential = self._credential()
+        credential = self._credential(step.target)
         try:
             return initiate(step.target, credential, **self._options(step))
         except (CredentialError, ContextExpiredError):
             if self._given is not None:
                 raise
         # Another program may have renewed the tickets since they were read.
-        return initiate(step.target, self._credential(anew=True), **self._options(step))
+        return initiate(
+            step.target, self._credential(step.target, anew=True), **self._options(step)
+        )
 
     async def _start_async(self, step: Start) -> Initiator:
-        credential = self._credential()
+        credential = self._credential(step.target)
         try:
             return await initiate_async(step.target, credential, **self._options(step))
         except (CredentialError, ContextExpiredError):
             if self._given is not None:
                 raise
-        credential = self._credential(anew=True)
+        credential = self._credential(step.target, anew=True)
         return await initiate_async(step.target, credential, **self._options(step))
 
-    def _credential(self, *, anew: bool = False) -> Credential:
+    def _credential(self, target: Target, *, anew: bool = False) -> Credential:
         if self._given is not None:
             return self._given
         with self._lock:
-            if self._found is None or anew:
-                self._found = Credential.from_ccache()
-            return self._found
+            found = None if anew else self._found.get(target)
+            if found is None:
+                if len(self._found) >= _MAX_KNOWN:
+                    self._found.clear()
+                found = Credential.default(self._config, service=target)
+                self._found[target] = found
+            return found
 
     def _options(self, step: Start) -> dict[str, Any]:
         if self._config is None:
