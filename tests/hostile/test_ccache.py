@@ -478,7 +478,7 @@ def test_a_ccache_that_cannot_be_locked_or_written_is_read_and_used(
     def refuse(*_: object) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(files, "_set_lock", refuse)
+    monkeypatch.setattr(files, "set_lock", refuse)
     credential = Credential.from_ccache(path)
     assert len(credential.ccache) == 2
     assert any("read without a lock" in record.getMessage() for record in caplog.records)
