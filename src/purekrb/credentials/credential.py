@@ -167,9 +167,9 @@ class Credential:
         """Return the credential of the tickets in `ccache`.
 
         `ccache` is a CCache, a name, or None: see `CCache.load`, also for `foreign`. The
-        credential works as long as its tickets last. If it has no ticket, or the ticket is about to end, a ccache that was
-        named is read again, since another program may have renewed it. New tickets stay in memory
-        until saved.
+        credential works as long as its tickets last. If it has no ticket, or the ticket is about
+        to end, a ccache that was named is read again, since another program may have renewed it.
+        New tickets stay in memory until saved.
         """
         if isinstance(ccache, CCache):
             return cls(ccache.principal, ccache=ccache)
@@ -264,17 +264,22 @@ class Credential:
         """
         if (self._came_from is None and self._keytab is None) or self.has_ticket(service):
             return
-        if self._keytab is not None:
-            keytab = self._keytab.current()
-            if keytab is not self._keytab:
-                self._take_keys(keytab)
-            return
+        self.reload_keys()
         if self._came_from is not None:
             self._read_again(*self._came_from)
         if not self.can_get_tgt and not self.has_ticket(service):
             if self.has_ticket(service, margin=0):
                 return
             raise self.no_ticket()
+
+    def reload_keys(self) -> None:
+        """Take the newest keys, if they come from a file that has changed.
+
+        Raises CredentialError if there are none of this principal any more.
+        """
+        keytab = None if self._keytab is None else self._keytab.current()
+        if keytab is not None and keytab is not self._keytab:
+            self._take_keys(keytab)
 
     def _read_again(self, name: str, before: object, foreign: bool) -> None:
         try:

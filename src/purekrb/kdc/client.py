@@ -237,6 +237,7 @@ class _Exchanges:
 
         def tgt_for(realm: str) -> Exchange[ServiceTicket]:
             options = dataclasses.replace(self._as_options(credential), armor=None)
+            credential.refresh()
             home = credential.ccache.principal.realm
             if realm != home:
                 tgs = Principal(("krbtgt", realm), home, NameType.SRV_INST)
@@ -292,6 +293,7 @@ class _Exchanges:
         return credential
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
+        credential.reload_keys()
         tgt = yield from as_exchange(
             credential, options, offsets=self._offsets, fast_realms=self._fast_realms
         )
