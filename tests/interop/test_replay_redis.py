@@ -337,6 +337,22 @@ def test_a_server_that_is_slow_takes_nobody_and_its_late_answer_is_no_ones(
     cache.close()
 
 
+def test_threads_do_not_wait_for_each_others_attempts_at_a_silent_server(
+    own_server: RedisServer,
+) -> None:
+    pid = own_server.admin.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        cache = RedisReplayCache(own_server.url, timeout=0.5)
+        begin = time.monotonic()
+        with ThreadPoolExecutor(16) as pool:
+            for said in pool.map(lambda number: refusal(cache, number), range(16)):
+                assert "did not answer" in said
+        assert time.monotonic() - begin < 5, "one after the other would take 8 seconds"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [(["maxmemory 1"], "OOM|maxmemory"), (["replicaof 127.0.0.1 9"], "read only|MASTER")],

@@ -141,33 +141,33 @@ class RedisReplayCache:
 
     @forget_frames
     def _store(self, key: str, kept: timedelta) -> bool:
-        with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            client = self._client
+        client = self._client or self._connect()
         return bool(client.set(key, b"", nx=True, px=int(kept.total_seconds() * 1000) + 1))
 
     def _connect(self) -> Any:
+        # Without the lock: while a server is silent, no thread waits for the attempts of others.
         made = RedisCluster if self._cluster else redis.Redis
         client = made.from_url(self._url, **self._options)
+        self._warn_of_eviction(client)
+        with self._lock:
+            if self._client is None:
+                self._client = client
+            return self._client
+
+    def _warn_of_eviction(self, client: Any) -> None:
         try:
             found = client.info("memory")
         except redis.ResponseError:  # the user may not ask
-            return client
-        for server in found.values() if self._cluster else [found]:
-            policy = (
-                server.get("maxmemory_policy", "noeviction")
-                if isinstance(server, dict)
-                else "noeviction"
-            )
-            if policy != "noeviction":
+            return
+        for server in (found, *found.values()):  # one server, or each of a cluster
+            policy = server.get("maxmemory_policy") if isinstance(server, dict) else None
+            if policy not in (None, "noeviction"):
                 log.warning(
                     "the replay cache %s forgets authenticators when its memory is full: set its "
                     "maxmemory-policy to noeviction, not %s",
                     self._where,
                     policy,
                 )
-        return client
 
     def _failed(self, error: Exception) -> None:
         """Raise ReplayError, or warn if there is a fallback."""
