@@ -19,7 +19,9 @@ from purekrb.constants import ErrorCode, KeyUsage
 from purekrb.exchanges.change_password import change_password
 from purekrb.krb5conf.config import KdcAddress, RealmConfig
 from purekrb.messages import kpasswd
+from purekrb.messages.ap import EncryptedData, HostAddress
 from purekrb.messages.kpasswd import EncKrbPrivPart, KrbPriv, PasswordPolicy
+from purekrb.records import replace as replace_fields
 from purekrb.testing import Realm
 from support.kdc_stubs import (
     DnsStub,
@@ -261,6 +263,16 @@ def altered(request: bytes, reply: bytes) -> bytes:
     return reply[:-1] + bytes([reply[-1] ^ 1])
 
 
+def under_another_key(request: bytes, reply: bytes) -> bytes:
+    _, ap_rep, private = kpasswd.decode_frame(reply)
+    part = EncKrbPrivPart(bytes(2), None, None, 1, HostAddress(2, bytes(4)), None)
+    cipher = crypto.encrypt(
+        crypto.random_key(18), KeyUsage.KRB_PRIV_ENC_PART, part.encode(), bytes(16)
+    )
+    message = replace_fields(KrbPriv.decode(private), enc_part=EncryptedData(18, None, cipher))
+    return kpasswd.encode_frame(1, ap_rep, message.encode())
+
+
 def refused_by_anybody(request: bytes, reply: bytes) -> bytes:
     return krb_error(ErrorCode.KRB_ERR_GENERIC)
 
@@ -275,6 +287,7 @@ def refused_in_a_frame(request: bytes, reply: bytes) -> bytes:
         (reflected, errors.ProtocolError),
         (of_another_exchange, errors.IntegrityError),
         (altered, errors.IntegrityError),
+        (under_another_key, errors.IntegrityError),
         (refused_by_anybody, errors.KdcError),
         (refused_in_a_frame, errors.KdcError),
     ],
@@ -293,6 +306,31 @@ def test_an_answer_that_proves_nothing_is_no_success(
     with relay(realm, lambda _, reply: reply) as stub:  # the control
         client_class(with_servers(realm, stub.url)).change_password(alice(), NEW)
     assert accepted(realm, NEW)
+
+
+def test_a_recorded_answer_is_no_success(client_class: Any, realm: Realm) -> None:
+    """That of another request with the same ticket has another time in its AP-REP."""
+    ticket = KdcClient(realm.config).get_ticket(alice(), "kadmin/changepw@R.TEST")
+    replies = []
+    for password in ("first", "second"):
+        exchange = change_password(ticket, password.encode())
+        replies.append((exchange, realm.handle(next(exchange).message)))  # type: ignore[union-attr]
+    with pytest.raises(errors.MutualAuthenticationError):
+        replies[1][0].send(replies[0][1])
+    with pytest.raises(errors.KdcError, match="with the password itself"):  # the control
+        replies[0][0].send(replies[0][1])
+
+
+def test_an_answer_after_the_deadline_does_not_count(client_class: Any, realm: Realm) -> None:
+    def late(request: bytes, reply: bytes) -> bytes:
+        time.sleep(2)
+        return reply
+
+    with (
+        relay(realm, late) as stub,
+        pytest.raises(errors.OutcomeUnknownError, match="no answer before the deadline"),
+    ):
+        client_class(with_servers(realm, stub.url), timeout=1.0).change_password(alice(), NEW)
 
 
 def test_what_is_not_kerberos_is_no_answer(client_class: Any, realm: Realm) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from purekrb import Acceptor, Keytab
 from purekrb.messages.der import read_header
+from purekrb.messages.kpasswd import PasswordPolicy
 from purekrb.testing import Realm
 from support.peers import find_program, run
 
@@ -53,13 +54,13 @@ class Mit:
         return run([find_program(program, "krb5-user"), *arguments], env=self.env, text=text)
 
     def failure(self, program: str, *arguments: str, text: str = "") -> str:
-        """Run one of MIT's programs; return its stderr; fail if it does not fail."""
+        """Run one of MIT's programs; return all that it says; fail if it does not fail."""
         argv = [find_program(program, "krb5-user"), *arguments]
         done = subprocess.run(
             argv, env=self.env, input=text, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode != 0, f"{argv} succeeded: {done.stdout}"
-        return done.stderr
+        return done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -215,11 +216,25 @@ def test_kinit_says_what_the_kdc_refuses(
 
 def test_kinit_asks_for_a_new_password_when_the_old_one_has_expired(realm: Realm, mit: Mit) -> None:
     realm.add_user("old", "pw", password_expired=True)
-    realm.add_service("kadmin/changepw")
     told = mit.failure("kinit", "old", text="pw\n")
     assert "Password has expired" in mit.trace.read_text()
     assert "kadmin/changepw" in mit.trace.read_text()
     assert "Cannot read password" in told  # it asks for the new one
+    mit("kinit", "old", text="pw\nanother\nanother\n")
+    mit("kinit", "old", text="another\n")
+
+
+def test_kpasswd_changes_a_password_or_says_the_rules(tmp_path: Path) -> None:
+    rules = PasswordPolicy(8, 3, True, 0.0, 86400.0)
+    with Realm(password_policy=rules) as realm:
+        realm.add_user("alice", "Old-pass1")
+        mit = Mit(realm, tmp_path)
+        said = mit.failure("kpasswd", "alice", text="Old-pass1\nshort\nshort\n")
+        assert "at least 8 characters" in said
+        assert "previous 3 passwords" in said
+        said = mit("kpasswd", "alice", text="Old-pass1\nNew-pass1\nNew-pass1\n")
+        assert "Password changed" in said
+        mit("kinit", "alice", text="New-pass1\n")
 
 
 def test_kvno_says_what_the_kdc_refuses(realm: Realm, mit: Mit) -> None:

@@ -12,10 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from purekrb import Initiator, ReplayError, crypto, errors
-from purekrb.replay import SqliteReplayCache
+from purekrb import (
+    Acceptor,
+    Initiator,
+    Keytab,
+    KeytabEntry,
+    ReplayError,
+    SspiError,
+    crypto,
+    errors,
+    sspi,
+)
+from purekrb.replay import FileReplayCache, SqliteReplayCache
 from support.contexts import ALL, acceptor, authenticator_of, pair
 from support.processes import Child, in_children
+from support.rcache2 import records
 from support.tickets import issue
 
 KEY = bytes(range(32))
@@ -154,6 +165,50 @@ def test_an_error_comes_home_from_a_worker_process() -> None:
     ):
         pool.submit(fail).result(timeout=30)
     assert caught.value.code == 6
+
+
+def test_all_doors_to_an_acceptor_share_the_default_replay_cache() -> None:
+    """Four processes, two with Acceptor and two with SSPI's ServerAuth, take one token once."""
+    ticket, entries = issue()
+    token = Initiator(ticket).step()
+    keytab = Keytab(KeytabEntry(entry.principal, entry.kvno, entry.key) for entry in entries)
+
+    def job(number: int) -> bytes:
+        if number % 2:
+            sspi.set_default_credential(keytab=keytab)
+            try:
+                sspi.ServerAuth("Kerberos").authorize(token)
+            except SspiError as error:
+                return b"%d" % error.winerror
+            return b"taken"
+        try:
+            Acceptor(keytab).step(token)
+        except ReplayError as error:
+            return b"%d" % error.code
+        return b"taken"
+
+    refusals = {b"34", b"%d" % sspi.SEC_E_LOGON_DENIED}
+    results = in_children(4, job)
+    assert results.count(b"taken") == 1
+    assert set(results) - {b"taken"} <= refusals
+
+
+def test_sspi_takes_a_replay_cache_for_all_services_or_for_one(tmp_path: Path) -> None:
+    ticket, entries = issue()
+    keytab = Keytab(KeytabEntry(entry.principal, entry.kvno, entry.key) for entry in entries)
+    shared, own = FileReplayCache(tmp_path / "shared"), FileReplayCache(tmp_path / "own")
+    sspi.set_default_credential(keytab=keytab, replay_cache=shared)
+    try:
+        token = Initiator(ticket).step()
+        sspi.ServerAuth("Kerberos").authorize(token)
+        with pytest.raises(SspiError):
+            sspi.ServerAuth("Kerberos").authorize(token)
+        sspi.ServerAuth("Kerberos", replay_cache=own).authorize(token)
+        with pytest.raises(SspiError):
+            sspi.ServerAuth("Kerberos", replay_cache=own).authorize(token)
+    finally:
+        sspi.set_default_credential()
+    assert [len(records(cache.path)) for cache in (shared, own)] == [1, 1]
 
 
 def test_processes_may_create_the_file_at_the_same_time(tmp_path: Path) -> None:

@@ -77,13 +77,13 @@ def answer(kdc: Kdc, message: bytes) -> bytes | None:
     except (ApError, DecodeError, IntegrityError):
         return None
     code, text = _change(kdc, version, accepted, opened.user_data)
-    part = EncKrbPrivPart(encode_result(code, text), None, None, opened.seq_number, _LOOPBACK, None)
-    # As MIT's server: with a subkey of its own.
-    own = crypto.random_key(subkey.etype, kdc.random)
-    size = crypto.profile_of(own.etype).confounder_size
-    cipher = crypto.encrypt(own, KeyUsage.KRB_PRIV_ENC_PART, part.encode(), kdc.random(size))
-    reply = KrbPriv(PVNO, MessageType.KRB_PRIV, EncryptedData(own.etype, None, cipher))
-    ap_rep = build_ap_rep(accepted, subkey=own, seq_number=1, random=kdc.random)
+    sequence = int.from_bytes(kdc.random(4), "big") & 0x3FFFFFFF
+    part = EncKrbPrivPart(encode_result(code, text), None, None, sequence, _LOOPBACK, None)
+    # Under the subkey of the request: MIT's client takes no other.
+    size = crypto.profile_of(subkey.etype).confounder_size
+    cipher = crypto.encrypt(subkey, KeyUsage.KRB_PRIV_ENC_PART, part.encode(), kdc.random(size))
+    reply = KrbPriv(PVNO, MessageType.KRB_PRIV, EncryptedData(subkey.etype, None, cipher))
+    ap_rep = build_ap_rep(accepted, subkey=None, seq_number=sequence, random=kdc.random)
     return encode_frame(VERSION, ap_rep, reply.encode())
 
 
