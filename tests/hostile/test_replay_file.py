@@ -297,8 +297,8 @@ def test_a_file_that_another_process_keeps_locked_is_waited_for_and_then_told(pa
     store(path)
     with path.open("r+b") as stream:
         fcntl.lockf(stream, fcntl.LOCK_EX)
-        child = Child(lambda writer: os.write(writer, refusal(path, 2).encode()) and None)
         begin = time.monotonic()
+        child = Child(lambda writer: os.write(writer, refusal(path, 2).encode()) and None)
         assert b"another process keeps it locked for 0.2 s" in child.output()
         assert child.ended_well
         assert time.monotonic() - begin >= 0.2
