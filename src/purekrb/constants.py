@@ -110,6 +110,10 @@ class ChecksumType(IntEnum):
 Requirement = Literal["fast", "strong"]
 
 
+#: The groups of SPAKE, the preferred one first, named as in MIT's krb5.conf. Source: RFC 9588 12.2.
+SPAKE_GROUPS = {1: "edwards25519", 2: "P-256", 3: "P-384", 4: "P-521"}
+
+
 class KeyUsage(IntEnum):
     """Key usage numbers.
 

@@ -80,6 +80,7 @@ class Toy:
     secrets: dict[Principal, bytes] = field(default_factory=lambda: {ALICE: SECRET})
     type: int = TOY
     name: str = "TOY"
+    awaited = True
     strength: Strength = Strength.STRONG
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> ToyProof | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, fast, kdc, spnego
+from purekrb.messages import ap, fast, kdc, spake, spnego
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
 from support.der_tree import Node, parse
@@ -184,6 +184,7 @@ MECHANISMS = st.lists(
 HINTS = st.builds(spnego.NegHints, st.none() | TEXT, st.none() | OCTETS)
 NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
 FINISHED = st.builds(fast.FastFinished, TIMES, MICROSECONDS, TEXT, NAMES, CHECKSUM)
+FACTOR = st.builds(spake.SpakeSecondFactor, INT32, st.none() | OCTETS)
 ARMOR = st.builds(fast.FastArmor, INT32, OCTETS)
 #: Messages that impacket has no spec for.
 OTHERS: dict[type, st.SearchStrategy[Any]] = {
@@ -200,6 +201,10 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     fast.FastResponse: st.builds(
         fast.FastResponse, tuples(PADATA), st.none() | KEYS, st.none() | FINISHED, UINT32
     ),
+    spake.SpakeSupport: st.builds(spake.SpakeSupport, tuples(INT32)),
+    spake.SpakeSecondFactor: FACTOR,
+    spake.SpakeChallenge: st.builds(spake.SpakeChallenge, INT32, OCTETS, tuples(FACTOR)),
+    spake.SpakeResponse: st.builds(spake.SpakeResponse, OCTETS, ENCRYPTED),
     spnego.NegTokenInit: st.builds(spnego.NegTokenInit, *NEGOTIATION, st.none() | OCTETS),
     spnego.NegHints: HINTS,
     spnego.NegTokenInit2: st.builds(

@@ -34,6 +34,7 @@ from purekrb.exchanges.as_exchange import (
     account_keys,
     as_exchange,
 )
+from purekrb.exchanges.preauth.choice import mechanisms
 from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
 from purekrb.exchanges.tgs_exchange import (
     TgsOptions,
@@ -209,6 +210,7 @@ class _Exchanges:
         config = self.config
         armor = self._armor if armor is None else armor
         floors = (require, credential.require, config.requirement(credential.principal.realm))
+        floor = max(floors, key=_STRICTNESS.index)
         if addresses is None:
             addresses = () if config.noaddresses else local_addresses()
         return AsOptions(
@@ -226,8 +228,12 @@ class _Exchanges:
             clock_skew=config.clockskew,
             timesync=config.kdc_timesync,
             max_iterations=config.max_iterations or DEFAULT_MAX_ITERATIONS,
-            require=max(floors, key=_STRICTNESS.index),
+            require=floor,
             armor=None if armor is None else self._armor_source(armor),
+            # Where nothing weaker will do, SPAKE is offered at once.
+            mechanisms=mechanisms(
+                config.spake_preauth_groups, unasked=floor == "strong" and armor is None
+            ),
         )
 
     def _armor_source(self, armor: Armor) -> ArmorSource:

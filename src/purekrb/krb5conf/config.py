@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
+from purekrb.constants import DEFAULT_ETYPES, SPAKE_GROUPS, EncryptionType, Requirement
 from purekrb.errors import ConfigError
 from purekrb.krb5conf.profile import Profile, Relation, Section, SkippedLine, load
 from purekrb.log import Log
@@ -105,7 +105,8 @@ class Config:
     `allow_rc4`.
 
     `preauth_floor` is the least that the AS exchanges must have, "fast" or "strong"; it is also a
-    relation of a realm (see `requirement`).
+    relation of a realm (see `requirement`). `spake_preauth_groups` holds numbers of groups in order
+    of preference; None means all that can be used here.
 
     Two fields are not in krb5.conf. `referral_realms` are the realms to which a KDC may refer a
     client (RFC 6806 7), which then sends its proof of identity there; None stands for all realms in
@@ -142,6 +143,7 @@ class Config:
     default_tgs_enctypes: Sequence[int] | None = None
     allow_rc4: bool = False
     preauth_floor: Requirement | None = None
+    spake_preauth_groups: tuple[int, ...] | None = None
     default_keytab_name: str | None = None
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
@@ -345,6 +347,18 @@ def parse_boolean(text: str) -> bool:
     return value
 
 
+def parse_spake_groups(text: str) -> tuple[int, ...]:
+    """Return the numbers of SPAKE groups in `text`; unknown names are skipped. As MIT."""
+    known = {name.lower(): number for number, name in SPAKE_GROUPS.items()}
+    names = text.replace(",", " ").lower().split()
+    found = tuple(dict.fromkeys(known[name] for name in names if name in known))
+    if not found:
+        raise ConfigError(
+            f"{text!r} names no SPAKE group: write some of {', '.join(SPAKE_GROUPS.values())}"
+        )
+    return found
+
+
 def parse_requirement(text: str) -> Requirement:
     """Return the floor in `text`. Raises ConfigError."""
     if text == "fast":
@@ -466,6 +480,7 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_tgs_enctypes": parse_etypes,
     "allow_rc4": parse_boolean,
     "preauth_floor": parse_requirement,
+    "spake_preauth_groups": parse_spake_groups,
     "kdc_timeout": parse_duration,
     "max_retries": _parse_integer,
     "request_timeout": parse_duration,

@@ -358,6 +358,8 @@ class Kdc:
             hint = mechanism.hint(request)
             if hint is not None:
                 methods.append(PaData(mechanism.type, hint))
+        if request.cookie is not None:
+            methods.append(PaData(PaDataType.FX_COOKIE, request.cookie))
         return MethodData(tuple(methods)).encode()
 
     def _announcement(self) -> tuple[PaData, ...]:

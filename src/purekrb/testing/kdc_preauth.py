@@ -26,11 +26,12 @@ __all__ = ["KDC_MECHANISMS", "KdcMechanism", "PreauthRequest"]
 logger = logging.getLogger("purekrb.testing")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreauthRequest:
     """An AS-REQ, with its bytes as they came (`encoded`), and the time by the KDC's clock.
 
-    `armor_key` is that of FAST, or None. `answers` is what a mechanism adds to the AS-REP.
+    `armor_key` is that of FAST, or None. `answers` is what a mechanism adds to the AS-REP, `cookie`
+    what it wants back with the next request.
     """
 
     client: KdcAccount
@@ -40,6 +41,7 @@ class PreauthRequest:
     random: RandomBytes
     armor_key: EncryptionKey | None = None
     answers: list[PaData] = field(default_factory=list)
+    cookie: bytes | None = None
 
 
 class KdcMechanism(Protocol):

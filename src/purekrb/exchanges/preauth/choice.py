@@ -18,7 +18,7 @@ from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, KdcReqBody, MethodData, PaData
 from purekrb.system import RandomBytes
 
-__all__ = ["MECHANISMS", "Preauth"]
+__all__ = ["MECHANISMS", "Preauth", "Spake", "mechanisms"]
 
 log = Log("purekrb.kdc")
 
@@ -29,6 +29,7 @@ class _EncryptedChallenge:
     type: int = PaDataType.ENCRYPTED_CHALLENGE
     name = "PA-ENCRYPTED-CHALLENGE"
     strength = Strength.STRONG
+    awaited = True
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
         """Like `Mechanism.begin`."""
@@ -39,9 +40,43 @@ class _EncryptedChallenge:
         return begin(keys, random, keys.armor_key, asked=asked)
 
 
+class Spake:
+    """The row of SPAKE, which is loaded where a KDC offers it.
+
+    `groups` are those to use, the preferred one first; None: all that can be used here. `unasked`:
+    the first request already says so, which spares a round trip with a KDC that has SPAKE. A client
+    with a key at hand does not wait for it: the KDC may not have it, and a random key cannot be
+    guessed.
+    """
+
+    type: int = PaDataType.SPAKE
+    name = "PA-SPAKE"
+    strength = Strength.STRONG
+    awaited = False
+
+    def __init__(self, groups: tuple[int, ...] | None = None, *, unasked: bool = False) -> None:
+        self.groups, self.unasked = groups, unasked
+
+    def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
+        """Like `Mechanism.begin`."""
+        if not (asked or self.unasked):
+            return None
+        from purekrb.crypto.spake_groups import available_groups
+        from purekrb.exchanges.preauth.spake import SpakeProof
+
+        return SpakeProof(keys, random, self.groups or available_groups())
+
+
 #: Strongest first. The first mechanism is used that the KDC offers, the caller permits and the
 #: credential supports.
-MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Timestamp())
+MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Spake(), Timestamp())
+
+
+def mechanisms(groups: tuple[int, ...] | None, *, unasked: bool) -> tuple[Mechanism, ...]:
+    """Return the table, with SPAKE in `groups`, which may be offered `unasked`: see `Spake`."""
+    spake = Spake(groups, unasked=unasked)
+    return tuple(spake if isinstance(row, Spake) else row for row in MECHANISMS)
+
 
 #: The hints by which a KDC names the encryption types of an account's keys.
 _ETYPE_HINTS = frozenset((PaDataType.ETYPE_INFO, PaDataType.ETYPE_INFO2))
@@ -81,7 +116,7 @@ class Preauth:
             if proof is not None:
                 self.proof, self._mechanism = proof, mechanism
                 return
-            if mechanism.begin(self._keys, self._random, asked=True) is not None:
+            if mechanism.awaited and mechanism.begin(self._keys, self._random, asked=True):
                 return
 
     def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:

@@ -65,6 +65,10 @@ class Mechanism(Protocol):
     def strength(self) -> Strength:
         """Its strength against an eavesdropper."""
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a client with a key at hand waits for it, rather than begin with a weaker one."""
+
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
         """Return the proof for the client of `keys`; None if its credential does not support it.
 

@@ -36,6 +36,7 @@ class Timestamp:
     type: int = PaDataType.ENC_TIMESTAMP
     name = "PA-ENC-TIMESTAMP"
     strength = Strength.GUESSABLE
+    awaited = False
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> TimestampProof | None:
         """Like `Mechanism.begin`."""
