@@ -171,6 +171,16 @@ def test_passwords_are_checked_with_the_services_key() -> None:
         kerberos.checkPassword("alice", "secret", "other/localhost", "EXAMPLE.TEST")
 
 
+def test_a_password_is_changed(realm: Realm) -> None:
+    realm.add_user("carol", "first")
+    with pytest.raises(kerberos.PwdChangeError):
+        kerberos.changePassword("carol", "wrong", "second")
+    assert kerberos.changePassword("carol@EXAMPLE.TEST", "first", "second")
+    assert kerberos.checkPassword("carol", "second", SERVICE, "")
+    with pytest.raises(kerberos.BasicAuthError):
+        kerberos.checkPassword("carol", "first", SERVICE, "")
+
+
 def test_the_keytab_is_asked_for_a_service() -> None:
     found = kerberos.getServerPrincipalDetails("hive", "LOCALHOST")
     assert found == "hive/localhost@EXAMPLE.TEST"

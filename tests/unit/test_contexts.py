@@ -713,3 +713,13 @@ def test_a_token_larger_than_the_limit_is_refused_with_the_name_of_the_limit() -
         Initiator(ticket, max_token=10).step(b"x" * 11)
     with pytest.raises(ValueError, match="max_token"):
         acceptor(keys, max_token=0)
+
+
+def test_a_client_that_does_not_ask_for_mutual_is_refused_with_the_name_of_the_argument() -> None:
+    ticket, keys = issue()
+    token = Initiator(ticket, flags=Flag.INTEG).step() or b""
+    with pytest.raises(ApError, match=r"browsers.*require=Flag"):
+        acceptor(keys).step(token)
+    assert acceptor(keys, require=Flag(0)).step(token) is None
+    with pytest.raises(ApError, match=r"CONF, which this acceptor requires$"):
+        acceptor(keys, require=Flag.CONF).step(Initiator(ticket, flags=Flag.MUTUAL).step())

@@ -28,7 +28,7 @@ from purekrb.compat.gssapi import _status, _stores
 from purekrb.compat.gssapi.raw.misc import SPNEGO
 from purekrb.compat.gssapi.raw.names import principal_of
 from purekrb.credentials.credential import Credential
-from purekrb.errors import KerberosError, UnsupportedError
+from purekrb.errors import KerberosError
 from purekrb.kdc.client import verify_credentials
 from purekrb.names import Principal
 from purekrb.tracebacks import forget_frames
@@ -544,8 +544,8 @@ def checkPassword(
 def changePassword(user: str, oldpswd: str, newpswd: str) -> bool:
     """Change a password at the KDC; return True. Raises PwdChangeError."""
     try:
-        _user(user, "")
-        raise UnsupportedError("changing a password is not available: use kpasswd")
+        credential = Credential.from_password(_user(user, ""), oldpswd)
+        _stores.client().change_password(credential, newpswd)
     except KerberosError as error:
         raise PwdChangeError(*_pair(error)) from error
     return True

@@ -82,6 +82,8 @@ log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
+#: Who does not ask for MUTUAL, and what to do.
+_HTTP_HINT = ": browsers and many other HTTP clients do not; pass require=Flag(0) to accept these"
 #: The size in bytes of a checksum without delegation. Many clients send the same one.
 _MAX_KNOWN_CHECKSUM = len(GssChecksum(0).encode())
 #: KERB-ERROR-DATA with data-type 2, KERB_AP_ERR_TYPE_SKEW_RECOVERY: "try again with my time".
@@ -440,7 +442,7 @@ class Acceptor(SecurityContext):
         if missing:
             raise ApError(
                 f"the initiator did not ask for {', '.join(flag_names(Flag, missing))}, "
-                "which this acceptor requires",
+                f"which this acceptor requires{_HTTP_HINT if missing == _MUTUAL else ''}",
                 code=ErrorCode.KRB_AP_ERR_MUT_FAIL
                 if missing & _MUTUAL
                 else ErrorCode.KDC_ERR_POLICY,

@@ -179,6 +179,8 @@ def _begin(
 
 _flag = lru_cache(maxsize=64)(Flag)  # making one is slow: see constants.py
 _NO_FLAGS = Flag(0)
+#: MIT's library has no limit, and a program could not raise one.
+_MAX_TOKEN = 1 << 20
 
 
 def _ticket_for(
@@ -243,6 +245,7 @@ def acceptor_step(
                 ),
                 replay_cache=raw_creds.replay_cache_of(creds),
                 require=_NO_FLAGS,
+                max_token=_MAX_TOKEN,
                 permitted_etypes=creds._etypes or _stores.current().permitted_etypes,
             )
         return context._context.step(token)
