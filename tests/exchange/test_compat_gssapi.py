@@ -15,6 +15,7 @@ from purekrb import Credential, KdcClient, Keytab
 from purekrb.compat.gssapi import raw
 from purekrb.compat.gssapi.exceptions import EncryptionNotUsed, GSSError, UnknownUsageError
 from purekrb.testing import Realm
+from support.canaries import PASSWORD, leaks, shown
 
 SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 KERBEROS = gssapi.MechType.kerberos
@@ -192,6 +193,22 @@ def test_a_password_in_a_store_and_by_its_function(lab: tuple[Realm, Path]) -> N
     assert caught.value.min_code == 2529638936
     assert "Preauthentication failed" in str(caught.value)
     assert "nobody" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["store", "function", "usage", "key"])
+def test_no_error_shows_a_password(call: str) -> None:
+    name, secret = gssapi.Name("nobody"), PASSWORD
+    calls = {
+        "store": lambda: both(
+            creds=gssapi.Credentials(name=name, usage="initiate", store={"password": secret})
+        ),
+        "function": lambda: raw.acquire_cred_with_password(name, secret.encode()),
+        "usage": lambda: gssapi.Credentials(name=name, usage="no", store={"password": secret}),
+        "key": lambda: gssapi.Credentials.acquire(name, store={"password": secret, "other": ""}),
+    }
+    with pytest.raises((GSSError, ValueError)) as caught:
+        calls[call]()
+    assert not leaks(shown(caught.value), [secret.encode()])
 
 
 def test_a_client_keytab_serves_where_the_ccache_does_not(

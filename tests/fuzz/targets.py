@@ -33,6 +33,7 @@ from purekrb import (
     Acceptor,
     CCache,
     ChannelBindings,
+    Credential,
     Flag,
     Initiator,
     IovBuffer,
@@ -46,6 +47,10 @@ from purekrb import (
 )
 from purekrb.channel.framing import encode_frame, frame_reader
 from purekrb.channel.stream import SealedStream
+from purekrb.compat import gssapi
+from purekrb.compat.gssapi import raw
+from purekrb.compat.gssapi.raw import GSSError
+from purekrb.compat.gssapi.raw.creds import from_credential
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
@@ -418,6 +423,16 @@ def import_state(plaintext: bytes) -> None:
 
 
 @cache
+def gssapi_context() -> bytes:
+    context = raw.SecurityContext()
+    context._context = contexts.pair()[1]
+    return raw.export_sec_context(context)
+
+
+def gssapi_credential() -> bytes:
+    return raw.export_cred(from_credential(Credential.from_ccache(CCache(TICKET.client, [TICKET]))))
+
+
 def exported_state() -> bytes:
     start = len(export._HEAD)
     blob = exported()
@@ -962,6 +977,16 @@ TARGETS: tuple[Target, ...] = (
         lambda: [exported()],
     ),
     Target("exported context that is decrypted", import_state, lambda: [exported_state()]),
+    # What compat.gssapi imports
+    Target(
+        "gssapi name",
+        lambda data: gssapi.Name(token=data),
+        lambda: [gssapi.Name("a@B.TEST").canonicalize(gssapi.MechType.kerberos).export()],
+        (GSSError,),
+    ),
+    Target("gssapi credential", raw.import_cred, lambda: [gssapi_credential()], (GSSError,)),
+    Target("gssapi context", raw.import_sec_context, lambda: [gssapi_context()], (GSSError,)),
+    Target("OID", lambda data: gssapi.OID(elements=data).dotted_form, lambda: [KRB5_MECH_OID]),
     # PAC
     Target("PAC", pac.Pac.decode, lambda: [genuine_pac()]),
     Target(

@@ -25,6 +25,7 @@ from purekrb.compat.gssapi.raw.named_tuples import (
     StoreCredResult,
 )
 from purekrb.compat.gssapi.raw.oids import OID
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["Credentials"]
 
@@ -34,6 +35,7 @@ Store = Mapping[str | bytes, str | bytes]
 class Credentials(raw.Creds):
     """A credential: acquired with the arguments of `acquire`, imported, or a raw one."""
 
+    @forget_frames
     def __new__(
         cls,
         base: raw.Creds | None = None,
@@ -51,6 +53,7 @@ class Credentials(raw.Creds):
         return super().__new__(cls, base)  # type: ignore[return-value]
 
     @classmethod
+    @forget_frames
     def acquire(
         cls,
         name: raw_names.Name | None = None,
@@ -117,6 +120,7 @@ class Credentials(raw.Creds):
         """Write the tickets to the `ccache` of a store, or to the default credential cache."""
         return store_cred_into(store, self, usage, mech, overwrite, set_default)
 
+    @forget_frames
     def add(
         self,
         name: raw_names.Name,

@@ -33,6 +33,7 @@ from purekrb.names import Principal
 from purekrb.replay import ReplayCache
 from purekrb.replay.default import default_replay_cache, named_replay_cache
 from purekrb.system import now
+from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "Creds",
@@ -141,6 +142,7 @@ def _missing(minor: int, reason: str) -> NoReturn:
     raise _status.status(codes.NO_CRED, minor, reason)
 
 
+@forget_frames
 @_status.as_gss_errors
 def acquire(
     store: Mapping[str, str],

@@ -28,8 +28,8 @@ __all__ = ["export_cred", "import_cred"]
 _HEAD = b"purekrb credential\x01"
 
 
-@_status.as_gss_errors
 @forget_frames
+@_status.as_gss_errors
 def export_cred(creds: Creds) -> bytes:
     """Return the token of a credential; a password or key is replaced by the tickets it gives."""
     creds = raw.filled(creds, "initiate")

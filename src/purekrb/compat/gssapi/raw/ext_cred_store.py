@@ -20,12 +20,14 @@ from purekrb.compat.gssapi.raw.oids import OID
 from purekrb.compat.gssapi.raw.types import MechType
 from purekrb.credentials.ccache import CCache
 from purekrb.errors import CredentialError
+from purekrb.tracebacks import forget_frames
 
 __all__ = ["acquire_cred_from", "add_cred_from", "store_cred_into"]
 
 Store = Mapping[str | bytes, str | bytes]
 
 
+@forget_frames
 def acquire_cred_from(
     dict_store: Store | None = None,
     name: Name | None = None,
@@ -41,6 +43,7 @@ def acquire_cred_from(
     return raw.acquired(raw.acquire(decoded_store(dict_store), name, mechs, usage))
 
 
+@forget_frames
 def add_cred_from(
     dict_store: Store | None,
     input_creds: Creds,

@@ -62,8 +62,8 @@ class Krb5LucidContextV1(Krb5LucidContext):
         return f"<Krb5LucidContextV1 {'initiator' if self.is_initiator else 'acceptor'}>"
 
 
-@_status.as_gss_errors
 @forget_frames
+@_status.as_gss_errors
 def krb5_export_lucid_sec_context(context: SecurityContext, version: int) -> Krb5LucidContext:
     """Return the facts and keys of a context, and end it."""
     if version != 1:

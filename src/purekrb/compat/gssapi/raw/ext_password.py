@@ -31,8 +31,8 @@ def acquire_cred_with_password(
     return raw.acquired(with_password(name, password, mechs, usage))
 
 
-@_status.as_gss_errors
 @forget_frames
+@_status.as_gss_errors
 def with_password(
     name: Name, password: bytes, mechs: Iterable[OID] | None, usage: str
 ) -> raw.Creds:

@@ -390,8 +390,8 @@ def process_context_token(context: SecurityContext, token: bytes) -> None:
     raise _status.unavailable("process_context_token", "Kerberos has no such tokens any more")
 
 
-@_status.as_gss_errors
 @forget_frames
+@_status.as_gss_errors
 def export_sec_context(context: SecurityContext) -> bytes:
     """End a context, and return it as a token for `import_sec_context`, on the same machine.
 
@@ -404,8 +404,8 @@ def export_sec_context(context: SecurityContext) -> bytes:
     return b"".join((_EXPORTED, role, key, len(target).to_bytes(4, "big"), target, state))
 
 
-@_status.as_gss_errors
 @forget_frames
+@_status.as_gss_errors
 def import_sec_context(token: bytes) -> SecurityContext:
     """Return the context in a token. Import each only once. Raises InvalidTokenError."""
     begins = len(_EXPORTED) + 1 + _KEY_SIZE
