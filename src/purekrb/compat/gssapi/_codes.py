@@ -59,6 +59,8 @@ KRB5 = 2529638912
 MALFORMED_NAME, CONFIG, CC_NOTFOUND = KRB5 + 134, KRB5 + 136, KRB5 + 141
 KDC_UNREACH, MUTUAL_FAILED, KT_NOTFOUND = KRB5 + 156, KRB5 + 158, KRB5 + 181
 FCC_NOFILE = KRB5 + 195
+#: Numbers of MIT's mechanism, which has a table of its own.
+KEYTAB_NOMATCH = 39756033
 BAD_ETYPE = KRB5 + 150
 
 #: The words for a minor code, with which its text begins.

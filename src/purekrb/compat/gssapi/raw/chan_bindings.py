@@ -29,20 +29,12 @@ class ChannelBindings:
             application_data=_bytes(self.application_data),
             initiator_address=_bytes(self.initiator_address),
             acceptor_address=_bytes(self.acceptor_address),
-            initiator_addrtype=_addrtype(self.initiator_address_type, self.initiator_address),
-            acceptor_addrtype=_addrtype(self.acceptor_address_type, self.acceptor_address),
+            initiator_addrtype=int(self.initiator_address_type or 0),
+            acceptor_addrtype=int(self.acceptor_address_type or 0),
         )
-
-
-#: GSS_C_AF_NULLADDR stands for "no address"; a type without an address means the same.
-_NULL = 255
 
 
 def _bytes(value: bytes | None) -> bytes:
     if value is not None and not isinstance(value, (bytes, bytearray)):
         raise TypeError(f"Expected bytes, got {type(value).__name__}")
     return bytes(value or b"")
-
-
-def _addrtype(kind: int | None, address: bytes | None) -> int:
-    return int(kind) if kind is not None else _NULL if address is not None else 0

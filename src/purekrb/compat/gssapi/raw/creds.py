@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from purekrb.compat.gssapi import _codes as codes
 from purekrb.compat.gssapi import _status, _stores
-from purekrb.compat.gssapi.raw.misc import MECHANISMS, check_mech
+from purekrb.compat.gssapi.raw.misc import MECHANISMS, GSSError, check_mech
 from purekrb.compat.gssapi.raw.named_tuples import (
     AcquireCredResult,
     AddCredResult,
@@ -133,7 +133,8 @@ def _matching(keytab: Keytab, name: Name) -> tuple[KeytabEntry, ...]:
     )
     if not entries:
         _missing(
-            codes.KT_NOTFOUND, f"there is no key for {wanted}; the keytab has {keytab.summary()}"
+            codes.KEYTAB_NOMATCH,
+            f"No key table entry found matching {wanted}: the keytab has {keytab.summary()}",
         )
     return entries
 
@@ -214,9 +215,15 @@ def _acquire_tickets(creds: Creds, store: Mapping[str, str], name: Principal | N
         if from_keytab is not None:
             creds._credential, creds._principal = from_keytab, from_keytab.principal
             return
+    if found is None and failure is None:
+        raise GSSError(
+            codes.NO_CRED,
+            codes.CC_NOTFOUND,
+            reason=f"Can't find client principal {name} in cache collection: {cache_name}",
+        )
     if found is None:
-        minor = codes.FCC_NOFILE if failure and store.get("ccache") else codes.CC_NOTFOUND
-        _missing(minor, f"(default cache: {cache_name}): {failure or f'it is not that of {name}'}")
+        minor = codes.FCC_NOFILE if store.get("ccache") else codes.CC_NOTFOUND
+        _missing(minor, f"(default cache: {cache_name}): {failure}")
     creds._ccache_name, creds._principal = found, _stores.credential_in(found).principal
 
 
@@ -386,6 +393,8 @@ def _name_of(creds: Creds) -> Name | None:
     creds = filled(creds, "initiate")
     if creds._usage != "accept":
         return mech_name(credential_of(creds).ccache.principal)
+    if creds._accepts is None:  # as in MIT's library, the first name of the keytab stands for all
+        return next((mech_name(entry.principal) for entry in keys_of(creds)), None)
     return creds._accepts
 
 
