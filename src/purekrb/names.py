@@ -27,6 +27,8 @@ _WINDOWS_NAME = re.compile(r"[^\\/@\s]+\\[^\\/@]+")
 
 
 def _quote(text: str) -> str:
+    if is_shown(text) and _ESCAPES.keys().isdisjoint(text):  # nearly every name
+        return text
     return "".join(_ESCAPES.get(c) or (c if is_shown(c) else spelled(c)) for c in text)
 
 

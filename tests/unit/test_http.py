@@ -16,6 +16,7 @@ from purekrb import (
     Flag,
     Initiator,
     MutualAuthenticationError,
+    Principal,
     ServiceTicket,
 )
 from purekrb.integrations.http.client import Dialogue, Fields, Reply, Settings
@@ -521,6 +522,40 @@ def test_a_client_of_several_rounds_is_admitted_on_its_connection_alone() -> Non
     assert isinstance(verdict, Admitted)
     assert verdict.user.principal == ALICE
     assert len(seen) >= 1
+
+
+def test_a_half_made_context_makes_nobody_another() -> None:
+    bob = Principal.parse("bob@EXAMPLE.TEST")
+    alice_ticket, keys = issue()
+    bob_ticket, _ = issue(client=bob, key=keys[0].key)
+    gate = gate_for(keys)
+
+    def field(verdict: Admitted | Refused) -> bytes | None:
+        assert isinstance(verdict, Refused)
+        return find_challenge([dict(verdict.headers)["WWW-Authenticate"]])
+
+    # Both come over one connection of a proxy, and bob's rounds follow alice's.
+    alice, other = PreferringNtlm(alice_ticket), PreferringNtlm(bob_ticket)
+    alice_first, bob_first = alice.step(None), other.step(None)
+    assert alice_first
+    assert bob_first
+    hint = field(gate.judge(write_field(alice_first)))
+    alice_second, bob_second = alice.step(hint), other.step(hint)
+    assert alice_second
+    assert bob_second
+    third = other.step(field(gate.judge(write_field(bob_second))))
+    assert third
+    verdict = gate.judge(write_field(third))
+    assert isinstance(verdict, Admitted)
+    assert verdict.user.principal == bob
+    # Nor does bob's last round complete what alice has begun.
+    alice = PreferringNtlm(alice_ticket)
+    first = alice.step(None)
+    assert first
+    second = alice.step(field(gate.judge(write_field(first))))
+    assert second
+    assert isinstance(gate.judge(write_field(second)), Refused)
+    assert isinstance(gate.judge(write_field(third)), Refused)
 
 
 def test_half_made_contexts_are_bounded_in_number_and_time() -> None:

@@ -107,14 +107,14 @@ class Negotiate(httpx.Auth):
     def _reply(self, response: httpx.Response) -> Reply:
         stream = response.extensions.get("network_stream")
         tls = None if stream is None else stream.get_extra_info("ssl_object")
-        plain = response.request.url.scheme == "http"
+        refused = response.status_code == 407 and response.request.url.scheme == "http"
         return Reply(
             status=response.status_code,
             url=str(response.request.url),
             challenges=response.headers.get_list("WWW-Authenticate"),
-            proxy_challenges=response.headers.get_list("Proxy-Authenticate"),
-            proxy=self._proxy if plain else None,
-            location=response.headers.get("Location"),
+            proxy_challenges=response.headers.get_list("Proxy-Authenticate") if refused else (),
+            proxy=self._proxy if refused else None,
+            location=response.headers.get("Location") if response.has_redirect_location else None,
             certificate=None if tls is None else tls.getpeercert(True),
         )
 

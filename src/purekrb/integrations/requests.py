@@ -141,20 +141,25 @@ def _send_again(
 
 def _position(body: Any) -> int | None:
     """Return where a body that is a file begins; None if it cannot be read twice."""
+    if body is None or not hasattr(body, "tell"):
+        return None
     try:
         return int(body.tell())
-    except (AttributeError, OSError):
+    except OSError:
         return None
 
 
 def _reply(response: requests.Response, proxies: Mapping[str, str] | None) -> Reply:
     url = str(response.request.url)
-    proxy = select_proxy(url, dict(proxies or {})) if url.lower().startswith("http:") else None
+    proxy, proxy_challenges = None, []
+    if response.status_code == 407 and url.lower().startswith("http:"):
+        proxy = select_proxy(url, dict(proxies or {}))
+        proxy_challenges = _values(response, "Proxy-Authenticate")
     return Reply(
         status=response.status_code,
         url=url,
         challenges=_values(response, "WWW-Authenticate"),
-        proxy_challenges=_values(response, "Proxy-Authenticate"),
+        proxy_challenges=proxy_challenges,
         proxy=proxy,
         location=response.headers.get("Location"),
         certificate=_certificate(response),
