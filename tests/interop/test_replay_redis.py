@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import secrets
 import signal
@@ -13,12 +15,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from purekrb import ConfigError, Keytab, KeytabEntry, ReplayError
 from purekrb.constants import ErrorCode
+from purekrb.integrations.asgi import KerberosMiddleware
 from purekrb.replay import KEEP, FileReplayCache, RedisReplayCache
+from purekrb.replay.default import may_wait
 from support.contexts import acceptor, ap_req
 from support.peers import find_program
 from support.processes import in_children, soak
@@ -335,6 +340,58 @@ def test_a_server_that_is_slow_takes_nobody_and_its_late_answer_is_no_ones(
         with pytest.raises(ReplayError, match="already presented"):
             cache.remember(tag(number), NOW, NOW)
     cache.close()
+
+
+def test_a_silent_server_does_not_hold_up_an_event_loop(own_server: RedisServer) -> None:
+    """Neither that of a channel's server nor that of an ASGI application."""
+    ticket, entries = issue()
+    keytab = Keytab([KeytabEntry(e.principal, e.kvno, e.key) for e in entries])
+    cache = RedisReplayCache(own_server.url, timeout=0.6)
+    value = b"Negotiate " + base64.b64encode(ap_req(ticket))
+
+    async def tell(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise AssertionError("nobody is let in")
+
+    async def ask(app: Any) -> list[Any]:
+        told: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: dict[str, Any]) -> None:
+            told.append(message)
+
+        headers = [(b"authorization", value)]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": headers,
+            "client": ("a", 1),
+        }
+        await app(scope, receive, send)
+        return told
+
+    async def beside(app: Any) -> tuple[list[Any], float]:
+        """Return the answer, and the longest time for which the loop stood still meanwhile."""
+        asking = asyncio.create_task(ask(app))
+        longest, last = 0.0, time.monotonic()
+        while not asking.done():
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        return asking.result(), longest
+
+    pid = own_server.admin.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        app = KerberosMiddleware(tell, keytab, replay_cache=cache)
+        told, longest = asyncio.run(beside(app))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert told[0]["status"] in (401, 500, 503)
+    assert longest < 0.5
+    assert may_wait(cache)
+    assert not may_wait(None)
 
 
 def test_threads_do_not_wait_for_each_others_attempts_at_a_silent_server(

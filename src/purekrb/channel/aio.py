@@ -49,7 +49,7 @@ from purekrb.io.asyncio import drive
 from purekrb.io.steps import Steps, Wait
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
-from purekrb.replay import FileReplayCache, MemoryReplayCache, NoReplayCache
+from purekrb.replay.default import may_wait
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import Target
     from purekrb.krb5conf.config import Config
-    from purekrb.replay import ReplayCache
 
 __all__ = ["Channel", "Server", "connect", "start_server"]
 
@@ -394,7 +393,7 @@ class Server:
             raise
 
     def _advance(self, task: asyncio.Task[None], stream: SealedStream) -> Steps[bytes]:
-        """Take the tokens that have arrived, in a thread if the replay cache waits for its disk."""
+        """Take the tokens that have arrived, in a thread if the replay cache may wait."""
         if not stream.has_token:
             return stream.advance()
         self._places.busy(task)
@@ -409,17 +408,6 @@ class Server:
             self._places.heard(task, time.monotonic())
             self._waiting.add(task)
         return out
-
-
-def waits_for_disk(replay_cache: ReplayCache | None) -> bool:
-    """Return whether a replay cache may hold up the event loop.
-
-    A database waits for the disk and for other processes: usually 30 us, sometimes 6 ms. MIT's file
-    is never flushed, and it is locked for 20 us. Everything else takes less time than a thread
-    would cost, because an AP-REQ is tried with at most MAX_TRIES keys.
-    """
-    quick = (FileReplayCache, MemoryReplayCache, NoReplayCache)
-    return replay_cache is not None and not isinstance(replay_cache, quick)
 
 
 def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
@@ -455,7 +443,7 @@ async def start_server(
     """Return a server at `address` that authenticates its clients and runs `handler` for each.
 
     It serves at once. The arguments are those of `purekrb.listen`. If the replay cache is in a
-    database, tokens are verified in a thread, so that the event loop continues.
+    database or a server, tokens are verified in a thread, so that the event loop continues.
     """
     new_context = context_factory(keytab, options, check_addresses)
     check_max_frame(max_frame)
@@ -465,7 +453,7 @@ async def start_server(
         handler,
         new_context,
         places,
-        in_thread=waits_for_disk(options.get("replay_cache")),
+        in_thread=may_wait(options.get("replay_cache")),
         max_frame=max_frame,
         handshake_timeout=handshake_timeout,
     )

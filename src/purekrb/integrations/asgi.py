@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from purekrb.integrations.http.gate import MAX_DRAINED, Admitted, Gate, Refused
@@ -84,12 +85,19 @@ async def judge(
     else:
         connection = field(scope, connection_header.lower().encode())
     tls = (scope.get("extensions") or {}).get("tls") or {}
-    verdict = gate.judge(
+    judging = partial(
+        gate.judge,
         field(scope, b"authorization"),
         connection=connection,
         wants_html=wants_html,
         tls_certificate=tls.get("server_cert"),
     )
+    if gate.may_wait:
+        from asyncio import to_thread
+
+        verdict = await to_thread(judging)
+    else:
+        verdict = judging()
     if isinstance(verdict, Admitted) and gate.authorize:
         allowed = gate.authorize(verdict.user)
         if hasattr(allowed, "__await__"):

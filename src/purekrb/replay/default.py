@@ -14,7 +14,7 @@ from purekrb.log import Log
 from purekrb.replay.cache import ReplayCache
 from purekrb.replay.memory import MemoryReplayCache
 
-__all__ = ["NoReplayCache", "default_replay_cache", "named_replay_cache"]
+__all__ = ["NoReplayCache", "default_replay_cache", "may_wait", "named_replay_cache"]
 
 log = Log("purekrb.replay")
 
@@ -49,6 +49,20 @@ def default_replay_cache() -> ReplayCache:
             _chosen.clear()
         cache = _chosen.setdefault(key, _choose())
     return cache
+
+
+def may_wait(cache: ReplayCache | None) -> bool:
+    """Return whether a cache (None: the default one) may hold up an event loop.
+
+    A database waits for the disk and for other processes: usually 30 us, sometimes 6 ms; a server
+    answers over the network. MIT's file is never flushed, and it is locked for 20 us. Everything
+    else that an acceptor does takes less time than a thread would cost: an AP-REQ is tried with at
+    most MAX_TRIES keys.
+    """
+    from purekrb.replay.file import FileReplayCache
+
+    quick = (FileReplayCache, MemoryReplayCache, NoReplayCache)
+    return cache is not None and not isinstance(cache, quick)
 
 
 def _choose() -> ReplayCache:

@@ -1,6 +1,6 @@
 """Realm: an embedded KDC on loopback in one line. FOR TESTS AND DEMOS ONLY.
 
-It has no database, no policies, no rate limit and no replay cache, and keeps passwords in memory.
+It has no database, no rate limit and no replay cache, and keeps passwords in memory.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from purekrb.integrations.http.rounds import Rounds
 from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.replay import ReplayCache
+from purekrb.replay.default import may_wait
 from purekrb.system import cached_property
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ class Gate:
             "clock_skew": clock_skew,
             "require": Flag(0),
         }
+        #: Whether to judge a request in a thread, where there is an event loop.
+        self.may_wait = may_wait(replay_cache)
         self._rounds = Rounds(max_waiting, waiting_timeout)
         self._clock = time.monotonic
         self._quiet_until: dict[int | None, float] = {}
