@@ -124,6 +124,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-v", "--validate", action="store_true", help="validate the postdated ticket in the cache"
     )
     parser.add_argument(
+        "--require",
+        choices=("fast", "strong"),
+        help="the least that must protect the password: FAST, or FAST or SPAKE; else nothing is sent",
+    )
+    parser.add_argument(
         "-V", "--verbose", action="store_true", help="say which cache and which name are used"
     )
     parser.add_argument(
@@ -217,6 +222,7 @@ def _get(
                 start=args.start,
                 service=args.service,
                 armor=CCache.load(args.armor) if args.armor else None,
+                require=args.require,
                 canonicalize=args.canonicalize,
             )
             credential.save(args.ccache)
