@@ -105,6 +105,44 @@ def test_nothing_that_is_shown_holds_a_secret(machine: Machine) -> None:
     assert leaks(shown, [piece for key in keys for piece in pieces(key)]) == []
 
 
+def test_a_password_in_a_url_is_not_shown(machine: Machine) -> None:
+    report = examine("http://alice:hunter2@localhost:1/")
+    assert report.target == "http://localhost:1/"
+    assert "hunter2" not in page(report)
+
+
+def test_a_client_keytab_is_named_and_not_tried(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (machine.directory / "ccache").unlink()
+    path = machine.directory / "client.keytab"
+    Keytab.from_password("batch@EXAMPLE.TEST", "pw").save(path)
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(path))
+    report = examine(SPN)
+    assert "can get one of batch@EXAMPLE.TEST" in report.of("TGT")[0].text
+    assert not any(m.name == "AS-REP" for m in report.exchanged)
+
+
+def test_of_a_collection_the_ccache_that_fits_the_service_is_used(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = machine.directory / "collection"
+    collection.mkdir(mode=0o700)
+    monkeypatch.setenv("KRB5CCNAME", f"DIR:{collection}")
+    with Realm("OTHER.TEST") as other:
+        bruno = other.add_user("bruno", "pw")
+        KdcClient(other.config).get_tgt(bruno)
+        for credential in (machine.alice, bruno):  # the last is the primary
+            credential.save(f"DIR:{collection}")
+        assert examine(SPN).of("TGT")[0].text.startswith("TGT of alice@EXAMPLE.TEST")
+
+
+def test_a_realm_in_small_letters_is_told(machine: Machine) -> None:
+    report = examine("alice@example.test")
+    assert "EXAMPLE.TEST" in " ".join(f"{f.text} {f.remedy}" for f in report.of("KDCs"))
+    assert report.exit_code == 2
+
+
 def test_no_proof_of_a_password_is_ever_sent(machine: Machine) -> None:
     for target in ("alice", str(machine.directory / "keytab"), SPN, None, "bob"):
         sent = [m for m in examine(target).exchanged if m.name == "AS-REQ"]
@@ -125,6 +163,12 @@ def test_every_kind_of_target_is_examined(machine: Machine) -> None:
         "a/b/c/d@@",
     ):
         assert examine(target).exit_code == 2, target
+    strange = (
+        "http://[::1", "http://x:99999/", f"https://{'a' * 300}/", "x:y:1", "HTTP/a\nb", "\udcff",
+        "HTTP/\udcff", "FILE:/nope", "/etc/passwd", "http://localhost:1/ x\r\nA: b", "https:///x",
+    )  # fmt: skip
+    for target in strange:
+        assert examine(target, timeout=0.3).exit_code == 2, target
     with pytest.raises(TypeError):
         examine(b"HTTP/web")  # type: ignore[arg-type]
 
@@ -172,7 +216,7 @@ def test_a_dead_kdc_is_found_and_a_second_one_is_used(machine: Machine) -> None:
 def test_a_realm_without_a_kdc_says_what_to_add(machine: Machine) -> None:
     config = Config(dns_lookup_kdc=False, default_realm="NOWHERE.TEST")
     text, remedy = failed(examine("alice@NOWHERE.TEST", config=config), "KDCs")
-    assert "no KDC of NOWHERE.TEST is known" in text
+    assert "no KDC of realm NOWHERE.TEST is known" in text
     assert "kdc = host:port" in remedy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from purekrb.credentials import defaults
 from purekrb.credentials.ccache import CCache
+from purekrb.credentials.choice import choose_ccache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath, split_type
 from purekrb.credentials.keytab import Keytab
@@ -22,6 +24,7 @@ from purekrb.errors import ConfigError, CredentialError, KerberosError
 from purekrb.inspection.describe import describe
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.spelling import client_principal, fitting_realm
 from purekrb.names import Principal
 from purekrb.spn import target_principal
 from purekrb.system import now
@@ -47,7 +50,7 @@ class Examination:
         keytab: FilePath | Keytab | None,
         timeout: float,
     ) -> None:
-        self.target = (target or "").strip()
+        self.target = _without_password((target or "").strip())
         self.given_config, self.given_credential = config, credential
         self.given_ccache, self.given_keytab = ccache, keytab
         self.timeout = timeout
@@ -73,6 +76,9 @@ class Examination:
         except OSError as error:
             why = f"{error.filename or ''} {error.strerror or error}".strip()
             self.findings.append(Finding(name, "failed", visible(why)))
+        except ValueError:  # its text may quote a secret
+            text = "the target has characters or numbers that cannot stand there"
+            self.findings.append(Finding(name, "failed", text, "check the spelling of the target"))
 
     def record(self, sender: str, receiver: str, message: bytes) -> None:
         """Add a message to the exchange. Nothing secret of it is kept."""
@@ -129,28 +135,26 @@ class Examination:
         """Why the target is no name that Kerberos knows, or None."""
         return self._found_names[2]
 
-    def _service(self) -> Principal | None:
+    def _service(self, *, home: bool = True) -> Principal | None:
+        """Return the service; `home`: its realm may be that of the tickets."""
         if self.url:
             parts = urlsplit(self.url)
             ldap = parts.scheme in ("ldap", "ldaps")
             if ldap and self.directory_target:
-                return self.in_realm(self.directory_target)
+                return self._in_realm(self.directory_target, home)
             if not parts.hostname:
                 return None
-            return self.in_realm(f"{'ldap' if ldap else 'HTTP'}/{parts.hostname}")
+            return self._in_realm(f"{'ldap' if ldap else 'HTTP'}/{parts.hostname}", home)
         if self.keytab_path:
             services = [p for p in self.keytab_principals if len(p.components) > 1]
             return services[0] if services else None
-        return self.in_realm(self.target) if "/" in self.target else None
+        return self._in_realm(self.target, home) if "/" in self.target else None
 
     def _user(self) -> Principal | None:
         if self.keytab_path and not self._service():
             return next(iter(self.keytab_principals), None)
         if self.target and not (self.url or self.keytab_path or "/" in self.target):
-            name = self.target
-            if "@" not in name and self.config.default_realm:
-                name = f"{name}@{self.config.default_realm}"
-            return Principal.parse(name)
+            return client_principal(self.target, self.config)
         return self.owner
 
     @property
@@ -161,18 +165,17 @@ class Examination:
         except (KerberosError, OSError):
             return []
 
-    def in_realm(self, name: str) -> Principal:
+    def _in_realm(self, name: str, home: bool) -> Principal:
         """Return the service with its realm: the named one, that of its host, or the default."""
         principal = target_principal(name)
         if principal.realm:
-            return principal
+            realm = fitting_realm(principal.realm, self.config)
+            return Principal(principal.components, realm, principal.name_type)
         host = principal.components[1].partition(":")[0] if len(principal.components) > 1 else ""
-        realm = self.config.realm_of(host) or self.config.default_realm or self._home
+        realm = self.config.realm_of(host) or self.config.default_realm or ""
+        if not realm and home and self.owner is not None:
+            realm = self.owner.realm
         return Principal(principal.components, realm, principal.name_type)
-
-    @cached_property
-    def _home(self) -> str:
-        return self.owner.realm if self.owner else ""
 
     # -- the configuration
 
@@ -295,13 +298,22 @@ class Examination:
             except KerberosError as error:
                 return None, error
         try:
-            name = defaults.ccache_name(self.given_ccache, self.config).name
-            stored = CCache.load(name)
+            stored = self._chosen_ccache()
         except KerberosError as error:
             return None, error
         except OSError as error:
             return None, CredentialError(f"the credential cache cannot be read: {error.strerror}")
         return self._copy(stored.principal, list(stored)), None
+
+    def _chosen_ccache(self) -> CCache:
+        """Return the ccache; of a collection, the one that fits the service."""
+        name = defaults.ccache_name(self.given_ccache, self.config).name
+        try:
+            service = self._service(home=False)
+        except KerberosError:  # a step tells
+            service = None
+        found = choose_ccache(service, name)[0] if self.given_ccache is None else None
+        return CCache.load(name) if found is None else found
 
     def _tgts_of(self, given: Credential) -> list[ServiceTicket]:
         """Return the tickets of the caller's credential, which may get a TGT first."""
@@ -344,6 +356,15 @@ class Examination:
             return None
 
 
+def _without_password(target: str) -> str:
+    """Return a URL without the name and the password that may stand before its host."""
+    scheme, found, rest = target.partition("://")
+    if not found:
+        return target
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 #: The most KDCs that are asked.
 MAX_KDCS = 8
 
@@ -355,18 +376,15 @@ def _bytes_of(answer: Answered) -> bytes:
 
 
 def split_remedy(error: KerberosError) -> tuple[str, str]:
-    """Return the cause and the remedy of an error: its last clause, if it tells what to do."""
+    """Return the cause and the remedy of an error: the clauses from the first that says what to do."""
     text = visible(str(error))
-    for mark in (". ", "; ", ": "):
-        cause, found, remedy = text.rpartition(mark)
-        if found and remedy.split(" ")[0].lower() in _VERBS:
-            return cause, remedy
-    return text, ""
+    found = _REMEDY.search(text)
+    return (text[: found.start()], text[found.end() :]) if found else (text, "")
 
 
-#: The first words of remedies.
-_VERBS = {
-    "add", "allow", "ask", "change", "check", "copy", "export", "get", "give", "have", "install",
-    "let", "log", "make", "name", "pass", "put", "register", "remove", "renew", "run", "set",
-    "synchronise", "synchronize", "unlock", "use", "write",
-}  # fmt: skip
+#: Where a remedy begins: behind a mark, with one of the verbs that errors use.
+_REMEDY = re.compile(
+    r"[.;:] (?=(?:add|allow|ask|change|check|copy|export|get|give|have|install|let|log|make|name|pass"
+    r"|put|register|remove|renew|run|set|synchroni[sz]e|try|unlock|use|write)\b)",
+    re.IGNORECASE,
+)

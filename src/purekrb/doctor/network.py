@@ -10,7 +10,9 @@ from purekrb.constants import ErrorCode
 from purekrb.doctor.examination import MAX_KDCS, Examination
 from purekrb.doctor.report import Status
 from purekrb.errors import KerberosError
+from purekrb.kdc.hosts import canonicalize_host
 from purekrb.kdc.locate import Locator, lookup_srv
+from purekrb.krb5conf.spelling import unknown_realm
 from purekrb.messages.ap import KrbError
 
 __all__ = ["clock", "dns", "kdcs"]
@@ -63,6 +65,8 @@ def dns(exam: Examination) -> Iterator[tuple[Status, str, str]]:
             continue
         addresses = ", ".join(dict.fromkeys(str(each.sockaddr[0]) for each in found))
         yield "ok", f"{host}: {addresses}", ""
+        if not port:
+            yield from _alias(host, exam.timeout)
     if not exam.realm:
         yield "skipped", f"SRV records: {_NO_REALM}", ""
     elif exam.config.kdcs(exam.realm) and not exam.config.dns_lookup_kdc:
@@ -74,6 +78,17 @@ def dns(exam: Examination) -> Iterator[tuple[Status, str, str]]:
 
 
 _NO_ADDRESS = "check the spelling of the host, or register it in DNS"
+
+
+def _alias(host: str, timeout: float) -> Iterator[tuple[Status, str, str]]:
+    """Say so if the service's host is an alias. It is not followed: nobody signs what DNS says."""
+    name = canonicalize_host(host, timeout=timeout)
+    if name.count(".") and name != host.lower().rstrip("."):
+        yield (
+            "warning",
+            f"{host} is an alias of {name}; purekrb asks for a ticket for the alias",
+            f"register an SPN for {host} as well, or call the service by {name}",
+        )
 
 
 def _srv(exam: Examination, locator: Locator) -> Iterator[tuple[Status, str, str]]:
@@ -113,12 +128,7 @@ def kdcs(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         yield "skipped", _NO_REALM, "name one: alice@EXAMPLE.COM, or default_realm in krb5.conf"
         return
     if not exam.kdcs:
-        yield (
-            "failed",
-            f"no KDC of {exam.realm} is known",
-            f"add kdc = host:port for {exam.realm} to [realms] in krb5.conf, or SRV records to DNS",
-        )
-        return
+        raise unknown_realm(exam.realm, exam.config, of_client=True)
     alive = exam.reachable is not None
     for answer in exam.answers:
         where = f"{answer.kdc.host} port {answer.kdc.port} by {answer.transport.upper()}"

@@ -326,7 +326,7 @@ def _get(exam: Examination, authorization: str | None) -> _Answer:
         return _Answer(
             response.status,
             response.msg.get_all("WWW-Authenticate") or [],
-            response.getheader("Location") or "",
+            (response.getheader("Location") or "").partition("?")[0],  # it may hold a secret
             response.getheader("Server") or "",
             certificate,
         )

@@ -14,6 +14,7 @@ from purekrb.doctor import local, network, services, tickets
 from purekrb.doctor.examination import Examination, Step
 from purekrb.doctor.report import Report
 from purekrb.krb5conf.config import Config
+from purekrb.text import visible
 
 __all__ = ["STEPS", "examine"]
 
@@ -71,4 +72,4 @@ def examine(
         if progress is not None:
             progress(name)
         exam.run(name, step)
-    return Report(target or "", exam.findings, exam.exchanged)
+    return Report(visible(exam.target), exam.findings, exam.exchanged)

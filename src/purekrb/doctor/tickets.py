@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from purekrb import crypto
 from purekrb.constants import ErrorCode, KeyUsage, PaDataType, TicketFlags, asn1_flags, number_name
+from purekrb.credentials import defaults
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.doctor.examination import Examination, split_remedy
 from purekrb.doctor.report import Status
@@ -125,7 +126,7 @@ def tgt(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     if credential is None:
         error = exam.credential_error
         text = f"there is no ticket: {split_remedy(error)[0]}" if error else "there is no ticket"
-        yield "skipped", text, "get one with purekrb kinit"
+        yield "skipped", f"{text}{_client_keytab(exam)}", "get one with purekrb kinit"
         return
     at = exam.kdc_time()
     tgts = [t for t in credential.ccache if t.is_tgt and t.client == credential.principal]
@@ -148,6 +149,15 @@ def tgt(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     else:
         text = f"{credential.principal} has no TGT"
     yield "failed", text, "get a new one with purekrb kinit"
+
+
+def _client_keytab(exam: Examination) -> str:
+    """Say as whom the client keytab would log in. Its key is not tried: a wrong one would count."""
+    chosen = defaults.client_keytab_name(None, exam.config)
+    if not defaults.exists(chosen):
+        return ""
+    names = Keytab.load(chosen.name).principals
+    return f"; the client keytab {chosen.name} can get one of {names[0]}" if names else ""
 
 
 def _duration(span: timedelta) -> str:
