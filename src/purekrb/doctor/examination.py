@@ -26,6 +26,7 @@ from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.krb5conf.spelling import client_principal, fitting_realm
 from purekrb.names import Principal
+from purekrb.records import replace
 from purekrb.spn import target_principal
 from purekrb.system import now
 from purekrb.text import visible
@@ -292,18 +293,22 @@ class Examination:
     @cached_property
     def _found_credential(self) -> tuple[Credential | None, KerberosError | None]:
         given = self.given_credential
-        if given is not None:
-            try:
-                return self._copy(given.principal, self._tgts_of(given)), None
-            except KerberosError as error:
-                return None, error
+        if given is None:
+            stored, error = self._found_ccache
+            return self._copy(stored.principal, list(stored)) if stored else None, error
         try:
-            stored = self._chosen_ccache()
+            return self._copy(given.principal, self._tgts_of(given)), None
+        except KerberosError as failure:
+            return None, failure
+
+    @cached_property
+    def _found_ccache(self) -> tuple[CCache | None, KerberosError | None]:
+        try:
+            return self._chosen_ccache(), None
         except KerberosError as error:
             return None, error
         except OSError as error:
             return None, CredentialError(f"the credential cache cannot be read: {error.strerror}")
-        return self._copy(stored.principal, list(stored)), None
 
     def _chosen_ccache(self) -> CCache:
         """Return the ccache; of a collection, the one that fits the service."""
@@ -321,17 +326,23 @@ class Examination:
         valid = any(ticket.is_tgt and ticket.endtime > self.kdc_time() for ticket in stored)
         return stored if valid or not given.can_get_tgt else [self.client.get_tgt(given)]
 
-    @staticmethod
-    def _copy(owner: Principal, tickets: list[ServiceTicket]) -> Credential:
-        """Return a credential with the TGTs alone, so that other tickets are asked for anew."""
-        return Credential.from_ccache(CCache(owner, [t for t in tickets if t.is_tgt]))
+    def _copy(self, owner: Principal, tickets: list[ServiceTicket]) -> Credential:
+        """Return a credential with the TGTs alone, so that other tickets are asked for anew.
+
+        They have the KDC's time: a wrong clock has a step of its own, and must not end the chain.
+        """
+        offset = self.offset_guess
+        tgts = [ticket for ticket in tickets if ticket.is_tgt]
+        timed = [replace(tgt, time_offset=offset) if offset else tgt for tgt in tgts]
+        return Credential.from_ccache(CCache(owner, timed))
 
     @property
     def owner(self) -> Principal | None:
         """Who the tickets belong to, or None."""
         if self.given_credential is not None:
             return self.given_credential.principal
-        return self.credential.principal if self.credential else None
+        stored = self._found_ccache[0]
+        return stored.principal if stored is not None else None
 
     @cached_property
     def client(self) -> RecordingClient:

@@ -271,7 +271,6 @@ def _login(exam: Examination, bindings: ChannelBindings | None) -> tuple[Status,
         mechanism="negotiate",
         channel_bindings=bindings,
         permitted_etypes=exam.config.permitted_etypes,
-        clock=exam.kdc_time,
         send_client_target=True,
     )
     token = context.step()

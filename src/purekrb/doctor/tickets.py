@@ -315,9 +315,7 @@ def handshake(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         what = "ticket" if exam.ticket is None else "keytab of the service"
         yield "skipped", f"there is no {what}", ""
         return
-    initiator = Initiator(
-        exam.ticket, permitted_etypes=exam.config.permitted_etypes, clock=exam.kdc_time
-    )
+    initiator = Initiator(exam.ticket, permitted_etypes=exam.config.permitted_etypes)
     acceptor = Acceptor(
         exam.keytab,
         replay_cache=MemoryReplayCache(),
