@@ -438,6 +438,34 @@ def test_a_token_is_taken_once_unless_the_store_says_otherwise() -> None:
     assert third.complete
 
 
+@pytest.mark.parametrize("nothing", [None, b""])
+def test_a_service_that_answers_with_nothing_is_not_trusted(nothing: bytes | None) -> None:
+    context = gssapi.SecurityContext(name=web())
+    context.step()
+    with pytest.raises(GSSError, match="Mutual authentication failed"):
+        context.step(nothing)
+    assert not context.complete
+
+
+def test_a_keytab_that_is_replaced_serves_the_credential_that_exists(
+    lab: tuple[Realm, Path], tmp_path: Path
+) -> None:
+    genuine = Keytab.load(lab[1] / "service.keytab")
+    Keytab.from_password("HTTP/web.example.test@EXAMPLE.TEST", "an old password").save(
+        tmp_path / "keytab"
+    )
+    store = {"keytab": str(tmp_path / "keytab")}
+    creds = gssapi.Credentials(name=web(), usage="accept", store=store)
+    refusing = gssapi.SecurityContext(creds=creds)
+    refusing.step(gssapi.SecurityContext(name=web()).step())
+    with pytest.raises(GSSError):
+        _ = refusing.complete
+    genuine.save(tmp_path / "keytab")
+    accepting = gssapi.SecurityContext(creds=creds)
+    accepting.step(gssapi.SecurityContext(name=web()).step())
+    assert accepting.complete
+
+
 def test_an_acceptor_with_a_name_takes_no_other_service(lab: tuple[Realm, Path]) -> None:
     imap = gssapi.Credentials(name=gssapi.Name("imap@web.example.test", HOSTBASED), usage="accept")
     context = gssapi.SecurityContext(creds=imap)

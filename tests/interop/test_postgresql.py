@@ -14,14 +14,14 @@ from support.postgresql import Postgresql
 
 @pytest.fixture(scope="module")
 def postgresql(
-    mit_realm: MitRealm, tmp_path_factory: pytest.TempPathFactory
+    mit_realm: MitRealm,
 ) -> Iterator[Postgresql]:
-    server = Postgresql(mit_realm, tmp_path_factory.mktemp("postgresql"))
+    server = Postgresql(mit_realm)
     yield server
     server.stop()
 
 
-def test_the_program_the_page_logs_in_by_kerberos(
+def test_the_program_of_the_page_logs_in_by_kerberos(
     mit_realm: MitRealm, postgresql: Postgresql, tmp_path: Path
 ) -> None:
     text = program("postgresql.md", "# postgresql.py")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,14 +29,17 @@ hostnogssenc all all 127.0.0.1/32 gss include_realm=0 krb_realm={realm}
 
 
 class Postgresql:
-    """A new database server in `directory`; `port` is its own, and the realm's user has a role."""
+    """A new database server; `port` is its own, and the realm's user has a role.
 
-    def __init__(self, realm: MitRealm, directory: Path) -> None:
+    Its directory is not one of pytest's, which are for the user alone that runs pytest.
+    """
+
+    def __init__(self, realm: MitRealm) -> None:
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
         if not programs or os.geteuid() != 0:
             missing_peer("PostgreSQL's server, as root,", "postgresql")
         self._programs = programs[-1]
-        self.directory = directory
+        self.directory = directory = Path(tempfile.mkdtemp(prefix="purekrb-postgresql-"))
         realm.addprinc("postgres/localhost")
         keytab = directory / "keytab"
         keytab.write_bytes(realm.keytab("postgres/localhost").read_bytes())
@@ -47,9 +52,6 @@ class Postgresql:
             "KRB5_CONFIG": str(self._readable(realm.krb5_conf)),
             "KRB5RCACHENAME": f"file2:{directory}/rcache",
         }
-        for parent in directory.parents:  # pytest's directories are for their owner alone
-            if parent.stat().st_uid == os.getuid() and "pytest-of" in str(parent):
-                parent.chmod(parent.stat().st_mode | 0o711)
         data = directory / "data"
         run(
             [*self._as_postgres("initdb"), "-D", f"{data}", "-A", "trust", "--no-sync"],
@@ -85,5 +87,6 @@ class Postgresql:
         return port, Daemon(argv, env=self._env, log=self.directory / "log", port=port)
 
     def stop(self) -> None:
-        """Stop the server."""
+        """Stop the server, and remove its files."""
         self._daemon.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -132,7 +132,9 @@ def initiator_step(
     try:
         if context._context is None:
             _begin(context, name, creds, mech, number_of(flags), lifetime, channel_bindings)
-        return context_of(context).step(token or None)
+            return context_of(context).step(token or None)
+        # None, too, is an answer here: of a peer that did not prove itself.
+        return context._context.step(token or b"")
     except KerberosError as error:
         raise _status.gss_error(error) from error
 
