@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -224,3 +225,57 @@ def test_klist_shows_of_the_tickets_of_mit_what_its_own_klist_shows(
         )
     ]
     assert listed[0] == listed[1]
+
+
+def test_a_collection_is_shared_with_the_programs_of_mit(
+    mit_realm: MitRealm, tmp_path: Path
+) -> None:
+    """Each program sees, switches and destroys what the other has put there, with the same exit codes."""
+    collection = tmp_path / "caches"
+    collection.mkdir(mode=0o700)
+    env = {**mit_realm.env, "KRB5CCNAME": f"DIR:{collection}"}
+
+    def told(*argv: str, text: str = "") -> tuple[int, str]:
+        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    def users(listed: str) -> list[str]:
+        return re.findall(r"^(\w+)@MIT.TEST .*DIR::", listed, re.MULTILINE)
+
+    mit = {
+        name: find_program(name, "krb5-user") for name in ("kinit", "klist", "kswitch", "kdestroy")
+    }
+    ours = (*ARGV,)
+    assert told(*ours, "kinit", "user", text="userpw\n")[0] == 0
+    assert told(mit["kinit"], "pre", text="prepw\n")[0] == 0
+    for listed in (told(mit["klist"], "-l"), told(*ours, "klist", "-l")):
+        assert (listed[0], users(listed[1])) == (0, ["pre", "user"])
+    every = [told(*argv, "-A")[1] for argv in ((mit["klist"],), (*ours, "klist"))]
+    names = [re.findall("(?:Ticket cache|Default principal): (.*)", text) for text in every]
+    assert names[0] == names[1]
+    assert len(names[0]) == 4
+    for first, switch in (("user", (*ours, "kswitch")), ("pre", (mit["kswitch"],))):
+        assert told(*switch, "-p", first)[0] == 0
+        for listed in (told(mit["klist"], "-l"), told(*ours, "klist", "-l")):
+            assert users(listed[1])[0] == first
+    assert told(mit["kdestroy"], "-p", "user@MIT.TEST")[0] == 0
+    assert users(told(*ours, "klist", "-l")[1]) == ["pre"]
+    assert told(*ours, "kdestroy", "-p", "pre@MIT.TEST")[0] == 0
+    nobody, none = "carol@MIT.TEST", f"FILE:{tmp_path}/none"
+    for command, *argv in (
+        ("kswitch", "-p", nobody),
+        ("kswitch", "-c", none),
+        ("kswitch",),
+        ("kdestroy", "-p", nobody),
+        ("kdestroy", "-c", none),
+        ("kdestroy", "-q", "-c", none),
+        ("klist", none),
+        ("klist", "-s", none),
+        ("klist", "-k", none),
+        ("kdestroy", "-A"),
+        ("klist",),
+        ("klist", "-l"),
+        ("klist", "-A"),
+    ):
+        assert told(*ours, command, *argv)[0] == told(mit[command], *argv)[0], (command, argv)
+    assert list(collection.glob("tkt*")) == []

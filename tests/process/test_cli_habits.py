@@ -498,6 +498,11 @@ def test_validating_needs_a_postdated_ticket(run: Commands) -> None:
 # -- kvno
 
 
+def test_kvno_takes_the_host_based_form_of_a_name(run: Commands) -> None:
+    assert run("kinit", "alice", stdin=PASSWORD).code == 0
+    assert run("kvno", "HTTP@web.example.test").out.startswith(f"{WEB}@EXAMPLE.TEST: kvno = 1 ")
+
+
 def test_kvno_S_takes_hosts_and_u_names_of_an_unknown_type(run: Commands) -> None:
     assert run("kinit", "alice", stdin=PASSWORD).code == 0
     assert run("kvno", "-S", "HTTP", "web.example.test").out.startswith(f"{WEB}@EXAMPLE.TEST: kvno")

@@ -177,11 +177,11 @@ def cache_exists(name: str) -> bool:
 
 
 def principal(name: str) -> Principal:
-    """Return the principal of that name, by default in the default realm."""
+    """Return the user of that name, as people write it."""
     from purekrb.krb5conf.config import Config
-    from purekrb.names import Principal
+    from purekrb.krb5conf.spelling import client_principal
 
-    return Principal.parse(name, Config.from_file().default_realm or "")
+    return client_principal(name, Config.from_file())
 
 
 def cached(args: argparse.Namespace) -> Credential:
