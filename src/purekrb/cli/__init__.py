@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         connect,
         convert,
         demo,
+        doctor,
         inspect,
         kdestroy,
         keytab,
