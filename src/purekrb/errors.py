@@ -31,6 +31,7 @@ __all__ = [
     "PasswordPolicyError",
     "ServiceUnknownError",
     "KdcEtypeError",
+    "PreauthUnsupportedError",
     "ClockSkewError",
     "ApError",
     "ReplayError",
@@ -184,6 +185,13 @@ class ServiceUnknownError(KdcError):
 
 class KdcEtypeError(KdcError):
     """The KDC and the client share no encryption type (KDC_ERR_ETYPE_NOSUPP)."""
+
+
+class PreauthUnsupportedError(UnsupportedError, KdcError):
+    """The KDC wants a kind of pre-authentication that purekrb or the credential lacks.
+
+    Another program may have it: get the ticket there, and use its credential cache.
+    """
 
 
 class ClockSkewError(KdcError):

@@ -8,7 +8,7 @@ several. Neither is authenticated in a KRB-ERROR, so nothing is decided by them.
 
 from __future__ import annotations
 
-__all__ = ["CHANGE_IT", "LOGON_STATUS", "WIN32_STATUS", "describe"]
+__all__ = ["CHANGE_IT", "LOGON_STATUS", "STATUS_BAD_BINDINGS", "WIN32_STATUS", "describe"]
 
 _ENABLE = "ask the domain's administrator to enable it"
 #: What to do about a password that the KDC does not take any more.
@@ -81,6 +81,7 @@ LOGON_STATUS: dict[int, tuple[str, str]] = {
     0xC0000418: ("NTLM is blocked in the domain", "use Kerberos: call the service by its SPN"),
 }
 
+STATUS_BAD_BINDINGS = 0xC000035B
 #: Windows' error number, as in `data 52e` of an LDAP bind's diagnostic text -> its NTSTATUS.
 WIN32_STATUS: dict[int, int] = {
     0x35B: 0xC000035B,  # 80090346 comes with the low half of the NTSTATUS

@@ -8,7 +8,9 @@ import pytest
 
 from purekrb import Acceptor, CCache, Config, Credential, KdcClient, Keytab, Principal
 from purekrb.cli import main
+from purekrb.constants import ErrorCode
 from purekrb.errors import (
+    ApError,
     ClientRevokedError,
     ClientUnknownError,
     KerberosError,
@@ -157,3 +159,28 @@ def test_a_service_keytab_is_made_from_its_accounts_password(
 
     with pytest.raises(ClientUnknownError, match="a service's name"):
         client.make_keytab(Credential.from_password("HTTP/made.ad.test@AD.TEST", samba_dc.password))
+
+
+def test_a_new_account_that_gets_rc4_tickets_is_told_at_every_place(
+    samba_dc: SambaDc, client: KdcClient
+) -> None:
+    """The account has AES keys, and so has the keytab; only msDS-SupportedEncryptionTypes is missing."""
+    dn = samba_dc.add_user("svc-old", servicePrincipalName="HTTP/old.ad.test")
+    samba_dc.modify(f"dn: {dn}\nchangetype: modify\ndelete: msDS-SupportedEncryptionTypes\n")
+    samba_dc.add_user("caller")
+    caller = Credential.from_password("caller@AD.TEST", samba_dc.password)
+    keytab = Keytab.load(samba_dc.keytab("svc-old"))
+    assert 18 in {entry.key.etype for entry in keytab}
+    old = client.get_ticket(caller, "HTTP/old.ad.test")
+    with pytest.raises(ApError, match=r"only lacks msDS-SupportedEncryptionTypes = 24") as refused:
+        Acceptor(keytab).step(Initiator(old).step())
+    assert refused.value.code == ErrorCode.KDC_ERR_ETYPE_NOSUPP
+
+    samba_dc.modify(
+        f"dn: {dn}\nchangetype: modify\nadd: msDS-SupportedEncryptionTypes\n"
+        "msDS-SupportedEncryptionTypes: 24\n"
+    )
+    fresh = Credential.from_password("caller@AD.TEST", samba_dc.password)
+    acceptor = Acceptor(keytab)
+    acceptor.step(Initiator(client.get_ticket(fresh, "HTTP/old.ad.test")).step())
+    assert acceptor.established

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 import purekrb
-from purekrb import CCache, Config, Credential, KdcClient, Keytab, Principal, TransportError
+from purekrb import (
+    Acceptor,
+    CCache,
+    Config,
+    Credential,
+    KdcClient,
+    Keytab,
+    KeytabEntry,
+    Principal,
+    TransportError,
+)
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import MethodData, PaData
 from purekrb.names import PrincipalName
@@ -154,7 +164,7 @@ def test_the_systems_resolver_names_this_machine() -> None:
     assert purekrb.canonicalize_host("LOCALHOST").startswith("localhost")
 
 
-def test_a_kind_of_preauthentication_that_is_missing_has_an_exit_code_of_its_own(
+def test_a_kind_of_preauthentication_that_is_missing_is_a_refusal_of_the_kdc(
     run: Commands, tmp_path: Path
 ) -> None:
     hardened = MethodData((PaData(136, b""), PaData(19, b"\x30\x00"), PaData(133, b"c")))
@@ -190,7 +200,7 @@ def test_a_kind_of_preauthentication_that_is_missing_has_an_exit_code_of_its_own
             "anna@NORTH.TEST",
             stdin=PASSWORD,
         )
-    assert result.code == 11
+    assert result.code == 6
     assert result.err.startswith("purekrb: the KDC wants pre-authentication by FAST")
     assert "133" not in result.err
 
@@ -241,3 +251,47 @@ def test_a_computers_account_has_the_salt_of_a_computer(account: str, salt: str)
     made = Keytab.from_password(account, PASSWORD, etypes=(18,))
     (entry,) = made
     assert entry.key == purekrb.crypto.string_to_key(18, PASSWORD, salt)
+
+
+@pytest.mark.parametrize(
+    ("name", "kvno", "genuine"),
+    [
+        ("HTTP/web.north.test", 1, True),
+        ("http/WEB.north.test", 1, True),
+        ("svc-web", 1, True),
+        ("HTTP/web.north.test", 77, True),
+        ("svc-web", 77, True),
+        ("HTTP/web.north.test", 77, False),
+        ("svc-web", 77, False),
+        ("HTTP/web.north.test", 1, False),
+        ("svc-web", 1, False),
+    ],
+)
+def test_kvno_checks_a_keytab_as_the_acceptor_does(
+    run: Commands, realm: Realm, name: str, kvno: int, genuine: bool
+) -> None:
+    owner = Principal.parse(f"{name}@NORTH.TEST")
+    keytab = Keytab(
+        KeytabEntry(
+            owner,
+            kvno,
+            entry.key if genuine else purekrb.crypto.random_key(entry.key.etype),
+        )
+        for entry in realm.keytab("HTTP/web.north.test")
+    )
+    keytab.save("other.keytab")
+    assert run("kinit", "anna", stdin=PASSWORD).code == 0
+    result = run("kvno", "HTTP/web.north.test", "-k", "other.keytab")
+    credential = Credential.from_ccache()
+    acceptor = Acceptor(keytab)
+    token = purekrb.initiate("HTTP/web.north.test", credential, realm.config).step()
+    if genuine:
+        acceptor.step(token)
+        assert result.code == 0
+        assert "keytab entry valid" in result.out
+        assert (f"kvno {kvno} opens" in result.out) == ((name, kvno) != ("HTTP/web.north.test", 1))
+    else:
+        with pytest.raises(purekrb.ApError) as caught:
+            acceptor.step(token)
+        assert result.code == 7
+        assert result.err == f"purekrb: {caught.value}\n"

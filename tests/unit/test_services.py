@@ -633,6 +633,34 @@ def test_keys_that_cannot_open_tickets_are_told(
         assert re.search(expected, warning), warning
 
 
+@pytest.mark.parametrize("bits", ["", "0", "4", "7"])
+def test_an_account_that_gets_rc4_tickets_is_told_of(
+    directory: EmbeddedDirectory, installed: Path, caplog: pytest.LogCaptureFixture, bits: str
+) -> None:
+    dn = f"CN=svc,CN=Users,{BASE}"
+
+    def set_bits(value: str) -> None:
+        numbers = {"msDS-KeyVersionNumber": ["3"]}
+        numbers["msDS-SupportedEncryptionTypes"] = [value] if value else []
+        directory._session.modify(
+            dn, [Change(ChangeOperation.REPLACE, name, v) for name, v in numbers.items()]
+        )
+
+    set_bits(bits)
+    caplog.set_level(logging.WARNING, logger="purekrb")
+    (warning,) = directory.verify_service(installed).warnings
+    assert "set it to 24 (0x18)" in warning
+    assert f"is {bits or 'not set'}" in warning
+    caplog.clear()
+    directory.write_account_spn(SpnOperation.ADD, dn, [f"HTTP/new{bits}.example.test"])
+    assert "set it to 24 (0x18)" in caplog.text
+    caplog.clear()
+    set_bits("24")
+    assert directory.verify_service(installed).warnings == ()
+    directory.write_account_spn(SpnOperation.ADD, dn, [f"HTTP/newer{bits}.example.test"])
+    assert caplog.text == ""
+
+
 # The forest -----------------------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,6 @@ EXIT_CODES: dict[int, tuple[type[errors.KerberosError], ...]] = {
     8: (errors.DecodeError, errors.SpnError),
     9: (errors.ConfigError,),
     10: (errors.DirectoryError,),
-    11: (errors.UnsupportedError,),
 }
 #: Exit codes of a service that must not start, by `RegistrationError.reason`.
 REGISTRATION_EXIT_CODES = {

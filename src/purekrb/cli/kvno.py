@@ -13,7 +13,8 @@ from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
     from purekrb.credentials.keytab import Keytab
-    from purekrb.messages.ap import EncryptedData
+    from purekrb.credentials.ticket import ServiceTicket
+    from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
@@ -96,8 +97,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         elif not args.no_store:
             credential.keep(where)
         enc_part = Ticket.decode(ticket.ticket).enc_part
-        if keytab is not None:
-            _check_key(keytab, ticket.service, enc_part)
+        opened_by = "" if keytab is None else _check_key(keytab, ticket, config)
         if args.quiet:
             continue
         etype = etype_name(enc_part.etype)
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 "keytab_checked": keytab is not None,
             },
             f"{ticket.service}: kvno = {enc_part.kvno} ({etype})"
-            + (", keytab entry valid" if keytab is not None else ""),
+            + (f", keytab entry valid{opened_by}" if keytab is not None else ""),
         )
     return 0
 
@@ -127,23 +127,22 @@ def _target(args: argparse.Namespace, service: str) -> str | Principal:
     return service
 
 
-def _check_key(keytab: Keytab, service: Principal, enc_part: EncryptedData) -> None:
-    """Raise CredentialError unless the keytab has the key that decrypts a ticket for `service`."""
-    from purekrb import crypto
-    from purekrb.constants import KeyUsage
-    from purekrb.errors import CredentialError, IntegrityError
-    from purekrb.keys import etype_name
+def _check_key(keytab: Keytab, ticket: ServiceTicket, config: Config) -> str:
+    """Return the entry of the keytab with which an acceptor opens the ticket, if it is another's.
 
-    found = keytab.find(service, enc_part.kvno, enc_part.etype)
-    if not found:
-        raise CredentialError(
-            f"the keytab has no {etype_name(enc_part.etype)} key of {service} with kvno "
-            f"{enc_part.kvno}; it has {keytab.summary()}: export it again"
-        )
+    Raises CredentialError, with the acceptor's reason, if there is none.
+    """
+    from purekrb.constants import DEFAULT_ETYPES, EncryptionType
+    from purekrb.errors import ApError, CredentialError
+    from purekrb.exchanges.ap_exchange import find_service_key
+    from purekrb.messages.ap import Ticket
+
+    rc4 = (EncryptionType.RC4_HMAC,) if config.allow_rc4 else ()
     try:
-        crypto.decrypt(found[0].key, KeyUsage.TICKET, enc_part.cipher)
-    except IntegrityError:
-        raise CredentialError(
-            f"the key of {service} in the keytab is not that of the KDC, although the kvno is the "
-            "same: export it again"
-        ) from None
+        entry = find_service_key(ticket.ticket, keytab, permitted_etypes=(*DEFAULT_ETYPES, *rc4))
+    except ApError as error:
+        raise CredentialError(str(error)) from None
+    kvno = Ticket.decode(ticket.ticket).enc_part.kvno
+    if (entry.principal, entry.kvno) == (ticket.service, kvno):
+        return ""
+    return f" (the key of {entry.principal} kvno {entry.kvno} opens the ticket)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -22,6 +23,9 @@ from purekrb.sid import Sid
 
 __all__ = [
     "ACCOUNT_ATTRIBUTES",
+    "AES_BITS",
+    "ETYPES",
+    "KVNO",
     "Account",
     "account_by_guid",
     "account_of",
@@ -29,11 +33,17 @@ __all__ = [
     "find_account",
     "find_caller",
     "find_computer",
+    "number_of",
+    "rc4_warning",
 ]
 
 #: The attributes that `account_of` needs.
 ACCOUNT_ATTRIBUTES = ("sAMAccountName", "servicePrincipalName", "objectGUID", "objectSid")
 _NO_SUCH_DOMAIN = 1355
+KVNO, ETYPES = "msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"
+#: AES128 and AES256 with SHA-1 in msDS-SupportedEncryptionTypes. Source: MS-KILE 2.2.7.
+AES_BITS = 0x18
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
 _IS_ACCOUNT = "(objectClass=user)"  # a computer is a user, too
 
 
@@ -145,6 +155,37 @@ def find_computer(session: LdapSession, host: str) -> Entry:
         unnamed = f"(&(objectClass=computer)(!(dNSHostName=*)){netbios})"
         found = session.search(session.base_dn, unnamed, ("dNSHostName", "sAMAccountName"))
     return single(found, f"computer object of {host!r}")
+
+
+def rc4_warning(session: LdapSession, account: Account) -> str | None:
+    """Return a warning if tickets for `account` may be encrypted with RC4; else None.
+
+    Without AES in msDS-SupportedEncryptionTypes, a domain controller takes its own default, which
+    was RC4 for long, whatever keys the account has. Source: MS-KILE 2.2.7, 3.3.5.7.
+    """
+    found = session.search(account.dn, ANY_OBJECT, (KVNO, ETYPES), scope=Scope.BASE)
+    entry = single(found, f"account {account.dn!r}")
+    bits = number_of(entry, ETYPES)
+    # A directory that does not tell the kvno is no domain controller, or does not let us read.
+    if number_of(entry, KVNO) is None or (bits or 0) & AES_BITS:
+        return None
+    return (
+        f"tickets for {account.dn} may be encrypted with RC4, which acceptors refuse: its "
+        f"{ETYPES} is {'not set' if bits is None else bits}; set it to 24 (0x18), and set the "
+        "password again if it is older than the domain's AES keys"
+    )
+
+
+def number_of(entry: Entry, name: str) -> int | None:
+    """Return the number in an attribute, or None if it is absent. Raises DirectoryError."""
+    text = entry.text(name)
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise DirectoryError(
+            f"{name} of {entry.dn!r} is {text[:50]!r}, expected a number of 32 bits"
+        )
+    return int(text)
 
 
 def _search(session: LdapSession, name: str, what: str) -> Account:

@@ -14,7 +14,13 @@ from uuid import UUID
 
 from purekrb.credentials import files
 from purekrb.directory import scps, spns
-from purekrb.directory.accounts import Account, account_by_guid, find_account, find_computer
+from purekrb.directory.accounts import (
+    Account,
+    account_by_guid,
+    find_account,
+    find_computer,
+    rc4_warning,
+)
 from purekrb.directory.ldap import OBJECT_NOT_FOUND, LdapSession
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.state import ServiceState, StateAccount
@@ -90,6 +96,9 @@ def install(
             containers=(*containers, *(before.containers if before else ())),
         )
         state.save(state_file)
+    warning = rc4_warning(session, owner) if owner else None
+    if warning is not None:
+        _log.warning("%s", warning)
     return InstalledService(published, owner, state.spns)
 
 

@@ -36,6 +36,7 @@ from purekrb.errors import (
 )
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.log import Log
+from purekrb.nt_status import STATUS_BAD_BINDINGS, WIN32_STATUS, describe
 from purekrb.sasl import SaslClient
 from purekrb.system import cached_property, fork_safe
 
@@ -118,6 +119,11 @@ _RESULTS = {
         "an object of this name exists already: choose another name, or remove it first",
     ),
 }
+_INVALID_CREDENTIALS = 49
+#: SEC_E_BAD_BINDINGS: the domain controller refuses the channel bindings.
+_BAD_BINDINGS = "80090346"
+#: The Windows error number of a refused bind in the diagnostic message.
+_BIND_ERROR = re.compile(r"\bdata ([0-9a-fA-F]{1,8})\b")
 _SUCCESS, _SASL_BIND_IN_PROGRESS, _NO_SUCH_OBJECT, _INSUFFICIENT_ACCESS_RIGHTS = 0, 14, 32, 50
 _START_TLS = "1.3.6.1.4.1.1466.20037"
 #: The most entries of one search. It stops a server that never ends its answer.
@@ -502,6 +508,9 @@ def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
     error_class = DirectoryError
     if number == _INSUFFICIENT_ACCESS_RIGHTS:
         error_class = InsufficientRightsError
+    reason = _reason(diagnostic) if number == _INVALID_CREDENTIALS else None
+    if reason is not None:
+        advice = f"{reason[0]}; {reason[1]}"
     # The server's text may be anything.
     said = f"the server says {diagnostic[:500]!r}" if diagnostic else "the server says no more"
     elsewhere = f" ({' '.join(result['referrals'])[:500]})" if result["referrals"] else ""
@@ -512,6 +521,18 @@ def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
         ldap_result=number,
         diagnostic=diagnostic,
     )
+
+
+def _reason(diagnostic: str) -> tuple[str, str] | None:
+    """Return why a domain controller refuses a bind, and the advice; None if it does not say.
+
+    Its text is `8009030C: LdapErr: DSID-..., comment: AcceptSecurityContext error, data 52e, v...`.
+    """
+    number = _BIND_ERROR.search(diagnostic[:500])
+    status = WIN32_STATUS.get(int(number[1], 16)) if number else None
+    if diagnostic[:8] == _BAD_BINDINGS:
+        status = STATUS_BAD_BINDINGS
+    return None if status is None else describe(status)
 
 
 def _is_dead(connection: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -21,6 +22,7 @@ from purekrb.directory.accounts import (
     find_account,
     find_caller,
     find_computer,
+    rc4_warning,
 )
 from purekrb.directory.ldap import (
     ANY_OBJECT,
@@ -101,6 +103,7 @@ def write(
         _check_unique(session, forest, found, spns)
         replacing = _change(ChangeOperation.REPLACE, _spelled_once(spns))
         _modify(session, forest, found, [replacing], spns)
+        _warn_of_rc4(session, found, spns)
     elif operation is SpnOperation.ADD:
         change(session, forest, account, add=spns)
     else:
@@ -126,6 +129,15 @@ def change(
     changes = _changes(found, delete, add)
     if changes:
         _modify(session, forest, found, changes, add)
+        _warn_of_rc4(session, found, add)
+
+
+def _warn_of_rc4(session: LdapSession, account: Account, added: Sequence[str]) -> None:
+    """Log that the added names will get RC4 tickets. The names are written, whatever is found."""
+    with suppress(DirectoryError):
+        warning = rc4_warning(session, account) if added else None
+        if warning is not None:
+            _log.warning("%s", warning)
 
 
 def server_register(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, spns
-from purekrb.directory.accounts import Account, account_by_guid, find_account
-from purekrb.directory.ldap import ANY_OBJECT, OBJECT_NOT_FOUND, Entry, LdapSession, Scope, single
+from purekrb.directory.accounts import (
+    ETYPES,
+    KVNO,
+    Account,
+    account_by_guid,
+    find_account,
+    number_of,
+    rc4_warning,
+)
+from purekrb.directory.ldap import ANY_OBJECT, OBJECT_NOT_FOUND, LdapSession, Scope, single
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.state import ServiceState
 from purekrb.errors import DirectoryError, RegistrationError, TransportError
+from purekrb.exchanges.service_keys import same_kvno
 from purekrb.keys import etype_name
 from purekrb.log import Log
 from purekrb.spn import ServicePrincipalName
@@ -23,8 +31,6 @@ _log = Log("purekrb.directory")
 
 #: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: the domain controller answers, but not the question.
 _NO_ANSWER = (8206, 8207)
-_KVNO, _ETYPES = "msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"
-_NUMBER = re.compile(r"-?[0-9]{1,10}")
 #: The bits of msDS-SupportedEncryptionTypes. Source: MS-KILE 2.2.7.
 _ETYPE_BITS = {0x4: 23, 0x8: 17, 0x10: 18}
 
@@ -61,7 +67,10 @@ def verify(
             raise unreachable(error) from error
         raise
     _check_names(state, scp, installed)
-    warnings = tuple(_doubts_about_keys(session, installed, keytab)) if keytab is not None else ()
+    rc4 = rc4_warning(session, installed)
+    warnings: tuple[str, ...] = () if rc4 is None else (rc4,)
+    if keytab is not None:
+        warnings += tuple(_doubts_about_keys(session, installed, keytab))
     for warning in warnings:
         _log.warning("%s", warning)
     _log.debug("verified: %s of %s, %s", ", ".join(state.spns), installed.dn, scp.dn)
@@ -145,20 +154,21 @@ def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Acco
 
 def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -> Iterator[str]:
     """Yield the reasons why `keytab` may not open the tickets that clients will present."""
-    found = session.search(account.dn, ANY_OBJECT, (_KVNO, _ETYPES), scope=Scope.BASE)
+    found = session.search(account.dn, ANY_OBJECT, (KVNO, ETYPES), scope=Scope.BASE)
     entry = single(found, f"account {account.dn!r}")
-    kvno, bits = _number(entry, _KVNO), _number(entry, _ETYPES)
+    kvno, bits = number_of(entry, KVNO), number_of(entry, ETYPES)
     if kvno is None:
         return
     advice = "export the keytab again"
     names = {name.casefold() for name in (account.name, *account.spns)}
     keys = [entry for entry in keytab if "/".join(entry.principal.components).casefold() in names]
-    current = {entry.key.etype for entry in keys if entry.kvno == kvno}
+    current = {entry.key.etype for entry in keys if same_kvno(kvno, entry.kvno)}
     if not current:
         held = ", ".join(map(str, sorted({entry.kvno for entry in keys}))) or "none"
         yield (
             f"the keytab has no key of version {kvno}, the current one, for {account.dn}; "
-            f"it has {held}: {advice}"
+            f"it has {held}. Unless the key itself is the current one, it opens no ticket of a "
+            f"client: {advice}"
         )
         return
     wanted = {etype for bit, etype in _ETYPE_BITS.items() if (bits or 0) & bit}
@@ -168,17 +178,6 @@ def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -
             f"but tickets for {account.dn} are encrypted with keys of "
             f"{', '.join(map(etype_name, sorted(wanted)))}: {advice}"
         )
-
-
-def _number(entry: Entry, name: str) -> int | None:
-    text = entry.text(name)
-    if not text:
-        return None
-    if not _NUMBER.fullmatch(text):
-        raise DirectoryError(
-            f"{name} of {entry.dn!r} is {text[:50]!r}, expected a number of 32 bits"
-        )
-    return int(text)
 
 
 def _not_registered(what: str) -> RegistrationError:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from purekrb import crypto
 from purekrb.constants import (
+    DEFAULT_ETYPES,
     AddressType,
     ApOptions,
     AuthDataType,
@@ -74,6 +75,7 @@ __all__ = [
     "accept_ap_req",
     "remember_authenticator",
     "build_ap_rep",
+    "find_service_key",
     "verify_ap_rep",
     "build_third_leg",
     "verify_third_leg",
@@ -473,6 +475,20 @@ def _decrypt_ticket(
 
     # RFC 4120 3.2.3: KRB_AP_ERR_BADKEYVER, KRB_AP_ERR_NOKEY or KRB_AP_ERR_BAD_INTEGRITY.
     raise why_no_key(ticket, held, service)
+
+
+def find_service_key(
+    ticket: bytes,
+    keys: ServiceKeys,
+    *,
+    service: Principal | None = None,
+    permitted_etypes: tuple[int, ...] = DEFAULT_ETYPES,
+) -> ServiceKey:
+    """Return the key with which an acceptor would open `ticket` (DER).
+
+    Raises the ApError that this acceptor would raise, and DecodeError.
+    """
+    return _decrypt_ticket(read_ticket(ticket), keys, service, permitted_etypes)[0]
 
 
 def _check_ticket(

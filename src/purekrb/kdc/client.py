@@ -20,6 +20,7 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab, KeytabEntry
+from purekrb.credentials.lapsed import why_no_ticket
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     CredentialError,
@@ -81,6 +82,8 @@ Armor = Credential | CCache
 _STRICTNESS: tuple[Requirement | None, ...] = (None, "strong", "fast")
 #: The ccache's configuration entry by which MIT's programs know that a KDC has FAST.
 FAST_AVAIL = "fast_avail"
+#: Seconds for which a stored ticket must be valid.
+MARGIN = 60.0
 #: The encryption types of the keys that are made from a password.
 KEYTAB_ETYPES = (18, 17)
 #: The most principals of a keytab that `verify_credentials` tries.
@@ -300,6 +303,10 @@ class _Exchanges:
 
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         credential.reload_keys()
+        if not credential.can_get_tgt:
+            raise CredentialError(
+                f"a new ticket needs a password or a key, and {_why_no_ticket(credential)}"
+            )
         tgt = yield from as_exchange(
             credential, options, offsets=self._offsets, fast_realms=self._fast_realms
         )
@@ -335,6 +342,7 @@ class _Exchanges:
     ) -> Exchange[ServiceTicket]:
         credential.refresh(service)
         held = len(credential.ccache), credential.ccache.find(service)
+        _check_tickets(credential, service)
         ticket = yield from get_service_ticket(
             credential,
             service,
@@ -372,10 +380,7 @@ class _Exchanges:
         credential.refresh()
         tgt = _stored_tgt(credential)
         if tgt is None:
-            raise CredentialError(
-                f"there is no valid TGT of {credential.principal} to renew: "
-                "get a new one with a password or a keytab"
-            )
+            raise CredentialError(f"there is no valid TGT to renew: {_why_no_ticket(credential)}")
         renewed = yield from renew(tgt, self._tgs_options(credential))
         credential.ccache.store(renewed)
         return renewed
@@ -406,7 +411,7 @@ class _Exchanges:
             )
         if tgt is None:
             raise CredentialError(
-                f"there is no valid TGT of {credential.principal} to forward: get one with kinit -f"
+                f"there is no valid TGT to forward: {_why_no_ticket(credential)} (kinit -f)"
             )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
 
@@ -496,6 +501,20 @@ def _keytab_of(keys: Iterable[AccountKey], names: Iterable[Principal | str]) -> 
         for found in keys
         for owner in owners or [found.client]
     )
+
+
+def _check_tickets(credential: Credential, service: Principal) -> None:
+    """Raise CredentialError, which says since when, for tickets alone of which none is valid."""
+    if credential.can_get_tgt:
+        return
+    realm = credential.ccache.principal.realm
+    wanted = (replace(service, realm=service.realm or realm), Principal(("krbtgt", realm), realm))
+    if not any(credential.ccache.find(name, margin=MARGIN) for name in wanted):
+        raise CredentialError(_why_no_ticket(credential))
+
+
+def _why_no_ticket(credential: Credential) -> str:
+    return why_no_ticket(credential.ccache.principal, credential.ccache, now())
 
 
 def _keep(tgt: ServiceTicket, credential: Credential) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from purekrb.constants import ErrorCode, PaDataType
-from purekrb.errors import KerberosError, PolicyError, UnsupportedError
+from purekrb.errors import KerberosError, PolicyError, PreauthUnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
 from purekrb.exchanges.preauth.kinds import preauth_kinds
 from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
@@ -216,12 +216,14 @@ class Preauth:
             if no_etype
             else ""
         )
-        return UnsupportedError(
+        return PreauthUnsupportedError(
             f"the KDC wants pre-authentication by {' or '.join(kinds) or 'a kind without a name'}, "
             f"none of which this credential supports{also} "
             f"({label}, known here: {_names(permitted) or 'none'}); get the ticket with another "
             "program (MIT's kinit) and use its credential cache, or have the realm's administrator "
-            "permit encrypted timestamps for this account"
+            "permit encrypted timestamps for this account",
+            code=error.error_code,
+            krb_error=error,
         )
 
 
