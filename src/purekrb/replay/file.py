@@ -9,7 +9,7 @@ two places: the slot of its hash modulo the table's size, and the slot after tha
 with another key. Tables are searched in turn until a place was never used. A new tag goes to the
 first place that was never used or is old.
 
-MIT's documentation takes the hash modulo one slot less, but MIT's library does not. After the last
+MIT's documentation takes the hash modulo one slot less, but MIT's library (1.20.1, 1.21.3) does not. After the last
 slot of a table comes the first one of the next.
 """
 
