@@ -508,6 +508,8 @@ def test_a_cluster_takes_each_authenticator_at_the_node_of_its_slot(tmp_path: Pa
         ("redis://localhost", {"ca_file": "ca.pem"}),
         (f"redis://:{PASSWORD}@localhost", {"password": "another"}),
     ],
+    # Names of tests must be the same in every process, and the password is random.
+    ids=["no-scheme", "http", "port", "cluster-by-path", "ca-without-tls", "two-passwords"],
 )
 def test_what_makes_no_sense_is_refused_without_showing_it(
     url: str, options: dict[str, object]
