@@ -1052,6 +1052,8 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("kirbi", Kirbi.decode, lambda: [Kirbi([TICKET]).encode()]),
     Target("replay cache", replay_file, replay_files),
+    Target("KCM list", kcm.listed, lambda: [b"\0\0\0\2\0\0\0\1a\0\0\0\2bc"]),
+    Target("KEYRING primary", keyring.primary_name, lambda: [b"\0\0\0\1\0\0\0\3tkt"]),
     Target("krb5.conf", krb5_conf, lambda: [KRB5_CONF.encode()]),
     Target("service connection point", scp_attributes, lambda: [SCP]),
     Target("state file", state.ServiceState.decode, lambda: [STATE.encode()]),

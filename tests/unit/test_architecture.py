@@ -89,6 +89,7 @@ DOORS: dict[str, set[str]] = {
     "krb5conf/config.py": {"os", "pathlib"},
     "krb5conf/tokens.py": {"os", "tempfile"},
     "credentials/files.py": {"os", "stat", "fcntl"},
+    "credentials/caches/keyctl.py": {"os"},
     "replay/ours.py": {"os", "stat", "pathlib"},
     "replay/file.py": {"os", "fcntl", "pathlib"},
     "replay/sqlite.py": {"os", "sqlite3", "pathlib"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from purekrb import CCache, Config, ConfigError, CredentialError, Keytab
-from purekrb.credentials.cache_types import CACHE_TYPES
+from purekrb.credentials.cache_types import CACHE_TYPES, resolve
 from purekrb.credentials.caches import directory
 from purekrb.credentials.defaults import ChosenName, ccache_name, client_keytab_name, keytab_name
 from support.credential_files import good_ccache, good_keytab
@@ -122,4 +122,6 @@ def test_what_krb5_conf_names_is_what_is_read_and_written(krb5_conf: Path, tmp_p
 
 
 def test_every_type_says_whether_this_machine_has_it() -> None:
-    assert [CACHE_TYPES[name].unusable() for name in ("FILE", "MEMORY", "DIR")] == [""] * 3
+    assert set(CACHE_TYPES) == {"FILE", "MEMORY", "DIR", "KCM", "KEYRING"}
+    here = [resolve(f"{name}:x")[1].unusable() for name in ("FILE", "MEMORY", "DIR")]
+    assert here == ["", "", ""]

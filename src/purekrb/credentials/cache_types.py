@@ -7,7 +7,8 @@ name, too, which stands for its primary ccache. A file is a collection of one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
 
 from purekrb.credentials import files
 from purekrb.credentials.caches import directory, file, memory
@@ -66,8 +67,15 @@ class CacheType(Protocol):
         """Return why this machine cannot have such ccaches; "" if it can."""
 
 
-#: The types by the prefix of a name, in capitals. A name without a prefix is a FILE.
-CACHE_TYPES: dict[str, CacheType] = {"FILE": file, "MEMORY": memory, "DIR": directory}
+#: The types by the prefix of a name, in capitals; those by the name of their module are loaded on
+#: demand. A name without a prefix is a FILE.
+CACHE_TYPES: dict[str, CacheType | str] = {
+    "FILE": file,
+    "MEMORY": memory,
+    "DIR": directory,
+    "KCM": "kcm",
+    "KEYRING": "keyring",
+}
 
 _INSTEAD = "use a file: export KRB5CCNAME=FILE:/path and get the tickets again (kinit)"
 #: What other programs have -> why purekrb does not, and what to do.
@@ -94,4 +102,7 @@ def resolve(name: files.FilePath) -> tuple[str, CacheType, str]:
             or f"credential caches of type {prefix} are not known: the types are "
             f"{', '.join(CACHE_TYPES)}; {_INSTEAD}"
         )
+    if isinstance(cache_type, str):
+        module = import_module(f"purekrb.credentials.caches.{cache_type}")
+        cache_type = CACHE_TYPES[prefix] = cast("CacheType", module)
     return prefix, cache_type, files.text_of(residual)

@@ -13,10 +13,12 @@ configuration entry: its ticket is the value.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from purekrb.constants import NameType, TicketFlags
 from purekrb.credentials import files
@@ -48,6 +50,21 @@ _REMOVED_CONFIG_REALM = "X-RMED-CONF:"
 _TO_REALM = 12
 #: If a file has this size, the next merge writes it anew without duplicates.
 _TOO_MUCH = 1 << 20
+
+
+class Piece(NamedTuple):
+    """A ticket or configuration entry as stores keep it that have no file.
+
+    `service` is its principal in text, `data` the credential as in a file of version 4, `endtime`
+    that of a ticket.
+    """
+
+    service: str
+    data: bytes
+    endtime: datetime | None
+
+
+Pieces = list[Piece]
 _Tickets = list[ServiceTicket]
 #: A ticket or the name of a configuration entry; the number of bytes from the start of its service
 #: principal to the end of the file; and the number of bytes from its times to the end.
@@ -273,11 +290,12 @@ class CCache:
             )
 
     def _encode_config(self, name: tuple[str, ...], value: bytes) -> bytes:
+        return _encode_ticket(self._config_ticket(name, value))
+
+    def _config_ticket(self, name: tuple[str, ...], value: bytes) -> ServiceTicket:
         service = Principal(name, _CONFIG_REALM, NameType.UNKNOWN)
-        return _encode_ticket(
-            ServiceTicket(
-                self.principal, service, value, EncryptionKey(0, b""), 0, EPOCH, None, EPOCH
-            )
+        return ServiceTicket(
+            self.principal, service, value, EncryptionKey(0, b""), 0, EPOCH, None, EPOCH
         )
 
     # -- names
@@ -300,7 +318,10 @@ class CCache:
         try:
             ccache = cache_type.load(member, cls.decode, foreign=foreign or foreign_allowed())
         except CredentialError as error:
-            others = [] if member == residual else cls.list(f"{prefix}:{residual}")
+            others: Caches = []
+            if member != residual:
+                with contextlib.suppress(CredentialError, DecodeError):
+                    others = cls.list(f"{prefix}:{residual}")
             if not others:
                 raise
             raise CredentialError(f"{error}; {_those_there(others)}") from None
@@ -439,6 +460,29 @@ class CCache:
             self._loaded, self.name = newer._loaded, newer.name
 
     # -- for the modules of caches/
+
+    def pieces(self) -> tuple[bytes, Pieces]:
+        """Return the encoded principal, and each configuration entry and ticket by itself."""
+        with self._lock:
+            entries = self._pieces_of(list(self), self._config)
+        return _encode_principal(self.principal), entries
+
+    def additions_to(self, other: CCache) -> Pieces:
+        """Return what a merge adds to `other`, as `pieces` does.
+
+        Raises CredentialError if `other` belongs to another principal.
+        """
+        return self._pieces_of(*self._news_for(other, None))
+
+    def _pieces_of(self, tickets: _Tickets, config: dict[tuple[str, ...], bytes]) -> Pieces:
+        return [
+            *(
+                Piece(str(self._config_ticket(name, value).service), data, None)
+                for name, value in config.items()
+                for data in [self._encode_config(name, value)]
+            ),
+            *(Piece(str(one.service), _encode_ticket(one), one.endtime) for one in tickets),
+        ]
 
     def _set_origin(self, path: str) -> None:
         """Note that the file at `path` holds what this ccache holds now."""

@@ -148,6 +148,7 @@ class Config:
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
     default_rcache_name: str | None = None
+    kcm_socket: str | None = None
     kdc_timeout: float | None = None
     max_retries: int = 3
     request_timeout: float | None = None
@@ -491,6 +492,7 @@ _NAMES = (
     "default_client_keytab_name",
     "default_ccache_name",
     "default_rcache_name",
+    "kcm_socket",
 )
 
 #: Relations in [realms] that name servers -> the field of RealmConfig, and the default port.
