@@ -52,6 +52,7 @@ from purekrb.compat.gssapi import raw
 from purekrb.compat.gssapi.raw import GSSError
 from purekrb.compat.gssapi.raw.creds import from_credential
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
+from purekrb.credentials.caches import kcm, keyring
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
 from purekrb.directory.stream import MessageReader, MessageSocket
