@@ -8,9 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
@@ -28,26 +26,6 @@ from support.commands import Commands
 WEB = "HTTP/web.example.test"
 TGS = "krbtgt/EXAMPLE.TEST@EXAMPLE.TEST"
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
-
-
-@pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    with Realm("EXAMPLE.TEST") as realm:
-        realm.add_user("alice", PASSWORD)
-        realm.add_user("bob", PASSWORD)
-        realm.add_service(WEB)
-        yield realm
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    realm: Realm,
-) -> Commands:
-    realm.keytab(WEB).save(tmp_path / "keytab")
-    return Commands(tmp_path, monkeypatch, capsys, realm)
 
 
 def a_ticket(service: str = TGS, **fields: object) -> ServiceTicket:
