@@ -299,10 +299,7 @@ def authGSSClientResponseConf(context: _Context) -> int:
 @_gss_function
 def authGSSClientUserName(context: _Context) -> str | None:
     """Return the client's principal once the context is complete; until then None."""
-    state = _of(context, initiates=True)
-    if state.gss is None or not state.gss.complete:
-        return None
-    return str(state.gss.initiator_name)
+    return _agreed_name(_of(context, initiates=True), "initiator_name")
 
 
 @_gss_function
@@ -364,6 +361,11 @@ def authGSSClientUnwrapIov(context: _Context, data: str | bytes) -> int:
     result = state.established().unwrap(_decoded(data)[4:])
     state.response, state.encrypted = result.message, bool(result.encrypted)
     return AUTH_GSS_COMPLETE
+
+
+def _agreed_name(state: _Context, name: str) -> str | None:
+    gss = state.gss
+    return str(getattr(gss, name)) if gss is not None and gss.complete else None
 
 
 def _sealed(state: _Context, message: bytes) -> tuple[bytes, bytes]:
@@ -449,19 +451,13 @@ authGSSServerResponse = authGSSClientResponse
 @_gss_function
 def authGSSServerUserName(context: _Context) -> str | None:
     """Return the client's principal once the context is complete; until then None."""
-    state = _of(context, initiates=False)
-    if state.gss is None or not state.gss.complete:
-        return None
-    return str(state.gss.initiator_name)
+    return _agreed_name(_of(context, initiates=False), "initiator_name")
 
 
 @_gss_function
 def authGSSServerTargetName(context: _Context) -> str | None:
     """Return the service's principal once the context is complete; until then None."""
-    state = _of(context, initiates=False)
-    if state.gss is None or not state.gss.complete:
-        return None
-    return str(state.gss.target_name)
+    return _agreed_name(_of(context, initiates=False), "target_name")
 
 
 @_gss_function
