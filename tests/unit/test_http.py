@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime, timezone
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +22,7 @@ from purekrb import (
     Principal,
     ServiceTicket,
 )
+from purekrb.integrations.asgi import KerberosMiddleware as AsgiMiddleware
 from purekrb.integrations.http.client import Dialogue, Fields, Reply, Settings
 from purekrb.integrations.http.gate import Admitted, Gate, Refused
 from purekrb.integrations.http.headers import find_challenge, read_credentials, write_field
@@ -663,6 +667,130 @@ def test_a_renewed_certificate_is_read_and_the_one_before_stays_valid(tmp_path: 
     pem.write_text("half-writ")
     token = first_token(ticket, channel_bindings=ChannelBindings.tls_server_end_point(new))
     assert isinstance(gate.judge(token), Admitted)
+
+
+def test_keys_are_replaced_while_a_service_runs(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import os
+
+    from purekrb import Keytab, KeytabEntry
+
+    def entries(*groups: list[Entry]) -> Keytab:
+        moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        listed = (entry for group in groups for entry in group)
+        return Keytab(KeytabEntry(e.principal, e.kvno, e.key, moment) for e in listed)
+
+    path = tmp_path / "keytab"
+    old_ticket, old = issue(kvno=5)
+    new_ticket, new = issue(kvno=6)
+    entries(old).save(path)
+    gate = Gate(path, replay_cache=MemoryReplayCache())
+
+    def admitted(ticket: ServiceTicket) -> bool:
+        return isinstance(gate.judge(first_token(ticket)), Admitted)
+
+    assert (admitted(old_ticket), admitted(new_ticket)) == (True, False)
+    entries(old, new).save(path)
+    assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
+    path.write_bytes(b"half-writ")
+    assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
+    assert "the keys read before stay in use" in caplog.text
+    os.remove(path)
+    assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
+    # A key that has left the file stops working with the next request.
+    entries(new).save(path)
+    assert (admitted(old_ticket), admitted(new_ticket)) == (False, True)
+
+
+class SlowCache:
+    """A cache of the caller's, which may wait for the network; it notes its thread."""
+
+    threads: ClassVar[list[str]] = []
+
+    def remember(self, *_: Any) -> None:
+        self.threads.append(threading.current_thread().name)
+
+
+# -- ASGI without a server -------------------------------------------------------------------------
+
+
+def ask(app: Any, scope: dict[str, Any], *received: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what an application sends to one request."""
+    sent: list[dict[str, Any]] = []
+    waiting = list(received or [{"type": "http.request", "body": b""}])
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"headers": [], "path": "/", "type": "http", **scope}, receive, send))
+    return sent
+
+
+def test_asgi_judges_in_a_thread_if_the_replay_cache_may_wait() -> None:
+    ticket, keys = issue()
+    users: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        users.append(scope["user"].principal)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    for cache in (MemoryReplayCache(), SlowCache()):
+        protected = AsgiMiddleware(app, keys, replay_cache=cache)
+        headers = [(b"authorization", first_token(ticket).encode())]
+        (start,) = ask(protected, {"headers": headers})
+        assert start["status"] == 200
+        assert start["headers"][0][0] == b"www-authenticate"
+    assert users == [ALICE, ALICE]
+    assert SlowCache.threads[0] != threading.main_thread().name
+
+
+def test_a_websocket_is_authenticated_too() -> None:
+    ticket, keys = issue()
+    reached: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["user"].principal)
+        await receive()
+        await send({"type": "websocket.accept"})
+
+    protected = AsgiMiddleware(app, keys, replay_cache=MemoryReplayCache())
+    connect = {"type": "websocket.connect"}
+    assert ask(protected, {"type": "websocket"}, connect) == [
+        {"type": "websocket.close", "code": 1008}
+    ]
+    extensions = {"websocket.http.response": {}}
+    start, body = ask(protected, {"type": "websocket", "extensions": extensions}, connect)
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+    assert body["body"]
+    assert reached == []
+    headers = [(b"authorization", first_token(ticket).encode())]
+    (accept,) = ask(protected, {"type": "websocket", "headers": headers}, connect)
+    assert accept["headers"][0][0] == b"www-authenticate"
+    assert reached == [ALICE]
+    with pytest.raises(ValueError, match="cannot be authenticated"):
+        ask(protected, {"type": "webtransport"})
+
+
+def test_a_coroutine_may_decide_who_comes_in() -> None:
+    ticket, keys = issue()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def alone(user: Any) -> bool:
+        return bool(user.principal == ALICE)
+
+    async def nobody(_user: Any) -> bool:
+        return False
+
+    for authorize, status in ((alone, 200), (nobody, 403)):
+        protected = AsgiMiddleware(app, keys, authorize=authorize, replay_cache=MemoryReplayCache())
+        headers = [(b"authorization", first_token(ticket).encode())]
+        assert ask(protected, {"headers": headers})[0]["status"] == status
 
 
 def test_a_user_tells_who_it_is() -> None:

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return any(map(user.has_sid, wanted))
 
     app = AuthRequest(
-        keytab,
+        args.keytab,  # the file, so that new keys count without a restart
         service=args.service,
         certificate=args.certificate,
         require_channel_bindings=args.require_channel_bindings,

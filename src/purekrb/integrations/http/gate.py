@@ -135,7 +135,8 @@ class Refused(NamedTuple):
 class Gate:
     """Judges the requests of one service.
 
-    `keytab` is a Keytab, a file, or None: see `Keytab.load`. `service` limits it to the keys of
+    `keytab` is a Keytab, a file, or None: see `Keytab.load`. A file is read again once it has
+    changed, so that its keys can be replaced while the service runs. `service` limits it to the keys of
     that SPN. `authorize(user)` returns whether a client may come in. `public` are the paths that
     need no authentication; one that ends in `*` covers all paths that begin so. `replay_cache` is
     by default that of Acceptor. `certificate` is the file, or the files, of the TLS certificate
@@ -166,11 +167,9 @@ class Gate:
     ) -> None:
         keys: Any = keytab
         if keytab is None or isinstance(keytab, str | os.PathLike):
-            from purekrb.credentials.keytab import (
-                Keytab,
-            )  # only keytabs in files pay for the import
+            from purekrb.integrations.http.keys import KeytabFile  # only files pay for it
 
-            keys = Keytab.load(keytab)
+            keys = KeytabFile(keytab)
         self.authorize = authorize
         self._public = _paths(public)
         self._certificates = None if certificate is None else _certificates(certificate)
