@@ -239,6 +239,19 @@ def test_a_tgt_is_handed_over_at_the_callers_word_alone(
         assert session.get(url, timeout=10).json()["delegated"] is delegated
 
 
+def test_a_client_keytab_in_the_environment_is_enough(
+    servers: dict[str, HttpServer], mit_realm: MitRealm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mit_realm.addprinc("robot")
+    monkeypatch.setenv("KRB5_CONFIG", str(mit_realm.krb5_conf))
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{mit_realm.path('no-ccache')}")
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(mit_realm.keytab("robot")))
+    with requests.Session() as session:
+        session.trust_env, session.auth = False, purekrb_requests.Negotiate()
+        told = session.get(servers["uvicorn"].url, timeout=10).json()
+    assert told["user"] == "robot@MIT.TEST"
+
+
 # -- their clients ---------------------------------------------------------------------------------
 
 
