@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from purekrb.integrations.http.gate import MAX_DRAINED, Admitted, Gate, Refused
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from purekrb.credentials.files import FilePath
     from purekrb.credentials.keytab import Keytab
     from purekrb.exchanges.ap_exchange import ServiceKeys
+    from purekrb.integrations.http.gate import GateOptions
 
 __all__ = [
     "App",
@@ -50,7 +53,7 @@ class KerberosMiddleware:
         keytab: Keytab | ServiceKeys | FilePath | None = None,
         *,
         connection_header: str | None = None,
-        **options: Any,
+        **options: Unpack[GateOptions],
     ) -> None:
         self._app = app
         self._gate = Gate(keytab, **options)

@@ -5,7 +5,7 @@ If all routes need it, `purekrb.integrations.asgi.KerberosMiddleware` is simpler
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.gate import Gate, Refused, User
@@ -17,9 +17,12 @@ with extra("fastapi"):
     from fastapi.security.http import HTTPBase
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from purekrb.credentials.files import FilePath
     from purekrb.credentials.keytab import Keytab
     from purekrb.exchanges.ap_exchange import ServiceKeys
+    from purekrb.integrations.http.gate import GateOptions
 
 __all__ = ["Kerberos"]
 
@@ -41,7 +44,7 @@ class Kerberos(HTTPBase):
         self,
         app: fastapi.FastAPI,
         keytab: Keytab | ServiceKeys | FilePath | None = None,
-        **options: Any,
+        **options: Unpack[GateOptions],
     ) -> None:
         super().__init__(scheme="negotiate", scheme_name="Negotiate")
         self._gate = Gate(keytab, **options)

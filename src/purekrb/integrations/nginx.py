@@ -13,9 +13,12 @@ from purekrb.integrations.http import pages
 from purekrb.integrations.wsgi import USER, Environment, KerberosMiddleware
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from purekrb.credentials.files import FilePath
     from purekrb.credentials.keytab import Keytab
     from purekrb.exchanges.ap_exchange import ServiceKeys
+    from purekrb.integrations.http.gate import GateOptions
 
 __all__ = ["SIGN_IN", "AuthRequest"]
 
@@ -35,10 +38,14 @@ class AuthRequest:
         keytab: Keytab | ServiceKeys | FilePath | None = None,
         *,
         with_sids: bool = False,
-        **options: Any,
+        connection_header: str | None = None,
+        **options: Unpack[GateOptions],
     ) -> None:
         self._with_sids = with_sids
-        self._app = KerberosMiddleware(self._tell, keytab, public=[SIGN_IN], **options)
+        options["public"] = [SIGN_IN]
+        self._app = KerberosMiddleware(
+            self._tell, keytab, connection_header=connection_header, **options
+        )
 
     def __call__(self, environ: Environment, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one subrequest."""

@@ -24,9 +24,12 @@ with extra("starlette"):
     from starlette.responses import Response
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from purekrb.credentials.files import FilePath
     from purekrb.credentials.keytab import Keytab
     from purekrb.exchanges.ap_exchange import ServiceKeys
+    from purekrb.integrations.http.gate import GateOptions
 
 __all__ = ["AnswerMiddleware", "KerberosBackend", "admit", "authentication"]
 
@@ -73,7 +76,7 @@ class KerberosBackend(AuthenticationBackend):
     """
 
     def __init__(
-        self, keytab: Keytab | ServiceKeys | FilePath | None = None, **options: Any
+        self, keytab: Keytab | ServiceKeys | FilePath | None = None, **options: Unpack[GateOptions]
     ) -> None:
         self._gate = Gate(keytab, **options)
 
@@ -88,7 +91,7 @@ class KerberosBackend(AuthenticationBackend):
 
 
 def authentication(
-    keytab: Keytab | ServiceKeys | FilePath | None = None, **options: Any
+    keytab: Keytab | ServiceKeys | FilePath | None = None, **options: Unpack[GateOptions]
 ) -> list[Middleware]:
     """Return the middleware of an application whose routes use `requires("authenticated", 401)`."""
     backend = KerberosBackend(keytab, **options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from purekrb.constants import ErrorCode, Flag, error_name
 from purekrb.errors import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.integrations.http.certificates import Certificates
 
-__all__ = ["MAX_DRAINED", "Admitted", "Gate", "Refused", "User"]
+__all__ = ["MAX_DRAINED", "Admitted", "Gate", "GateOptions", "Refused", "User"]
 
 log = Log("purekrb.http")
 #: The first byte of a NegTokenResp, which continues a negotiation. Source: RFC 4178 4.2.
@@ -130,6 +130,22 @@ class Refused(NamedTuple):
     reason: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+
+class GateOptions(TypedDict, total=False):
+    """The arguments of `Gate` that adapters pass on."""
+
+    service: str | Principal | None
+    authorize: Callable[[User], Any] | None
+    public: Iterable[str]
+    replay_cache: ReplayCache | None
+    certificate: FilePath | Iterable[FilePath] | None
+    require_channel_bindings: bool
+    require_pac: bool
+    accept_delegation: bool
+    clock_skew: float
+    max_waiting: int
+    waiting_timeout: float
 
 
 class Gate:
