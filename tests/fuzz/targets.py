@@ -64,6 +64,7 @@ from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.inspection import describe, pasted
+from purekrb.inspection import pac as described_pac
 from purekrb.kdc import locate, tcp
 from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, kpasswd, pac, spnego
@@ -81,6 +82,7 @@ from support import spnego as negotiation
 from support import sspi as windows
 from support.der_tree import encode, parse
 from support.kdc_requests import as_req
+from support.pac_buffers import claims_set, delegation, device, metadata, pac_of
 from support.tickets import issue
 from support.values import replace
 from support.vectors import load
@@ -1008,6 +1010,14 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("PAC UPN and DNS info", pac.UpnDnsInfo.decode, lambda: [pacs.upn_info()]),
     Target("PAC logon info", pac.LogonInfo.decode, lambda: [pacs.logon_info()]),
+    Target(
+        "PAC that is shown",
+        lambda data: described_pac.describe(data, repr, lambda _: "secret"),
+        lambda: [
+            genuine_pac(),
+            pac_of({11: delegation(), 13: metadata(0, claims_set()), 14: device()}),
+        ],
+    ),
     # KDC
     Target(
         "KDC reply",

@@ -131,6 +131,12 @@ NAMES = {
 }
 #: What has such a name and is reached otherwise, or reads nothing of a peer or a file.
 ELSEWHERE = {
+    "credentials/caches/keyctl.py:describe",  # the kernel's own words
+    "doctor/tickets.py:handshake",  # a step of the doctor: both sides are our own
+    "integrations/dnspython.py:verify_signature",  # hands it to the context's verify_mic
+    "integrations/http/client.py:remember",  # no input of a peer: bindings of a connection
+    "nt_status.py:describe",  # a number
+    "replay/redis.py:remember",  # over a socket
     "channel/establish.py:handshake",  # over sockets: hands what comes to SealedStream.handshake
     "sspi/auth.py:unwrap",  # hands it to DecryptMessage
     "gss/context.py:unwrap_into",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, fast, kdc, spake, spnego
+from purekrb.messages import ap, fast, kdc, kpasswd, spake, spnego
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
 from support.der_tree import Node, parse
@@ -191,6 +191,19 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     ap.AuthorizationDataEntry: ENTRY,
     ap.EtypeList: st.builds(ap.EtypeList, tuples(INT32)),
     kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),
+    kpasswd.KrbPriv: st.builds(kpasswd.KrbPriv, INT32, INT32, ENCRYPTED),
+    kpasswd.EncKrbPrivPart: st.builds(
+        kpasswd.EncKrbPrivPart,
+        OCTETS,
+        st.none() | TIMES,
+        st.none() | MICROSECONDS,
+        st.none() | UINT32,
+        ADDRESS,
+        st.none() | ADDRESS,
+    ),
+    kpasswd.ChangePasswdData: st.builds(
+        kpasswd.ChangePasswdData, OCTETS, st.none() | NAMES, st.none() | TEXT
+    ),
     fast.FastArmor: ARMOR,
     fast.FastReq: st.builds(
         fast.FastReq, UINT32, tuples(PADATA), BODY.map(lambda body: body.encode())

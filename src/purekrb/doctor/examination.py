@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from functools import cached_property
 from urllib.parse import urlsplit
 
 from purekrb.credentials import defaults
@@ -28,7 +27,7 @@ from purekrb.krb5conf.spelling import client_principal, fitting_realm
 from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.spn import target_principal
-from purekrb.system import now
+from purekrb.system import cached_property, now
 from purekrb.text import visible
 
 __all__ = ["Examination", "Step", "split_remedy", "MAX_KDCS"]
