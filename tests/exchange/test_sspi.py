@@ -206,9 +206,21 @@ def test_both_takes_what_there_is(lab: Realm, tmp_path: Path) -> None:
         ("alice", "", "pw"),
         ("alice", None, "pw"),
         ("alice@example.test", None, "pw"),
+        ("EXAMPLE\\alice", None, "pw"),
+        ("example.test\\alice", "", "pw"),
         ["alice", "example.test", "pw"],
     ],
-    ids=["realm", "DNS domain", "NetBIOS domain", "default realm", "none", "UPN", "list"],
+    ids=[
+        "realm",
+        "DNS domain",
+        "NetBIOS domain",
+        "default realm",
+        "none",
+        "UPN",
+        "down-level",
+        "down-level by DNS",
+        "list",
+    ],
 )
 def test_a_user_logs_on_with_a_password(lab: Realm, logon: Any) -> None:
     client = acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=logon)

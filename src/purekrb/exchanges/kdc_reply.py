@@ -221,9 +221,12 @@ def _error_data(e_data: bytes) -> tuple[PaData, ...]:
     return ()
 
 
-def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None = None) -> KdcError:
+def kdc_error(
+    error: KrbError, label: ExchangeLabel, service: Principal | None = None, facts: str = ""
+) -> KdcError:
     """Return the exception for a KRB-ERROR; pass `service` if that may be the unknown principal.
 
+    `facts` are known here and belong to the error.
     A KRB-ERROR is not authenticated: anyone on the path can forge one. So it has no other effect
     than the error.
     """
@@ -245,7 +248,7 @@ def kdc_error(error: KrbError, label: ExchangeLabel, service: Principal | None =
     e_text = f", the KDC says {error.e_text[:_MAX_E_TEXT]!r}" if error.e_text else ""
     name = error_name(error.error_code)
     return cls(
-        f"{what} ({label}, {name}{e_text}); {advice}", code=error.error_code, krb_error=error
+        f"{what} ({label}, {name}{facts}{e_text}); {advice}", code=error.error_code, krb_error=error
     )
 
 

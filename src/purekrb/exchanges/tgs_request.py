@@ -10,6 +10,7 @@ from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
     EncryptionType,
+    ErrorCode,
     KdcOptions,
     KeyUsage,
     MessageType,
@@ -63,6 +64,8 @@ log = Log("purekrb.kdc")
 #: The options that a request takes over from the TGT; each has the same bit as its flag.
 _INHERITED = int(TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE | TicketFlags.RENEWABLE)
 
+#: The errors about the time in which the TGT is valid.
+_OUT_OF_TIME = (ErrorCode.KRB_AP_ERR_TKT_EXPIRED, ErrorCode.KRB_AP_ERR_TKT_NYV)
 #: Makes padata from the body and the subkey of their request.
 MakePadata = Callable[[KdcReqBody, EncryptionKey], tuple[PaData, ...]]
 
@@ -191,7 +194,8 @@ class BuiltTgsRequest:
         if isinstance(reply, KrbError):
             log.debug("KRB-ERROR from %s: %s", request.service.realm, error_name(reply.error_code))
             error = self.wire.open_error(reply, self.body.nonce)
-            raise kdc_error(error, label, request.service)
+            facts = _validity(request.tgt) if error.error_code in _OUT_OF_TIME else ""
+            raise kdc_error(error, label, request.service, facts)
         if isinstance(reply, AsRep):
             raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
         reply = self.wire.open(reply, self.body.nonce)
@@ -298,6 +302,11 @@ def _ap_req(
     cipher = crypto.encrypt(key, KeyUsage.TGS_REQ_AUTHENTICATOR, authenticator, confounder)
     encrypted = EncryptedData(key.etype, None, cipher)
     return ApReq(PVNO, MessageType.AP_REQ, 0, tgt.ticket, encrypted).encode()
+
+
+def _validity(tgt: ServiceTicket) -> str:
+    start = tgt.starttime or tgt.authtime
+    return f", it is valid from {start:%Y-%m-%d %H:%M:%SZ} to {tgt.endtime:%Y-%m-%d %H:%M:%SZ}"
 
 
 def _check_names(request: TgsRequest, ticket: ServiceTicket) -> None:

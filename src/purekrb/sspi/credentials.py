@@ -14,6 +14,7 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.krb5conf.config import Config
+from purekrb.krb5conf.spelling import fitting_realm
 from purekrb.names import Principal
 from purekrb.spn import target_principal
 from purekrb.sspi.constants import (
@@ -373,18 +374,20 @@ FreeCredentialsHandle = CredHandle.FreeCredentialsHandle
 
 
 def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
-    """Return the principal and the password of (user, domain, password).
+    r"""Return the principal and the password of (user, domain, password).
 
-    The domain is a DNS or NetBIOS name. It may also be part of the user, as in alice@example.test;
-    by default, it is the default realm.
+    The domain is a DNS or NetBIOS name. It may also be part of the user, as in alice@example.test
+    or EXAMPLE\alice; by default, it is the default realm.
     """
     user, domain, password = auth_data if len(auth_data) == 3 else (None, None, None)
     if user and not domain and "@" in user:
         user, _, domain = user.rpartition("@")
-    realm = (domain or "").upper()
-    if "." not in realm:
-        default = _config().default_realm or ""
-        realm = default if realm in ("", default.partition(".")[0]) else realm
+    elif user and not domain and "\\" in user:
+        domain, _, user = user.partition("\\")
+    config = _config()
+    realm = fitting_realm(domain or config.default_realm or "", config)
+    if realm not in (*config.realms, config.default_realm):
+        realm = realm.upper()  # as the realms of Active Directory are
     if not user or not realm or password is None:
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS,
