@@ -59,6 +59,7 @@ from purekrb.directory.connect import Url
 from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.exchanges import as_exchange, runner, tgs_exchange
+from purekrb.exchanges.kdc_reply import nt_status
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
@@ -69,7 +70,7 @@ from purekrb.kdc import locate, tcp
 from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
 from purekrb.messages import ap, kdc, kpasswd, pac, spnego
 from purekrb.messages.der import Message
-from purekrb.names import PrincipalName
+from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
 from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLayer, context_flags
 from purekrb.sid import Sid
@@ -598,6 +599,17 @@ def altered(ask: Callable[..., None], hook: str) -> Callable[[bytes], object]:
     return lambda data: ask(**{hook: lambda _: data})
 
 
+def status_of_error(e_data: bytes) -> int | None:
+    """Read the NTSTATUS in the e-data of a KRB-ERROR."""
+    return nt_status(scripted_kdc.ScriptedKdc().error(18, e_data=e_data))
+
+
+def status_data() -> list[bytes]:
+    """A KERB-ERROR-DATA with an NTSTATUS, bare and in a METHOD-DATA."""
+    data = kdc.PaData(3, bytes.fromhex("720000c00000000001000000"))
+    return [data.encode(), kdc.MethodData((data,)).encode()]
+
+
 def error_data(data: bytes) -> None:
     """The KDC asks for pre-authentication with `data` for METHOD-DATA."""
     first = [scripted_kdc.ScriptedKdc().error(25, e_data=data).encode()]
@@ -1044,6 +1056,7 @@ TARGETS: tuple[Target, ...] = (
         refuses=True,
     ),
     Target("pre-authentication data", error_data, method_data),
+    Target("NTSTATUS of a KRB-ERROR", status_of_error, status_data),
     Target("request to the embedded KDC", embedded_kdc, lambda: request_seeds()),
     Target("DNS answer", dns_answer, dns_answers),
     # channels, SASL, LDAP
@@ -1090,6 +1103,11 @@ TARGETS: tuple[Target, ...] = (
     Target("SID text", text(Sid.parse), lines("S-1-5-21-1-2-3-1104", "S-1-0x010000000000-1")),
     Target(
         "principal", text(principal_text), lines("HTTP/web.example.test@R.TEST", r"a\/b\@c\n@R")
+    ),
+    Target(
+        "name as written",
+        text(any_of(as_written, partial(as_written, enterprise=True), target_principal)),
+        lines("AD\\alice", "john.doe@mail.example@R.TEST", "HTTP@WEB.example.test."),
     ),
     Target("SPN", text(spn_text), lines("HTTP/web.example.test:80/CN=a,DC=b@R", "cifs/host")),
     Target("DN", text(dn_text), lines(r"CN=a\,b\2c\C3\A4,OU=x y,DC=example,DC=test", "")),

@@ -219,10 +219,10 @@ class SecurityContext:
             if self._handshake is None:
                 self._handshake = self._begin(in_token)
                 token = next(self._handshake)
-            elif not in_token:
-                raise self._unanswered(in_token)
+            elif not in_token and (error := self._unanswered(in_token)) is not None:
+                raise error
             else:
-                token = self._handshake.send(in_token)
+                token = self._handshake.send(in_token or b"")
         except StopIteration as end:
             self._complete()
             last: bytes | None = end.value
@@ -230,11 +230,11 @@ class SecurityContext:
         self._state = _State.WAITING
         return token
 
-    def _unanswered(self, in_token: bytes | None) -> KerberosError:
-        """Return the error for the lack of the peer's answer: None, or an empty token."""
+    def _unanswered(self, in_token: bytes | None) -> KerberosError | None:
+        """Return the error for None or an empty token as the peer's answer; None: decode it."""
         if in_token is None:
             return ContextError("the context waits for the peer's answer: pass it to step()")
-        return DecodeError("the peer sent nothing, where its next token belongs")
+        return None
 
     def _begin(self, in_token: bytes | None) -> Handshake:
         raise NotImplementedError
