@@ -363,3 +363,25 @@ def test_a_kubernetes_secret_is_read_through_its_links_and_again_after_the_swap(
     publish("..2026_01_31", rotated.both)
     shutil.rmtree(mount / "..2026_01_01")
     assert opens(keytab, new_ticket(rotated))
+
+
+def test_a_keyring_of_the_process_is_a_collection(realms: SimpleNamespace, machine: Path) -> None:
+    name = f"KEYRING:process:purekrb-{os.getpid()}"
+    first = CCache(realms.anna.principal)
+    KdcClient(realms.north.config).get_tgt(realms.anna)
+    for ticket in realms.anna.ccache:
+        first.store(ticket)
+    assert first.save(name) == f"{name}:purekrb-{os.getpid()}"
+    log_in(realms.south, realms.bruno, name)
+    assert [one.principal for one in CCache.list(name)] == [
+        realms.bruno.principal,
+        realms.anna.principal,
+    ]
+    for _ in range(2):
+        CCache.destroy(CCache.list(name)[0].name)
+    assert CCache.list(name) == []
+    with pytest.raises(CredentialError, match="there is no credential cache KEYRING:process"):
+        CCache.load(name)
+    for wrong in ("KEYRING:nonsense:x", "KEYRING:persistent:nobody", "KEYRING:"):
+        with pytest.raises(CredentialError, match="write KEYRING:session:NAME"):
+            CCache.load(wrong)

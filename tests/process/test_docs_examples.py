@@ -20,6 +20,7 @@ from purekrb.testing import Realm
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
+    "caches-and-keytabs.md",
     "contexts.md",
     "doctor.md",
     "errors.md",

@@ -38,6 +38,7 @@ __all__ = [
     "make_private_directory",
     "names_in",
     "exists",
+    "for_stat",
     "locked",
     "set_lock",
     "split_type",
@@ -569,7 +570,12 @@ def names_in(path: FilePath, *, what: str) -> list[str]:
         raise _failed("read", what, path, error) from error
 
 
-def stamp(path: FilePath) -> object:
+def for_stat(path: str) -> bytes:
+    """Return a path as `stamp` takes it soonest: text is encoded at each call."""
+    return os.fsencode(path)
+
+
+def stamp(path: FilePath | bytes) -> object:
     """Return a value that changes when the file at `path` does, links followed; None without a file.
 
     It costs one system call. Source: POSIX stat().
@@ -578,13 +584,8 @@ def stamp(path: FilePath) -> object:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    # Whoever changes the content or the mode changes this time, which nobody can set.
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def exists(path: FilePath) -> bool:

@@ -94,7 +94,11 @@ class Keytab:
         to be trusted, the last good content stays in force, and the log warns of it, once for each
         change. A keytab that does not come from `load` is returned itself.
         """
-        return self if self._file is None else self._file.current()
+        file = self._file
+        if file is None:
+            return self
+        stamp = files.stamp(file.for_stat)
+        return file.newest if stamp == file.stamp else file.look(stamp)
 
     @classmethod
     @forget_frames
@@ -237,26 +241,25 @@ class Keytab:
 class _File:
     """The file of a keytab, and the newest good content that it has had. Raises as `load` does."""
 
-    __slots__ = ("_lock", "_path", "_stamp", "newest")
+    __slots__ = ("_lock", "_path", "for_stat", "newest", "stamp")
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self.for_stat = path, files.for_stat(path)
         self._lock = fork_safe(threading.Lock())
-        self._stamp = files.stamp(path)
+        self.stamp = files.stamp(path)
         self.newest = self._read()
         self._settle()
 
-    def current(self) -> Keytab:
-        stamp = files.stamp(self._path)
-        if stamp != self._stamp:
-            with self._lock:
-                if stamp != self._stamp:
-                    self._stamp = stamp
-                    self._look()
-                    self._settle()
-        return self.newest
+    def look(self, stamp: object) -> Keytab:
+        """Return the newest good content of the file, which has another stamp now."""
+        with self._lock:
+            if stamp != self.stamp:
+                self.stamp = stamp
+                self._read_again()
+                self._settle()
+            return self.newest
 
-    def _look(self) -> None:
+    def _read_again(self) -> None:
         try:
             keytab = self._read()
             if not len(keytab) and len(self.newest):
@@ -278,8 +281,8 @@ class _File:
 
     def _settle(self) -> None:
         """Forget the stamp of a file that was just changed: the next change may leave it the same."""
-        if isinstance(self._stamp, tuple) and self._stamp[-1] / 1e9 > now().timestamp() - _TICK:
-            self._stamp = ()
+        if isinstance(self.stamp, tuple) and self.stamp[-1] / 1e9 > now().timestamp() - _TICK:
+            self.stamp = ()
 
     def _read(self) -> Keytab:
         try:
