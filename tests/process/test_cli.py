@@ -330,7 +330,7 @@ ERRORS = [
         id="a-ccache-for-everyone",
     ),
     pytest.param(
-        ("klist", "-c", "KCM:"), "", nothing, 1, "UnsupportedError", id="a-ccache-of-another-type"
+        ("klist", "-c", "API:"), "", nothing, 1, "UnsupportedError", id="a-ccache-of-another-type"
     ),
     pytest.param(("kvno", WEB), "", nothing, 7, "CredentialError", id="kvno-without-tickets"),
     pytest.param(

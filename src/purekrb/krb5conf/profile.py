@@ -158,8 +158,7 @@ class _Loader:
             raise ConfigError(
                 f"{path} is not a regular file: name a krb5.conf, or use includedir for a directory"
             )
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE - self._size + 1)
+        data = _contents(path, MAX_SIZE - self._size + 1)
         self._size += len(data)
         if self._size > MAX_SIZE:
             raise ConfigError(
@@ -194,6 +193,19 @@ class _Loader:
             where,
             f"{directive} names what cannot be read ({error.strerror}): create it or remove this line",
         )
+
+
+def _contents(path: Path, most: int) -> bytes:
+    """Return at most so many bytes of a file."""
+    parts = []
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        while most > 0 and (part := os.read(fd, most)):
+            parts.append(part)
+            most -= len(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
 
 
 def _is_included(name: str) -> bool:
