@@ -384,10 +384,10 @@ def _logon(auth_data: Sequence[str | None]) -> tuple[Principal, str]:
         user, _, domain = user.rpartition("@")
     elif user and not domain and "\\" in user:
         domain, _, user = user.partition("\\")
-    config = _config()
-    realm = fitting_realm(domain or config.default_realm or "", config)
-    if realm not in (*config.realms, config.default_realm):
-        realm = realm.upper()  # as the realms of Active Directory are
+    realm = (domain or "").upper()  # as the realms of Active Directory are
+    if "." not in realm:
+        config = _config()
+        realm = fitting_realm(realm, config) or config.default_realm or ""
     if not user or not realm or password is None:
         raise RefusedError(
             SEC_E_UNKNOWN_CREDENTIALS,
