@@ -273,8 +273,8 @@ def InitializeSecurityContext(
             channel_bindings=bindings,
         )
     else:
+        # A service that answers without a token has not proved itself: the context says so.
         handle = _begun(context, new_context, Initiator)
-        _check_token(token_in, "service's")
     return _step(
         handle,
         token_in,
@@ -321,7 +321,7 @@ def AcceptSecurityContext(
             raise RefusedError(
                 SEC_E_UNSUPPORTED_FUNCTION, "user-to-user authentication is not available"
             )
-        _check_token(token_in, "client's")
+        _check_token(token_in)
         config = credential.config
         options: ServiceOptions = {
             "permitted_etypes": DEFAULT_ETYPES if config is None else config.permitted_etypes,
@@ -342,7 +342,7 @@ def AcceptSecurityContext(
         )
     else:
         handle = _begun(context, new_context, Acceptor)
-        _check_token(token_in, "client's")
+        _check_token(token_in)
     return _step(
         handle,
         token_in,
@@ -422,9 +422,9 @@ def _token(inputs: SecBufferDesc | None) -> bytes | None:
     return tokens[0].Buffer or None
 
 
-def _check_token(token: bytes | None, whose: str) -> None:
+def _check_token(token: bytes | None) -> None:
     if token is None:
-        raise RefusedError(SEC_E_INVALID_TOKEN, f"the {whose} token is missing: pass it as input")
+        raise RefusedError(SEC_E_INVALID_TOKEN, "the client's token is missing: pass it as input")
 
 
 def _new(handle: CtxtHandle | None) -> CtxtHandle:
