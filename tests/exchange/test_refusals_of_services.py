@@ -11,7 +11,6 @@ import pytest
 
 import purekrb
 from purekrb import Acceptor, Flag, Initiator, Keytab, Principal, crypto
-from purekrb.channel.refusals import INTERVAL, Refusals, is_own_fault
 from purekrb.constants import DEFAULT_ETYPES, ErrorCode
 from purekrb.errors import (
     ApError,
@@ -26,6 +25,7 @@ from purekrb.errors import (
 from purekrb.gss.framing import unframe
 from purekrb.gss.strangers import what_is
 from purekrb.log import Log
+from purekrb.refusals import INTERVAL, Refusals, is_own_fault
 from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.tickets import SERVICE, Entry, issue

@@ -29,7 +29,7 @@ from purekrb.integrations.http.headers import find_challenge, read_credentials, 
 from purekrb.integrations.http.origins import leads_elsewhere, origin_of, service_of
 from purekrb.integrations.http.rounds import Rounds
 from purekrb.messages.spnego import NegTokenResp
-from purekrb.replay import MemoryReplayCache
+from purekrb.replay import FileReplayCache, MemoryReplayCache
 from support.spnego import NTLM_TOKEN as NTLM
 from support.spnego import PreferringNtlm
 from support.tickets import ALICE, Entry, issue
@@ -497,15 +497,22 @@ def test_a_token_counts_once() -> None:
 
 
 def test_refusals_for_which_the_service_is_to_blame_are_in_its_log(
+    tmp_path: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    gate = gate_for(issue()[1])
+    ticket, keys = issue()
+    no_keys = gate_for(issue()[1])
+    no_cache = Gate(keys, replay_cache=FileReplayCache(tmp_path / "missing" / "file"))
     for _ in range(3):  # whoever can connect could fill the log
-        gate.judge(first_token(issue()[0]))
-    gate.judge("Negotiate YWJj")
-    assert [record.levelname for record in caplog.records if record.name == "purekrb.http"] == [
-        "WARNING"
-    ]
+        for gate in (no_keys, no_cache):
+            assert isinstance(gate.judge(first_token(ticket), peer="192.0.2.7"), Refused)
+            gate.judge("Negotiate YWJj", peer="192.0.2.7")
+    told = [record for record in caplog.records if record.name == "purekrb.http"]
+    assert [record.levelname for record in told] == ["WARNING", "WARNING"]
+    for record, words in zip(told, ("does not decrypt", "cannot be used"), strict=True):
+        assert "192.0.2.7" in record.getMessage()
+        assert words in record.getMessage()
+    assert isinstance(gate_for(keys).judge(first_token(ticket)), Admitted)
 
 
 def test_a_client_of_several_rounds_is_admitted_on_its_connection_alone() -> None:

@@ -29,7 +29,6 @@ from purekrb.channel.establish import (
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
-from purekrb.channel.refusals import Refusals
 from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
@@ -49,6 +48,7 @@ from purekrb.io.asyncio import drive
 from purekrb.io.steps import Steps, Wait
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
+from purekrb.refusals import Refusals
 from purekrb.replay.default import may_wait
 
 if TYPE_CHECKING:

@@ -28,7 +28,6 @@ from purekrb.channel.establish import (
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
-from purekrb.channel.refusals import Refusals
 from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
@@ -48,6 +47,7 @@ from purekrb.io.blocking import drive
 from purekrb.io.steps import Steps
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
+from purekrb.refusals import Refusals
 from purekrb.system import fork_safe
 
 if TYPE_CHECKING:

@@ -83,8 +83,9 @@ async def judge(
 ) -> Admitted | Refused:
     """Return who a request comes from, or the response that refuses it."""
     wants_html = "text/html" in (field(scope, b"accept") or "")
+    client: Any = tuple(scope.get("client") or ())  # host and port
     if connection_header is None:
-        connection: Any = tuple(scope.get("client") or ())
+        connection: Any = client
     else:
         connection = field(scope, connection_header.lower().encode())
     tls = (scope.get("extensions") or {}).get("tls") or {}
@@ -94,6 +95,7 @@ async def judge(
         connection=connection,
         wants_html=wants_html,
         tls_certificate=tls.get("server_cert"),
+        peer=client[0] if client else "a client",
     )
     if gate.may_wait:
         from asyncio import to_thread

@@ -67,6 +67,7 @@ class KerberosMiddleware:
             request.headers.get("Authorization"),
             connection=(request.META.get("REMOTE_ADDR"), request.META.get("REMOTE_PORT")),
             wants_html=wants_html,
+            peer=request.META.get("REMOTE_ADDR") or "a client",
         )
         if isinstance(verdict, Refused):
             return verdict

@@ -57,6 +57,7 @@ class KerberosMiddleware:
             environ.get("HTTP_AUTHORIZATION"),
             connection=self._connection(environ),
             wants_html=wants_html,
+            peer=environ.get("REMOTE_ADDR") or "a client",
         )
         if isinstance(verdict, Admitted) and gate.authorize and not gate.authorize(verdict.user):
             verdict = gate.forbid(verdict, wants_html=wants_html)

@@ -7,11 +7,10 @@ proxy says makes one client another. Source: RFC 4559.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from purekrb.constants import ErrorCode, Flag, error_name
+from purekrb.constants import ErrorCode, Flag
 from purekrb.errors import (
     ApError,
     ChannelBindingsError,
@@ -28,6 +27,7 @@ from purekrb.integrations.http.headers import read_credentials, write_field
 from purekrb.integrations.http.rounds import Rounds
 from purekrb.log import Log
 from purekrb.names import Principal
+from purekrb.refusals import Refusals
 from purekrb.replay import ReplayCache
 from purekrb.replay.default import may_wait
 from purekrb.system import cached_property
@@ -51,21 +51,8 @@ _PAGES = {
     ErrorCode.KRB_AP_ERR_TKT_EXPIRED: pages.EXPIRED,
     ErrorCode.KRB_AP_ERR_TKT_NYV: pages.CLOCK,
 }
-#: The codes whose cause may be the service's: its keys, or its clock.
-_OURS = frozenset(
-    (
-        ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
-        ErrorCode.KRB_AP_ERR_SKEW,
-        ErrorCode.KRB_AP_ERR_NOKEY,
-        ErrorCode.KRB_AP_ERR_BADKEYVER,
-        ErrorCode.KRB_AP_ERR_NOT_US,
-        ErrorCode.KDC_ERR_ETYPE_NOSUPP,
-    )
-)
 #: The most bytes that adapters read of the body of a refused request.
 MAX_DRAINED = 1 << 20
-#: Seconds after a warning before the next one about the same code.
-_QUIET = 60.0
 
 
 class User:
@@ -202,8 +189,7 @@ class Gate:
         #: Whether to judge a request in a thread, where there is an event loop.
         self.may_wait = may_wait(replay_cache)
         self._rounds = Rounds(max_waiting, waiting_timeout)
-        self._clock = time.monotonic
-        self._quiet_until: dict[int | None, float] = {}
+        self._refusals = Refusals(log)
         Acceptor(keys, **self._options).close()  # wrong options fail at once
 
     def is_public(self, path: str) -> bool:
@@ -223,23 +209,25 @@ class Gate:
         connection: Hashable = None,
         wants_html: bool = False,
         tls_certificate: str | None = None,
+        peer: object = "a client",
     ) -> Admitted | Refused:
         """Return who a request comes from, or the response that refuses it.
 
         `authorization` is the value of the request's header field, `connection` whatever tells one
-        connection from others, `tls_certificate` the server's in PEM if the server tells it.
+        connection from others, `tls_certificate` the server's in PEM if the server tells it, and
+        `peer` the client's address, for the log.
         """
         try:
             token = None if authorization is None else read_credentials(authorization)
         except DecodeError as error:
-            return self._refused(error, b"", wants_html)
+            return self._refused(error, b"", wants_html, peer)
         if not token:
             return _refusal(401, pages.NO_TOKEN, write_field(None), wants_html)
         waiting = self._rounds.take(connection) if token[:1] == _CONTINUES else None
         try:
             context, answer = self._step(waiting, token, tls_certificate)
         except KerberosError as error:
-            return self._refused(error, token, wants_html)
+            return self._refused(error, token, wants_html, peer)
         if context.established:
             return Admitted(User(context), write_field(answer))
         self._rounds.put(connection, context)
@@ -285,16 +273,11 @@ class Gate:
             )
         return (None,)
 
-    def _refused(self, error: KerberosError, token: bytes, wants_html: bool) -> Refused:
+    def _refused(
+        self, error: KerberosError, token: bytes, wants_html: bool, peer: object
+    ) -> Refused:
+        self._refusals.report(peer, error)
         code = error.code if isinstance(error, ApError) else None
-        name = "" if code is None else f" ({error_name(code)})"
-        ours = code in _OURS or isinstance(error, CredentialError)
-        # Whoever can connect could fill the log.
-        if ours and self._clock() >= self._quiet_until.get(code, 0.0):
-            self._quiet_until[code] = self._clock() + _QUIET
-            log.warning("a client was refused%s: %s", name, error)
-        else:
-            log.debug("a client was refused%s: %s", name, error)
         if token.startswith(_NTLM) or "NTLM" in str(error):
             page = pages.NTLM
         elif isinstance(error, ReplayError):
