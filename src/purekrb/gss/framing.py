@@ -33,8 +33,10 @@ TOK_KRB_ERROR = b"\x03\x00"
 
 #: The first byte of messages without a frame, as DCE style has them, and their token ids.
 _BARE = {b"\x6e": TOK_AP_REQ, b"\x6f": TOK_AP_REP, b"\x7e": TOK_KRB_ERROR}
-#: The start of NTLM's messages, which have no frame.
+#: The start of NTLM's messages, which have no frame, and of the one that services send. Source:
+#: MS-NLMP 2.2.1.2.
 _NTLM = b"NTLMSSP\0"
+_NTLM_CHALLENGE = _NTLM + b"\x02"
 _FRAME = (0x60,)
 _LONGEST_HEADER = 6
 _NAMES = {
@@ -77,7 +79,7 @@ def unframe_mechanism(token: bytes, mechanism: bytes) -> bytes:
     if begin:
         return token[begin:]
     if token.startswith(_NTLM):
-        _refuse(NTLM_OID, mechanism)
+        _refuse(NTLM_OID, mechanism, by_service=token.startswith(_NTLM_CHALLENGE))
     found = what_is(token)
     if found is not None:
         raise DecodeError(
@@ -136,9 +138,13 @@ def _oid(mechanism: bytes) -> bytes:
     return tlv(0x06, mechanism)
 
 
-def _refuse(found: bytes, expected: bytes) -> NoReturn:
+def _refuse(found: bytes, expected: bytes, *, by_service: bool = False) -> NoReturn:
     ours = mechanism_names([expected])
-    if found == NTLM_OID:
+    if by_service:
+        advice = (
+            "the service does not take Kerberos here: give it a keytab with the keys of its SPN"
+        )
+    elif found == NTLM_OID:
         advice = (
             "the client has no Kerberos ticket and falls back: let it call the service by the "
             "name of its SPN, not by an IP address, and register that SPN"
