@@ -305,16 +305,6 @@ def test_an_adapter_loads_what_it_adapts_and_nothing_of_the_other_side(adapter: 
     assert not {name.split(".")[0] for name in loaded} & {"impacket", "pyasn1", "ldap3", "dns"}
 
 
-def test_a_missing_package_is_an_error_that_names_the_extra() -> None:
-    code = (
-        "import sys; sys.modules['requests'] = None\n"
-        "import purekrb\n"
-        "try: import purekrb.integrations.requests\n"
-        "except purekrb.UnsupportedError as error: print(error)"
-    )
-    assert "pip install purekrb[requests]" in run([sys.executable, "-c", code], env={})
-
-
 @pytest.mark.parametrize("name", PLAIN)
 def test_several_workers_accept_a_token_once(
     servers: dict[str, HttpServer], user: dict[str, Any], name: str

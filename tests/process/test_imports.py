@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,59 @@ def test_dir_tells_every_public_name_of_a_package_before_it_is_loaded(package: s
         "for name in public: getattr(p, name)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+ADAPTED = ("requests", "httpx", "aiohttp", "flask", "starlette", "fastapi", "django")
+#: The begin of a program that runs as if no extra were installed.
+ABSENT = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Rest(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = name.split(".")[0] in {(*ADAPTED, "kafka", "spnego", "redis")}
+        return None if hidden else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        *((name, f"import purekrb.integrations.{name}") for name in ADAPTED),
+        ("kafka", "from purekrb.integrations import kafka; kafka.register()"),
+        ("spnego", "import purekrb.compat; purekrb.compat.install('spnego')"),
+        ("redis", "import purekrb.replay.redis"),
+    ],
+)
+def test_a_missing_package_is_an_error_that_names_its_extra(name: str, statement: str) -> None:
+    program = f"import purekrb\ntry:\n    {statement}\nexcept purekrb.UnsupportedError as error:\n    print(error)"
+    for begin, said in ((ABSENT, f"pip install purekrb[{name}]"), ("", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{begin}\n{program}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert said in done.stdout
+        assert bool(said) == bool(done.stdout)
+
+
+def test_every_extra_that_an_error_or_a_page_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    table = (root / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    extras = set(re.findall(r"^([a-z0-9]+) = \[", table.partition("\n[")[0], re.MULTILINE))
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "src").rglob("*.py")]
+    named = {
+        name
+        for page in pages
+        for one, several in re.findall(
+            r"\bextra\(\"(\w+)\"\)|purekrb\[([a-z0-9,]+)\]", page.read_text(encoding="utf-8")
+        )
+        for name in (one or several).split(",")
+    }
+    assert {"django", "kafka", "spnego"} <= named
+    assert named <= extras

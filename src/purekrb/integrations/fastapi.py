@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.gate import Gate, Refused, User
-from purekrb.integrations.starlette import AnswerMiddleware, admit
 
-with extra("fastapi"):
+with extra("fastapi"):  # which brings starlette
     import fastapi
     from fastapi.responses import Response
     from fastapi.security.http import HTTPBase
+
+    from purekrb.integrations.starlette import AnswerMiddleware, admit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
