@@ -139,7 +139,7 @@ def _no_such_version(ticket: Ticket, name: Principal, entries: list[ServiceKey])
     versions = [entry for entry in entries if kvno is None or same_kvno(kvno, entry.kvno)]
     if not any(entry.key.etype == etype for entry in versions):
         return ApError(
-            f"the ticket for {name} was made with a {etype_name(etype)} key, "
+            f"the ticket for {name} was made with a key of {etype_name(etype)}, "
             f"and the keytab holds none of {_owners(versions)}: export it again with all etypes",
             code=ErrorCode.KRB_AP_ERR_BADKEYVER,
         )
