@@ -184,7 +184,7 @@ def offer(*types: int) -> bytes:
     [
         ((136, 19, 133), UnsupportedError, "by FAST,"),
         ((136, 19, 141, 133), UnsupportedError, "by FAST or OTP,"),
-        ((151, 136, 19, 16, 17, 150, 133), UnsupportedError, "by SPAKE or FAST or PKINIT,"),
+        ((141, 136, 19, 16, 17, 150, 133), UnsupportedError, "by OTP or FAST or PKINIT,"),
         ((16, 147, 133), UnsupportedError, "the account may have no key of aes256"),
         ((136, 133), KdcEtypeError, "no encryption type in common"),
     ],
@@ -205,7 +205,7 @@ def test_kinds_of_preauthentication_are_told_by_name(
 
 def test_hints_are_no_kinds_of_preauthentication() -> None:
     assert preauth_kinds((2, 3, 11, 19, 133, 137, 150)) == ["encrypted timestamp"]
-    assert preauth_kinds((16, 17, 147, 999)) == ["PKINIT", "type 999"]
+    assert preauth_kinds((16, 17, 147, 151, 999)) == ["PKINIT", "SPAKE", "type 999"]
 
 
 @pytest.mark.parametrize(
