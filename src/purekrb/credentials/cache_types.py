@@ -7,8 +7,7 @@ name, too, which stands for its primary ccache. A file is a collection of one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from purekrb.credentials import files
 from purekrb.credentials.caches import directory, file, memory
@@ -67,14 +66,26 @@ class CacheType(Protocol):
         """Return why this machine cannot have such ccaches; "" if it can."""
 
 
-#: The types by the prefix of a name, in capitals; those by the name of their module are loaded on
-#: demand. A name without a prefix is a FILE.
-CACHE_TYPES: dict[str, CacheType | str] = {
+def _kcm() -> CacheType:
+    from purekrb.credentials.caches import kcm
+
+    return kcm
+
+
+def _keyring() -> CacheType:
+    from purekrb.credentials.caches import keyring
+
+    return keyring
+
+
+#: The types by the prefix of a name, in capitals; a function loads one on demand. A name without a
+#: prefix is a FILE.
+CACHE_TYPES: dict[str, CacheType | Callable[[], CacheType]] = {
     "FILE": file,
     "MEMORY": memory,
     "DIR": directory,
-    "KCM": "kcm",
-    "KEYRING": "keyring",
+    "KCM": _kcm,
+    "KEYRING": _keyring,
 }
 
 _INSTEAD = "use a file: export KRB5CCNAME=FILE:/path and get the tickets again (kinit)"
@@ -102,7 +113,6 @@ def resolve(name: files.FilePath) -> tuple[str, CacheType, str]:
             or f"credential caches of type {prefix} are not known: the types are "
             f"{', '.join(CACHE_TYPES)}; {_INSTEAD}"
         )
-    if isinstance(cache_type, str):
-        module = import_module(f"purekrb.credentials.caches.{cache_type}")
-        cache_type = CACHE_TYPES[prefix] = cast("CacheType", module)
+    if callable(cache_type):
+        cache_type = CACHE_TYPES[prefix] = cache_type()
     return prefix, cache_type, files.text_of(residual)
