@@ -52,15 +52,15 @@ def with_part(data: bytes, change: Callable[[EncKrbCredPart], EncKrbCredPart]) -
     return replace(message, enc_part=EncryptedData(0, None, part.encode())).encode()
 
 
-def long_form(data: bytes, size: int) -> bytes:
+def long_form(data: bytes, size: int, keys: bytes | None = None) -> bytes:
     """Return the DER `data` with every length in `size` octets; also inside the one that holds the keys."""
+    keys = KrbCred.decode(data).enc_part.cipher if keys is None else keys
     out, at = b"", 0
     while at < len(data):
         tag, start, at = read_header(data, at, len(data))
         contents = data[start:at]
-        is_keys = tag == 0x04 and contents[:1] == b"\x7d"
-        if tag & 0x20 or is_keys:
-            contents = long_form(contents, size)
+        if tag & 0x20 or contents == keys:
+            contents = long_form(contents, size, keys)
         out += bytes((tag, 0x80 | size)) + len(contents).to_bytes(size, "big") + contents
     return out
 

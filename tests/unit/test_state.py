@@ -112,6 +112,11 @@ def link(path: Path) -> None:
     path.symlink_to(real)
 
 
+def link_of_another_user(path: Path) -> None:
+    link(path)
+    os.lchown(path, 65534, 65534)
+
+
 def fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -119,7 +124,7 @@ def fifo(path: Path) -> None:
 
 SPOILED: dict[str, Callable[[Path], Any]] = {
     "missing": Path.unlink,
-    "a symbolic link": link,
+    **({"a link of another user": link_of_another_user} if os.geteuid() == 0 else {}),
     "a FIFO": fifo,
     "writable by others": lambda path: path.chmod(0o666),
     "too large": lambda path: path.write_bytes(STATE.encode() + b" " * (1 << 20)),
@@ -137,6 +142,13 @@ def test_a_state_file_that_anyone_may_have_put_there_is_refused(
     with pytest.raises(RegistrationError, match="state file") as refused:
         ServiceState.load(path)
     assert refused.value.reason == "NO_STATE"
+
+
+def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    STATE.save(path)
+    link(path)
+    assert ServiceState.load(path) == STATE
 
 
 def test_a_state_is_not_saved_through_a_link(tmp_path: Path) -> None:

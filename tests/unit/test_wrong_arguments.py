@@ -60,6 +60,8 @@ def test_an_acceptor_takes_a_keytab_and_whatever_gives_its_entries() -> None:
 def test_a_name_or_a_password_is_no_credential(
     call: Callable[[Any], Any], right: str, credential: Any
 ) -> None:
+    if credential is None and right.startswith("initiate"):
+        credential = 7  # None stands for Credential.default()
     with pytest.raises(TypeError) as caught:
         call(credential)
     assert right in str(caught.value)
