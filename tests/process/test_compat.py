@@ -115,6 +115,21 @@ def test_a_python_without_purekrb_says_so_and_runs(tmp_path: Path) -> None:
     assert "has no purekrb, so gssapi" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"), [(None, "No such file or directory"), (0o644, "Permission denied")]
+)
+def test_run_names_a_command_that_cannot_be_run(
+    tmp_path: Path, mode: int | None, words: str
+) -> None:
+    program = tmp_path / "app"
+    if mode is not None:
+        program.write_text("#!/bin/sh\n")
+        program.chmod(mode)
+    for command in (str(program), program.name):
+        done = purekrb("run", "--", command, PATH=str(tmp_path))
+        assert (done.returncode, done.stderr) == (1, f"purekrb: {command}: {words}\n")
+
+
 def test_run_without_a_command_says_how() -> None:
     done = purekrb("run")
     assert done.returncode == 1

@@ -49,6 +49,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     rest = os.environ.get("PYTHONPATH")
     path = startup if not rest else os.pathsep.join((startup, rest))
     sys.stdout.flush()
-    os.execvpe(  # noqa: S606 - the caller's own command
-        command[0], command, {**os.environ, "PYTHONPATH": path, "PUREKRB_COMPAT": args.only}
-    )
+    try:
+        os.execvpe(  # noqa: S606 - the caller's own command
+            command[0], command, {**os.environ, "PYTHONPATH": path, "PUREKRB_COMPAT": args.only}
+        )
+    except OSError as error:  # it names the last place that was searched
+        raise OSError(error.errno, error.strerror, command[0]) from None
