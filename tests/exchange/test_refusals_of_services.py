@@ -69,6 +69,20 @@ def test_an_old_key_under_the_name_of_the_account_is_told_to_be_old(
     Acceptor(current, **options).step(Initiator(ticket).step())
 
 
+@pytest.mark.parametrize("kvno", [5, 6])
+def test_an_old_key_beside_one_of_another_account_is_told_to_be_perhaps_old(kvno: int) -> None:
+    ticket, keys = issue(kvno=6)
+    other = Principal.parse("svc-db@EXAMPLE.TEST")
+    held = [
+        *renamed(keys, ACCOUNT, kvno, same=False),
+        *renamed(keys, other, 6, same=False),
+    ]
+    error = refusal(held, Initiator(ticket).step())
+    assert getattr(error, "code", None) == ErrorCode.KRB_AP_ERR_NOKEY
+    assert f"{ACCOUNT} kvno {kvno}" in str(error)
+    assert ("or of another kvno" in str(error)) == (kvno == 5)
+
+
 def test_a_keytab_newer_than_the_ticket_says_so_under_the_accounts_name() -> None:
     ticket, keys = issue(kvno=6)
     error = refusal(renamed(keys, ACCOUNT, 7, same=False), Initiator(ticket).step())

@@ -116,10 +116,13 @@ def _another_account(
             "decrypts the ticket: export one with that name",
             code=ErrorCode.KRB_AP_ERR_NOKEY,
         )
+    kvno = ticket.enc_part.kvno
+    old = kvno is not None and not all(same_kvno(kvno, entry.kvno) for entry in ours)
     return ApError(
         f"the keytab has no key that decrypts a ticket for {name} "
-        f"({_version(ticket)}); tried: {_shown(ours)}. These are other accounts': export one of "
-        f"the account that has this name; or they were {_SALT}",
+        f"({_version(ticket)}); tried: {_shown(ours)}. These are other accounts'"
+        f"{', or of another kvno' if old else ''}: export the keys of "
+        f"the account that has this name again; or they were {_SALT}",
         code=ErrorCode.KRB_AP_ERR_NOKEY,
     )
 
