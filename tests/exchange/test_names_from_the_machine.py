@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import purekrb
 from purekrb import (
     Acceptor,
     ApError,
@@ -385,3 +387,30 @@ def test_a_keyring_of_the_process_is_a_collection(realms: SimpleNamespace, machi
     for wrong in ("KEYRING:nonsense:x", "KEYRING:persistent:nobody", "KEYRING:"):
         with pytest.raises(CredentialError, match="write KEYRING:session:NAME"):
             CCache.load(wrong)
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["blocking", "asyncio"])
+def test_connect_without_a_credential_is_who_the_machine_says(
+    realms: SimpleNamespace, machine: Path, *, aio: bool
+) -> None:
+    log_in(realms.north, realms.anna)
+    keytab = realms.north.keytab(WEB)
+    with listen(("127.0.0.1", 0), keytab, replay_cache=MemoryReplayCache()) as server:
+
+        def serve() -> None:
+            with next(iter(server)) as channel:
+                channel.send(str(channel.context.initiator).encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        if aio:
+
+            async def ask() -> bytes | None:
+                async with await purekrb.aio.connect(server.address, WEB) as channel:
+                    return await channel.recv()
+
+            assert asyncio.run(ask()) == b"anna@NORTH.TEST"
+        else:
+            with connect(server.address, WEB) as channel:
+                assert channel.recv() == b"anna@NORTH.TEST"
+        thread.join()

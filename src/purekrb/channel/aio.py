@@ -165,7 +165,7 @@ class Channel(Generic[Context]):
 async def connect(
     address: tuple[str, int],
     target: Target,
-    credential: Credential,
+    credential: Credential | None = None,
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,

@@ -175,7 +175,7 @@ class Channel(Generic[Context]):
 def connect(
     address: tuple[str, int],
     target: Target,
-    credential: Credential,
+    credential: Credential | None = None,
     config: Config | None = None,
     *,
     flags: Flag = Flag.DEFAULT,
@@ -188,7 +188,8 @@ def connect(
 ) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address`, which has proved its identity.
 
-    `address` is (host, port). The necessary tickets are fetched from the KDC first. `timeout`
+    `address` is (host, port). Without a credential, that of `Credential.default()` is used. The
+    necessary tickets are fetched from the KDC first. `timeout`
     (seconds) covers all of it: tickets, connection and handshake. `max_frame` is the longest frame
     in bytes that is sent or accepted; the service must use the same value. `delegate` and
     `max_token` are those of `purekrb.initiate`. Raises ValueError for
