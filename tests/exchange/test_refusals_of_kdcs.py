@@ -182,7 +182,7 @@ def offer(*types: int) -> bytes:
 @pytest.mark.parametrize(
     ("types", "cls", "names"),
     [
-        ((136, 19, 133), UnsupportedError, "by FAST,"),
+        ((136, 19, 133), UnsupportedError, "only within FAST, and this log-in has no armor"),
         ((136, 19, 141, 133), UnsupportedError, "by FAST or OTP,"),
         ((141, 136, 19, 16, 17, 150, 133), UnsupportedError, "by OTP or FAST or PKINIT,"),
         ((16, 147, 133), UnsupportedError, "the account may have no key of aes256"),

@@ -15,6 +15,7 @@ from purekrb import (
     Config,
     Credential,
     KdcClient,
+    KdcError,
     PolicyError,
     PreauthFailedError,
     ServiceUnknownError,
@@ -171,6 +172,22 @@ def test_a_realm_that_switched_timestamps_off_is_entered_in_fast_alone(mit_realm
     )
     KdcClient(mit_realm.config).get_tgt(armor)
     assert KdcClient(config, armor=armor).get_tgt(user).is_tgt
+
+
+def test_an_armor_that_the_kdc_cannot_open_is_not_called_a_wrong_password(
+    mit_realm: MitRealm,
+) -> None:
+    host = Credential.from_keytab(
+        "host/localhost@MIT.TEST", mit_realm.keytab("host/localhost@MIT.TEST")
+    )
+    armor_tgt = KdcClient(mit_realm.config).get_tgt(host)
+    user = Credential.from_password("pre@MIT.TEST", "prepw")
+    assert KdcClient(mit_realm.config, armor=host).get_tgt(user).is_tgt
+    broken = replace(armor_tgt, ticket=armor_tgt.ticket[:-4] + bytes(4))
+    armor = Credential.from_ccache(CCache(broken.client, [broken]))
+    with pytest.raises(KdcError, match=r"^the KDC refused the armor, not") as caught:
+        KdcClient(mit_realm.config, armor=armor).get_tgt(user)
+    assert not isinstance(caught.value, PreauthFailedError)
 
 
 def test_mits_programs_know_from_our_cache_that_the_kdc_has_fast(

@@ -201,7 +201,10 @@ def test_a_kind_of_preauthentication_that_is_missing_is_a_refusal_of_the_kdc(
             stdin=PASSWORD,
         )
     assert result.code == 6
-    assert result.err.startswith("purekrb: the KDC wants pre-authentication by FAST")
+    assert result.err.startswith(
+        "purekrb: the KDC takes a password or key only within FAST, and this log-in has no armor"
+    )
+    assert "kinit -T CACHE" in result.err
     assert "133" not in result.err
 
 

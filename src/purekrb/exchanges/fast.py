@@ -16,6 +16,7 @@ from purekrb.errors import (
     ArmorRequiredError,
     DecodeError,
     IntegrityError,
+    KdcError,
     KerberosError,
     ProtocolError,
 )
@@ -50,6 +51,19 @@ __all__ = ["Armor", "Fast", "armor_with", "implicit_armor"]
 log = Log("purekrb.kdc")
 
 R = TypeVar("R", AsRep, TgsRep)
+
+#: What a KDC says of the AP-REQ in an armor that it cannot open. Source: RFC 4120 3.2.3.
+_ABOUT_THE_ARMOR = frozenset(
+    (
+        ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+        ErrorCode.KRB_AP_ERR_TKT_EXPIRED,
+        ErrorCode.KRB_AP_ERR_TKT_NYV,
+        ErrorCode.KRB_AP_ERR_NOT_US,
+        ErrorCode.KRB_AP_ERR_MODIFIED,
+        ErrorCode.KRB_AP_ERR_BADKEYVER,
+        ErrorCode.KRB_AP_ERR_NOKEY,
+    )
+)
 
 
 @record
@@ -224,11 +238,20 @@ class Fast(Plain):
                 "armored: it does not have FAST, or someone on the path removed it; nothing was "
                 "sent without the armor. If this KDC has no FAST, log in without an armor"
             )
+        name = error_name(error.error_code)
         log.debug(
-            "the KDC answered outside of FAST: %s; whoever is on the path can send this",
-            error_name(error.error_code),
+            "the KDC answered outside of FAST: %s; whoever is on the path can send this", name
         )
-        return kdc_error(error, self._label)
+        refusal = kdc_error(error, self._label)
+        if error.error_code not in _ABOUT_THE_ARMOR or self._armor.value is None:
+            return refusal
+        # The KDC opens the armor before it looks at the client's proof. Source: RFC 6113 5.4.2.
+        return KdcError(
+            f"the KDC refused the armor, not the password or key ({self._label}, {name}); get a new "
+            "ticket for the armor: of this realm, or of one that it trusts",
+            code=error.error_code,
+            krb_error=error,
+        )
 
 
 def _fx_fast(padata: tuple[PaData, ...]) -> bytes | None:

@@ -216,12 +216,23 @@ class Preauth:
             if no_etype
             else ""
         )
+        kept_for_fast = "FAST" in kinds and not self._keys.armor_key
+        what = (
+            "the KDC takes a password or key only within FAST, and this log-in has no armor"
+            if kept_for_fast and kinds == ["FAST"]
+            else f"the KDC wants pre-authentication by {' or '.join(kinds) or 'a kind without a name'}, "
+            "none of which this credential supports"
+        )
+        armor = (
+            "log in within FAST, with a ticket of another account as the armor (kinit -T CACHE, or "
+            "armor= in Python), "
+            if kept_for_fast
+            else ""
+        )
         return PreauthUnsupportedError(
-            f"the KDC wants pre-authentication by {' or '.join(kinds) or 'a kind without a name'}, "
-            f"none of which this credential supports{also} "
-            f"({label}, known here: {_names(permitted) or 'none'}); get the ticket with another "
-            "program (MIT's kinit) and use its credential cache, or have the realm's administrator "
-            "permit encrypted timestamps for this account",
+            f"{what}{also} ({label}, known here: {_names(permitted) or 'none'}); {armor}get the "
+            "ticket with another program (MIT's kinit) and use its credential cache, or have the "
+            "realm's administrator permit encrypted timestamps for this account",
             code=error.error_code,
             krb_error=error,
         )
