@@ -733,7 +733,7 @@ def test_kinit_has_an_expired_password_changed_on_a_terminal(run: Commands, real
 def test_kpasswd_changes_and_sets_passwords(run: Commands, realm: Realm) -> None:
     realm.add_user("carol", PASSWORD)
     realm.add_user("boss", "boss-pw", sets_passwords=True)
-    changed = run("kpasswd", "carol", "--json", stdin=f"{PASSWORD}\nnew one\n")
+    changed = run("kpasswd", "EXAMPLE\\carol", "--json", stdin=f"{PASSWORD}\nnew one\n")
     assert (changed.code, changed.json) == (0, [{"principal": "carol@EXAMPLE.TEST"}])
     assert run("kpasswd", "carol", stdin=f"{PASSWORD}\nx\n").code == 3
     assert run("kinit", "carol", stdin="new one").code == 0

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "principal",
         nargs="?",
-        help="user@REALM whose password it is (default: that of the credential cache)",
+        help="user, user@REALM or DOMAIN\\user whose password it is (default: that of the credential "
+        "cache)",
     )
     parser.add_argument(
         "--admin",
@@ -40,13 +41,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
     from purekrb.credentials.credential import Credential
     from purekrb.kdc.client import KdcClient
-    from purekrb.names import Principal
+    from purekrb.krb5conf.spelling import client_principal
 
     config = options.config(args)
-    default_realm = config.default_realm or ""
-    named = args.principal or options.credential(args).principal
-    principal = Principal.parse(named, default_realm) if isinstance(named, str) else named
-    asked = Principal.parse(args.admin, default_realm) if args.admin else principal
+    principal = (
+        client_principal(args.principal, config)
+        if args.principal
+        else options.credential(args).principal
+    )
+    asked = client_principal(args.admin, config) if args.admin else principal
     client = KdcClient(config, timeout=args.timeout)
     credential = Credential.from_password(asked, options.read_secret(f"Password for {asked}"))
     new = _new_password(principal)

@@ -178,4 +178,6 @@ def _refusal(code: int, text: str, policy: PasswordPolicy | None, whose: Princip
 
 
 def _quoted(text: str) -> str:
-    return f", it says {visible(text[:_MAX_TEXT])!r}" if text else ""
+    """Return the server's words on one line; MIT's server writes several."""
+    words = visible(" ".join(text[:_MAX_TEXT].split()))
+    return f", it says '{words}'" if words else ""
