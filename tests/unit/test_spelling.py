@@ -10,7 +10,7 @@ from purekrb.errors import ConfigError, DecodeError
 from purekrb.krb5conf.spelling import (
     client_principal,
     fitting_realm,
-    similar_realm,
+    similar_realms,
     unknown_realm,
 )
 from purekrb.names import as_written
@@ -99,22 +99,28 @@ def test_a_credential_takes_the_names_as_well() -> None:
 @pytest.mark.parametrize(
     ("realm", "config", "similar"),
     [
-        ("north.test", NORTH, "NORTH.TEST"),
-        ("North.Test", NORTH, "NORTH.TEST"),
-        ("NORTH.TEST", SMALL, "north.test"),
-        ("NORTH.TEST", NORTH, None),
-        ("WEST.TEST", NORTH, None),
-        ("north.test", Config(default_realm="NORTH.TEST"), "NORTH.TEST"),
-        ("north.test", Config({"NORTH.TEST": KDC, "North.Test": KDC}), None),
+        ("north.test", NORTH, ["NORTH.TEST"]),
+        ("North.Test", NORTH, ["NORTH.TEST"]),
+        ("NORTH.TEST", SMALL, ["north.test"]),
+        ("North.Test", SMALL, ["north.test"]),  # the default realm has no section
+        ("NORTH.TEST", NORTH, []),
+        ("WEST.TEST", NORTH, []),
+        ("north.test", Config(default_realm="NORTH.TEST"), ["NORTH.TEST"]),
+        (
+            "north.test",
+            Config({"NORTH.TEST": KDC, "North.Test": KDC}),
+            ["NORTH.TEST", "North.Test"],
+        ),
     ],
 )
-def test_the_one_realm_in_other_letters_is_named(
-    realm: str, config: Config, similar: str | None
+def test_the_realms_in_other_letters_are_named(
+    realm: str, config: Config, similar: list[str]
 ) -> None:
-    assert similar_realm(realm, config) == similar
+    assert similar_realms(realm, config) == similar
     text = str(unknown_realm(realm, config, of_client=True))
     if similar:
-        assert f"{similar}: realm names are case-sensitive" in text
+        assert f"{' and '.join(similar)}: realm names are case-sensitive" in text
+        assert f"write {' or '.join(similar)} instead" in text
         assert "kdc =" not in text
     else:
         assert "add kdc =" in text

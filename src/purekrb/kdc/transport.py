@@ -25,7 +25,7 @@ from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
 from purekrb.krb5conf.config import Config, KdcAddress
-from purekrb.krb5conf.spelling import similar_realm, unknown_realm, upn_hint
+from purekrb.krb5conf.spelling import similar_realms, unknown_realm, upn_hint
 from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
@@ -83,7 +83,7 @@ def ask(
                 lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}"
             )
         except (ConfigError, TransportError) as error:
-            if similar_realm(realm, locator.config) is None:
+            if not similar_realms(realm, locator.config):
                 hint = "" if message[0] != _AS_REQ else upn_hint(realm, locator.config)
                 raise type(error)(f"{error}{hint}") from error
     if not kdcs:

@@ -21,7 +21,7 @@ __all__ = [
     "client_principal",
     "complete",
     "fitting_realm",
-    "similar_realm",
+    "similar_realms",
     "unknown_realm",
     "upn_hint",
 ]
@@ -73,19 +73,25 @@ def fitting_realm(realm: str, config: Config, *others: str) -> str:
     return found[0]
 
 
-def similar_realm(realm: str, config: Config) -> str | None:
-    """Return the one configured realm that differs from `realm` in the case of letters, or None."""
-    found = [other for other in _fold_equal(realm, _known(config, ())) if other != realm]
-    return found[0] if len(found) == 1 else None
+def similar_realms(realm: str, config: Config) -> list[str]:
+    """Return the realms that differ from `realm` in the case of letters: those with a section.
+
+    If no section has such a name, it is the default realm, if that does.
+    """
+    for known in (config.realms, _known(config, ())):
+        found = [other for other in _fold_equal(realm, known) if other != realm]
+        if found:
+            return found
+    return []
 
 
 def unknown_realm(realm: str, config: Config, *, of_client: bool) -> ConfigError:
     """Return the error for a realm without a known KDC; `of_client`: it comes from a client."""
-    similar = similar_realm(realm, config)
-    if similar is not None:
+    similar = similar_realms(realm, config)
+    if similar:
         return ConfigError(
-            f"{config.source} has {similar}: realm names are case-sensitive; "
-            f"write {similar} instead of {realm}"
+            f"{config.source} has {' and '.join(similar)}: realm names are case-sensitive; "
+            f"write {' or '.join(similar)} instead of {realm}"
         )
     return ConfigError(
         f"no KDC of realm {realm} is known: "
