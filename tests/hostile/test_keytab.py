@@ -200,6 +200,13 @@ def test_k218_a_reader_of_the_old_keytab_keeps_it_whole_while_it_is_replaced(
     assert os.listdir(tmp_path) == ["kt"]
 
 
+def test_links_in_a_circle_are_called_so(tmp_path: Path) -> None:
+    (tmp_path / "kt").symlink_to("other")
+    (tmp_path / "other").symlink_to("kt")
+    with pytest.raises(CredentialError, match="its symbolic links lead in a circle"):
+        Keytab.load(tmp_path / "kt")
+
+
 def test_k218_loading_follows_no_symbolic_link_of_another_user(tmp_path: Path) -> None:
     good_keytab().save(tmp_path / "real")
     (tmp_path / "inner").symlink_to("real")

@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -18,6 +19,7 @@ from purekrb.constants import TicketFlags
 from purekrb.credentials.cache_types import CACHE_TYPES
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
+from purekrb.credentials.keytab import Keytab
 from purekrb.errors import CredentialError, DecodeError, UnsupportedError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import AuthorizationDataEntry, HostAddress
@@ -214,6 +216,16 @@ def test_load_names_the_damaged_file(tmp_path: Path) -> None:
     path.touch(0o600)
     with pytest.raises(DecodeError, match=f"{path}: this is not a credential cache"):
         CCache.load(path)
+
+
+def test_a_keytab_and_a_ccache_in_each_others_place_are_called_by_their_names() -> None:
+    keys = Keytab.from_password("anna@EXAMPLE.TEST", "correct horse").encode()
+    old_keys = b"\5\1" + (40).to_bytes(4, sys.byteorder) + bytes(40)  # of version 1
+    for keytab in (keys, old_keys):
+        with pytest.raises(DecodeError, match="this is a keytab, not a credential cache"):
+            CCache.decode(keytab)
+    with pytest.raises(DecodeError, match="this is a credential cache, not a keytab"):
+        Keytab.decode(CCache("anna@EXAMPLE.TEST").encode())
 
 
 @pytest.mark.parametrize("name", ["API:", "API:x", "MSLSA:", "NONSENSE:x"])

@@ -212,6 +212,8 @@ class CCache:
                 "this is not a credential cache: it does not begin with a version from 0501 to 0504"
             )
         version = data[1]
+        if version in (1, 2) and _is_keytab(data):  # both formats have these versions
+            raise DecodeError("this is a keytab, not a credential cache: klist -k shows its keys")
         reader = Reader(data, _WHAT, _byte_order(data, version))
         reader.take(2)
         offset = _decode_header(reader) if version == 4 else timedelta(0)
@@ -609,6 +611,15 @@ def _valid(ticket: ServiceTicket, instant: datetime, margin: timedelta) -> bool:
         and (ticket.starttime is None or ticket.starttime <= instant + _CLOCK_SKEW)
         and not ticket.flags & TicketFlags.INVALID
     )
+
+
+def _is_keytab(data: bytes) -> bool:
+    """Return whether `data`, of version 1 or 2, begin with the size of a keytab's record.
+
+    In a ccache, a small number is there: the type of a name, or the count of its components.
+    """
+    size = int.from_bytes(data[2:6], "big" if data[1] == 2 else sys.byteorder, signed=True)
+    return 16 <= abs(size) <= len(data) - 6
 
 
 def _byte_order(data: bytes, version: int) -> ByteOrder:

@@ -260,11 +260,15 @@ def _follow(path: str, what: str) -> str:
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if hasattr(os, "geteuid") and status.st_uid not in (0, os.geteuid()):
+            raise CredentialError(
+                f"cannot read the {what} {path}: its symbolic links lead in a circle, or there are "
+                f"more than {_MAX_LINKS}; make it point at the file itself"
+            )
+        if status.st_uid not in (0, _euid()):
+            expected = f"{_euid()} or 0" if _euid() else "0"
             raise CredentialError(
                 f"refused the {what} {path}: {here} is a symbolic link of uid {status.st_uid}, "
-                f"expected {os.geteuid()} or 0; name the file that it points to"
+                f"expected {expected}; name the file that it points to"
             )
         text = os.readlink(here)
         if os.path.isabs(text):

@@ -104,6 +104,10 @@ class Keytab:
     @forget_frames
     def decode(cls, data: bytes) -> Keytab:
         """Return the keytab in `data`. Raises DecodeError if any byte is wrong."""
+        if data[:2] in (b"\5\3", b"\5\4"):
+            raise DecodeError(
+                "this is a credential cache, not a keytab: klist -c shows its tickets"
+            )
         if data[:2] not in (b"\5\1", b"\5\2"):
             raise DecodeError(
                 "this is not a keytab: it does not begin with the version 0501 or 0502"

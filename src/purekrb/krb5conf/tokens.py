@@ -46,6 +46,11 @@ def expand_tokens(text: str) -> str:
         try:
             return str(TOKENS[match[1]]())
         except (KeyError, AttributeError, ImportError, OSError):
+            if match[1] == "username" and hasattr(os, "geteuid"):
+                raise ConfigError(
+                    f"%{{username}} has no value here: the system knows no user of uid "
+                    f"{os.geteuid()}; write %{{euid}}, or the path itself"
+                ) from None
             token = (
                 f"%{{{match[1]}}}" if re.fullmatch("[A-Za-z]{1,20}", match[1]) else "a token %{...}"
             )
