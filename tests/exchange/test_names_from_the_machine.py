@@ -174,8 +174,13 @@ def test_a_ccache_that_another_program_renews_is_read_again(
     for _ in range(2):
         with pytest.raises(CredentialError, match=rf"in {name} has expired: it ended at 20"):
             client.get_ticket(credential, WEB)
+    with pytest.raises(CredentialError, match=rf"in {name} has expired: it ended at 20"):
+        client.get_tgt(credential)
     log_in(realms.north, realms.anna, f"{machine}/new")
     os.rename(machine / "new", machine / "anna")
+    with pytest.raises(CredentialError, match="needs a password or a key") as caught:
+        client.get_tgt(credential)
+    assert "expired" not in str(caught.value)  # that was the old file's ticket
     assert client.get_ticket(credential, WEB).client == realms.anna.principal
     # While the ticket in hand is valid, nothing is read.
     (machine / "anna").unlink()

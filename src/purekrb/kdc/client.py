@@ -304,6 +304,7 @@ class _Exchanges:
     def _get_tgt(self, credential: Credential, options: AsOptions) -> Exchange[ServiceTicket]:
         credential.reload_keys()
         if not credential.can_get_tgt:
+            credential.refresh()  # the file may have another ticket by now; if none is valid: why
             raise CredentialError(
                 f"a new ticket needs a password or a key, and {_why_no_ticket(credential)}"
             )
