@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from enum import IntFlag
 from typing import ClassVar, NamedTuple
 
+from purekrb.authorization import is_allowed
 from purekrb.channel.stream import MAX_ROUNDS
 from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, PolicyError, ProtocolError
@@ -441,7 +442,7 @@ class GssapiServer(_Server):
         except UnicodeDecodeError:
             raise ProtocolError("the client's authorization identity is not UTF-8") from None
         client = self.context.initiator
-        if authzid and not self._authorize(client, authzid):
+        if authzid and not is_allowed(self._authorize(client, authzid)):
             raise PolicyError(
                 f"{client} may not act as {authzid[:200]!r}: "
                 "let the client send no authorization identity, or pass authorize="

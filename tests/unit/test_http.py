@@ -28,6 +28,7 @@ from purekrb.integrations.http.gate import Admitted, Gate, Refused
 from purekrb.integrations.http.headers import find_challenge, read_credentials, write_field
 from purekrb.integrations.http.origins import leads_elsewhere, origin_of, service_of
 from purekrb.integrations.http.rounds import Rounds
+from purekrb.integrations.wsgi import KerberosMiddleware as WsgiMiddleware
 from purekrb.messages.spnego import NegTokenResp
 from purekrb.replay import FileReplayCache, MemoryReplayCache
 from support.spnego import NTLM_TOKEN as NTLM
@@ -798,6 +799,29 @@ def test_a_coroutine_may_decide_who_comes_in() -> None:
         protected = AsgiMiddleware(app, keys, authorize=authorize, replay_cache=MemoryReplayCache())
         headers = [(b"authorization", first_token(ticket).encode())]
         assert ask(protected, {"headers": headers})[0]["status"] == status
+
+
+def test_a_coroutine_that_nothing_awaits_lets_nobody_in() -> None:
+    ticket, keys = issue()
+
+    async def nobody(_user: Any) -> bool:
+        return False
+
+    def served(authorize: Any) -> list[str]:
+        def app(_environ: Any, start: Any) -> list[bytes]:
+            start("200 OK", [])
+            return []
+
+        statuses: list[str] = []
+        protected = WsgiMiddleware(app, keys, authorize=authorize, replay_cache=MemoryReplayCache())
+        environ = {"HTTP_AUTHORIZATION": first_token(ticket)}
+        protected(environ, lambda status, _headers: statuses.append(status))
+        return statuses
+
+    with pytest.raises(TypeError, match="coroutine"):
+        served(nobody)
+    assert served(lambda _user: True) == ["200 OK"]
+    assert served(lambda _user: False) == ["403 Forbidden"]
 
 
 def test_a_user_tells_who_it_is() -> None:

@@ -352,6 +352,16 @@ def test_a_client_acts_as_itself_and_as_others_only_where_the_server_permits() -
     assert [(str(client), authzid) for client, authzid in asked] == [("alice@EXAMPLE.TEST", "bob")]
 
 
+def test_a_coroutine_that_nothing_awaits_permits_nothing() -> None:
+    async def nobody(*_who: object) -> bool:
+        return False
+
+    client, server = sides(Layer.CONFIDENTIALITY, ALL, "bob", authorize=nobody)
+    with pytest.raises(TypeError, match="coroutine"):
+        meet(client, server)
+    assert not server.complete
+
+
 def test_a_server_waits_for_a_client_without_an_initial_response() -> None:
     client, server = sides(Layer.CONFIDENTIALITY, ALL)
     assert server.step(None) == b""

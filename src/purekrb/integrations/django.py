@@ -71,7 +71,7 @@ class KerberosMiddleware:
         )
         if isinstance(verdict, Refused):
             return verdict
-        if self._gate.authorize and not self._gate.authorize(verdict.user):
+        if not self._gate.allows(verdict.user):
             return self._gate.forbid(verdict, wants_html=wants_html)
         request.kerberos = verdict.user
         request.META.update(REMOTE_USER=verdict.user.display_name, AUTH_TYPE="Negotiate")

@@ -59,7 +59,7 @@ class KerberosMiddleware:
             wants_html=wants_html,
             peer=environ.get("REMOTE_ADDR") or "a client",
         )
-        if isinstance(verdict, Admitted) and gate.authorize and not gate.authorize(verdict.user):
+        if isinstance(verdict, Admitted) and not gate.allows(verdict.user):
             verdict = gate.forbid(verdict, wants_html=wants_html)
         if isinstance(verdict, Refused):
             _drain(environ)

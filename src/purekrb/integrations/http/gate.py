@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from purekrb.authorization import is_allowed
 from purekrb.constants import ErrorCode, Flag
 from purekrb.errors import (
     ApError,
@@ -232,6 +233,10 @@ class Gate:
             return Admitted(User(context), write_field(answer))
         self._rounds.put(connection, context)
         return _refusal(401, pages.NO_TOKEN, write_field(answer), wants_html)
+
+    def allows(self, user: User) -> bool:
+        """Return whether `authorize` lets a client in. Raises TypeError for a coroutine function."""
+        return self.authorize is None or is_allowed(self.authorize(user))
 
     def forbid(self, admitted: Admitted, *, wants_html: bool = False) -> Refused:
         """Return the response for a client that is known, and may not come in."""
