@@ -603,6 +603,8 @@ def test_half_made_contexts_are_bounded_in_number_and_time() -> None:
         ("/static//admin", False),
         ("/static/..%2fadmin", False),
         ("/static/..\\admin", False),
+        ("/static/..;/admin", False),
+        ("/static/app.css;v=1", True),
         ("", False),
     ],
 )
