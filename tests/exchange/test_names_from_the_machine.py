@@ -27,6 +27,7 @@ from purekrb import (
     initiate,
     listen,
 )
+from purekrb.cli import main
 from purekrb.credentials import keytab as keytab_module
 from purekrb.errors import KerberosError
 from purekrb.records import replace
@@ -98,6 +99,21 @@ def test_initiate_without_a_credential_takes_the_ccache_of_the_services_realm(
         Credential.default(principal="carol@NORTH.TEST")
     # As MIT does, the new service tickets are in the ccache for the next program.
     assert len(CCache.choose("anna@NORTH.TEST")) == 2
+
+
+def test_kvno_takes_for_each_service_the_ccache_of_its_realm(
+    realms: SimpleNamespace, machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_in(realms.north, realms.anna)
+    log_in(realms.south, realms.bruno)  # the primary
+    for switches in ([], ["--no-store"], ["--out-cache", f"{machine}/new"]):
+        assert main(["kvno", *switches, WEB]) == 0
+    assert "HTTP/web.north.test@NORTH.TEST: kvno = " in capsys.readouterr().out
+    assert CCache.load(f"{machine}/new").principal == realms.anna.principal
+    assert main(["kvno", WEB, "HTTP/web.south.test"]) == 0
+    assert [len(CCache.choose(name)) for name in ("anna@NORTH.TEST", "bruno@SOUTH.TEST")] == [2, 2]
+    primary = CCache.load().name
+    assert main(["kvno", "-c", str(primary), WEB]) != 0  # who names one gets that one
 
 
 def test_k5identity_chooses_before_the_realm_does(realms: SimpleNamespace, machine: Path) -> None:

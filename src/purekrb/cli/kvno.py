@@ -1,5 +1,7 @@
 """Get service tickets, store them in the credential cache, and show their key version numbers.
 
+Of a collection, each service gets the cache of its realm, else the primary. KRB5CCNAME or
+--ccache may name one cache.
 With --keytab, also check that the keytab has the key of each ticket.
 """
 
@@ -12,6 +14,7 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
+    from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.krb5conf.config import Config
@@ -71,27 +74,24 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from dataclasses import replace
 
     from purekrb.credentials.ccache import CCache
-    from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.kdc.client import KdcClient
     from purekrb.keys import etype_name
     from purekrb.messages.ap import Ticket
 
     keytab = None if args.keytab is None else Keytab.load(args.keytab)
-    stores = not (args.out_cache or args.no_store)
-    credential = options.credential(args) if stores else options.cached(args)
-    config, where = options.config(args), credential.ccache.name
+    config = options.config(args)
     if args.etype:
         config = replace(config, default_tgs_enctypes=[args.etype])
-        # A ticket in the cache may have a session key of another type.
-        tgts = [ticket for ticket in credential.ccache if ticket.is_tgt]
-        credential = Credential.from_ccache(CCache(credential.ccache.principal, tgts))
     client = KdcClient(config, timeout=args.timeout)
-    new = CCache(credential.ccache.principal)
+    new: CCache | None = None
     for service in args.service:
+        target = _target(args, service)
+        credential, where = _credential(args, target)
         with output.waiting(f"asking for {service}"):
-            ticket = client.get_ticket(credential, _target(args, service))
+            ticket = client.get_ticket(credential, target)
         if args.out_cache:
+            new = CCache(ticket.client) if new is None else new
             new.store(ticket)
             new.save(args.out_cache)
         elif not args.no_store:
@@ -112,6 +112,24 @@ def run(args: argparse.Namespace, output: Output) -> int:
             + (f", keytab entry valid{opened_by}" if keytab is not None else ""),
         )
     return 0
+
+
+def _credential(args: argparse.Namespace, target: str | Principal) -> tuple[Credential, str | None]:
+    """Return the credential for a service, and the name of its ccache.
+
+    It stores nothing by itself if the arguments forbid that.
+    """
+    from purekrb.credentials.ccache import CCache
+    from purekrb.credentials.credential import Credential
+
+    credential = options.credential(args, service=target)
+    where = credential.ccache.name
+    if args.etype:  # a ticket in the cache may have a session key of another type
+        tgts = [ticket for ticket in credential.ccache if ticket.is_tgt]
+        credential = Credential.from_ccache(CCache(credential.ccache.principal, tgts))
+    elif args.out_cache or args.no_store:
+        credential = Credential.from_ccache(credential.ccache)
+    return credential, where
 
 
 def _target(args: argparse.Namespace, service: str) -> str | Principal:

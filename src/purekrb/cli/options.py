@@ -192,7 +192,7 @@ def cached(args: argparse.Namespace) -> Credential:
     return Credential.from_ccache(ccache_name(args.ccache or None, config(args)).name)
 
 
-def credential(args: argparse.Namespace, service: str | None = None) -> Credential:
+def credential(args: argparse.Namespace, service: str | Principal | None = None) -> Credential:
     """Return the credential in the ccache from --ccache, or the default one for `service`."""
     from purekrb.credentials.credential import Credential
 
