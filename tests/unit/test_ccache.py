@@ -371,6 +371,7 @@ def test_a_path_with_a_colon_is_a_file_where_it_is_given_as_a_path(
     for name in (Path("KCM:1"), "FILE:KCM:1"):
         good_ccache().merge_into(name)
         assert len(CCache.load(name)) == 2
+        assert Credential.from_ccache(name).principal == good_ccache().principal
     assert os.listdir(tmp_path) == ["KCM:1"]
 
 

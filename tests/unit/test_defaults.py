@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from purekrb import CCache, Config, ConfigError, CredentialError, Keytab
+from purekrb import CCache, Config, ConfigError, Credential, CredentialError, Keytab
+from purekrb.credentials import defaults
 from purekrb.credentials.cache_types import CACHE_TYPES, resolve
 from purekrb.credentials.caches import directory
 from purekrb.credentials.defaults import ChosenName, ccache_name, client_keytab_name, keytab_name
@@ -77,6 +78,22 @@ def test_a_name_is_judged_when_it_is_wanted(
         choose()
     monkeypatch.setenv(variable, "FILE:/mine")
     assert choose().name == "FILE:/mine"
+
+
+def test_who_finds_no_ccache_hears_that_krb5_conf_names_another(
+    krb5_conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    krb5_conf.write_text("[libdefaults]\n default_ccache_name = API:\n")
+    monkeypatch.setattr(defaults, "_default_file", lambda: f"FILE:{tmp_path}/none")
+    for load in (CCache.load, Credential.from_ccache, Credential.default):
+        with pytest.raises(
+            CredentialError, match=r"no credential cache .*krb5.conf:2 names .* API"
+        ):
+            load()
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/none")
+    with pytest.raises(CredentialError, match="no credential cache") as caught:
+        CCache.load()
+    assert "API" not in str(caught.value)
 
 
 def test_a_user_without_a_passwd_entry_needs_no_name(

@@ -315,11 +315,14 @@ class CCache:
         in the environment: who can write the file chooses the identity. A file that is open to
         everybody is refused even then.
         """
-        prefix, cache_type, residual = _named(name)
+        chosen = ccache_name(name)
+        prefix, cache_type, residual = resolve(chosen.name)
         member = cache_type.primary(residual)
         try:
             ccache = cache_type.load(member, cls.decode, foreign=foreign or foreign_allowed())
         except CredentialError as error:
+            if chosen.note:
+                raise CredentialError(f"{error}{chosen.note}") from None
             others: Caches = []
             if member != residual:
                 with contextlib.suppress(CredentialError, DecodeError):

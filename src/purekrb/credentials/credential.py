@@ -173,12 +173,15 @@ class Credential:
         """
         if isinstance(ccache, CCache):
             return cls(ccache.principal, ccache=ccache)
-        name = files.text_of(ccache_name().name if ccache is None else ccache)
+        chosen = ccache_name(ccache)
+        name = chosen.name
         stamp = CCache.stamp(name)  # before the file is read, so that no change is missed
         try:
             found = CCache.load(name, foreign=foreign)
         except CredentialError as error:
-            raise CredentialError(f"{error}; for a keytab, there is from_keytab") from None
+            raise CredentialError(
+                f"{error}{chosen.note}; for a keytab, there is from_keytab"
+            ) from None
         credential = cls(found.principal, ccache=found)
         credential._came_from = name, stamp, foreign
         return credential
@@ -202,7 +205,8 @@ class Credential:
         first. New tickets are added to the ccache, as MIT does; if that fails, the log warns, and
         they stay in memory. Raises CredentialError if there is neither.
         """
-        name = ccache_name(None, config).name
+        chosen = ccache_name(None, config)
+        name = chosen.name
         wanted = None if principal is None else Principal.of(principal)
         target = None if service is None else _with_realm(target_principal(service), config)
         problem = None
@@ -214,7 +218,7 @@ class Credential:
                 if found is None and wanted is None:
                     found = CCache.load(name)  # its error says why there is none
         except (CredentialError, DecodeError) as error:
-            found, problem = None, error
+            found, problem = None, type(error)(f"{error}{chosen.note}")
         if found is not None:
             credential = cls(found.principal, ccache=found)
             credential._came_from = found.name or name, None, False

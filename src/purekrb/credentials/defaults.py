@@ -56,6 +56,11 @@ class ChosenName:
         """Whether somebody has named it: it is not the built-in default."""
         return self.origin != _BUILT_IN
 
+    @property
+    def note(self) -> str:
+        """What to add to an error about a missing ccache: why it is not that of krb5.conf."""
+        return f"; {self.passed_over}" if self.passed_over else ""
+
     def __str__(self) -> str:
         because = f": {self.passed_over}" if self.passed_over else ""
         return f"{self.name} (from {self.origin}{because})"
@@ -125,7 +130,10 @@ def _chosen(
     name: files.FilePath | None, variable: str, relation: str, config: Config | None
 ) -> ChosenName | None:
     if name is not None:
-        return ChosenName(files.text_of(name), _CALLER)
+        text = files.text_of(name)
+        if not isinstance(name, str) and files.split_type(text)[0] != "FILE":
+            text = f"FILE:{text}"  # a path is that of a file, whatever it begins with
+        return ChosenName(text, _CALLER)
     value = os.environ.get(variable)
     if value:
         return ChosenName(value, variable)
