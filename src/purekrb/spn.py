@@ -316,6 +316,11 @@ def target_principal(target: str | Principal | ServicePrincipalName, realm: str 
         return target if target.realm else Principal(target.components, realm, target.name_type)
     if isinstance(target, str):
         return _of_text(target, realm)
+    if not isinstance(target, ServicePrincipalName):
+        raise TypeError(
+            f"the target is of type {type(target).__name__}: give a name, as in "
+            '"HTTP/web.example.com"'
+        )
     return _of_spn(target, realm)
 
 

@@ -33,6 +33,18 @@ def test_an_acceptor_takes_a_keytab_and_whatever_gives_its_entries() -> None:
     assert Acceptor(keys).step(Initiator(ticket).step())
 
 
+@pytest.mark.parametrize("target", [None, SECRET.encode(), Credential.from_key], ids=type)
+def test_what_is_no_name_is_no_target(target: Any) -> None:
+    credential = Credential.from_password("alice@R.TEST", SECRET)
+    for call in (
+        lambda: purekrb.initiate(target, credential, NOWHERE),
+        lambda: KdcClient(NOWHERE).get_ticket(credential, target),
+    ):
+        with pytest.raises(TypeError, match="give a name, as in") as caught:
+            call()
+        assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("call", "right"),
     [

@@ -49,4 +49,5 @@ def what_is(token: bytes) -> str | None:
             return name
     if _BASE64.fullmatch(token):
         return "text in base64: decode it first"
-    return "text" if token[:64].isascii() and token[:64].decode().isprintable() else None
+    line = token[:64].translate(None, b"\r\n\t")
+    return "text" if line.isascii() and line.decode().isprintable() and line else None
