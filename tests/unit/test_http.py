@@ -758,6 +758,35 @@ def test_asgi_judges_in_a_thread_if_the_replay_cache_may_wait() -> None:
     assert SlowCache.threads[0] != threading.main_thread().name
 
 
+def test_django_judges_in_a_thread_if_the_replay_cache_may_wait() -> None:
+    from django.conf import settings
+    from django.http import HttpRequest, HttpResponse
+    from django.test import override_settings
+
+    from purekrb.integrations.django import KerberosMiddleware as DjangoMiddleware
+
+    if not settings.configured:
+        settings.configure()
+    ticket, keys = issue()
+
+    async def view(request: Any) -> HttpResponse:
+        return HttpResponse(str(request.kerberos))
+
+    before = len(SlowCache.threads)
+    for cache in (MemoryReplayCache(), SlowCache()):
+        with override_settings(PUREKRB={"keytab": keys, "replay_cache": cache}):
+            middleware = DjangoMiddleware(view)
+        request = HttpRequest()
+        request.META["HTTP_AUTHORIZATION"] = first_token(ticket)
+        response = asyncio.run(middleware(request))
+        assert (response.status_code, response.content) == (200, b"alice@EXAMPLE.TEST")
+        assert response["WWW-Authenticate"].startswith("Negotiate ")
+        refused = asyncio.run(middleware(HttpRequest()))
+        assert refused.status_code == 401
+    (thread,) = SlowCache.threads[before:]
+    assert thread != threading.main_thread().name
+
+
 def test_a_websocket_is_authenticated_too() -> None:
     ticket, keys = issue()
     reached: list[Any] = []

@@ -40,16 +40,20 @@ class KerberosMiddleware:
 
     def __call__(self, request: HttpRequest) -> _Response:
         """Serve one request."""
-        verdict = self._verdict(request)
         if iscoroutinefunction(self._get_response):
-            return self._respond_async(request, verdict)
+            return self._respond_async(request)
+        verdict = self._verdict(request)
         if isinstance(verdict, Refused):
             return _refusal(verdict)
         return _answered(self._get_response(request), verdict)
 
-    async def _respond_async(
-        self, request: HttpRequest, verdict: Admitted | Refused | None
-    ) -> _Response:
+    async def _respond_async(self, request: HttpRequest) -> _Response:
+        if self._gate.may_wait:
+            from asyncio import to_thread
+
+            verdict = await to_thread(self._verdict, request)
+        else:
+            verdict = self._verdict(request)
         if isinstance(verdict, Refused):
             return _refusal(verdict)
         response: Awaitable[HttpResponse] = self._get_response(request)
