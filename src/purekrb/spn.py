@@ -327,6 +327,14 @@ def target_principal(target: str | Principal | ServicePrincipalName, realm: str 
 @lru_cache(maxsize=64)
 def _of_text(target: str, realm: str) -> Principal:
     """Return the principal of a target in text form; cached, since clients use few services."""
+    scheme, separator, rest_of_url = target.partition("://")
+    if separator and scheme.isalnum():
+        authority = re.split("[/?#]", rest_of_url, maxsplit=1)[0]
+        host = authority.rpartition("@")[2].partition(":")[0].strip("[]") or "HOST"
+        service_class = "HTTP" if scheme.lower() in ("http", "https") else scheme
+        raise SpnError(
+            f"the target is a URL: give the service's name, as in {service_class}/{host}"
+        )
     text, realm = _split_realm(_as_spn(target), realm)
     parsed = ServicePrincipalName.parse(text)
     service_class, host, *rest = _of_spn(parsed, realm).components

@@ -236,6 +236,34 @@ def test_an_unknown_service_whose_host_has_capitals_is_told_the_small_name() -> 
 
 
 @pytest.mark.parametrize(
+    ("service", "usual"),
+    [("http/web.n.test", "HTTP/web.n.test"), ("HOST/WEB.n.test", "host/web.n.test")],
+)
+def test_an_unknown_service_whose_class_is_in_other_letters_is_told_the_usual_ones(
+    service: str, usual: str
+) -> None:
+    assert f"try {usual}" in str(said(7, service=Principal.parse(f"{service}@N.TEST")))
+
+
+@pytest.mark.parametrize(
+    ("client", "advice"),
+    [
+        ("Anna", "compare letters exactly: try anna"),
+        ("anna/admin", "if this is a service's name (SPN)"),
+        ("WEB1$", "check the name and the realm (case-sensitive)"),
+        ("anna", "check the name and the realm (case-sensitive)"),
+    ],
+)
+def test_an_unknown_client_is_told_what_may_be_wrong_with_its_name(
+    client: str, advice: str
+) -> None:
+    label = ExchangeLabel("AS", Principal.parse(f"{client}@N.TEST"), LABEL.service)
+    text = str(said(6, label=label))
+    assert advice in text
+    assert ("letters" in text) == ("letters" in advice)
+
+
+@pytest.mark.parametrize(
     ("client", "hint"),
     [
         (Principal.parse("HTTP/web.north.test@NORTH.TEST"), "a service's name"),

@@ -110,7 +110,7 @@ def test_a_target_in_text_reaches_the_service(run: Commands, realm: Realm, targe
 def test_a_principal_is_taken_byte_for_byte(realm: Realm) -> None:
     client = KdcClient(realm.config)
     credential = Credential.from_password("NORTH\\anna", PASSWORD)
-    with pytest.raises(purekrb.ServiceUnknownError, match=r"try web\.north\.test"):
+    with pytest.raises(purekrb.ServiceUnknownError, match=r"try HTTP/web\.north\.test"):
         client.get_ticket(credential, Principal.parse("HTTP/WEB.north.test@NORTH.TEST"))
     assert client.get_ticket(credential, Principal.parse("HTTP/web.north.test@NORTH.TEST"))
 

@@ -384,6 +384,23 @@ def test_a_target_names_components_and_realm(
     assert target_principal(target, "DEFAULT") == Principal(components, realm)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://web.ad.test/", "HTTP/web.ad.test"),
+        ("https://alice:geheim@web.ad.test:8443/a@b?c", "HTTP/web.ad.test"),
+        ("ldap://dc1.ad.test", "ldap/dc1.ad.test"),
+        ("https://[::1]/", "HTTP/HOST"),
+    ],
+)
+def test_a_url_is_called_so_without_its_password(url: str, name: str) -> None:
+    with pytest.raises(
+        SpnError, match=f"is a URL: give the service's name, as in {name}$"
+    ) as caught:
+        target_principal(url)
+    assert "geheim" not in str(caught.value)
+
+
 def test_a_target_is_of_type_srv_inst_and_a_principal_keeps_its_own() -> None:
     assert target_principal("HTTP/web.ad.test").name_type == NameType.SRV_INST
     assert (

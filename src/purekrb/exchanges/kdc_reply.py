@@ -180,6 +180,8 @@ _REASON_TELLS_ALL = frozenset(
 _WRONG_PASSWORD = (0xC000006A, 0xC000006D)
 #: Samba's KDC puts a backslash before these characters, and searches for the result among the SPNs.
 _QUOTED_BY_SAMBA = frozenset(" \\@")
+#: How the names of service classes are written, by their small letters.
+_USUAL_CLASSES = {name.lower(): name for name in ("HTTP", "host", "ldap", "cifs", "nfs", "imap")}
 #: The rounding error of a KerberosTime, which has whole seconds.
 _ROUNDING = timedelta(seconds=1)
 
@@ -267,13 +269,14 @@ def _about_service(service: Principal) -> str:
     components = service.components
     if components[:1] == ("krbtgt",) or len(components) < 2:
         return "; for krbtgt: check that there is a trust" if components[:1] == ("krbtgt",) else ""
-    host = components[1]
+    service_class, host = components[:2]
     advice = (
         "; if the host is an alias (CNAME): aliases are not resolved, so name the host itself "
         "(purekrb.canonicalize_host tells it), or register an SPN for the alias"
     )
-    if host != host.lower():
-        advice += f"; KDCs of MIT and Heimdal compare letters exactly: try {host.lower()}"
+    usual = _USUAL_CLASSES.get(service_class.lower(), service_class), host.lower()
+    if usual != (service_class, host):
+        advice += f"; KDCs of MIT and Heimdal compare letters exactly: try {'/'.join(usual)}"
     if not _QUOTED_BY_SAMBA.isdisjoint("".join(components)):
         advice += (
             '; Samba does not find an SPN with a blank, "\\" or "@": '
@@ -286,14 +289,17 @@ def _about_client(client: Principal) -> str:
     """Return more advice about a client that the KDC does not know."""
     if len(client.components) > 1:
         return (
-            "; this is a service's name: Active Directory only gives tickets to accounts, so name "
-            "the account that has this SPN (as in svc-web, or WEB$ for a computer)"
+            "; if this is a service's name (SPN): Active Directory only gives tickets to accounts, so "
+            "name the account that has it (as in svc-web, or WEB$ for a computer)"
         )
     if "@" in client.components[0] and client.name_type != NameType.ENTERPRISE:
         return (
             "; if this is a user principal name, ask for it as an enterprise name: kinit -E, or "
             "Credential.from_password(..., enterprise=True)"
         )
+    name = client.components[0]
+    if name != name.lower() and not name.endswith("$") and client.name_type != NameType.ENTERPRISE:
+        return f"; KDCs of MIT and Heimdal compare letters exactly: try {name.lower()}"
     return ""
 
 
