@@ -737,7 +737,12 @@ def test_kpasswd_changes_and_sets_passwords(run: Commands, realm: Realm) -> None
     assert (changed.code, changed.json) == (0, [{"principal": "carol@EXAMPLE.TEST"}])
     assert run("kpasswd", "carol", stdin=f"{PASSWORD}\nx\n").code == 3
     assert run("kinit", "carol", stdin="new one").code == 0
-    done = run("kpasswd", stdin="new one\nnewer\n")  # of whom the cache is
+    run.directory.joinpath("ccache").unlink()
+    nameless = run("kpasswd", stdin="new one\nnewer\n")
+    assert (nameless.code, "as in kpasswd user@REALM" in nameless.err) == (7, True)
+    assert "kinit" not in nameless.err  # an expired password gets no ticket
+    CCache("carol@EXAMPLE.TEST").save()
+    done = run("kpasswd", stdin="new one\nnewer\n")  # of whom the cache is, without a valid ticket
     assert done.out == "the password of carol@EXAMPLE.TEST was changed\n"
     assert run("kpasswd", "carol", "--admin", "boss", stdin="boss-pw\nnewest\n").code == 0
     assert run("kinit", "carol", stdin="newest").code == 0

@@ -282,23 +282,11 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
     return Credential.from_password(principal, password)
 
 
-def _cached_principal(args: argparse.Namespace) -> Principal:
-    from purekrb.errors import CredentialError
-
-    try:
-        return options.cached(args).principal
-    except CredentialError:
-        raise CredentialError(
-            "there is no credential cache with your name: name the principal, as in kinit "
-            "user@REALM"
-        ) from None
-
-
 def _client(args: argparse.Namespace, default: Principal | None, config: Config) -> Principal:
     """Return the client that the command line names, or `default`, or that of the cache."""
     from purekrb.krb5conf.spelling import client_principal
     from purekrb.names import Principal
 
     if not args.principal:
-        return default or _cached_principal(args)
+        return default or options.cached_principal(args, "kinit")
     return Principal.of(client_principal(args.principal, config, enterprise=args.enterprise))

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     principal = (
         client_principal(args.principal, config)
         if args.principal
-        else options.credential(args).principal
+        else options.cached_principal(args, "kpasswd")
     )
     asked = client_principal(args.admin, config) if args.admin else principal
     client = KdcClient(config, timeout=args.timeout)

@@ -192,6 +192,19 @@ def cached(args: argparse.Namespace) -> Credential:
     return Credential.from_ccache(ccache_name(args.ccache or None, config(args)).name)
 
 
+def cached_principal(args: argparse.Namespace, command: str) -> Principal:
+    """Return whose the ccache from --ccache is, also if its tickets have expired."""
+    from purekrb.errors import CredentialError
+
+    try:
+        return cached(args).principal
+    except CredentialError:
+        raise CredentialError(
+            f"there is no credential cache with your name: name the principal, as in {command} "
+            "user@REALM"
+        ) from None
+
+
 def credential(args: argparse.Namespace, service: str | Principal | None = None) -> Credential:
     """Return the credential in the ccache from --ccache, or the default one for `service`."""
     from purekrb.credentials.credential import Credential
