@@ -737,7 +737,7 @@ def replay_files() -> list[bytes]:
 
 
 #: An authenticator that is not older than a cache that is made now.
-LATER = datetime.now(timezone.utc) + timedelta(minutes=2)
+LATER = datetime.now(timezone.utc) + timedelta(days=1)
 
 
 def scp_attributes(data: bytes) -> None:

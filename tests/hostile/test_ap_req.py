@@ -177,7 +177,7 @@ def test_k072_no_key_for_the_service(service: str | None) -> None:
     for held in ([], [entry(HOST, 3)]):
         error = refusal(held, ap_req(ticket), service=service)
         assert error.code == ErrorCode.KRB_AP_ERR_NOKEY
-        assert "export one" in str(error)
+        assert "export" in str(error)
     take(keys, ap_req(ticket), service=service)
 
 

@@ -128,7 +128,7 @@ def test_k028_an_encrypted_timestamp_is_not_sent_where_policy_forbids_it(
     "methods",
     [
         pytest.param(
-            (PaData(PaDataType.PK_AS_REQ, b""), PaData(PaDataType.SPAKE, b"")),
+            (PaData(PaDataType.PK_AS_REQ, b""), PaData(PaDataType.OTP_CHALLENGE, b"")),
             id="K028-others-only",
         ),
         pytest.param((), id="K028-none"),

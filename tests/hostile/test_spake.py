@@ -233,3 +233,18 @@ def with_damage(at: int, *, cut: bool) -> Answer:
         return replace(entry, padata_value=value[:at] if cut else flipped)
 
     return lambda data, n: with_methods(data, of) if n == 1 else data
+
+
+@pytest.mark.parametrize("code", [25, 91], ids=lambda code: f"K517-again-{code}")
+def test_a_kdc_that_never_sends_its_challenge_is_left_after_one_more_request(
+    realm: Realm, code: int
+) -> None:
+    def emptied(data: bytes, n: int) -> bytes:
+        of = lambda e: replace(e, padata_value=b"") if e.padata_type == PaDataType.SPAKE else e  # noqa: E731
+        error = KrbError.decode(with_methods(data, of))
+        return replace(error, error_code=25 if n == 1 else code).encode()
+
+    path = Path(realm, emptied)
+    with pytest.raises(ProtocolError, match="SPAKE groups"):
+        log_in(path)
+    assert path.proofs == [PaDataType.SPAKE]

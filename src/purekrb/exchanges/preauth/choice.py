@@ -155,7 +155,9 @@ class Preauth:
         for mechanism in self._permitted():
             if mechanism.type not in types:
                 continue
-            proof = mechanism.begin(self._keys, self._random, asked=True)
+            # A KDC that asks for the same again goes on with the proof that has begun.
+            begun = self.proof if mechanism is self._mechanism else None
+            proof = begun or mechanism.begin(self._keys, self._random, asked=True)
             if proof is not None:
                 yield from self._ask(mechanism, proof, methods, error)
                 return
