@@ -136,6 +136,7 @@ ELSEWHERE = {
     "integrations/dnspython.py:verify_signature",  # hands it to the context's verify_mic
     "integrations/http/client.py:remember",  # no input of a peer: bindings of a connection
     "nt_status.py:describe",  # a number
+    "replay/default.py:_choose",  # the machine's own settings
     "replay/redis.py:remember",  # over a socket
     "channel/establish.py:handshake",  # over sockets: hands what comes to SealedStream.handshake
     "sspi/auth.py:unwrap",  # hands it to DecryptMessage

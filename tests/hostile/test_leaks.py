@@ -670,7 +670,7 @@ def test_k419_no_repr_of_any_object_that_holds_a_key_shows_it() -> None:
         living = [
             one
             for one in gc.get_objects()
-            if type(one).__module__.partition(".")[0] == "purekrb"
+            if str(type(one).__module__).partition(".")[0] == "purekrb"
             or isinstance(one, functools.partial)
         ]
         seen = {type(one).__qualname__ for one in living}
