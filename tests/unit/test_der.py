@@ -23,6 +23,7 @@ from purekrb.messages.der import (
     KerberosFlags,
     KerberosTime,
     Message,
+    OctetString,
     Sequence,
     SequenceOf,
     read_header,
@@ -425,3 +426,23 @@ def test_what_is_absent_is_written_otherwise_than_what_is_empty() -> None:
         entry = EtypeInfo2Entry(18, salt, None)
         assert EtypeInfo2Entry.decode(entry.encode()) == entry
     assert EtypeInfo2Entry(18, None, None).encode() != EtypeInfo2Entry(18, b"", None).encode()
+
+
+def test_an_implicit_tag_stands_in_place_of_that_of_the_type() -> None:
+    kind = Sequence(
+        lambda *values: values,
+        Field(0, "text", OctetString(), implicit=True),
+        Field(1, "numbers", SequenceOf(INT32, 2), optional=True, implicit=True),
+    )
+
+    @dataclass
+    class Both:
+        text: bytes
+        numbers: tuple[int, ...] | None
+
+    assert kind.encode(Both(b"ab", (5,))) == bytes.fromhex("80026162a103020105")
+    assert kind.decode(bytes.fromhex("80026162a103020105")) == (b"ab", (5,))
+    assert kind.decode(bytes.fromhex("80026162")) == (b"ab", None)
+    for wrong in ("a00404026162", "800261628103020105", "800261"):
+        with pytest.raises(DecodeError):
+            kind.decode(bytes.fromhex(wrong))

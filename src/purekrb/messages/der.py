@@ -301,7 +301,10 @@ class Any_:  # noqa: N801 - "Any" is typing's
 
 
 class Field:
-    """Field `name` of a SEQUENCE, explicitly tagged [number]; an absent optional field is None."""
+    """Field `name` of a SEQUENCE, tagged [number]; an absent optional field is None.
+
+    The tag stands before that of the type, or with `implicit` in its place (X.690 8.14).
+    """
 
     def __init__(
         self,
@@ -309,14 +312,18 @@ class Field:
         name: str,
         type: DerType,  # noqa: A002 - the word of the schema
         optional: bool = False,
+        *,
+        implicit: bool = False,
     ) -> None:
         self.number, self.name, self.type, self.optional = number, name, type, optional
         #: The tags in front of the contents, outermost first.
-        self.tags = 0xA0 | number, type.tag
+        self.tags: tuple[int, ...] = 0xA0 | number, type.tag
+        if implicit:
+            self.tags = (0x80 | type.tag & 0x20 | number,)
 
 
 class Sequence:
-    """SEQUENCE of explicitly tagged fields, as `make(*values)` in field order.
+    """SEQUENCE of tagged fields, as `make(*values)` in field order.
 
     `make` may be a record. `extensible` skips unknown fields at the end, for types whose ASN.1 ends
     in "...".
@@ -344,15 +351,19 @@ class Sequence:
         """
         at, stop = 0, len(contents)
         for field in self.fields:
-            outer, inner = field.tags
+            tags = field.tags
             tag = contents[at] if at < stop else None
-            if tag == outer:
-                _, start, at = read_header(contents, at, stop)
-                tag, begin, end = read_header(contents, start, at)
-                if tag != inner:
-                    raise DecodeError(f"field {field.name} does not have the type 0x{inner:02x}")
-                if end != at:
-                    raise DecodeError(f"field {field.name} has a length that does not fit")
+            if tag == tags[0]:
+                _, begin, at = read_header(contents, at, stop)
+                end = at
+                if len(tags) > 1:
+                    tag, begin, end = read_header(contents, begin, at)
+                    if tag != tags[1]:
+                        raise DecodeError(
+                            f"field {field.name} does not have the type 0x{tags[1]:02x}"
+                        )
+                    if end != at:
+                        raise DecodeError(f"field {field.name} has a length that does not fit")
                 yield field.type.decode(_part(contents, begin, end, tag)), begin, end
             elif field.optional:
                 yield None, at, at
@@ -367,7 +378,7 @@ class Sequence:
         last = max(f.number for f in self.fields)
         while at < stop:
             tag, _, at = read_header(contents, at, stop)
-            if tag & 0xE0 != 0xA0 or tag & 0x1F <= last:
+            if tag & 0xC0 != 0x80 or tag & 0x1F <= last:
                 raise DecodeError("an extension field is out of order")
             last = tag & 0x1F
 
