@@ -656,6 +656,19 @@ def test_k275_an_unusable_scp_hides_no_usable_one_but_is_an_error_alone(
     bad = directory.publish_scp(replace(SCP, name="bad"))
     store(directory, bad.dn, "serviceDNSName", ["10.0.0.1"])
     with pytest.raises(DirectoryError, match="DNS name"):
+        next(directory.find_endpoints([PRODUCT]))
+    good = directory.publish_scp(SCP)
+    caplog.set_level(logging.WARNING, logger="purekrb")
+    assert [endpoint.scp for endpoint in directory.find_endpoints([PRODUCT])] == [good]
+    assert "CN=bad" in caplog.text
+
+
+def test_k275_an_unreadable_scp_hides_no_readable_one_but_is_an_error_alone(
+    directory: EmbeddedDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = directory.publish_scp(replace(SCP, name="bad"))
+    store(directory, bad.dn, "serviceDNSName", ["web.example.test", "evil.test"])
+    with pytest.raises(DirectoryError, match="2 values"):
         directory.find_scps([PRODUCT])
     good = directory.publish_scp(SCP)
     caplog.set_level(logging.WARNING, logger="purekrb")

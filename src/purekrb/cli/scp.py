@@ -37,8 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "find":
             action.add_argument(
                 "keyword",
-                nargs="+",
+                nargs="*",
                 help="a keyword that the service must have, by convention a GUID or product name",
+            )
+            action.add_argument(
+                "--class",
+                dest="service_class",
+                metavar="CLASS",
+                default="",
+                help="only services of this class",
             )
         else:
             _add_service(action)
@@ -201,13 +208,20 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
 
 def _find(args: argparse.Namespace, output: Output) -> int:
     with options.directory(args, output) as directory, output.waiting(_ASKING):
-        found = directory.find_scps(args.keyword)
+        found = directory.find_scps(args.keyword, service_class=args.service_class)
     columns = ("class", "host", "bindings", "DN")
-    rows = [(scp.service_class_name, scp.dns_name, " ".join(scp.bindings), scp.dn) for scp in found]
+    rows = [
+        (scp.service_class_name or "-", scp.dns_name or "-", " ".join(scp.bindings) or "-", scp.dn)
+        for scp in found
+    ]
     if args.json or rows:
         output.table({"scps": [_fields(scp) for scp in found]}, columns, rows)
     else:
-        output.warning("no service has these keywords")
+        output.warning(
+            f"no service of the class {args.service_class} has these keywords"
+            if args.service_class
+            else "no service has these keywords"
+        )
     return 0 if rows else 1
 
 

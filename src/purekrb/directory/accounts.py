@@ -43,6 +43,8 @@ _NO_SUCH_DOMAIN = 1355
 KVNO, ETYPES = "msDS-KeyVersionNumber", "msDS-SupportedEncryptionTypes"
 #: AES128 and AES256 with SHA-1 in msDS-SupportedEncryptionTypes. Source: MS-KILE 2.2.7.
 AES_BITS = 0x18
+#: What names a computer; the second has the aliases. Source: MS-ADA2 2.226.
+_HOST_NAMES = ("dNSHostName", "msDS-AdditionalDnsHostName", "sAMAccountName")
 _NUMBER = re.compile(r"-?[0-9]{1,10}")
 _IS_ACCOUNT = "(objectClass=user)"  # a computer is a user, too
 
@@ -140,13 +142,13 @@ def find_caller(session: LdapSession) -> Account:
 
 
 def find_computer(session: LdapSession, host: str) -> Entry:
-    """Return the computer object whose DNS name or sAMAccountName is `host`.
+    """Return the computer object whose DNS name, further DNS name or sAMAccountName is `host`.
 
     The entry has dNSHostName and sAMAccountName. If nothing matches, a computer with the NetBIOS
     name of `host` is taken, provided that it has no DNS name. Raises DirectoryError, with code 8333
     if there is no such computer.
     """
-    names = equals("dNSHostName", host) + equals("sAMAccountName", host)
+    names = "".join(equals(name, host) for name in _HOST_NAMES)
     found = session.search(
         session.base_dn, f"(&(objectClass=computer)(|{names}))", ("dNSHostName", "sAMAccountName")
     )

@@ -17,7 +17,13 @@ from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
-from purekrb.directory.endpoints import Endpoint, connect_to_first, endpoints, resolve_srv
+from purekrb.directory.endpoints import (
+    Endpoint,
+    Parse,
+    connect_to_first,
+    endpoints,
+    resolve_srv,
+)
 from purekrb.directory.install import InstalledService, install, uninstall
 from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession
 from purekrb.directory.patterns import CONTROL_CHARACTERS
@@ -217,14 +223,25 @@ class Directory:
                 )
             return published
 
-    def find_scps(self, keywords: Sequence[str] = ()) -> list[ServiceConnectionPoint]:
+    def find_scps(
+        self, keywords: Sequence[str] = (), *, service_class: str = ""
+    ) -> list[ServiceConnectionPoint]:
         """Return the service connection points that have all `keywords`, ordered by DN.
 
-        Case is ignored. If there is a global catalog, it tells which other domains have matching
-        SCPs, and these are read there. An SCP with values that clients cannot use is left out and
-        logged; if all are unusable, DirectoryError is raised.
+        With `service_class`, only those of this class. Case is ignored. The domain and the forest's
+        Configuration partition are searched. If there is a global catalog, it tells which other
+        domains have matching SCPs, and these are read there. SCPs of other products are returned as
+        they are, with "" or () for what they lack; `find_endpoints` and `ServiceConnectionPoint.spn`
+        refuse what clients cannot use. An SCP that cannot be read (not UTF-8, two values in place
+        of one) is left out and logged; if all are such, DirectoryError is raised.
         """
-        return scps.find(self._session, self._forest, keywords, self._sessions.domain_of)
+        return scps.find(
+            self._session,
+            self._forest,
+            keywords,
+            self._sessions.domain_of,
+            service_class=service_class,
+        )
 
     def update_scp(self, scp: ServiceConnectionPoint) -> tuple[str, ...]:
         """Bring the directory's copy of `scp` up to date and return the LDAP names that changed.
@@ -240,17 +257,28 @@ class Directory:
         scps.remove(self._session, scp.object_guid, scp.dn)
 
     def find_endpoints(
-        self, keywords: Sequence[str], *, policy: str = "first", host: str = ""
+        self,
+        keywords: Sequence[str],
+        *,
+        service_class: str = "",
+        policy: str = "first",
+        host: str = "",
+        parse: Parse | None = None,
     ) -> Iterator[Endpoint]:
         """Yield the endpoints of the service with all `keywords`, in the order to try them.
 
         `policy` is "first" (ordered by DN) or "random", to spread clients over the instances.
         `host` selects the instances on one host. If an SCP names SRV records, they are looked up in
         the DNS. Its answers are not signed, but the SPN is made from what the directory says: at
-        worst, the service cannot prove its identity. Raises DirectoryError if no endpoint is
-        usable.
+        worst, the service cannot prove its identity. `service_class` selects SCPs of one class.
+
+        Where a product has bindings of its own format, or another type of serviceDNSName, pass
+        `parse`: it gets the ServiceConnectionPoint and returns (host, port) pairs. It may raise
+        ValueError or a KerberosError for an SCP that it cannot read, which is then skipped. Raises
+        DirectoryError if no endpoint is usable.
         """
-        return endpoints(self.find_scps(keywords), resolve_srv, policy=policy, host=host)
+        found = self.find_scps(keywords, service_class=service_class)
+        return endpoints(found, resolve_srv, policy=policy, host=host, parse=parse)
 
     def reach_service(
         self,
@@ -258,8 +286,10 @@ class Directory:
         credential: Credential,
         config: Config | None = None,
         *,
+        service_class: str = "",
         policy: str = "first",
         host: str = "",
+        parse: Parse | None = None,
         address: tuple[str, int] | None = None,
         mechanism: str = "kerberos",
         timeout: float = 10.0,
@@ -273,7 +303,9 @@ class Directory:
         attempt) are those of `purekrb.connect`. Raises DirectoryError if there is no endpoint, and
         the errors of `purekrb.connect`.
         """
-        found = self.find_endpoints(keywords, policy=policy, host=host)
+        found = self.find_endpoints(
+            keywords, service_class=service_class, policy=policy, host=host, parse=parse
+        )
         return connect_to_first(
             found, credential, config, address=address, mechanism=mechanism, timeout=timeout
         )

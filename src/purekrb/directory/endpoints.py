@@ -23,7 +23,15 @@ from purekrb.log import Log
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
-__all__ = ["POLICIES", "Endpoint", "Resolve", "connect_to_first", "endpoints", "resolve_srv"]
+__all__ = [
+    "POLICIES",
+    "Endpoint",
+    "Parse",
+    "Resolve",
+    "connect_to_first",
+    "endpoints",
+    "resolve_srv",
+]
 
 _log = Log("purekrb.directory")
 
@@ -32,6 +40,8 @@ POLICIES = ("first", "random")
 
 #: Returns the (host, port) pairs in the SRV records of a name, in the order to try them.
 Resolve = Callable[[str], Iterable[tuple[str, int]]]
+#: Returns the (host, port) pairs at which the service of an SCP listens.
+Parse = Callable[[ServiceConnectionPoint], Iterable[tuple[str, int]]]
 
 _shuffle = SystemRandom().shuffle
 
@@ -64,13 +74,15 @@ def endpoints(
     *,
     policy: str = "first",
     host: str = "",
+    parse: Parse | None = None,
 ) -> Iterator[Endpoint]:
     """Yield the endpoints of `scps` in the order to try them.
 
     `policy` is "first" (the order of `scps`) or "random", to spread clients over the instances.
     `host` selects the instances on one host. The SRV records of an SCP are looked up when its turn
-    comes. SCPs and records that clients cannot use are logged and skipped. Raises DirectoryError if
-    nothing is left.
+    comes. `parse` reads the places from SCPs that have them in a format of their own; its
+    KerberosErrors and ValueErrors are reasons to skip an SCP. SCPs and places that clients cannot
+    use are logged and skipped. Raises DirectoryError if nothing is left.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
@@ -82,16 +94,16 @@ def endpoints(
     reasons = [] if ordered else ["there is no SCP"]
     for scp in ordered:
         try:
-            places = _places(scp, resolve)
-        except KerberosError as error:
+            places = _places(scp, resolve, parse)
+        except (KerberosError, ValueError) as error:
             _log.warning("the SCP %s is skipped: %s", scp.dn, error)
             reasons.append(str(error))
             continue
         for name, port in places:
             if not DNS_NAME.fullmatch(name):
-                _log.warning(
-                    "an SRV record of the SCP %s is skipped: %r is not a DNS name", scp.dn, name
-                )
+                _log.warning("a host of the SCP %s is skipped: %r is not a DNS name", scp.dn, name)
+            elif not 0 < port <= 0xFFFF:
+                _log.warning("a port of the SCP %s is skipped: %r is not a port", scp.dn, port)
             elif not wanted or _host_key(name) == wanted:
                 found = True
                 yield Endpoint(name.rstrip("."), port, scp)
@@ -99,11 +111,16 @@ def endpoints(
         if host:
             reasons.append(f"none is on the host {host}")
         raise DirectoryError(
-            f"no endpoint of the service is usable: {'; '.join(reasons) or 'no SRV record is left'}"
+            f"no endpoint of the service is usable: {'; '.join(reasons) or 'no host is left'}"
         )
 
 
-def _places(scp: ServiceConnectionPoint, resolve: Resolve) -> list[tuple[str, int]]:
+def _places(
+    scp: ServiceConnectionPoint, resolve: Resolve, parse: Parse | None
+) -> list[tuple[str, int]]:
+    scp.check(place=parse is None)
+    if parse is not None:
+        return list(parse(scp))
     if scp.dns_name_type == "SRV":
         return list(resolve(scp.dns_name))
     return [(scp.dns_name, scp.port)]

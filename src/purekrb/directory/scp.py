@@ -34,15 +34,18 @@ class ServiceConnectionPoint:
     name: the cn.
     service_class_name: the service class, as in SPNs.
     dns_name: the host where the service runs; or, if `dns_name_type` is "SRV", the owner of the SRV
-        records that name host and port.
+        records that name host and port. Other types are the products' own.
     bindings: the values that a client needs to connect; by convention, the port in decimal. A
         directory does not keep the order of several values.
     keywords: the values that clients search for; by convention, the GUIDs of the product and the
         vendor, and readable names.
     dn, object_guid: known once the SCP is in a directory.
 
-    Every value is checked, whatever its origin, because clients connect to it. Raises
-    DirectoryError.
+    An SCP that you compose (without `object_guid`) is checked at once, and DirectoryError is raised
+    for values that clients cannot use. An SCP from a directory is kept as it is there: the schema
+    requires none of these attributes, and products use them in their own ways. A missing value is
+    "" or (). `check` says whether it is complete; everything that connects to it, composes an SPN
+    of it or writes it calls that first.
     """
 
     name: str
@@ -59,6 +62,15 @@ class ServiceConnectionPoint:
         object.__setattr__(self, "bindings", tuple(self.bindings))
         object.__setattr__(self, "keywords", tuple(self.keywords))
         object.__setattr__(self, "dns_name_type", self.dns_name_type.upper())
+        if self.object_guid is None:
+            self.check()
+
+    def check(self, *, place: bool = True) -> None:
+        """Raise DirectoryError unless clients can use each value.
+
+        Without `place`, the values that say where the service listens are not looked at:
+        `dns_name`, `dns_name_type` and `bindings`.
+        """
         self._check_text("name", self.name, 64)
         self._check_text("serviceClassName", self.service_class_name, 256)
         if "/" in self.service_class_name:
@@ -66,24 +78,30 @@ class ServiceConnectionPoint:
                 f"serviceClassName {self.service_class_name!r} contains '/', which ends it in an "
                 "SPN"
             )
+        if CONTROL_CHARACTERS.search(self.dn):
+            raise self._unusable("its DN has control characters")
+        for value in self.keywords:
+            self._check_text("keywords", value, 256)
+        if place:
+            self._check_place()
+
+    def _check_place(self) -> None:
+        self._check_present("serviceDNSName", self.dns_name)
         if not DNS_NAME.fullmatch(self.dns_name):
             raise self._unusable(
                 f"serviceDNSName {self.dns_name!r} is not a fully qualified DNS name"
             )
+        self._check_present("serviceDNSNameType", self.dns_name_type)
         if self.dns_name_type not in ("A", "SRV"):
             raise self._unusable(
                 f"serviceDNSNameType is {self.dns_name_type!r}, expected 'A' or 'SRV'"
             )
-        if CONTROL_CHARACTERS.search(self.dn):
-            raise self._unusable("its DN has control characters")
         if not self.bindings:
             raise self._unusable(
                 "serviceBindingInformation is empty, expected the port in decimal first"
             )
         for value in self.bindings:
             self._check_text("serviceBindingInformation", value, 1024)
-        for value in self.keywords:
-            self._check_text("keywords", value, 256)
 
     @classmethod
     def from_attributes(
@@ -91,8 +109,8 @@ class ServiceConnectionPoint:
     ) -> ServiceConnectionPoint:
         """Return the SCP at `dn` in a directory; `attributes` maps LDAP names to raw values.
 
-        Raises DirectoryError for a missing attribute, several values of an attribute with one,
-        bytes that are not UTF-8, and values that clients cannot use.
+        Raises DirectoryError for several values of an attribute with one, for bytes that are not
+        UTF-8, and, if `object_guid` is None, the errors of `check`.
         """
 
         def texts(name: str) -> tuple[str, ...]:
@@ -103,11 +121,11 @@ class ServiceConnectionPoint:
 
         def text(name: str) -> str:
             values = texts(name)
-            if len(values) != 1:
+            if len(values) > 1:
                 raise DirectoryError(
                     f"the SCP {dn!r} is not usable: {name} has {len(values)} values, expected one"
                 )
-            return values[0]
+            return "".join(values)
 
         return cls(
             name=(texts("cn") or ("",))[0],
@@ -136,12 +154,13 @@ class ServiceConnectionPoint:
 
         Raises DirectoryError unless that is a number from 1 to 65535.
         """
-        value = self.bindings[0]
+        value = "".join(self.bindings[:1])
         if not _PORT.fullmatch(value) or not 1 <= int(value) <= 65535:
             raise self._unusable(
                 f"serviceBindingInformation begins with {value!r}, "
                 "expected a port from 1 to 65535 in decimal; "
-                "parse `bindings` yourself if the service has a format of its own"
+                "parse `bindings` yourself (`find_endpoints(..., parse=...)`) if the service has a "
+                "format of its own"
             )
         return int(value)
 
@@ -152,8 +171,9 @@ class ServiceConnectionPoint:
         an SPN (with "/"), and for DNs that some KDCs do not find (with blanks or backslashes). The
         service must have registered the same form. `host` overrides `dns_name`; it is required for
         the type "SRV", whose hosts come from the DNS. Raises DirectoryError if the SCP was never in
-        a directory, and SpnError for a DN with "/".
+        a directory, the errors of `check`, and SpnError for a DN with "/".
         """
+        self.check(place=not host)
         if not host and self.dns_name_type == "SRV":
             raise self._unusable(
                 "its serviceDNSName is the owner of SRV records: resolve them and pass the host"
@@ -189,7 +209,12 @@ class ServiceConnectionPoint:
             and self.service_class_name.casefold() == other.service_class_name.casefold()
         )
 
+    def _check_present(self, what: str, value: str) -> None:
+        if not value:
+            raise self._unusable(f"it has no {what}")
+
     def _check_text(self, what: str, value: str, limit: int) -> None:
+        self._check_present(what, value)
         if not value.strip() or len(value) > limit or CONTROL_CHARACTERS.search(value):
             raise self._unusable(f"{what} {value[:limit]!r} is not text of 1 to {limit} characters")
 

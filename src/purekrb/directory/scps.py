@@ -67,6 +67,7 @@ def publish(
 
     Returns also the DNs of new containers. All writes are added to `undo`.
     """
+    scp.check()
     if not scp.keywords:
         raise DirectoryError(
             f"the SCP {scp.name!r} has no keywords, so clients cannot find it: "
@@ -100,6 +101,8 @@ def find(
     forest: LdapSession,
     keywords: Sequence[str],
     domain_of_dn: Callable[[str], LdapSession],
+    *,
+    service_class: str = "",
 ) -> list[ServiceConnectionPoint]:
     """Return the service connection points that have all `keywords`; see `Directory.find_scps`.
 
@@ -108,38 +111,58 @@ def find(
     """
     if isinstance(keywords, str):
         raise TypeError("keywords is a sequence of keywords, not one string")
-    wanted = f"(&{_IS_SCP}{''.join(equals('keywords', keyword) for keyword in keywords)})"
-    found = session.search(session.base_dn, wanted, _COLUMNS)
+    catalogued = f"{_IS_SCP}{''.join(equals('keywords', keyword) for keyword in keywords)}"
+    wanted = catalogued + (equals("serviceClassName", service_class) if service_class else "")
+    # Every domain controller has a copy of the forest's configuration, in a partition of its own:
+    # a search of the domain leaves it out, although its DN is below that of the root domain.
+    configuration = session.root_dse.text("configurationNamingContext")
+    found: dict[str, Entry] = {}
+
+    def collect(searched: LdapSession, base: str) -> None:
+        for entry in searched.search(base, f"(&{wanted})", _COLUMNS):
+            found.setdefault(entry.dn.casefold(), entry)
+
+    for base in (session.base_dn, configuration):
+        if base:
+            collect(session, base)
     # The catalog knows where else in the forest there are SCPs, but not their hosts and classes.
-    catalogued = forest.search(forest.base_dn, wanted) if forest is not session else []
-    elsewhere = {domain_of(entry.dn): entry.dn for entry in catalogued}
+    elsewhere = {
+        domain_of(entry.dn): entry.dn
+        for entry in (
+            forest.search(forest.base_dn, f"(&{catalogued})") if forest is not session else ()
+        )
+        if not (configuration and is_at_or_below(entry.dn, configuration))
+    }
     elsewhere.pop(domain_of(session.base_dn), None)
     for domain, dn in elsewhere.items():
         try:
             other = domain_of_dn(dn)
-            found += other.search(other.base_dn, wanted, _COLUMNS)
+            collect(other, other.base_dn)
         except TransportError as error:
             _log.warning("the services in the domain %s are skipped: %s", domain, error)
-    usable: list[ServiceConnectionPoint] = []
+    readable: list[ServiceConnectionPoint] = []
     refused: list[DirectoryError] = []
-    for entry in sorted(found, key=lambda entry: entry.dn):
+    for entry in sorted(found.values(), key=lambda entry: entry.dn):
         try:
-            usable.append(_scp(entry))
+            readable.append(_scp(entry))
         except DirectoryError as error:
             _log.warning("%s", error)
             refused.append(error)
-    if refused and not usable:
+    if refused and not readable:
         raise refused[0]
-    _log.debug("found %d SCPs with the keywords %s", len(usable), ", ".join(keywords) or "(any)")
-    return usable
+    _log.debug("found %d SCPs with the keywords %s", len(readable), ", ".join(keywords) or "(any)")
+    return readable
 
 
 def read(session: LdapSession, guid: UUID | None, dn: str) -> ServiceConnectionPoint:
     """Return the SCP with the objectGUID `guid`; if that is None, the SCP at `dn`.
 
-    Raises DirectoryError, with code 8333 if the SCP is gone.
+    Raises DirectoryError, with code 8333 if the SCP is gone, and the errors of
+    ServiceConnectionPoint.check.
     """
-    return _scp(_published(session, guid, dn))
+    scp = _scp(_published(session, guid, dn))
+    scp.check()
+    return scp
 
 
 def update(
@@ -149,6 +172,7 @@ def update(
 
     All writes are added to `undo`.
     """
+    scp.check()
     entry = _published(session, scp.object_guid, scp.dn)
     changes = [
         Change(ChangeOperation.REPLACE, name, values)

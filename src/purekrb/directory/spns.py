@@ -45,7 +45,7 @@ from purekrb.errors import (
     SpnValidatedWriteDeniedError,
 )
 from purekrb.log import Log
-from purekrb.spn import ServicePrincipalName, SpnType, get_spn, map_spn
+from purekrb.spn import ServicePrincipalName, SpnType, get_spn, map_spn, target_principal
 
 __all__ = [
     "SpnOperation",
@@ -103,7 +103,7 @@ def write(
         _check_unique(session, forest, found, spns)
         replacing = _change(ChangeOperation.REPLACE, _spelled_once(spns))
         _modify(session, forest, found, [replacing], spns)
-        _warn_of_rc4(session, found, spns)
+        _warn(session, found, spns)
     elif operation is SpnOperation.ADD:
         change(session, forest, account, add=spns)
     else:
@@ -129,15 +129,33 @@ def change(
     changes = _changes(found, delete, add)
     if changes:
         _modify(session, forest, found, changes, add)
-        _warn_of_rc4(session, found, add)
+        _warn(session, found, add)
 
 
-def _warn_of_rc4(session: LdapSession, account: Account, added: Sequence[str]) -> None:
-    """Log that the added names will get RC4 tickets. The names are written, whatever is found."""
+def _warn(session: LdapSession, account: Account, added: Sequence[str]) -> None:
+    """Log for which of the added names clients will get no ticket, or one of RC4.
+
+    The names are written, whatever is found.
+    """
+    for spn in added:
+        why = _unaskable(spn)
+        if why:
+            _log.warning("%s is registered, but clients of purekrb do not ask for it: %s", spn, why)
     with suppress(DirectoryError):
         warning = rc4_warning(session, account) if added else None
         if warning is not None:
             _log.warning("%s", warning)
+
+
+def _unaskable(spn: str) -> str:
+    """Return why a client does not ask the KDC for `spn`; "" if it does."""
+    try:
+        asked = target_principal(spn)
+    except SpnError as error:
+        return str(error)
+    if asked.realm:
+        return f"they ask the realm {asked.realm} for {'/'.join(asked.components)}"
+    return ""
 
 
 def server_register(
