@@ -21,6 +21,8 @@ __all__ = [
     "KeytabEntry",
     "CCache",
     "Kirbi",
+    "OtpAnswer",
+    "OtpChallenge",
     "ServiceTicket",
     "verify_credentials",
     # the KDC client
@@ -146,6 +148,7 @@ if TYPE_CHECKING:
     from purekrb.kdc.hosts import canonicalize_host
     from purekrb.keys import EncryptionKey
     from purekrb.krb5conf.config import Config
+    from purekrb.messages.otp import OtpAnswer, OtpChallenge
     from purekrb.names import Principal
 
 #: Public name -> module that defines it. All other names are submodules or error classes.
@@ -163,6 +166,8 @@ _HOMES = {
     "ServiceTicket": "credentials.ticket",
     "Config": "krb5conf.config",
     "KdcClient": "kdc.client",
+    "OtpAnswer": "messages.otp",
+    "OtpChallenge": "messages.otp",
     "canonicalize_host": "kdc.hosts",
     "initiate": "kdc.client",
     "verify_credentials": "kdc.client",

@@ -68,7 +68,7 @@ from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
 from purekrb.kdc import locate, tcp
 from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
-from purekrb.messages import ap, kdc, kpasswd, pac, spnego
+from purekrb.messages import ap, kdc, kpasswd, otp, pac, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -214,6 +214,10 @@ def password_messages() -> list[bytes]:
         kpasswd.EncKrbPrivPart(b"data", None, None, 7, here, None).encode(),
         kpasswd.ChangePasswdData(b"new", PrincipalName(("alice",)), "R.TEST").encode(),
     ]
+
+
+def otp_messages() -> list[bytes]:
+    return [e["der"] for e in load("asn1_other.json") if "otp" in e["name"]]
 
 
 def spnego_tokens() -> list[bytes]:
@@ -931,6 +935,7 @@ TARGETS: tuple[Target, ...] = (
     Target("DER of the KDC", der(kdc), lambda: [*accepted_by(kdc), *request_seeds()]),
     Target("DER of SPNEGO", der(spnego), spnego_tokens),
     Target("DER of password changes", der(kpasswd), password_messages),
+    Target("DER of one-time passwords", der(otp), otp_messages),
     Target(
         "password change",
         lambda data: kpasswd.decode_frame(data),

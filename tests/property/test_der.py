@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, fast, kdc, kpasswd, spake, spnego
+from purekrb.messages import ap, fast, kdc, kpasswd, otp, spake, spnego
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
 from support.der_tree import Node, parse
@@ -186,6 +186,20 @@ NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
 FINISHED = st.builds(fast.FastFinished, TIMES, MICROSECONDS, TEXT, NAMES, CHECKSUM)
 FACTOR = st.builds(spake.SpakeSecondFactor, INT32, st.none() | OCTETS)
 ARMOR = st.builds(fast.FastArmor, INT32, OCTETS)
+ELEMENT = OCTETS.map(lambda contents: tlv(0x30, contents))
+OPTIONAL_TEXT, OPTIONAL_OCTETS = st.none() | TEXT, st.none() | OCTETS
+TOKEN = st.builds(
+    otp.OtpTokenInfo,
+    UINT32,
+    OPTIONAL_TEXT,
+    OPTIONAL_OCTETS,
+    st.none() | INT32,
+    st.none() | INT32,
+    OPTIONAL_OCTETS,
+    OPTIONAL_TEXT,
+    st.none() | tuples(ELEMENT),
+    st.none() | INT32,
+)
 #: Messages that impacket has no spec for.
 OTHERS: dict[type, st.SearchStrategy[Any]] = {
     ap.AuthorizationDataEntry: ENTRY,
@@ -213,6 +227,28 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     fast.FastFinished: FINISHED,
     fast.FastResponse: st.builds(
         fast.FastResponse, tuples(PADATA), st.none() | KEYS, st.none() | FINISHED, UINT32
+    ),
+    otp.OtpTokenInfo: TOKEN,
+    otp.OtpChallenge: st.builds(
+        otp.OtpChallenge, OCTETS, OPTIONAL_TEXT, tuples(TOKEN), OPTIONAL_TEXT, OPTIONAL_OCTETS
+    ),
+    otp.OtpEncRequest: st.builds(otp.OtpEncRequest, OCTETS),
+    otp.OtpRequest: st.builds(
+        otp.OtpRequest,
+        UINT32,
+        OPTIONAL_OCTETS,
+        ENCRYPTED,
+        st.none() | ELEMENT,
+        st.none() | INT32,
+        OPTIONAL_OCTETS,
+        OPTIONAL_TEXT,
+        OPTIONAL_OCTETS,
+        st.none() | TIMES,
+        OPTIONAL_OCTETS,
+        st.none() | INT32,
+        OPTIONAL_OCTETS,
+        OPTIONAL_TEXT,
+        OPTIONAL_TEXT,
     ),
     spake.SpakeSupport: st.builds(spake.SpakeSupport, tuples(INT32)),
     spake.SpakeSecondFactor: FACTOR,

@@ -24,7 +24,8 @@ def _plain(schema: Any) -> Any:
         twin = object.__new__(Sequence)  # not a Labelled
         vars(twin).update(vars(schema))
         twin.fields = tuple(
-            Field(f.number, f.name, _plain(f.type), f.optional) for f in schema.fields
+            Field(f.number, f.name, _plain(f.type), f.optional, implicit=len(f.tags) == 1)
+            for f in schema.fields
         )
     elif isinstance(schema, SequenceOf):
         twin.item = _plain(schema.item)

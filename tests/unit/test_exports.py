@@ -25,6 +25,8 @@ PUBLIC = {
     "KeytabEntry": type,
     "CCache": type,
     "Kirbi": type,
+    "OtpAnswer": type,
+    "OtpChallenge": type,
     "ServiceTicket": type,
     "Config": type,
     "KdcClient": type,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from purekrb.kdc.client import KdcClient
     from purekrb.krb5conf.config import Config
     from purekrb.messages.ap import HostAddress
+    from purekrb.messages.otp import OtpAnswer, OtpChallenge
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
@@ -183,6 +184,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     config = options.config(args)
     client = KdcClient(config, timeout=args.timeout)
+    typed = not (
+        args.use_keytab
+        or args.keytab
+        or args.client_keytab
+        or args.password_file
+        or args.renew
+        or args.validate
+    )
+    if args.armor and typed:
+        done = _get_with_otp(args, output, client, config)
+        if done is not None:
+            return done
     credential = _credential(args, config)
     if args.verbose:
         cache = ccache_name(args.ccache, config).name
@@ -190,12 +203,54 @@ def run(args: argparse.Namespace, output: Output) -> int:
     try:
         return _get(args, output, client, credential)
     except PasswordExpiredError:
-        typed = not (args.use_keytab or args.keytab or args.client_keytab or args.password_file)
         if not options.on_terminal() or not typed:
             raise
     from purekrb.cli.kpasswd import change_expired
 
     return _get(args, output, client, change_expired(client, credential, output))
+
+
+def _get_with_otp(
+    args: argparse.Namespace, output: Output, client: KdcClient, config: Config
+) -> int | None:
+    """Get the ticket with a one-time password; return None if the KDC asks for none.
+
+    In FAST only, since a KDC asks for one nowhere else. The first request tells: it proves nothing,
+    so it does not count against the account.
+    """
+    from purekrb.credentials.credential import Credential
+    from purekrb.errors import CredentialError, PreauthUnsupportedError
+
+    asked = False
+
+    def otp(challenge: OtpChallenge) -> OtpAnswer:
+        nonlocal asked
+        asked = True
+        return _one_time_password(challenge, credential.principal)
+
+    credential = Credential.from_otp(_client(args, None, config), otp)
+    try:
+        return _get(args, output, client, credential)
+    except (PreauthUnsupportedError, CredentialError):
+        if asked:
+            raise
+        return None
+
+
+def _one_time_password(challenge: OtpChallenge, principal: Principal) -> OtpAnswer:
+    """Ask for the value of the first token, and for its PIN if that is separate."""
+    from purekrb.messages.otp import OtpAnswer
+    from purekrb.text import visible
+
+    token = challenge.tokens[0]
+    names = ", ".join(visible(name) for name in (challenge.service, token.vendor) if name)
+    whose = f"{principal} ({names})" if names else str(principal)
+    together = token.wants_pin and not token.separate_pin
+    what = "PIN and one-time password" if together else "One-time password"
+    value = options.read_secret(f"{what} for {whose}")
+    if not (token.wants_pin and token.separate_pin):
+        return OtpAnswer(value)
+    return OtpAnswer(value, options.read_secret("PIN").decode(errors="replace"))
 
 
 def _get(

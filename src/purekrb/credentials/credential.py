@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
@@ -23,6 +23,9 @@ from purekrb.spn import ServicePrincipalName, target_principal
 from purekrb.system import fork_safe, now
 from purekrb.tracebacks import forget_frames
 
+if TYPE_CHECKING:
+    from purekrb.messages.otp import AskOtp
+
 __all__ = ["Credential"]
 
 log = Log("purekrb.credentials")
@@ -37,7 +40,7 @@ _MAX_DERIVED = 16
 class Credential:
     """A client and its password, keys or tickets.
 
-    Make one with `from_password`, `from_keytab`, `from_key` or `from_ccache`. `principal` is the
+    Make one with `from_password`, `from_keytab`, `from_key`, `from_otp` or `from_ccache`. `principal` is the
     client as the caller named it. `ccache` holds its tickets, in memory until saved. `require` may
     be set to "fast" or "strong": the least that its AS exchanges must have (`KdcClient.get_tgt`).
     Nothing here uses the network. Several threads may use it. It cannot be pickled or copied.
@@ -55,6 +58,7 @@ class Credential:
         "_wiped",
         "ccache",
         "kvno",
+        "otp",
         "principal",
         "require",
     )
@@ -78,6 +82,8 @@ class Credential:
         self._lock = fork_safe(threading.Lock())
         self._wiped = False
         self.require: Requirement | None = None
+        #: Gets a one-time password, if the KDC asks for one.
+        self.otp: AskOtp | None = None
         #: The version of the keys, if a keytab holds them.
         self.kvno: int | None = None
         #: The ccache that the tickets were read from, as the caller named it, its stamp then, and
@@ -158,6 +164,18 @@ class Credential:
         The first request to a KDC proves possession of the key before the KDC asks for it.
         """
         return cls(principal, keys=[key])
+
+    @classmethod
+    def from_otp(cls, principal: Principal | str, otp: AskOtp) -> Credential:
+        """Return the credential of one-time passwords; `otp` gets one when the KDC asks.
+
+        `otp` is a function of the KDC's `OtpChallenge`, or a coroutine function for asyncio, and
+        returns the one-time password as text, or an `OtpAnswer`. The password goes in FAST alone,
+        so each AS exchange needs an armor. Source: RFC 6560.
+        """
+        credential = cls(as_written(principal) if isinstance(principal, str) else principal)
+        credential.otp = otp
+        return credential
 
     @classmethod
     @forget_frames
@@ -342,16 +360,23 @@ class Credential:
 
     @property
     def can_get_tgt(self) -> bool:
-        """Whether an AS exchange is possible: with a password or key, not with tickets alone."""
+        """Whether an AS exchange is possible: not with tickets alone."""
+        return self.has_key or self.otp is not None
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a long-term key: a password, or keys."""
         return self._password is not None or bool(self._keys)
 
     @property
     def etypes(self) -> tuple[int, ...]:
         """The encryption types of the keys that `key_for` can return, in order of preference.
 
-        A password has all types. RC4 is included if there is such a key: the exchange decides
-        whether it is permitted.
+        A password has all types, and so has who needs no key. RC4 is included if there is such a
+        key: the exchange decides whether it is permitted.
         """
+        if not self._keys:
+            return _PREFERENCE if self.can_get_tgt else ()
         return tuple(
             etype for etype in _PREFERENCE if self._password is not None or etype in self._keys
         )
@@ -418,6 +443,8 @@ class Credential:
 
     def __repr__(self) -> str:
         proof = "password" if self._password is not None else "keys" if self._keys else "tickets"
+        if not self.has_key and self.otp is not None:
+            proof = "one-time password"
         return f"Credential({self.principal}, {proof}=<redacted>)"
 
     def _refuse(self, *_args: object) -> NoReturn:

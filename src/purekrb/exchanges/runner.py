@@ -6,12 +6,12 @@ So one source serves blocking code (`run`) and asyncio (`run_async`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from purekrb.keys import EncryptionKey
 from purekrb.records import record
 
-__all__ = ["Server", "KdcRequest", "KeyDerivation", "Exchange", "run", "run_async"]
+__all__ = ["Server", "KdcRequest", "KeyDerivation", "Question", "Exchange", "run", "run_async"]
 
 T = TypeVar("T")
 
@@ -46,18 +46,34 @@ class KeyDerivation:
         self.key = self._derive()
 
 
-#: A generator that yields requests and derivations, is sent replies, and returns a T.
-Exchange = Generator[KdcRequest | KeyDerivation, bytes, T]
+class Question:
+    """Something that only a person, or another device, can answer: `ask(about)`.
+
+    The runner calls it, and answers with b"". `answer` is what it returned.
+    """
+
+    def __init__(self, ask: Callable[[Any], Any], about: object) -> None:
+        self.ask, self.about = ask, about
+        self.answer: Any = None
+
+    def run(self) -> None:
+        """Ask, and wait for the answer."""
+        self.answer = self.ask(self.about)
+
+
+#: A generator that yields requests, derivations and questions, is sent replies, and returns a T.
+Exchange = Generator[KdcRequest | KeyDerivation | Question, bytes, T]
 
 
 def run(
     exchange: Exchange[T],
     send: Callable[[KdcRequest], bytes],
     derive: Callable[[KeyDerivation], None] = KeyDerivation.run,
+    ask: Callable[[Question], None] = Question.run,
 ) -> T:
     """Run `exchange` with a blocking `send` and return its result.
 
-    `derive` runs a key derivation within the caller's deadline.
+    `derive` runs a key derivation within the caller's deadline, `ask` a question, which has none.
     """
     reply: bytes | None = None
     while True:
@@ -69,6 +85,8 @@ def run(
         # This is outside the try: a StopIteration of `derive` or `send` is not the result.
         if isinstance(step, KeyDerivation):
             derive(step)
+        elif isinstance(step, Question):
+            ask(step)
         else:
             reply = send(step)
 
@@ -77,14 +95,19 @@ async def _derive_here(derivation: KeyDerivation) -> None:
     derivation.run()
 
 
+async def _ask_here(question: Question) -> None:
+    question.run()
+
+
 async def run_async(
     exchange: Exchange[T],
     send: Callable[[KdcRequest], Awaitable[bytes]],
     derive: Callable[[KeyDerivation], Awaitable[None]] = _derive_here,
+    ask: Callable[[Question], Awaitable[None]] = _ask_here,
 ) -> T:
     """Run `exchange` with an asyncio `send` and return its result.
 
-    `derive` runs a key derivation outside the event loop.
+    `derive` runs a key derivation outside the event loop, `ask` a question.
     """
     reply: bytes | None = None
     while True:
@@ -95,5 +118,7 @@ async def run_async(
         reply = b""
         if isinstance(step, KeyDerivation):
             await derive(step)
+        elif isinstance(step, Question):
+            await ask(step)
         else:
             reply = await send(step)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from purekrb.io.blocking import wait_ready
 from purekrb.io.steps import Steps, Wait
 
-__all__ = ["drive"]
+__all__ = ["call", "drive"]
 
 T = TypeVar("T")
 
@@ -64,3 +65,12 @@ async def _poll(wait: Wait) -> Collection[socket.socket]:
         if ready or time.monotonic() >= wait.until:
             return ready
         await asyncio.sleep(_POLL)
+
+
+async def call(function: Callable[[Any], Any], argument: object) -> Any:
+    """Return what `function` returns: a coroutine function is awaited, a plain one runs in a thread."""
+    if inspect.iscoroutinefunction(function):
+        result = function(argument)
+    else:
+        result = await asyncio.to_thread(function, argument)
+    return await result if inspect.isawaitable(result) else result

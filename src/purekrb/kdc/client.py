@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from string import ascii_lowercase, ascii_uppercase
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from purekrb.constants import Flag, NameType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
@@ -36,7 +37,14 @@ from purekrb.exchanges.as_exchange import (
     as_exchange,
 )
 from purekrb.exchanges.preauth.choice import mechanisms
-from purekrb.exchanges.runner import Exchange, KdcRequest, KeyDerivation, run, run_async
+from purekrb.exchanges.runner import (
+    Exchange,
+    KdcRequest,
+    KeyDerivation,
+    Question,
+    run,
+    run_async,
+)
 from purekrb.exchanges.tgs_exchange import (
     TgsOptions,
     forward_tgt,
@@ -62,6 +70,9 @@ from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
 from purekrb.system import now
 from purekrb.tracebacks import forget_frames, forget_locals
+
+if TYPE_CHECKING:
+    from purekrb.messages.otp import AskOtp
 
 _log = Log("purekrb.kdc")
 
@@ -143,6 +154,27 @@ class _Call:
         )
         return in_thread(derivation.run, self._deadline, time.monotonic, late)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Give back the time that a person takes to answer."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._deadline += time.monotonic() - begun
+
+    def question(self, question: Question) -> None:
+        """Ask a person."""
+        with self.paused():
+            question.run()
+
+    async def question_async(self, question: Question) -> None:
+        """Like `question`, for asyncio."""
+        from purekrb.io.asyncio import call
+
+        with self.paused():
+            question.answer = await call(question.ask, question.about)
+
     def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
         """Return the result of the exchange; if a replica refuses the password, ask a primary KDC.
 
@@ -209,9 +241,11 @@ class _Exchanges:
         addresses: Sequence[HostAddress] | None = None,
         start: datetime | None = None,
         service: Target | None = None,
+        otp: AskOtp | None = None,
     ) -> AsOptions:
         config = self.config
         armor = self._armor if armor is None else armor
+        otp = credential.otp if otp is None else otp
         floors = (require, credential.require, config.requirement(credential.principal.realm))
         floor = max(floors, key=_STRICTNESS.index)
         if addresses is None:
@@ -235,7 +269,10 @@ class _Exchanges:
             armor=None if armor is None else self._armor_source(armor),
             # Where nothing weaker will do, SPAKE is offered at once.
             mechanisms=mechanisms(
-                config.spake_preauth_groups, unasked=floor == "strong" and armor is None
+                config.spake_preauth_groups,
+                unasked=floor == "strong" and armor is None,
+                otp=otp,
+                keys=credential.has_key,
             ),
         )
 
@@ -560,6 +597,7 @@ class KdcClient(_Exchanges):
         addresses: Sequence[HostAddress] | None = None,
         start: datetime | None = None,
         service: Target | None = None,
+        otp: AskOtp | None = None,
     ) -> ServiceTicket:
         """Return a new TGT.
 
@@ -570,7 +608,9 @@ class KdcClient(_Exchanges):
         strictest counts of this floor, `Credential.require` and the configuration's. `addresses`:
         where the ticket may be used from; if empty, anywhere. `start`: when the ticket becomes
         valid, if that is later than now; it must then be validated (`validate`). `service`: get the
-        initial ticket for this service, such as kadmin/changepw, and no TGT. Raises
+        initial ticket for this service, such as kadmin/changepw, and no TGT. `otp`: gets a one-time
+        password if the KDC asks for one: see `Credential.from_otp`; the time that it takes does not
+        count. Raises
         ArmorRequiredError if FAST is required and missing, PreauthFailedError for a wrong password
         or key, and ClientUnknownError and so on for the state of the account.
         """
@@ -588,6 +628,7 @@ class KdcClient(_Exchanges):
             addresses=addresses,
             start=start,
             service=service,
+            otp=otp,
         )
         return self._run(lambda: self._get_tgt(credential, options))
 
@@ -685,6 +726,7 @@ class KdcClient(_Exchanges):
             call.exchange(make),
             lambda request: blocking.drive(call.ask(request)),
             lambda derivation: blocking.drive(call.derive(derivation)),
+            call.question,
         )
 
 
@@ -706,6 +748,7 @@ class AsyncKdcClient(_Exchanges):
         addresses: Sequence[HostAddress] | None = None,
         start: datetime | None = None,
         service: Target | None = None,
+        otp: AskOtp | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_tgt`."""
         self._prepare(credential, "get_tgt({})")
@@ -722,6 +765,7 @@ class AsyncKdcClient(_Exchanges):
             addresses=addresses,
             start=start,
             service=service,
+            otp=otp,
         )
         return await self._run(lambda: self._get_tgt(credential, options))
 
@@ -795,6 +839,7 @@ class AsyncKdcClient(_Exchanges):
             call.exchange(make),
             lambda request: asyncio.drive(call.ask(request)),
             lambda derivation: asyncio.drive(call.derive(derivation)),
+            call.question_async,
         )
 
 

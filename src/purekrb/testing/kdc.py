@@ -357,7 +357,7 @@ class Kdc:
         for mechanism in self.preauth_mechanisms:
             hint = mechanism.hint(request)
             if hint is not None:
-                methods.append(PaData(mechanism.type, hint))
+                methods.append(PaData(getattr(mechanism, "offer_type", mechanism.type), hint))
         if request.cookie is not None:
             methods.append(PaData(PaDataType.FX_COOKIE, request.cookie))
         return MethodData(tuple(methods)).encode()

@@ -49,7 +49,7 @@ class KdcMechanism(Protocol):
 
     @property
     def type(self) -> int:
-        """The padata-type of the offer and of the proof."""
+        """The padata-type of the proof; and of the offer, unless there is an `offer_type`."""
 
     def hint(self, request: PreauthRequest) -> bytes | None:
         """Return the padata-value of the offer in METHOD-DATA; None if it is not offered."""

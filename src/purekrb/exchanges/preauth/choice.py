@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from purekrb.constants import ErrorCode, PaDataType
-from purekrb.errors import KerberosError, PolicyError, PreauthUnsupportedError
+from purekrb.errors import ArmorRequiredError, KerberosError, PolicyError, PreauthUnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
 from purekrb.exchanges.preauth.kinds import preauth_kinds
 from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
@@ -18,7 +19,10 @@ from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, KdcReqBody, MethodData, PaData
 from purekrb.system import RandomBytes
 
-__all__ = ["MECHANISMS", "Preauth", "Spake", "mechanisms"]
+if TYPE_CHECKING:
+    from purekrb.messages.otp import AskOtp
+
+__all__ = ["MECHANISMS", "Otp", "Preauth", "Spake", "mechanisms"]
 
 log = Log("purekrb.kdc")
 
@@ -38,6 +42,35 @@ class _EncryptedChallenge:
         from purekrb.exchanges.preauth.encrypted_challenge import begin
 
         return begin(keys, random, keys.armor_key, asked=asked)
+
+
+class Otp:
+    """The row of one-time passwords, which `ask` gets; it is only there for who passes `otp=`.
+
+    In FAST, nobody on the path learns the value. Source: RFC 6560.
+    """
+
+    type: int = PaDataType.OTP_CHALLENGE
+    name = "PA-OTP"
+    strength = Strength.STRONG
+    awaited = True
+
+    def __init__(self, ask: AskOtp) -> None:
+        self.ask = ask
+
+    def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
+        """Like `Mechanism.begin`."""
+        if keys.armor_key is None:
+            raise ArmorRequiredError(
+                f"{keys.label}: a one-time password only goes in FAST, and there is no armor; nothing "
+                "was sent. Pass armor=, a credential with a ticket or a key of its own, such as this "
+                "machine's keytab (kinit -T CACHE)"
+            )
+        if not asked:
+            return None
+        from purekrb.exchanges.preauth.otp import OtpProof
+
+        return OtpProof(self.ask, keys.armor_key, random)
 
 
 class Spake:
@@ -72,10 +105,21 @@ class Spake:
 MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Spake(), Timestamp())
 
 
-def mechanisms(groups: tuple[int, ...] | None, *, unasked: bool) -> tuple[Mechanism, ...]:
-    """Return the table, with SPAKE in `groups`, which may be offered `unasked`: see `Spake`."""
+def mechanisms(
+    groups: tuple[int, ...] | None,
+    *,
+    unasked: bool,
+    otp: AskOtp | None = None,
+    keys: bool = True,
+) -> tuple[Mechanism, ...]:
+    """Return the table, with SPAKE in `groups`, which may be offered `unasked`: see `Spake`.
+
+    One-time passwords, which `otp` gets, come first: who passes it wants them. Without `keys`,
+    they are all that there is.
+    """
     spake = Spake(groups, unasked=unasked)
-    return tuple(spake if isinstance(row, Spake) else row for row in MECHANISMS)
+    rows = tuple(spake if isinstance(row, Spake) else row for row in MECHANISMS if keys)
+    return rows if otp is None else (Otp(otp), *rows)
 
 
 #: The hints by which a KDC names the encryption types of an account's keys.
@@ -208,6 +252,8 @@ class Preauth:
             )
         no_etype = _ETYPE_HINTS.isdisjoint(types)
         kinds = preauth_kinds(types)
+        if self._keys.armor_key is not None and "FAST" in kinds:
+            kinds.remove("FAST")  # it is in use already
         if no_etype and kinds == ["FAST"]:
             # The KDC offers FAST to every account, and names the encryption types of those that
             # have keys of the offered ones.
@@ -231,6 +277,13 @@ class Preauth:
             if kept_for_fast
             else ""
         )
+        if kinds == ["OTP"] and not any(isinstance(row, Otp) for row in permitted):
+            return PreauthUnsupportedError(
+                f"the account wants a one-time password, and there is none ({label}); pass otp=, "
+                "which gets it, or use Credential.from_otp",
+                code=error.error_code,
+                krb_error=error,
+            )
         return PreauthUnsupportedError(
             f"{what}{also} ({label}, known here: {_names(permitted) or 'none'}); {armor}get the "
             "ticket with another program (MIT's kinit) and use its credential cache, or have the "
