@@ -67,7 +67,14 @@ from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
 from purekrb.kdc import locate, tcp
-from purekrb.krb5conf.config import Config, KdcAddress, parse_boolean, parse_duration, parse_etypes
+from purekrb.krb5conf.config import (
+    Config,
+    KdcAddress,
+    RealmConfig,
+    parse_boolean,
+    parse_duration,
+    parse_etypes,
+)
 from purekrb.messages import ap, kdc, kpasswd, otp, pac, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
@@ -693,6 +700,14 @@ def krb5_conf(data: bytes) -> None:
     config.realm("EXAMPLE.TEST")
     config.realm_of("web.example.test")
     _ = config.permitted_etypes, config.tkt_etypes, config.tgs_etypes
+    config.local_name("alice@EXAMPLE.TEST")
+
+
+def local_name(data: bytes) -> None:
+    """Translate a name by a rule; a NUL stands between the two."""
+    rule, _, name = data.decode("utf-8", "replace").partition("\0")
+    realm = RealmConfig(auth_to_local=(rule,))
+    Config({"R.TEST": realm}, default_realm="R.TEST").local_name(Principal.of(name or "a@R.TEST"))
 
 
 KRB5_CONF = """
@@ -707,6 +722,10 @@ KRB5_CONF = """
         kdc = kdc.example.test:88
         kdc = [2001:db8::1]:750
         admin_server = "kdc.example.test"
+        auth_to_local = RULE:[1:$1](.*e)s/li|ic/x/g
+        auth_to_local_names = {
+            bob = robert
+        }
     }
 [domain_realm]
     .example.test = EXAMPLE.TEST
@@ -1097,6 +1116,15 @@ TARGETS: tuple[Target, ...] = (
     Target("KCM list", kcm.listed, lambda: [b"\0\0\0\2\0\0\0\1a\0\0\0\2bc"]),
     Target("KEYRING primary", keyring.primary_name, lambda: [b"\0\0\0\1\0\0\0\3tkt"]),
     Target("krb5.conf", krb5_conf, lambda: [KRB5_CONF.encode()]),
+    Target(
+        "rule of auth_to_local",
+        local_name,
+        lines(
+            "RULE:[2:$2.$1](a[[:alnum:]x-z]{1,3}\\..*|b+)s/(a|ab)?c/x/g\0b/a@R",
+            "RULE:[1:$1-$0](fred.*)s/-/ /g s/^x$//\0fred@X",
+            "DEFAULT\0a@R.TEST",
+        ),
+    ),
     Target("service connection point", scp_attributes, lambda: [SCP]),
     Target("state file", state.ServiceState.decode, lambda: [STATE.encode()]),
     Target("anything that is inspected", inspected, lambda: inspect_seeds()),

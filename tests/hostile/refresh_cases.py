@@ -34,6 +34,7 @@ RANGES = (
     range(1, 311),
     range(401, 432),
     range(501, 520),
+    range(610, 616),
     range(655, 656),
     range(670, 675),
 )

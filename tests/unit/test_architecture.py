@@ -88,6 +88,7 @@ DOORS: dict[str, set[str]] = {
     "krb5conf/profile.py": {"os", "pathlib", "stat"},
     "krb5conf/config.py": {"os", "pathlib"},
     "krb5conf/tokens.py": {"os", "tempfile"},
+    "krb5conf/k5login.py": {"os", "stat"},
     "credentials/files.py": {"os", "stat", "fcntl"},
     "credentials/caches/keyctl.py": {"os"},
     "replay/ours.py": {"os", "stat", "pathlib"},

@@ -17,6 +17,7 @@ from purekrb.constants import DEFAULT_ETYPES, SPAKE_GROUPS, EncryptionType, Requ
 from purekrb.errors import ConfigError
 from purekrb.krb5conf.profile import Profile, Relation, Section, SkippedLine, load
 from purekrb.log import Log
+from purekrb.names import Principal
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["Config", "KdcAddress", "RealmConfig", "parse_boolean", "parse_duration", "parse_etypes"]
@@ -79,12 +80,18 @@ def _is_ipv6(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RealmConfig:
-    """The servers of a realm; `options` has all other relations of its subsection in [realms]."""
+    """The servers of a realm; `options` has all other relations of its subsection in [realms].
+
+    `auth_to_local` holds rules and `auth_to_local_names` local users by the names of principals: see
+    `Config.local_name`.
+    """
 
     kdc: tuple[KdcAddress, ...] = ()
     primary_kdc: tuple[KdcAddress, ...] = ()
     kpasswd_server: tuple[KdcAddress, ...] = ()
     admin_server: tuple[KdcAddress, ...] = ()
+    auth_to_local: tuple[str, ...] = ()
+    auth_to_local_names: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict, repr=False
     )  # some programs' are PINs
@@ -149,6 +156,8 @@ class Config:
     default_ccache_name: str | None = None
     default_rcache_name: str | None = None
     kcm_socket: str | None = None
+    k5login_directory: str | None = None
+    k5login_authoritative: bool = True
     kdc_timeout: float | None = None
     max_retries: int = 3
     request_timeout: float | None = None
@@ -266,6 +275,45 @@ class Config:
         """
         path = self.capaths.get(client, {}).get(server)
         return None if path is None else [realm for realm in path if realm != "."]
+
+    def local_name(self, principal: Principal | str) -> str | None:
+        """Return the local user that `principal` is, or None if it is none.
+
+        It is what `auth_to_local_names` of the default realm says; otherwise the first of its `auth_to_local`
+        that applies; without any, the principal's name if it has one component and the default realm. No
+        name with characters that cannot be printed is a user's. Pass principals that an acceptor has
+        verified. Raises ConfigError for a rule that cannot be read or takes too long. Source: MIT
+        krb5.conf(5).
+        """
+        from purekrb.krb5conf.localauth import local_name  # only acceptors pay for it
+
+        here = self.realm(self.default_realm or "")
+        return local_name(
+            Principal.of(principal),
+            self.default_realm,
+            here.auth_to_local,
+            here.auth_to_local_names,
+        )
+
+    def may_log_in(self, principal: Principal | str, user: str) -> bool:
+        """Return whether `principal` may act as the local user `user`, who must exist on this machine.
+
+        The user's .k5login decides (in the home directory, or `k5login_directory`): whom it lists may,
+        and nobody else. It lists nobody if it cannot be read, does not belong to the user or root, or
+        others may write to it. Without the file (or with `k5login_authoritative` false, for whom it does
+        not list), the principal whose `local_name` is `user` may. Raises ConfigError as `local_name` does.
+        Source: MIT .k5login(5).
+        """
+        from purekrb.krb5conf.k5login import is_listed, k5login_of
+
+        principal = Principal.of(principal)
+        found = k5login_of(user, self.k5login_directory)
+        if found is None:
+            return False
+        listed = is_listed(principal, *found)
+        if listed or (listed is False and self.k5login_authoritative):
+            return listed
+        return self.local_name(principal) == user
 
     @property
     def client_realms(self) -> frozenset[str]:
@@ -482,6 +530,8 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "allow_rc4": parse_boolean,
     "preauth_floor": parse_requirement,
     "spake_preauth_groups": parse_spake_groups,
+    "k5login_directory": str,
+    "k5login_authoritative": parse_boolean,
     "kdc_timeout": parse_duration,
     "max_retries": _parse_integer,
     "request_timeout": parse_duration,
@@ -603,6 +653,13 @@ def _realm_config(section: Section, skip: Callable[[str, str], None]) -> RealmCo
     options = {
         name: tuple(relation.text for relation in relations)
         for name, relations in section.relations.items()
-        if name not in _SERVERS
+        if name not in _SERVERS and name != "auth_to_local"
     }
-    return RealmConfig(**servers, options=options, unreadable=unreadable)
+    names = section.section("auth_to_local_names").relations
+    return RealmConfig(
+        **servers,
+        auth_to_local=tuple(rule.text for rule in section.relations.get("auth_to_local", ())),
+        auth_to_local_names={name: relations[-1].text for name, relations in names.items()},
+        options=options,
+        unreadable=unreadable,
+    )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from purekrb.errors import ConfigError
 
-__all__ = ["Profile", "Relation", "Section", "SkippedLine", "load"]
+__all__ = ["Profile", "Relation", "Section", "SkippedLine", "load", "read_up_to"]
 
 #: Far above any real configuration. They limit the cost of a file that includes itself, or of a
 #: wrong path.
@@ -197,14 +197,19 @@ class _Loader:
 
 def _contents(path: Path, most: int) -> bytes:
     """Return at most so many bytes of a file."""
-    parts = []
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     try:
-        while most > 0 and (part := os.read(fd, most)):
-            parts.append(part)
-            most -= len(part)
+        return read_up_to(fd, most)
     finally:
         os.close(fd)
+
+
+def read_up_to(descriptor: int, most: int) -> bytes:
+    """Return at most so many bytes of an open file."""
+    parts = []
+    while most > 0 and (part := os.read(descriptor, most)):
+        parts.append(part)
+        most -= len(part)
     return b"".join(parts)
 
 
