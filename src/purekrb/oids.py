@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from purekrb.errors import DecodeError
 
-__all__ = ["OID_NAMES", "dotted", "oid_text", "oid_name"]
+__all__ = ["OID_NAMES", "contents_of", "dotted", "oid_text", "oid_name"]
 
 #: The names of the OIDs that Kerberos, its mechanisms and PKINIT use. Source: RFC 4121 4.1,
 #: RFC 4178 4, RFC 4556 3.1, RFC 5280, RFC 5652, RFC 8636 9, MS-SPNG 1.9, MS-PKCA.
@@ -75,6 +75,18 @@ def dotted(contents: bytes) -> str:
             number = 0
     first = min(numbers[0] // 40, 2)  # X.690 8.19.4: the first two arcs are one number
     return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
+
+
+def contents_of(text: str) -> bytes:
+    """Return the DER contents of an OID in dotted text. Source: X.690 8.19."""
+    first, second, *more = map(int, text.split("."))
+    contents = b""
+    for number in (40 * first + second, *more):
+        octets = [number & 0x7F]
+        while number := number >> 7:
+            octets.append(0x80 | number & 0x7F)
+        contents += bytes(reversed(octets))
+    return contents
 
 
 def oid_text(contents: bytes) -> str:

@@ -75,7 +75,7 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
-from purekrb.messages import ap, kdc, kpasswd, otp, pac, spnego
+from purekrb.messages import ap, cms, kdc, kpasswd, otp, pac, pkinit, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -225,6 +225,22 @@ def password_messages() -> list[bytes]:
 
 def otp_messages() -> list[bytes]:
     return [e["der"] for e in load("asn1_other.json") if "otp" in e["name"]]
+
+
+def pkinit_messages(*names: str) -> list[bytes]:
+    """Return the references of MIT's library whose name begins with one of `names`."""
+    return [entry["der"] for entry in load("asn1_other.json") if entry["name"].startswith(names)]
+
+
+def signed_messages() -> list[bytes]:
+    algorithm = cms.AlgorithmIdentifier(KRB5_MECH_OID, b"\x05\0")
+    attributes = cms.SignedAttributes.of(cms.Attribute(NTLM_OID, b"\x31\2\4\0")).encode()
+    signer = cms.SignerInfo(
+        1, b"\x30\0", None, algorithm, attributes, algorithm, b"signature", None
+    )
+    content = cms.EncapsulatedContent(KRB5_MECH_OID, b"content")
+    signed = cms.SignedData(3, (algorithm,), content, (b"\x30\0",), None, (signer,))
+    return [cms.ContentInfo(signed).encode(), cms.Algorithms((algorithm,)).encode()]
 
 
 def spnego_tokens() -> list[bytes]:
@@ -955,6 +971,8 @@ TARGETS: tuple[Target, ...] = (
     Target("DER of SPNEGO", der(spnego), spnego_tokens),
     Target("DER of password changes", der(kpasswd), password_messages),
     Target("DER of one-time passwords", der(otp), otp_messages),
+    Target("DER of PKINIT", der(pkinit), lambda: pkinit_messages("pa_pk", "auth", "kdc_dh")),
+    Target("DER of signed data", der(cms), signed_messages),
     Target(
         "password change",
         lambda data: kpasswd.decode_frame(data),

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from purekrb.errors import DecodeError
 from purekrb.keys import KEY_SIZES, EncryptionKey
-from purekrb.messages import ap, fast, kdc, kpasswd, otp, spake, spnego
+from purekrb.messages import (
+    ap,
+    certificate_names,
+    cms,
+    fast,
+    kdc,
+    kpasswd,
+    otp,
+    pkinit,
+    spake,
+    spnego,
+)
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
 from support.der_tree import Node, parse
@@ -186,7 +197,7 @@ NEGOTIATION = (MECHANISMS, st.none() | UINT32, st.none() | OCTETS)
 FINISHED = st.builds(fast.FastFinished, TIMES, MICROSECONDS, TEXT, NAMES, CHECKSUM)
 FACTOR = st.builds(spake.SpakeSecondFactor, INT32, st.none() | OCTETS)
 ARMOR = st.builds(fast.FastArmor, INT32, OCTETS)
-ELEMENT = OCTETS.map(lambda contents: tlv(0x30, contents))
+ELEMENT = OCTETS.map(lambda data: tlv(0x30, tlv(0x04, data)))
 OPTIONAL_TEXT, OPTIONAL_OCTETS = st.none() | TEXT, st.none() | OCTETS
 TOKEN = st.builds(
     otp.OtpTokenInfo,
@@ -200,8 +211,80 @@ TOKEN = st.builds(
     st.none() | tuples(ELEMENT),
     st.none() | INT32,
 )
+OIDS = st.binary(min_size=1, max_size=12).filter(lambda oid: oid[-1] < 0x80)
+ALGORITHM = st.builds(
+    cms.AlgorithmIdentifier, OIDS, st.just(b"") | OCTETS.map(lambda data: tlv(0x04, data))
+)
+PUBLIC_KEY = st.builds(cms.SubjectPublicKeyInfo, ALGORITHM, OCTETS)
+SET = OCTETS.map(lambda data: tlv(0x31, tlv(0x04, data)))
+ATTRIBUTE = st.builds(cms.Attribute, OIDS, SET)
+CONTENT = st.builds(cms.EncapsulatedContent, OIDS, st.none() | OCTETS)
+SIGNER = st.builds(
+    cms.SignerInfo,
+    st.integers(0, 5),
+    ELEMENT,
+    st.none() | OCTETS,
+    ALGORITHM,
+    st.none() | SET,
+    ALGORITHM,
+    OCTETS,
+    st.none() | SET,
+)
+SIGNED = st.builds(
+    cms.SignedData,
+    st.integers(0, 5),
+    tuples(ALGORITHM),
+    CONTENT,
+    st.none() | tuples(ELEMENT),
+    st.none() | SET,
+    tuples(SIGNER),
+)
+CHECKSUM2 = st.builds(pkinit.PaChecksum2, OCTETS, ALGORITHM)
+PK_AUTHENTICATOR = st.builds(
+    pkinit.PkAuthenticator,
+    MICROSECONDS,
+    TIMES,
+    UINT32,
+    st.none() | OCTETS,
+    st.none() | OCTETS,
+    st.none() | CHECKSUM2,
+)
+CERTIFIER = st.builds(pkinit.ExternalPrincipalIdentifier, *[st.none() | OCTETS] * 3)
+TYPED = st.builds(pkinit.TypedDataEntry, INT32, st.none() | OCTETS)
 #: Messages that impacket has no spec for.
 OTHERS: dict[type, st.SearchStrategy[Any]] = {
+    certificate_names.Krb5PrincipalName: st.builds(
+        certificate_names.Krb5PrincipalName, TEXT, NAMES
+    ),
+    cms.AlgorithmIdentifier: ALGORITHM,
+    cms.Algorithms: st.builds(cms.Algorithms, tuples(ALGORITHM)),
+    cms.SubjectPublicKeyInfo: PUBLIC_KEY,
+    cms.Attribute: ATTRIBUTE,
+    cms.SignedAttributes: st.builds(cms.SignedAttributes, tuples(ATTRIBUTE)),
+    cms.EncapsulatedContent: CONTENT,
+    cms.SignerInfo: SIGNER,
+    cms.SignedData: SIGNED,
+    cms.ContentInfo: st.builds(cms.ContentInfo, SIGNED),
+    pkinit.PaChecksum2: CHECKSUM2,
+    pkinit.PkAuthenticator: PK_AUTHENTICATOR,
+    pkinit.AuthPack: st.builds(
+        pkinit.AuthPack,
+        PK_AUTHENTICATOR,
+        st.none() | PUBLIC_KEY,
+        st.none() | tuples(ALGORITHM),
+        st.none() | OCTETS,
+        st.none() | tuples(OIDS),
+    ),
+    pkinit.ExternalPrincipalIdentifier: CERTIFIER,
+    pkinit.PaPkAsReq: st.builds(
+        pkinit.PaPkAsReq, OCTETS, st.none() | tuples(CERTIFIER), st.none() | OCTETS
+    ),
+    pkinit.DhRepInfo: st.builds(pkinit.DhRepInfo, OCTETS, st.none() | OCTETS, st.none() | OIDS),
+    pkinit.KdcDhKeyInfo: st.builds(pkinit.KdcDhKeyInfo, OCTETS, UINT32, st.none() | TIMES),
+    pkinit.SuppPubInfo: st.builds(pkinit.SuppPubInfo, INT32, OCTETS, OCTETS),
+    pkinit.OtherInfo: st.builds(pkinit.OtherInfo, ALGORITHM, OCTETS, OCTETS, st.none() | OCTETS),
+    pkinit.TypedDataEntry: TYPED,
+    pkinit.TypedData: st.builds(pkinit.TypedData, tuples(TYPED)),
     ap.AuthorizationDataEntry: ENTRY,
     ap.EtypeList: st.builds(ap.EtypeList, tuples(INT32)),
     kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),

@@ -23,12 +23,15 @@ def _plain(schema: Any) -> Any:
     if isinstance(schema, Sequence):
         twin = object.__new__(Sequence)  # not a Labelled
         vars(twin).update(vars(schema))
-        twin.fields = tuple(
-            Field(f.number, f.name, _plain(f.type), f.optional, implicit=len(f.tags) == 1)
-            for f in schema.fields
-        )
+        twin.fields = tuple(map(_plain_field, schema.fields))
     elif isinstance(schema, SequenceOf):
         twin.item = _plain(schema.item)
     elif hasattr(schema, "inner"):
         twin.inner = _plain(schema.inner)
+    return twin
+
+
+def _plain_field(field: Field) -> Field:
+    twin = copy.copy(field)
+    twin.type = _plain(field.type)
     return twin

@@ -150,12 +150,10 @@ _AUTHORIZATION_DATA = SequenceOf(AuthorizationDataEntry.schema, MAX_ENTRIES)
 
 
 class ListOf:
-    """A SEQUENCE OF that is a whole message, as a Message with one field `entries`."""
-
-    tag = 0x30
+    """A SEQUENCE OF or SET OF that is a whole message, as a Message with one field `entries`."""
 
     def __init__(self, make: type, inner: SequenceOf) -> None:
-        self.make, self.inner = make, inner
+        self.make, self.inner, self.tag = make, inner, inner.tag
 
     def decode(self, contents: bytes) -> object:
         return self.make(self.inner.decode(contents))

@@ -30,15 +30,18 @@ __all__ = [
     "Enumerated",
     "ObjectIdentifier",
     "OctetString",
+    "BitString",
     "GeneralString",
     "KerberosTime",
     "KerberosFlags",
     "Any_",
     "Sequence",
     "SequenceOf",
+    "SetOf",
     "Application",
     "Context",
     "Field",
+    "UntaggedField",
     "Message",
     "INT32",
     "UINT32",
@@ -215,6 +218,20 @@ class OctetString:
     encode = bytes
 
 
+class BitString:
+    """BIT STRING of whole octets, as bytes."""
+
+    tag = 0x03
+
+    def decode(self, contents: bytes) -> bytes:
+        if contents[:1] != b"\0":
+            raise DecodeError("a BIT STRING does not consist of whole octets")
+        return contents[1:]
+
+    def encode(self, value: bytes) -> bytes:
+        return b"\0" + value
+
+
 class GeneralString:
     """KerberosString as str: UTF-8 without NUL, at most 8192 bytes.
 
@@ -322,6 +339,19 @@ class Field:
             self.tags = (0x80 | type.tag & 0x20 | number,)
 
 
+class UntaggedField(Field):
+    """Field `name` of a SEQUENCE, known by the tag of its type, as in X.509 and CMS."""
+
+    def __init__(
+        self,
+        name: str,
+        type: DerType,  # noqa: A002 - the word of the schema
+        optional: bool = False,
+    ) -> None:
+        super().__init__(0, name, type, optional)
+        self.tags = (type.tag,)
+
+
 class Sequence:
     """SEQUENCE of tagged fields, as `make(*values)` in field order.
 
@@ -417,6 +447,12 @@ class SequenceOf:
 
     def encode(self, value: tuple[Any, ...]) -> bytes:
         return b"".join(tlv(self.item.tag, self.item.encode(v)) for v in value)
+
+
+class SetOf(SequenceOf):
+    """SET OF `item` as a tuple, of at most `limit` elements, in the order of the bytes."""
+
+    tag = 0x31
 
 
 INT32 = Integer(-(1 << 31), (1 << 31) - 1)
