@@ -24,6 +24,7 @@ __all__ = [
     "OtpAnswer",
     "OtpChallenge",
     "ServiceTicket",
+    "KdcTrust",
     "verify_credentials",
     # the KDC client
     "Config",
@@ -76,6 +77,7 @@ __all__ = [
     "ContextError",
     "ContextExpiredError",
     "CredentialError",
+    "CertificateError",
     "ConfigError",
     "TransportError",
     "TransportTimeoutError",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from purekrb.constants import EncryptionType, Flag, PrfKey
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
+    from purekrb.credentials.kdc_trust import KdcTrust
     from purekrb.credentials.keytab import Keytab, KeytabEntry
     from purekrb.credentials.kirbi import Kirbi
     from purekrb.credentials.ticket import ServiceTicket
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
         AccountNotFoundError,
         ApError,
         ArmorRequiredError,
+        CertificateError,
         ChannelBindingsError,
         ClientRevokedError,
         ClientUnknownError,
@@ -164,6 +168,7 @@ _HOMES = {
     "CCache": "credentials.ccache",
     "Kirbi": "credentials.kirbi",
     "ServiceTicket": "credentials.ticket",
+    "KdcTrust": "credentials.kdc_trust",
     "Config": "krb5conf.config",
     "KdcClient": "kdc.client",
     "OtpAnswer": "messages.otp",

@@ -41,6 +41,7 @@ __all__ = [
     "ContextError",
     "ContextExpiredError",
     "CredentialError",
+    "CertificateError",
     "ConfigError",
     "TransportError",
     "TransportTimeoutError",
@@ -247,6 +248,10 @@ class ContextExpiredError(ContextError):
 
 class CredentialError(KerberosError):
     """The key, ticket, keytab or credential cache that is needed is missing or unusable."""
+
+
+class CertificateError(CredentialError):
+    """A certificate or its key cannot be used, or that of a KDC is not trusted."""
 
 
 class ConfigError(KerberosError):

@@ -28,6 +28,8 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from purekrb import (
@@ -39,6 +41,7 @@ from purekrb import (
     Initiator,
     IovBuffer,
     IovType,
+    KdcTrust,
     KerberosError,
     Keytab,
     Kirbi,
@@ -54,6 +57,7 @@ from purekrb.compat.gssapi.raw import GSSError
 from purekrb.compat.gssapi.raw.creds import from_credential
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
 from purekrb.credentials.caches import kcm, keyring
+from purekrb.credentials.certificate import ClientCertificate
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
 from purekrb.directory.stream import MessageReader, MessageSocket
@@ -83,7 +87,7 @@ from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLay
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName, crack_spn, map_spn, target_principal
 from purekrb.testing import Realm
-from support import contexts, ldap_stub, scripted_kdc
+from support import contexts, ldap_stub, pki, scripted_kdc
 from support import credential_files as files
 from support import pac as pacs
 from support import spnego as negotiation
@@ -964,6 +968,34 @@ def certificate() -> bytes:
 
 TEXT_ERRORS = (KerberosError, ValueError)
 
+PKI = pki.authority()
+KDC_CERTIFICATE = PKI.issue(
+    "kdc", pki.san_of("krbtgt/X.TEST@X.TEST"), pki.upn("a@b.c"), pki.x509.DNSName("kdc.x.test")
+)
+#: ecdsa-with-SHA256
+SIGNATURE_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
+SIGNATURE = KDC_CERTIFICATE.key.sign(b"data", ec.ECDSA(hashes.SHA256()))
+
+
+def verify_kdc(trust: KdcTrust, certificate: bytes) -> None:
+    trust.verify([certificate], realm="X.TEST", now=int(pki.NOW.timestamp()))
+
+
+def kdc_certificate(data: bytes) -> None:
+    # As an anchor, it need not have the signature of one.
+    verify_kdc(KdcTrust(data, hosts=("kdc.x.test",)), data)
+
+
+def kdc_signature(data: bytes) -> None:
+    KdcTrust().verify_signature(
+        KDC_CERTIFICATE.key.public_key(), data, b"data", SIGNATURE, digest=data
+    )
+
+
+def revocation_list(data: bytes) -> None:
+    verify_kdc(KdcTrust(PKI.pem, revoke=data), KDC_CERTIFICATE.der)
+
+
 TARGETS: tuple[Target, ...] = (
     # DER
     Target("DER of contexts", der(ap), lambda: accepted_by(ap)),
@@ -1122,7 +1154,15 @@ TARGETS: tuple[Target, ...] = (
     Target("LDAP stream", ldap_stream, ldap_answers),
     Target("LDAP answer", ldap_answer, ldap_answers),
     Target("certificate", ChannelBindings.tls_server_end_point, lambda: [certificate()]),
+    Target("KDC's certificate", kdc_certificate, lambda: [KDC_CERTIFICATE.der]),
+    Target("KDC's signature", kdc_signature, lambda: [SIGNATURE_ALGORITHM]),
     # files
+    Target("revocation list", revocation_list, lambda: [PKI.crl()]),
+    Target(
+        "client's certificate",
+        ClientCertificate.from_files,
+        lambda: [KDC_CERTIFICATE.pem + KDC_CERTIFICATE.key_pem()],
+    ),
     Target("keytab", Keytab.decode, lambda: [files.good_keytab().encode()]),
     Target(
         "ccache",

@@ -28,6 +28,7 @@ PUBLIC = {
     "OtpAnswer": type,
     "OtpChallenge": type,
     "ServiceTicket": type,
+    "KdcTrust": type,
     "Config": type,
     "KdcClient": type,
     "Initiator": type,

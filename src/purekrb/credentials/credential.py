@@ -13,7 +13,7 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.choice import choose_ccache
 from purekrb.credentials.defaults import ccache_name, client_keytab_name, exists
 from purekrb.credentials.keytab import Keytab
-from purekrb.errors import CredentialError, DecodeError, KerberosError
+from purekrb.errors import CertificateError, CredentialError, DecodeError, KerberosError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
@@ -24,6 +24,9 @@ from purekrb.system import fork_safe, now
 from purekrb.tracebacks import forget_frames
 
 if TYPE_CHECKING:
+    from purekrb.credentials.certificate import ClientCertificate
+    from purekrb.credentials.kdc_trust import KdcTrust, Sources
+    from purekrb.credentials.x509 import Source
     from purekrb.messages.otp import AskOtp
 
 __all__ = ["Credential"]
@@ -38,11 +41,13 @@ _MAX_DERIVED = 16
 
 
 class Credential:
-    """A client and its password, keys or tickets.
+    """A client and its password, keys, certificate or tickets.
 
-    Make one with `from_password`, `from_keytab`, `from_key`, `from_otp` or `from_ccache`. `principal` is the
-    client as the caller named it. `ccache` holds its tickets, in memory until saved. `require` may
-    be set to "fast" or "strong": the least that its AS exchanges must have (`KdcClient.get_tgt`).
+    Make one with `from_password`, `from_keytab`, `from_key`, `from_otp`, `from_certificate`,
+    `from_pkcs12` or `from_ccache`. `principal` is the client as the caller named it. `certificate`
+    is the client's, and `kdc_trust` says which KDCs it is for; None without one. `ccache` holds its
+    tickets, in memory until saved. `require` may be set to "fast" or "strong": the least that its
+    AS exchanges must have (`KdcClient.get_tgt`).
     Nothing here uses the network. Several threads may use it. It cannot be pickled or copied.
     """
 
@@ -57,6 +62,8 @@ class Credential:
         "_password",
         "_wiped",
         "ccache",
+        "certificate",
+        "kdc_trust",
         "kvno",
         "otp",
         "principal",
@@ -71,6 +78,8 @@ class Credential:
         password: bytes | None = None,
         keys: Iterable[EncryptionKey] = (),
         ccache: CCache | None = None,
+        certificate: ClientCertificate | None = None,
+        kdc_trust: KdcTrust | None = None,
     ) -> None:
         self.principal = Principal.of(
             as_written(principal) if isinstance(principal, str) else principal
@@ -84,6 +93,8 @@ class Credential:
         self.require: Requirement | None = None
         #: Gets a one-time password, if the KDC asks for one.
         self.otp: AskOtp | None = None
+        self.certificate = certificate
+        self.kdc_trust = kdc_trust
         #: The version of the keys, if a keytab holds them.
         self.kvno: int | None = None
         #: The ccache that the tickets were read from, as the caller named it, its stamp then, and
@@ -176,6 +187,68 @@ class Credential:
         credential = cls(as_written(principal) if isinstance(principal, str) else principal)
         credential.otp = otp
         return credential
+
+    @classmethod
+    @forget_frames
+    def from_certificate(
+        cls,
+        principal: Principal | str | None,
+        certificate: Source,
+        key: Source | None = None,
+        *,
+        password: str | bytes | None = None,
+        anchors: KdcTrust | Sources | None = None,
+    ) -> Credential:
+        """Return the credential of a certificate and its private key, in PEM or DER.
+
+        `certificate` and `key` are paths, or the contents of files as bytes; without `key`, one
+        file holds both. `password` is that of an encrypted key; it is not kept. If `principal` is
+        None, it is the one in the certificate; a user principal name (Active Directory) is looked
+        up by the KDC of the default realm.
+
+        `anchors` are the authorities whose certificates a KDC may have: files or their contents, or
+        a `KdcTrust`, which can say more; None: those of krb5.conf. Nothing else proves that a KDC
+        is genuine. Raises CertificateError, and DecodeError for a bad principal.
+        """
+        from purekrb.credentials.certificate import ClientCertificate
+
+        found = ClientCertificate.from_files(certificate, key, password=password)
+        return cls._of_certificate(principal, found, anchors)
+
+    @classmethod
+    @forget_frames
+    def from_pkcs12(
+        cls,
+        path: Source,
+        password: str | bytes | None = None,
+        *,
+        principal: Principal | str | None = None,
+        anchors: KdcTrust | Sources | None = None,
+    ) -> Credential:
+        """Return the credential of a certificate and its key in PKCS#12 (.p12, .pfx).
+
+        `path` is a file, or its contents as bytes. For the rest, see `from_certificate`.
+        """
+        from purekrb.credentials.certificate import ClientCertificate
+
+        return cls._of_certificate(
+            principal, ClientCertificate.from_pkcs12(path, password), anchors
+        )
+
+    @classmethod
+    def _of_certificate(
+        cls,
+        principal: Principal | str | None,
+        certificate: ClientCertificate,
+        anchors: KdcTrust | Sources | None,
+    ) -> Credential:
+        from purekrb.credentials.kdc_trust import KdcTrust
+
+        if principal is None:
+            principal = certificate.principal_name
+        if principal is None:
+            raise CertificateError(f"{certificate} names no principal: name the principal as well")
+        return cls(principal, certificate=certificate, kdc_trust=KdcTrust.of(anchors))
 
     @classmethod
     @forget_frames
@@ -361,7 +434,7 @@ class Credential:
     @property
     def can_get_tgt(self) -> bool:
         """Whether an AS exchange is possible: not with tickets alone."""
-        return self.has_key or self.otp is not None
+        return self.has_key or self.otp is not None or self.certificate is not None
 
     @property
     def has_key(self) -> bool:
@@ -439,12 +512,17 @@ class Credential:
                 key.wipe()
             self._derived.clear()
             self._keys.clear()
+            if self.certificate is not None:
+                self.certificate.wipe()
+                self.certificate = None
             self.ccache = CCache(self.principal)
 
     def __repr__(self) -> str:
         proof = "password" if self._password is not None else "keys" if self._keys else "tickets"
         if not self.has_key and self.otp is not None:
             proof = "one-time password"
+        if self.certificate is not None:
+            proof = "certificate"
         return f"Credential({self.principal}, {proof}=<redacted>)"
 
     def _refuse(self, *_args: object) -> NoReturn:

@@ -16,6 +16,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from purekrb.errors import CredentialError
 from purekrb.log import Log
@@ -32,10 +33,12 @@ __all__ = [
     "LockedFile",
     "MAX_SIZE",
     "read_private",
+    "read_public",
     "write_private",
     "remove_private",
     "make_directories",
     "make_private_directory",
+    "is_directory",
     "names_in",
     "exists",
     "for_stat",
@@ -154,11 +157,18 @@ def _check_regular(mode: int, what: str, path: str) -> None:
 
 
 def _check(
-    status: os.stat_result, what: str, path: str, *, shared: bool, foreign: bool | None = None
+    status: os.stat_result,
+    what: str,
+    path: str,
+    *,
+    shared: bool,
+    foreign: bool | None = None,
+    public: bool = False,
 ) -> None:
     """Raise CredentialError unless the open file can be trusted.
 
-    Unless `shared`, only our user may have access to it. `foreign` is as for `read_private`.
+    Unless `shared`, only our user may have access to it. `foreign` is as for `read_private`. If it
+    is `public`, everybody may read it.
     """
     _check_regular(status.st_mode, what, path)
     if not hasattr(os, "geteuid"):
@@ -183,9 +193,10 @@ def _check(
         if mode & 0o022:
             raise CredentialError(
                 f"refused the {what} {path}: mode {mode:04o} lets others write it, and so choose "
-                "the keys; run chmod go-w on it and check its contents"
+                f"{'whom to trust' if public else 'the keys'}; run chmod go-w on it and check its "
+                "contents"
             )
-        if mode & 0o004:
+        if mode & 0o004 and not public:
             _log.warning("the %s %s has mode %04o: every user can read it", what, path, mode)
         return
     if mode & 0o077:
@@ -277,17 +288,17 @@ def _follow(path: str, what: str) -> str:
     return reached
 
 
-def _open_to_read(path: str, what: str, *, shared: bool, foreign: bool | None) -> int:
+def _open_to_read(path: str, what: str, *, shared: bool, foreign: bool | None, public: bool) -> int:
     """Open a file as `_open` does, also through links of root and our own."""
+    opened = partial(_open, what=what, writing=False, shared=shared, foreign=foreign, public=public)
     for left in reversed(range(_MAX_SWAPS)):
         try:
-            return _open(path, what, writing=False, shared=shared, foreign=foreign)
+            return opened(path)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
         try:
-            target = _follow(path, what)
-            return _open(target, what, writing=False, shared=shared, foreign=foreign)
+            return opened(_follow(path, what))
         except OSError as error:
             # The links of a Kubernetes volume may be swapped, and the old target removed.
             if not left or error.errno not in (errno.ENOENT, errno.ELOOP):
@@ -295,7 +306,15 @@ def _open_to_read(path: str, what: str, *, shared: bool, foreign: bool | None) -
     raise AssertionError("unreachable")
 
 
-def _open(path: str, what: str, *, writing: bool, shared: bool, foreign: bool | None = None) -> int:
+def _open(
+    path: str,
+    what: str,
+    *,
+    writing: bool,
+    shared: bool,
+    foreign: bool | None = None,
+    public: bool = False,
+) -> int:
     """Open an existing file, check it and lock it; return its descriptor.
 
     Raises OSError and CredentialError.
@@ -315,7 +334,7 @@ def _open(path: str, what: str, *, writing: bool, shared: bool, foreign: bool | 
     try:
         # Checked before the lock is taken: others could hold a lock on a file of their own.
         status = os.fstat(fd)
-        _check(status, what, path, shared=shared, foreign=foreign)
+        _check(status, what, path, shared=shared, foreign=foreign, public=public)
         # The owner of a file that is not ours could keep it locked.
         waits = shared or (foreign is not None and status.st_uid != _euid())
         try:
@@ -355,10 +374,30 @@ def read_private(
     its group may read it; if it is false, the refusal says how to permit that. If a check fails,
     CredentialError is raised; `what` names the file in it.
     """
+    return _read(path, what, max_size, shared=shared, foreign=foreign)
+
+
+def read_public(path: FilePath, *, what: str, max_size: int = MAX_SIZE) -> bytes:
+    """Return the contents of a file that says whom to trust, such as a CA's certificate.
+
+    It is read as a `shared` file of `read_private`, but others may read it as well.
+    """
+    return _read(path, what, max_size, shared=True, public=True)
+
+
+def _read(
+    path: FilePath,
+    what: str,
+    max_size: int,
+    *,
+    shared: bool,
+    foreign: bool | None = None,
+    public: bool = False,
+) -> bytes:
     path = text_of(path)
     try:
         with _turn:
-            fd = _open_to_read(path, what, shared=shared, foreign=foreign)
+            fd = _open_to_read(path, what, shared=shared, foreign=foreign, public=public)
             try:
                 return _read_all(fd, path, what, max_size)
             finally:
@@ -590,6 +629,11 @@ def stamp(path: FilePath | bytes) -> object:
         return None
     # Whoever changes the content or the mode changes this time, which nobody can set.
     return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def is_directory(path: FilePath) -> bool:
+    """Return whether the path is a directory, links followed."""
+    return os.path.isdir(path)
 
 
 def exists(path: FilePath) -> bool:

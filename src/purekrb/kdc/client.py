@@ -62,7 +62,7 @@ from purekrb.kdc.addresses import local_addresses
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
 from purekrb.krb5conf.config import Config, KdcAddress
-from purekrb.krb5conf.spelling import complete, fitting_realm
+from purekrb.krb5conf.spelling import complete, fitting_realm, of_upn
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 from purekrb.names import Principal
@@ -326,8 +326,13 @@ class _Exchanges:
         """Refuse what is not a Credential; complete its principal by the configuration."""
         _check_credential(credential, call)
         principal = credential.principal
+        if credential.kdc_trust is not None:
+            credential.kdc_trust = dataclasses.replace(credential.kdc_trust, config=self.config)
         if not principal.realm:
-            credential.principal = complete(principal, self.config)
+            certificate = credential.certificate
+            of_certificate = certificate is not None and principal is certificate.principal_name
+            completed = of_upn if of_certificate else complete
+            credential.principal = completed(principal, self.config)
             if credential.ccache.principal is principal:
                 credential.ccache.principal = credential.principal
 

@@ -120,6 +120,9 @@ class Config:
     the configuration, see `client_realms`. `max_iterations` limits the PBKDF2 iterations for the
     key of a password; it is at most 2^24, and None means 2^20.
 
+    `pkinit` holds the relations of certificates, such as `pkinit_anchors`, by their names;
+    `krb5conf.pkinit` says which there are. A realm's own take precedence.
+
     The names of caches and keytabs stand as in the file, with their %{...} tokens.
     `purekrb.credentials.defaults` says which one is used.
 
@@ -163,6 +166,7 @@ class Config:
     request_timeout: float | None = None
     referral_realms: Collection[str] | None = None
     max_iterations: int | None = None
+    pkinit: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Sequence[str] = field(default=(), compare=False)
     skipped: Sequence[SkippedLine] = field(default=(), compare=False, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -605,8 +609,10 @@ def _fields(profile: Profile) -> dict[str, Any]:
             if value is not None:
                 fields[name], origins[name] = value, relation.where
     fields["origins"] = origins
+    fields["pkinit"] = _pkinit(libdefaults)
     fields["realms"] = {
-        name: _realm_config(section, skip)
+        # MIT looks for a realm's relations of PKINIT in [libdefaults] first.
+        name: _realm_config(section, skip, _pkinit(libdefaults.section(name)))
         for name, section in root.section("realms").sections.items()
     }
     fields["domain_realm"] = {
@@ -633,7 +639,19 @@ def _words(relations: Sequence[Relation]) -> tuple[str, ...]:
     return tuple(word for relation in relations for word in relation.text.split())
 
 
-def _realm_config(section: Section, skip: Callable[[str, str], None]) -> RealmConfig:
+def _pkinit(section: Section) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(relation.text for relation in relations)
+        for name, relations in section.relations.items()
+        if name.startswith("pkinit_")
+    }
+
+
+def _realm_config(
+    section: Section,
+    skip: Callable[[str, str], None],
+    own_options: Mapping[str, tuple[str, ...]],
+) -> RealmConfig:
     servers: dict[str, tuple[KdcAddress, ...]] = {}
     unreadable: dict[str, str] = {}
     for name, (attribute, port) in _SERVERS.items():
@@ -655,6 +673,7 @@ def _realm_config(section: Section, skip: Callable[[str, str], None]) -> RealmCo
         for name, relations in section.relations.items()
         if name not in _SERVERS and name != "auth_to_local"
     }
+    options.update(own_options)
     names = section.section("auth_to_local_names").relations
     return RealmConfig(
         **servers,

@@ -21,6 +21,7 @@ __all__ = [
     "client_principal",
     "complete",
     "fitting_realm",
+    "of_upn",
     "similar_realms",
     "unknown_realm",
     "upn_hint",
@@ -55,6 +56,17 @@ def complete(client: Principal, config: Config) -> Principal:
             f"krb5.conf, or write the realm as well, as in {client.components[0]}@REALM"
         )
     return Principal(client.components, config.default_realm, NameType.ENTERPRISE)
+
+
+def of_upn(name: Principal, config: Config) -> Principal:
+    """Return the client that the user principal name in a certificate means.
+
+    If its suffix is a known realm, in any letters, it is a user of that realm: not every KDC looks
+    names up. Otherwise it is looked up by the KDC of the default realm. Raises ConfigError.
+    """
+    user, at, suffix = name.components[0].rpartition("@")
+    found = _fold_equal(suffix, _known(config, ())) if at and user else []
+    return Principal((user,), found[0]) if len(found) == 1 else complete(name, config)
 
 
 def fitting_realm(realm: str, config: Config, *others: str) -> str:
