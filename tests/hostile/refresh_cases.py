@@ -35,7 +35,7 @@ RANGES = (
     range(401, 432),
     range(501, 520),
     range(610, 616),
-    range(655, 656),
+    range(655, 661),
     range(670, 675),
 )
 IDS = [f"K{number:03}" for numbers in RANGES for number in numbers]

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from purekrb import Acceptor, ClientIdentity, Credential, Initiator, KdcClient, Keytab
+from purekrb.authorization import members_of
+from purekrb.directory import Directory
+from purekrb.errors import AccountNotFoundError
 from purekrb.replay import MemoryReplayCache
 from purekrb.sid import Sid
 from support.mit import MitRealm
@@ -74,6 +77,49 @@ def test_chk_43_sids_are_those_that_the_directory_computes(
     assert identity.full_name == "Anna P\u00e4c"
     assert (identity.upn, identity.dns_domain) == ("pac-anna@ad.test", "AD.TEST")
     assert str(identity.principal) == "pac-anna@AD.TEST"
+
+
+def bound(dc: SambaDc, account: str, port: int = 389) -> Directory:
+    credential = Credential.from_password(f"{account}@{dc.realm}", dc.password)
+    target = f"ldap/{dc.host}/{dc.dns_domain}"
+    return Directory.connect(f"ldap://{dc.address}:{port}", credential, dc.config, target)
+
+
+@pytest.mark.parametrize("port", [389, 3268])
+def test_the_sids_of_an_identity_get_the_names_that_the_directory_has(
+    samba_dc: SambaDc, web: Keytab, anna: str, port: int
+) -> None:
+    identity = accepted(samba_dc, "pac-anna", web, require_pac=True).identity
+    unknown = "S-1-5-21-1-2-3-1105"
+    with bound(samba_dc, "pac-anna", port) as directory:
+        names = directory.resolve([*identity.sids, "S-1-5-11", "S-1-5-32-544", unknown])
+        in_words = {str(sid): name for sid, name in names.items()}
+        domain = samba_dc.netbios_domain
+        assert in_words[identity.user_sid or ""] == f"{domain}\\pac-anna"
+        groups = {"pac-inner", "pac-outer", "pac-local", "Domain Users"}
+        assert {f"{domain}\\{group}" for group in groups} <= set(in_words.values())
+        assert in_words["S-1-5-32-544"] == "BUILTIN\\Administrators"
+        # CN=S-1-5-11,CN=ForeignSecurityPrincipals has this SID, too.
+        assert in_words["S-1-5-11"] == "NT AUTHORITY\\Authenticated Users"
+        assert set(identity.sids) <= set(in_words)
+        assert unknown not in in_words
+
+
+def test_a_group_is_named_when_the_service_starts_and_its_members_come_in(
+    samba_dc: SambaDc, web: Keytab, anna: str
+) -> None:
+    with bound(samba_dc, "pac-anna") as directory:
+        outer = members_of(f"{samba_dc.netbios_domain}\\pac-outer", directory=directory)
+        admins = members_of("Domain Admins", directory=directory)
+        assert directory.find_sid("pac-outer") in directory.resolve(
+            [directory.find_sid("pac-outer")]
+        )
+        with pytest.raises(AccountNotFoundError):
+            directory.find_sid("pac-absent")
+    client = accepted(samba_dc, "pac-anna", web)
+    assert outer(client)
+    assert not admins(client)
+    assert admins(accepted(samba_dc, samba_dc.administrator, web))
 
 
 def test_the_identity_of_a_computer_keeps_its_dollar(samba_dc: SambaDc, web: Keytab) -> None:

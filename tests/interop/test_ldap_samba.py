@@ -431,7 +431,7 @@ def test_the_examples_of_the_page_run_from_top_to_bottom(
     page = page.replace(where, f'url, target = "ldap://{samba_dc.address}", "ldap/{samba_dc.host}"')
     names = {"password": samba_dc.password}
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
     assert f"CN=DC1,OU=Domain Controllers,{samba_dc.base}" in capsys.readouterr().out

@@ -20,12 +20,12 @@ from purekrb.channel.establish import (
     accept,
     broken,
     connect_and_handshake,
-    context_factory,
     handshake,
     lost_place,
     open_listener,
     peer_address,
     source_of,
+    stream_factory,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
@@ -33,6 +33,7 @@ from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
     MAX_PER_SOURCE,
+    Authorize,
     Context,
     SealedStream,
     check_flags,
@@ -224,18 +225,16 @@ class Server:
         self,
         listener: socket.socket,
         handler: Callable[[Channel[Acceptor]], Awaitable[None]],
-        new_context: Callable[[HostAddress], Acceptor],
+        new_stream: Callable[[HostAddress], SealedStream],
         places: Places[asyncio.Task[None]],
         *,
         in_thread: bool,
-        max_frame: int,
         handshake_timeout: float,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._listener = listener
         self._handler = handler
-        self._new_context = new_context
-        self._max_frame = max_frame
+        self._new_stream = new_stream
         self._handshake_timeout = handshake_timeout
         self._in_thread = in_thread
         self._places = places
@@ -380,7 +379,7 @@ class Server:
     ) -> Channel[Acceptor]:
         deadline = time.monotonic() + self._handshake_timeout
         try:
-            stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
+            stream = self._new_stream(address)
             await drive(handshake(sock, stream, deadline, partial(self._advance, task)))
             return await open_channel(sock, stream)
         except asyncio.CancelledError:
@@ -438,6 +437,7 @@ async def start_server(
     max_handshakes: int = MAX_HANDSHAKES,
     max_per_source: int = MAX_PER_SOURCE,
     check_addresses: bool = True,
+    authorize: Authorize | None = None,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
     """Return a server at `address` that authenticates its clients and runs `handler` for each.
@@ -445,15 +445,15 @@ async def start_server(
     It serves at once. The arguments are those of `purekrb.listen`. If the replay cache is in a
     database or a server, tokens are verified in a thread, so that the event loop continues.
     """
-    new_context = context_factory(keytab, options, check_addresses)
-    check_max_frame(max_frame)
+    new_stream = stream_factory(
+        keytab, options, check_addresses, max_frame=max_frame, authorize=authorize
+    )
     places: Places[asyncio.Task[None]] = Places(max_handshakes, max_per_source)
     return Server(
         open_listener(address),
         handler,
-        new_context,
+        new_stream,
         places,
         in_thread=may_wait(options.get("replay_cache")),
-        max_frame=max_frame,
         handshake_timeout=handshake_timeout,
     )

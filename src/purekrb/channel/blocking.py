@@ -19,12 +19,12 @@ from purekrb.channel.establish import (
     AcceptorOptions,
     broken,
     connect_and_handshake,
-    context_factory,
     handshake,
     lost_place,
     open_listener,
     peer_address,
     source_of,
+    stream_factory,
 )
 from purekrb.channel.framing import DEFAULT_MAX_FRAME, check_max_frame
 from purekrb.channel.places import Places
@@ -32,6 +32,7 @@ from purekrb.channel.stream import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
     MAX_PER_SOURCE,
+    Authorize,
     Context,
     SealedStream,
     check_flags,
@@ -228,16 +229,14 @@ class Server:
     def __init__(
         self,
         listener: socket.socket,
-        new_context: Callable[[HostAddress], Acceptor],
+        new_stream: Callable[[HostAddress], SealedStream],
         places: Places[_HalfOpen],
         *,
-        max_frame: int,
         handshake_timeout: float,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._listener = listener
-        self._new_context = new_context
-        self._max_frame = max_frame
+        self._new_stream = new_stream
         self._handshake_timeout = handshake_timeout
         self._closed = False
         self._places = places
@@ -335,7 +334,7 @@ class Server:
             time.sleep(0.1)  # out of descriptors; the listener stays readable, so this would spin
             return
         address, now = peer_address(sock, peer), time.monotonic()
-        stream = SealedStream(self._new_context(address), max_frame=self._max_frame)
+        stream = self._new_stream(address)
         steps = handshake(sock, stream, now + self._handshake_timeout)
         connection = _HalfOpen(sock, peer, stream, steps)
         self._half_open.add(connection)
@@ -404,6 +403,7 @@ def listen(
     max_handshakes: int = MAX_HANDSHAKES,
     max_per_source: int = MAX_PER_SOURCE,
     check_addresses: bool = True,
+    authorize: Authorize | None = None,
     **options: Unpack[AcceptorOptions],
 ) -> Server:
     """Return a server at `address` that authenticates its clients with the keys of `keytab`.
@@ -418,18 +418,22 @@ def listen(
     longest loses its place. Raise `max_per_source` if many clients share an address.
 
     A ticket that is bound to addresses is refused from other addresses. With `check_addresses`
-    false it is accepted, for clients behind address translation (NAT). Further `options` are those
+    false it is accepted, for clients behind address translation (NAT).
+
+    `authorize(context)` tells whether an authenticated client may come in. It gets the Acceptor,
+    and is no coroutine function: pass `purekrb.authorization.members_of(...)`, for instance. A
+    client that may not come in gets no answer: its connection is closed. Further `options` are those
     of `purekrb.Acceptor`. The channel itself decides on `require` and `peer_address`; passing them
     raises TypeError.
     """
-    new_context = context_factory(keytab, options, check_addresses)
-    check_max_frame(max_frame)
+    new_stream = stream_factory(
+        keytab, options, check_addresses, max_frame=max_frame, authorize=authorize
+    )
     places: Places[_HalfOpen] = Places(max_handshakes, max_per_source)
     return Server(
         open_listener(address),
-        new_context,
+        new_stream,
         places,
-        max_frame=max_frame,
         handshake_timeout=handshake_timeout,
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from purekrb.channel.stream import CHANNEL_FLAGS, SealedStream, error_frame
+from purekrb.channel.stream import CHANNEL_FLAGS, Authorize, SealedStream, error_frame
 from purekrb.constants import AddressType, Flag, flag_names
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
@@ -36,7 +36,7 @@ __all__ = [
     "accept",
     "broken",
     "connect_and_handshake",
-    "context_factory",
+    "stream_factory",
     "handshake",
     "lost_place",
     "open_listener",
@@ -191,10 +191,15 @@ _FIXED = {
 }
 
 
-def context_factory(
-    keytab: ServiceKeys, options: AcceptorOptions, check_addresses: bool
-) -> Callable[[HostAddress], Acceptor]:
-    """Return a function that makes one acceptor per connection, for the peer's address.
+def stream_factory(
+    keytab: ServiceKeys,
+    options: AcceptorOptions,
+    check_addresses: bool,
+    *,
+    max_frame: int,
+    authorize: Authorize | None,
+) -> Callable[[HostAddress], SealedStream]:
+    """Return a function that makes one end of a stream per connection, for the peer's address.
 
     The address is only checked with `check_addresses`. One acceptor is made now, so that wrong
     options fail at once.
@@ -203,12 +208,13 @@ def context_factory(
         if fixed in options:
             raise TypeError(f"a channel decides on {fixed} by itself: {instead}")
 
-    def new_context(address: HostAddress | None) -> Acceptor:
+    def new_stream(address: HostAddress | None) -> SealedStream:
         peer = address if check_addresses else None
-        return Acceptor(keytab, require=CHANNEL_FLAGS, peer_address=peer, **options)
+        context = Acceptor(keytab, require=CHANNEL_FLAGS, peer_address=peer, **options)
+        return SealedStream(context, max_frame=max_frame, authorize=authorize)
 
-    new_context(None).close()
-    return new_context
+    new_stream(None).abort()
+    return new_stream
 
 
 def open_listener(address: tuple[str | None, int]) -> socket.socket:

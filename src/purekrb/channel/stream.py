@@ -6,10 +6,11 @@ all decisions. docs/wire-format.md describes the wire.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from purekrb.authorization import is_allowed
 from purekrb.channel.framing import check_max_frame, encode_frame, frame_reader
 from purekrb.constants import Flag, flag_names
 from purekrb.errors import ContextError, KerberosError, PolicyError, ProtocolError, TransportError
@@ -18,6 +19,7 @@ from purekrb.gss.initiator import Initiator
 from purekrb.log import Log
 
 __all__ = [
+    "Authorize",
     "CHANNEL_FLAGS",
     "HANDSHAKE_TIMEOUT",
     "MAX_HANDSHAKES",
@@ -35,11 +37,16 @@ log = Log("purekrb.channel")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from purekrb.gss.acceptor import Acceptor
+
     Context = TypeVar("Context", bound=SecurityContext, default=SecurityContext, covariant=True)
 else:
     from typing import TypeVar
 
     Context = TypeVar("Context", covariant=True)
+
+#: Tells whether an authenticated client may come in.
+Authorize = Callable[["Acceptor"], bool]
 
 #: The flags that an established context must have, on both sides.
 CHANNEL_FLAGS = Flag.MUTUAL | Flag.CONF | Flag.INTEG | Flag.SEQUENCE
@@ -70,13 +77,22 @@ def error_frame(error: BaseException) -> bytes:
 class SealedStream:
     """One end of a channel: bytes from the peer go in and messages come out, and vice versa.
 
+    `authorize(context)` tells whether the peer may come in, before it gets its last token.
+
     Call `begin()` and then `handshake(data)` until `established`; after that `seal`, `feed` and
     `next_message`. After any error, the stream and its context are closed, and every call raises;
     the caller closes the connection.
     """
 
-    def __init__(self, context: SecurityContext, *, max_frame: int) -> None:
+    def __init__(
+        self,
+        context: SecurityContext,
+        *,
+        max_frame: int,
+        authorize: Authorize | None = None,
+    ) -> None:
         self.context = context
+        self._authorize = authorize
         self.established = False
         self.closed = False
         self.peer_closed = False
@@ -204,6 +220,13 @@ class SealedStream:
                     f"the context lacks {', '.join(flag_names(Flag, missing))}, which a channel "
                     "needs: let the client ask for mutual authentication, sequence, integrity and "
                     "confidentiality"
+                )
+            if self._authorize is not None and not is_allowed(
+                self._authorize(cast("Acceptor", self.context))
+            ):
+                raise PolicyError(
+                    f"{self.context.initiator} is authenticated, and may not come in: "
+                    "let a function that is passed as authorize= decide otherwise"
                 )
             self._reader.max_frame = self._max_frame
             self._max_message = self.context.wrap_size_limit(self._max_frame)

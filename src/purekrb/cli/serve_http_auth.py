@@ -6,13 +6,10 @@ Only nginx should reach the address. docs/http-services.md has its configuration
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
-
-if TYPE_CHECKING:
-    from purekrb.integrations.http.gate import User
 
 __all__ = ["add_arguments", "run"]
 
@@ -65,6 +62,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     import socketserver
     from wsgiref import simple_server
 
+    from purekrb.authorization import members_of
     from purekrb.credentials.keytab import Keytab
     from purekrb.integrations.nginx import AuthRequest
 
@@ -87,17 +85,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
             """Say nothing: nginx has the log of requests."""
 
     keytab = Keytab.load(args.keytab)
-    wanted = args.require_sid
-
-    def authorize(user: User) -> bool:
-        return any(map(user.has_sid, wanted))
-
     app = AuthRequest(
         args.keytab,  # the file, so that new keys count without a restart
         service=args.service,
         certificate=args.certificate,
         require_channel_bindings=args.require_channel_bindings,
-        authorize=authorize if wanted else None,
+        authorize=members_of(*args.require_sid) if args.require_sid else None,
         with_sids=args.with_sids,
         connection_header=args.connection_header,
     )

@@ -93,28 +93,29 @@ def check_name(account: str) -> None:
         )
 
 
-def find_account(session: LdapSession, account: str) -> Account:
+def find_account(session: LdapSession, account: str, *, classes: str = _IS_ACCOUNT) -> Account:
     r"""Return the account that `account` names.
 
     `account` is a DN, a SID (`S-1-5-...`), a sAMAccountName (`WEB$`, `alice`), a sAMAccountName
-    with its domain (`EXAMPLE\alice`), or a user principal name (`alice@example.test`). Raises
-    AccountNotFoundError if there is no such account, and DirectoryError with code 87 for text that
-    names nothing, or with code 1355 for the name of another domain.
+    with its domain (`EXAMPLE\alice`), or a user principal name (`alice@example.test`). `classes` is
+    the filter for its object class. Raises AccountNotFoundError if there is no such account, and
+    DirectoryError with code 87 for text that names nothing, or with code 1355 for the name of
+    another domain.
     """
     check_name(account)
     what = f"account {account!r}"
     if "=" in account:
-        found = session.search(account, _IS_ACCOUNT, ACCOUNT_ATTRIBUTES, scope=Scope.BASE)
+        found = session.search(account, classes, ACCOUNT_ATTRIBUTES, scope=Scope.BASE)
         return account_of(single(found, what, AccountNotFoundError))
     if account[:4].upper() == "S-1-":
-        return _search(session, equals("objectSid", Sid.parse(account).encode()), what)
+        return _search(session, equals("objectSid", Sid.parse(account).encode()), what, classes)
     domain, backslash, name = account.rpartition("\\")
     if backslash:
         _check_domain(session, domain, account)
-        return _search(session, equals("sAMAccountName", name), what)
+        return _search(session, equals("sAMAccountName", name), what, classes)
     if "@" in account:
         return _find_user_principal(session, account, what)
-    return _search(session, equals("sAMAccountName", account), what)
+    return _search(session, equals("sAMAccountName", account), what, classes)
 
 
 def account_by_guid(session: LdapSession, guid: UUID) -> Account | None:
@@ -190,8 +191,8 @@ def number_of(entry: Entry, name: str) -> int | None:
     return int(text)
 
 
-def _search(session: LdapSession, name: str, what: str) -> Account:
-    found = session.search(session.base_dn, f"(&{_IS_ACCOUNT}{name})", ACCOUNT_ATTRIBUTES)
+def _search(session: LdapSession, name: str, what: str, classes: str = _IS_ACCOUNT) -> Account:
+    found = session.search(session.base_dn, f"(&{classes}{name})", ACCOUNT_ATTRIBUTES)
     return account_of(single(found, what, AccountNotFoundError))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
@@ -25,9 +25,10 @@ from purekrb.directory.endpoints import (
     resolve_srv,
 )
 from purekrb.directory.install import InstalledService, install, uninstall
-from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession
+from purekrb.directory.ldap import ANY_OBJECT, INVALID_PARAMETER, LdapSession
 from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.scp import ServiceConnectionPoint
+from purekrb.directory.sids import MAX_AGE, SidNames, find_sid
 from purekrb.directory.spns import SpnOperation
 from purekrb.directory.state import ServiceState
 from purekrb.directory.transaction import transaction
@@ -38,6 +39,7 @@ from purekrb.gss.initiator import Initiator
 from purekrb.kdc.client import Target
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config
+from purekrb.sid import Sid
 
 __all__ = ["Directory", "EmbeddedDirectory"]
 
@@ -58,6 +60,7 @@ class Directory:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._names = SidNames()
 
     @property
     def _session(self) -> LdapSession:
@@ -129,6 +132,29 @@ class Directory:
     def close(self) -> None:
         """End the connections. Whatever was written stays in the directory."""
         self._sessions.close()
+
+    def _domain_and_forest(self) -> list[LdapSession]:
+        """Return the sessions with the domain and with the forest; one, if they are the same."""
+        return list({id(session): session for session in (self._session, self._forest)}.values())
+
+    def find_sid(self, name: str) -> Sid:
+        r"""Return the SID of the account or group `name`, named as an account is.
+
+        `BUILTIN\Administrators` and the like come from a table. Raises AccountNotFoundError.
+        """
+        return find_sid(self._session, name)
+
+    def resolve(self, sids: Iterable[Sid | str], *, max_age: float = MAX_AGE) -> dict[Sid, str]:
+        r"""Return the names of `sids`, as in `EXAMPLE\Web Admins`, without those that have none.
+
+        `sids` are Sids or their texts, such as `identity.sids`, at most 10,000. Names of well-known
+        SIDs come from a table, in English. Others are looked up in the domain, then in the forest's
+        global catalog, in few requests. SIDs of other forests, of deleted accounts and of local
+        groups of a machine have no name here. Names are remembered; an older one than `max_age`
+        (seconds) is looked up again. Names are for people: grant rights to SIDs. Raises DecodeError
+        for text that is not a SID.
+        """
+        return self._names.resolve(sids, self._domain_and_forest, max_age)
 
     # Service principal names ----------------------------------------------------------------------
 
@@ -433,6 +459,10 @@ class EmbeddedDirectory(Directory):
         names = {"sAMAccountName": name, "userPrincipalName": f"{name}@{self._domain}"}
         return self._add_account("user", "Users", name, names)
 
+    def add_group(self, name: str) -> Account:
+        """Create the group `name` in CN=Users and return it."""
+        return self._add_account("group", "Users", name, {"sAMAccountName": name})
+
     def _add_account(
         self, object_class: str, container: str, name: str, attributes: Mapping[str, str]
     ) -> Account:
@@ -444,4 +474,4 @@ class EmbeddedDirectory(Directory):
         dn = f"CN={escape_rdn_value(name)},CN={container},{self._session.base_dn}"
         named = {"cn": name, **attributes}
         self._session.add(dn, object_class, {key: [value] for key, value in named.items()})
-        return find_account(self._session, attributes["sAMAccountName"])
+        return find_account(self._session, dn, classes=ANY_OBJECT)

@@ -27,7 +27,7 @@ from purekrb.system import random_bytes
 
 __all__ = ["EmbeddedSession"]
 
-_ACCOUNTS = ("user", "computer")
+_WITH_SID = ("user", "computer", "group")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
@@ -71,7 +71,7 @@ class EmbeddedSession(LdapSession):
     ) -> None:
         """Create `dn` with an objectGUID and a security descriptor; accounts get a SID."""
         own = {"objectGUID": uuid4().bytes_le, "nTSecurityDescriptor": self._descriptor}
-        if object_class in _ACCOUNTS:
+        if object_class in _WITH_SID:
             own["objectSid"] = self._child(next(self._rids)).encode()
         super().add(
             dn, object_class, {**attributes, **{name: [value] for name, value in own.items()}}

@@ -61,6 +61,11 @@ class ClientIdentity:
     dns_domain: str | None = None
     foreign: bool = False
 
+    @property
+    def sids(self) -> tuple[str, ...]:
+        """The SIDs of the account and of its groups, as text; () without a PAC."""
+        return (*(() if self.user_sid is None else (self.user_sid,)), *self.group_sids)
+
     def __str__(self) -> str:
         """DOMAIN\\name if the PAC has both and the domain is the client's realm, or the principal.
 

@@ -94,8 +94,7 @@ class User:
 
         `sid` is a Sid or its text. Raises PacError.
         """
-        identity = self.identity
-        return str(sid) in (identity.user_sid, *identity.group_sids)
+        return str(sid) in self.identity.sids
 
     def __str__(self) -> str:
         return self.display_name
