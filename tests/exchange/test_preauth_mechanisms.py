@@ -18,7 +18,7 @@ from purekrb.errors import KdcError, PolicyError, PreauthFailedError, Unsupporte
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
 from purekrb.exchanges.preauth.choice import MECHANISMS
 from purekrb.exchanges.preauth.client_keys import ClientKeys
-from purekrb.exchanges.preauth.mechanism import Strength
+from purekrb.exchanges.preauth.mechanism import Next, Strength
 from purekrb.exchanges.runner import Exchange, KdcRequest, run
 from purekrb.kdc.client import AsyncKdcClient
 from purekrb.keys import EncryptionKey
@@ -57,7 +57,8 @@ class ToyProof:
     def __str__(self) -> str:
         return "the toy"
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
+        yield from ()
         return (PaData(TOY, self.answer),)
 
     def asked(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
@@ -65,8 +66,8 @@ class ToyProof:
         self.answer = answer_to(self.nonce + challenge, self.secret) if challenge else self.nonce
         yield from ()
 
-    def refused(self, error: KrbError) -> bool:
-        return False
+    def refused(self, error: KrbError) -> Next:
+        return Next.FAILURE
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         yield from ()

@@ -3,7 +3,7 @@
 Source: RFC 4120 3.1, RFC 6806.
 
 `as_exchange` is a generator: it yields requests for a KDC, is sent the replies, and returns the
-ticket. With a password, it also yields a `KeyDerivation` if the KDC names so many iterations that
+ticket. With a password, it also yields a `Computation` if the KDC names so many iterations that
 the runner must watch its deadline or keep its event loop free.
 """
 
@@ -295,7 +295,8 @@ class _AsExchange:
         for _ in range(MAX_REQUESTS):
             time = self.clock() + self.offset
             body = self.body(time)
-            padata = self.wire.seal(self.padata(body, time), body, body.encode())
+            inner = yield from self.padata(body, time)
+            padata = self.wire.seal(inner, body, body.encode())
             request = AsReq(padata, body).encode()
             self.log_request(body)
             answer = yield KdcRequest(self.realm, request)
@@ -348,8 +349,8 @@ class _AsExchange:
             addresses=options.addresses or None,
         )
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
-        padata = [*self.preauth.padata(body, time)]
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
+        padata = [*(yield from self.preauth.padata(body, time))]
         if self.options.pac_request is not None:
             padata.append(
                 PaData(PaDataType.PAC_REQUEST, PaPacRequest(self.options.pac_request).encode())

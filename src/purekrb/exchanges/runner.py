@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Literal, TypeVar
 
-from purekrb.keys import EncryptionKey
 from purekrb.records import record
 
-__all__ = ["Server", "KdcRequest", "KeyDerivation", "Question", "Exchange", "run", "run_async"]
+__all__ = ["Server", "KdcRequest", "Computation", "Question", "Exchange", "run", "run_async"]
 
 T = TypeVar("T")
 
@@ -29,21 +28,21 @@ class KdcRequest:
     server: Server = "kdc"
 
 
-class KeyDerivation:
-    """A key that takes long to derive from a password.
+class Computation:
+    """Something that takes long: a key derived from a password, a signature by a card.
 
-    The runner calls `run`, in any thread, and answers with b"". `iterations` is the count of
-    PBKDF2. `key` is None before `run`, and also after it if there is no such key.
+    The runner calls `run`, in any thread, and answers with b"". `result` is then what `compute`
+    returned. `late` is the error's text if the deadline passes before.
     """
 
-    def __init__(self, derive: Callable[[], EncryptionKey | None], iterations: int) -> None:
-        self._derive = derive
-        self.iterations = iterations
-        self.key: EncryptionKey | None = None
+    def __init__(self, compute: Callable[[], Any], late: str) -> None:
+        self._compute = compute
+        self.late = late
+        self.result: Any = None
 
     def run(self) -> None:
-        """Derive the key. Any thread may call this."""
-        self.key = self._derive()
+        """Compute the result. Any thread may call this."""
+        self.result = self._compute()
 
 
 class Question:
@@ -61,19 +60,19 @@ class Question:
         self.answer = self.ask(self.about)
 
 
-#: A generator that yields requests, derivations and questions, is sent replies, and returns a T.
-Exchange = Generator[KdcRequest | KeyDerivation | Question, bytes, T]
+#: A generator that yields requests, computations and questions, is sent replies, and returns a T.
+Exchange = Generator[KdcRequest | Computation | Question, bytes, T]
 
 
 def run(
     exchange: Exchange[T],
     send: Callable[[KdcRequest], bytes],
-    derive: Callable[[KeyDerivation], None] = KeyDerivation.run,
+    compute: Callable[[Computation], None] = Computation.run,
     ask: Callable[[Question], None] = Question.run,
 ) -> T:
     """Run `exchange` with a blocking `send` and return its result.
 
-    `derive` runs a key derivation within the caller's deadline, `ask` a question, which has none.
+    `compute` runs a computation within the caller's deadline, `ask` a question, which has none.
     """
     reply: bytes | None = None
     while True:
@@ -82,17 +81,17 @@ def run(
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         reply = b""
-        # This is outside the try: a StopIteration of `derive` or `send` is not the result.
-        if isinstance(step, KeyDerivation):
-            derive(step)
+        # This is outside the try: a StopIteration of `compute` or `send` is not the result.
+        if isinstance(step, Computation):
+            compute(step)
         elif isinstance(step, Question):
             ask(step)
         else:
             reply = send(step)
 
 
-async def _derive_here(derivation: KeyDerivation) -> None:
-    derivation.run()
+async def _compute_here(computation: Computation) -> None:
+    computation.run()
 
 
 async def _ask_here(question: Question) -> None:
@@ -102,12 +101,12 @@ async def _ask_here(question: Question) -> None:
 async def run_async(
     exchange: Exchange[T],
     send: Callable[[KdcRequest], Awaitable[bytes]],
-    derive: Callable[[KeyDerivation], Awaitable[None]] = _derive_here,
+    compute: Callable[[Computation], Awaitable[None]] = _compute_here,
     ask: Callable[[Question], Awaitable[None]] = _ask_here,
 ) -> T:
     """Run `exchange` with an asyncio `send` and return its result.
 
-    `derive` runs a key derivation outside the event loop, `ask` a question.
+    `compute` runs a computation outside the event loop, `ask` a question.
     """
     reply: bytes | None = None
     while True:
@@ -116,8 +115,8 @@ async def run_async(
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         reply = b""
-        if isinstance(step, KeyDerivation):
-            await derive(step)
+        if isinstance(step, Computation):
+            await compute(step)
         elif isinstance(step, Question):
             await ask(step)
         else:

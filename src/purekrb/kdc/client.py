@@ -38,9 +38,9 @@ from purekrb.exchanges.as_exchange import (
 )
 from purekrb.exchanges.preauth.choice import mechanisms
 from purekrb.exchanges.runner import (
+    Computation,
     Exchange,
     KdcRequest,
-    KeyDerivation,
     Question,
     run,
     run_async,
@@ -145,14 +145,9 @@ class _Call:
         self._realm, self._answered = request.realm, answer.kdc
         return answer.reply
 
-    def derive(self, derivation: KeyDerivation) -> Steps[None]:
-        """Derive a key in a thread of its own, so that the wait can end at the deadline."""
-        late = (
-            f"a key with the {derivation.iterations} iterations that the KDC names was not derived "
-            "before the deadline: allow more time, or set the account's password anew with fewer "
-            "iterations"
-        )
-        return in_thread(derivation.run, self._deadline, time.monotonic, late)
+    def compute(self, computation: Computation) -> Steps[None]:
+        """Compute in a thread of its own, so that the wait can end at the deadline."""
+        return in_thread(computation.run, self._deadline, time.monotonic, computation.late)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -730,7 +725,7 @@ class KdcClient(_Exchanges):
         return run(
             call.exchange(make),
             lambda request: blocking.drive(call.ask(request)),
-            lambda derivation: blocking.drive(call.derive(derivation)),
+            lambda computation: blocking.drive(call.compute(computation)),
             call.question,
         )
 
@@ -843,7 +838,7 @@ class AsyncKdcClient(_Exchanges):
         return await run_async(
             call.exchange(make),
             lambda request: asyncio.drive(call.ask(request)),
-            lambda derivation: asyncio.drive(call.derive(derivation)),
+            lambda computation: asyncio.drive(call.compute(computation)),
             call.question_async,
         )
 

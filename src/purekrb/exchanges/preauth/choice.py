@@ -10,7 +10,7 @@ from purekrb.constants import ErrorCode, PaDataType
 from purekrb.errors import ArmorRequiredError, KerberosError, PolicyError, PreauthUnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
 from purekrb.exchanges.preauth.kinds import preauth_kinds
-from purekrb.exchanges.preauth.mechanism import Mechanism, Proof, Strength
+from purekrb.exchanges.preauth.mechanism import Mechanism, Next, Proof, Strength
 from purekrb.exchanges.preauth.timestamp import Timestamp
 from purekrb.exchanges.runner import Exchange
 from purekrb.keys import EncryptionKey, etype_names
@@ -163,10 +163,12 @@ class Preauth:
             if mechanism.awaited and mechanism.begin(self._keys, self._random, asked=True):
                 return
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Return the padata of the request `body` at `time`, which is by the KDC's clock."""
         cookie = () if self._cookie is None else (self._cookie,)
-        return cookie if self.proof is None else (*cookie, *self.proof.padata(body, time))
+        if self.proof is None:
+            return cookie
+        return (*cookie, *(yield from self.proof.padata(body, time)))
 
     def take_error(self, error: KrbError) -> Exchange[bool]:
         """Take the data for the next request from a KRB-ERROR; return False if it is final."""
@@ -175,14 +177,14 @@ class Preauth:
             yield from self._choose(_methods(error), error)
         elif code == ErrorCode.KDC_ERR_MORE_PREAUTH_DATA_REQUIRED:
             yield from self._go_on(_methods(error), error)
-        elif code == ErrorCode.KDC_ERR_PREAUTH_EXPIRED or self._may_do_without(error):
-            self.proof = self._cookie = None  # the KDC will then say what it wants
         else:
-            return False
+            after = Next.WITHOUT if code == ErrorCode.KDC_ERR_PREAUTH_EXPIRED else Next.FAILURE
+            if self.proof is not None and after is Next.FAILURE:
+                after = self.proof.refused(error)
+            if after is Next.WITHOUT:
+                self.proof = self._cookie = None  # the KDC will then say what it wants
+            return after is not Next.FAILURE
         return True
-
-    def _may_do_without(self, refusal: KrbError) -> bool:
-        return self.proof is not None and self.proof.refused(refusal)
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Return the key of the reply to `request`, which is the encoded AS-REQ."""

@@ -19,7 +19,7 @@ from purekrb.errors import (
     PreauthFailedError,
 )
 from purekrb.exchanges.kdc_reply import AES_FOR_CLIENT, ExchangeLabel, kdc_error
-from purekrb.exchanges.runner import Exchange, KeyDerivation
+from purekrb.exchanges.runner import Computation, Exchange
 from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, EtypeInfo2, EtypeInfo2Entry, PaData
@@ -186,9 +186,14 @@ class ClientKeys:
         derive = partial(self.credential.key_for, etype, salt, entry.s2kparams)
         if count <= QUICK_ITERATIONS:
             return derive()
-        derivation = KeyDerivation(derive, count)
+        derivation = Computation(
+            derive,
+            f"a key with the {count} iterations that the KDC names was not derived before the "
+            "deadline: allow more time, or set the account's password anew with fewer iterations",
+        )
         yield derivation
-        return derivation.key
+        key: EncryptionKey | None = derivation.result
+        return key
 
     def _check_iterations(self, etype: int, count: int) -> None:
         least, most = MIN_ITERATIONS[etype], self._max_iterations

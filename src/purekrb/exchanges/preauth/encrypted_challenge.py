@@ -48,12 +48,13 @@ class _ChallengeProof(TimestampProof):
         super().__init__(keys, random, key)
         self._armor_key = armor_key
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         if self._key is None:
             return ()
         key = self._challenge_key(b"clientchallengearmor", self._key)
         encrypted = self._encrypted(time, key, KeyUsage.ENC_CHALLENGE_CLIENT)
         return (PaData(PaDataType.ENCRYPTED_CHALLENGE, encrypted.encode()),)
+        yield  # a generator, as the interface says
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Return the client's key, after the check of the KDC's challenge."""

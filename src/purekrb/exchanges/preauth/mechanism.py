@@ -17,7 +17,7 @@ from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, KdcReqBody, PaData
 from purekrb.system import RandomBytes
 
-__all__ = ["Strength", "Proof", "Mechanism"]
+__all__ = ["Next", "Strength", "Proof", "Mechanism"]
 
 
 class Strength(enum.IntEnum):
@@ -27,13 +27,21 @@ class Strength(enum.IntEnum):
     STRONG = 2  # an eavesdropper learns nothing
 
 
+class Next(enum.Enum):
+    """How an exchange goes on after the KDC has refused a proof."""
+
+    FAILURE = enum.auto()  # the KDC's error is final
+    WITHOUT = enum.auto()  # without this proof: the KDC will say what it wants
+    AGAIN = enum.auto()  # with the proof made anew
+
+
 class Proof(Protocol):
     """One use of a mechanism with the KDCs of one realm. Only it knows and changes its secrets.
 
     Its text describes the proof in the log.
     """
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Return the padata of the request `body` at `time`, which is by the KDC's clock."""
 
     def asked(self, methods: tuple[PaData, ...], error: KrbError) -> Exchange[None]:
@@ -43,8 +51,8 @@ class Proof(Protocol):
         KerberosError if it cannot do what the KDC asks for.
         """
 
-    def refused(self, error: KrbError) -> bool:
-        """Return whether the exchange continues without this proof; False: `error` is final."""
+    def refused(self, error: KrbError) -> Next:
+        """Return how the exchange goes on after `error`."""
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Return the key of the reply to `request`, which is the encoded AS-REQ."""

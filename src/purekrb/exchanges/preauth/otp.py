@@ -12,6 +12,7 @@ from datetime import datetime
 from purekrb import crypto
 from purekrb.constants import ErrorCode, KeyUsage, PaDataType
 from purekrb.errors import PolicyError, PreauthFailedError, ProtocolError, UnsupportedError
+from purekrb.exchanges.preauth.mechanism import Next
 from purekrb.exchanges.runner import Exchange, Question
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import EncryptedData, KrbError
@@ -68,7 +69,7 @@ class OtpProof:
             )
         self._challenge, self._answer = challenge, answer
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Like `Proof.padata`: the one-time password. It is sent once, and then forgotten."""
         challenge, answer = self._challenge, self._answer
         self._challenge = self._answer = None
@@ -77,6 +78,7 @@ class OtpProof:
         self._sent = True
         request = self._request(challenge, challenge.tokens[answer.token], answer)
         return (PaData(PaDataType.OTP_REQUEST, request.encode()),)
+        yield  # a generator, as the interface says
 
     def _request(
         self, challenge: OtpChallenge, token: OtpTokenInfo, answer: OtpAnswer
@@ -99,7 +101,7 @@ class OtpProof:
             vendor=token.vendor,
         )
 
-    def refused(self, error: KrbError) -> bool:
+    def refused(self, error: KrbError) -> Next:
         """Like `Proof.refused`. A failure is final: the value cannot serve a second time."""
         if self._sent and error.error_code == ErrorCode.KDC_ERR_PREAUTH_FAILED:
             raise PreauthFailedError(
@@ -108,7 +110,7 @@ class OtpProof:
                 code=error.error_code,
                 krb_error=error,
             )
-        return False
+        return Next.FAILURE
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Like `Proof.reply_key`: the armor key. Source: RFC 6560 3.6."""

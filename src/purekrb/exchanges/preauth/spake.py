@@ -15,6 +15,7 @@ from purekrb.constants import SPAKE_GROUPS, KeyUsage, PaDataType
 from purekrb.crypto.spake_groups import SpakeGroup, group, w_of
 from purekrb.errors import PolicyError, ProtocolError, UnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
+from purekrb.exchanges.preauth.mechanism import Next
 from purekrb.exchanges.runner import Exchange
 from purekrb.keys import KEY_SIZES, EncryptionKey
 from purekrb.messages.ap import EncryptedData, KrbError
@@ -115,7 +116,7 @@ class SpakeProof:
                 got=wanted,
             )
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Like `Proof.padata`: the response to the challenge, or what is supported."""
         if self._challenge is None or self._key is None:
             self._support = SpakeSupport(self._groups).encode()
@@ -133,10 +134,11 @@ class SpakeProof:
         cipher = crypto.encrypt(factor_key, KeyUsage.SPAKE, factor, confounder)
         response = SpakeResponse(pubkey, EncryptedData(key.etype, None, cipher))
         return (PaData(PaDataType.SPAKE, response.encode()),)
+        yield  # a generator, as the interface says
 
-    def refused(self, error: KrbError) -> bool:
+    def refused(self, error: KrbError) -> Next:
         """Like `Proof.refused`. A failure is final: there is nothing weaker to go on with."""
-        return False
+        return Next.FAILURE
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Like `Proof.reply_key`: K'[0], which the KDC only has if it knows the client's key."""

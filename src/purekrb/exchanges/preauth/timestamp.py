@@ -7,7 +7,7 @@ from datetime import datetime
 from purekrb import crypto
 from purekrb.constants import ErrorCode, KeyUsage, PaDataType
 from purekrb.exchanges.preauth.client_keys import ClientKeys
-from purekrb.exchanges.preauth.mechanism import Strength
+from purekrb.exchanges.preauth.mechanism import Next, Strength
 from purekrb.exchanges.runner import Exchange
 from purekrb.keys import EncryptionKey, etype_name
 from purekrb.messages.ap import EncryptedData, KrbError
@@ -61,12 +61,13 @@ class TimestampProof:
         etype = etype_name(self._key.etype) if self._key else "a key that the KDC has yet to name"
         return f"{self.name} with {etype}"
 
-    def padata(self, body: KdcReqBody, time: datetime) -> tuple[PaData, ...]:
+    def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Like `Proof.padata`."""
         if self._key is None:
             return ()
         encrypted = self._encrypted(time, self._key, KeyUsage.AS_REQ_PA_ENC_TIMESTAMP)
         return (PaData(PaDataType.ENC_TIMESTAMP, encrypted.encode()),)
+        yield  # a generator, as the interface says
 
     def _encrypted(self, time: datetime, key: EncryptionKey, usage: int) -> EncryptedData:
         stamp = PaEncTsEnc(time.replace(microsecond=0), time.microsecond).encode()
@@ -78,12 +79,12 @@ class TimestampProof:
         self._key = yield from self._keys.for_proof(methods, error)
         self._asked = True
 
-    def refused(self, error: KrbError) -> bool:
+    def refused(self, error: KrbError) -> Next:
         """Like `Proof.refused`: another key may do, unless the KDC has asked for this one."""
         if self._key is None or self._asked or error.error_code not in _ANOTHER_MAY_DO:
-            return False
+            return Next.FAILURE
         self._keys.refuse(self._key.etype, error)
-        return True
+        return Next.WITHOUT
 
     def reply_key(self, reply: AsRep, request: bytes) -> Exchange[EncryptionKey]:
         """Like `Proof.reply_key`: the client's key."""
