@@ -27,6 +27,7 @@ __all__ = [
     "NegState",
     "DEFAULT_ETYPES",
     "KERB_AP_OPTIONS_CBT",
+    "IAKERB_OID",
     "KRB5_MECH_OID",
     "MS_KRB5_MECH_OID",
     "SPNEGO_OID",
@@ -143,6 +144,8 @@ class KeyUsage(IntEnum):
     INITIATOR_SIGN = 25
     PA_S4U_X509_USER_REQUEST = 26
     PA_S4U_X509_USER_REPLY = 27
+    FINISHED = 41
+    IAKERB_FINISHED = 42
     PA_PKINIT_KX = 44
     PA_OTP_REQUEST = 45
     FAST_REQ_CHECKSUM = 50
@@ -518,6 +521,8 @@ KRB5_MECH_OID = bytes.fromhex("2a864886f712010202")
 #: 1.2.840.48018.1.2.2, the same mechanism under the OID that Windows lists first.
 #: Source: MS-KILE 3.1.5, MS-SPNG 1.9.
 MS_KRB5_MECH_OID = bytes.fromhex("2a864882f712010202")
+#: 1.3.6.1.5.2.5. Source: draft-ietf-kitten-iakerb 2.
+IAKERB_OID = bytes.fromhex("2b0601050205")
 #: 1.3.6.1.5.5.2. Source: RFC 4178 4.
 SPNEGO_OID = bytes.fromhex("2b0601050502")
 #: 1.3.6.1.4.1.311.2.2.10 and .30. They are known only so that the refusal can name them.

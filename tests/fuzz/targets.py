@@ -67,6 +67,7 @@ from purekrb.exchanges.kdc_reply import nt_status
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
 from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
+from purekrb.gss.iakerb import Conversation
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
@@ -79,7 +80,7 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
-from purekrb.messages import ap, cms, kdc, kpasswd, otp, pac, pkinit, spnego
+from purekrb.messages import ap, cms, iakerb, kdc, kpasswd, otp, pac, pkinit, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -245,6 +246,14 @@ def signed_messages() -> list[bytes]:
     content = cms.EncapsulatedContent(KRB5_MECH_OID, b"content")
     signed = cms.SignedData(3, (algorithm,), content, (b"\x30\0",), None, (signer,))
     return [cms.ContentInfo(signed).encode(), cms.Algorithms((algorithm,)).encode()]
+
+
+def iakerb_messages() -> list[bytes]:
+    return [e["der"] for e in load("asn1_other.json") if "iakerb" in e["name"]]
+
+
+def proxied_messages() -> list[bytes]:
+    return [iakerb.Proxied("R.TEST", b"c", b"message", octets).encode() for octets in (True, False)]
 
 
 def spnego_tokens() -> list[bytes]:
@@ -1005,6 +1014,13 @@ TARGETS: tuple[Target, ...] = (
     Target("DER of one-time passwords", der(otp), otp_messages),
     Target("DER of PKINIT", der(pkinit), lambda: pkinit_messages("pa_pk", "auth", "kdc_dh")),
     Target("DER of signed data", der(cms), signed_messages),
+    Target("DER of IAKERB", der(iakerb), iakerb_messages),
+    Target("a message in IAKERB", lambda data: iakerb.Proxied.decode(data), proxied_messages),
+    Target(
+        "extensions of an authenticator's checksum",
+        lambda data: Conversation().verify(TICKET.session_key, data),
+        lambda: [Conversation().finished(TICKET.session_key)],
+    ),
     Target(
         "password change",
         lambda data: kpasswd.decode_frame(data),

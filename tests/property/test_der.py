@@ -19,6 +19,7 @@ from purekrb.messages import (
     certificate_names,
     cms,
     fast,
+    iakerb,
     kdc,
     kpasswd,
     otp,
@@ -311,6 +312,9 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     fast.FastResponse: st.builds(
         fast.FastResponse, tuples(PADATA), st.none() | KEYS, st.none() | FINISHED, UINT32
     ),
+    iakerb.IakerbHeader: st.builds(iakerb.IakerbHeader, TEXT, OPTIONAL_OCTETS),
+    iakerb.OctetIakerbHeader: st.builds(iakerb.OctetIakerbHeader, TEXT, OPTIONAL_OCTETS),
+    iakerb.IakerbFinished: st.builds(iakerb.IakerbFinished, CHECKSUM),
     otp.OtpTokenInfo: TOKEN,
     otp.OtpChallenge: st.builds(
         otp.OtpChallenge, OCTETS, OPTIONAL_TEXT, tuples(TOKEN), OPTIONAL_TEXT, OPTIONAL_OCTETS

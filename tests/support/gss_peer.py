@@ -22,7 +22,8 @@ before it, as 32-bit big-endian numbers. A request is a command, then a context'
     close
 
 Numbers are decimal text, `bindings` the application data of the channel bindings ("" for none). `mechanism` is
-"kerberos" or "negotiate", for an initiator of MIT's also "ntlm-first": SPNEGO that prefers NTLM.
+"kerberos" or "negotiate", for an initiator of MIT's also "ntlm-first" (SPNEGO that prefers NTLM), for an acceptor of
+MIT's also "iakerb".
 An answer begins with "ok", or is "error", its text, and the token to send to the other side, if there is one.
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from purekrb import Acceptor, Initiator
@@ -141,14 +142,16 @@ class SampleService:
             send(connection, *((MIC, context.get_mic(data)) if flags & SEND_MIC else (NOOP, b"")))
 
 
-def run_gss_client(realm: MitRealm, service: SampleService, *options: str) -> str:
-    """Run gss-client against `service` and return what it says."""
+def run_gss_client(
+    realm: MitRealm, service: SampleService, *options: str, env: Mapping[str, str] | None = None
+) -> str:
+    """Run gss-client against `service` and return what it says; `env` replaces variables."""
     program = find_program("gss-client", "krb5-gss-samples")
     thread = service.start()
     port = service.listener.getsockname()[1]
     done = subprocess.run(
         [program, "-port", str(port), *options],
-        env={**realm.env, "KRB5CCNAME": f"FILE:{realm.kinit('user')}"},
+        env={**realm.env, "KRB5CCNAME": f"FILE:{realm.kinit('user')}", **(env or {})},
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,6 +13,7 @@ import gssapi
 from gssapi.raw import IOV, ChannelBindings, IOVBufferType, set_neg_mechs
 
 KRB5 = gssapi.MechType.kerberos
+IAKERB = gssapi.OID.from_int_seq("1.3.6.1.5.2.5")
 SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 NTLM = gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10")
 # An error's token is to be seen together with the error, not at the next call.
@@ -49,7 +50,7 @@ def initiate(
 
 
 def accept(number: bytes, keytab: bytes, bindings: bytes, mechanism: bytes) -> list[bytes]:
-    mech = KRB5 if mechanism == b"kerberos" else SPNEGO
+    mech = {b"kerberos": KRB5, b"iakerb": IAKERB}.get(mechanism, SPNEGO)
     contexts[number] = gssapi.SecurityContext(
         creds=gssapi.Credentials(
             usage="accept", mechs=[mech], store={b"keytab": b"FILE:" + keytab}

@@ -64,6 +64,8 @@ __all__ = ["Channel", "Server", "connect", "start_server"]
 log = Log("purekrb.channel")
 
 T = TypeVar("T")
+#: The threads of a server that passes requests on to KDCs (IAKERB).
+RELAYING_THREADS = 8
 
 
 class Channel(Generic[Context]):
@@ -228,7 +230,7 @@ class Server:
         new_stream: Callable[[HostAddress], SealedStream],
         places: Places[asyncio.Task[None]],
         *,
-        in_thread: bool,
+        threads: int,
         handshake_timeout: float,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
@@ -236,15 +238,14 @@ class Server:
         self._handler = handler
         self._new_stream = new_stream
         self._handshake_timeout = handshake_timeout
-        self._in_thread = in_thread
+        self._in_thread = threads > 0
         self._places = places
         self._refusals = Refusals(log)
         self._place_left = asyncio.Event()
         # The places need not be checked before `_look_at`.
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = math.inf
-        # One thread for long work: two would take the interpreter from the loop twice as often.
-        self._verifier = futures.ThreadPoolExecutor(1, "purekrb-verify")
+        self._verifier = futures.ThreadPoolExecutor(threads or 1, "purekrb-verify")
         self._tasks: set[asyncio.Task[None]] = set()
         # The tasks that wait for a frame of the handshake; these may be cut.
         self._waiting: set[asyncio.Task[None]] = set()
@@ -443,7 +444,8 @@ async def start_server(
     """Return a server at `address` that authenticates its clients and runs `handler` for each.
 
     It serves at once. The arguments are those of `purekrb.listen`. If the replay cache is in a
-    database or a server, tokens are verified in a thread, so that the event loop continues.
+    database or a server, or if there is a `relay`, tokens are verified in a thread, so that the
+    event loop continues.
     """
     new_stream = stream_factory(
         keytab, options, check_addresses, max_frame=max_frame, authorize=authorize
@@ -454,6 +456,14 @@ async def start_server(
         handler,
         new_stream,
         places,
-        in_thread=may_wait(options.get("replay_cache")),
+        threads=_threads(options),
         handshake_timeout=handshake_timeout,
     )
+
+
+def _threads(options: AcceptorOptions) -> int:
+    """Return how many threads verify tokens; 0: the event loop does."""
+    if options.get("relay") is not None:
+        return RELAYING_THREADS  # each waits for a KDC
+    # One thread for long work: two would take the interpreter from the loop twice as often.
+    return int(may_wait(options.get("replay_cache")))

@@ -27,6 +27,7 @@ from purekrb.messages.ap import HostAddress
 
 if TYPE_CHECKING:
     from purekrb.gss.channel_bindings import ChannelBindings
+    from purekrb.gss.iakerb import Relay
     from purekrb.names import Principal
     from purekrb.replay import ReplayCache
 
@@ -181,6 +182,7 @@ class AcceptorOptions(TypedDict, total=False):
     accept_anonymous: bool
     require_client_target: bool
     enforce_expiry: bool
+    relay: Relay | None
     max_token: int
 
 

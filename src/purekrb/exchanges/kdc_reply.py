@@ -159,6 +159,14 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
             KdcError,
             "the client belongs to another realm",
             "name that realm, or permit canonicalization"),
+        ErrorCode.KRB_AP_ERR_IAKERB_KDC_NOT_FOUND: (
+            KdcError,
+            "the service passes no requests on to this realm",
+            "use an account of the service's realm, or have its administrator name this one"),
+        ErrorCode.KRB_AP_ERR_IAKERB_KDC_NO_RESPONSE: (
+            KdcError,
+            "no KDC answered the service that passes our requests on",
+            "try again later, or ask its administrator"),
     }
 )  # fmt: skip
 _NO_ADVICE = (KdcError, "the KDC refused the request", "see the KDC's log for the reason")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from purekrb import crypto
 from purekrb.constants import (
     DEFAULT_ETYPES,
+    IAKERB_OID,
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from purekrb.credentials.ticket import ServiceTicket
     from purekrb.exchanges.identity import ClientIdentity
     from purekrb.gss.export import ContextState
+    from purekrb.gss.iakerb import Conversation, Relay
     from purekrb.gss.negotiate import Handshake
 
 __all__ = ["Acceptor"]
@@ -123,6 +125,8 @@ class Acceptor(SecurityContext):
     credential is neither read nor reported.
     `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
     agrees on Kerberos or on nothing. A token of more than `max_token` bytes is refused unread.
+    With `relay`, which is `KdcClient.relay` or a function like it, clients that reach no KDC get
+    their tickets through this service (IAKERB); `step` then waits for KDCs.
     """
 
     _role = "acceptor"
@@ -145,6 +149,7 @@ class Acceptor(SecurityContext):
         accept_anonymous: bool = False,
         require_client_target: bool = False,
         enforce_expiry: bool = True,
+        relay: Relay | None = None,
         max_token: int = MAX_TOKEN,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
@@ -165,6 +170,8 @@ class Acceptor(SecurityContext):
         self._accept_delegation = accept_delegation
         self._accept_anonymous = accept_anonymous
         self._require_target = require_client_target
+        self._relay = relay
+        self._conversation: Conversation | None = None  # before the AP-REQ, in IAKERB
         self._accepted: AcceptedApReq | None = None  # stays None if the context is imported
         self._client: _Client | None = None
         self._identity: ClientIdentity | PacError | None = None
@@ -289,17 +296,34 @@ class Acceptor(SecurityContext):
             from purekrb.gss.negotiate import accept  # only negotiations pay for the import
 
             return accept(self._kerberos, self._messages, in_token)
+        if self._relay is not None:
+            from purekrb.gss import iakerb  # only who passes requests on pays for the import
+
+            if is_framed_for(in_token, IAKERB_OID):
+                return iakerb.accept(
+                    self._relay, self._realm(), self._after_iakerb, in_token, self._clock
+                )
         return self._kerberos(in_token)
 
-    def _kerberos(self, in_token: bytes) -> Handshake:
+    def _realm(self) -> str:
+        """Return the realm of this service; "" if the keys tell none."""
+        named = self._service or next((entry.principal for entry in self._keys), None)
+        return "" if named is None else named.realm
+
+    def _after_iakerb(self, in_token: bytes, conversation: Conversation) -> Handshake:
+        self._conversation = conversation
+        return self._kerberos(in_token, IAKERB_OID)
+
+    def _kerberos(self, in_token: bytes, mechanism: bytes | None = None) -> Handshake:
         """Take the AP-REQ; with MUTUAL, return the AP-REP.
 
-        In DCE style, yield the AP-REP, and take the client's.
+        In DCE style, yield the AP-REP, and take the client's. `mechanism` is that of the frame.
         """
         moment = self._clock()
-        # A client that calls Kerberos by Microsoft's OID expects that OID in the answer.
-        ms_krb5 = is_framed_for(in_token, MS_KRB5_MECH_OID)
-        mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
+        if mechanism is None:
+            # A client that calls Kerberos by Microsoft's OID expects that OID in the answer.
+            ms_krb5 = is_framed_for(in_token, MS_KRB5_MECH_OID)
+            mechanism = MS_KRB5_MECH_OID if ms_krb5 else KRB5_MECH_OID
         tok_id, message = unframe_any(in_token, mechanism)
         self._mechanism = None if message is in_token else mechanism
         try:
@@ -340,6 +364,8 @@ class Acceptor(SecurityContext):
         if self._require_pac:
             self._identity = _identify(accepted, required=True)
         checksum = self._checksum(accepted)
+        if self._conversation:  # messages that went through this service: the client confirms them
+            self._conversation.verify(subkey, checksum.extensions)
         # MS-KILE 3.4.5.1: DCE style has no frames.
         if (self._mechanism is None) != bool(checksum.flags & _DCE_STYLE):
             raise DecodeError(

@@ -30,12 +30,14 @@ class GssChecksum:
     """The 0x8003 checksum taken apart.
 
     `flags` is an int of `Flag` bits: a handshake tests them often, and enum arithmetic is slow.
-    `bindings` is an MD5 digest or zeros. `delegation` is a KRB-CRED or None.
+    `bindings` is an MD5 digest or zeros. `delegation` is a KRB-CRED or None. `extensions` is what
+    follows, which only IAKERB looks into.
     """
 
     flags: int
     bindings: bytes = NO_BINDINGS
     delegation: bytes | None = None
+    extensions: bytes = b""
 
     def encode(self) -> bytes:
         """Return the bytes of the checksum.
@@ -44,19 +46,20 @@ class GssChecksum:
         """
         fixed = _FIXED.pack(16, self.bindings, self.flags)
         if self.delegation is None:
-            return fixed
+            return fixed + self.extensions
         if len(self.delegation) > _MAX_DELEGATION:
             raise UnsupportedError(
                 f"the delegated ticket is too large: the KRB-CRED has {len(self.delegation)} "
                 f"bytes, at most {_MAX_DELEGATION} fit. Connect without DELEG, or put the client "
                 "into fewer groups"
             )
-        return fixed + _DELEGATION.pack(1, len(self.delegation)) + self.delegation
+        delegation = _DELEGATION.pack(1, len(self.delegation)) + self.delegation
+        return fixed + delegation + self.extensions
 
     @classmethod
     @forget_frames
     def decode(cls, data: bytes) -> GssChecksum:
-        """Return the fields; unknown flags and extensions are ignored. Raises DecodeError."""
+        """Return the fields; unknown flags are ignored. Raises DecodeError."""
         # RFC 4121 4.1.1: Lgth, Bnd and Flags are always there.
         if len(data) < _FIXED.size:
             raise DecodeError(
@@ -70,7 +73,7 @@ class GssChecksum:
             )
         known = flags & _KNOWN_FLAGS
         if not known & _DELEG:
-            return cls(known, bindings)
+            return cls(known, bindings, None, data[_FIXED.size :])
         if len(data) < _FIXED.size + _DELEGATION.size:
             raise DecodeError("the 0x8003 checksum ends before the delegation that it announces")
         option, size = _DELEGATION.unpack_from(data, _FIXED.size)
@@ -78,4 +81,5 @@ class GssChecksum:
         # RFC 4121 4.1.1: DlgOpt is 1, and Deleg has Dlgth bytes.
         if option != 1 or start + size > len(data):
             raise DecodeError("the delegation in the 0x8003 checksum is malformed or cut off")
-        return cls(known, bindings, data[start : start + size])
+        end = start + size
+        return cls(known, bindings, data[start:end], data[end:])

@@ -45,7 +45,14 @@ if TYPE_CHECKING:
     from purekrb.gss.export import ContextState
     from purekrb.gss.negotiate import Handshake
 
-__all__ = ["SecurityContext", "Agreement", "MessageProtection", "MAX_TOKEN", "check_mechanism"]
+__all__ = [
+    "SecurityContext",
+    "Agreement",
+    "MessageProtection",
+    "MAX_TOKEN",
+    "INITIATORS",
+    "check_mechanism",
+]
 
 log = Log("purekrb.gss")
 
@@ -54,6 +61,11 @@ _MUTUAL, _DCE_STYLE = int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 
 #: The largest token that `step` accepts by default, in bytes: as Windows. Source: MS-KILE 3.1.1.
 MAX_TOKEN = 48_000
+
+
+#: The mechanisms of contexts, and those that `initiate` has besides.
+MECHANISMS = ("kerberos", "negotiate")
+INITIATORS = (*MECHANISMS, "iakerb")
 
 
 class _State(enum.Enum):
@@ -594,10 +606,11 @@ class SecurityContext:
 _C = TypeVar("_C", bound=SecurityContext)
 
 
-def check_mechanism(mechanism: str) -> None:
-    """Raise UnsupportedError unless `mechanism` is one of those that contexts have."""
-    if mechanism not in ("kerberos", "negotiate"):
-        raise UnsupportedError(f'unknown mechanism {mechanism!r}: pass "kerberos" or "negotiate"')
+def check_mechanism(mechanism: str, known: tuple[str, ...] = MECHANISMS) -> None:
+    """Raise UnsupportedError unless `mechanism` is one of the `known` ones."""
+    if mechanism not in known:
+        names = " or ".join(f'"{name}"' for name in known)
+        raise UnsupportedError(f"unknown mechanism {mechanism!r}: pass {names}")
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NoReturn
 
-from purekrb.constants import KRB5_MECH_OID, MS_KRB5_MECH_OID, NEGOEX_OID, NTLM_OID, SPNEGO_OID
+from purekrb.constants import (
+    IAKERB_OID,
+    KRB5_MECH_OID,
+    MS_KRB5_MECH_OID,
+    NEGOEX_OID,
+    NTLM_OID,
+    SPNEGO_OID,
+)
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.gss.strangers import what_is
 from purekrb.messages.der import headers_of, read_header, tlv
@@ -46,7 +53,7 @@ _NAMES = {
     NTLM_OID: "NTLM",
     NEGOEX_OID: "NegoEx",
     KRB5_MECH_OID + b"\x03": "Kerberos user-to-user",
-    bytes.fromhex("2b0601050205"): "IAKERB",
+    IAKERB_OID: "IAKERB",
 }
 
 
@@ -151,6 +158,11 @@ def _refuse(found: bytes, expected: bytes, *, by_service: bool = False) -> NoRet
         )
     elif found == SPNEGO_OID:
         advice = 'give this side mechanism="negotiate", or configure the peer for Kerberos'
+    elif found == IAKERB_OID:
+        advice = (
+            "it reaches no KDC; to pass its requests on, give the acceptor "
+            "relay=KdcClient(config).relay, or let it reach the KDC by itself"
+        )
     else:
         advice = "configure it for Kerberos"
     raise UnsupportedError(

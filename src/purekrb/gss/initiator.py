@@ -6,11 +6,19 @@ Source: RFC 4121 4.1, RFC 2743 2.2.1, MS-KILE 3.4.5.1.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from purekrb import crypto
-from purekrb.constants import DEFAULT_ETYPES, ChecksumType, EncryptionType, Flag, TicketFlags
+from purekrb.constants import (
+    DEFAULT_ETYPES,
+    KRB5_MECH_OID,
+    ChecksumType,
+    EncryptionType,
+    Flag,
+    TicketFlags,
+)
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ContextError,
@@ -68,6 +76,8 @@ class Initiator(SecurityContext):
     """
 
     _role = "initiator"
+    #: The mechanism in the frames of the tokens.
+    _mechanism = KRB5_MECH_OID
 
     def __init__(
         self,
@@ -94,10 +104,19 @@ class Initiator(SecurityContext):
                 f"Initiator takes a ServiceTicket, not {type(service_ticket).__name__}: "
                 "initiate(target, credential) gets the ticket for a name"
             )
-        self._ticket = service_ticket
-        self._forwarded_tgt = forwarded_tgt
         self._send_target = send_client_target
         self._no_integrity = no_integrity
+        self._take(service_ticket, forwarded_tgt, flags, delegate)
+
+    def _take(
+        self,
+        ticket: ServiceTicket,
+        forwarded_tgt: ServiceTicket | None,
+        flags: Flag,
+        delegate: Delegate,
+    ) -> None:
+        self._ticket = ticket
+        self._forwarded_tgt = forwarded_tgt
         self._flags = self._agreed_flags(int(with_delegation(flags, delegate)), delegate)
 
     def _agreed_flags(self, flags: int, delegate: Delegate) -> int:
@@ -154,7 +173,9 @@ class Initiator(SecurityContext):
         """Yield the AP-REQ; with MUTUAL, take the AP-REP; in DCE style, return an AP-REP."""
         flags = self._flags
         sent, subkey, seq_number = self._ap_req()
-        token = sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message)
+        token = (
+            sent.message if flags & _DCE_STYLE else frame(TOK_AP_REQ, sent.message, self._mechanism)
+        )
         if not flags & _MUTUAL:
             self._finish(subkey, None, seq_number, seq_number)
             return token
@@ -190,17 +211,9 @@ class Initiator(SecurityContext):
         bindings = (
             NO_BINDINGS if self._channel_bindings is None else self._channel_bindings.digest()
         )
-        if flags & _DELEG and self._forwarded_tgt is not None:
-            from purekrb.exchanges.krb_cred import build_krb_cred  # only delegation pays for it
-
-            delegation = build_krb_cred(self._forwarded_tgt, session_key, now=moment, random=random)
-            log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
-            cksum = Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings, delegation).encode())
-        else:
-            cksum = _without_delegation(flags, bindings)
         sent = build_ap_req(
             ticket,
-            cksum=cksum,
+            cksum=self._checksum(flags, bindings, subkey, moment),
             subkey=subkey,
             seq_number=seq_number,
             mutual=bool(flags & _MUTUAL),
@@ -211,6 +224,21 @@ class Initiator(SecurityContext):
         )
         return sent, subkey, seq_number
 
+    def _checksum(
+        self, flags: int, bindings: bytes, subkey: EncryptionKey, moment: datetime
+    ) -> Checksum:
+        """Return the checksum of the authenticator, whose key is `subkey`. RFC 4121 4.1.1."""
+        if not flags & _DELEG or self._forwarded_tgt is None:
+            return _without_delegation(flags, bindings)
+        from purekrb.exchanges.krb_cred import build_krb_cred  # only delegation pays for it
+
+        ticket = self._ticket
+        delegation = build_krb_cred(
+            self._forwarded_tgt, ticket.session_key, now=moment, random=self._random
+        )
+        log.debug("KRB-CRED: %s delegates its TGT to %s", ticket.client, ticket.service)
+        return Checksum(ChecksumType.GSSAPI, GssChecksum(flags, bindings, delegation).encode())
+
     def _read_reply(self, token: bytes, sent: SentApReq) -> EncApRepPart:
         """Return the AP-REP in the service's token, once it proves the service. RFC 4120 3.2.5."""
         dce_style = bool(self._flags & _DCE_STYLE)
@@ -218,7 +246,7 @@ class Initiator(SecurityContext):
             from purekrb.gss.negotiate import answered_by_negotiation  # only this error pays for it
 
             raise answered_by_negotiation(token)
-        tok_id, message = unframe_any(token) if dce_style else unframe(token)
+        tok_id, message = unframe_any(token) if dce_style else unframe(token, self._mechanism)
         if tok_id == TOK_KRB_ERROR:
             raise peer_refused(message)
         # RFC 4121 4.1: the token id of an AP-REP, and no frame in DCE style only.

@@ -16,6 +16,7 @@ from typing import Any
 
 from purekrb import crypto
 from purekrb.constants import (
+    IAKERB_OID,
     KERB_AP_OPTIONS_CBT,
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
@@ -112,10 +113,9 @@ _NO_ENCRYPTION = 0
 #: The token ids of RFC 4757 7.
 _RC4_TOKENS = {b"\x01\x01": "MIC token (RFC 4757)", b"\x02\x01": "Wrap token (RFC 4757)"}
 _IAKERB_PROXY = b"\x05\x01"
-_IAKERB_OID = bytes.fromhex("2b0601050205")
 _USER_TO_USER_OID = KRB5_MECH_OID + b"\x03"
 #: The mechanisms whose tokens begin with a token id of two bytes.
-_KERBEROS_MECHANISMS = {KRB5_MECH_OID, MS_KRB5_MECH_OID, _USER_TO_USER_OID, _IAKERB_OID}
+_KERBEROS_MECHANISMS = {KRB5_MECH_OID, MS_KRB5_MECH_OID, _USER_TO_USER_OID, IAKERB_OID}
 #: kpasswd: a change of one's own password or an answer, and the setting of any (RFC 3244 2).
 _KPASSWD_VERSIONS = {1, 0xFF80}
 #: A KERB-EXT-ERROR in the place of a salt: NTSTATUS, reserved, flags. Source: MS-KILE 2.2.1.

@@ -24,6 +24,7 @@ from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.credentials.lapsed import why_no_ticket
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
+    ConfigError,
     CredentialError,
     KerberosError,
     PreauthFailedError,
@@ -54,7 +55,7 @@ from purekrb.exchanges.tgs_exchange import (
 )
 from purekrb.exchanges.wire import ArmorSource
 from purekrb.gss.channel_bindings import ChannelBindings
-from purekrb.gss.context import MAX_TOKEN, check_mechanism
+from purekrb.gss.context import INITIATORS, MAX_TOKEN, check_mechanism
 from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
 from purekrb.io import blocking
 from purekrb.io.steps import Steps, in_thread
@@ -478,6 +479,20 @@ class _Exchanges:
             ticket = yield from self._service_ticket(credential, service, options)
         yield from change_password(ticket, password, target)
 
+    def _tickets(
+        self, target: Target, credential: Credential, flags: Flag, delegate: Delegate
+    ) -> Exchange[tuple[ServiceTicket, ServiceTicket | None]]:
+        """Return the ticket of a context, and the TGT that it delegates, if any."""
+        flags = with_delegation(flags, delegate)
+        if delegate == "always":
+            check_delegation(flags)  # before a KDC is asked
+        wanted = bool(flags & Flag.DELEG)
+        ticket = yield from self._get_ticket(credential, target, forwardable=wanted or None)
+        forwarded = None
+        if wanted and (delegate == "always" or ticket.flags & TicketFlags.OK_AS_DELEGATE):
+            forwarded = yield from self._forward_tgt(credential)
+        return ticket, forwarded
+
     def _initiate(
         self,
         target: Target,
@@ -488,14 +503,18 @@ class _Exchanges:
         channel_bindings: ChannelBindings | None,
         max_token: int,
     ) -> Exchange[Initiator]:
-        flags = with_delegation(flags, delegate)
-        if delegate == "always":
-            check_delegation(flags)  # before a KDC is asked
-        wanted = bool(flags & Flag.DELEG)
-        ticket = yield from self._get_ticket(credential, target, forwardable=wanted or None)
-        forwarded = None
-        if wanted and (delegate == "always" or ticket.flags & TicketFlags.OK_AS_DELEGATE):
-            forwarded = yield from self._forward_tgt(credential)
+        if mechanism == "iakerb":
+            from purekrb.gss.iakerb import IakerbInitiator  # only who needs it pays for it
+
+            return IakerbInitiator(
+                self._tickets(target, credential, flags, delegate),
+                flags=flags,
+                delegate=delegate,
+                channel_bindings=channel_bindings,
+                permitted_etypes=self.config.permitted_etypes,
+                max_token=max_token,
+            )
+        ticket, forwarded = yield from self._tickets(target, credential, flags, delegate)
         return Initiator(
             ticket,
             flags=flags,
@@ -507,6 +526,14 @@ class _Exchanges:
             send_client_target=True,
             max_token=max_token,
         )
+
+    def _relay(self, realm: str, message: bytes) -> Exchange[bytes]:
+        if realm not in self.config.client_realms and realm != self.config.default_realm:
+            raise ConfigError(
+                f"{realm!r} is not a realm of {self.config.source}: requests for it are not passed "
+                "on; name it in [realms]"
+            )
+        return (yield KdcRequest(realm, message))
 
 
 def _check_credential(credential: object, call: str) -> None:
@@ -644,6 +671,14 @@ class KdcClient(_Exchanges):
         """
         return self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
 
+    def relay(self, realm: str, message: bytes) -> bytes:
+        """Return the answer of a KDC of `realm` to the AS-REQ or TGS-REQ `message` of someone else.
+
+        An acceptor passes requests on by this (IAKERB), for the realms of the configuration alone.
+        Raises ConfigError for others, and TransportError if no KDC answers.
+        """
+        return self._run(lambda: self._relay(realm, message))
+
     def renew(self, credential: Credential) -> ServiceTicket:
         """Return the credential's TGT, renewed. Raises CredentialError if it is not renewable."""
         return self._run(lambda: self._renew(credential))
@@ -775,6 +810,10 @@ class AsyncKdcClient(_Exchanges):
         """Like `KdcClient.get_ticket`."""
         return await self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
 
+    async def relay(self, realm: str, message: bytes) -> bytes:
+        """Like `KdcClient.relay`."""
+        return await self._run(lambda: self._relay(realm, message))
+
     async def renew(self, credential: Credential) -> ServiceTicket:
         """Like `KdcClient.renew`."""
         return await self._run(lambda: self._renew(credential))
@@ -865,7 +904,7 @@ def initiate(
     KdcClient.get_ticket, PolicyError for delegation without MUTUAL, and CredentialError if
     delegation needs a forwardable TGT that the credential does not have.
     """
-    check_mechanism(mechanism)  # before a KDC is asked
+    check_mechanism(mechanism, INITIATORS)  # before a KDC is asked
     client = KdcClient(config, timeout=timeout)
     credential = client._given(credential, target, "initiate(target, {})")
     return client._run(
@@ -888,7 +927,7 @@ async def initiate_async(
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Initiator:
     """Like `initiate`, for asyncio."""
-    check_mechanism(mechanism)  # before a KDC is asked
+    check_mechanism(mechanism, INITIATORS)  # before a KDC is asked
     client = AsyncKdcClient(config, timeout=timeout)
     credential = client._given(credential, target, "initiate(target, {})")
     return await client._run(
