@@ -108,7 +108,7 @@ class SecurityLayer:
         max_receive: int = MAX_BUFFER,
     ) -> None:
         self.context = context
-        self._sealed = sealed
+        self.sealed = sealed
         self._max_data = context.wrap_size_limit(max_send, sealed)
         refusal = (
             "a SASL buffer announces {length} bytes, expected 1 to {limit}: "
@@ -124,7 +124,7 @@ class SecurityLayer:
     def wrap(self, data: bytes) -> bytes:
         """Return `data` in as many buffers as the peer's limit requires."""
         return b"".join(
-            encode_frame(self.context.wrap(data[start : start + self._max_data], self._sealed))
+            encode_frame(self.context.wrap(data[start : start + self._max_data], self.sealed))
             for start in range(0, len(data), self._max_data)
         )
 
@@ -137,7 +137,7 @@ class SecurityLayer:
         self._reader.feed(data)
         found = bytearray()
         while (token := self._reader.next_frame()) is not None:
-            found += self.context.unwrap(token, self._sealed)
+            found += self.context.unwrap(token, self.sealed)
         return bytes(found)
 
 

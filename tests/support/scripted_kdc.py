@@ -114,6 +114,9 @@ class Password:
         self.asked.append((etype, salt, params))
         return string_to_key(etype, self.password, salt, params)
 
+    def turn_to_other_keys(self, refused: list[int]) -> bool:
+        return False
+
 
 class Keys(Password):
     """A client with the keys of that password, as a keytab has them: it needs no salt."""

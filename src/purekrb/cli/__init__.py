@@ -20,6 +20,7 @@ from purekrb.cli.output import Output
 # Never run, but read by tools that freeze programs, such as PyInstaller.
 if TYPE_CHECKING:
     from purekrb.cli import (  # noqa: F401
+        account,
         completion,
         connect,
         convert,
@@ -55,6 +56,7 @@ COMMANDS = {
     "keytab": "list, add, delete and merge keys, or derive them from a password",
     "spn": "make and parse service principal names; manage those of accounts in a directory",
     "setspn": "manage the service principal names of accounts, with the letters of Windows",
+    "account": "create the account of a service, and give it new keys; disable and delete it",
     "scp": "publish services in the directory, find and verify them",
     "serve": "run an echo service over sealed channels",
     "serve-http-auth": "answer nginx's auth_request: who a request comes from",

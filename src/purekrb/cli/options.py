@@ -214,14 +214,19 @@ def credential(args: argparse.Namespace, service: str | Principal | None = None)
     return Credential.default(config(args), service=service)
 
 
-def directory(args: argparse.Namespace, output: Output) -> Directory:
-    """Return the directory that the arguments name, connected as the owner of the ccache."""
+def directory(
+    args: argparse.Namespace, output: Output, bound_as: Credential | None = None
+) -> Directory:
+    """Return the directory that the arguments name, connected as the owner of the ccache.
+
+    If `bound_as` is given, it is connected with that credential.
+    """
     from purekrb.directory import Directory
 
     with output.waiting(f"connecting to {args.ldap or args.domain or 'a domain controller'}"):
         return Directory.connect(
             args.ldap,
-            credential(args),
+            credential(args) if bound_as is None else bound_as,
             config(args),
             args.target,
             domain=args.domain,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from purekrb import crypto
@@ -38,6 +38,9 @@ _PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not
 #: The most keys that are kept for one password. A KDC names one salt for each encryption type, and
 #: seldom changes it.
 _MAX_DERIVED = 16
+#: The most versions of a keytab's keys that are tried on a KDC. Each wrong one counts against the
+#: account.
+_MAX_VERSIONS = 3
 
 
 class Credential:
@@ -60,6 +63,7 @@ class Credential:
         "_keytab",
         "_lock",
         "_password",
+        "_versions",
         "_wiped",
         "ccache",
         "certificate",
@@ -103,6 +107,8 @@ class Credential:
         #: The ccache that new tickets are added to.
         self._keeps_in: str | None = None
         self._keytab: Keytab | None = None
+        #: The versions of the keytab's keys, the newest first.
+        self._versions: list[tuple[int, dict[int, EncryptionKey]]] = []
 
     @classmethod
     @forget_frames
@@ -128,10 +134,11 @@ class Credential:
     ) -> Credential:
         """Return the credential of a principal with its keys in `keytab`.
 
-        `keytab` is a Keytab, a file, or None: see `Keytab.load`. Only the keys of the newest kvno
-        are used, since the KDC has no others. The first request to a KDC proves possession of a key
-        before the KDC asks for it (docs/security.md). Raises CredentialError if the keytab has no
-        key for exactly this principal, or none that purekrb can use.
+        `keytab` is a Keytab, a file, or None: see `Keytab.load`. The keys of the newest kvno are
+        used. If the KDC refuses them, older ones are tried, three versions at most: while a key is
+        rotated, the keytab has the new one before the KDC does. The first request to a KDC proves
+        possession of a key before the KDC asks for it (docs/security.md). Raises CredentialError if
+        the keytab has no key for exactly this principal, or none that purekrb can use.
 
         If the keytab comes from a file, and a new TGT is needed, the file is looked at again: the
         newest keys are used.
@@ -146,10 +153,12 @@ class Credential:
         """Take the newest keys of the principal. Raises CredentialError."""
         principal = self.principal
         found = keytab.find(principal)
-        usable = [
-            entry for entry in found if entry.kvno == found[0].kvno and entry.key.etype in KEY_SIZES
+        versions = [
+            version
+            for kvno in dict.fromkeys(entry.kvno for entry in found)
+            for version in _versions(kvno, [entry.key for entry in found if entry.kvno == kvno])
         ]
-        if not usable:
+        if not versions or versions[0][0] != found[0].kvno:
             problem = "no usable key" if found else "no key"
             raise CredentialError(
                 f"the keytab has {problem} for {principal}; it has {keytab.summary()}: "
@@ -160,12 +169,29 @@ class Credential:
                 "keys of %s from the keytab: kvno %d, %s",
                 principal,
                 found[0].kvno,
-                etype_names(entry.key.etype for entry in usable),
+                etype_names(versions[0][1]),
             )
-        # Reversed, so that the newest of several keys of one etype stays.
         with self._lock:
-            self._keytab, self.kvno = keytab, found[0].kvno
-            self._keys = {entry.key.etype: entry.key for entry in reversed(usable)}
+            self._keytab, self._versions = keytab, versions
+            self.kvno, self._keys = versions[0]
+
+    def turn_to_other_keys(self, refused: list[int]) -> bool:
+        """Use another version of the keytab's keys, since the KDC has refused this one.
+
+        Returns whether there is one. `refused` is the caller's list of the versions that were
+        tried, which this extends; it is empty at first. If there is no other one, the newest is
+        used again.
+        """
+        with self._lock:
+            kvnos = [keys for _, keys in self._versions]
+            refused += [at for at, keys in enumerate(kvnos) if keys is self._keys]
+            others = [at for at in range(len(kvnos)) if at not in refused]
+            found = bool(others) and bool(refused) and len(refused) < _MAX_VERSIONS
+            if self._versions:
+                self.kvno, self._keys = self._versions[others[0] if found else 0]
+        if found:
+            log.debug("other keys of %s from the keytab: kvno %s", self.principal, self.kvno)
+        return found
 
     @classmethod
     @forget_frames
@@ -459,6 +485,11 @@ class Credential:
         """Whether `key_for` needs the salt and parameters from the KDC; true with a password."""
         return self._password is not None
 
+    def spoken(self) -> bytes | None:
+        """Return the password, or None: for a server that must see it. A secret."""
+        with self._lock:
+            return None if self._password is None else bytes(self._password)
+
     @forget_frames
     def key_for(self, etype: int, salt: bytes, params: bytes | None = None) -> EncryptionKey | None:
         """Return the client's long-term key of `etype`, or None if it has no such key.
@@ -511,7 +542,8 @@ class Credential:
             for key in self._derived.values():
                 key.wipe()
             self._derived.clear()
-            self._keys.clear()
+            self._keys = {}
+            self._versions = []
             if self.certificate is not None:
                 self.certificate.wipe()
                 self.certificate = None
@@ -535,6 +567,22 @@ class Credential:
     __reduce_ex__ = _refuse
     __copy__ = _refuse
     __deepcopy__ = _refuse
+
+
+def _versions(
+    kvno: int, keys: Iterable[EncryptionKey]
+) -> Iterator[tuple[int, dict[int, EncryptionKey]]]:
+    """Yield the versions among the keys of one kvno: the first of each etype, the second, and so on.
+
+    There are several while it is not known which salt a new key has (purekrb.directory.rotation).
+    """
+    left = [key for key in keys if key.etype in KEY_SIZES]
+    while left:
+        version: dict[int, EncryptionKey] = {}
+        for key in left:
+            version.setdefault(key.etype, key)
+        yield kvno, version
+        left = [key for key in left if not any(key is one for one in version.values())]
 
 
 def _with_realm(service: Principal, config: Config | None) -> Principal:

@@ -42,11 +42,13 @@ __all__ = [
     "names_in",
     "exists",
     "for_stat",
+    "give",
     "locked",
     "set_lock",
     "split_type",
     "stamp",
     "text_of",
+    "turn_at",
 ]
 
 FilePath = str | os.PathLike[str]
@@ -738,6 +740,61 @@ def _hold(path: str, what: str, *, shared: bool, make: bool) -> tuple[int | None
         if _has_path(fd, path):
             return fd, made
         _close(fd)  # the file was replaced while we waited for the lock
+
+
+@contextlib.contextmanager
+def turn_at(path: FilePath, *, what: str) -> Iterator[None]:
+    """Keep other callers with the same path out for as long as the block runs.
+
+    The file itself stays free for others to read and write: the lock is on a file beside it,
+    `.NAME.lock`. It ends with the process. Raises CredentialError if another caller is in its block.
+    """
+    path = text_of(path)
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")
+    if fcntl is None:
+        yield
+        return
+    while True:
+        try:
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        except OSError as error:
+            raise _failed("lock", what, path, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno in _NO_LOCKS:
+                yield
+                return
+            raise CredentialError(
+                f"the {what} {path} is being changed by another process or thread: let it end, and "
+                "try again"
+            ) from None
+        if _has_path(fd, beside):
+            break
+        os.close(fd)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        os.close(fd)
+
+
+def give(path: FilePath, user: str, *, what: str) -> None:
+    """Give the file to a user and its group. Only root can. Raises CredentialError."""
+    path = text_of(path)
+    try:
+        import pwd  # not on Windows
+
+        entry = pwd.getpwnam(user)
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    except (ImportError, KeyError):
+        raise CredentialError(
+            f"the {what} {path} cannot be given to {user!r}: this machine has no such user"
+        ) from None
+    except OSError as error:
+        raise _failed("give away", what, path, error) from error
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from purekrb.records import record, replace
 from purekrb.system import EPOCH, fork_safe, now
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["Keytab", "KeytabEntry", "change_keytab"]
+__all__ = ["Keytab", "KeytabEntry", "change_keytab", "keytab_path"]
 
 log = Log("purekrb.credentials")
 
@@ -85,7 +85,7 @@ class Keytab:
         CredentialError if the file cannot be read or trusted (see `files.read_private`),
         DecodeError if it is not a keytab, and UnsupportedError for other types.
         """
-        return _File(_file_of(path)).newest
+        return _File(keytab_path(path)).newest
 
     def current(self) -> Keytab:
         """Return the keytab in the file that this one was loaded from, as it is now.
@@ -173,7 +173,7 @@ class Keytab:
         Then give the file to the service's user. Names are as for `load`. Raises CredentialError if
         the file cannot be written; the old file is then unchanged.
         """
-        files.write_private(_file_of(path), self.encode(), what=_WHAT)
+        files.write_private(keytab_path(path), self.encode(), what=_WHAT)
 
     def find(
         self, principal: Principal | str, kvno: int | None = None, etype: int | None = None
@@ -305,7 +305,7 @@ def change_keytab(
     The file is locked against other writers meanwhile. If `make` is true, a missing file counts as
     an empty keytab. Raises CredentialError and DecodeError as `load` does.
     """
-    name = _file_of(path)
+    name = keytab_path(path)
     with files.locked(name, what=_WHAT, shared=True, make=make) as file:
         if file is None:
             return change(Keytab.load(path))  # this raises the error that the file is missing
@@ -328,7 +328,8 @@ def _default_salt(principal: Principal) -> bytes:
     return f"{realm}host{name[:-1].lower()}.{realm.lower()}".encode()
 
 
-def _file_of(name: files.FilePath | None) -> str:
+def keytab_path(name: files.FilePath | None) -> str:
+    """Return the file of a keytab's name; None means `defaults.keytab_name()`."""
     if name is None:
         name = keytab_name().name
     if not isinstance(name, str):

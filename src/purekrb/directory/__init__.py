@@ -18,6 +18,8 @@ __all__ = [
     "EmbeddedDirectory",
     "Endpoint",
     "InstalledService",
+    "RotatedKeys",
+    "ServiceAccount",
     "ServiceConnectionPoint",
     "ServiceState",
     "SpnOperation",
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from purekrb.directory.directory import Directory, EmbeddedDirectory
     from purekrb.directory.endpoints import Endpoint
     from purekrb.directory.install import InstalledService
+    from purekrb.directory.rotation import RotatedKeys
+    from purekrb.directory.service_accounts import ServiceAccount
     from purekrb.directory.spns import SpnOperation
     from purekrb.directory.state import ServiceState
     from purekrb.directory.verify import VerifiedService
@@ -39,6 +43,8 @@ _HOMES = {
     "EmbeddedDirectory": "directory",
     "Endpoint": "endpoints",
     "InstalledService": "install",
+    "RotatedKeys": "rotation",
+    "ServiceAccount": "service_accounts",
     "ServiceState": "state",
     "SpnOperation": "spns",
     "VerifiedService": "verify",

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ from purekrb.io.blocking import drive
 from purekrb.io.steps import look_up
 from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.locate import Locator
-from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.config import KPASSWD_PORT, Config, KdcAddress, RealmConfig
 from purekrb.log import Log
 from purekrb.sasl import CLIENTS, Layer, SaslClient, context_flags
 from purekrb.spn import is_address, target_principal
@@ -183,7 +183,7 @@ class Connector:
             )
         client = KdcClient(config, timeout=options.timeout, locator=locator)
         self.config = client.config
-        self._credential = credential
+        self.credential = credential
         self._options = options
         self._ldaps = ldaps
         self._client = client
@@ -197,7 +197,7 @@ class Connector:
         options = self._options
         start_bind = bind_starter(
             self._client,
-            self._credential,
+            self.credential,
             targets,
             mechanism=options.mechanism,
             sealed=options.sealed,
@@ -210,6 +210,24 @@ class Connector:
         # A global catalog is searched from the top of the forest.
         base_dn = "" if url.port in _DIRECTORY_PORTS else None
         return LdapSession(connection(), base_dn, reopen=connection, timeout=options.timeout)
+
+    def kdc_at(self, host: str, realm: str) -> KdcClient:
+        """Return a client of the KDC at the domain controller `host`, before all others of `realm`.
+
+        What was just written there, other domain controllers may not know yet.
+        """
+        known = self.config.realm(realm)
+        passwords = self._locator.changing_passwords(realm)
+        servers = RealmConfig(
+            kdc=_first(KdcAddress(host), known.kdc),
+            primary_kdc=known.primary_kdc,
+            kpasswd_server=_first(KdcAddress(host, KPASSWD_PORT), passwords),
+            options=known.options,
+        )
+        config = replace(self.config, realms={**self.config.realms, realm: servers})
+        return KdcClient(
+            config, timeout=self._options.timeout, locator=self._locator.with_config(config)
+        )
 
     def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
         """Return a session with a domain controller of `domain`, a writable one if `writable`."""
@@ -278,6 +296,11 @@ class Connector:
         return Tls(context, host_of(target), options.start_tls, options.allow_unverified_tls)
 
 
+def _first(server: KdcAddress, others: Sequence[KdcAddress]) -> tuple[KdcAddress, ...]:
+    same = [other for other in others if (other.host, other.port) == (server.host, server.port)]
+    return tuple(dict.fromkeys((*same, server, *others)))
+
+
 def default_targets(config: Config, credential: Credential, host: str) -> list[str]:
     """Return the names by which `host`, which the caller typed, may prove itself.
 
@@ -331,6 +354,21 @@ class Sessions:
         """The session for searches of the whole forest: few attributes, and no changes."""
         return self._given_forest or self.main
 
+    @property
+    def credential(self) -> Credential:
+        """The credential of the sessions. Raises UnsupportedError if they have none."""
+        raise UnsupportedError(
+            "this directory has no KDC, so accounts have no keys here: connect to a domain "
+            "controller (Directory.connect)"
+        )
+
+    def kdc(self) -> KdcClient:
+        """Return a client of the KDC of the domain controller that `writer` writes to."""
+        raise UnsupportedError(
+            "this directory has no KDC, so accounts have no keys here: connect to a domain "
+            "controller (Directory.connect)"
+        )
+
     def domain_of(self, dn: str) -> LdapSession:
         """Return the session for all attributes of the object `dn`, which `forest` found."""
         return self.main
@@ -354,6 +392,7 @@ class ConnectedSessions(Sessions):
         self._connector = connector
         self._url = url
         self._targets = targets
+        self._writer_host = url.host
         self._others: dict[str, LdapSession] = {}
         self._lock = fork_safe(threading.RLock())
 
@@ -366,6 +405,16 @@ class ConnectedSessions(Sessions):
     def forest(self) -> LdapSession:
         """The session for searches of the forest; of one domain if no global catalog answers."""
         return self._once("forest", self._open_forest)
+
+    @property
+    def credential(self) -> Credential:
+        """The credential of the sessions."""
+        return self._connector.credential
+
+    def kdc(self) -> KdcClient:
+        """Return a client of the KDC of the domain controller that `writer` writes to."""
+        writer = self.writer
+        return self._connector.kdc_at(self._writer_host, writer.domain.upper())
 
     def domain_of(self, dn: str) -> LdapSession:
         """Return the session with a domain controller of the domain of `dn`."""
@@ -397,7 +446,9 @@ class ConnectedSessions(Sessions):
         domain = domain_of(session.root_dse.text("defaultNamingContext"))
         if session is not self.main:
             session.close()
-        return self._connector.to_domain(domain, writable=True)
+        session, url, _ = self._connector.find(domain, writable=True)
+        self._writer_host = url.host
+        return session
 
     def _open_forest(self) -> LdapSession:
         if self._url.port in _DIRECTORY_PORTS:

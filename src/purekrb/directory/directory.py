@@ -12,7 +12,7 @@ from purekrb.channel.blocking import Channel
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
-from purekrb.directory import scps
+from purekrb.directory import scps, service_accounts
 from purekrb.directory import spns as account_spns
 from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
@@ -27,7 +27,9 @@ from purekrb.directory.endpoints import (
 from purekrb.directory.install import InstalledService, install, uninstall
 from purekrb.directory.ldap import ANY_OBJECT, INVALID_PARAMETER, LdapSession
 from purekrb.directory.patterns import CONTROL_CHARACTERS
+from purekrb.directory.rotation import KEEP, RotatedKeys, rotate
 from purekrb.directory.scp import ServiceConnectionPoint
+from purekrb.directory.service_accounts import ServiceAccount
 from purekrb.directory.sids import MAX_AGE, SidNames, find_sid
 from purekrb.directory.spns import SpnOperation
 from purekrb.directory.state import ServiceState
@@ -413,6 +415,87 @@ class Directory:
         that may not open clients' tickets are reported in `warnings`, and in the log.
         """
         return verify(self._session, self._forest, _loaded(state), account=account, keytab=keytab)
+
+    # Accounts of services -------------------------------------------------------------------------
+
+    def create_service_account(
+        self,
+        name: str,
+        *,
+        spns: Sequence[str] = (),
+        keytab: FilePath,
+        parent: str = "",
+        owner: str = "",
+    ) -> ServiceAccount:
+        """Create the account `name` of a service, with a random password, and its keytab.
+
+        `name` is the sAMAccountName, of at most 20 characters. The account gets `spns`, AES keys,
+        and a password that does not expire and that nobody sees: only its keys are kept. It is
+        created in CN=Users, or below the DN `parent`. The keytab has the account's name and each of
+        the `spns`; it is made with mode 0600 if it does not exist, and then belongs to the local
+        user `owner`, if that is given. Keys of other accounts in it stay.
+
+        If anything fails, the directory and the keytab are left as they were. If an earlier attempt
+        was killed, the next one completes it. Raises DirectoryError (code 1316 if there is such an
+        account already, code 87 for a name that is none), SpnNotUniqueError, SpnError,
+        InsufficientRightsError, which says who has to grant what, PolicyError if the connection is
+        not encrypted, and CredentialError if the keytab cannot be written.
+        """
+        return service_accounts.create(
+            self._session,
+            self._forest,
+            self._sessions.kdc(),
+            name,
+            keytab,
+            spns=spns,
+            parent=parent,
+            owner=owner,
+        )
+
+    def rotate_keys(
+        self, account: str, keytab: FilePath | None = None, *, keep: float = KEEP
+    ) -> RotatedKeys:
+        """Give `account` a new random password and its keys, without an interruption of the service.
+
+        First the keytab gets the new keys beside the old ones, then the directory gets the
+        password; then a log-in tells the salt and the kvno of the keys, and the keytab is corrected
+        by them. So the service can accept at any time, even if this is killed; the next call
+        completes it. A replaced key is kept for `keep` seconds, at least as long as a ticket for it
+        may be valid, and dropped by the next call after that.
+
+        If this directory is bound as `account` itself, it changes its own password: with the key of
+        its credential (or, if that has tickets only, of the keytab) by RFC 3244, or with its old
+        password by LDAP. Otherwise the password is reset, which needs a right. Raises
+        CredentialError if another rotation works on this keytab, or if it cannot be written;
+        InsufficientRightsError, which says who has to grant what; PasswordPolicyError or
+        DirectoryError if the domain's rules refuse the change, and OutcomeUnknownError or
+        TransportError if the domain controller goes away. If the change was refused, the keytab is
+        as before; if its outcome is unknown, the keytab has both keys.
+        """
+        return rotate(
+            self._session,
+            self._sessions.kdc(),
+            self._sessions.credential,
+            account,
+            keytab,
+            keep=keep,
+        )
+
+    def disable_account(self, account: str) -> Account:
+        """Disable `account`: it cannot log in, and gets no new tickets. Return it.
+
+        An account that is disabled stays so. Raises InsufficientRightsError, which says who has to
+        grant what.
+        """
+        return service_accounts.disable(self._session, account)
+
+    def delete_account(self, account: str, *, keytab: FilePath | None = None) -> Account:
+        """Delete `account`, and remove its keys from `keytab`, if that is given. Return it.
+
+        A keytab that has no other keys is removed. Raises InsufficientRightsError, which says who
+        has to grant what, and DirectoryError if there are objects below the account, such as SCPs.
+        """
+        return service_accounts.delete(self._session, account, keytab)
 
 
 def _loaded(state: ServiceState | FilePath) -> ServiceState:

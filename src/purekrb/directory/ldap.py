@@ -22,6 +22,7 @@ from uuid import UUID
 from purekrb.directory.answers import Entry, Wanted, spelled
 from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.stream import MessageSocket
+from purekrb.directory.windows_errors import WINDOWS_ERRORS, number_in
 from purekrb.dn import domain_of
 from purekrb.errors import (
     ContextExpiredError,
@@ -135,8 +136,6 @@ _MAX_RANGES = 1000
 _RANGE = re.compile(
     r"(.*?);range=(?:([0-9]{1,10})-([0-9]{1,10}|\*)|.*)", re.IGNORECASE | re.ASCII | re.DOTALL
 )
-#: The start of a diagnostic message of Windows, and mostly of Samba: the Windows error number.
-_WINDOWS_ERROR = re.compile(r"([0-9A-Fa-f]{8}): ")
 #: The most entries in one page from a domain controller with default configuration (MaxPageSize).
 _PAGE_SIZE = 1000
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
@@ -232,6 +231,12 @@ class LdapSession:
     def domain(self) -> str:
         """The DNS name of the domain whose naming context `base_dn` is."""
         return domain_of(self.base_dn)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether nobody on the path can read the messages. A directory in this process has none."""
+        stream = self._connection.socket
+        return not isinstance(stream, MessageSocket) or stream.encrypted
 
     def search(
         self,
@@ -503,8 +508,11 @@ def _failure(error: LDAPException, stream: MessageSocket | None) -> KerberosErro
 def _refused(what: str, result: Mapping[str, Any]) -> DirectoryError:
     """Return the error for a result that refuses the request."""
     number, diagnostic = result["result"], result["message"] or ""
-    windows_error = _WINDOWS_ERROR.match(diagnostic)
-    code, advice = _RESULTS.get(number, (int(windows_error[1], 16) if windows_error else 0, ""))
+    windows_error = number_in(diagnostic)
+    code, advice = _RESULTS.get(number, (windows_error, ""))
+    if windows_error in WINDOWS_ERRORS:
+        name, advice = WINDOWS_ERRORS[windows_error]
+        code, advice = windows_error, f"{advice} ({windows_error:08X} {name})"
     error_class = DirectoryError
     if number == _INSUFFICIENT_ACCESS_RIGHTS:
         error_class = InsufficientRightsError

@@ -50,9 +50,11 @@ from purekrb.spn import ServicePrincipalName, SpnType, get_spn, map_spn, target_
 __all__ = [
     "SpnOperation",
     "change",
+    "check_unique",
     "duplicates",
     "find",
     "query",
+    "refusal",
     "reset_host",
     "server_register",
     "write",
@@ -100,7 +102,7 @@ def write(
     if operation is SpnOperation.REPLACE:
         _check_names(spns)
         found = find_account(session, account)
-        _check_unique(session, forest, found, spns)
+        check_unique(session, forest, found, spns)
         replacing = _change(ChangeOperation.REPLACE, _spelled_once(spns))
         _modify(session, forest, found, [replacing], spns)
         _warn(session, found, spns)
@@ -125,7 +127,7 @@ def change(
     for spn in delete:
         _check_deletable(spn)
     found = find_account(session, account)
-    _check_unique(session, forest, found, add)
+    check_unique(session, forest, found, add)
     changes = _changes(found, delete, add)
     if changes:
         _modify(session, forest, found, changes, add)
@@ -342,7 +344,7 @@ def _mapped_to(spn: str, mappings: Iterable[str]) -> Iterator[str]:
             yield from (f"{name.strip()}/{rest}" for name in classes.split(",") if name.strip())
 
 
-def _check_unique(
+def check_unique(
     session: LdapSession, forest: LdapSession, account: Account, spns: Sequence[str]
 ) -> None:
     """Raise SpnNotUniqueError if an account other than `account` has one of `spns`."""
@@ -390,7 +392,7 @@ def _modify(
     try:
         _send(session, account, changes)
     except DirectoryError as error:
-        raise _refusal(session, forest, account, added, error) from error
+        raise refusal(session, forest, account, added, error) from error
 
 
 def _send(session: LdapSession, account: Account, changes: Sequence[Change]) -> None:
@@ -406,7 +408,7 @@ def _send(session: LdapSession, account: Account, changes: Sequence[Change]) -> 
         session.modify(account.dn, [unused, *changes], permissive=True)
 
 
-def _refusal(
+def refusal(
     session: LdapSession,
     forest: LdapSession,
     account: Account,

@@ -162,6 +162,11 @@ class MessageSocket:
         return self._socket.fileno() >= 0 and not wait_ready(Wait([self._socket], [], 0.0))
 
     @property
+    def encrypted(self) -> bool:
+        """Whether TLS or a sealing layer encrypts the messages."""
+        return self.has_tls or (self._layer is not None and self._layer.sealed)
+
+    @property
     def has_tls(self) -> bool:
         """Whether TLS protects this connection."""
         return isinstance(self._socket, ssl.SSLSocket)

@@ -36,6 +36,7 @@ from purekrb.errors import (
     KdcEtypeError,
     KerberosError,
     PolicyError,
+    PreauthFailedError,
     ProtocolError,
 )
 from purekrb.exchanges.kdc_reply import (
@@ -68,7 +69,14 @@ from purekrb.names import Principal
 from purekrb.records import record, replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
-__all__ = ["AccountKey", "AsOptions", "ClientCredential", "account_keys", "as_exchange"]
+__all__ = [
+    "AccountKey",
+    "AsOptions",
+    "ClientCredential",
+    "account_keys",
+    "account_salts",
+    "as_exchange",
+]
 
 log = Log("purekrb.kdc")
 
@@ -151,14 +159,24 @@ def as_exchange(
     or key, ProtocolError or DecodeError for a reply that does not fit the request, and PolicyError
     for a reply that `options` do not permit, ArmorRequiredError among them.
     """
-    return _AsExchange(
-        credential,
-        options or AsOptions(),
-        clock,
-        random,
-        {} if offsets is None else offsets,
-        set() if fast_realms is None else fast_realms,
-    ).run()
+    refused: list[int] = []
+    first: PreauthFailedError | None = None
+    while True:
+        exchange = _AsExchange(
+            credential,
+            options or AsOptions(),
+            clock,
+            random,
+            {} if offsets is None else offsets,
+            set() if fast_realms is None else fast_realms,
+        )
+        try:
+            return (yield from exchange.run())
+        except PreauthFailedError as error:
+            if first is None:
+                first = error
+        if not credential.turn_to_other_keys(refused):
+            raise first
 
 
 @record
@@ -212,6 +230,65 @@ def account_keys(
     if not found and refused is not None:
         raise refused
     return found
+
+
+class _SaltNamedError(Exception):
+    """The KDC has named a salt: the exchange is over."""
+
+    def __init__(self, salt: bytes) -> None:
+        super().__init__()
+        self.salt = salt
+
+
+class _Listener:
+    """A client that wants to know its salt, and proves nothing."""
+
+    needs_salt = True
+    kvno = None
+
+    def __init__(self, principal: Principal, etype: int) -> None:
+        self.principal = principal
+        self.etypes = (etype,)
+
+    def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
+        raise _SaltNamedError(salt)
+
+    def turn_to_other_keys(self, refused: list[int]) -> bool:
+        return False
+
+
+def account_salts(
+    client: Principal,
+    etypes: Iterable[int],
+    options: AsOptions | None = None,
+    *,
+    clock: Clock = now,
+    random: RandomBytes = random_bytes,
+    offsets: MutableMapping[str, timedelta] | None = None,
+    fast_realms: MutableSet[str] | None = None,
+) -> Exchange[tuple[bytes, ...]]:
+    """Return the salts that the KDC names for the keys of `client`, each once.
+
+    Nothing is proved, on either side: anyone can forge the answers. Raises the errors of
+    `as_exchange`; an etype of which the account has no key is left out.
+    """
+    salts = []
+    for etype in etypes:
+        exchange = _AsExchange(
+            _Listener(client, etype),
+            dataclasses.replace(options or AsOptions(), etypes=(etype,)),
+            clock,
+            random,
+            {} if offsets is None else offsets,
+            set() if fast_realms is None else fast_realms,
+        )
+        try:
+            yield from exchange.run()
+        except _SaltNamedError as heard:
+            salts.append(heard.salt)
+        except KdcEtypeError:
+            continue
+    return tuple(dict.fromkeys(salts))
 
 
 class _AsExchange:

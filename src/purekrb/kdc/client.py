@@ -35,6 +35,7 @@ from purekrb.exchanges.as_exchange import (
     AccountKey,
     AsOptions,
     account_keys,
+    account_salts,
     as_exchange,
 )
 from purekrb.exchanges.preauth.choice import mechanisms
@@ -406,6 +407,23 @@ class _Exchanges:
                 f"the keys of {credential.principal} can only be made from a password: "
                 "pass Credential.from_password(...)"
             )
+        return self._proved_keys(credential, etypes)
+
+    def _account_salts(
+        self, principal: Principal, etypes: Iterable[int]
+    ) -> Exchange[tuple[bytes, ...]]:
+        return account_salts(
+            principal,
+            etypes,
+            self._as_options(Credential(principal)),
+            offsets=self._offsets,
+            fast_realms=self._fast_realms,
+        )
+
+    def _proved_keys(
+        self, credential: Credential, etypes: Iterable[int]
+    ) -> Exchange[list[AccountKey]]:
+        """Return the keys of a password or a keytab, each proved by a log-in, with their kvno."""
         return account_keys(
             credential,
             etypes,

@@ -71,6 +71,10 @@ class Locator:
         self._resolver = resolver
         self._getaddrinfo = getaddrinfo
 
+    def with_config(self, config: Config) -> Locator:
+        """Return a locator of other servers that asks the same resolvers."""
+        return Locator(config, resolver=self._resolver, getaddrinfo=self._getaddrinfo)
+
     def configured(self, realm: str, *, primary: bool = False) -> tuple[KdcAddress, ...]:
         """Return the configured KDCs; `primary`: only those that get a new password first."""
         return self.config.primary_kdcs(realm) if primary else self.config.kdcs(realm)

@@ -58,6 +58,12 @@ class ClientCredential(Protocol):
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
 
+    def turn_to_other_keys(self, refused: list[int]) -> bool:
+        """Use other keys than those that the KDC refused; return whether there are any.
+
+        `refused` lists the versions of keys that this exchange has tried.
+        """
+
 
 class ClientKeys:
     """The long-term keys of `credential` in `realm`, and the KDC's data about them.

@@ -1,0 +1,78 @@
+"""Which right an operation on an account needs, and the commands that grant it.
+
+Source: MS-ADTS 5.1.3.2 (rights), MS-ADA1 to MS-ADA3 (schemaIDGUIDs).
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import NamedTuple
+
+from purekrb.directory.accounts import find_caller
+from purekrb.directory.ldap import LdapSession
+from purekrb.errors import InsufficientRightsError, KerberosError
+from purekrb.text import visible
+
+__all__ = ["RIGHTS", "Right", "without_right"]
+
+
+class Right(NamedTuple):
+    """A right in words, as dsacls writes it, and as an ACE of SDDL without the trustee."""
+
+    what: str
+    dsacls: str
+    sddl: str
+
+
+RIGHTS = {
+    "create user": Right(
+        "create users in it", "CC;user", "OA;CI;CC;bf967aba-0de6-11d0-a285-00aa003049e2;"
+    ),
+    "create computer": Right(
+        "create computers in it", "CC;computer", "OA;CI;CC;bf967a86-0de6-11d0-a285-00aa003049e2;"
+    ),
+    "reset password": Right(
+        "reset its password",
+        "CA;Reset Password",
+        "OA;;CR;00299570-246d-11d0-a768-00aa006e0529;",
+    ),
+    "change password": Right(
+        "change its own password",
+        "CA;Change Password",
+        "OA;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;",
+    ),
+    "disable": Right(
+        "write its userAccountControl",
+        "WP;userAccountControl",
+        "OA;;WP;bf967a68-0de6-11d0-a285-00aa003049e2;",
+    ),
+    "delete": Right("delete it", "SD", "A;;SD;;"),
+}
+
+
+def without_right(
+    session: LdapSession, error: InsufficientRightsError, right: str, dn: str
+) -> InsufficientRightsError:
+    """Return the error that says which right on `dn` the bound account lacks, and who grants it."""
+    try:
+        caller = find_caller(session)
+        name, sid = caller.name, str(caller.sid)
+    except KerberosError:
+        name, sid = "ACCOUNT", "SID"
+    what, dsacls, sddl = RIGHTS[right]
+    grant = _typed(f"{name}@{session.domain}:{dsacls}")
+    ace = _typed(f"({sddl};{sid})")
+    return InsufficientRightsError(
+        f"{name} may not {what}: {dn}. Have an administrator do it, or grant that right: on Windows "
+        f"dsacls {_typed(dn)} /G {grant}, on Samba "
+        f"samba-tool dsacl set --objectdn={_typed(dn)} --sddl={ace} "
+        f"({error.code:08X}, LDAP result {error.ldap_result})",
+        code=error.code,
+        ldap_result=error.ldap_result,
+        diagnostic=error.diagnostic,
+    )
+
+
+def _typed(text: str) -> str:
+    """Return text as one word of a shell."""
+    return shlex.quote(visible(text))
