@@ -415,7 +415,7 @@ class _Exchanges:
         return account_salts(
             principal,
             etypes,
-            self._as_options(Credential(principal)),
+            self._as_options(Credential(principal, password=b"")),  # its salt alone counts
             offsets=self._offsets,
             fast_realms=self._fast_realms,
         )
