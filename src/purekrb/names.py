@@ -6,13 +6,14 @@ Source: RFC 4120 5.2.2, 6.1, 6.2; the text form follows RFC 1964 2.1.1.
 from __future__ import annotations
 
 import re
+from string import ascii_lowercase, ascii_uppercase
 
 from purekrb.constants import NameType
 from purekrb.errors import DecodeError
 from purekrb.records import record
 from purekrb.text import is_shown, spelled
 
-__all__ = ["PrincipalName", "Principal", "as_written"]
+__all__ = ["PrincipalName", "Principal", "as_written", "folded"]
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\\": "\\\\", "/": "\\/", "@": "\\@"}
 _UNESCAPES = {"n": "\n", "t": "\t", "b": "\b", "0": "\0"}
@@ -22,6 +23,7 @@ _NUMBERED = {"x": 2, "u": 4, "U": 8}
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 #: More than any directory allows. It bounds hostile input.
 MAX_TEXT = 8192
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 #: `DOMAIN\\user`, which is no text form of a principal: it would need a realm to be one.
 _WINDOWS_NAME = re.compile(r"[^\\/@\s]+\\[^\\/@]+")
 
@@ -226,3 +228,11 @@ def as_written(text: str, realm: str = "", *, enterprise: bool = False) -> Princ
             f"{text[:MAX_TEXT]!r} is no enterprise name: write name@suffix, or name@suffix@REALM"
         )
     return Principal((name,), last, NameType.ENTERPRISE)
+
+
+def folded(principal: Principal) -> tuple[str, ...]:
+    """Return a key that is equal for principals that only differ in the case of ASCII letters.
+
+    By Unicode's rules, different accounts would be equal ("ss" and "ß").
+    """
+    return tuple(text.translate(_LOWER) for text in (principal.realm, *principal.components))
