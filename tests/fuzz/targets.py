@@ -80,7 +80,7 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
-from purekrb.messages import ap, cms, iakerb, kdc, kpasswd, otp, pac, pkinit, spnego
+from purekrb.messages import ap, cms, iakerb, kdc, kpasswd, otp, pac, pkinit, s4u, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -254,6 +254,17 @@ def iakerb_messages() -> list[bytes]:
 
 def proxied_messages() -> list[bytes]:
     return [iakerb.Proxied("R.TEST", b"c", b"message", octets).encode() for octets in (True, False)]
+
+
+def s4u_messages() -> list[bytes]:
+    checksum = ap.Checksum(-138, bytes(16))
+    user_id = s4u.S4uUserId(7, PrincipalName(("alice",)), "R.TEST", b"certificate", 1 << 29)
+    return [
+        s4u.PaForUser(PrincipalName(("alice",)), "R.TEST", checksum).encode(),
+        user_id.encode(),
+        s4u.PaS4uX509User(user_id.encode(), checksum).encode(),
+        s4u.PaPacOptions(s4u.RESOURCE_BASED).encode(),
+    ]
 
 
 def spnego_tokens() -> list[bytes]:
@@ -1021,6 +1032,7 @@ TARGETS: tuple[Target, ...] = (
         lambda data: Conversation().verify(TICKET.session_key, data),
         lambda: [Conversation().finished(TICKET.session_key)],
     ),
+    Target("DER of S4U", der(s4u), s4u_messages),
     Target(
         "password change",
         lambda data: kpasswd.decode_frame(data),

@@ -24,6 +24,7 @@ from purekrb.messages import (
     kpasswd,
     otp,
     pkinit,
+    s4u,
     spake,
     spnego,
 )
@@ -337,6 +338,12 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
         OPTIONAL_TEXT,
         OPTIONAL_TEXT,
     ),
+    s4u.PaForUser: st.builds(s4u.PaForUser, NAMES, TEXT, CHECKSUM, TEXT),
+    s4u.S4uUserId: st.builds(
+        s4u.S4uUserId, UINT32, st.none() | NAMES, TEXT, st.none() | OCTETS, st.none() | UINT32
+    ),
+    s4u.PaS4uX509User: st.builds(s4u.PaS4uX509User, st.just(b"\x30\x00"), CHECKSUM),
+    s4u.PaPacOptions: st.builds(s4u.PaPacOptions, UINT32),
     spake.SpakeSupport: st.builds(spake.SpakeSupport, tuples(INT32)),
     spake.SpakeSecondFactor: FACTOR,
     spake.SpakeChallenge: st.builds(spake.SpakeChallenge, INT32, OCTETS, tuples(FACTOR)),

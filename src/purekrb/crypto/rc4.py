@@ -11,8 +11,9 @@ import hmac
 from purekrb.crypto.derivation import Keyed
 from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
+from purekrb.keys import EncryptionKey
 
-__all__ = ["Rc4Hmac", "rc4", "hmac_md5"]
+__all__ = ["Rc4Hmac", "rc4", "hmac_md5", "hmac_md5_checksum"]
 
 MAC = 16
 CONFOUNDER = 8
@@ -31,6 +32,14 @@ def rc4(key: bytes, data: bytes) -> bytes:
     from Cryptodome.Cipher import ARC4
 
     return ARC4.new(key).encrypt(data)
+
+
+def hmac_md5_checksum(key: EncryptionKey, usage: int, data: bytes) -> bytes:
+    """Return the 16 bytes of the HMAC-MD5 checksum (-138) with a key of any encryption type.
+
+    Some of Microsoft's messages have this checksum whatever the key. Source: RFC 4757 4.
+    """
+    return _UsageCipher(key.contents, usage).checksum(data)
 
 
 class _UsageCipher:
