@@ -32,6 +32,7 @@ __all__ = [
     "ServiceUnknownError",
     "KdcEtypeError",
     "PreauthUnsupportedError",
+    "DelegationRefusedError",
     "ClockSkewError",
     "ApError",
     "ReplayError",
@@ -192,6 +193,14 @@ class PreauthUnsupportedError(UnsupportedError, KdcError):
     """The KDC wants a kind of pre-authentication that purekrb or the credential lacks.
 
     Another program may have it: get the ticket there, and use its credential cache.
+    """
+
+
+class DelegationRefusedError(KdcError):
+    """A service may not act for this user, or not at that service. Source: MS-SFU 3.2.5.
+
+    The message says which right is missing, as far as the KDC's answer tells. `krb_error` is None
+    if nothing was sent, because the ticket of the user rules it out.
     """
 
 

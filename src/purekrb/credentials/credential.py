@@ -13,6 +13,7 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.choice import choose_ccache
 from purekrb.credentials.defaults import ccache_name, client_keytab_name, exists
 from purekrb.credentials.keytab import Keytab
+from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CertificateError, CredentialError, DecodeError, KerberosError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.krb5conf.config import Config
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Credential"]
 
 log = Log("purekrb.credentials")
+
+#: The ccache's configuration entry that names the service that acts for the client, as in MIT's.
+PROXY_IMPERSONATOR = "proxy_impersonator"
 
 #: Every encryption type that purekrb has, in order of preference.
 _PREFERENCE = (*DEFAULT_ETYPES, *(etype for etype in EncryptionType if etype not in DEFAULT_ETYPES))
@@ -58,6 +62,8 @@ class Credential:
     __slots__ = (
         "_came_from",
         "_derived",
+        "_evidence",
+        "_impersonator",
         "_keeps_in",
         "_keys",
         "_keytab",
@@ -109,6 +115,10 @@ class Credential:
         self._keytab: Keytab | None = None
         #: The versions of the keytab's keys, the newest first.
         self._versions: list[tuple[int, dict[int, EncryptionKey]]] = []
+        #: For constrained delegation: the service that acts for the client, and its ticket of the
+        #: client.
+        self._impersonator: Credential | None = None
+        self._evidence: ServiceTicket | None = None
 
     @classmethod
     @forget_frames
@@ -305,6 +315,52 @@ class Credential:
 
     @classmethod
     @forget_frames
+    def on_behalf_of(cls, service: Credential, evidence: ServiceTicket) -> Credential:
+        """Return a credential with which `service` acts for the client of `evidence`.
+
+        `evidence` is the client's ticket for the service: that of an accepted context
+        (`Acceptor.delegated_credential` is made of it), or one by `KdcClient.impersonate`. Each
+        ticket is got by constrained delegation (S4U2Proxy) where the KDC permits it. The tickets
+        stay apart from those of `service`. Source: MS-SFU 3.1.5.2.
+        """
+        ccache = CCache(evidence.client, [evidence])
+        ccache.set_config(PROXY_IMPERSONATOR, str(service.ccache.principal).encode())
+        credential = cls(evidence.client, ccache=ccache)
+        credential._impersonator, credential._evidence = service, evidence
+        return credential
+
+    @property
+    def impersonation(self) -> tuple[Credential, ServiceTicket] | None:
+        """The service's credential that acts for this client, and its evidence; else None.
+
+        A ccache may tell so, too: that of MIT's GSS-API and of `purekrb kvno` has the entry
+        `proxy_impersonator`, and holds the service's tickets beside the evidence.
+        """
+        if self._impersonator is not None and self._evidence is not None:
+            return self._impersonator, self._evidence
+        named = self.ccache.get_config(PROXY_IMPERSONATOR)
+        if named is None:
+            return None
+        service, tickets = Principal.parse(named.decode(errors="replace")), list(self.ccache)
+        mine = [t for t in tickets if t.client == self.ccache.principal and not t.is_tgt]
+        mine.sort(key=lambda ticket: ticket.service != service)  # the one for the service itself
+        if not mine:
+            return None
+        own = CCache(service, [ticket for ticket in tickets if ticket.client == service])
+        # Whether it came by S4U2Self is not known here: the KDC decides.
+        return Credential.from_ccache(own), replace(mine[0], by_s4u2self=True)
+
+    def with_impersonator(self) -> CCache:
+        """Return the ccache for others; for constrained delegation, with the service's TGT in it."""
+        if self._impersonator is None:
+            return self.ccache
+        whole = CCache(self.ccache.principal, [*self._impersonator.ccache, *self.ccache])
+        for key, principal, value in self.ccache.config_entries():
+            whole.set_config(key, value, Principal.parse(principal) if principal else None)
+        return whole
+
+    @classmethod
+    @forget_frames
     def default(
         cls,
         config: Config | None = None,
@@ -364,7 +420,9 @@ class Credential:
     # -- what other programs renew
 
     def has_ticket(self, service: Principal | None = None, *, margin: float = 60) -> bool:
-        """Return whether the ccache has a TGT, or a ticket for `service`, for `margin` more seconds.
+        """Return whether there is a TGT, or a ticket for `service`, for `margin` more seconds.
+
+        For constrained delegation, the TGT is that of the service that acts.
 
         A service without a realm is looked up in the client's.
         """
@@ -373,7 +431,10 @@ class Credential:
             replace(service, realm=service.realm or realm), margin=margin
         ):
             return True
-        return self.ccache.find(Principal(("krbtgt", realm), realm), margin=margin) is not None
+        if self.ccache.find(Principal(("krbtgt", realm), realm), margin=margin):
+            return True
+        acting = self.impersonation
+        return acting is not None and (acting[0].can_get_tgt or acting[0].has_ticket(margin=margin))
 
     @forget_frames
     def refresh(self, service: Principal | None = None) -> None:
@@ -425,6 +486,12 @@ class Credential:
         """Return the error that says why the tickets do not do: which has ended, and when."""
         ccache, instant = self.ccache, now()
         realm = ccache.principal.realm
+        acting = self.impersonation
+        if acting is not None:
+            return CredentialError(
+                f"{acting[0].principal} acts for {ccache.principal} by constrained delegation, and "
+                "so has no ticket-granting ticket of that client: ask for tickets of services"
+            )
         tgts = [
             ticket for ticket in ccache if ticket.service == Principal(("krbtgt", realm), realm)
         ]
@@ -527,7 +594,7 @@ class Credential:
             raise CredentialError(
                 f"there is no ticket of {self.principal} to save: get one first (KdcClient.get_tgt)"
             )
-        self.ccache.save(ccache)
+        self.with_impersonator().save(ccache)
 
     def wipe(self) -> None:
         """Overwrite the password and the keys derived from it, and release all else. Best effort.
@@ -547,9 +614,12 @@ class Credential:
             if self.certificate is not None:
                 self.certificate.wipe()
                 self.certificate = None
+            self._impersonator = self._evidence = None
             self.ccache = CCache(self.principal)
 
     def __repr__(self) -> str:
+        if self._impersonator is not None:
+            return f"Credential({self.principal}, in whose name {self._impersonator!r} acts)"
         proof = "password" if self._password is not None else "keys" if self._keys else "tickets"
         if not self.has_key and self.otp is not None:
             proof = "one-time password"

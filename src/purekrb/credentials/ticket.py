@@ -24,7 +24,8 @@ class ServiceTicket:
     in whole seconds. `caddr`: where the ticket may be used from; by default, anywhere.
     `time_offset` is the KDC's clock minus our clock, measured when the initial ticket came. A
     user-to-user ticket has `is_skey` set: it is encrypted in the session key of `second_ticket`
-    (DER), not in the service's key (RFC 4120 3.7).
+    (DER), not in the service's key (RFC 4120 3.7). `by_s4u2self`: the service got it for itself, and
+    the client has proved nothing; files do not keep this.
     """
 
     client: Principal
@@ -41,6 +42,7 @@ class ServiceTicket:
     time_offset: timedelta = timedelta(0)
     second_ticket: bytes = b""
     is_skey: bool = False
+    by_s4u2self: bool = False
 
     @property
     def is_tgt(self) -> bool:

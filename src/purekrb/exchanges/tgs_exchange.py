@@ -26,6 +26,9 @@ __all__ = [
     "TgsOptions",
     "TicketStore",
     "CaPath",
+    "check_hop",
+    "no_capath",
+    "realm_of",
     "tgs_exchange",
     "renew",
     "validate",
@@ -42,8 +45,8 @@ MAX_HOPS = 10
 CaPath = Callable[[str, str], "list[str] | None"]
 
 
-def _no_capath(_client_realm: str, _service_realm: str) -> None:
-    return None
+def no_capath(_client_realm: str, _service_realm: str) -> None:
+    """Leave the way to the KDCs."""
 
 
 class TicketStore(Protocol):
@@ -66,7 +69,7 @@ def tgs_exchange(
     service: Principal,
     options: TgsOptions | None = None,
     *,
-    capath: CaPath = _no_capath,
+    capath: CaPath = no_capath,
     clock: Clock = now,
     random: RandomBytes = random_bytes,
 ) -> Exchange[ServiceTicket]:
@@ -79,7 +82,7 @@ def tgs_exchange(
     decrypt.
     """
     options = options or TgsOptions()
-    realms = [_realm_of(tgt)]
+    realms = [realm_of(tgt)]
     path = capath(tgt.client.realm, service.realm) if service.realm else None
     allowed = None if path is None else [*path, service.realm]
     while True:
@@ -94,13 +97,13 @@ def tgs_exchange(
             return ticket
         if arrived and service.realm:
             raise ProtocolError(
-                f"the KDC of {realm} refers to {_realm_of(ticket)} for {service}; ask for the "
+                f"the KDC of {realm} refers to {realm_of(ticket)} for {service}; ask for the "
                 "service without a realm to follow it",
                 expected=wanted,
                 got=ticket.service,
             )
         tgt = ticket
-        realms.append(_check_hop(realms, _realm_of(ticket), allowed))
+        realms.append(check_hop(realms, realm_of(ticket), allowed))
 
 
 def renew(
@@ -173,7 +176,7 @@ def forward_tgt(
     `addresses`: where it may be used from; by default, anywhere. Raises CredentialError if the TGT
     may not be forwarded. Source: RFC 4120 2.6.
     """
-    _realm_of(tgt)
+    realm_of(tgt)
     if not tgt.flags & TicketFlags.FORWARDABLE:
         raise CredentialError(
             f"the TGT of {tgt.client} is not forwardable: get a new one with forwardable=True"
@@ -199,7 +202,7 @@ def get_service_ticket(
     store: TicketStore,
     as_options: AsOptions | None = None,
     tgs_options: TgsOptions | None = None,
-    capath: CaPath = _no_capath,
+    capath: CaPath = no_capath,
     margin: float = 60.0,
     clock: Clock = now,
     random: RandomBytes = random_bytes,
@@ -244,7 +247,7 @@ def _tgs(realm: str, at: str) -> Principal:
     return Principal(("krbtgt", realm), at, NameType.SRV_INST)
 
 
-def _realm_of(tgt: ServiceTicket) -> str:
+def realm_of(tgt: ServiceTicket) -> str:
     """Return the realm whose KDC takes `tgt`."""
     if not tgt.is_tgt:
         raise CredentialError(
@@ -263,7 +266,7 @@ def _next_realm(allowed: list[str] | None, realm: str, target: str) -> str:
     return allowed[allowed.index(realm) + 1] if realm in allowed else allowed[0]
 
 
-def _check_hop(realms: list[str], referred: str, allowed: list[str] | None) -> str:
+def check_hop(realms: list[str], referred: str, allowed: list[str] | None) -> str:
     """Return the realm to which the last one referred.
 
     Raises ProtocolError if it closes a circle, if the way is too long, or if the realm is not on

@@ -20,7 +20,7 @@ from purekrb.constants import (
     flag_names,
 )
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import IntegrityError, KerberosError, ProtocolError
+from purekrb.errors import IntegrityError, KdcError, KerberosError, ProtocolError
 from purekrb.exchanges.kdc_reply import (
     ExchangeLabel,
     check_clock,
@@ -158,6 +158,25 @@ class TgsRequest:
         """The name of the exchange in errors."""
         return ExchangeLabel("TGS", self.tgt.client, self.service)
 
+    # What a request in another's name does otherwise: see `s4u.py`.
+
+    def check_client(self, ticket: ServiceTicket) -> None:
+        """Refuse a reply for another client than that of the TGT. Source: RFC 4120 3.3.4."""
+        if ticket.client != self.tgt.client:
+            raise ProtocolError(
+                "the reply is not for the client of the TGT",
+                expected=self.tgt.client,
+                got=ticket.client,
+            )
+
+    def check_padata(self, reply: TgsRep, body: KdcReqBody, subkey: EncryptionKey) -> None:
+        """Refuse a reply whose padata do not answer those of the request."""
+
+    def refusal(self, error: KrbError) -> KdcError:
+        """Return the exception for the KDC's KRB-ERROR."""
+        facts = _validity(self.tgt) if error.error_code in _OUT_OF_TIME else ""
+        return kdc_error(error, self.label, self.service, facts)
+
     def _wire(self, subkey: EncryptionKey, random: RandomBytes) -> Plain:
         if self.service.realm not in self.options.fast_realms:
             return Plain()
@@ -193,9 +212,7 @@ class BuiltTgsRequest:
         reply = decode_kdc_reply(answer)
         if isinstance(reply, KrbError):
             log.debug("KRB-ERROR from %s: %s", request.service.realm, error_name(reply.error_code))
-            error = self.wire.open_error(reply, self.body.nonce)
-            facts = _validity(request.tgt) if error.error_code in _OUT_OF_TIME else ""
-            raise kdc_error(error, label, request.service, facts)
+            raise request.refusal(self.wire.open_error(reply, self.body.nonce))
         if isinstance(reply, AsRep):
             raise ProtocolError("the KDC answered a TGS-REQ with an AS-REP")
         reply = self.wire.open(reply, self.body.nonce)
@@ -208,6 +225,8 @@ class BuiltTgsRequest:
             inherited=request.addresses is None,
             offset=request.tgt.time_offset,
         )
+        request.check_client(ticket)
+        request.check_padata(reply, self.body, self.subkey)
         _check_names(request, ticket)
         # A ticket that is validated keeps its start time, which may be long ago (RFC 4120 3.3.3).
         if part.starttime is not None and not request.kdc_options & KdcOptions.VALIDATE:
@@ -314,11 +333,7 @@ def _check_names(request: TgsRequest, ticket: ServiceTicket) -> None:
 
     Source: RFC 4120 3.3.4, RFC 6806 6, 8.
     """
-    client, wanted, named = request.tgt.client, request.service, ticket.service
-    if ticket.client != client:
-        raise ProtocolError(
-            "the reply is not for the client of the TGT", expected=client, got=ticket.client
-        )
+    wanted, named = request.service, ticket.service
     if named == wanted:
         return
     if named.components[:1] == ("krbtgt",) and not ticket.is_tgt:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, TypeVar
 
 from purekrb.constants import Flag, NameType, Requirement, TicketFlags
@@ -67,7 +66,7 @@ from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.krb5conf.spelling import complete, fitting_realm, of_upn
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
-from purekrb.names import Principal
+from purekrb.names import Principal, folded
 from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
 from purekrb.system import now
@@ -101,7 +100,6 @@ MARGIN = 60.0
 KEYTAB_ETYPES = (18, 17)
 #: The most principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class _Call:
@@ -367,8 +365,11 @@ class _Exchanges:
         *,
         forwardable: bool | None = None,
         lifetime: float | None = None,
+        on_behalf_of: ServiceTicket | None = None,
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "get_ticket({}, target)")
+        if on_behalf_of is not None:
+            credential = Credential.on_behalf_of(credential, on_behalf_of)
         options = self._as_options(credential, forwardable=forwardable)
         service = self._service(target, credential.ccache.principal.realm)
         return self._service_ticket(credential, service, options, lifetime)
@@ -380,6 +381,9 @@ class _Exchanges:
         options: AsOptions,
         lifetime: float | None = None,
     ) -> Exchange[ServiceTicket]:
+        acting = credential.impersonation
+        if acting is not None:
+            return (yield from self._delegated(credential, *acting, service, lifetime))
         credential.refresh(service)
         held = len(credential.ccache), credential.ccache.find(service)
         _check_tickets(credential, service)
@@ -397,6 +401,92 @@ class _Exchanges:
         if held != (len(credential.ccache), ticket):
             credential.keep()
         return ticket
+
+    # -- acting for a user: these calls load s4u.py
+
+    def _impersonate(
+        self,
+        credential: Credential,
+        user: Principal | str | None,
+        certificate: bytes | None,
+        service: Target | None,
+    ) -> Exchange[ServiceTicket]:
+        from purekrb.exchanges.s4u import impersonate, realm_of_user
+
+        self._prepare(credential, "impersonate({}, user)")
+        if user is None and certificate is None:
+            raise TypeError("name the user, or pass the user's certificate")
+        home = credential.ccache.principal.realm
+        client = Principal.parse(user, home) if isinstance(user, str) else user
+        if client is not None and not client.realm:
+            if client.name_type == NameType.ENTERPRISE:
+                realm = yield from realm_of_user(
+                    client,
+                    home,
+                    referral_realms=self.config.client_realms,
+                    etypes=self.config.tkt_etypes,
+                )
+            else:
+                realm = home
+            client = replace(client, realm=realm)
+        tgt = yield from self._tgt_to_act_with(credential)
+        return (
+            yield from impersonate(
+                tgt,
+                client,
+                self._tgs_options(credential),
+                service=None if service is None else self._service(service, home),
+                certificate=certificate,
+                capath=self.config.capath,
+            )
+        )
+
+    def _delegated(
+        self,
+        credential: Credential,
+        service: Credential,
+        evidence: ServiceTicket,
+        target: Principal,
+        lifetime: float | None,
+    ) -> Exchange[ServiceTicket]:
+        """Return a ticket of the evidence's client by S4U2Proxy, and keep it in `credential`."""
+        realm = target.realm or service.ccache.principal.realm
+        stored = credential.ccache.find(replace(target, realm=realm), margin=MARGIN)
+        if stored is not None:
+            return stored
+        from purekrb.exchanges.s4u import check_evidence, delegated_ticket
+
+        check_evidence(service.principal, evidence)  # before a KDC is asked
+        tgt = yield from self._tgt_to_act_with(service)
+        ticket = yield from delegated_ticket(
+            tgt,
+            target,
+            evidence,
+            self._tgs_options(service, lifetime),
+            capath=self.config.capath,
+        )
+        credential.ccache.store(ticket)
+        return ticket
+
+    def _tgt_to_act_with(self, service: Credential) -> Exchange[ServiceTicket]:
+        """Return a forwardable TGT of `service` if it can get one, else the TGT that it has."""
+        self._prepare(service, "impersonate({}, user)")
+        tgt = yield from self._forwardable_tgt(service)
+        if tgt is None:
+            raise CredentialError(
+                f"the service that acts for others needs its own TGT: {_why_no_ticket(service)}"
+            )
+        return tgt
+
+    def _forwardable_tgt(self, credential: Credential) -> Exchange[ServiceTicket | None]:
+        """Return a forwardable TGT if a new one can be got, else the stored one, or None."""
+        credential.refresh()
+        tgt = _stored_tgt(credential)
+        if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
+            tgt = yield from self._get_tgt(
+                credential, self._as_options(credential, forwardable=True)
+            )
+        return tgt
 
     def _account_keys(
         self, credential: Credential, etypes: Iterable[int]
@@ -460,12 +550,7 @@ class _Exchanges:
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "forward_tgt({})")
-        credential.refresh()
-        tgt = _stored_tgt(credential)
-        if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
-            tgt = yield from self._get_tgt(
-                credential, self._as_options(credential, forwardable=True)
-            )
+        tgt = yield from self._forwardable_tgt(credential)
         if tgt is None:
             raise CredentialError(
                 f"there is no valid TGT to forward: {_why_no_ticket(credential)} (kinit -f)"
@@ -597,6 +682,8 @@ def _check_tickets(credential: Credential, service: Principal) -> None:
 
 
 def _why_no_ticket(credential: Credential) -> str:
+    if credential.impersonation is not None:
+        return str(credential.no_ticket())
     return why_no_ticket(credential.ccache.principal, credential.ccache, now())
 
 
@@ -678,7 +765,12 @@ class KdcClient(_Exchanges):
         return self._run(lambda: self._get_tgt(credential, options))
 
     def get_ticket(
-        self, credential: Credential, target: Target, *, lifetime: float | None = None
+        self,
+        credential: Credential,
+        target: Target,
+        *,
+        lifetime: float | None = None,
+        on_behalf_of: ServiceTicket | None = None,
     ) -> ServiceTicket:
         """Return a ticket for `target`, from the credential's ccache or from the KDCs.
 
@@ -686,8 +778,37 @@ class KdcClient(_Exchanges):
         the TGT. The service's realm is the one in `target`, or that of
         [domain_realm]; if neither is known, the KDC of the client's realm may refer to it. Raises
         ServiceUnknownError if no KDC knows the service, and SpnError for malformed text.
+
+        With `on_behalf_of`, the ticket is in the name of that ticket's client (S4U2Proxy), who came
+        with it to the service of `credential`, or for whom `impersonate` got it. It is not stored.
+        Raises DelegationRefusedError if the service may not act for this client there.
+        `Credential.on_behalf_of` makes a credential of both, for every other call.
         """
-        return self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
+        return self._run(
+            lambda: self._get_ticket(
+                credential, target, lifetime=lifetime, on_behalf_of=on_behalf_of
+            )
+        )
+
+    def impersonate(
+        self,
+        service_credential: Credential,
+        user: Principal | str | None,
+        *,
+        certificate: bytes | None = None,
+        service: Target | None = None,
+    ) -> ServiceTicket:
+        """Return a ticket of `user` for the service itself (S4U2Self). It is not stored.
+
+        The user has proved nothing: verify the user by other means first. In text, `user` is a
+        principal, in the service's realm if it names none; an enterprise name without a realm (see
+        `Credential.from_password`) is looked up. `certificate` (DER) may stand for the name.
+        `service` is the name of the service to ask for; by default, that of the credential. If the
+        ticket is forwardable, the service may act for the user elsewhere (`get_ticket` with
+        `on_behalf_of`). Raises DelegationRefusedError if the KDC does not permit this, and
+        ClientUnknownError for an unknown user.
+        """
+        return self._run(lambda: self._impersonate(service_credential, user, certificate, service))
 
     def relay(self, realm: str, message: bytes) -> bytes:
         """Return the answer of a KDC of `realm` to the AS-REQ or TGS-REQ `message` of someone else.
@@ -823,10 +944,32 @@ class AsyncKdcClient(_Exchanges):
         return await self._run(lambda: self._get_tgt(credential, options))
 
     async def get_ticket(
-        self, credential: Credential, target: Target, *, lifetime: float | None = None
+        self,
+        credential: Credential,
+        target: Target,
+        *,
+        lifetime: float | None = None,
+        on_behalf_of: ServiceTicket | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_ticket`."""
-        return await self._run(lambda: self._get_ticket(credential, target, lifetime=lifetime))
+        return await self._run(
+            lambda: self._get_ticket(
+                credential, target, lifetime=lifetime, on_behalf_of=on_behalf_of
+            )
+        )
+
+    async def impersonate(
+        self,
+        service_credential: Credential,
+        user: Principal | str | None,
+        *,
+        certificate: bytes | None = None,
+        service: Target | None = None,
+    ) -> ServiceTicket:
+        """Like `KdcClient.impersonate`."""
+        return await self._run(
+            lambda: self._impersonate(service_credential, user, certificate, service)
+        )
 
     async def relay(self, realm: str, message: bytes) -> bytes:
         """Like `KdcClient.relay`."""
@@ -1000,7 +1143,7 @@ def verify_credentials(
             credential, options, offsets=client._offsets, fast_realms=client._fast_realms
         )
     )
-    if not accept_canonical and _folded(fresh.client) != _folded(credential.principal):
+    if not accept_canonical and folded(fresh.client) != folded(credential.principal):
         # The owner of another account could act as the KDC and return its own, genuine ticket.
         # RFC 4120 3.1.5: the client name in the reply must be the one in the request.
         raise CredentialError(
@@ -1029,11 +1172,3 @@ def verify_credentials(
         _keep(fresh, credential)
         return fresh.client
     raise refused or CredentialError("no service was tried")
-
-
-def _folded(principal: Principal) -> tuple[str, ...]:
-    """Return a key that is equal for principals that only differ in the case of ASCII letters.
-
-    By Unicode's rules, different accounts would be equal ("ss" and "ß").
-    """
-    return tuple(text.translate(_LOWER) for text in (principal.realm, *principal.components))
