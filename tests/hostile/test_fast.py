@@ -26,7 +26,7 @@ from purekrb import (
 )
 from purekrb.constants import ErrorCode, KeyUsage, PaDataType
 from purekrb.exchanges.as_exchange import AsOptions, as_exchange
-from purekrb.exchanges.runner import KdcRequest, run
+from purekrb.exchanges.runner import run
 from purekrb.exchanges.tgs_exchange import TgsOptions, tgs_exchange
 from purekrb.messages.ap import EncryptedData, KrbError
 from purekrb.messages.fast import FastResponse
@@ -34,11 +34,11 @@ from purekrb.messages.kdc import AsRep, AsReq, MethodData, PaData, TgsRep
 from purekrb.names import PrincipalName
 from purekrb.testing import Realm
 from purekrb.testing.kdc_fast import KdcFast
+from support.kdc_path import Mangle, Path, same
 from support.values import replace
 
 R = "EXAMPLE.TEST"
 WEB = Principal.parse(f"HTTP/web.example.test@{R}")
-Mangle = Callable[[bytes], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +55,6 @@ def realm() -> Iterator[Realm]:
 @pytest.fixture(scope="module")
 def armor_tgt(realm: Realm) -> ServiceTicket:
     return KdcClient(realm.config).get_tgt(Credential.from_password(f"host@{R}", "hostpw"))
-
-
-def same(data: bytes) -> bytes:
-    return data
-
-
-class Path:
-    """The way to the KDC: `up` and `down` change what goes each way; `seen` is what was sent."""
-
-    def __init__(self, realm: Realm, *, up: Mangle = same, down: Mangle = same) -> None:
-        self._realm, self._up, self._down = realm, up, down
-        self.seen: list[bytes] = []
-
-    def __call__(self, request: KdcRequest) -> bytes:
-        self.seen.append(request.message)
-        return self._down(self._realm._kdc.handle(self._up(request.message)))
 
 
 def get(

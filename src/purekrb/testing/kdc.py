@@ -60,6 +60,7 @@ from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
 from purekrb.testing.kdc_fast import KdcFast, open_request
 from purekrb.testing.kdc_kpasswd import CHANGEPW, answer, is_request
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism, PreauthRequest
+from purekrb.testing.kdc_s4u import S4uRequest
 from purekrb.testing.pac import Domain, pac_in, with_pac
 
 __all__ = ["Kdc"]
@@ -73,6 +74,7 @@ _AS_REQ, _TGS_REQ = b"\x6a", b"\x6c"
 _NOT_TRANSITED = TransitedEncoding(1, b"")
 
 #: Options that this KDC does not have, whatever the ticket allows.
+_FORWARDABLE = int(TicketFlags.FORWARDABLE)
 _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
 #: Flags that a ticket gets if the client asks for them, by the option with the same bit, and if its
 #: TGT (if any) has them.
@@ -133,6 +135,10 @@ class Kdc:
         self._clock = clock
         self.random = random
         self.password_policy: PasswordPolicy | None = None
+        #: The padata for S4U2Self that this KDC knows.
+        self.s4u_padata = frozenset((PaDataType.FOR_USER, PaDataType.S4U_X509_USER))
+        #: Who has which certificate (DER).
+        self.certificates: dict[bytes, PrincipalName] = {}
         self.tgs = PrincipalName(("krbtgt", realm), NameType.SRV_INST)
         for name in (self.tgs, CHANGEPW):
             self.accounts[name] = KdcAccount(name, tuple(etypes), 1).with_random_keys(1, random)
@@ -299,21 +305,25 @@ class Kdc:
 
     def _client(self, body: KdcReqBody) -> KdcAccount:
         """Return the account of the client. Source: RFC 4120 3.1.3, RFC 6806 5 to 7."""
-        cname = body.cname
+        canonicalize = bool(body.kdc_options & KdcOptions.CANONICALIZE)
+        return self.client(body.cname, body.realm, canonicalize=canonicalize)
+
+    def client(self, cname: PrincipalName | None, realm: str, *, canonicalize: bool) -> KdcAccount:
+        """Return the account of a client by its name; only `canonicalize` knows other names."""
         if cname is None:
             raise RefusedError(ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "the request names no client")
-        if body.kdc_options & KdcOptions.CANONICALIZE:
+        if canonicalize:
             if cname.name_type == NameType.ENTERPRISE:
-                local, at, realm = "/".join(cname.components).rpartition("@")
-                if at and realm.upper() in self.trusted:
+                local, at, suffix = "/".join(cname.components).rpartition("@")
+                if at and suffix.upper() in self.trusted:
                     raise RefusedError(
-                        ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=realm.upper()
+                        ErrorCode.KDC_ERR_WRONG_REALM, "ask that realm", crealm=suffix.upper()
                     )
-                if at and realm.upper() == self.realm:
+                if at and suffix.upper() == self.realm:
                     cname = PrincipalName((local,))
             cname = self.aliases.get(cname, cname)
         account = self.accounts.get(cname)
-        if account is None or body.realm != self.realm:
+        if account is None or realm != self.realm:
             raise RefusedError(
                 ErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, "client not found in this realm"
             )
@@ -378,7 +388,7 @@ class Kdc:
         )
         value = _find(req.padata, PaDataType.FX_FAST) if self.fast else None
         if value is None or authenticator.subkey is None:
-            return self._tgs_rep(req.req_body, header, tgt, authenticator, None)
+            return self._tgs_rep(req, header, tgt, authenticator, None)
         fast = open_request(
             value.padata_value,
             self._open_armor,
@@ -386,19 +396,19 @@ class Kdc:
             checked=pa_tgs_req.padata_value,
             implicit=(tgt.key, authenticator.subkey),
         )
-        return self._in_fast(
-            fast, lambda: self._tgs_rep(fast.body, header, tgt, authenticator, fast)
-        )
+        inner = TgsReq(fast.padata, fast.body)
+        return self._in_fast(fast, lambda: self._tgs_rep(inner, header, tgt, authenticator, fast))
 
     def _tgs_rep(
         self,
-        body: KdcReqBody,
+        req: TgsReq,
         header: Ticket,
         tgt: EncTicketPart,
         authenticator: Authenticator,
         fast: KdcFast | None,
     ) -> bytes:
         """Return the TGS-REP. Source: RFC 4120 3.3.3."""
+        body = req.req_body
         logger.debug(
             "TGS-REQ of %s@%s for %s, etypes %s", tgt.cname, tgt.crealm, body.sname, body.etype
         )
@@ -437,12 +447,31 @@ class Kdc:
             )
         if options & KdcOptions.FORWARDED:
             grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
+        answers: tuple[PaData, ...] = ()
+        asked = S4uRequest(self, req, header, tgt, authenticator, service)
+        subject = asked.subject()
+        if subject is None and header.realm != self.realm and tgt.crealm == self.realm:
+            raise RefusedError(
+                ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one"
+            )
+        if subject is not None:  # the service asks in the name of a user
+            answers = subject.answers
+            grant = replace(
+                grant,
+                crealm=subject.crealm,
+                cname=subject.cname,
+                flags=grant.flags if subject.forwardable else grant.flags & ~_FORWARDABLE,
+                authtime=subject.authtime,
+                endtime=min(grant.endtime, subject.endtime),
+                authorization_data=subject.authorization_data,
+                pac=subject.pac,
+            )
         ticket, enc_part = self._issue(grant, service, body)
-        padata: tuple[PaData, ...] | None = None
+        padata = answers
         if fast is not None:
-            padata = fast.reply((), grant.crealm, grant.cname, ticket, self.now())
+            padata = fast.reply(answers, grant.crealm, grant.cname, ticket, self.now())
         return TgsRep(
-            padata=padata,
+            padata=padata or None,
             crealm=grant.crealm,
             cname=grant.cname,
             ticket=ticket,
@@ -500,10 +529,6 @@ class Kdc:
                 ErrorCode.KRB_AP_ERR_BADMATCH,
                 "the authenticator names another client than the ticket",
             )
-        if header.realm != self.realm and tgt.crealm == self.realm:
-            raise RefusedError(
-                ErrorCode.KDC_ERR_POLICY, "another realm cannot speak for clients of this one"
-            )
         now = self.now()
         client_time = authenticator.ctime + timedelta(microseconds=authenticator.cusec)
         if abs(client_time - now) > CLOCK_SKEW:
@@ -545,6 +570,10 @@ class Kdc:
             raise RefusedError(
                 ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm"
             )
+        if sname.name_type == NameType.ENTERPRISE:  # as S4U2Self asks for: MS-SFU 3.1.5.1.1.1
+            text, _, realm = "/".join(sname.components).rpartition("@")
+            here = realm.upper() == self.realm
+            sname = PrincipalName(tuple(text.split("/")) if here else ("krbtgt", realm))
         canonical = self.aliases.get(sname, sname)
         account = self.accounts.get(canonical)
         if account is None:
@@ -559,25 +588,25 @@ class Kdc:
 
     def _referral(self, sname: PrincipalName, canonicalize: bool) -> PrincipalName:
         """Return the ticket-granting service on the way to a service in another realm."""
-        hop: str | None = None
+        way: tuple[str, Kdc] | None = None
         if len(sname.components) == 2 and sname.components[0] == "krbtgt":
-            hop = self._next_hop(lambda kdc: kdc.realm == sname.components[1])
+            way = self.way_to(lambda kdc: kdc.realm == sname.components[1])
         elif canonicalize:
-            hop = self._next_hop(lambda kdc: sname in kdc.accounts or sname in kdc.aliases)
-        if hop is None:
+            way = self.way_to(lambda kdc: sname in kdc.accounts or sname in kdc.aliases)
+        if way is None:
             raise RefusedError(
                 ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN, "service not found in this realm"
             )
-        return PrincipalName(("krbtgt", hop), NameType.SRV_INST)
+        return PrincipalName(("krbtgt", way[0]), NameType.SRV_INST)
 
-    def _next_hop(self, wanted: Callable[[Kdc], bool]) -> str | None:
-        """Return the first realm on the shortest way to a `wanted` KDC, or None."""
+    def way_to(self, wanted: Callable[[Kdc], bool]) -> tuple[str, Kdc] | None:
+        """Return the first realm on the shortest way to a `wanted` KDC, and that KDC, or None."""
         seen = {self.realm}
         queue = deque((name, kdc) for name, kdc in self.trusted.items())
         while queue:
             first, kdc = queue.popleft()
             if wanted(kdc):
-                return first
+                return first, kdc
             seen.add(kdc.realm)
             queue.extend(
                 (first, further) for further in kdc.trusted.values() if further.realm not in seen
@@ -756,7 +785,8 @@ def _check_options(
 
     Source: RFC 4120 3.3.3.
     """
-    if options & _REFUSED_OPTIONS or body.additional_tickets:
+    additional = options & KdcOptions.CNAME_IN_ADDL_TKT
+    if options & _REFUSED_OPTIONS or bool(body.additional_tickets) != bool(additional):
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
     if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not forwardable")

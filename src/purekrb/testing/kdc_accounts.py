@@ -8,7 +8,7 @@ from datetime import timedelta
 from purekrb import crypto
 from purekrb.constants import ErrorCode
 from purekrb.keys import EncryptionKey
-from purekrb.names import PrincipalName
+from purekrb.names import Principal, PrincipalName
 from purekrb.system import RandomBytes
 
 __all__ = ["CLOCK_SKEW", "KdcAccount", "RefusedError"]
@@ -23,7 +23,10 @@ class KdcAccount:
 
     `etypes` are in order of preference; tickets for this principal are encrypted with the first.
     The keys of a user are derived from `password`, `salt` and PBKDF2 `iterations` (None: the
-    default of the etype). The keys of a service are random.
+    default of the etype). The keys of a service are random. A service acts for users at the
+    services in `delegate_to`, and at those whose `delegate_from` lists it; if it is
+    `trusted_to_auth`, also for users who have not come to it. Nobody acts for users that are
+    `not_delegated`. Source: MS-SFU 3.2.
     """
 
     name: PrincipalName
@@ -38,6 +41,10 @@ class KdcAccount:
     sets_passwords: bool = False
     ok_as_delegate: bool = False
     lifetime: timedelta | None = None
+    delegate_to: frozenset[PrincipalName] = frozenset()
+    delegate_from: frozenset[Principal] = frozenset()
+    trusted_to_auth: bool = False
+    not_delegated: bool = False
     #: By kvno and etype. Keys of earlier kvnos stay, for tickets that are still in use.
     keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
 

@@ -140,6 +140,7 @@ class Realm:
         password_expired: bool = False,
         disabled: bool = False,
         sets_passwords: bool = False,
+        not_delegated: bool = False,
         lifetime: float | None = None,
         salt: str | None = None,
         iterations: int | None = None,
@@ -149,7 +150,8 @@ class Realm:
         With `preauth`, the KDC requires pre-authentication. `salt` and PBKDF2 `iterations` replace
         the defaults; ETYPE-INFO2 tells them to clients (MIT's clients refuse fewer iterations than
         the default). `lifetime` is the longest lifetime of this user's tickets, in seconds. With
-        `sets_passwords`, the user may set the passwords of others (RFC 3244).
+        `sets_passwords`, the user may set the passwords of others (RFC 3244). If `not_delegated`, no
+        service may act for the user elsewhere.
         """
         principal = self._principal(name)
         self._kdc.accounts[principal.name] = KdcAccount(
@@ -163,6 +165,7 @@ class Realm:
             password_expired=password_expired,
             disabled=disabled,
             sets_passwords=sets_passwords,
+            not_delegated=not_delegated,
             lifetime=_duration(lifetime),
         )
         return Credential.from_password(str(principal), password)
@@ -175,12 +178,18 @@ class Realm:
         kvno: int = 1,
         disabled: bool = False,
         ok_as_delegate: bool = False,
+        delegate_to: Iterable[str] = (),
+        delegate_from: Iterable[str] = (),
+        trusted_to_auth: bool = False,
         lifetime: float | None = None,
     ) -> Keytab:
         """Add a service with random keys, or replace the service of that name; return its keytab.
 
         Tickets are encrypted with the first of `etypes`; session keys may be of any of them.
-        `lifetime` is the longest lifetime of tickets for this service, in seconds.
+        `lifetime` is the longest lifetime of tickets for this service, in seconds. It may act for
+        users at the services of the realm in `delegate_to` (constrained delegation); those in
+        `delegate_from`, which may be of other realms, may do so here (resource-based). With
+        `trusted_to_auth`, its tickets of users by S4U2Self are forwardable.
         """
         principal = self._principal(name)
         account = KdcAccount(
@@ -189,6 +198,9 @@ class Realm:
             kvno,
             disabled=disabled,
             ok_as_delegate=ok_as_delegate,
+            delegate_to=frozenset(self._principal(other).name for other in delegate_to),
+            delegate_from=frozenset(Principal.parse(other, self.name) for other in delegate_from),
+            trusted_to_auth=trusted_to_auth,
             lifetime=_duration(lifetime),
         )
         self._kdc.accounts[principal.name] = account.with_random_keys(kvno, self._random)
