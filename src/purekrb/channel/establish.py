@@ -26,6 +26,7 @@ from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 
 if TYPE_CHECKING:
+    from purekrb.credentials.credential import Credential
     from purekrb.gss.channel_bindings import ChannelBindings
     from purekrb.gss.iakerb import Relay
     from purekrb.names import Principal
@@ -181,6 +182,7 @@ class AcceptorOptions(TypedDict, total=False):
     accept_delegation: bool
     accept_anonymous: bool
     require_client_target: bool
+    tgt: Credential | None
     enforce_expiry: bool
     relay: Relay | None
     max_token: int

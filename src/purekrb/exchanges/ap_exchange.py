@@ -109,7 +109,7 @@ class AcceptedApReq:
     ticket's cleartext name does not decide which. `sent` is the authenticator's time, with
     microseconds. `etypes` is the initiator's EtypeList (RFC 4537), or (). `relevant` holds the
     authenticator's authorization data. `anonymous` tells whether the KDC hides the client's name.
-    `account` is the client's name in replay caches.
+    `account` is the client's name in replay caches. `presented` is the DER of the Ticket.
     """
 
     client: Principal
@@ -125,6 +125,7 @@ class AcceptedApReq:
     names: tuple[Principal, ...]
     anonymous: bool
     account: str
+    presented: bytes
 
 
 def build_ap_req(
@@ -245,6 +246,7 @@ def accept_ap_req(
         names=names,
         anonymous=opened.anonymous,
         account=opened.account,
+        presented=request.ticket,
     )
 
 

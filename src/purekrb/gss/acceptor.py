@@ -65,7 +65,7 @@ from purekrb.messages.ap import (
     KrbError,
 )
 from purekrb.names import Principal
-from purekrb.records import record
+from purekrb.records import record, replace
 from purekrb.replay import ReplayCache, default_replay_cache
 from purekrb.system import Clock, RandomBytes, now, random_bytes, unpredictable
 
@@ -122,7 +122,8 @@ class Acceptor(SecurityContext):
     compared if the client sends some; with `require_channel_bindings`, it must. `peer_address` is
     compared with the ticket's addresses. With `require_pac`, the ticket must have a PAC that is
     signed by both the service's key and the KDC. If `accept_delegation` is false, a delegated
-    credential is neither read nor reported.
+    credential is neither read nor reported. `tgt` is a Credential of the service's own account, such
+    as one from the same keytab, with which `delegated_credential` acts for clients.
     `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
     agrees on Kerberos or on nothing. A token of more than `max_token` bytes is refused unread.
     With `relay`, which is `KdcClient.relay` or a function like it, clients that reach no KDC get
@@ -148,6 +149,7 @@ class Acceptor(SecurityContext):
         accept_delegation: bool = True,
         accept_anonymous: bool = False,
         require_client_target: bool = False,
+        tgt: Credential | None = None,
         enforce_expiry: bool = True,
         relay: Relay | None = None,
         max_token: int = MAX_TOKEN,
@@ -172,6 +174,7 @@ class Acceptor(SecurityContext):
         self._require_target = require_client_target
         self._relay = relay
         self._conversation: Conversation | None = None  # before the AP-REQ, in IAKERB
+        self._own = tgt
         self._accepted: AcceptedApReq | None = None  # stays None if the context is imported
         self._client: _Client | None = None
         self._identity: ClientIdentity | PacError | None = None
@@ -195,8 +198,41 @@ class Acceptor(SecurityContext):
 
     @property
     def delegated_credential(self) -> Credential | None:
-        """The client's credential with the TGT that it forwarded, or None. RFC 4121 4.1.1."""
-        return self._peer().delegated
+        """The client's credential, or None if the service cannot act for the client.
+
+        It holds the TGT that the client forwarded (RFC 4121 4.1.1). If the client forwarded none,
+        and the acceptor has its `tgt`, the credential gets tickets by constrained delegation, with
+        the client's ticket as evidence (MS-SFU 3.1.5.2): see `Credential.on_behalf_of`. Whether
+        the KDC permits that, only the first ticket tells. Without `tgt`, None may also mean that
+        constrained delegation is not used.
+        """
+        client = self._peer()
+        if client.delegated is None and self._own is not None and self._accepted is not None:
+            delegated = self._act_with(self._own, self._accepted)
+            self._client = client = replace(client, delegated=delegated)
+        return client.delegated
+
+    def _act_with(self, own: Credential, accepted: AcceptedApReq) -> Credential | None:
+        """Return the credential of constrained delegation; None if this ticket is no evidence."""
+        if not self._accept_delegation or accepted.anonymous:
+            return None
+        from purekrb.credentials.credential import Credential  # only delegation pays for these
+        from purekrb.credentials.ticket import ServiceTicket
+
+        part = accepted.ticket
+        evidence = ServiceTicket(
+            client=accepted.client,
+            service=accepted.service,
+            ticket=accepted.presented,
+            session_key=EncryptionKey(part.key.etype, part.key.contents),  # ours ends with us
+            flags=part.flags,
+            authtime=part.authtime,
+            starttime=part.starttime,
+            endtime=part.endtime,
+            renew_till=part.renew_till,
+            caddr=part.caddr or (),
+        )
+        return Credential.on_behalf_of(own, evidence)
 
     @property
     def channel_bound(self) -> bool:
@@ -253,7 +289,7 @@ class Acceptor(SecurityContext):
         return cast(_Client, self._client)  # an established context has one
 
     def _also_exported(self) -> dict[str, Any]:
-        client = self._peer()
+        client, delegated = self._peer(), self.delegated_credential
         identity: ClientIdentity | PacError
         try:
             identity = self.identity
@@ -266,7 +302,7 @@ class Acceptor(SecurityContext):
             "relevant": client.relevant,
             "authorization_data": client.authorization_data,
             "identity": identity,
-            "delegated": client.delegated and client.delegated.ccache,
+            "delegated": None if delegated is None else delegated.with_impersonator(),
         }
 
     def _restore(self, state: ContextState) -> None:

@@ -61,6 +61,7 @@ from purekrb.sspi.credentials import (
     client_credential,
     impersonation,
     mechanism,
+    own_credential,
     service_keytab,
 )
 from purekrb.sspi.status import Phase, RefusedError, sspi_function
@@ -300,7 +301,8 @@ def AcceptSecurityContext(
     call on; without a token, Negotiate offers its mechanisms. The flags:
 
     - ASC_REQ_MUTUAL_AUTH refuses clients that do not ask for mutual authentication.
-    - ASC_REQ_DELEGATE accepts delegated credentials.
+    - ASC_REQ_DELEGATE accepts delegated credentials. Credentials for BOTH uses also act for clients
+      by constrained delegation.
     - ASC_REQ_ALLOW_MISSING_BINDINGS accepts clients without channel bindings. Otherwise, if
     `inputs`
       contain channel bindings, the client must have the same.
@@ -337,6 +339,7 @@ def AcceptSecurityContext(
             require_channel_bindings=bindings is not None
             and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
             accept_delegation=bool(context_req & ASC_REQ_DELEGATE),
+            tgt=own_credential(credential),
             accept_anonymous=bool(context_req & ASC_REQ_ALLOW_NULL_SESSION),
             **options,
         )

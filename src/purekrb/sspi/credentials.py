@@ -60,6 +60,7 @@ __all__ = [
     "client_credential",
     "impersonation",
     "mechanism",
+    "own_credential",
     "package_info",
     "service_keytab",
     "set_default_credential",
@@ -252,6 +253,11 @@ def client_credential(handle: CredHandle) -> Credential:
             SEC_E_NO_CREDENTIALS,
             "these credentials are for services: acquire some for OUTBOUND use",
         )
+    return handle._credential
+
+
+def own_credential(handle: CredHandle) -> Credential | None:
+    """Return the credential with which a service acts for its clients, if the handle has one."""
     return handle._credential
 
 

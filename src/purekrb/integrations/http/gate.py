@@ -76,7 +76,7 @@ class User:
 
     @property
     def delegated_credential(self) -> Credential | None:
-        """The credential that the client delegated, or None."""
+        """The client's credential, or None if the service cannot act for it: see `Acceptor`."""
         return self._context.delegated_credential
 
     @property
@@ -130,6 +130,7 @@ class GateOptions(TypedDict, total=False):
     require_channel_bindings: bool
     require_pac: bool
     accept_delegation: bool
+    tgt: Credential | None
     clock_skew: float
     max_waiting: int
     waiting_timeout: float
@@ -145,7 +146,8 @@ class Gate:
     by default that of Acceptor. `certificate` is the file, or the files, of the TLS certificate
     that clients see (PEM): channel bindings are then checked if a client sends some;
     `require_channel_bindings` demands them. `require_pac` refuses clients whose ticket has no
-    verified PAC. Half-made contexts, of clients that need several rounds, are kept for
+    verified PAC. `tgt` is a Credential of the service's own account, with which
+    `User.delegated_credential` acts for clients. Half-made contexts, of clients that need several rounds, are kept for
     `waiting_timeout` seconds, and at most `max_waiting` at a time.
 
     Clients need not ask for mutual authentication, since browsers do not; those that do get their
@@ -164,6 +166,7 @@ class Gate:
         require_channel_bindings: bool = False,
         require_pac: bool = False,
         accept_delegation: bool = True,
+        tgt: Credential | None = None,
         clock_skew: float = 300,
         max_waiting: int = 1000,
         waiting_timeout: float = 30.0,
@@ -183,6 +186,7 @@ class Gate:
             "replay_cache": replay_cache,
             "require_pac": require_pac,
             "accept_delegation": accept_delegation,
+            "tgt": tgt,
             "clock_skew": clock_skew,
             "require": Flag(0),
         }
