@@ -15,20 +15,14 @@ from support.peers import find_program, free_port
 
 ATTRIBUTES = "names have no attributes; MIT's have them only by a plugin, which is not installed"
 NTLM = "purekrb has no NTLM"
-S4U = "S4U2Self and S4U2Proxy are not in this module yet"
 
 #: The tests that do not pass -> the feature that purekrb's module lacks.
 LACKING = {
-    "test_high_level.CredsTestCase.test_add_with_impersonate": S4U,
     "test_high_level.NamesTestCase.test_basic_get_set_del_name_attribute_no_auth": ATTRIBUTES,
     "test_high_level.NamesTestCase.test_create_from_composite_token_with_attrs": ATTRIBUTES,
     "test_high_level.NamesTestCase.test_export_name_composite_with_attrs": ATTRIBUTES,
-    "test_raw.TestBaseUtilities.test_acquire_creds_impersonate_name": S4U,
-    "test_raw.TestBaseUtilities.test_add_cred_impersonate_name": S4U,
-    "test_raw.TestBaseUtilities.test_always_get_delegated_creds": S4U,
     "test_raw.TestBaseUtilities.test_basic_get_set_delete_name_attributes_no_auth": ATTRIBUTES,
     "test_raw.TestBaseUtilities.test_import_export_name_composite": ATTRIBUTES,
-    "test_raw.TestBaseUtilities.test_inquire_cred_by_oid_impersonator": S4U,
     "test_raw.TestBaseUtilities.test_inquire_name_with_attrs": ATTRIBUTES,
     "test_raw.TestBaseUtilities.test_krb5_import_cred": "it takes pointers into a C library",
     "test_raw.TestBaseUtilities.test_set_neg_mechs": NTLM,

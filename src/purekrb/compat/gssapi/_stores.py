@@ -159,4 +159,4 @@ def keep(name: str, credential: Credential) -> None:
 
     Raises CredentialError if it cannot be written.
     """
-    credential.ccache.merge_into(name)
+    credential.with_impersonator().merge_into(name)

@@ -37,7 +37,7 @@ def export_cred(creds: Creds) -> bytes:
     if creds._credential is not None:
         if creds._credential.can_get_tgt and not len(creds._credential.ccache):
             _stores.client().get_tgt(creds._credential)
-        tickets = creds._credential.ccache.encode().hex()
+        tickets = creds._credential.with_impersonator().encode().hex()
     accepts = creds._accepts
     fields = {
         "usage": creds._usage,

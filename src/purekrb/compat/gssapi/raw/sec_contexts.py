@@ -249,6 +249,8 @@ def acceptor_step(
                 require=_NO_FLAGS,
                 max_token=_MAX_TOKEN,
                 permitted_etypes=creds._etypes or _stores.current().permitted_etypes,
+                # As in MIT's library, a credential for both uses acts for the client.
+                tgt=raw_creds.credential_of(creds) if creds._usage == "both" else None,
             )
         return context._context.step(token)
     except KerberosError as error:
