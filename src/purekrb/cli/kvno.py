@@ -3,6 +3,8 @@
 Of a collection, each service gets the cache of its realm, else the primary. KRB5CCNAME or
 --ccache may name one cache.
 With --keytab, also check that the keytab has the key of each ticket.
+With -U, -I or -F, act for a user: as each SERVICE, which the cache must be of, or with -P at each
+SERVICE. Such tickets are stored in --out-cache alone.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
+    from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.keytab import Keytab
     from purekrb.credentials.ticket import ServiceTicket
+    from purekrb.kdc.client import KdcClient
     from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
@@ -24,12 +28,7 @@ __all__ = ["add_arguments", "run"]
 
 
 #: MIT's switches that purekrb lacks.
-_NO_S4U = "purekrb does not get tickets in another user's name (S4U)"
 _REFUSED = {
-    "-P": "purekrb does not use constrained delegation (S4U2Proxy)",
-    "-U": _NO_S4U,
-    "-I": _NO_S4U,
-    "-F": _NO_S4U,
     "--u2u": "purekrb does not ask for user-to-user tickets",
     "--cached-only": "purekrb klist shows the tickets in the cache",
 }
@@ -65,6 +64,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stored.add_argument(
         "--out-cache", metavar="NAME", help="store the tickets in this new credential cache"
     )
+    user = parser.add_mutually_exclusive_group()
+    user.add_argument(
+        "-U", "--for-user", metavar="USER", help="get tickets in the name of this user (S4U2Self)"
+    )
+    user.add_argument(
+        "-I", "--for-enterprise", metavar="NAME", help="the same, for a user principal name"
+    )
+    user.add_argument(
+        "-F", "--for-certificate", metavar="FILE", help="the same, for a certificate's owner (PEM)"
+    )
+    parser.add_argument(
+        "-P",
+        "--proxy",
+        action="store_true",
+        help="get tickets in the user's name for other services (constrained delegation)",
+    )
     options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
@@ -85,16 +100,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
         config = replace(config, default_tgs_enctypes=[args.etype])
     client = KdcClient(config, timeout=args.timeout)
     new: CCache | None = None
+    acting = _Acting(args, client) if _for_user(args) else None
     for service in args.service:
         target = _target(args, service)
-        credential, where = _credential(args, target)
+        credential, where = (None, None) if acting else _credential(args, target)
         with output.waiting(f"asking for {service}"):
-            ticket = client.get_ticket(credential, target)
+            if acting is not None:
+                ticket = acting.ticket(target)
+            elif credential is not None:
+                ticket = client.get_ticket(credential, target)
         if args.out_cache:
+            if acting is not None:
+                new = acting.ccache()
             new = CCache(ticket.client) if new is None else new
             new.store(ticket)
             new.save(args.out_cache)
-        elif not args.no_store:
+        elif credential is not None and not args.no_store:
             credential.keep(where)
         enc_part = Ticket.decode(ticket.ticket).enc_part
         opened_by = "" if keytab is None else _check_key(keytab, ticket, config)
@@ -107,11 +128,71 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 "kvno": enc_part.kvno,
                 "etype": etype,
                 "keytab_checked": keytab is not None,
+                "client": ticket.client,
             },
             f"{ticket.service}: kvno = {enc_part.kvno} ({etype})"
             + (f", keytab entry valid{opened_by}" if keytab is not None else ""),
         )
     return 0
+
+
+def _for_user(args: argparse.Namespace) -> bool:
+    """Return whether a user is named. Raises SystemExit for -P without one."""
+    named = bool(args.for_user or args.for_enterprise or args.for_certificate)
+    if args.proxy and not named:
+        args.wrong("-P needs the user to act for: -U, -I or -F")
+    return named
+
+
+class _Acting:
+    """The service whose cache it is, and what it gets in the name of a user."""
+
+    def __init__(self, args: argparse.Namespace, client: KdcClient) -> None:
+        from purekrb.names import as_written
+
+        self._proxy: bool = args.proxy
+        self._client = client
+        self._service = options.credential(args)
+        self._certificate = _certificate(args.for_certificate) if args.for_certificate else None
+        self._user: Principal | str | None = args.for_user
+        if args.for_enterprise:
+            self._user = as_written(args.for_enterprise, enterprise=True)
+        self._credential: Credential | None = None
+
+    def ticket(self, target: str | Principal) -> ServiceTicket:
+        """Return the user's ticket for the service itself or, with -P, for another one."""
+        from purekrb.credentials.credential import Credential
+
+        if self._proxy and self._credential is not None:
+            return self._client.get_ticket(self._credential, target)
+        evidence = self._client.impersonate(
+            self._service,
+            self._user,
+            certificate=self._certificate,
+            service=None if self._proxy else target,
+        )
+        self._credential = self._credential or Credential.on_behalf_of(self._service, evidence)
+        return self._client.get_ticket(self._credential, target) if self._proxy else evidence
+
+    def ccache(self) -> CCache | None:
+        """Return a ccache of the user with the service's tickets, as MIT's library makes it."""
+        return None if self._credential is None else self._credential.with_impersonator()
+
+
+def _certificate(path: str) -> bytes:
+    """Return the DER of the first certificate of a PEM file."""
+    import ssl
+
+    from purekrb.errors import CredentialError
+
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read()
+        start, end = (f"-----{word} CERTIFICATE-----" for word in ("BEGIN", "END"))
+        return ssl.PEM_cert_to_DER_cert(text[text.index(start) : text.index(end) + len(end)])
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is none in PEM form"
+        raise CredentialError(f"the certificate in {path} cannot be read: {reason}") from None
 
 
 def _credential(args: argparse.Namespace, target: str | Principal) -> tuple[Credential, str | None]:
