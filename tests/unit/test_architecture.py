@@ -81,6 +81,7 @@ NAMES_OF_FILES = {
     "credentials/caches/directory.py",
     "credentials/choice.py",
     "credentials/defaults.py",
+    "credentials/identities.py",
     "credentials/x509.py",
     "replay/default.py",
 }

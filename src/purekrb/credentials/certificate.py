@@ -33,7 +33,11 @@ from purekrb.messages.der import tlv
 from purekrb.names import Principal
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["ClientCertificate", "SigningKey", "SignatureKind", "signature_kind"]
+__all__ = ["Ask", "ClientCertificate", "Password", "SigningKey", "SignatureKind", "signature_kind"]
+
+#: Gets a password or a PIN; its argument says of what. It is called only if there is a need.
+Ask = Callable[[str], str]
+Password = str | bytes | Ask
 
 #: More than any certificate with its chain and key has.
 _MAX_SIZE = 256 << 10
@@ -60,6 +64,7 @@ class SignatureKind:
         self.hash = hash_
 
 
+_KEY_TYPES = rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey
 _RSA = SignatureKind(_RSA_SHA256, hashes.SHA256())
 #: Curve -> how its keys sign. Source: RFC 5349 4.
 _CURVES = {
@@ -145,12 +150,12 @@ class ClientCertificate:
         certificate: Source,
         key: Source | None = None,
         *,
-        password: str | bytes | None = None,
+        password: Password | None = None,
     ) -> ClientCertificate:
         """Return the certificate and its key in PEM or DER; each a path, `FILE:path`, or contents.
 
         Without `key`, the file of the certificate holds both. `password` is that of an encrypted
-        key. The file may hold the authorities' certificates too. Raises CertificateError.
+        key, or a function that gets it. The file may hold the authorities' certificates too. Raises CertificateError.
         """
         where, data = _read(certificate, "certificate", public=key is not None)
         if key is None:
@@ -172,7 +177,7 @@ class ClientCertificate:
 
     @classmethod
     @forget_frames
-    def from_pkcs12(cls, source: Source, password: str | bytes | None = None) -> ClientCertificate:
+    def from_pkcs12(cls, source: Source, password: Password | None = None) -> ClientCertificate:
         """Return the certificate and its key in a PKCS#12 file (.p12, .pfx).
 
         `source` is a path, `PKCS12:path`, or the contents. Raises CertificateError.
@@ -184,35 +189,17 @@ class ClientCertificate:
             )
         if not _is_pkcs12(data):
             raise CertificateError(f"{where} is no PKCS#12 file: {_what_it_is(data)}")
-        try:
-            store = pkcs12.load_pkcs12(data, _encoded(password))
-        except UnsupportedAlgorithm:
-            failure = (
-                f"{where} is encrypted in a way that is not supported, as old programs do (RC2): "
-                "export it again, with AES"
+        store = _load_pkcs12(data, where, password)
+        private = store.key
+        if store.cert is None or not isinstance(private, _KEY_TYPES):
+            missing = "certificate" if private is not None else "private key of a usable kind"
+            raise CertificateError(
+                f"{where} holds no {missing}: export the certificate with its private key"
             )
-        except Exception:  # ValueError and more, by the library's version
-            failure = f"the password of {where} is wrong, or the file is damaged"
-            if password is None:
-                failure = f"{where} is encrypted, or damaged: give its password"
-        else:
-            private = store.key
-            if store.cert is None or not isinstance(
-                private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-            ):
-                missing = "certificate" if private is not None else "private key of a usable kind"
-                raise CertificateError(
-                    f"{where} holds no {missing}: export the certificate with its private key"
-                )
-            others = [entry.certificate for entry in store.additional_certs]
-            leaf, others = _own_certificate(
-                [store.cert.certificate, *others], private, where, where
-            )
-            path = _path(source)
-            return cls(
-                leaf, _KeyInMemory(private), others, identity=f"PKCS12:{path}" if path else None
-            )
-        raise CertificateError(failure)
+        others = [entry.certificate for entry in store.additional_certs]
+        leaf, others = _own_certificate([store.cert.certificate, *others], private, where, where)
+        path = _path(source)
+        return cls(leaf, _KeyInMemory(private), others, identity=f"PKCS12:{path}" if path else None)
 
     @forget_frames
     def sign(self, data: bytes) -> tuple[bytes, bytes]:
@@ -271,7 +258,7 @@ def _read(source: Source, what: str, *, public: bool) -> tuple[str, bytes]:
     path = _path(source)
     if path is None:
         data = source if isinstance(source, bytes) else files.text_of(source).encode()
-        return f"the {what} given as contents", data
+        return "the data given", data
     if public:
         return path, read_file(path, what, max_size=_MAX_SIZE)
     return path, as_certificate_error(
@@ -300,12 +287,43 @@ def _what_it_is(data: bytes) -> str:
     return "it is neither PEM nor DER; check the path"
 
 
-def _encoded(password: str | bytes | None) -> bytes | None:
+def _asked(password: Password, what: str) -> bytes:
+    """Return the password, which may have to be asked for."""
+    if callable(password):
+        password = password(f"Password of {what}")
     return password.encode() if isinstance(password, str) else password
 
 
+def _load_pkcs12(
+    data: bytes, where: str, password: Password | None
+) -> pkcs12.PKCS12KeyAndCertificates:
+    # Without a password, there is none, or it is empty.
+    tries: list[bytes | None] = [None, b""]
+    if password is not None and not callable(password):
+        tries = [_asked(password, where)]
+    while True:
+        try:
+            return pkcs12.load_pkcs12(data, tries.pop(0))
+        except UnsupportedAlgorithm:
+            failure = (
+                f"{where} is encrypted in a way that is not supported, as old programs do (RC2): "
+                "export it again, with AES"
+            )
+            break
+        except Exception:  # ValueError and more, by the library's version
+            failure = f"the password of {where} is wrong, or the file is damaged"
+            if password is None:
+                failure = f"{where} is encrypted, or damaged: give its password"
+        if not tries and callable(password):
+            tries = [_asked(password, where)]
+            password = b""  # asked for once
+        if not tries:
+            break
+    raise CertificateError(failure)
+
+
 def _load_key(
-    data: bytes, where: str, password: str | bytes | None
+    data: bytes, where: str, password: Password | None
 ) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     load: Callable[..., Any] = serialization.load_der_private_key
     if is_pem(data):
@@ -323,8 +341,9 @@ def _load_key(
         )  # PKCS #5: EncryptedPrivateKeyInfo
     if encrypted and password is None:
         raise CertificateError(f"the private key in {where} is encrypted: give its password")
+    secret = _asked(password, where) if encrypted and password is not None else None
     try:
-        key = load(data, _encoded(password) if encrypted else None)
+        key = load(data, secret)
     except UnsupportedAlgorithm:
         failure = f"the private key in {where} is of a kind that is not supported: use RSA or EC"
     except Exception:  # ValueError, TypeError and more, by the library's version
@@ -332,7 +351,7 @@ def _load_key(
         if encrypted:
             failure = f"the password of the private key in {where} is wrong, or the file is damaged"
     else:
-        if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        if isinstance(key, _KEY_TYPES):
             return key
         failure = f"the private key in {where} is of a kind that is not supported: use RSA or EC"
     raise CertificateError(failure)

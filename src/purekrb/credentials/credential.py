@@ -25,7 +25,7 @@ from purekrb.system import fork_safe, now
 from purekrb.tracebacks import forget_frames
 
 if TYPE_CHECKING:
-    from purekrb.credentials.certificate import ClientCertificate
+    from purekrb.credentials.certificate import Ask, ClientCertificate, Password
     from purekrb.credentials.kdc_trust import KdcTrust, Sources
     from purekrb.credentials.x509 import Source
     from purekrb.messages.otp import AskOtp
@@ -51,7 +51,7 @@ class Credential:
     """A client and its password, keys, certificate or tickets.
 
     Make one with `from_password`, `from_keytab`, `from_key`, `from_otp`, `from_certificate`,
-    `from_pkcs12` or `from_ccache`. `principal` is the client as the caller named it. `certificate`
+    `from_pkcs12`, `from_pkcs11` or `from_ccache`. `principal` is the client as the caller named it. `certificate`
     is the client's, and `kdc_trust` says which KDCs it is for; None without one. `ccache` holds its
     tickets, in memory until saved. `require` may be set to "fast" or "strong": the least that its
     AS exchanges must have (`KdcClient.get_tgt`).
@@ -232,13 +232,14 @@ class Credential:
         certificate: Source,
         key: Source | None = None,
         *,
-        password: str | bytes | None = None,
+        password: Password | None = None,
         anchors: KdcTrust | Sources | None = None,
     ) -> Credential:
         """Return the credential of a certificate and its private key, in PEM or DER.
 
         `certificate` and `key` are paths, or the contents of files as bytes; without `key`, one
-        file holds both. `password` is that of an encrypted key; it is not kept. If `principal` is
+        file holds both. `password` is that of an encrypted key, or a function that gets
+        it if there is a need; it is not kept. If `principal` is
         None, it is the one in the certificate; a user principal name (Active Directory) is looked
         up by the KDC of the default realm.
 
@@ -256,7 +257,7 @@ class Credential:
     def from_pkcs12(
         cls,
         path: Source,
-        password: str | bytes | None = None,
+        password: Password | None = None,
         *,
         principal: Principal | str | None = None,
         anchors: KdcTrust | Sources | None = None,
@@ -270,6 +271,42 @@ class Credential:
         return cls._of_certificate(
             principal, ClientCertificate.from_pkcs12(path, password), anchors
         )
+
+    @classmethod
+    @forget_frames
+    def from_pkcs11(
+        cls,
+        principal: Principal | str | None,
+        module: files.FilePath,
+        token: str | None = None,
+        label: str | None = None,
+        id: bytes | None = None,  # noqa: A002 - PKCS #11's word
+        *,
+        pin: Ask | None = None,
+        slot: int | None = None,
+        anchors: KdcTrust | Sources | None = None,
+    ) -> Credential:
+        """Return the credential of a certificate on a smart card, which keeps its key.
+
+        `module` is the PKCS#11 module, a shared library. `token` is the card's label, `label` and
+        `id` (CKA_ID) are those of the certificate, `slot` the number of the slot; what is not given
+        must be unique. `pin` is called once, with a text that says which card asks, and returns the
+        PIN: it is tried once, and not kept. Needs the extra `smartcard`. For the rest, see
+        `from_certificate`.
+        """
+        from purekrb.credentials.smartcard import from_token
+
+        wanted = as_written(principal) if isinstance(principal, str) else principal
+        certificate = from_token(
+            files.text_of(module),
+            token=token,
+            slot=slot,
+            label=label,
+            certid=id,
+            pin=pin,
+            principal=wanted,
+        )
+        return cls._of_certificate(wanted, certificate, anchors)
 
     @classmethod
     def _of_certificate(

@@ -25,10 +25,10 @@ from purekrb.credentials.x509 import (
     date_problem,
     described,
     host_names,
+    key_usages,
     load_certificate,
     load_certificates,
     load_crls,
-    may_sign,
     name_text,
     principal_names,
     public_key_of,
@@ -328,7 +328,7 @@ def _why_untrusted(
 
 def _check_purpose(leaf: x509.Certificate, checking: EkuChecking, whose: str) -> None:
     """Raise CertificateError unless the certificate is for KDCs, and its key for signatures."""
-    if not may_sign(leaf):
+    if "digitalSignature" not in key_usages(leaf):
         raise CertificateError(f"{whose} has a key that may not sign data: it is not for a KDC")
     accepted = _PURPOSES[checking]
     if not accepted:
@@ -417,7 +417,7 @@ def _is_list_of(found: x509.CertificateRevocationList, issuer: x509.Certificate)
 
     A list for some certificates alone, or one of changes, has a critical extension (RFC 5280 5.2).
     """
-    if found.issuer != issuer.subject or not may_sign(issuer, lists=True):
+    if found.issuer != issuer.subject or "cRLSign" not in key_usages(issuer):
         return False
     if any(extension.critical for extension in found.extensions):
         log.warning(

@@ -32,10 +32,10 @@ __all__ = [
     "described",
     "host_names",
     "is_pem",
+    "key_usages",
     "load_certificate",
     "load_certificates",
     "load_crls",
-    "may_sign",
     "name_text",
     "pem_blocks",
     "principal_names",
@@ -144,11 +144,11 @@ def contents(sources: Sequence[Source] | Source, what: str) -> Iterator[tuple[st
 
 def _contents_of(source: Source, what: str, variables: int) -> Iterator[tuple[str, bytes]]:
     if isinstance(source, bytes):
-        yield f"the {what} given as bytes", source
+        yield "the data given", source
         return
     text = files.text_of(source)
     if "-----BEGIN " in text:
-        yield f"the {what} given as text", text.encode()
+        yield "the data given", text.encode()
         return
     kind, path = files.split_type(text)
     if kind == "ENV":
@@ -282,12 +282,20 @@ def purposes(certificate: x509.Certificate) -> list[str] | None:
     )
 
 
-def may_sign(certificate: x509.Certificate, *, lists: bool = False) -> bool:
-    """Return whether the certificate's key may sign data, or revocation lists.
+#: The key usages that rules and checks name, and the fields of the library.
+_USAGES = {
+    "digitalSignature": "digital_signature",
+    "keyEncipherment": "key_encipherment",
+    "cRLSign": "crl_sign",
+}
+
+
+def key_usages(certificate: x509.Certificate) -> list[str]:
+    """Return what the certificate's key is for, of `_USAGES`; all of it if nothing says.
 
     Source: RFC 5280 4.2.1.3.
     """
     found = _extension(certificate, ExtensionOID.KEY_USAGE)
     if not isinstance(found, x509.KeyUsage):
-        return True
-    return found.crl_sign if lists else found.digital_signature
+        return list(_USAGES)
+    return [name for name, field in _USAGES.items() if getattr(found, field)]
