@@ -414,13 +414,19 @@ def test_chk23_a_service_as_installed_may_start_and_its_keys_are_checked(
     verified = service.verify_service(installed, account=f"scp-svc@{samba_dc.realm}", keytab=keytab)
     assert verified.scp.dn == UNDER_COMPUTER
     assert verified.warnings == ()
+    # The same password again: another version of the same key, which the KDC proves.
     samba_dc.set_password(verified.account.dn, samba_dc.password)
-    (warning,) = service.verify_service(installed, keytab=keytab).warnings
+    assert service.verify_service(installed, keytab=keytab).warnings == ()
+    (warning,) = service.verify_service(installed, keytab=keytab, ask_kdc=False).warnings
     assert "export the keytab again" in warning
-    assert (
-        service.verify_service(installed, keytab=Keytab.load(samba_dc.keytab("scp-svc"))).warnings
-        == ()
-    )
+    samba_dc.set_password(verified.account.dn, "Another.pw1")
+    try:
+        (warning,) = service.verify_service(installed, keytab=keytab).warnings
+        assert "the keytab is stale: export the keytab again" in warning
+        current = Keytab.load(samba_dc.keytab("scp-svc"))
+        assert service.verify_service(installed, keytab=current).warnings == ()
+    finally:
+        samba_dc.set_password(verified.account.dn, samba_dc.password)
 
 
 def test_chk23_each_fault_has_a_reason_of_its_own(

@@ -42,16 +42,18 @@ The domain {realm} is up: {dc} on {address}, everything in {directory}.
 Its accounts have the password {password}: {administrator}; svc-files, which the service on {host} runs under; alice.
 A purekrb that knows the lab's hosts:
 
-    export PATH={directory}/bin:$PATH
+    export PATH={directory}/bin:$PATH KRB5_KTNAME={directory}/svc-files.keytab
 
 As an administrator, install a service:
 
     echo {password} | purekrb kinit {administrator}@{realm}
-    purekrb spn add ADSockAuth/{host} --account svc-files
+    purekrb spn add ADSockAuth/{host} --account svc-files --fix
     purekrb scp publish --class ADSockAuth --port 2000 --keyword {product} --account svc-files
 
-Start it:
+Make its keytab, and start it:
 
+    echo {password} | purekrb keytab from-password "$KRB5_KTNAME" svc-files@{realm} --ask-kdc
+    purekrb scp verify --class ADSockAuth --keytab "$KRB5_KTNAME"
     purekrb serve {host}:2000 &
 
 As a client anywhere, find it, be sure of it, talk to it:
@@ -65,10 +67,13 @@ make lab-stop ends the domain and removes the directory.
 
 def prepare(dc: SambaDc) -> str:
     """Add the accounts and the files for the commands; return what to tell whoever tries them."""
-    dc.add_user("alice")
-    dc.add_user("svc-files")
-    dc.add_computer("FILES", servicePrincipalName=[f"HOST/{HOST}", "HOST/FILES"])
-    dc.keytab("svc-files").rename(dc.directory / "svc-files.keytab")
+    # As samba-tool makes them, which gives them no encryption types.
+    for name in ("alice", "svc-files"):
+        dc.delete(f"CN={name},CN=Users,{dc.base}")
+        dc.samba_tool("user", "create", name, dc.password)
+    dc.delete(f"CN=FILES,CN=Computers,{dc.base}")
+    dc.samba_tool("computer", "create", "FILES")
+    (dc.directory / "svc-files.keytab").unlink(missing_ok=True)
     # By its name: whoever asks the directory there must know what the DC is called.
     by_name = dc.krb5_conf.read_text().replace(f"= {dc.address}\n", f"= {dc.host}\n")
     (dc.directory / "lab-krb5.conf").write_text(by_name)

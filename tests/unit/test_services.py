@@ -649,11 +649,11 @@ def test_an_account_that_gets_rc4_tickets_is_told_of(
     set_bits(bits)
     caplog.set_level(logging.WARNING, logger="purekrb")
     (warning,) = directory.verify_service(installed).warnings
-    assert "set it to 24 (0x18)" in warning
+    assert "set msDS-SupportedEncryptionTypes to 24 (0x18)" in warning
     assert f"is {bits or 'not set'}" in warning
     caplog.clear()
     directory.write_account_spn(SpnOperation.ADD, dn, [f"HTTP/new{bits}.example.test"])
-    assert "set it to 24 (0x18)" in caplog.text
+    assert "set msDS-SupportedEncryptionTypes to 24 (0x18)" in caplog.text
     caplog.clear()
     set_bits("24")
     assert directory.verify_service(installed).warnings == ()

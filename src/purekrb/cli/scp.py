@@ -8,13 +8,20 @@ all of that. verify tells whether the service may start.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, TypedDict
 
 from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
-    from purekrb.directory import Directory, ServiceConnectionPoint
+    from purekrb.credentials.keytab import Keytab
+    from purekrb.directory import (
+        Directory,
+        InstalledService,
+        ServiceConnectionPoint,
+        VerifiedService,
+    )
     from purekrb.directory.state import ServiceState
 
 __all__ = ["add_arguments", "run"]
@@ -29,6 +36,14 @@ _ACTIONS = {
     "remove": "remove a service's names, its SCP and its state file",
     "verify": "tell whether a service may start",
 }
+
+
+class _Checks(TypedDict):
+    """The arguments of the checks of a service."""
+
+    keytab: Keytab | None
+    ask_kdc: bool
+    kdc_timeout: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--account", metavar="NAME", help="the account that the service runs under"
             )
+        if name in ("publish", "verify"):
             action.add_argument(
                 "-t",
                 "--keytab",
                 metavar="FILE",
-                help="the keytab to check against the keys of the account",
+                help="the keytab of the service, which must open the tickets of clients",
+            )
+            action.add_argument(
+                "--no-kdc",
+                action="store_true",
+                help="do not ask the KDC for tickets of the service's names",
             )
         options.add_directory(action)
         options.add_ccache(action)
@@ -121,6 +142,11 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="HOST",
         help="register names for this host; may be repeated",
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="set AES in msDS-SupportedEncryptionTypes of the account if it has none",
     )
 
 
@@ -193,15 +219,24 @@ def _publish(args: argparse.Namespace, state_file: str, output: Output) -> int:
             host=host,
             parent=args.parent,
             hosts=args.spn_host,
+            fix=args.fix,
+            **_checks(args),
         )
     account = made.account.dn if made.account else None
     registered = [f"SPN  {spn}" for spn in made.spns]
     output.result(
-        {**_fields(made.scp), "account": account, "spns": made.spns, "state": state_file},
+        {
+            **_fields(made.scp),
+            "account": account,
+            "spns": made.spns,
+            "state": state_file,
+            **_found(made),
+        },
         f"SCP  {made.scp.dn}",
         *registered,
         f"on   {account or 'no account'}",
         f"state file {state_file}",
+        *_good(made),
     )
     return 0
 
@@ -228,19 +263,37 @@ def _find(args: argparse.Namespace, output: Output) -> int:
 def _verify(
     args: argparse.Namespace, directory: Directory, state: ServiceState, output: Output
 ) -> None:
-    from purekrb.credentials.keytab import Keytab
-
-    keytab = Keytab.load(args.keytab) if args.keytab else None
-    verified = directory.verify_service(state, account=args.account or "", keytab=keytab)
+    verified = directory.verify_service(state, account=args.account or "", **_checks(args))
     output.result(
         {
             **_fields(verified.scp),
             "account": verified.account.dn,
             "spns": state.spns,
-            "warnings": verified.warnings,
+            **_found(verified),
         },
         f"{verified.scp.dn} may start as {verified.account.dn}",
+        *_good(verified),
     )
+
+
+def _checks(args: argparse.Namespace) -> _Checks:
+    from purekrb.credentials.keytab import Keytab
+
+    return {
+        "keytab": Keytab.load(args.keytab) if args.keytab else None,
+        "ask_kdc": not args.no_kdc,
+        "kdc_timeout": args.timeout,
+    }
+
+
+def _found(service: InstalledService | VerifiedService) -> dict[str, object]:
+    findings = [dataclasses.asdict(finding) for finding in service.findings]
+    return {"findings": findings, "warnings": service.warnings}
+
+
+def _good(service: InstalledService | VerifiedService) -> list[str]:
+    """Return the findings that are no warnings: those are in the log, and so on standard error."""
+    return [finding.text for finding in service.findings if finding.status == "ok"]
 
 
 def _fields(scp: ServiceConnectionPoint) -> dict[str, object]:

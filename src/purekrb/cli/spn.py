@@ -78,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "-a", "--account", required=True, metavar="NAME", help=_ACCOUNT_HELP
         )
         _add_account_type(parsers[name])
+    parsers["add"].add_argument(
+        "--fix",
+        action="store_true",
+        help="set AES in msDS-SupportedEncryptionTypes of the account if it has none",
+    )
     parsers["list"].add_argument("account", help=_ACCOUNT_HELP)
     _add_account_type(parsers["list"])
     parsers["query"].add_argument("pattern", help='"*" stands for anything, as in "HTTP/*.ad.test"')
@@ -156,7 +161,8 @@ def _write(args: argparse.Namespace, directory: Directory, output: Output) -> No
     from purekrb.directory import SpnOperation
 
     account = _account(args, directory)
-    directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn)
+    fix = args.action == "add" and args.fix
+    directory.write_account_spn(SpnOperation[args.action.upper()], account.dn, args.spn, fix=fix)
     done = {"add": "added", "delete": "deleted"}[args.action]
     output.result(
         {"account": account.dn, "spns": args.spn}, *(f"{done} {name}" for name in args.spn)

@@ -34,7 +34,6 @@ __all__ = [
     "find_caller",
     "find_computer",
     "number_of",
-    "rc4_warning",
 ]
 
 #: The attributes that `account_of` needs.
@@ -158,25 +157,6 @@ def find_computer(session: LdapSession, host: str) -> Entry:
         unnamed = f"(&(objectClass=computer)(!(dNSHostName=*)){netbios})"
         found = session.search(session.base_dn, unnamed, ("dNSHostName", "sAMAccountName"))
     return single(found, f"computer object of {host!r}")
-
-
-def rc4_warning(session: LdapSession, account: Account) -> str | None:
-    """Return a warning if tickets for `account` may be encrypted with RC4; else None.
-
-    Without AES in msDS-SupportedEncryptionTypes, a domain controller takes its own default, which
-    was RC4 for long, whatever keys the account has. Source: MS-KILE 2.2.7, 3.3.5.7.
-    """
-    found = session.search(account.dn, ANY_OBJECT, (KVNO, ETYPES), scope=Scope.BASE)
-    entry = single(found, f"account {account.dn!r}")
-    bits = number_of(entry, ETYPES)
-    # A directory that does not tell the kvno is no domain controller, or does not let us read.
-    if number_of(entry, KVNO) is None or (bits or 0) & AES_BITS:
-        return None
-    return (
-        f"tickets for {account.dn} may be encrypted with RC4, which acceptors refuse: its "
-        f"{ETYPES} is {'not set' if bits is None else bits}; set it to 24 (0x18), and set the "
-        "password again if it is older than the domain's AES keys"
-    )
 
 
 def number_of(entry: Entry, name: str) -> int | None:

@@ -21,6 +21,7 @@ from purekrb.credentials.files import FilePath
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.directory.discovery import LDAP_PORT, domain_controllers, global_catalogs
 from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
+from purekrb.directory.tickets import TicketSource
 from purekrb.dn import domain_of
 from purekrb.errors import (
     ClientRevokedError,
@@ -373,6 +374,11 @@ class Sessions:
         """Return the session for all attributes of the object `dn`, which `forest` found."""
         return self.main
 
+    @property
+    def tickets(self) -> TicketSource | None:
+        """What asks the KDC for tickets as the caller; None if the directory has no KDC."""
+        return None
+
     def close(self) -> None:
         """End all sessions."""
         self.main.close()
@@ -415,6 +421,11 @@ class ConnectedSessions(Sessions):
         """Return a client of the KDC of the domain controller that `writer` writes to."""
         writer = self.writer
         return self._connector.kdc_at(self._writer_host, writer.domain.upper())
+
+    @property
+    def tickets(self) -> TicketSource:
+        """What asks the KDC for tickets as the caller."""
+        return TicketSource(self.kdc(), self.credential)
 
     def domain_of(self, dn: str) -> LdapSession:
         """Return the session with a domain controller of the domain of `dn`."""

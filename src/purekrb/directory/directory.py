@@ -14,6 +14,7 @@ from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, service_accounts
 from purekrb.directory import spns as account_spns
+from purekrb.directory.account_state import give_aes, read_state
 from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
@@ -30,6 +31,7 @@ from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.rotation import KEEP, RotatedKeys, rotate
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.directory.service_accounts import ServiceAccount
+from purekrb.directory.service_checks import Checks, warnings_of
 from purekrb.directory.sids import MAX_AGE, SidNames, find_sid
 from purekrb.directory.spns import SpnOperation
 from purekrb.directory.state import ServiceState
@@ -38,13 +40,16 @@ from purekrb.directory.verify import VerifiedService, verify
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 from purekrb.gss.initiator import Initiator
+from purekrb.kdc.client import DEFAULT_TIMEOUT as KDC_TIMEOUT
 from purekrb.kdc.client import Target
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config
+from purekrb.log import Log
 from purekrb.sid import Sid
 
 __all__ = ["Directory", "EmbeddedDirectory"]
 
+_log = Log("purekrb.directory")
 _Self = TypeVar("_Self", bound="Directory")
 
 
@@ -165,21 +170,34 @@ class Directory:
         return find_account(self._session, account)
 
     def write_account_spn(
-        self, operation: SpnOperation | int, account: str, spns: Sequence[str]
+        self,
+        operation: SpnOperation | int,
+        account: str,
+        spns: Sequence[str],
+        *,
+        fix: bool = False,
     ) -> None:
         """Change the service principal names of `account` in one step, like DsWriteAccountSpn.
 
         ADD ignores names that the account has already, and DELETE ignores names that it lacks.
         REPLACE sets exactly `spns`; an empty sequence clears all names. Case is ignored. Added
         names must be unique in the forest. This is looked up first, so that the error can name the
-        other owner; the directory refuses names that another account gets in the meantime.
+        other owner; the directory refuses names that another account gets in the meantime. If tickets
+        for the account may be of RC4, the log warns; with `fix`, AES is set first in its
+        msDS-SupportedEncryptionTypes.
 
         Raises SpnNotUniqueError, AccountNotFoundError or InsufficientRightsError;
         SpnValidatedWriteDeniedError for names that an account may not give itself; SpnError for a
         malformed name; and DirectoryError with code 1 for an unknown operation, or with code 87 for
         an empty account or if there is nothing to add or delete.
         """
-        account_spns.write(self._session, self._forest, operation, account, spns)
+        with transaction() as undo:
+            if fix:
+                owner = find_account(self._session, account)
+                mended = give_aes(self._session, read_state(self._session, owner), undo)
+                for warning in warnings_of([mended] if mended else []):
+                    _log.warning("%s", warning)
+            account_spns.write(self._session, self._forest, operation, account, spns)
 
     def change_account_spns(
         self, account: str, *, delete: Sequence[str] = (), add: Sequence[str] = ()
@@ -349,6 +367,10 @@ class Directory:
         host: str = "",
         parent: str = "",
         hosts: Sequence[str] = (),
+        fix: bool = False,
+        keytab: Keytab | None = None,
+        ask_kdc: bool = True,
+        kdc_timeout: float = KDC_TIMEOUT,
     ) -> InstalledService:
         r"""Publish `scp`, register its SPNs on `account`, write the state file; return them.
 
@@ -359,6 +381,11 @@ class Directory:
         and its SPNs, even on another account or under another DN. A local account (`.\name`) gets
         no SPN, since no KDC knows it; a warning is logged. If anything fails, the directory and the
         state file are left as they were.
+
+        With `fix`, AES is set in msDS-SupportedEncryptionTypes of the account if it has none; without
+        the right to do so, a finding says who grants it. Then the checks of `verify_service` are
+        made, with `keytab`, `ask_kdc` and `kdc_timeout`; their `findings` are returned, and those that
+        are not "ok" are logged.
 
         Raises DirectoryError, the errors of `write_account_spn`, and CredentialError if the state
         file cannot be written.
@@ -372,6 +399,8 @@ class Directory:
             host=host,
             parent=parent,
             hosts=hosts,
+            fix=fix,
+            checks=self._checks(keytab, ask_kdc, kdc_timeout),
         )
 
     def uninstall_service(self, state_file: FilePath) -> None:
@@ -405,16 +434,32 @@ class Directory:
         return scps.update(self._session, now)
 
     def verify_service(
-        self, state: ServiceState | FilePath, *, account: str = "", keytab: Keytab | None = None
+        self,
+        state: ServiceState | FilePath,
+        *,
+        account: str = "",
+        keytab: Keytab | None = None,
+        ask_kdc: bool = True,
+        kdc_timeout: float = KDC_TIMEOUT,
     ) -> VerifiedService:
         """Check that an installed service may start; return its SCP and its account.
 
         Call it at each start. `state` is the state file or its content, `account` the name of the
         account that the service runs under, and `keytab` its keys. Raises RegistrationError, whose
-        `reason` tells what is wrong. Nothing is repaired: only an administrator may do that. Keys
-        that may not open clients' tickets are reported in `warnings`, and in the log.
+        `reason` tells what is wrong. Nothing is repaired: only an administrator may do that.
+
+        What keeps clients out, or soon will, is in the `findings` that are returned, each with its
+        remedy; those that are not "ok" are in `warnings`, and in the log. They are about the account,
+        and about what clients get: a new ticket of each SPN is asked for, as the directory's
+        credential, and opened with `keytab`. This takes at most `kdc_timeout` seconds. If no KDC
+        answers, the finding is "skipped", and versions and encryption types are compared alone. With
+        `ask_kdc=False`, no KDC is asked.
         """
-        return verify(self._session, self._forest, _loaded(state), account=account, keytab=keytab)
+        checks = self._checks(keytab, ask_kdc, kdc_timeout)
+        return verify(self._session, self._forest, _loaded(state), account=account, checks=checks)
+
+    def _checks(self, keytab: Keytab | None, ask_kdc: bool, timeout: float) -> Checks:
+        return Checks(keytab, self._sessions.tickets if ask_kdc else None, timeout)
 
     # Accounts of services -------------------------------------------------------------------------
 
@@ -534,12 +579,23 @@ class EmbeddedDirectory(Directory):
         """
         name = dns_name.partition(".")[0].upper()[:15]
         return self._add_account(
-            "computer", "Computers", name, {"sAMAccountName": f"{name}$", "dNSHostName": dns_name}
+            "computer",
+            "Computers",
+            name,
+            {
+                "sAMAccountName": f"{name}$",
+                "dNSHostName": dns_name,
+                "userAccountControl": "4096",
+            },
         )
 
     def add_user(self, name: str) -> Account:
         """Create the account of the user `name` in CN=Users and return it."""
-        names = {"sAMAccountName": name, "userPrincipalName": f"{name}@{self._domain}"}
+        names = {
+            "sAMAccountName": name,
+            "userPrincipalName": f"{name}@{self._domain}",
+            "userAccountControl": "512",
+        }
         return self._add_account("user", "Users", name, names)
 
     def add_group(self, name: str) -> Account:

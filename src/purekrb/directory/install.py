@@ -9,24 +9,27 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 from uuid import UUID
 
 from purekrb.credentials import files
 from purekrb.directory import scps, spns
+from purekrb.directory.account_state import give_aes, read_state
 from purekrb.directory.accounts import (
     Account,
     account_by_guid,
     find_account,
     find_computer,
-    rc4_warning,
 )
 from purekrb.directory.ldap import OBJECT_NOT_FOUND, LdapSession
 from purekrb.directory.scp import ServiceConnectionPoint
+from purekrb.directory.service_checks import Checks, warnings_of
 from purekrb.directory.state import ServiceState, StateAccount
 from purekrb.directory.transaction import Undo, transaction
 from purekrb.dn import domain_of
 from purekrb.errors import DirectoryError
+from purekrb.findings import Finding
 from purekrb.log import Log
 
 __all__ = ["InstalledService", "install", "uninstall"]
@@ -41,12 +44,19 @@ _LOCAL = ".\\"
 class InstalledService:
     """The result of an installation: the SCP, the account and its SPNs.
 
-    For a local account, `account` is None and there are no SPNs.
+    For a local account, `account` is None and there are no SPNs. `findings` are those of the checks
+    that `Directory.verify_service` makes, too, and what was set to mend them.
     """
 
     scp: ServiceConnectionPoint
     account: Account | None
     spns: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that are not "ok", each with its remedy."""
+        return warnings_of(self.findings)
 
 
 def install(
@@ -59,6 +69,8 @@ def install(
     host: str = "",
     parent: str = "",
     hosts: Sequence[str] = (),
+    fix: bool = False,
+    checks: Checks,
 ) -> InstalledService:
     """Install the service of `scp`; see `Directory.install_service`."""
     before = ServiceState.load(state_file) if files.exists(state_file) else None
@@ -83,6 +95,7 @@ def install(
             session, published.dn, owner.sid if owner else None, undo, instead_of=former
         )
         names = [spn for one in hosts or [""] for spn in published.spns(one)] if owner else []
+        mended = give_aes(session, read_state(session, owner), undo) if owner and fix else None
         _register(session, forest, owner, names, before, undo)
         state_account = None
         if owner:
@@ -96,10 +109,12 @@ def install(
             containers=(*containers, *(before.containers if before else ())),
         )
         state.save(state_file)
-    warning = rc4_warning(session, owner) if owner else None
-    if warning is not None:
+    findings = [mended] if mended else []
+    if owner:
+        findings += checks.findings(read_state(session, owner), state.spns)
+    for warning in warnings_of(findings):
         _log.warning("%s", warning)
-    return InstalledService(published, owner, state.spns)
+    return InstalledService(published, owner, state.spns, tuple(findings))
 
 
 def uninstall(session: LdapSession, forest: LdapSession, state_file: files.FilePath) -> None:
@@ -180,9 +195,10 @@ def _change_spns(
     held = {spn.casefold(): spn for spn in account.spns}
     leaving = [held[spn.casefold()] for spn in delete if spn.casefold() in held]
     coming = [spn for spn in add if spn.casefold() not in held]
+    change = partial(spns.change, session, forest, account.dn, warn_of_rc4=False)
     if leaving or coming:
         undo.write(
-            lambda: spns.change(session, forest, account.dn, delete=leaving, add=coming),
+            lambda: change(delete=leaving, add=coming),
             f"restoring the SPNs of {account.dn}",
-            lambda: spns.change(session, forest, account.dn, delete=coming, add=leaving),
+            lambda: change(delete=coming, add=leaving),
         )

@@ -46,6 +46,11 @@ RIGHTS = {
         "WP;userAccountControl",
         "OA;;WP;bf967a68-0de6-11d0-a285-00aa003049e2;",
     ),
+    "set etypes": Right(
+        "set its msDS-SupportedEncryptionTypes",
+        "WP;msDS-SupportedEncryptionTypes",
+        "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
+    ),
     "delete": Right("delete it", "SD", "A;;SD;;"),
 }
 

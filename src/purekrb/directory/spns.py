@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from purekrb.directory.account_state import etype_finding, read_state, suspects_rc4
 from purekrb.directory.accounts import (
     ACCOUNT_ATTRIBUTES,
     Account,
@@ -22,7 +23,6 @@ from purekrb.directory.accounts import (
     find_account,
     find_caller,
     find_computer,
-    rc4_warning,
 )
 from purekrb.directory.ldap import (
     ANY_OBJECT,
@@ -119,8 +119,12 @@ def change(
     *,
     delete: Sequence[str] = (),
     add: Sequence[str] = (),
+    warn_of_rc4: bool = True,
 ) -> None:
-    """Delete and add names of `account` in one step; see `Directory.change_account_spns`."""
+    """Delete and add names of `account` in one step; see `Directory.change_account_spns`.
+
+    `warn_of_rc4`: log that tickets may be of RC4. An installation finds out whether they are.
+    """
     for spns in (delete, add):
         _check_sequence(spns)
     _check_names(add)
@@ -131,10 +135,12 @@ def change(
     changes = _changes(found, delete, add)
     if changes:
         _modify(session, forest, found, changes, add)
-        _warn(session, found, add)
+        _warn(session, found, add, rc4=warn_of_rc4)
 
 
-def _warn(session: LdapSession, account: Account, added: Sequence[str]) -> None:
+def _warn(
+    session: LdapSession, account: Account, added: Sequence[str], *, rc4: bool = True
+) -> None:
     """Log for which of the added names clients will get no ticket, or one of RC4.
 
     The names are written, whatever is found.
@@ -144,9 +150,8 @@ def _warn(session: LdapSession, account: Account, added: Sequence[str]) -> None:
         if why:
             _log.warning("%s is registered, but clients of purekrb do not ask for it: %s", spn, why)
     with suppress(DirectoryError):
-        warning = rc4_warning(session, account) if added else None
-        if warning is not None:
-            _log.warning("%s", warning)
+        if rc4 and added and suspects_rc4(state := read_state(session, account)):
+            _log.warning("%s", etype_finding(state))
 
 
 def _unaskable(spn: str) -> str:

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, spns
-from purekrb.directory.accounts import (
-    ETYPES,
-    KVNO,
-    Account,
-    account_by_guid,
-    find_account,
-    number_of,
-    rc4_warning,
-)
-from purekrb.directory.ldap import ANY_OBJECT, OBJECT_NOT_FOUND, LdapSession, Scope, single
+from purekrb.directory.account_state import read_state
+from purekrb.directory.accounts import Account, account_by_guid, find_account
+from purekrb.directory.ldap import OBJECT_NOT_FOUND, LdapSession
 from purekrb.directory.scp import ServiceConnectionPoint
+from purekrb.directory.service_checks import Checks, warnings_of
 from purekrb.directory.state import ServiceState
-from purekrb.errors import DirectoryError, RegistrationError, TransportError
-from purekrb.exchanges.service_keys import same_kvno
-from purekrb.keys import etype_name
+from purekrb.errors import (
+    AccountNotFoundError,
+    DirectoryError,
+    RegistrationError,
+    TransportError,
+)
+from purekrb.findings import Finding
 from purekrb.log import Log
 from purekrb.spn import ServicePrincipalName
 
@@ -31,17 +28,24 @@ _log = Log("purekrb.directory")
 
 #: ERROR_DS_BUSY, ERROR_DS_UNAVAILABLE: the domain controller answers, but not the question.
 _NO_ANSWER = (8206, 8207)
-#: The bits of msDS-SupportedEncryptionTypes. Source: MS-KILE 2.2.7.
-_ETYPE_BITS = {0x4: 23, 0x8: 17, 0x10: 18}
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedService:
-    """A service that may start: its current SCP and account, and warnings about its keys."""
+    """A service that may start: its current SCP and account, and what its checks have found.
+
+    The findings are about the account, the encryption types, the tickets that clients get, and the
+    keytab. A finding that is "skipped" could not be made.
+    """
 
     scp: ServiceConnectionPoint
     account: Account
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings that are not "ok", each with its remedy."""
+        return warnings_of(self.findings)
 
 
 def verify(
@@ -50,7 +54,7 @@ def verify(
     state: ServiceState,
     *,
     account: str = "",
-    keytab: Keytab | None = None,
+    checks: Checks,
 ) -> VerifiedService:
     """Return the service that `state` describes; see `Directory.verify_service`."""
     try:
@@ -58,6 +62,7 @@ def verify(
         for spn in state.spns:
             _check_owner(session, forest, spn, installed)
         scp = _published_scp(session, state)
+        account_state = read_state(session, installed)
     except TransportError as error:
         raise unreachable(error) from error
     except RegistrationError:
@@ -67,14 +72,26 @@ def verify(
             raise unreachable(error) from error
         raise
     _check_names(state, scp, installed)
-    rc4 = rc4_warning(session, installed)
-    warnings: tuple[str, ...] = () if rc4 is None else (rc4,)
-    if keytab is not None:
-        warnings += tuple(_doubts_about_keys(session, installed, keytab))
-    for warning in warnings:
+    findings = [*_renamed(state, installed), *checks.findings(account_state, state.spns)]
+    for warning in warnings_of(findings):
         _log.warning("%s", warning)
     _log.debug("verified: %s of %s, %s", ", ".join(state.spns), installed.dn, scp.dn)
-    return VerifiedService(scp, installed, warnings)
+    return VerifiedService(scp, installed, tuple(findings))
+
+
+def _renamed(state: ServiceState, account: Account) -> Iterator[Finding]:
+    """Yield that the account has another name than when the service was installed."""
+    former = state.account.name if state.account else account.name
+    if former.casefold() != account.name.casefold():
+        yield Finding(
+            "account",
+            "warning",
+            f"{account.dn} was called {former} when the service was installed, and is called "
+            f"{account.name} now: its keys and their salt stay until its password is set, but it "
+            "only logs in by its new name",
+            f"let the service log in as {account.name}, and install it again, which writes the new "
+            "name to the state file",
+        )
 
 
 def _registered_account(session: LdapSession, state: ServiceState, runs_as: str) -> Account:
@@ -89,7 +106,13 @@ def _registered_account(session: LdapSession, state: ServiceState, runs_as: str)
     if account is None:
         raise _not_registered(f"the account {state.account.dn} is gone")
     if runs_as:
-        actual = find_account(session, runs_as)
+        try:
+            actual = find_account(session, runs_as)
+        except AccountNotFoundError as error:
+            raise _wrong_account(
+                f"the service runs as {runs_as}, which the directory does not know, but was "
+                f"installed for {account.dn} (now {account.name})"
+            ) from error
         if actual.object_guid != account.object_guid:
             raise _wrong_account(
                 f"the service runs as {actual.dn}, but was installed for {account.dn}"
@@ -150,34 +173,6 @@ def _check_names(state: ServiceState, scp: ServiceConnectionPoint, account: Acco
             raise _not_registered(
                 f"clients compose the SPN {expected}, which {account.dn} does not have"
             )
-
-
-def _doubts_about_keys(session: LdapSession, account: Account, keytab: Keytab) -> Iterator[str]:
-    """Yield the reasons why `keytab` may not open the tickets that clients will present."""
-    found = session.search(account.dn, ANY_OBJECT, (KVNO, ETYPES), scope=Scope.BASE)
-    entry = single(found, f"account {account.dn!r}")
-    kvno, bits = number_of(entry, KVNO), number_of(entry, ETYPES)
-    if kvno is None:
-        return
-    advice = "export the keytab again"
-    names = {name.casefold() for name in (account.name, *account.spns)}
-    keys = [entry for entry in keytab if "/".join(entry.principal.components).casefold() in names]
-    current = {entry.key.etype for entry in keys if same_kvno(kvno, entry.kvno)}
-    if not current:
-        held = ", ".join(map(str, sorted({entry.kvno for entry in keys}))) or "none"
-        yield (
-            f"the keytab has no key of version {kvno}, the current one, for {account.dn}; "
-            f"it has {held}. Unless the key itself is the current one, it opens no ticket of a "
-            f"client: {advice}"
-        )
-        return
-    wanted = {etype for bit, etype in _ETYPE_BITS.items() if (bits or 0) & bit}
-    if wanted and not wanted & current:
-        yield (
-            f"the keytab only has keys of {', '.join(map(etype_name, sorted(current)))}, "
-            f"but tickets for {account.dn} are encrypted with keys of "
-            f"{', '.join(map(etype_name, sorted(wanted)))}: {advice}"
-        )
 
 
 def _not_registered(what: str) -> RegistrationError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -18,8 +17,9 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.doctor.facts import facts_of
 from purekrb.doctor.recorder import Answered, RecordingClient, put, question
-from purekrb.doctor.report import Exchanged, Finding, Status
+from purekrb.doctor.report import Exchanged
 from purekrb.errors import ConfigError, CredentialError, KerberosError
+from purekrb.findings import Finding, Status, split_remedy
 from purekrb.inspection.describe import describe
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config, KdcAddress
@@ -30,7 +30,7 @@ from purekrb.spn import target_principal
 from purekrb.system import cached_property, now
 from purekrb.text import visible
 
-__all__ = ["Examination", "Step", "split_remedy", "MAX_KDCS"]
+__all__ = ["Examination", "Step", "MAX_KDCS"]
 
 #: What a step yields: status, text, and the one thing to do.
 Step = Callable[["Examination"], Iterator[tuple[Status, str, str]]]
@@ -383,18 +383,3 @@ def _bytes_of(answer: Answered) -> bytes:
     if answer.message is None:
         raise ConfigError("there is no answer")
     return answer.message.encode()
-
-
-def split_remedy(error: KerberosError) -> tuple[str, str]:
-    """Return the cause and the remedy of an error: the clauses from the first that says what to do."""
-    text = visible(str(error))
-    found = _REMEDY.search(text)
-    return (text[: found.start()], text[found.end() :]) if found else (text, "")
-
-
-#: Where a remedy begins: behind a mark, with one of the verbs that errors use.
-_REMEDY = re.compile(
-    r"[.;:] (?=(?:add|allow|ask|change|check|copy|export|get|give|have|install|let|log|make|name|pass"
-    r"|put|register|remove|renew|run|set|synchroni[sz]e|try|unlock|use|write)\b)",
-    re.IGNORECASE,
-)

@@ -45,7 +45,7 @@ def versions(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         yield (
             "warning",
             "RC4 is permitted: its keys can be guessed, and it is being switched off everywhere",
-            "remove rc4-hmac from permitted_etypes in krb5.conf, and allow_weak_crypto",
+            "remove rc4-hmac from permitted_enctypes in krb5.conf, and allow_weak_crypto",
         )
 
 

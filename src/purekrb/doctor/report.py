@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from purekrb.findings import Finding, Status
 
 __all__ = ["Status", "Finding", "Exchanged", "Report"]
 
-Status = Literal["ok", "warning", "failed", "skipped"]
 #: The exit code of each status; that of a report is the highest.
 _CODES: dict[Status, int] = {"ok": 0, "skipped": 0, "warning": 1, "failed": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One result of a step: what was found, and the one thing to do ("" if there is nothing)."""
-
-    step: str
-    status: Status
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,37 +7,28 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from urllib.parse import urlsplit
 
 from purekrb.directory import spns
+from purekrb.directory.account_state import (
+    account_findings,
+    etype_finding,
+    read_state,
+    suspects_rc4,
+)
 from purekrb.directory.accounts import Account
 from purekrb.directory.connect import Options, Sessions, connect
-from purekrb.directory.ldap import ANY_OBJECT, Scope
-from purekrb.doctor.examination import Examination, split_remedy
-from purekrb.doctor.report import Status
+from purekrb.doctor.examination import Examination
 from purekrb.errors import DecodeError, KerberosError, UnsupportedError
+from purekrb.findings import Status, split_remedy
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
-from purekrb.inspection.shapes import supported_etypes
 from purekrb.integrations.http.headers import find_challenge, write_field
 from purekrb.kdc.locate import Locator, lookup_srv
-from purekrb.messages.pac import FILETIME_EPOCH
 from purekrb.names import Principal
+from purekrb.system import now
 
 __all__ = ["directory", "service"]
-
-_AES_BITS = 0x8 | 0x10
-_ATTRIBUTES = (
-    "msDS-SupportedEncryptionTypes", "msDS-KeyVersionNumber", "pwdLastSet", "userAccountControl",
-)  # fmt: skip
-_DISABLED = 0x2
-#: From this age on, a password of an account with AES keys missing may be from before AES.
-_OLD = timedelta(days=3650)
-_SET_AES = (
-    "set msDS-SupportedEncryptionTypes to 24 (AES); if the password is older than the domain's "
-    "AES support, set it again"
-)
 
 
 def directory(exam: Examination) -> Iterator[tuple[Status, str, str]]:
@@ -104,30 +95,16 @@ def _spn(sessions: Sessions, name: Principal) -> Iterator[tuple[Status, str, str
 
 
 def _account(sessions: Sessions, account: Account, spn: str) -> Iterator[tuple[Status, str, str]]:
-    session = sessions.domain_of(account.dn)
-    (entry,) = session.search(account.dn, ANY_OBJECT, _ATTRIBUTES, scope=Scope.BASE)
-    etypes, kvno, changed, control = (_number(entry.text(name)) for name in _ATTRIBUTES)
-    facts = [f"{spn} is on {account.dn} alone"]
-    if kvno is not None:
-        facts.append(f"kvno {kvno}")
-    facts.append(f"encryption types: {', '.join(supported_etypes(etypes or 0)) or 'not set'}")
-    if changed:
-        at = FILETIME_EPOCH + timedelta(seconds=changed // 10_000_000)
-        facts.append(f"its password was set on {at:%Y-%m-%d}")
-    text = "; ".join(facts)
-    if (control or 0) & _DISABLED:
-        yield "failed", f"{text}; the account is disabled", f"enable the account {account.name}"
-    elif not (etypes or 0) & _AES_BITS:
-        yield "warning", f"{text}: its tickets may be of RC4, which services refuse", _SET_AES
-    else:
-        yield "ok", text, ""
-
-
-def _number(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    state = read_state(sessions.domain_of(account.dn), account)
+    wrong = list(account_findings(state, now()))
+    if suspects_rc4(state):
+        wrong.append(etype_finding(state))
+    facts = f"{spn} is on {account.dn} alone; {state.facts}"
+    if not wrong:
+        yield "ok", facts, ""
+    for finding in wrong:
+        yield finding.status, f"{facts}; {finding.text}", finding.remedy
+        facts = spn
 
 
 # -- URLs ------------------------------------------------------------------------------------------

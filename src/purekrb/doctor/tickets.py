@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from purekrb import crypto
-from purekrb.constants import ErrorCode, KeyUsage, PaDataType, TicketFlags, asn1_flags, number_name
+from purekrb.constants import ErrorCode, PaDataType, TicketFlags, asn1_flags, number_name
 from purekrb.credentials import defaults
-from purekrb.credentials.keytab import Keytab, KeytabEntry
-from purekrb.doctor.examination import Examination, split_remedy
-from purekrb.doctor.report import Status
+from purekrb.credentials.keytab import Keytab
+from purekrb.directory.service_checks import NO_RC4, key_finding, ticket_finding, why_refused
+from purekrb.doctor.examination import Examination
 from purekrb.errors import (
     DecodeError,
-    KdcEtypeError,
     KerberosError,
-    ServiceUnknownError,
 )
 from purekrb.exchanges.kdc_reply import ExchangeLabel, kdc_error
-from purekrb.exchanges.key_diagnosis import why_no_key
+from purekrb.findings import Status, split_remedy
 from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.initiator import Initiator
 from purekrb.keys import etype_name, etype_names
-from purekrb.messages.ap import KrbError, Ticket
+from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, EtypeInfo2, MethodData
 from purekrb.names import Principal
 from purekrb.replay import MemoryReplayCache
@@ -30,7 +27,6 @@ from purekrb.replay import MemoryReplayCache
 __all__ = ["user", "tgt", "ticket", "keytab", "handshake"]
 
 _RC4 = 23
-_NO_RC4 = "set msDS-SupportedEncryptionTypes of the account to 24 (AES), and set its password again"
 #: Padata that are hints, and no kind of pre-authentication.
 _HINTS = {3, 11, 19, 133, 136, 149, 150, 165}
 
@@ -115,7 +111,7 @@ def _no_common_etype(
     has = {etype for etype, _ in [*info, *etype_info(answer.message if answer else None)]}
     held = f"it has only keys of {etype_names(sorted(has))}" if has else "it has no such key"
     offered = etype_names(exam.config.tkt_etypes)
-    return "failed", f"{client} has no key of {offered}: {held}", _NO_RC4
+    return "failed", f"{client} has no key of {offered}: {held}", NO_RC4
 
 
 def tgt(exam: Examination) -> Iterator[tuple[Status, str, str]]:
@@ -178,30 +174,11 @@ def ticket(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         found = exam.client.get_ticket(credential, service)
     except KerberosError as error:
         exam.ticket_error = error
-        text, remedy = split_remedy(error)
-        if isinstance(error, ServiceUnknownError):
-            remedy = (
-                f"register the SPN: purekrb spn add {'/'.join(service.components)} ACCOUNT, once "
-                "and on one account; or call the service by its registered name, not by an alias"
-            )
-        elif isinstance(error, KdcEtypeError):
-            remedy = _NO_RC4
-        yield "failed", text, remedy
+        yield "failed", *why_refused(error, "/".join(service.components))
         return
     exam.ticket = found
-    part = Ticket.decode(found.ticket).enc_part
-    text = (
-        f"{found.service}: kvno {part.kvno}, encrypted with {etype_name(part.etype)}, session key "
-        f"{etype_name(found.session_key.etype)}, until {found.endtime:%Y-%m-%d %H:%M:%SZ}"
-    )
-    if part.etype not in exam.config.permitted_etypes:
-        yield (
-            "failed",
-            f"{text}: a service that permits AES alone refuses this ticket",
-            _NO_RC4.replace(", and set", ", have clients get new tickets; without AES keys, set"),
-        )
-    else:
-        yield "ok", text, ""
+    checked = ticket_finding(found, exam.config.permitted_etypes)
+    yield checked.status, checked.text, checked.remedy
 
 
 def keytab(exam: Examination) -> Iterator[tuple[Status, str, str]]:
@@ -216,64 +193,8 @@ def keytab(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     if exam.ticket is None:
         yield from _without_ticket(exam, entries)
         return
-    found = Ticket.decode(exam.ticket.ticket)
-    name = found.sname.principal(found.realm)
-    opened = _opens(entries, found)
-    if opened is not None:
-        text = f"the key of {opened.principal}, kvno {opened.kvno}, opens the ticket"
-        if opened.principal != name:
-            text += f" for {name}"
-        if found.enc_part.kvno not in (None, opened.kvno):
-            text += f", whose kvno is {found.enc_part.kvno}"
-        yield "ok", text, ""
-        return
-    yield _diagnosis(exam, entries, found, name)
-
-
-def _opens(entries: Keytab, found: Ticket) -> KeytabEntry | None:
-    for entry in entries:
-        if entry.key.etype == found.enc_part.etype:
-            try:
-                crypto.decrypt(entry.key, KeyUsage.TICKET, found.enc_part.cipher)
-            except KerberosError:
-                continue
-            return entry
-    return None
-
-
-def _diagnosis(
-    exam: Examination, entries: Keytab, found: Ticket, name: Principal
-) -> tuple[Status, str, str]:
-    """Say why no key opens the ticket: version, encryption type, case of the name, or salt."""
-    part = found.enc_part
-    named = [entry for entry in entries if entry.principal == name]
-    alike = [entry for entry in entries if _folded(entry.principal) == _folded(name)]
-    text, remedy = split_remedy(why_no_key(found, list(entries), None))
-    if not named and alike:
-        other = alike[0].principal
-        text = f"the keytab has {other}, the ticket is for {name}: the case of the name differs"
-        return "failed", text, "make the keytab with the name as the KDC spells it"
-    current = [e for e in named or list(entries) if part.kvno in (None, e.kvno)]
-    if any(entry.key.etype == part.etype for entry in current):
-        owner = current[0].principal
-        text = (
-            f"a key of {owner} with the ticket's kvno {part.kvno} and etype "
-            f"{etype_name(part.etype)} does not open it: it was made from another password, or "
-            "with another salt"
-        )
-        salt = _salt_of(exam, owner)
-        hint = f" (the KDC's salt of {owner} is {salt!r})" if salt is not None else ""
-        remedy = (
-            f"make the keytab again with the KDC's salt{hint}: purekrb keytab from-password "
-            "--ask-kdc, or export it from the KDC"
-        )
-    elif not any(entry.kvno == part.kvno for entry in entries) and part.kvno is not None:
-        held = ", ".join(str(n) for n in sorted({entry.kvno for entry in named or entries}))
-        text = f"the keytab has kvno {held}, the ticket has kvno {part.kvno}: the keytab is stale"
-        if part.kvno < min(entry.kvno for entry in named or entries):
-            text = f"the keytab has kvno {held}, the ticket has the older kvno {part.kvno}"
-        remedy = "export the keytab again, and merge it with the old one while old tickets live"
-    return "failed", text, remedy or "export the keytab again, with the keys of this service"
+    checked = key_finding(exam.ticket, entries, lambda owner: _salt_of(exam, owner))
+    yield checked.status, checked.text, checked.remedy
 
 
 def _salt_of(exam: Examination, principal: Principal) -> str | None:
@@ -282,10 +203,6 @@ def _salt_of(exam: Examination, principal: Principal) -> str | None:
         return None
     answer = exam.put_question(principal)
     return next((salt for _, salt in etype_info(answer.message if answer else None) if salt), None)
-
-
-def _folded(principal: Principal) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in (*principal.components, principal.realm))
 
 
 def _without_ticket(exam: Examination, entries: Keytab) -> Iterator[tuple[Status, str, str]]:

@@ -109,7 +109,7 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
             "ask the realm's administrator which of these it is"),
         ErrorCode.KDC_ERR_SERVICE_REVOKED: (
             KdcError,
-            "the service's account is disabled",
+            "the service's account is disabled or locked",
             "ask the realm's administrator to enable it"),
         ErrorCode.KDC_ERR_TGT_REVOKED: (
             KdcError, "the TGT has been revoked", "get a new TGT"),

@@ -6,6 +6,8 @@ client, which is good enough to guess the cause. Source: RFC 4120 3.2.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from purekrb.constants import EncryptionType, ErrorCode
 from purekrb.errors import ApError
 from purekrb.exchanges.service_keys import (
@@ -15,11 +17,12 @@ from purekrb.exchanges.service_keys import (
     is_for,
     same_kvno,
 )
+from purekrb.findings import split_remedy
 from purekrb.keys import etype_name, etype_names
 from purekrb.messages.ap import Ticket
 from purekrb.names import Principal
 
-__all__ = ["why_no_key", "why_not_permitted"]
+__all__ = ["diagnose", "why_no_key", "why_not_permitted"]
 
 _SALT = (
     "made from the password with another salt (purekrb keytab from-password --ask-kdc takes the "
@@ -92,6 +95,45 @@ def why_not_permitted(
                 "again, and export the keytab again"
             )
     return ApError(text, code=ErrorCode.KDC_ERR_ETYPE_NOSUPP)
+
+
+def diagnose(
+    ticket: Ticket, keys: list[ServiceKey], salt_of: Callable[[Principal], str | None]
+) -> tuple[str, str]:
+    """Return why no key opens the ticket, and what to do: for whoever looks after the service.
+
+    It may be the version, the encryption type, or the salt. `salt_of` returns the KDC's salt of the
+    owner of a key, if it is known.
+    """
+    name, part = ticket.sname.principal(ticket.realm), ticket.enc_part
+    named = [entry for entry in keys if is_for(name, entry.principal)]
+    ours = named or keys
+    current = [e for e in ours if part.kvno is None or same_kvno(part.kvno, e.kvno)]
+    if any(entry.key.etype == part.etype for entry in current):
+        owner = current[0].principal
+        text = (
+            f"a key of {owner} with the ticket's kvno {part.kvno} and etype "
+            f"{etype_name(part.etype)} does not open it: it was made from another password, or "
+            "with another salt"
+        )
+        if named and owner != name:
+            text += f" (the KDC spells the name {name})"
+        salt = salt_of(owner)
+        hint = f" (the KDC's salt of {owner} is {salt!r})" if salt is not None else ""
+        return text, (
+            f"make the keytab again with the KDC's salt{hint}: purekrb keytab from-password "
+            "--ask-kdc, or export it from the KDC"
+        )
+    if ours and not current:
+        versions = sorted({entry.kvno for entry in ours})
+        held = ", ".join(map(str, versions[:_MAX_SHOWN]))
+        text = f"the keytab has kvno {held}, the ticket has kvno {part.kvno}: the keytab is stale"
+        if part.kvno is not None and part.kvno < versions[0]:
+            text = f"the keytab has kvno {held}, the ticket has the older kvno {part.kvno}"
+        again = "export the keytab again, and merge it with the old one while old tickets live"
+        return text, again
+    text, remedy = split_remedy(why_no_key(ticket, keys, None))
+    return text, remedy or "export the keytab again, with the keys of this service"
 
 
 def _not_us(name: Principal, service: Principal) -> ApError:
