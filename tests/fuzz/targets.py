@@ -71,7 +71,8 @@ from purekrb.gss.iakerb import Conversation
 from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
-from purekrb.kdc import locate, tcp
+from purekrb.kdc import https, locate, tcp
+from purekrb.kdc.attempt import AttemptError
 from purekrb.krb5conf.config import (
     Config,
     KdcAddress,
@@ -80,7 +81,7 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
-from purekrb.messages import ap, cms, iakerb, kdc, kpasswd, otp, pac, pkinit, s4u, spnego
+from purekrb.messages import ap, cms, iakerb, kdc, kkdcp, kpasswd, otp, pac, pkinit, s4u, spnego
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -88,7 +89,7 @@ from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLay
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName, crack_spn, map_spn, target_principal
 from purekrb.testing import Realm
-from support import contexts, ldap_stub, pki, scripted_kdc
+from support import contexts, https_stub, ldap_stub, pki, scripted_kdc
 from support import credential_files as files
 from support import pac as pacs
 from support import spnego as negotiation
@@ -265,6 +266,10 @@ def s4u_messages() -> list[bytes]:
         s4u.PaS4uX509User(user_id.encode(), checksum).encode(),
         s4u.PaPacOptions(s4u.RESOURCE_BASED).encode(),
     ]
+
+
+def proxy_exchange() -> https.HttpExchange:
+    return https.HttpExchange(KdcAddress("proxy.test", 443, "https", "/KdcProxy"), b"body")
 
 
 def spnego_tokens() -> list[bytes]:
@@ -1047,6 +1052,25 @@ TARGETS: tuple[Target, ...] = (
                 4, kpasswd.encode_policy(kpasswd.PasswordPolicy(8, 3, True, 9e6, 86400.0))
             ),
         ],
+    ),
+    Target("DER of KDC proxies", der(kkdcp), lambda: [kkdcp.wrap(b"message", "R.TEST")]),
+    Target(
+        "message of a KDC proxy",
+        lambda data: kkdcp.unwrap(data),
+        lambda: [kkdcp.wrap(b"message", "R.TEST")],
+    ),
+    Target(
+        "HTTP of a KDC proxy",
+        lambda data: proxy_exchange().receive([data, b""]),
+        lambda: [
+            https_stub.response(b"body"),
+            https_stub.response(b"body", version="1.0", length=False),
+            b"HTTP/1.1 100 Continue\r\n\r\n" + https_stub.response(b"body"),
+            https_stub.response(
+                b"4\r\nbody\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=False
+            ),
+        ],
+        (AttemptError,),
     ),
     # handshakes
     Target("GSS frame", each(framing.unframe, framing.unframe_any), lambda: [initiator_token()]),

@@ -1,4 +1,7 @@
-"""KDCs that stay silent, dribble, lie or break off: K248 to K262, over the blocking and the asyncio transport alike."""
+"""KDCs that stay silent, dribble, lie or break off: K248 to K262, by the blocking and the asyncio transport alike.
+
+K260 is in test_kkdcp.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 import pytest
 
 from purekrb.constants import ErrorCode
-from purekrb.errors import ConfigError, TransportError, TransportTimeoutError, UnsupportedError
+from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
 from purekrb.kdc import transport, udp
 from purekrb.kdc.locate import Locator
 from purekrb.krb5conf.config import Config
@@ -677,20 +680,6 @@ def test_k259_a_second_answer_on_a_connection_never_reaches_the_next_request(sen
             reply_of(b"one"),
             reply_of(b"two"),
         ]
-
-
-# -- K260 ------------------------------------------------------------------------------------------------------------
-
-
-def test_k260_a_kdc_proxy_is_refused_with_its_reason(send: Send) -> None:
-    """MS-KKDCP is not there at all, so that no certificate, redirect or body of it can do harm."""
-    proxy = "https://proxy.test/KdcProxy"
-    with pytest.raises(UnsupportedError, match=r"https://proxy\.test/KdcProxy.*UDP or TCP"):
-        send(proxy)
-    with TcpStub(answer) as good:
-        assert send(proxy, good.url) == REPLY
-    with pytest.raises(TransportError, match="no https transport"):
-        send(proxy, f"tcp://127.0.0.1:{closed_port()}")
 
 
 # -- K261 ------------------------------------------------------------------------------------------------------------

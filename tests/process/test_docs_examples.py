@@ -41,12 +41,17 @@ def text_of(page: str) -> str:
 
 
 def run_examples(page: str) -> dict[str, Any]:
-    """Run the Python blocks of a page from top to bottom; return the names that they leave."""
+    """Run the Python blocks of a page from top to bottom; return the names that they leave.
+
+    A block that begins with the name of a file is a program: it has a test of its own.
+    """
     text = text_of(page)
     names: dict[str, Any] = {"__name__": page}
     blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     assert blocks
     for block in blocks:
+        if re.match(r"# \S+\.py ", block[1]):
+            continue
         lines = text[: block.start(1)].count("\n")
         exec(compile("\n" * lines + block[1], page, "exec"), names)
     return names

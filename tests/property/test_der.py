@@ -21,6 +21,7 @@ from purekrb.messages import (
     fast,
     iakerb,
     kdc,
+    kkdcp,
     kpasswd,
     otp,
     pkinit,
@@ -290,6 +291,9 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     ap.AuthorizationDataEntry: ENTRY,
     ap.EtypeList: st.builds(ap.EtypeList, tuples(INT32)),
     kdc.LastReqEntry: st.builds(kdc.LastReqEntry, INT32, TIMES),
+    kkdcp.KdcProxyMessage: st.builds(
+        kkdcp.KdcProxyMessage, OCTETS, st.none() | TEXT, st.none() | INT32
+    ),
     kpasswd.KrbPriv: st.builds(kpasswd.KrbPriv, INT32, INT32, ENCRYPTED),
     kpasswd.EncKrbPrivPart: st.builds(
         kpasswd.EncKrbPrivPart,

@@ -55,15 +55,27 @@ class Authority:
         self.ca.write_bytes(_pem(self._sign(builder)))
 
     def issue(
-        self, names: Sequence[str], addresses: Sequence[str] = (), *, stem: str
+        self,
+        names: Sequence[str],
+        addresses: Sequence[str] = (),
+        *,
+        stem: str,
+        usage: str = "",
+        expired: bool = False,
     ) -> x509.Certificate:
-        """Write `stem`.pem and `stem`.key for a server of these names and return the certificate."""
+        """Write `stem`.pem and `stem`.key for a server of these names and return the certificate.
+
+        `usage` is the OID of its extended key usage; by default it has none.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [
             *map(x509.DNSName, names),
             *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses),
         ]
-        builder = self._builder(names[0], key.public_key(), ca=False)
+        builder = self._builder(names[0], key.public_key(), ca=False, expired=expired)
+        if usage:
+            purposes = x509.ExtendedKeyUsage([x509.ObjectIdentifier(usage)])
+            builder = builder.add_extension(purposes, critical=False)
         certificate = self._sign(
             builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         )
@@ -79,17 +91,18 @@ class Authority:
         )
         return certificate
 
-    def server(self, name: str) -> ServerTls:
-        """Return the TLS of a server called `name`."""
-        certificate = self.issue([name], stem=name)
+    def server(self, name: str, **options: Any) -> ServerTls:
+        """Return the TLS of a server called `name`; `options` are those of `issue`."""
+        certificate = self.issue([name], stem=name, **options)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         return ServerTls(context, certificate.public_bytes(serialization.Encoding.DER))
 
     def _builder(
-        self, subject: str, key: CertificatePublicKeyTypes, *, ca: bool
+        self, subject: str, key: CertificatePublicKeyTypes, *, ca: bool, expired: bool = False
     ) -> x509.CertificateBuilder:
         now = datetime.now(timezone.utc)
+        end = now - timedelta(hours=1) if expired else now + timedelta(days=30)
         return (
             x509.CertificateBuilder()
             .subject_name(_common_name(subject))
@@ -97,7 +110,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=30))
+            .not_valid_after(end)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),

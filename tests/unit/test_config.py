@@ -446,7 +446,10 @@ def test_other_encodings_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> Non
         ("tcp://host:750", KdcAddress("host", 750, "tcp")),
         ("TCP://[::1]:750/", KdcAddress("::1", 750, "tcp")),
         ("udp://::1", KdcAddress("::1", 88, "udp")),
-        ("https://proxy.test/KdcProxy", KdcAddress("proxy.test/KdcProxy", 0, "https")),
+        ("https://proxy.test/KdcProxy", KdcAddress("proxy.test", 443, "https", "/KdcProxy")),
+        ("HTTPS://proxy.test:8443/a/b?c=d", KdcAddress("proxy.test", 8443, "https", "/a/b?c=d")),
+        ("https://[2001:db8::1]/x", KdcAddress("2001:db8::1", 443, "https", "/x")),
+        ("https://proxy.test", KdcAddress("proxy.test", 443, "https", "/")),
         ("http/proxy.test", KdcAddress("proxy.test", 0, "http")),
         ("UNIX:/run/kdc.sock", KdcAddress("/run/kdc.sock", 0, "unix")),
     ],
@@ -481,6 +484,30 @@ def test_what_names_no_kdc_is_refused(text: str) -> None:
         KdcAddress.parse(text)
     with pytest.raises(ConfigError, match="not the address of a KDC"):
         Config(realms={"R": [text]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://",
+        "https:///KdcProxy",
+        "https://:443/KdcProxy",
+        "https://host:0/x",
+        "https://host:65536/x",
+        "https://host:x/x",
+        "https://user@host/x",
+        "https://user:secret@host/x",
+        "https://host/a#b",
+        "https://host/\u00e4",
+        "https://h\u00f6st/x",
+        "https://host/a\rX-Y: z",
+        "https://[::1/x",
+        "https://-host/x",
+    ],
+)
+def test_what_is_no_url_of_a_kdc_proxy_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="not the URL of a KDC proxy"):
+        KdcAddress.parse(text)
 
 
 @pytest.mark.parametrize(

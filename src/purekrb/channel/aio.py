@@ -45,7 +45,7 @@ from purekrb.gss.acceptor import Acceptor
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.gss.initiator import Delegate, Initiator
-from purekrb.io.asyncio import drive
+from purekrb.io.asyncio import OpenConnection, drive, in_task
 from purekrb.io.steps import Steps, Wait
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
@@ -178,6 +178,7 @@ async def connect(
     max_token: int = MAX_TOKEN,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
+    open_connection: OpenConnection | None = None,
 ) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address`, which has proved its identity.
 
@@ -199,9 +200,13 @@ async def connect(
         channel_bindings=channel_bindings,
         max_token=max_token,
         timeout=timeout,
+        open_connection=open_connection,
     )
     stream = SealedStream(context, max_frame=max_frame)
-    return await open_channel(await drive(connect_and_handshake(address, stream, deadline)), stream)
+    dial = None if open_connection is None else in_task(open_connection)
+    return await open_channel(
+        await drive(connect_and_handshake(address, stream, deadline, dial)), stream
+    )
 
 
 async def open_channel(sock: socket.socket, stream: SealedStream) -> Channel[Any]:

@@ -45,6 +45,7 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import MAX_TOKEN
 from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.io.blocking import drive
+from purekrb.io.dial import OpenConnection, in_thread
 from purekrb.io.steps import Steps
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
@@ -186,13 +187,15 @@ def connect(
     max_token: int = MAX_TOKEN,
     timeout: float = 10.0,
     max_frame: int = DEFAULT_MAX_FRAME,
+    open_connection: OpenConnection | None = None,
 ) -> Channel[Initiator]:
     """Return a channel to the service `target` at `address`, which has proved its identity.
 
     `address` is (host, port). Without a credential, that of `Credential.default()` is used. The
     necessary tickets are fetched from the KDC first. `timeout`
     (seconds) covers all of it: tickets, connection and handshake. `max_frame` is the longest frame
-    in bytes that is sent or accepted; the service must use the same value. `delegate` and
+    in bytes that is sent or accepted; the service must use the same value. `open_connection` opens
+    the connections to the service and to KDCs; it is that of `purekrb.KdcClient`. `delegate` and
     `max_token` are those of `purekrb.initiate`. Raises ValueError for
     `flags` that lack some of those that a channel needs, TransportError, and the errors of
     `purekrb.initiate`.
@@ -213,9 +216,11 @@ def connect(
         channel_bindings=channel_bindings,
         max_token=max_token,
         timeout=timeout,
+        open_connection=open_connection,
     )
     stream = SealedStream(context, max_frame=max_frame)
-    return Channel(drive(connect_and_handshake(address, stream, deadline)), stream)
+    dial = None if open_connection is None else in_thread(open_connection)
+    return Channel(drive(connect_and_handshake(address, stream, deadline, dial)), stream)
 
 
 class Server:

@@ -21,6 +21,7 @@ from purekrb.constants import AddressType, Flag, flag_names
 from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
+from purekrb.io.dial import Dial, dialed
 from purekrb.io.steps import Steps, Wait, look_up
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
@@ -60,14 +61,18 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def connect_and_handshake(
-    address: tuple[str, int], stream: SealedStream, deadline: float
+    address: tuple[str, int], stream: SealedStream, deadline: float, dial: Dial | None = None
 ) -> Steps[socket.socket]:
     """Connect to `address` (host, port) and establish `stream`; return the non-blocking socket.
 
-    `deadline` is `time.monotonic`'s. On any error, the socket and the stream are closed.
+    With `dial`, it opens the connection. `deadline` is `time.monotonic`'s. On any error, the socket
+    and the stream are closed.
     """
     try:
-        sock = yield from _connect(address, deadline)
+        if dial is None:
+            sock = yield from _connect(address, deadline)
+        else:
+            sock = yield from dialed(dial, *address, deadline, time.monotonic)
         try:
             yield from handshake(sock, stream, deadline)
         except BaseException:
@@ -297,7 +302,10 @@ def _resolve(host: str | None, port: int, flags: int = 0) -> list[Any]:
 
 def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a small message is sent at once
+    if sock.family in (socket.AF_INET, socket.AF_INET6):  # no tunnel's
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # a small message is sent at once
 
 
 def _readable(sock: socket.socket, deadline: float) -> Steps[None]:

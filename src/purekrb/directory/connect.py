@@ -7,6 +7,7 @@ through TLS, with channel bindings.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import threading
 import time
@@ -20,7 +21,7 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.directory.discovery import LDAP_PORT, domain_controllers, global_catalogs
-from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, open_connection
+from purekrb.directory.ldap import INVALID_PARAMETER, LdapSession, StartBind, Tls, bound_connection
 from purekrb.directory.tickets import TicketSource
 from purekrb.dn import domain_of
 from purekrb.errors import (
@@ -38,6 +39,7 @@ from purekrb.errors import (
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
 from purekrb.io.blocking import drive
+from purekrb.io.dial import Dial, OpenConnection, dialed, in_thread
 from purekrb.io.steps import look_up
 from purekrb.kdc.client import KdcClient, Target
 from purekrb.kdc.locate import Locator
@@ -124,6 +126,7 @@ class Options:
     site: str = ""
     timeout: float = DEFAULT_TIMEOUT
     allow_unverified_tls: bool = False
+    open_connection: OpenConnection | None = None
 
 
 def bind_starter(
@@ -182,13 +185,20 @@ class Connector:
             raise DirectoryError(
                 "ldaps:// is TLS from the first byte: leave out start_tls", code=INVALID_PARAMETER
             )
-        client = KdcClient(config, timeout=options.timeout, locator=locator)
+        client = KdcClient(
+            config,
+            timeout=options.timeout,
+            locator=locator,
+            open_connection=options.open_connection,
+        )
         self.config = client.config
         self.credential = credential
         self._options = options
         self._ldaps = ldaps
         self._client = client
         self._locator = locator or Locator(client.config)
+        opens = options.open_connection
+        self._dial = None if opens is None else in_thread(opens)
 
     def to(self, url: Url, targets: Sequence[Target]) -> LdapSession:
         """Return a session with the server at `url`.
@@ -206,7 +216,9 @@ class Connector:
         tls = self._tls(url, targets[0])
 
         def connection() -> object:
-            return open_connection(self._addresses(url), url.port, start_bind, tls, options.timeout)
+            dial = self._dial
+            where = self._addresses(url) if dial is None else self._dialed(dial, url)
+            return bound_connection(where, url.port, start_bind, tls, options.timeout)
 
         # A global catalog is searched from the top of the forest.
         base_dn = "" if url.port in _DIRECTORY_PORTS else None
@@ -227,7 +239,10 @@ class Connector:
         )
         config = replace(self.config, realms={**self.config.realms, realm: servers})
         return KdcClient(
-            config, timeout=self._options.timeout, locator=self._locator.with_config(config)
+            config,
+            timeout=self._options.timeout,
+            locator=self._locator.with_config(config),
+            open_connection=self._options.open_connection,
         )
 
     def to_domain(self, domain: str, *, writable: bool = False) -> LdapSession:
@@ -281,6 +296,10 @@ class Connector:
         find = partial(self._locator.addresses, url.host, url.port)
         found = drive(look_up(find, deadline, time.monotonic, f"the addresses of {url.host}"))
         return [address.sockaddr[0] for address in found]
+
+    def _dialed(self, dial: Dial, url: Url) -> socket.socket:
+        deadline = time.monotonic() + self._options.timeout
+        return drive(dialed(dial, url.host, url.port, deadline, time.monotonic))
 
     def _tls(self, url: Url, target: Target) -> Tls | None:
         options = self._options

@@ -40,6 +40,7 @@ from purekrb.directory.verify import VerifiedService, verify
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import DirectoryError
 from purekrb.gss.initiator import Initiator
+from purekrb.io.dial import OpenConnection
 from purekrb.kdc.client import DEFAULT_TIMEOUT as KDC_TIMEOUT
 from purekrb.kdc.client import Target
 from purekrb.kdc.locate import Locator
@@ -95,6 +96,7 @@ class Directory:
         timeout: float = DEFAULT_TIMEOUT,
         locator: Locator | None = None,
         allow_unverified_tls: bool = False,
+        open_connection: OpenConnection | None = None,
     ) -> Directory:
         """Return the directory at `url`, mutually authenticated and sealed.
 
@@ -111,12 +113,21 @@ class Directory:
         `allow_unverified_tls` is set: anyone on the path can then read and change everything.
 
         `timeout` is in seconds. It applies to opening a connection, and to the answer to each
-        request. Raises DirectoryError for a malformed URL, PolicyError if the connection cannot be
+        request. `open_connection` opens the connections to directories and KDCs; it is that of
+        `purekrb.KdcClient`. Raises DirectoryError for a malformed URL, PolicyError if the connection cannot be
         protected as asked, TransportError if no server answers, and the errors of
         KdcClient.get_ticket.
         """
         options = Options(
-            mechanism, sealed, start_tls, ca_file, tls_context, site, timeout, allow_unverified_tls
+            mechanism,
+            sealed,
+            start_tls,
+            ca_file,
+            tls_context,
+            site,
+            timeout,
+            allow_unverified_tls,
+            open_connection,
         )
         return Directory(connect(url, credential, config, target, domain, options, locator))
 
@@ -339,21 +350,28 @@ class Directory:
         address: tuple[str, int] | None = None,
         mechanism: str = "kerberos",
         timeout: float = 10.0,
+        open_connection: OpenConnection | None = None,
     ) -> Channel[Initiator]:
         """Find the service with all `keywords` and return a mutually authenticated channel to it.
 
         The endpoints (`find_endpoints`) are tried in turn. If one does not answer, or if the KDC
         knows none of its names, the next one follows. If one answers and fails to prove its
         identity, the search ends: it may be an impostor. `address` replaces the address in the SCP;
-        the name to ask the KDC for stays the same. `mechanism` and `timeout` (seconds, for each
-        attempt) are those of `purekrb.connect`. Raises DirectoryError if there is no endpoint, and
-        the errors of `purekrb.connect`.
+        the name to ask the KDC for stays the same. `mechanism`, `timeout` (seconds, for each
+        attempt) and `open_connection` are those of `purekrb.connect`. Raises DirectoryError if there
+        is no endpoint, and the errors of `purekrb.connect`.
         """
         found = self.find_endpoints(
             keywords, service_class=service_class, policy=policy, host=host, parse=parse
         )
         return connect_to_first(
-            found, credential, config, address=address, mechanism=mechanism, timeout=timeout
+            found,
+            credential,
+            config,
+            address=address,
+            mechanism=mechanism,
+            timeout=timeout,
+            open_connection=open_connection,
         )
 
     # Services -------------------------------------------------------------------------------------

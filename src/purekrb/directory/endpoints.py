@@ -16,6 +16,7 @@ from purekrb.directory.patterns import DNS_NAME
 from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.gss.initiator import Initiator
+from purekrb.io.dial import OpenConnection
 from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
@@ -138,6 +139,7 @@ def connect_to_first(
     address: tuple[str, int] | None = None,
     mechanism: str = "kerberos",
     timeout: float = 10.0,
+    open_connection: OpenConnection | None = None,
 ) -> Channel[Initiator]:
     """Return a channel to the first endpoint that answers and proves its identity.
 
@@ -149,7 +151,13 @@ def connect_to_first(
             try:
                 place = address or endpoint.address
                 return connect(
-                    place, target, credential, config, mechanism=mechanism, timeout=timeout
+                    place,
+                    target,
+                    credential,
+                    config,
+                    mechanism=mechanism,
+                    timeout=timeout,
+                    open_connection=open_connection,
                 )
             except (ServiceUnknownError, TransportError) as error:
                 _log.debug("%s at %s:%d is skipped: %s", target, *endpoint.address, error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import socket
 import ssl
 import threading
 import time
@@ -71,7 +72,7 @@ __all__ = [
     "like",
     "mock_connection",
     "object_guid",
-    "open_connection",
+    "bound_connection",
     "sd_flags",
     "single",
 ]
@@ -568,15 +569,23 @@ class Tls:
 StartBind = Callable[[bool, "ChannelBindings | None"], SaslClient]
 
 
-def open_connection(
-    addresses: Sequence[str], port: int, start_bind: StartBind, tls: Tls | None, timeout: float
+def bound_connection(
+    where: Sequence[str] | socket.socket,
+    port: int,
+    start_bind: StartBind,
+    tls: Tls | None,
+    timeout: float,
 ) -> Any:
-    """Return a new, bound and protected connection to the first of `addresses` that answers.
+    """Return a new, bound and protected connection.
 
-    `timeout` is in seconds. Raises TransportError, PolicyError for a certificate that is not
+    `where` is a socket that is connected, or addresses, of which the first one that answers is
+    used. `timeout` is in seconds. Raises TransportError, PolicyError for a certificate that is not
     accepted, DirectoryError for a refused bind, and the errors of `start_bind`.
     """
-    connection = _connect_to_first(addresses, port, timeout)
+    if isinstance(where, socket.socket):
+        connection = _over(where, port, timeout)
+    else:
+        connection = _connect_to_first(where, port, timeout)
     try:
         connection.socket = MessageSocket(connection.socket)
         if tls is not None:
@@ -605,16 +614,7 @@ def _connect_to_first(addresses: Sequence[str], port: int, timeout: float) -> An
     """
     failures = []
     for address in addresses:
-        server = ldap3.Server(
-            address, port=port, get_info=ldap3.NONE, connect_timeout=timeout / len(addresses)
-        )
-        connection = ldap3.Connection(
-            server,
-            auto_referrals=False,
-            auto_range=False,
-            check_names=False,
-            return_empty_attributes=False,
-        )
+        connection = _unconnected(address, port, timeout / len(addresses))
         try:
             connection.open(read_server_info=False)
             return connection
@@ -626,6 +626,27 @@ def _connect_to_first(addresses: Sequence[str], port: int, timeout: float) -> An
         f"the directory cannot be reached at port {port} ({'; '.join(failures)}): "
         "check that it runs there and that the network lets us through"
     )
+
+
+def _unconnected(host: str, port: int, timeout: float) -> Any:
+    server = ldap3.Server(host, port=port, get_info=ldap3.NONE, connect_timeout=timeout)
+    return ldap3.Connection(
+        server,
+        auto_referrals=False,
+        auto_range=False,
+        check_names=False,
+        return_empty_attributes=False,
+    )
+
+
+def _over(sock: socket.socket, port: int, timeout: float) -> Any:
+    """Return an ldap3 connection over a socket that is connected."""
+    connection = _unconnected("localhost", port, timeout)
+    # What `open` of its strategy would set.
+    connection.strategy._outstanding = {}
+    sock.settimeout(timeout)
+    connection.socket, connection.closed, connection.listening = sock, False, True
+    return connection
 
 
 def _handshake(stream: MessageSocket, tls: Tls, timeout: float) -> ssl.SSLSocket:

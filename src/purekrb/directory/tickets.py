@@ -80,7 +80,12 @@ class TicketSource:
 
     def _client_until(self, deadline: float) -> KdcClient:
         remaining = max(deadline - time.monotonic(), 0.001)
-        return KdcClient(self.config, timeout=remaining, locator=self._client._locator)
+        return KdcClient(
+            self.config,
+            timeout=remaining,
+            locator=self._client._locator,
+            open_connection=self._client.open_connection,
+        )
 
 
 def with_tgts_alone(credential: Credential, client: KdcClient) -> Credential:

@@ -52,7 +52,7 @@ class RecordingClient(KdcClient):
 
     def _new_call(self) -> _Call:
         plain = super()._new_call()
-        call = _RecordingCall(plain._locator, plain._deadline)
+        call = _RecordingCall(plain._locator, plain._deadline, plain._dial)
         call.record = self._record
         return call
 

@@ -1,7 +1,7 @@
 """One request to one KDC: the common part of the transports.
 
-A transport is one module (udp.py, tcp.py) with one class of attempts, and one row in the table of
-transport.py.
+A transport is one module (udp.py, tcp.py, https.py) with one class of attempts, and one row in the
+table of transport.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from purekrb.krb5conf.config import KdcAddress
 from purekrb.messages import der
 from purekrb.records import record
 
-__all__ = ["Attempt", "AttemptError", "Candidate", "is_reply", "open_socket"]
+__all__ = ["Attempt", "AttemptError", "Candidate", "Place", "connected", "is_reply", "open_socket"]
+
+#: Where an attempt goes: an address, or a socket that is connected already.
+Place = SocketAddress | socket.socket
 
 _REPLY_TAGS = {
     0x60 | number for number in (MessageType.AS_REP, MessageType.TGS_REP, MessageType.KRB_ERROR)
@@ -31,14 +34,20 @@ class AttemptError(Exception):
 
 @record
 class Candidate:
-    """A KDC to try: one transport, and one address (None: its addresses are not looked up yet)."""
+    """A KDC of `realm` to try: one transport, and one address.
+
+    Without one (None), its addresses are not looked up yet, or it is reached without.
+    """
 
     kdc: KdcAddress
     transport: str
+    realm: str
     address: SocketAddress | None = None
 
     def __str__(self) -> str:
         text = f"{self.transport} {self.kdc.host} port {self.kdc.port}"
+        if self.transport == "https":
+            text = str(self.kdc)
         if self.address is not None and self.address.sockaddr[0] != self.kdc.host:
             text += f" ({self.address.sockaddr[0]})"
         return text
@@ -68,8 +77,10 @@ class Attempt:
         self.socket = sock
         self.started = now
 
-    def receive(self) -> bytes | list[SocketAddress] | None:
-        """Read what has arrived; return a whole reply, the looked-up addresses, or None.
+    def receive(self) -> bytes | list[SocketAddress] | socket.socket | None:
+        """Read what has arrived; return a whole reply, what came before one, or None.
+
+        Before a reply come the addresses that were looked up, or a socket that is connected.
 
         Raises OSError, DecodeError or AttemptError if this attempt has failed.
         """
@@ -83,15 +94,25 @@ class Attempt:
         self.socket.close()
 
 
-def open_socket(address: SocketAddress, socket_type: socket.SocketKind) -> socket.socket:
-    """Return a non-blocking socket that is connected, or connecting, to `address`."""
-    sock = socket.socket(address.family, socket_type)
+def open_socket(place: Place, socket_type: socket.SocketKind) -> socket.socket:
+    """Return a non-blocking socket that is connected, or connecting, to `place`."""
+    if isinstance(place, socket.socket):
+        place.setblocking(False)
+        return place
+    sock = socket.socket(place.family, socket_type)
     try:
         sock.setblocking(False)
-        code = sock.connect_ex(address.sockaddr)
+        code = sock.connect_ex(place.sockaddr)
         if code not in _CONNECTING:
             raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def connected(sock: socket.socket) -> None:
+    """Raise OSError if the attempt of `sock` to connect, which has ended, has failed."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from purekrb.constants import Flag, NameType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
@@ -57,7 +57,7 @@ from purekrb.exchanges.wire import ArmorSource
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import INITIATORS, MAX_TOKEN, check_mechanism
 from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
-from purekrb.io import blocking
+from purekrb.io import blocking, dial
 from purekrb.io.steps import Steps, in_thread
 from purekrb.kdc.addresses import local_addresses
 from purekrb.kdc.locate import Locator
@@ -73,6 +73,7 @@ from purekrb.system import now
 from purekrb.tracebacks import forget_frames, forget_locals
 
 if TYPE_CHECKING:
+    from purekrb.io.asyncio import OpenConnection as AsyncOpenConnection
     from purekrb.messages.otp import AskOtp
 
 _log = Log("purekrb.kdc")
@@ -80,6 +81,7 @@ _log = Log("purekrb.kdc")
 __all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_credentials"]
 
 T = TypeVar("T")
+Opens = TypeVar("Opens")
 
 #: The name of a service: "HTTP/web.ad.test" (an SPN, split at "/"), or its parts.
 Target = str | Principal | ServicePrincipalName
@@ -105,9 +107,10 @@ MAX_SERVICES = 8
 class _Call:
     """One call of a client: its deadline, and the KDC that answered last."""
 
-    def __init__(self, locator: Locator, deadline: float) -> None:
+    def __init__(self, locator: Locator, deadline: float, dial: dial.Dial | None = None) -> None:
         self._locator = locator
         self._deadline = deadline
+        self._dial = dial
         self._realm = ""
         self._answered: KdcAddress | None = None
         #: Of this realm, only primary KDCs are asked.
@@ -126,6 +129,7 @@ class _Call:
                     request.message,
                     self._deadline,
                     clock=time.monotonic,
+                    dial=self._dial,
                 )
             )
         primary = request.realm == self._primary_of
@@ -137,6 +141,7 @@ class _Call:
                 self._deadline,
                 clock=time.monotonic,
                 primary=primary,
+                dial=self._dial,
             )
         except TransportError:
             if primary and self._refused_by_replica is not None:
@@ -196,8 +201,8 @@ def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
     return any((kdc.host, kdc.port) == (other.host, other.port) for other in others)
 
 
-class _Exchanges:
-    """The calls of both clients, as exchanges."""
+class _Exchanges(Generic[Opens]):
+    """The calls of both clients, as exchanges; `Opens` is the kind of their `open_connection`."""
 
     def __init__(
         self,
@@ -205,6 +210,7 @@ class _Exchanges:
         *,
         armor: Armor | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        open_connection: Opens | None = None,
         locator: Locator | None = None,
     ) -> None:
         if config is None:
@@ -213,13 +219,19 @@ class _Exchanges:
         self.timeout = timeout
         self._locator = locator or Locator(config)
         self._armor = armor
+        self.open_connection = open_connection
+        self._dial = None if open_connection is None else self._dialer(open_connection)
         self._offsets: dict[str, timedelta] = {}  # realm -> the KDC's clock minus ours
         self._fast_realms: set[str] = set()  # those whose KDCs have announced FAST
 
     def _new_call(self) -> _Call:
         limit = self.config.request_timeout
         timeout = self.timeout if limit is None else min(self.timeout, limit)
-        return _Call(self._locator, time.monotonic() + timeout)
+        return _Call(self._locator, time.monotonic() + timeout, self._dial)
+
+    @staticmethod
+    def _dialer(open_connection: Opens) -> dial.Dial:
+        raise NotImplementedError
 
     def _as_options(
         self,
@@ -700,7 +712,7 @@ def _tgs(realm: str) -> Principal:
     return Principal(("krbtgt", realm), realm, NameType.SRV_INST)
 
 
-class KdcClient(_Exchanges):
+class KdcClient(_Exchanges["dial.OpenConnection"]):
     """Gets tickets from KDCs, blocking. `purekrb.aio.KdcClient` is the same for asyncio.
 
     `config` is read from krb5.conf by default. `timeout` is in seconds and covers a whole call: all
@@ -708,6 +720,11 @@ class KdcClient(_Exchanges):
     credential, or a ccache, whose TGT is the armor of FAST (RFC 6113) in every call: that of a host
     or of another user. Tickets are stored in the credential's ccache. The client is thread-safe,
     and holds no socket between calls.
+
+    `open_connection(host, port, timeout)` opens all connections, in threads, and returns a
+    connected socket: through a SOCKS proxy or a tunnel. Host names are not looked up then, and UDP
+    is not used. For `purekrb.aio.KdcClient`, it is a coroutine function,
+    `open_connection(host, port)`, which may also return streams, as `asyncio.open_connection`.
 
     Every method raises TransportError if no KDC answers (TransportTimeoutError at the deadline),
     ConfigError if no KDC is known, KdcError if a KDC refuses, and ProtocolError or DecodeError for
@@ -894,6 +911,10 @@ class KdcClient(_Exchanges):
         """
         return _keytab_of(self.account_keys(credential, etypes=etypes), names)
 
+    @staticmethod
+    def _dialer(open_connection: dial.OpenConnection) -> dial.Dial:
+        return dial.in_thread(open_connection)
+
     def _run(self, make: Callable[[], Exchange[T]]) -> T:
         call = self._new_call()
         return run(
@@ -904,7 +925,7 @@ class KdcClient(_Exchanges):
         )
 
 
-class AsyncKdcClient(_Exchanges):
+class AsyncKdcClient(_Exchanges["AsyncOpenConnection"]):
     """`KdcClient` for asyncio, method for method. Cancelling a call closes its sockets."""
 
     async def get_tgt(
@@ -1031,6 +1052,12 @@ class AsyncKdcClient(_Exchanges):
         """Like `KdcClient.make_keytab`."""
         return _keytab_of(await self.account_keys(credential, etypes=etypes), names)
 
+    @staticmethod
+    def _dialer(open_connection: AsyncOpenConnection) -> dial.Dial:
+        from purekrb.io import asyncio
+
+        return asyncio.in_task(open_connection)
+
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
         from purekrb.io import asyncio  # imported here: a blocking caller does not need it
 
@@ -1054,6 +1081,7 @@ def initiate(
     channel_bindings: ChannelBindings | None = None,
     max_token: int = MAX_TOKEN,
     timeout: float = DEFAULT_TIMEOUT,
+    open_connection: dial.OpenConnection | None = None,
 ) -> Initiator:
     """Return the initiator of a context with the service `target`, after getting its tickets.
 
@@ -1061,12 +1089,13 @@ def initiate(
 
     With the flag DELEG, or `delegate` true, it also gets a forwarded TGT if the KDC marks the
     service as OK-AS-DELEGATE; with `delegate` "always", whatever the KDC marks. `timeout` (seconds)
-    covers all requests to KDCs. For `max_token`, see `Initiator`. Raises the errors of
+    covers all requests to KDCs; `open_connection` is that of KdcClient. For `max_token`, see
+    `Initiator`. Raises the errors of
     KdcClient.get_ticket, PolicyError for delegation without MUTUAL, and CredentialError if
     delegation needs a forwardable TGT that the credential does not have.
     """
     check_mechanism(mechanism, INITIATORS)  # before a KDC is asked
-    client = KdcClient(config, timeout=timeout)
+    client = KdcClient(config, timeout=timeout, open_connection=open_connection)
     credential = client._given(credential, target, "initiate(target, {})")
     return client._run(
         lambda: client._initiate(
@@ -1086,10 +1115,11 @@ async def initiate_async(
     channel_bindings: ChannelBindings | None = None,
     max_token: int = MAX_TOKEN,
     timeout: float = DEFAULT_TIMEOUT,
+    open_connection: AsyncOpenConnection | None = None,
 ) -> Initiator:
     """Like `initiate`, for asyncio."""
     check_mechanism(mechanism, INITIATORS)  # before a KDC is asked
-    client = AsyncKdcClient(config, timeout=timeout)
+    client = AsyncKdcClient(config, timeout=timeout, open_connection=open_connection)
     credential = client._given(credential, target, "initiate(target, {})")
     return await client._run(
         lambda: client._initiate(
@@ -1106,6 +1136,7 @@ def verify_credentials(
     config: Config | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     accept_canonical: bool = False,
+    open_connection: dial.OpenConnection | None = None,
 ) -> Principal:
     """Verify a password or key with a KDC that knows a key of `keytab`; return the client's name.
 
@@ -1117,7 +1148,7 @@ def verify_credentials(
     A TGT alone is not proof: an impostor of the KDC can answer for any password. So the new TGT is
     used to get a ticket for a service of this machine, and the ticket must decrypt with the key in
     `keytab`. The service is `service`, or by default one of those in `keytab`, which is a Keytab, a
-    file or None: see `Keytab.load`.
+    file or None: see `Keytab.load`. `open_connection` is that of KdcClient.
 
     Raises CredentialError if the keytab has no usable key, or if the KDC vouches for another
     client; and otherwise the error that prevented the check. Source: RFC 4120 3.1.5, 10.
@@ -1135,7 +1166,7 @@ def verify_credentials(
             "the keytab is empty, so it cannot be proved that the KDC is genuine: "
             "export a host key into it"
         )
-    client = KdcClient(config, timeout=timeout)
+    client = KdcClient(config, timeout=timeout, open_connection=open_connection)
     client._prepare(credential, "verify_credentials({})")
     options = client._as_options(credential)
     fresh = client._run(

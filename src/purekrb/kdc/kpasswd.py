@@ -17,10 +17,12 @@ from purekrb.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from purekrb.io.dial import Dial, dialed
 from purekrb.io.steps import Steps, Wait, look_up
-from purekrb.kdc.attempt import Attempt, AttemptError, Candidate
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, Place
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
+from purekrb.kdc.transport import Begin, begin
 from purekrb.kdc.udp import UdpAttempt
 from purekrb.krb5conf.config import Config, KdcAddress
 from purekrb.log import Log
@@ -35,10 +37,17 @@ _KRB_ERROR = 0x7E
 
 
 def ask_once(
-    locator: Locator, realm: str, message: bytes, deadline: float, *, clock: Callable[[], float]
+    locator: Locator,
+    realm: str,
+    message: bytes,
+    deadline: float,
+    *,
+    clock: Callable[[], float],
+    dial: Dial | None = None,
 ) -> Steps[bytes]:
     """Return the answer of a server of `realm` that changes passwords.
 
+    With `dial`, it opens all connections, and UDP is not used.
     Raises OutcomeUnknownError if the request was sent and its answer is lost, ConfigError if no
     server is known, and TransportError if none could be reached: then nothing was sent.
     """
@@ -56,24 +65,32 @@ def ask_once(
     config = replace(locator.config, max_retries=1)
     failures: list[str] = []
     for server in servers:
+        addresses: Sequence[SocketAddress | None] = [None]
         try:
-            addresses = yield from _addresses(locator, server, deadline, clock)
+            if dial is None:
+                addresses = yield from _addresses(locator, server, deadline, clock)
         except TransportTimeoutError:
             raise
         except TransportError as error:
             failures.append(f"{server}: {error}")
             continue
         for transport in (server.transport,) if server.transport else ("tcp", "udp"):
-            begin = _TRANSPORTS.get(transport)
-            if begin is None:
+            kind = _TRANSPORTS.get(transport)
+            if kind is None:
                 failures.append(f"{server}: purekrb has no {transport} transport")
                 continue
+            if dial is not None and transport == "udp":
+                if server.transport:
+                    failures.append(f"{server}: open_connection makes no UDP")
+                continue
             for address in addresses:
-                candidate = Candidate(server, transport, address)
+                candidate = Candidate(server, transport, realm, address)
                 try:
-                    attempt = begin(candidate, address, message, config, clock())
-                except OSError as error:
-                    failures.append(f"{candidate}: {error.strerror or error}")
+                    place = yield from _place(candidate, dial, deadline, clock)
+                    attempt = begin(kind, candidate, place, message, config, clock())
+                except (OSError, AttemptError, TransportError) as error:
+                    why = getattr(error, "strerror", None) or str(error)
+                    failures.append(f"{candidate}: {why}")
                     continue
                 try:
                     answer = yield from _wait(attempt, deadline, clock)
@@ -114,10 +131,29 @@ class _Udp(UdpAttempt):
     is_reply = staticmethod(_is_reply)
 
 
-_TRANSPORTS: dict[str, Callable[[Candidate, SocketAddress, bytes, Config, float], Attempt]] = {
-    "tcp": _Tcp,
-    "udp": _Udp,
-}
+def _https(
+    candidate: Candidate, place: Place, message: bytes, config: Config, now: float
+) -> Attempt:
+    from purekrb.kdc.https import HttpsAttempt  # only who has a KDC proxy pays for it
+
+    attempt = HttpsAttempt(candidate, place, message, config, now)
+    attempt.is_reply = _is_reply
+    return attempt
+
+
+_TRANSPORTS: dict[str, Begin] = {"tcp": _Tcp, "udp": _Udp, "https": _https}
+
+
+def _place(
+    candidate: Candidate, dial: Dial | None, deadline: float, clock: Callable[[], float]
+) -> Steps[Place]:
+    """Return the candidate's address, or a socket that `dial` has connected to it."""
+    if candidate.address is not None:
+        return candidate.address
+    if dial is None:
+        raise AttemptError("it has no address")
+    host, port = candidate.kdc.host, candidate.kdc.port
+    return (yield from dialed(dial, host, port, min(deadline, clock() + _CONNECT), clock))
 
 
 def _addresses(
@@ -138,7 +174,7 @@ def _wait(attempt: Attempt, deadline: float, clock: Callable[[], float]) -> Step
     """Return the reply. Raises _NothingSentError, or OutcomeUnknownError once something was sent."""
     connect_until = min(deadline, attempt.started + _CONNECT)
     while True:
-        until = connect_until if attempt.writing and not attempt.has_sent else deadline
+        until = deadline if attempt.has_sent else connect_until
         writing = [attempt.socket] if attempt.writing else []
         ready = yield Wait([] if writing else [attempt.socket], writing, until)
         why = ""

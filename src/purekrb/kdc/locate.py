@@ -82,11 +82,17 @@ class Locator:
     def changing_passwords(self, realm: str) -> tuple[KdcAddress, ...]:
         """Return the configured servers that change passwords.
 
-        They are `kpasswd_server`, or else port 464 of `admin_server`.
+        They are `kpasswd_server`, or else port 464 of `admin_server`, or else the KDC proxies among
+        the KDCs: a proxy serves both.
         """
         servers = self.config.realm(realm)
-        return servers.kpasswd_server or tuple(
-            replace(server, port=KPASSWD_PORT) for server in servers.admin_server
+        return (
+            servers.kpasswd_server
+            or tuple(
+                server if server.transport == "https" else replace(server, port=KPASSWD_PORT)
+                for server in servers.admin_server
+            )
+            or tuple(kdc for kdc in servers.kdc if kdc.transport == "https")
         )
 
     def by_dns(self, realm: str, service: str = "kerberos") -> list[KdcAddress]:

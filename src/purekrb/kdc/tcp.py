@@ -6,12 +6,10 @@ Keeping connections open would not help: MIT's KDC closes a connection after its
 from __future__ import annotations
 
 import errno
-import os
 import socket
 
 from purekrb.io.framing import FrameReader, encode_frame
-from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, open_socket
-from purekrb.kdc.locate import SocketAddress
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, Place, connected, open_socket
 from purekrb.krb5conf.config import Config
 
 __all__ = ["MAX_REPLY", "TcpAttempt", "reply_reader"]
@@ -28,12 +26,12 @@ class TcpAttempt(Attempt):
     def __init__(
         self,
         candidate: Candidate,
-        address: SocketAddress,
+        place: Place,
         message: bytes,
         _config: Config,
         now: float,
     ) -> None:
-        super().__init__(candidate, open_socket(address, socket.SOCK_STREAM), now)
+        super().__init__(candidate, open_socket(place, socket.SOCK_STREAM), now)
         self._unsent = memoryview(encode_frame(message))
         self._reader = reply_reader()
         try:
@@ -48,9 +46,7 @@ class TcpAttempt(Attempt):
         """Continue to send, or read bytes; return the reply once it is complete."""
         try:
             if self.writing:
-                code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if code:
-                    raise OSError(code, os.strerror(code))
+                connected(self.socket)
                 self._send()
                 return None
             data = self.socket.recv(65536)

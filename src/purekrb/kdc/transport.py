@@ -6,6 +6,7 @@ first answer wins, and nothing waits beyond the deadline. Source: RFC 4120 7.2.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -19,8 +20,9 @@ from purekrb.errors import (
     TransportTimeoutError,
     UnsupportedError,
 )
+from purekrb.io.dial import Dial, Dialing
 from purekrb.io.steps import Steps, ThreadCall, Wait, look_up
-from purekrb.kdc.attempt import Attempt, AttemptError, Candidate
+from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, Place
 from purekrb.kdc.locate import Locator, SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
@@ -30,16 +32,37 @@ from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
 
-__all__ = ["TRANSPORTS", "Answer", "ask"]
+__all__ = ["TRANSPORTS", "Answer", "Begin", "ask", "begin"]
 
 _log = Log("purekrb.kdc")
 
-#: The transports by name, as in `kdc = udp/host`. A transport begins an attempt; the arguments are
-#: the candidate, its address, the message, the configuration and the time.
-TRANSPORTS: dict[str, Callable[[Candidate, SocketAddress, bytes, Config, float], Attempt]] = {
-    "udp": UdpAttempt,
-    "tcp": TcpAttempt,
-}
+#: A transport begins an attempt; the arguments are the candidate, where it is, the message, the
+#: configuration and the time.
+Begin = Callable[[Candidate, Place, bytes, Config, float], Attempt]
+
+
+def _https(
+    candidate: Candidate, place: Place, message: bytes, config: Config, now: float
+) -> Attempt:
+    from purekrb.kdc.https import HttpsAttempt  # only who has a KDC proxy pays for it
+
+    return HttpsAttempt(candidate, place, message, config, now)
+
+
+def begin(
+    transport: Begin, candidate: Candidate, place: Place, message: bytes, config: Config, now: float
+) -> Attempt:
+    """Return the attempt that `transport` begins. If it fails, a socket that was given is closed."""
+    try:
+        return transport(candidate, place, message, config, now)
+    except BaseException:
+        if isinstance(place, socket.socket):
+            place.close()
+        raise
+
+
+#: The transports by name, as in `kdc = udp/host`.
+TRANSPORTS: dict[str, Begin] = {"udp": UdpAttempt, "tcp": TcpAttempt, "https": _https}
 #: Seconds of silence after which the next KDC is asked, too.
 STAGGER = 0.8
 #: The most attempts of one call, however many KDCs the configuration and DNS name.
@@ -69,9 +92,11 @@ def ask(
     *,
     clock: Callable[[], float],
     primary: bool = False,
+    dial: Dial | None = None,
 ) -> Steps[Answer]:
     """Return the answer of some KDC of `realm` to `message`; `primary`: only of a primary KDC.
 
+    With `dial`, it opens all connections, and UDP is not used.
     `deadline` and `clock` are `time.monotonic`'s. Raises ConfigError if no KDC is known,
     UnsupportedError if none has a usable transport, TransportError if none answers, and
     TransportTimeoutError at the deadline. All sockets are closed when it ends or is closed.
@@ -88,7 +113,7 @@ def ask(
                 raise type(error)(f"{error}{hint}") from error
     if not kdcs:
         raise unknown_realm(realm, locator.config, of_client=message[0] == _AS_REQ)
-    race = _Race(locator, realm, message, kdcs)
+    race = _Race(locator, realm, message, kdcs, deadline, dial)
     ready: Collection[socket.socket] = ()
     try:
         while True:
@@ -115,6 +140,20 @@ class _Lookup(Attempt):
         return self._call.result()
 
 
+class _Connection(Attempt):
+    """A connection that the caller's function opens."""
+
+    def __init__(self, candidate: Candidate, dialing: Dialing, now: float) -> None:
+        self._dialing = dialing
+        super().__init__(candidate, dialing.socket, now)
+
+    def receive(self) -> socket.socket:
+        return self._dialing.result()
+
+    def close(self) -> None:
+        self._dialing.close()
+
+
 def _error_code(reply: bytes) -> int | None:
     """Return the code of a KRB-ERROR that causes another attempt; None for any other reply.
 
@@ -133,9 +172,17 @@ class _Race:
     """The attempts of one `ask`: planned, running, and failed (with the reasons)."""
 
     def __init__(
-        self, locator: Locator, realm: str, message: bytes, kdcs: Iterable[KdcAddress]
+        self,
+        locator: Locator,
+        realm: str,
+        message: bytes,
+        kdcs: Iterable[KdcAddress],
+        deadline: float,
+        dial: Dial | None,
     ) -> None:
         self._locator = locator
+        self._deadline = deadline
+        self._dial = dial
         self._config = locator.config
         self._realm = realm
         self._message = message
@@ -151,25 +198,34 @@ class _Race:
     def _planned(self, kdcs: Iterable[KdcAddress]) -> list[Candidate]:
         """Return the candidates in order: all KDCs over the preferred transport, then the next one.
 
-        A KDC without a transport uses UDP and TCP. Source: RFC 4120 7.2.1; udp_preference_limit of
-        krb5.conf(5).
+        A KDC without a transport uses UDP and TCP. KDC proxies have their places in the first
+        round. Source: RFC 4120 7.2.1; udp_preference_limit of krb5.conf(5).
         """
         small = len(self._message) <= self._config.udp_preference_limit
-        either = ("udp", "tcp") if small else ("tcp", "udp")
-        unsupported = [kdc for kdc in kdcs if kdc.transport and kdc.transport not in TRANSPORTS]
+        rounds = ["udp", "tcp"] if small else ["tcp", "udp"]
+        if self._dial is not None:
+            rounds.remove("udp")
+        usable = (*rounds, "https")
+        unusable = [kdc for kdc in kdcs if kdc.transport and kdc.transport not in usable]
         self._failures += [
-            f"{kdc}: purekrb has no {kdc.transport} transport" for kdc in unsupported
+            f"{kdc}: open_connection makes no UDP"
+            if kdc.transport == "udp"
+            else f"{kdc}: purekrb has no {kdc.transport} transport"
+            for kdc in unusable
         ]
         plan = [
-            Candidate(kdc, transport)
-            for transport in dict.fromkeys((*either, *TRANSPORTS))
+            Candidate(kdc, kdc.transport or transport, self._realm)
+            for transport in rounds
             for kdc in kdcs
-            if kdc.transport == transport or (not kdc.transport and transport in either)
+            if kdc.transport in ("", transport)
+            or (kdc.transport == "https" and transport == rounds[0])
         ]
-        if not plan and unsupported:
+        if not plan and unusable:
+            some = "TCP" if self._dial is not None else "UDP or TCP"
             raise UnsupportedError(
                 f"realm {self._realm} has only KDCs that purekrb cannot talk to "
-                f"({', '.join(map(str, unsupported))}): configure one with UDP or TCP"
+                f"({', '.join(map(str, unusable))}): configure one with {some}, or a KDC proxy "
+                "(https)"
             )
         return plan
 
@@ -215,17 +271,25 @@ class _Race:
 
     def _start(self, candidate: Candidate, now: float) -> None:
         """Start an attempt with `candidate`. If that fails, the candidate has failed."""
-        try:
-            if candidate.address is None:
-                if not self._expand(candidate):
-                    self._live.append(_Lookup(candidate, self._locator, now))
-                    self._next_start = now + STAGGER
-                return
-            if candidate in self._started:
-                return
+        if candidate.address is None and self._dial is None:
+            if not self._expand(candidate):
+                self._live.append(_Lookup(candidate, self._locator, now))
+                self._next_start = now + STAGGER
+        elif candidate not in self._started:
             self._started.add(candidate)
-            begin = TRANSPORTS[candidate.transport]
-            attempt = begin(candidate, candidate.address, self._message, self._config, now)
+            if candidate.address is not None:
+                self._begin(candidate, candidate.address, now)
+            elif self._dial is not None:
+                most = min(self._deadline - now, self._config.kdc_timeout or math.inf)
+                dialing = self._dial(candidate.kdc.host, candidate.kdc.port, most)
+                self._live.append(_Connection(candidate, dialing, now))
+                self._next_start = now + STAGGER
+
+    def _begin(self, candidate: Candidate, place: Place, now: float) -> None:
+        """Send the message to a candidate. If that fails, the candidate has failed."""
+        try:
+            transport = TRANSPORTS[candidate.transport]
+            attempt = begin(transport, candidate, place, self._message, self._config, now)
         except (OSError, AttemptError) as error:
             self._fail(candidate, error, now)
         else:
@@ -243,15 +307,17 @@ class _Race:
             except TransportError:
                 return False
             self._addresses[kdc.host, kdc.port] = found
-        self._plan.extendleft(
-            Candidate(kdc, candidate.transport, address) for address in reversed(found)
-        )
+        self._plan.extendleft(replace(candidate, address=address) for address in reversed(found))
         return True
 
     def _receive(self, attempt: Attempt, now: float) -> Answer | None:
         try:
             got = attempt.receive()
             if got is None:
+                return None
+            if isinstance(got, socket.socket):
+                self._end(attempt)
+                self._begin(attempt.candidate, got, now)
                 return None
             if isinstance(got, list):
                 self._addresses[attempt.candidate.kdc.host, attempt.candidate.kdc.port] = got
@@ -280,15 +346,15 @@ class _Race:
         return Answer(got, attempt.candidate.kdc)
 
     def _switch_to_tcp(self, candidate: Candidate) -> None:
-        """Only use TCP from now on, beginning with the KDC whose reply is too big for UDP.
+        """Do without UDP from now on, beginning with the KDC whose reply is too big for UDP.
 
         This happens once for each address. Source: RFC 4120 7.2.1.
         """
-        if candidate.transport == "tcp":
+        if candidate.transport != "udp":
             return
         over_tcp = replace(candidate, transport="tcp")
         rest = [
-            planned for planned in self._plan if planned.transport == "tcp" and planned != over_tcp
+            planned for planned in self._plan if planned.transport != "udp" and planned != over_tcp
         ]
         self._plan = deque([over_tcp, *rest])
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from purekrb.kdc.attempt import Attempt, Candidate, open_socket
-from purekrb.kdc.locate import SocketAddress
+from purekrb.kdc.attempt import Attempt, Candidate, Place, open_socket
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 
@@ -24,12 +23,12 @@ class UdpAttempt(Attempt):
     def __init__(
         self,
         candidate: Candidate,
-        address: SocketAddress,
+        place: Place,
         message: bytes,
         config: Config,
         now: float,
     ) -> None:
-        super().__init__(candidate, open_socket(address, socket.SOCK_DGRAM), now)
+        super().__init__(candidate, open_socket(place, socket.SOCK_DGRAM), now)
         self._message = message
         self._left = max(config.max_retries, 1)
         self._pause = RESEND

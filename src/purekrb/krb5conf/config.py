@@ -27,32 +27,42 @@ _log = Log("purekrb.kdc")
 DEFAULT_PATH = Path("/etc/krb5.conf")
 KDC_PORT = 88
 KPASSWD_PORT = 464
+HTTPS_PORT = 443
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|:(?=/)|/)(.*)\Z", re.DOTALL)
 _HOST_PORT = re.compile(r"(?:\[([^\[\]\s]+)\]|([^\[\]:/\s]+))(?::([0-9]{1,5}))?/?\Z")
+#: What follows the scheme of a KDC proxy's URL: all of it goes into the head of an HTTP request.
+_HTTPS = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?))(?::([0-9]{1,5}))?"
+    r"(/[!\"$-~]*)?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class KdcAddress:
     """The address of a realm's server: `host` is a name or an IP address.
 
-    `transport` is "tcp", "udp" or "" (either); or the scheme of a transport that purekrb does not
-    have ("https": MS-KKDCP), and then `host` is the rest of the URL.
+    `transport` is "tcp", "udp", "" (either) or "https": a KDC proxy (MS-KKDCP), whose URL has the
+    `path`. Any other transport is one that purekrb does not have, and then `host` is the rest of
+    the URL.
     """
 
     host: str
     port: int = KDC_PORT
     transport: str = ""
+    path: str = ""
 
     @classmethod
     def parse(cls, text: str, port: int = KDC_PORT) -> KdcAddress:
         """Return the server that `text` names; `port` is the default port.
 
         Forms: host, host:port, [v6], [v6]:port, v6, tcp/host, udp/host, tcp://host:port,
-        udp://host:port, https://... Raises ConfigError.
+        udp://host:port, https://host:port/path. Raises ConfigError.
         """
         scheme = _SCHEME.match(text)
         transport, rest = (scheme[1].lower(), scheme[2]) if scheme else ("", text)
+        if transport == "https":
+            return cls._parse_https(text, rest)
         if transport not in ("", "tcp", "udp"):
             return cls(rest, 0, transport)
         match = _HOST_PORT.match(f"[{rest}]" if _is_ipv6(rest) else rest)
@@ -63,10 +73,23 @@ class KdcAddress:
             )
         return cls(match[1] or match[2], int(match[3] or port), transport)
 
+    @classmethod
+    def _parse_https(cls, text: str, rest: str) -> KdcAddress:
+        match = _HTTPS.match(rest)
+        if match is None or not 0 < int(match[3] or HTTPS_PORT) < 65536:
+            raise ConfigError(
+                f"{text!r} is not the URL of a KDC proxy: write https://host/KdcProxy or "
+                "https://host:port/KdcProxy, in ASCII"
+            )
+        return cls(match[1] or match[2], int(match[3] or HTTPS_PORT), "https", match[4] or "/")
+
     def __str__(self) -> str:
-        if self.transport not in ("", "tcp", "udp"):
+        if self.transport not in ("", "tcp", "udp", "https"):
             return f"{self.transport}://{self.host}"
         host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.transport == "https":
+            port = "" if self.port == HTTPS_PORT else f":{self.port}"
+            return f"https://{host}{port}{self.path}"
         return f"{self.transport}://{host}:{self.port}" if self.transport else f"{host}:{self.port}"
 
 
