@@ -9,15 +9,20 @@ import json
 import logging
 import os
 import signal
+import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+import purekrb
 from purekrb import Acceptor, CCache, Credential, KdcClient, Keytab, ServiceTicket
 from purekrb.cli import main
 from purekrb.credentials import files
@@ -35,10 +40,12 @@ from purekrb.errors import (
     SpnNotUniqueError,
 )
 from purekrb.gss.initiator import Initiator
+from purekrb.integrations.requests import Negotiate
 from purekrb.messages.ap import Ticket
 from purekrb.replay import MemoryReplayCache
+from support.peers import Daemon, on_free_port
 from support.processes import Child, soak
-from support.samba import SambaDc
+from support.samba import SambaDc, free_address
 
 SPNS = ("HTTP/{}.ad.test", "ADSockAuth/{}.ad.test:2000")
 
@@ -349,6 +356,229 @@ def test_a_creation_that_dies_is_completed_by_the_next_one(
             break
         died += 1
     assert died >= 3
+
+
+# A domain controller that goes away ---------------------------------------------------------------
+
+
+class Relay:
+    """The domain controller at an address of its own, for LDAP and kpasswd, until it goes away.
+
+    It ends with the client's message number `last` (None: never), which is still passed on if `answers_only`.
+    """
+
+    def __init__(self, dc: SambaDc, last: int | None, answers_only: bool = False) -> None:
+        self.address = free_address()
+        self.last, self.answers_only = last, answers_only
+        self.gone = threading.Event()
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        for port in (389, 464):
+            listener = socket.create_server((self.address, port))
+            self._sockets.append(listener)
+            threading.Thread(target=self._serve, args=(listener, dc.address, port)).start()
+
+    def _serve(self, listener: socket.socket, address: str, port: int) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((address, port))
+            self._sockets += (client, server)
+            threading.Thread(target=self._pump, args=(client, server, True)).start()
+            threading.Thread(target=self._pump, args=(server, client, False)).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                with self._lock:
+                    late = self.gone.is_set()
+                    if asks and not late and self.last is not None:
+                        self.last -= 1
+                        if self.last == 0:
+                            self.gone.set()
+                if late or (self.gone.is_set() and not self.answers_only):
+                    break
+                sink.sendall(data)
+                if self.gone.is_set():
+                    time.sleep(0.3)  # it is done there
+                    break
+        if self.gone.is_set():
+            self.close()
+
+    def close(self) -> None:
+        self.gone.set()
+        for sock in self._sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.mark.parametrize("answers_only", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("what", ["create", "rotate", "reset"])
+def test_a_domain_controller_that_goes_away_leaves_nothing_half_made(
+    samba_dc: SambaDc, admin: Directory, name: str, tmp_path: Path, what: str, answers_only: bool
+) -> None:
+    """It goes away with each message, before or after it has done what the message asks for."""
+    path, spn = tmp_path / "k", spns_of(name)[0]
+    if what != "create":
+        admin.create_service_account(name, spns=spns_of(name), keytab=path)
+    failures: list[str] = []
+    for last in range(1, 40):
+        ticket = None if what == "create" else ticket_for(samba_dc, spn)
+        credential = (
+            Credential.from_keytab(f"{name}@AD.TEST", path)
+            if what == "rotate"
+            else Credential.from_password("Administrator@AD.TEST", samba_dc.password)
+        )
+        with Relay(samba_dc, last, answers_only) as relay:
+            try:
+                with Directory.connect(
+                    f"ldap://{relay.address}",
+                    credential,
+                    samba_dc.config,
+                    f"ldap/{samba_dc.host}",
+                    timeout=5,
+                ) as directory:
+                    if what == "create":
+                        directory.create_service_account(name, spns=spns_of(name), keytab=path)
+                    else:
+                        directory.rotate_keys(name, path)
+            except KerberosError as error:
+                failures.append(str(error))
+            ended = not relay.gone.is_set()
+        if what != "create":
+            assert ticket is not None
+            assert accepts(path, ticket)
+            assert accepts(path, ticket_for(samba_dc, spn))
+        elif path.exists() or samba_dc.search(f"(sAMAccountName={name})", "cn"):
+            # The account and its keytab, or neither.
+            admin.create_service_account(name, spns=spns_of(name), keytab=path)
+            assert accepts(path, ticket_for(samba_dc, spn))
+            admin.delete_account(name, keytab=path)
+        if ended:
+            break
+    assert ended
+    assert len(failures) > 3
+    if what != "create":
+        admin.rotate_keys(name, path)
+        newest = Keytab.load(path).find(f"{name}@AD.TEST")[0].kvno
+        assert len(Keytab.load(path).find(f"{name}@AD.TEST", newest)) == 2
+
+
+# Services that run --------------------------------------------------------------------------------
+
+
+class Clients:
+    """Clients that come all the time; each has a new ticket, or the one that all of its kind began with."""
+
+    def __init__(self, *visits: Callable[[], object]) -> None:
+        self.count, self.refusals = 0, list[str]()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._come, args=(visit,)) for visit in visits]
+
+    def _come(self, visit: Callable[[], object]) -> None:
+        while not self._over.is_set():
+            try:
+                visit()
+            except Exception as error:
+                self.refusals.append(f"{type(error).__name__}: {error}")
+            self.count += 1
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_service_that_runs_sees_each_rotation_and_refuses_nobody(
+    samba_dc: SambaDc, service: Path, name: str
+) -> None:
+    spn = spns_of(name)[1]
+    cached = Credential.from_password("acc-client@AD.TEST", samba_dc.password)
+    KdcClient(samba_dc.config).get_ticket(cached, spn)
+    server = purekrb.listen(("127.0.0.1", 0), Keytab.load(service))
+
+    def serve() -> None:
+        for channel in server:
+            with channel:
+                channel.send(channel.recv())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    def visit(credential: Credential | None = None) -> None:
+        credential = credential or Credential.from_password("acc-client@AD.TEST", samba_dc.password)
+        with purekrb.connect(server.address, spn, credential, samba_dc.config) as channel:
+            channel.send(b"hello")
+            assert channel.recv() == b"hello"
+
+    try:
+        with Clients(visit, lambda: visit(cached)) as clients:
+            for _ in range(4):
+                with as_itself_by_key(samba_dc, name, service) as directory:
+                    directory.rotate_keys(name, service)
+                time.sleep(0.2)
+    finally:
+        server.close()
+        thread.join(10)
+    assert clients.refusals == []
+    assert clients.count > 20
+
+
+def test_an_http_service_that_runs_sees_each_rotation_and_refuses_nobody(
+    samba_dc: SambaDc, service: Path, name: str, tmp_path: Path
+) -> None:
+    spn = spns_of(name)[0]
+
+    def start(port: int) -> Daemon:
+        argv = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", "2"]
+        argv += ["--threads", "4", "--no-control-socket", "support.web_apps:wsgi()"]
+        env = {
+            **samba_dc.env,
+            "KRB5_KTNAME": str(service),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
+        env.pop("LD_PRELOAD")
+        ports.append(port)
+        return Daemon(argv, env=env, log=tmp_path / "gunicorn.log", port=port)
+
+    ports: list[int] = []
+    daemon = on_free_port(start)
+    cached = Credential.from_password("acc-client@AD.TEST", samba_dc.password)
+    KdcClient(samba_dc.config).get_ticket(cached, spn)
+
+    def visit(credential: Credential | None = None) -> None:
+        credential = credential or Credential.from_password("acc-client@AD.TEST", samba_dc.password)
+        with requests.Session() as session:
+            session.trust_env = False
+            session.auth = Negotiate(credential, target=spn, config=samba_dc.config)
+            answer = session.get(f"http://127.0.0.1:{ports[-1]}/")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["user"] == "acc-client@AD.TEST"
+
+    try:
+        with Clients(visit, lambda: visit(cached)) as clients:
+            for _ in range(4):
+                with as_itself_by_key(samba_dc, name, service) as directory:
+                    directory.rotate_keys(name, service)
+                time.sleep(0.2)
+    finally:
+        daemon.stop()
+    assert clients.refusals == []
+    assert clients.count > 20
 
 
 # Two at once --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from support.tls import Authority
 if TYPE_CHECKING:
     from purekrb import Config
 
-__all__ = ["SambaDc", "shared_dc"]
+__all__ = ["SambaDc", "free_address", "shared_dc"]
 
 #: What accounts may use: AES128 and AES256 with SHA-1 ([MS-KILE] 2.2.7). Without it Samba makes tickets of RC4.
 AES = 24
@@ -126,7 +126,7 @@ class SambaDc:
             missing_peer("Samba's domain controller, which needs root,", "samba-ad-dc, as root")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o755)
-        address = _free_address()
+        address = free_address()
         argv = [
             samba_tool, "domain", "provision", "--configfile=/dev/null", f"--targetdir={directory}",
             f"--realm={cls.realm}", f"--domain={cls.netbios_domain}", f"--host-name={cls.host.partition('.')[0]}",
@@ -362,7 +362,7 @@ class SambaDc:
         As it is, Samba takes no SASL bind inside of TLS; with "allow_sasl_over_tls" it does, as Active Directory.
         """
         directory = self.path("ldap")
-        address = _free_address()
+        address = free_address()
         (directory / "lock").mkdir(parents=True)
         own = {
             "interfaces": f"{address}/8",
@@ -451,7 +451,7 @@ def _samba_env() -> dict[str, str]:
     }
 
 
-def _free_address() -> str:
+def free_address() -> str:
     """Return a loopback address where all the DC's ports are free; by chance, so that two at once choose two."""
     for _ in range(50):
         address = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}.{random.randint(1, 254)}"

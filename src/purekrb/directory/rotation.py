@@ -292,19 +292,22 @@ def _reset(session: LdapSession, account: Account, new: NewKeys) -> None:
 @forget_frames
 def _check_outcome(new: NewKeys, error: TransportError) -> None:
     """Return if the directory has got the new key, though its answer is lost; else raise."""
+    own = new.names.own
     try:
         new.log_in()
     except PreauthFailedError:
-        text = "the KDC still has the old key"
-    except KerberosError as second:
-        text = f"and whether the key was changed is not known ({second})"
+        text = (
+            f"the key of {own} was not changed, since the connection ended: the KDC has the old one"
+        )
+    except KerberosError:
+        text = f"whether the key of {own} was changed is not known, since the connection ended"
     else:
         return
     kind = OutcomeUnknownError if isinstance(error, OutcomeUnknownError) else TransportError
     raise kind(
-        f"{error}. The keytab has the old and the new keys, so the service goes on; {text}. Rotate "
-        "again"
-    ) from None
+        f"{text}. The keytab has the old and the new keys, so the service goes on; rotate again "
+        "once the domain controller answers"
+    ) from error
 
 
 def as_unicode_pwd(password: bytes) -> bytes:
@@ -322,7 +325,11 @@ def check_encrypted(session: LdapSession) -> None:
 
 
 def _told_kvno(session: LdapSession, dn: str) -> int | None:
-    return number_of(_read(session, dn, (KVNO,)), KVNO)
+    try:
+        return number_of(_read(session, dn, (KVNO,)), KVNO)
+    except TransportError as error:  # the KDC has told it, too
+        _log.debug("the directory does not tell the kvno: %s", error)
+        return None
 
 
 def _read(session: LdapSession, dn: str, attributes: tuple[str, ...]) -> Entry:

@@ -42,11 +42,13 @@ from purekrb.directory.windows_errors import USER_EXISTS
 from purekrb.dn import escape_rdn_value
 from purekrb.errors import (
     AccountNotFoundError,
+    ClientUnknownError,
     CredentialError,
     DecodeError,
     DirectoryError,
     InsufficientRightsError,
     PreauthFailedError,
+    TransportError,
 )
 from purekrb.kdc.client import KdcClient
 from purekrb.log import Log
@@ -137,22 +139,27 @@ def create(
         upn = next(iter(more.get("userPrincipalName", ())), "")
         names = AccountNames(name, session.domain.upper(), tuple(spns), upn, dns_name)
         new = NewKeys(kdc, names, path, random=random)
-        with transaction() as undo:
-            undo.add(f"removing the keys of {name} from {path}", new.take_back)
-            new.put((), 1)
-            undo.write(
-                lambda: _add(session, forest, nobody, kind, spns, more, new),
-                f"deleting {dn}",
-                lambda: _remove_ours(session, new, name),
-            )
-            _log.debug("step: the directory has the account %s", dn)
-            account = find_account(session, dn)
-            keys = new.prove()
-            _, told = names_of_account(session, account)
-            kvno = new.version(keys, told)
-            new.finish(keys, kvno)
-            if owner:
-                files.give(path, owner, what="keytab")
+        try:
+            with transaction() as undo:
+                undo.add(
+                    f"deleting {dn} and its keys in {path}",
+                    lambda: _remove_ours(session, new, name),
+                )
+                new.put((), 1)
+                _add(session, forest, nobody, kind, spns, more, new)
+                _log.debug("step: the directory has the account %s", dn)
+                account = find_account(session, dn)
+                keys = new.prove()
+                _, told = names_of_account(session, account)
+                kvno = new.version(keys, told)
+                new.finish(keys, kvno)
+                if owner:
+                    files.give(path, owner, what="keytab")
+        except TransportError as error:
+            raise type(error)(
+                f"{error}. If the account {name} was created, its keys are in {path}: do the same "
+                "again to complete it"
+            ) from None
     return ServiceAccount(account, path, kvno, tuple(names.principals))
 
 
@@ -239,12 +246,19 @@ def _complete(
 
 
 def _remove_ours(session: LdapSession, new: NewKeys, name: str) -> None:
-    """Delete the account, if it is the one whose password we have."""
+    """Delete the account, if it is the one whose password we have; then its keys in the keytab.
+
+    As long as the account is there, the keys stay: with them, the next attempt completes it.
+    """
     account = _existing(session, name)
-    if account is None:
-        return
-    new.log_in()
-    session.delete(account.dn)
+    if account is not None:
+        try:
+            new.log_in()
+        except (ClientUnknownError, PreauthFailedError):  # it is somebody else's
+            pass
+        else:
+            session.delete(account.dn)
+    new.take_back()
 
 
 def disable(session: LdapSession, account: str) -> Account:
