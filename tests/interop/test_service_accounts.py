@@ -26,7 +26,8 @@ import purekrb
 from purekrb import Acceptor, CCache, Credential, KdcClient, Keytab, ServiceTicket
 from purekrb.cli import main
 from purekrb.credentials import files
-from purekrb.directory import Directory
+from purekrb.directory import Directory, rotation, service_accounts
+from purekrb.directory.account_keys import random_password
 from purekrb.errors import (
     AccountNotFoundError,
     ClientRevokedError,
@@ -43,6 +44,7 @@ from purekrb.gss.initiator import Initiator
 from purekrb.integrations.requests import Negotiate
 from purekrb.messages.ap import Ticket
 from purekrb.replay import MemoryReplayCache
+from support import canaries
 from support.peers import Daemon, on_free_port
 from support.processes import Child, soak
 from support.samba import SambaDc, free_address
@@ -889,3 +891,136 @@ def test_the_commands_take_an_account_through_its_life(
     assert run("disable", name).startswith("disabled CN=")
     assert run("delete", name, "-t", str(keytab)).startswith("deleted CN=")
     assert not keytab.exists()
+
+
+# Secrets ------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Random bytes that are remembered, so that the passwords made of them are known."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self.passwords: list[bytes] = []
+
+    def __call__(self, size: int) -> bytes:
+        block = os.urandom(size)
+        self._blocks.append(block)
+        return block
+
+    def made(self) -> bytes:
+        """Return the password that was made of the blocks since the last call."""
+        blocks = iter(self._blocks)
+        self.passwords.append(random_password(lambda _size: next(blocks)))
+        self._blocks = []
+        return self.passwords[-1]
+
+
+def secrets_of(password: bytes, *keytabs: Path) -> list[bytes]:
+    keys = [e.key.contents for path in keytabs if path.exists() for e in Keytab.load(path)]
+    return [password, password.decode().encode("utf-16-le"), *dict.fromkeys(keys)]
+
+
+def test_no_password_or_key_is_shown_logged_or_left_anywhere(
+    samba_dc: SambaDc, admin: Directory, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="purekrb")
+    path, watched = tmp_path / "k", Watched()
+    sessions = admin._sessions
+    texts: list[str] = []
+    secrets: list[bytes] = []
+
+    def note(result: object) -> None:
+        secrets.extend(secrets_of(watched.made(), path))
+        texts.append(canaries.expand(result))
+
+    note(
+        service_accounts.create(
+            sessions.writer,
+            sessions.forest,
+            sessions.kdc(),
+            name,
+            path,
+            spns=spns_of(name),
+            random=watched,
+        )
+    )
+    note(
+        rotation.rotate(
+            sessions.writer, sessions.kdc(), sessions.credential, name, path, random=watched
+        )
+    )
+    with as_itself_by_key(samba_dc, name, path) as it:
+        own = it._sessions
+        note(rotation.rotate(own.writer, own.kdc(), own.credential, name, path, random=watched))
+    texts += [repr(Keytab.load(path)), repr(admin), caplog.text]
+    assert len(watched.passwords) == 3
+    assert canaries.leaks("\n".join(texts), secrets) == []
+    # The password is in no file; the keys are in the keytab alone.
+    for file in tmp_path.rglob("*"):
+        data = file.read_bytes()
+        assert not any(password in data for password in watched.passwords)
+        assert file == path or not any(secret in data for secret in secrets)
+    # What is looked for would be found.
+    assert canaries.leaks(repr(watched.passwords[0]), secrets) != []
+
+
+@pytest.mark.parametrize("failure", ["rights", "exists", "policy", "own policy", "gone", "file"])
+def test_no_password_or_key_is_in_an_error(
+    samba_dc: SambaDc,
+    admin: Directory,
+    service: Path,
+    name: str,
+    tmp_path: Path,
+    failure: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither in its text nor in the locals of its frames."""
+    watched, secrets = Watched(), secrets_of(b"-", service)[2:]
+    minimum = "dn: {}\nchangetype: modify\nreplace: minPwdAge\nminPwdAge: {}\n"
+    samba_dc.add_user("acc-nobody")
+    new = tmp_path / "new"
+
+    def rotate(directory: Directory, keytab: Path = service) -> None:
+        own = directory._sessions
+        rotation.rotate(own.writer, own.kdc(), own.credential, name, keytab, random=watched)
+
+    def create(directory: Directory, account: str, keytab: Path = new) -> None:
+        own = directory._sessions
+        service_accounts.create(own.writer, own.forest, own.kdc(), account, keytab, random=watched)
+
+    def provoke() -> None:
+        if failure == "rights":
+            with as_user(samba_dc, "acc-nobody") as directory:
+                rotate(directory)
+        elif failure == "exists":  # found out by the directory alone
+            monkeypatch.setattr(service_accounts, "_existing", lambda *_: None)
+            create(admin, name)
+        elif failure == "policy":
+            with as_itself_by_password(samba_dc, name, service) as directory:
+                rotate(directory)
+        elif failure == "own policy":
+            with as_itself_by_key(samba_dc, name, service) as directory:
+                rotate(directory)
+        elif failure == "gone":
+            with Relay(samba_dc, 9) as relay:
+                credential = Credential.from_password("Administrator@AD.TEST", samba_dc.password)
+                url = f"ldap://{relay.address}"
+                with Directory.connect(
+                    url, credential, samba_dc.config, f"ldap/{samba_dc.host}", timeout=5
+                ) as directory:
+                    rotate(directory)
+        else:
+            create(admin, "acc-nowhere", tmp_path / "missing" / "k")
+
+    if "policy" in failure:
+        samba_dc.modify(minimum.format(samba_dc.base, -864000000000))
+    try:
+        with pytest.raises(KerberosError) as caught:
+            provoke()
+    finally:
+        samba_dc.modify(minimum.format(samba_dc.base, 0))
+    if failure != "file":  # it failed before there was a password
+        secrets += secrets_of(watched.made(), service, new)
+    text = canaries.shown(caught.value) + canaries.printed(caught.value)
+    assert canaries.leaks(text, secrets) == []

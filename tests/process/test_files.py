@@ -480,3 +480,58 @@ def test_errors_of_a_failed_write_hold_no_frame_with_the_data(tmp_path: Path) ->
         error = error.__cause__ or error.__context__
     assert seen
     assert isinstance(caught.value, KerberosError)
+
+
+# Turns at a file --------------------------------------------------------------------------------
+
+
+def test_one_has_the_turn_at_a_file_and_others_read_and_write_it_meanwhile(secret: Path) -> None:
+    with files.turn_at(secret, what="keytab"):
+        with (
+            pytest.raises(CredentialError, match="is being changed by another process"),
+            files.turn_at(secret, what="keytab"),
+        ):
+            pytest.fail("two have the turn")
+        files.write_private(secret, b"new", what="keytab")
+        assert files.read_private(secret, what="keytab") == b"new"
+        with files.turn_at(secret.with_name("other"), what="keytab"):
+            pass
+    with files.turn_at(secret, what="keytab"):
+        pass
+    assert [path.name for path in secret.parent.iterdir()] == [secret.name]
+
+
+def test_a_killed_process_has_no_turn(secret: Path) -> None:
+    def hold(writer: int) -> None:
+        with files.turn_at(secret, what="keytab"):
+            os.write(writer, b"1")
+            time.sleep(60)
+
+    child = Child(hold)
+    deadline = time.monotonic() + 20
+    while not secret.with_name(f".{secret.name}.lock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    child.kill()
+    child.output()
+    with files.turn_at(secret, what="keytab"):
+        pass
+    assert [path.name for path in secret.parent.iterdir()] == [secret.name]
+
+
+def test_a_turn_in_a_missing_directory_is_a_typed_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CredentialError, match="cannot lock the keytab"),
+        files.turn_at(tmp_path / "missing" / "k", what="keytab"),
+    ):
+        pytest.fail("there is no such directory")
+
+
+def test_a_file_is_only_given_to_users_that_exist(secret: Path) -> None:
+    with pytest.raises(CredentialError, match="no such user"):
+        files.give(secret, "nobody-of-this-name", what="keytab")
+    if os.geteuid() == 0:
+        files.give(secret, "daemon", what="keytab")
+        assert secret.owner() == "daemon"
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
