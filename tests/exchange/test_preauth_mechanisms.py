@@ -82,6 +82,7 @@ class Toy:
     type: int = TOY
     name: str = "TOY"
     awaited = True
+    announced = False
     strength: Strength = Strength.STRONG
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> ToyProof | None:

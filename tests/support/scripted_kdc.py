@@ -97,6 +97,7 @@ class Password:
     """A client with a password; counts the string-to-key calls in `asked`."""
 
     needs_salt = True
+    certificate = kdc_trust = None
     kvno: int | None = None
 
     def __init__(

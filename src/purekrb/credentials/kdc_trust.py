@@ -185,7 +185,10 @@ class KdcTrust:
                 f"the KDC signs its answer by {oid_text(oid)}, which purekrb does not have: "
                 "expected RSA or ECDSA with SHA-256, SHA-384 or SHA-512"
             )
-        if isinstance(hash_, hashes.SHA1) and not self.allow_sha1:
+        # The hash of the content counts as much as that of the signature.
+        content_hash = None if digest is None else _HASHES.get(dotted(_oid(digest)))
+        is_sha1 = any(isinstance(found, hashes.SHA1) for found in (hash_, content_hash))
+        if is_sha1 and not self.allow_sha1:
             raise PolicyError(
                 "the KDC signs its answer with SHA-1, which is refused since others could forge "
                 "it: give the KDC a newer version; if you accept the risk, set pkinit_allow_sha1 = "

@@ -65,7 +65,7 @@ from purekrb.messages.kdc import (
     TgsRep,
     decode_kdc_reply,
 )
-from purekrb.names import Principal
+from purekrb.names import ANONYMOUS_REALM, Principal
 from purekrb.records import record, replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
@@ -89,6 +89,7 @@ DEFAULT_MAX_ITERATIONS = 1 << 20
 
 #: A plain number: the operators of an IntFlag cost five calls.
 _ENC_PA_REP = int(TicketFlags.ENC_PA_REP)
+_ANONYMOUS = int(TicketFlags.ANONYMOUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ class _Listener:
     """A client that wants to know its salt, and proves nothing."""
 
     needs_salt = True
-    kvno = None
+    kvno = certificate = kdc_trust = None
 
     def __init__(self, principal: Principal, etype: int) -> None:
         self.principal = principal
@@ -410,6 +411,7 @@ class _AsExchange:
             (options.forwardable, KdcOptions.FORWARDABLE),
             (options.proxiable, KdcOptions.PROXIABLE),
             (self.canonicalize, KdcOptions.CANONICALIZE),
+            (self.client.name.anonymous, KdcOptions.REQUEST_ANONYMOUS),
         ):
             if wanted:
                 kdc_options |= int(option)
@@ -513,7 +515,8 @@ class _AsExchange:
                 "permitted: anyone can get such a reply and guess at the password offline; have "
                 "the account require pre-authentication"
             )
-        key = self.wire.reply_key((yield from self.preauth.reply_key(reply, request)))
+        proven = yield from self.preauth.reply_key(reply, request)
+        key = self.wire.reply_key(proven)
         try:
             part = open_reply(key, KeyUsage.AS_REP_ENC_PART, reply.enc_part, body.nonce)
         except IntegrityError:
@@ -521,6 +524,10 @@ class _AsExchange:
                 f"{self.label}: the reply does not decrypt with the key of {etype_name(etype)}"
             ) from None
         self.kvno = reply.enc_part.kvno
+        if self.credential.kdc_trust is not None:
+            from purekrb.exchanges.preauth.pkinit import check_key_exchange
+
+            check_key_exchange(reply, proven, part.key, anonymous=self.client.name.anonymous)
         verified = _vouches_for_request(part, key, request)
         if verified and any(
             p.padata_type == PaDataType.FX_FAST for p in part.encrypted_pa_data or ()
@@ -538,6 +545,8 @@ class _AsExchange:
         client = self.client.name.principal(self.realm)
         canonical = self.canonicalize and verified
         _check_names(client, self.service, reply, part, canonical=canonical)
+        if client.name.anonymous and not part.flags & _ANONYMOUS:  # RFC 8062 4.1
+            raise ProtocolError("the ticket is not marked as that of an anonymous client")
         offset = _clock_offset(part.authtime, self.clock(), self.options, self.label)
         ticket = check_reply(body, reply, part, addresses=self.options.addresses, offset=offset)
         if part.starttime is not None and body.from_ is None:
@@ -613,6 +622,8 @@ def _check_names(
     """
     got_client = reply.cname.principal(reply.crealm)
     got_service = part.sname.principal(part.srealm)
+    if client.name.anonymous and got_client == replace(client, realm=ANONYMOUS_REALM):
+        client = got_client  # RFC 8062 4.1: the realm is hidden, too
     if (client, service) == (got_client, got_service):
         return
     if not canonical:

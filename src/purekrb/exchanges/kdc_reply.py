@@ -232,18 +232,23 @@ def _error_data(e_data: bytes) -> tuple[PaData, ...]:
 
 
 def kdc_error(
-    error: KrbError, label: ExchangeLabel, service: Principal | None = None, facts: str = ""
+    error: KrbError,
+    label: ExchangeLabel,
+    service: Principal | None = None,
+    facts: str = "",
+    *,
+    words: tuple[type[KdcError], str, str] | None = None,
 ) -> KdcError:
     """Return the exception for a KRB-ERROR; pass `service` if that may be the unknown principal.
 
-    `facts` are known here and belong to the error.
+    `facts` are known here and belong to the error; `words` are better than those of `KDC_ERRORS`.
     A KRB-ERROR is not authenticated: anyone on the path can forge one. So it has no other effect
     than the error.
     """
     code = error.error_code
     if label.exchange == "AS" and code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY:
         code = ErrorCode.KDC_ERR_PREAUTH_FAILED  # so Heimdal says that the proof does not decrypt
-    cls, what, advice = KDC_ERRORS.get(code, _NO_ADVICE)
+    cls, what, advice = words or KDC_ERRORS.get(code, _NO_ADVICE)
     status = nt_status(error)
     if status is not None:
         what, advice = _by_status(error.error_code, status, what, advice)

@@ -280,6 +280,7 @@ class _Exchanges(Generic[Opens]):
                 unasked=floor == "strong" and armor is None,
                 otp=otp,
                 keys=credential.has_key,
+                public_key=credential.kdc_trust is not None,
             ),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from purekrb.errors import DecodeError, UnsupportedError
+from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import ListOf
 from purekrb.messages.cms import (
     ALGORITHM,
@@ -33,7 +34,9 @@ from purekrb.messages.der import (
     read_header,
     tlv,
 )
+from purekrb.messages.layouts import Key
 from purekrb.records import record
+from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "AuthPack",
@@ -47,6 +50,8 @@ __all__ = [
     "SuppPubInfo",
     "TypedData",
     "TypedDataEntry",
+    "decode_key",
+    "encode_key",
     "dh_number",
     "encode_dh_number",
     "decode_pa_pk_as_rep",
@@ -55,6 +60,7 @@ __all__ = [
 _OCTETS = OctetString()
 _OID = ObjectIdentifier()
 _TIME = KerberosTime()
+_KEY = Key()
 _MAX_ENTRIES = 64
 #: The largest number in bytes that is read: one of a field of 8192 bits.
 _MAX_NUMBER = 1025
@@ -325,6 +331,21 @@ class TypedData(Message):
 TypedData.schema = ListOf(TypedData, SequenceOf(_TYPED_ENTRY, _MAX_ENTRIES))
 
 
+def encode_key(key: EncryptionKey) -> bytes:
+    """Return an EncryptionKey as it is, the plaintext of a PA-PKINIT-KX. Source: RFC 8062 7."""
+    return tlv(_KEY.tag, _KEY.encode(key))
+
+
+@forget_frames
+def decode_key(data: bytes) -> EncryptionKey:
+    """Return the key that `encode_key` gives. Raises DecodeError."""
+    tag, begin, end = read_header(data, 0, len(data))
+    if tag != _KEY.tag or end != len(data):
+        raise DecodeError("the data are no EncryptionKey")
+    key: EncryptionKey = _KEY.decode(data[begin:end])
+    return key
+
+
 def encode_dh_number(value: bytes) -> bytes:
     """Return a big-endian number as an INTEGER: DHPublicKey of RFC 3279 2.3.3."""
     digits = value.lstrip(b"\0") or b"\0"
@@ -341,4 +362,4 @@ def dh_number(data: bytes) -> bytes:
         raise DecodeError("a Diffie-Hellman value is negative")
     if len(contents) > 1 and contents[0] == 0 and contents[1] < 0x80:
         raise DecodeError("an INTEGER is not encoded in its shortest form")
-    return contents
+    return contents.removeprefix(b"\0")

@@ -54,7 +54,8 @@ from purekrb.messages.kdc import (
     TgsReq,
 )
 from purekrb.messages.kpasswd import PasswordPolicy, Result, encode_result
-from purekrb.names import PrincipalName
+from purekrb.messages.pkinit import encode_key
+from purekrb.names import ANONYMOUS_REALM, PrincipalName
 from purekrb.system import Clock, RandomBytes
 from purekrb.testing.kdc_accounts import CLOCK_SKEW, KdcAccount, RefusedError
 from purekrb.testing.kdc_fast import KdcFast, open_request
@@ -80,7 +81,9 @@ _REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VA
 #: TGT (if any) has them.
 _ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
 #: Flags that a ticket inherits from the TGT.
-_INHERITED = TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORWARDED
+_INHERITED = (
+    TicketFlags.PRE_AUTHENT | TicketFlags.HW_AUTHENT | TicketFlags.FORWARDED | TicketFlags.ANONYMOUS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,13 @@ class Kdc:
             e_data=refused.e_data,
         )
 
+    def _key_exchange(self, reply_key: EncryptionKey, etype: int) -> tuple[EncryptionKey, PaData]:
+        """Return a session key to which both keys contribute, and the proof. RFC 8062 7."""
+        contribution = crypto.random_key(etype, self.random)
+        session_key = crypto.cf2(contribution, reply_key, b"PKINIT", b"KEYEXCHANGE")
+        encrypted = self._encrypt(reply_key, KeyUsage.PA_PKINIT_KX, encode_key(contribution), None)
+        return session_key, PaData(PaDataType.PKINIT_KX, encrypted.encode())
+
     # -- FAST --------------------------------------------------------------------------------------
 
     def _in_fast(self, fast: KdcFast, answer: Callable[[], bytes]) -> bytes:
@@ -261,6 +271,8 @@ class Kdc:
         proof = PreauthRequest(client, req, request, self.now(), self.random, armor_key)
         proven_key, proven_flag = self._verify_proof(proof)
         flags |= proven_flag
+        if client.name.anonymous:
+            flags |= TicketFlags.ANONYMOUS
         cname = body.cname or client.name
         if body.kdc_options & KdcOptions.CANONICALIZE:
             cname = client.name
@@ -268,13 +280,17 @@ class Kdc:
             body,
             sname,
             flags,
-            self.realm,
+            ANONYMOUS_REALM if cname.anonymous else self.realm,
             cname,
             lifetimes=(client.lifetime, service.lifetime),
         )
         if self.domain is not None and _wants_pac(req.padata):
             grant = replace(grant, pac=self.domain.buffers(grant.cname, grant.authtime))
         reply_key = proven_key or _key_of(client, etype)
+        session_key = None
+        if proof.key_exchange:
+            session_key, contribution = self._key_exchange(reply_key, _session_etype(body, service))
+            proof.answers.append(contribution)
         if fast is not None:
             reply_key = fast.reply_key(reply_key)
         encrypted_padata: tuple[PaData, ...] | None = None
@@ -285,7 +301,7 @@ class Kdc:
             made = Checksum(crypto.profile_of(reply_key.etype).checksum_type, mac).encode()
             encrypted_padata = (PaData(PaDataType.ENC_PA_REP, made), *self._announcement())
             grant = replace(grant, flags=grant.flags | TicketFlags.ENC_PA_REP)
-        ticket, enc_part = self._issue(grant, service, body, encrypted_padata)
+        ticket, enc_part = self._issue(grant, service, body, encrypted_padata, session_key)
         info = EtypeInfo2(_etype_info(client, (etype,))).encode()
         padata: tuple[PaData, ...] = (PaData(PaDataType.ETYPE_INFO2, info), *proof.answers)
         if fast is not None:
@@ -368,6 +384,7 @@ class Kdc:
             hint = mechanism.hint(request)
             if hint is not None:
                 methods.append(PaData(getattr(mechanism, "offer_type", mechanism.type), hint))
+        methods += request.offers
         if request.cookie is not None:
             methods.append(PaData(PaDataType.FX_COOKIE, request.cookie))
         return MethodData(tuple(methods)).encode()
@@ -677,18 +694,15 @@ class Kdc:
         service: KdcAccount,
         body: KdcReqBody,
         encrypted_padata: tuple[PaData, ...] | None = None,
+        session_key: EncryptionKey | None = None,
     ) -> tuple[bytes, EncKdcRepPart]:
         """Return the ticket and the encrypted part of its reply, with a fresh session key."""
         if grant.endtime <= grant.starttime:
             raise RefusedError(
                 ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts"
             )
-        session_etype = next((e for e in body.etype if e in service.etypes), None)
-        if session_etype is None:
-            raise RefusedError(
-                ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request"
-            )
-        session_key = crypto.random_key(session_etype, self.random)
+        if session_key is None:
+            session_key = crypto.random_key(_session_etype(body, service), self.random)
         flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
         if service.ok_as_delegate:
             flags |= TicketFlags.OK_AS_DELEGATE
@@ -724,7 +738,7 @@ class Kdc:
             grant.crealm,
             etype_name(ticket_key.etype),
             service.kvno,
-            etype_name(session_etype),
+            etype_name(session_key.etype),
             grant.endtime,
         )
         return Ticket(5, self.realm, grant.sname, enc_part).encode(), EncKdcRepPart(
@@ -763,6 +777,15 @@ def _wants_pac(padata: Iterable[PaData] | None) -> bool:
     """Return whether to add a PAC: unless the client asks for none. Source: MS-KILE 2.2.3."""
     request = _find(padata, PaDataType.PAC_REQUEST)
     return request is None or PaPacRequest.decode(request.padata_value).include_pac
+
+
+def _session_etype(body: KdcReqBody, service: KdcAccount) -> int:
+    etype = next((e for e in body.etype if e in service.etypes), None)
+    if etype is None:
+        raise RefusedError(
+            ErrorCode.KDC_ERR_ETYPE_NOSUPP, "the service supports no etype in the request"
+        )
+    return etype
 
 
 def _key_of(account: KdcAccount, etype: int) -> EncryptionKey:

@@ -30,8 +30,9 @@ logger = logging.getLogger("purekrb.testing")
 class PreauthRequest:
     """An AS-REQ, with its bytes as they came (`encoded`), and the time by the KDC's clock.
 
-    `armor_key` is that of FAST, or None. `answers` is what a mechanism adds to the AS-REP, `cookie`
-    what it wants back with the next request.
+    `armor_key` is that of FAST, or None. `answers` is what a mechanism adds to the AS-REP, `offers`
+    what it adds to METHOD-DATA, `cookie` what it wants back with the next request. With
+    `key_exchange`, the reply proves of whom the session key is made (RFC 8062 7).
     """
 
     client: KdcAccount
@@ -41,7 +42,9 @@ class PreauthRequest:
     random: RandomBytes
     armor_key: EncryptionKey | None = None
     answers: list[PaData] = field(default_factory=list)
+    offers: list[PaData] = field(default_factory=list)
     cookie: bytes | None = None
+    key_exchange: bool = False
 
 
 class KdcMechanism(Protocol):

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from purekrb.constants import DEFAULT_ETYPES, EncryptionType, ErrorCode
+from purekrb.constants import DEFAULT_ETYPES, EncryptionType, ErrorCode, NameType
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.errors import DecodeError, TransportError
@@ -31,6 +31,10 @@ from purekrb.testing.kdc_accounts import KdcAccount
 from purekrb.testing.kdc_preauth import KDC_MECHANISMS, KdcMechanism
 from purekrb.testing.pac import Domain
 from purekrb.tracebacks import forget_frames
+
+if TYPE_CHECKING:
+    from purekrb.testing.certificates import KeyKind
+    from purekrb.testing.kdc_pkinit import KdcPkinit
 
 __all__ = ["Realm"]
 
@@ -64,6 +68,8 @@ class Realm:
     lifetime, renewable_lifetime: the longest lifetimes of tickets, in seconds.
     preauth_mechanisms: the kinds of pre-authentication that the KDC offers and accepts; see
         `testing.kdc_preauth`.
+    pkinit: a `testing.kdc_pkinit.KdcPkinit`, or True for one with its defaults. The KDC then also takes
+        certificates of its own authority: see `issue_certificate`.
     clock_offset: seconds by which the KDC's clock is ahead; may be changed later.
     udp_limit: replies with more bytes are not sent over UDP (RESPONSE_TOO_BIG).
     port: the port to bind; 0 for a free one.
@@ -82,6 +88,7 @@ class Realm:
         lifetime: float = 10 * 3600,
         renewable_lifetime: float = 7 * 86400,
         preauth_mechanisms: Iterable[KdcMechanism] = KDC_MECHANISMS,
+        pkinit: KdcPkinit | bool = False,
         clock_offset: float = 0.0,
         udp_limit: int = 4096,
         port: int = 0,
@@ -95,6 +102,12 @@ class Realm:
         self.udp_limit = udp_limit
         self.etypes = _checked(etypes)
         self._random = random
+        self.pkinit: KdcPkinit | None = None
+        if pkinit:
+            from purekrb.testing.kdc_pkinit import KdcPkinit  # only who has it pays for it
+
+            self.pkinit = pkinit if isinstance(pkinit, KdcPkinit) else KdcPkinit(name, clock())
+            preauth_mechanisms = (self.pkinit, *preauth_mechanisms)
         self._kdc = Kdc(
             name,
             etypes=self.etypes,
@@ -114,6 +127,8 @@ class Realm:
         if domain_sid is not None:
             self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
         self._kdc.password_policy = password_policy
+        if self.pkinit is not None:
+            self.add_service("WELLKNOWN/ANONYMOUS")
         self.clock_offset = clock_offset
         self._port = port
         self._trusted: dict[str, Realm] = {}
@@ -169,6 +184,35 @@ class Realm:
             lifetime=_duration(lifetime),
         )
         return Credential.from_password(str(principal), password)
+
+    def issue_certificate(
+        self, name: str, *, upn: str | None = None, key: KeyKind = "P-256"
+    ) -> Credential:
+        """Return the credential of a new certificate for the user `name`, who must have been added.
+
+        With a `upn`, the certificate names that, as those of Active Directory do; `add_alias` lets
+        the KDC find its account. Source: RFC 4556 3.2.2.
+        """
+        from purekrb.credentials.kdc_trust import KdcTrust
+
+        principal = self._principal(name)
+        authority = self._own_pkinit.authority
+        certificate = authority.issue(name, None if upn else principal, upn=upn, key=key)
+        if upn is not None:
+            principal = Principal((upn,), self.name, NameType.ENTERPRISE)
+        trust = KdcTrust(authority.anchor)
+        return Credential(principal, certificate=certificate, kdc_trust=trust)
+
+    @property
+    def anchors(self) -> str:
+        """The certificate of the authority, in PEM: what clients trust the KDC by."""
+        return self._own_pkinit.authority.anchor
+
+    @property
+    def _own_pkinit(self) -> KdcPkinit:
+        if self.pkinit is None:
+            raise ValueError(f"the KDC of {self.name} has no PKINIT: make Realm(..., pkinit=True)")
+        return self.pkinit
 
     def add_service(
         self,
@@ -318,6 +362,10 @@ class Realm:
         for realm in realms:
             server = f"{_HOST}:{realm.port}"
             relations = [f"    {name} = {server}" for name in ("kdc", "kpasswd_server")]
+            if realm.pkinit is not None:
+                anchors = Path(f"{path}.{realm.name}.pem")
+                anchors.write_text(realm.anchors, encoding="utf-8")
+                relations.append(f"    pkinit_anchors = FILE:{anchors}")
             lines += [f"  {realm.name} = {{", *relations, "  }"]
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -325,7 +373,8 @@ class Realm:
     def _servers(self) -> RealmConfig:
         """The KDC of this realm, which also changes passwords, on the same port."""
         server = (KdcAddress(_HOST, self.port),)
-        return RealmConfig(kdc=server, kpasswd_server=server)
+        options = {} if self.pkinit is None else {"pkinit_anchors": (self.anchors,)}
+        return RealmConfig(kdc=server, kpasswd_server=server, options=options)
 
     @property
     def _uses_rc4(self) -> bool:

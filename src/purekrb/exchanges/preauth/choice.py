@@ -22,7 +22,7 @@ from purekrb.system import RandomBytes
 if TYPE_CHECKING:
     from purekrb.messages.otp import AskOtp
 
-__all__ = ["MECHANISMS", "Otp", "Preauth", "Spake", "mechanisms"]
+__all__ = ["MECHANISMS", "Otp", "Pkinit", "Preauth", "Spake", "mechanisms"]
 
 log = Log("purekrb.kdc")
 
@@ -34,6 +34,7 @@ class _EncryptedChallenge:
     name = "PA-ENCRYPTED-CHALLENGE"
     strength = Strength.STRONG
     awaited = True
+    announced = False
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
         """Like `Mechanism.begin`."""
@@ -54,6 +55,7 @@ class Otp:
     name = "PA-OTP"
     strength = Strength.STRONG
     awaited = True
+    announced = False
 
     def __init__(self, ask: AskOtp) -> None:
         self.ask = ask
@@ -86,6 +88,7 @@ class Spake:
     name = "PA-SPAKE"
     strength = Strength.STRONG
     awaited = False
+    announced = False
 
     def __init__(self, groups: tuple[int, ...] | None = None, *, unasked: bool = False) -> None:
         self.groups, self.unasked = groups, unasked
@@ -100,9 +103,30 @@ class Spake:
         return SpakeProof(keys, random, self.groups or available_groups())
 
 
+class Pkinit:
+    """The row of PKINIT, for who has a certificate and for anonymous clients.
+
+    The first request says that the client takes a freshness token (RFC 8070).
+    """
+
+    type: int = PaDataType.PK_AS_REQ
+    name = "PKINIT"
+    strength = Strength.STRONG
+    awaited = True
+    announced = True
+
+    def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
+        """Like `Mechanism.begin`."""
+        if keys.credential.kdc_trust is None:
+            return None
+        from purekrb.exchanges.preauth.pkinit import PkinitProof
+
+        return PkinitProof(keys, keys.credential.kdc_trust, random)
+
+
 #: Strongest first. The first mechanism is used that the KDC offers, the caller permits and the
 #: credential supports.
-MECHANISMS: tuple[Mechanism, ...] = (_EncryptedChallenge(), Spake(), Timestamp())
+MECHANISMS: tuple[Mechanism, ...] = (Pkinit(), _EncryptedChallenge(), Spake(), Timestamp())
 
 
 def mechanisms(
@@ -111,14 +135,19 @@ def mechanisms(
     unasked: bool,
     otp: AskOtp | None = None,
     keys: bool = True,
+    public_key: bool = False,
 ) -> tuple[Mechanism, ...]:
     """Return the table, with SPAKE in `groups`, which may be offered `unasked`: see `Spake`.
 
-    One-time passwords, which `otp` gets, come first: who passes it wants them. Without `keys`,
-    they are all that there is.
+    One-time passwords, which `otp` gets, come first: who passes it wants them. The other rows are
+    those of a client with long-term `keys`, and with a `public_key` that of PKINIT.
     """
     spake = Spake(groups, unasked=unasked)
-    rows = tuple(spake if isinstance(row, Spake) else row for row in MECHANISMS if keys)
+    rows = tuple(
+        spake if isinstance(row, Spake) else row
+        for row in MECHANISMS
+        if (public_key if isinstance(row, Pkinit) else keys)
+    )
     return rows if otp is None else (Otp(otp), *rows)
 
 
@@ -148,6 +177,10 @@ class Preauth:
         self._random = random
         self._mechanism: Mechanism | None = None  # that of the proof, or of the last one
         self._cookie: PaData | None = None
+        for mechanism in self._permitted():
+            if mechanism.announced and self.proof is None:
+                self.proof = mechanism.begin(keys, random, asked=False)
+                self._mechanism = mechanism if self.proof else None
 
     def begin_optimistic(self) -> None:
         """Prove the identity in the first request, before the KDC asks; this spares a round trip.
@@ -155,7 +188,7 @@ class Preauth:
         Only the strongest mechanism that the credential supports is used for this. A weaker one
         waits until the KDC has said what it offers.
         """
-        for mechanism in self._permitted():
+        for mechanism in self._permitted() if self.proof is None else ():
             proof = mechanism.begin(self._keys, self._random, asked=False)
             if proof is not None:
                 self.proof, self._mechanism = proof, mechanism
@@ -251,6 +284,16 @@ class Preauth:
                 f"{label}: the KDC asks for pre-authentication, but {_names(weak)}, the only kind "
                 "that this credential supports, is not permitted; permit it, or use a credential "
                 "with another kind"
+            )
+        if self._keys.credential.kdc_trust is not None:
+            whom = "this account" if self._keys.credential.certificate else "anonymous clients"
+            offered = " or ".join(preauth_kinds(types)) or "a kind without a name"
+            return PreauthUnsupportedError(
+                f"the KDC does not offer PKINIT to {whom}, but {offered} ({label}); have it set up: a "
+                "domain controller needs a certificate of its own, MIT's KDC pkinit_identity and "
+                "pkinit_anchors, and for anonymous clients the principal WELLKNOWN/ANONYMOUS",
+                code=error.error_code,
+                krb_error=error,
             )
         no_etype = _ETYPE_HINTS.isdisjoint(types)
         kinds = preauth_kinds(types)

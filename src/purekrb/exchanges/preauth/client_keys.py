@@ -7,7 +7,7 @@ limited here. Source: RFC 4120 4, 5.2.7.5.
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from purekrb.constants import EncryptionType, ErrorCode, PaDataType, error_name
 from purekrb.crypto.profile import MAX_ITERATIONS, QUICK_ITERATIONS, iterations
@@ -24,6 +24,10 @@ from purekrb.keys import EncryptionKey, etype_name, etype_names
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsRep, EtypeInfo2, EtypeInfo2Entry, PaData
 from purekrb.names import Principal
+
+if TYPE_CHECKING:
+    from purekrb.credentials.certificate import ClientCertificate
+    from purekrb.credentials.kdc_trust import KdcTrust
 
 __all__ = ["ClientCredential", "ClientKeys"]
 
@@ -54,6 +58,14 @@ class ClientCredential(Protocol):
     @property
     def kvno(self) -> int | None:
         """The version of the keys, if they are a keytab's."""
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The client's certificate, for PKINIT."""
+
+    @property
+    def kdc_trust(self) -> KdcTrust | None:
+        """Which KDCs are genuine; None for a client that does not use PKINIT."""
 
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
@@ -129,6 +141,10 @@ class ClientKeys:
 
         About a keytab's key, it tells what the KDC has said of the right one: its salt.
         """
+        if self.credential.kdc_trust is not None:
+            from purekrb.exchanges.preauth.pkinit_words import refusal
+
+            return refusal(error, self.label, self.credential.certificate)
         said = kdc_error(error, self.label)
         if self.credential.needs_salt or not isinstance(said, PreauthFailedError):
             return said
@@ -136,6 +152,12 @@ class ClientKeys:
 
     def wrong_key(self, facts: str, error: KrbError | None = None) -> PreauthFailedError:
         """Return the error for a client's key that is not the KDC's."""
+        if self.credential.kdc_trust is not None:
+            return PreauthFailedError(
+                f"the KDC's reply is not under the key of PKINIT ({facts}): the reply is damaged, or "
+                "someone on the path changed it; try again over another network",
+                code=ErrorCode.KDC_ERR_PREAUTH_FAILED,
+            )
         client, kvno = self.credential.principal, self.credential.kvno
         if self.credential.needs_salt:
             what, advice = "wrong password", "check the password and the keyboard's layout"

@@ -77,6 +77,10 @@ class Mechanism(Protocol):
     def awaited(self) -> bool:
         """Whether a client with a key at hand waits for it, rather than begin with a weaker one."""
 
+    @property
+    def announced(self) -> bool:
+        """Whether the first request says that it is here, without any proof of the identity."""
+
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> Proof | None:
         """Return the proof for the client of `keys`; None if its credential does not support it.
 

@@ -37,6 +37,7 @@ class Timestamp:
     name = "PA-ENC-TIMESTAMP"
     strength = Strength.GUESSABLE
     awaited = False
+    announced = False
 
     def begin(self, keys: ClientKeys, random: RandomBytes, *, asked: bool) -> TimestampProof | None:
         """Like `Mechanism.begin`."""

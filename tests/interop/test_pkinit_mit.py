@@ -1,0 +1,84 @@
+"""PKINIT with MIT's KDC: keys of both kinds, groups, freshness, anonymous, and as an armor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from purekrb import CertificateError, Credential, KdcClient, KdcError
+from purekrb.kdc.client import AsyncKdcClient
+from support.mit_pkinit import PkinitRealm
+
+FIRST, SECOND = "when the KDC asks for it", "PA-PK-AS-REQ in a field of 2048 bits"
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PkinitRealm]:
+    realm = PkinitRealm(tmp_path_factory.mktemp("pkinit"))
+    try:
+        yield realm
+    finally:
+        realm.stop()
+
+
+@pytest.mark.parametrize("elliptic", [False, True], ids=["RSA", "EC"])
+def test_a_certificate_logs_in(
+    realm: PkinitRealm, elliptic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = KdcClient(realm.config)
+    credential = realm.credential(elliptic=elliptic)
+    with caplog.at_level("DEBUG", "purekrb.kdc"):
+        tgt = client.get_tgt(credential)
+    assert (str(tgt.client), tgt.is_tgt) == ("pre@MIT.TEST", True)
+    assert caplog.text.count("AS-REQ to MIT.TEST") == 2
+    assert FIRST in caplog.text
+    assert SECOND in caplog.text
+    assert "no key derivation of RFC 8636" not in caplog.text
+    assert client.get_ticket(credential, "host/localhost").client == tgt.client
+
+
+def test_asyncio_does_the_same(realm: PkinitRealm) -> None:
+    async def get() -> None:
+        tgt = await AsyncKdcClient(realm.config).get_tgt(realm.credential(), require="strong")
+        assert tgt.is_tgt
+
+    asyncio.run(get())
+
+
+def test_the_larger_group(realm: PkinitRealm, caplog: pytest.LogCaptureFixture) -> None:
+    client = KdcClient(realm.config_with("pkinit_dh_min_bits = 4096"))
+    with caplog.at_level("DEBUG", "purekrb.kdc"):
+        assert client.get_tgt(realm.credential()).is_tgt
+    assert "PA-PK-AS-REQ in a field of 4096 bits" in caplog.text
+
+
+def test_who_the_certificate_is_not_for_is_told(realm: PkinitRealm) -> None:
+    other = realm.credential("user")
+    stolen = Credential("pre@MIT.TEST", certificate=other.certificate, kdc_trust=other.kdc_trust)
+    with pytest.raises(KdcError, match="the certificate does not name this account"):
+        KdcClient(realm.config).get_tgt(stolen)
+
+
+def test_a_kdc_of_another_authority_is_refused(realm: PkinitRealm) -> None:
+    genuine = realm.credential()
+    other = PkinitRealm.authority.func(realm)
+    strange = Credential.from_certificate(
+        "pre@MIT.TEST", realm.directory / "pre.pem", realm.directory / "pre.key", anchors=other.pem
+    )
+    with pytest.raises(CertificateError, match="does not lead to an anchor"):
+        KdcClient(realm.config).get_tgt(strange)
+    assert KdcClient(realm.config).get_tgt(genuine).is_tgt
+
+
+def test_the_kdc_may_require_another_group_and_a_token(
+    realm: PkinitRealm, caplog: pytest.LogCaptureFixture
+) -> None:
+    realm.restart("pkinit_dh_min_bits = 4096", "pkinit_require_freshness = true")
+    try:
+        with caplog.at_level("DEBUG", "purekrb.kdc"):
+            assert KdcClient(realm.config).get_tgt(realm.credential()).is_tgt
+        assert "the KDC wants another group: a field of 4096 bits" in caplog.text
+    finally:
+        realm.restart()
