@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shlex
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -28,6 +31,8 @@ from purekrb.cli import main
 from purekrb.credentials import files
 from purekrb.directory import Directory, rotation, service_accounts
 from purekrb.directory.account_keys import random_password
+from purekrb.directory.rights import RIGHTS
+from purekrb.directory.windows_errors import WINDOWS_ERRORS
 from purekrb.errors import (
     AccountNotFoundError,
     ClientRevokedError,
@@ -45,10 +50,12 @@ from purekrb.integrations.requests import Negotiate
 from purekrb.messages.ap import Ticket
 from purekrb.replay import MemoryReplayCache
 from support import canaries
+from support.commands import ARGV
 from support.peers import Daemon, on_free_port
 from support.processes import Child, soak
 from support.samba import SambaDc, free_address
 
+PAGE = (Path(__file__).parents[2] / "docs" / "accounts.md").read_text(encoding="utf-8")
 SPNS = ("HTTP/{}.ad.test", "ADSockAuth/{}.ad.test:2000")
 
 
@@ -690,8 +697,6 @@ def test_who_may_not_change_an_account_is_told_who_has_to_grant_what_and_that_he
 
 def grant(dc: SambaDc, text: str) -> None:
     """Run the command of samba-tool that an error names."""
-    import shlex
-
     (command,) = [part for part in text.split("on Samba ") if part.startswith("samba-tool")]
     words = shlex.split(command.rpartition(" (")[0])
     dc.samba_tool(*words[1:])
@@ -742,6 +747,32 @@ def test_the_password_policy_is_named_and_nothing_changes(
         admin.rotate_keys(name, service)  # a reset is no change
     finally:
         samba_dc.modify(minimum.format(samba_dc.base, 0))
+    assert accepts(service, ticket_for(samba_dc, spns_of(name)[0]))
+
+
+@pytest.mark.parametrize("who", [as_itself_by_key, as_itself_by_password])
+def test_an_account_that_may_not_change_its_password_is_told_who_grants_it(
+    samba_dc: SambaDc,
+    service: Path,
+    name: str,
+    who: Callable[[SambaDc, str, Path], Directory],
+) -> None:
+    change = "OA;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;"
+    sids = ["WD", "PS"]  # everyone, and the account itself
+    dn = f"--objectdn={dn_of(samba_dc, name)}"
+    for sid in sids:
+        samba_dc.samba_tool("dsacl", "set", dn, f"--sddl=(OD;;{change[4:]};{sid})")
+    with who(samba_dc, name, service) as directory:
+        before = Keytab.load(service)
+        with pytest.raises(
+            InsufficientRightsError, match="may not change its own password"
+        ) as caught:
+            directory.rotate_keys(name, service)
+        assert Keytab.load(service) == before
+        assert "CA;Change Password" in str(caught.value)
+        assert re.search(r"\(0000(0005|2098) ERROR_", str(caught.value))
+    with as_administrator(samba_dc, name, service) as directory:
+        directory.rotate_keys(name, service)  # a reset is another right
     assert accepts(service, ticket_for(samba_dc, spns_of(name)[0]))
 
 
@@ -888,6 +919,11 @@ def test_the_commands_take_an_account_through_its_life(
     assert main(["account", "rotate", "nobody", "-t", str(keytab), *ldap]) == 7
     assert "the keytab has no key of nobody itself" in capsys.readouterr().err
     credential.save(cache)
+    status = run("status", name, "-t", str(keytab))
+    assert f"salt: AD.TEST{name}\n" in status
+    assert "enabled: yes\n" in status
+    told = json.loads(run("status", name, "-t", str(keytab), "--json"))
+    assert (told["kvno"], told["warnings"]) == (out["kvno"], [])
     assert run("disable", name).startswith("disabled CN=")
     assert run("delete", name, "-t", str(keytab)).startswith("deleted CN=")
     assert not keytab.exists()
@@ -1024,3 +1060,97 @@ def test_no_password_or_key_is_in_an_error(
         secrets += secrets_of(watched.made(), service, new)
     text = canaries.shown(caught.value) + canaries.printed(caught.value)
     assert canaries.leaks(text, secrets) == []
+
+
+# Its state ----------------------------------------------------------------------------------------
+
+
+def test_the_state_of_an_account_tells_flags_key_salt_and_times(
+    samba_dc: SambaDc, admin: Directory, service: Path, name: str
+) -> None:
+    status = admin.account_status(name, keytab=service)
+    assert (status.account.name, status.enabled, status.locked) == (name, True, False)
+    assert (status.etypes, status.salt) == (24, f"AD.TEST{name}")
+    assert status.keytab == (status.kvno,)
+    assert status.password_set is not None
+    assert abs(time.time() - status.password_set.timestamp()) < 60
+    assert (status.password_ends, status.ends, status.warnings) == (None, None, ())
+    assert {finding.status for finding in status.findings} == {"ok"}
+    admin.rotate_keys(name, service)
+    assert admin.account_status(name, keytab=service).keytab == (status.kvno, status.kvno + 1)
+    assert admin.account_status(name, ask_kdc=False).salt is None
+
+
+def test_the_state_of_an_account_tells_what_is_wrong_with_it(
+    samba_dc: SambaDc, admin: Directory, service: Path, name: str
+) -> None:
+    # A rotation that died before the directory had the key.
+    start = "step: the keytab has the old and the new keys"
+    assert not run_until(1, lambda: _reset_by_administrator(samba_dc, name, service), start)
+    (unfinished,) = admin.account_status(name, keytab=service).warnings
+    assert "has begun and not ended" in unfinished
+    assert f"purekrb account rotate {name}" in unfinished
+    admin.rotate_keys(name, service)
+    assert admin.account_status(name, keytab=service).warnings == ()
+    admin.change_account_spns(name, add=[f"imap/{name}.ad.test"])
+    (missing,) = admin.account_status(name, keytab=service).warnings
+    assert f"no current key under imap/{name}.ad.test@AD.TEST" in missing
+    admin.disable_account(name)
+    status = admin.account_status(name)
+    assert status.enabled is False
+    assert any("is disabled" in warning for warning in status.warnings)
+
+
+def _reset_by_administrator(dc: SambaDc, name: str, keytab: Path) -> None:
+    with as_user(dc, dc.administrator) as directory:
+        directory.rotate_keys(name, keytab)
+
+
+# The page -----------------------------------------------------------------------------------------
+
+
+def test_the_commands_and_the_program_of_the_page_work(
+    samba_dc: SambaDc, name: str, tmp_path: Path
+) -> None:
+    commands = re.findall(r"^    \$ (purekrb .*)$", PAGE, re.MULTILINE)
+    (program,) = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    cache, keytab = tmp_path / "cc", tmp_path / "web.keytab"
+    credential = Credential.from_password("Administrator@AD.TEST", samba_dc.password)
+    KdcClient(samba_dc.config).get_tgt(credential)
+    credential.save(cache)
+    env = {**samba_dc.env, "KRB5CCNAME": f"FILE:{cache}"}
+    ours = {
+        "/etc/svc-web/web.keytab": str(keytab),
+        "--owner svc-web": "--owner root",
+        "svc-web": name,
+        "web.ad.test": f"{name}.ad.test",
+    }
+
+    def run(*argv: str) -> str:
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def adapted(text: str) -> str:
+        for theirs, our in ours.items():
+            assert theirs in PAGE
+            text = text.replace(theirs, our)
+        return text
+
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(adapted(command))
+        out = run(*ARGV, *words[1:], "--ldap", f"ldap://{samba_dc.host}")
+    assert out.endswith(": kvno 2, and 1 for older tickets\n")
+    with as_user(samba_dc, samba_dc.administrator) as directory:
+        directory.delete_account(name, keytab=keytab)
+    script = tmp_path / "page.py"
+    script.write_text(adapted(program))
+    assert run(sys.executable, str(script)) == "2\n"
+
+
+def test_the_page_has_every_error_and_every_right() -> None:
+    for number, (error, _) in WINDOWS_ERRORS.items():
+        assert f"{number}" in PAGE, error
+    for right in RIGHTS.values():
+        assert f"`{right.dsacls}`" in PAGE

@@ -1,4 +1,4 @@
-"""Create the account of a service, give it new keys, disable and delete it.
+"""Create the account of a service, give it new keys, look at it, disable and delete it.
 
 An account gets a random password that nobody sees: its keys go to the keytab, and are kept nowhere
 else. rotate changes them while the service runs. It needs no rights and no password: the account
@@ -8,6 +8,8 @@ proves itself with the key in the keytab.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from purekrb.cli import options
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from purekrb.credentials.credential import Credential
-    from purekrb.directory import Account
+    from purekrb.directory import Account, Directory
     from purekrb.names import Principal
 
 __all__ = ["add_arguments", "run"]
@@ -25,6 +27,7 @@ __all__ = ["add_arguments", "run"]
 _ACTIONS = {
     "create": "create an account and its keytab; if anything fails, everything is undone",
     "rotate": "give an account new keys; the keytab has the old and the new ones meanwhile",
+    "status": "tell the state of an account and its keys, and what is wrong with them",
     "disable": "disable an account: it cannot log in, and gets no new tickets",
     "delete": "delete an account, and its keys in a keytab",
 }
@@ -112,6 +115,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
             _show_keys(
                 "rotated", new.account, new.keytab, new.kvno, new.principals, output, new.kept
             )
+        elif args.action == "status":
+            _status(args, directory, output)
         else:
             with output.waiting("asking the directory"):
                 if args.action == "disable":
@@ -149,6 +154,46 @@ def _itself(args: argparse.Namespace) -> Credential:
     return Credential.from_keytab(own, keytab)
 
 
+def _status(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting("asking the directory and the KDC"):
+        status = directory.account_status(
+            args.account, keytab=args.keytab, kdc_timeout=args.timeout
+        )
+    account = status.account
+    facts = {
+        "account": account.name,
+        "dn": account.dn,
+        "sid": str(account.sid),
+        "enabled": status.enabled,
+        "locked": status.locked,
+        "kvno": status.kvno,
+        "etypes": status.etypes,
+        "salt": status.salt,
+        "password set": status.password_set,
+        "password ends": status.password_ends,
+        "account ends": status.ends,
+        "spns": list(account.spns),
+        "kvnos in keytab": list(status.keytab),
+    }
+    findings = [dataclasses.asdict(finding) for finding in status.findings]
+    lines = [f"{name}: {_text(value)}" for name, value in facts.items() if value not in (None, [])]
+    good = [finding.text for finding in status.findings if finding.status == "ok"]
+    data = {name.replace(" ", "_"): value for name, value in facts.items()}
+    output.result({**data, "findings": findings, "warnings": status.warnings}, *lines, *good)
+    for warning in status.warnings:
+        output.warning(warning)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return str(value)
+
+
 def _show_keys(
     done: str,
     account: Account,
@@ -159,7 +204,7 @@ def _show_keys(
     kept: Sequence[int] = (),
 ) -> None:
     names = [str(principal) for principal in principals]
-    older = f", and kvno {', '.join(map(str, kept))} for older tickets" if kept else ""
+    older = f", and {', '.join(map(str, kept))} for older tickets" if kept else ""
     output.result(
         {
             done: account.dn,
@@ -170,5 +215,5 @@ def _show_keys(
             "principals": names,
         },
         f"{done} {account.dn}",
-        f"{keytab} has kvno {kvno}{older} of {', '.join(names)}",
+        f"{keytab} has {', '.join(names)}: kvno {kvno}{older}",
     )

@@ -14,6 +14,7 @@ from purekrb.directory.scp import ServiceConnectionPoint
 
 __all__ = [
     "Account",
+    "AccountStatus",
     "Directory",
     "EmbeddedDirectory",
     "Endpoint",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from purekrb.directory.account_status import AccountStatus
     from purekrb.directory.accounts import Account
     from purekrb.directory.directory import Directory, EmbeddedDirectory
     from purekrb.directory.endpoints import Endpoint
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Account": "accounts",
+    "AccountStatus": "account_status",
     "Directory": "directory",
     "EmbeddedDirectory": "directory",
     "Endpoint": "endpoints",

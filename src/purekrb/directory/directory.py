@@ -15,6 +15,7 @@ from purekrb.credentials.keytab import Keytab
 from purekrb.directory import scps, service_accounts
 from purekrb.directory import spns as account_spns
 from purekrb.directory.account_state import give_aes, read_state
+from purekrb.directory.account_status import AccountStatus, account_status
 from purekrb.directory.accounts import Account, find_account, find_computer
 from purekrb.directory.connect import DEFAULT_TIMEOUT, Options, Sessions, connect
 from purekrb.directory.embedded import EmbeddedSession
@@ -543,6 +544,24 @@ class Directory:
             keytab,
             keep=keep,
         )
+
+    def account_status(
+        self,
+        account: str,
+        *,
+        keytab: Keytab | FilePath | None = None,
+        ask_kdc: bool = True,
+        kdc_timeout: float = KDC_TIMEOUT,
+    ) -> AccountStatus:
+        """Return the state of `account`: its flags, its key, its times, and what is wrong.
+
+        With `keytab`, its keys are compared with what the KDC really issues: a ticket for each SPN
+        is asked for, and opened. Without `ask_kdc`, only the directory is asked. `kdc_timeout` is in
+        seconds, for all questions to KDCs. Nothing is changed.
+        """
+        if keytab is not None and not isinstance(keytab, Keytab):
+            keytab = Keytab.load(keytab)
+        return account_status(self._session, account, self._checks(keytab, ask_kdc, kdc_timeout))
 
     def disable_account(self, account: str) -> Account:
         """Disable `account`: it cannot log in, and gets no new tickets. Return it.

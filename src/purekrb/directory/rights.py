@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from purekrb.directory.accounts import find_caller
 from purekrb.directory.ldap import LdapSession
+from purekrb.directory.windows_errors import WINDOWS_ERRORS
 from purekrb.errors import InsufficientRightsError, KerberosError
 from purekrb.text import visible
 
@@ -71,7 +72,7 @@ def without_right(
         f"{name} may not {what}: {dn}. Have an administrator do it, or grant that right: on Windows "
         f"dsacls {_typed(dn)} /G {grant}, on Samba "
         f"samba-tool dsacl set --objectdn={_typed(dn)} --sddl={ace} "
-        f"({error.code:08X}, LDAP result {error.ldap_result})",
+        f"({error.code:08X} {WINDOWS_ERRORS[error.code][0]})",
         code=error.code,
         ldap_result=error.ldap_result,
         diagnostic=error.diagnostic,

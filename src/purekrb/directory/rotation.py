@@ -6,6 +6,7 @@ next rotation starts from whatever state it finds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,9 +34,11 @@ from purekrb.directory.ldap import (
     single,
 )
 from purekrb.directory.rights import without_right
+from purekrb.directory.windows_errors import ACCESS_DENIED
 from purekrb.errors import (
     DirectoryError,
     InsufficientRightsError,
+    KdcError,
     KerberosError,
     OutcomeUnknownError,
     PasswordPolicyError,
@@ -46,6 +49,7 @@ from purekrb.errors import (
 from purekrb.exchanges.as_exchange import AccountKey
 from purekrb.kdc.client import KdcClient
 from purekrb.log import Log
+from purekrb.messages.kpasswd import Result
 from purekrb.names import Principal
 from purekrb.system import RandomBytes, now, pause, random_bytes
 from purekrb.tracebacks import forget_frames
@@ -65,6 +69,8 @@ _log = Log("purekrb.directory")
 #: For how long a replaced key is kept, in seconds: as long as a domain renews tickets by default.
 KEEP = 7 * 86400.0
 _NAMES = ("sAMAccountName", "servicePrincipalName", "userPrincipalName", "dNSHostName", KVNO)
+#: How Samba says, as a constraintViolation, that the account may not change its password.
+_DENIED_BY_SAMBA = re.compile(r"error in module acl: ")
 #: Seconds to wait until another domain controller may know of a change.
 _REPLICATION = (1.0, 2.0)
 
@@ -266,6 +272,11 @@ def _change_own(
                 code=error.code,
                 policy=error.policy,
             ) from None
+        except KdcError as error:
+            if error.krb_error is not None or error.code != Result.ACCESSDENIED:
+                raise
+            refused = InsufficientRightsError(str(error), code=ACCESS_DENIED)
+            raise without_right(session, refused, "change password", account.dn) from None
         return
     check_encrypted(session)
     changes = [
@@ -276,6 +287,11 @@ def _change_own(
         session.modify(account.dn, changes)
     except InsufficientRightsError as error:
         raise without_right(session, error, "change password", account.dn) from None
+    except DirectoryError as error:
+        if not _DENIED_BY_SAMBA.match(error.diagnostic):
+            raise
+        refused = InsufficientRightsError(str(error), code=ACCESS_DENIED)
+        raise without_right(session, refused, "change password", account.dn) from None
 
 
 @forget_frames
