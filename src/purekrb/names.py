@@ -13,7 +13,7 @@ from purekrb.errors import DecodeError
 from purekrb.records import record
 from purekrb.text import is_shown, spelled
 
-__all__ = ["ANONYMOUS_REALM", "Principal", "PrincipalName", "as_written", "folded"]
+__all__ = ["ANONYMOUS", "ANONYMOUS_REALM", "Principal", "PrincipalName", "as_written", "folded"]
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\\": "\\\\", "/": "\\/", "@": "\\@"}
 _UNESCAPES = {"n": "\n", "t": "\t", "b": "\b", "0": "\0"}
@@ -51,11 +51,6 @@ def _unquote(text: str, at: int) -> tuple[str, int]:
     return _UNESCAPES.get(letter, letter), at + 1
 
 
-#: The client that stands for nobody, and the realm of one whose realm is hidden, too.
-#: Source: RFC 8062 3.
-_ANONYMOUS, ANONYMOUS_REALM = ("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS"
-
-
 @record
 class PrincipalName:
     """A name within a realm: PrincipalName of RFC 4120 5.2.2.
@@ -87,7 +82,13 @@ class PrincipalName:
     @property
     def anonymous(self) -> bool:
         """Whether it stands for nobody."""
-        return self.components == _ANONYMOUS
+        return self.components == ANONYMOUS.components
+
+
+#: The client that stands for nobody, and the realm of one whose realm is hidden, too.
+#: Source: RFC 8062 3.
+ANONYMOUS = PrincipalName(("WELLKNOWN", "ANONYMOUS"), NameType.WELLKNOWN)
+ANONYMOUS_REALM = "WELLKNOWN:ANONYMOUS"
 
 
 @record

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
 
-from purekrb import CertificateError, Credential, KdcClient, KdcError
+from purekrb import CCache, CertificateError, Credential, KdcClient, KdcError, PreauthFailedError
+from purekrb.constants import TicketFlags
 from purekrb.kdc.client import AsyncKdcClient
 from support.mit_pkinit import PkinitRealm
 
@@ -82,3 +84,49 @@ def test_the_kdc_may_require_another_group_and_a_token(
         assert "the KDC wants another group: a field of 4096 bits" in caplog.text
     finally:
         realm.restart()
+
+
+def test_an_anonymous_client_gets_tickets(realm: PkinitRealm) -> None:
+    client = KdcClient(realm.config)
+    nobody = Credential.anonymous("MIT.TEST")
+    tgt = client.get_tgt(nobody)
+    assert str(tgt.client) == "WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"
+    assert tgt.flags & TicketFlags.ANONYMOUS
+    assert client.get_ticket(nobody, "host/localhost").client == tgt.client
+    # MIT's programs use the cache, and purekrb theirs.
+    path = realm.path("cc")
+    nobody.save(path)
+    realm.kvno(path, "HTTP/localhost")
+    theirs = realm.kinit("@MIT.TEST", "", options=["-n"])
+    loaded = Credential.from_ccache(theirs)
+    assert loaded.ccache.realm == "MIT.TEST"
+    assert client.get_ticket(loaded, "host/localhost").client == tgt.client
+
+
+@pytest.mark.parametrize("asked", ["password", "certificate"])
+def test_an_anonymous_ticket_is_the_armor(
+    realm: PkinitRealm, asked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = KdcClient(realm.config, armor="anonymous")
+    credential = realm.credential()
+    if asked == "password":
+        credential = Credential.from_password("pre@MIT.TEST", "prepw")
+    with caplog.at_level("DEBUG", "purekrb.kdc"):
+        assert client.get_tgt(credential, require="fast").is_tgt
+        assert client.get_tgt(credential, require="fast").is_tgt
+    assert caplog.text.count("WELLKNOWN/ANONYMOUS@MIT.TEST asks for krbtgt") == 2  # one log-in
+    assert "AS-REQ in FAST to MIT.TEST: pre@MIT.TEST" in caplog.text
+    wrong = Credential.from_password("pre@MIT.TEST", "wrong")
+    with pytest.raises(PreauthFailedError):
+        client.get_tgt(wrong, require="fast")
+
+
+def test_the_cache_says_how_the_ticket_was_got(realm: PkinitRealm) -> None:
+    credential = realm.credential()
+    KdcClient(realm.config).get_tgt(credential)
+    mine = {key: value for key, _, value in credential.ccache.config_entries()}
+    identity = f"FILE:{realm.directory}/pre.pem,{realm.directory}/pre.key"
+    theirs = realm.kinit("pre", options=["-X", f"X509_user_identity={identity}"])
+    found = {key: value for key, _, value in CCache.load(theirs).config_entries()}
+    assert mine["pa_type"] == found["pa_type"] == b"16"
+    assert json.loads(mine["pa_config_data"]) == json.loads(found["pa_config_data"])

@@ -29,7 +29,6 @@ __all__ = ["add_arguments", "run"]
 
 #: MIT's switches that purekrb lacks.
 _REFUSED = {
-    "-n": "purekrb gets no anonymous tickets",
     "-X": "purekrb has no pre-authentication that takes attributes",
     "-I": "purekrb does not note in a cache how its tickets were got, so there is nothing to repeat",
 }
@@ -58,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the key from the client keytab (KRB5_CLIENT_KTNAME)",
     )
     keytabs.add_argument("-t", "--keytab", metavar="FILE", help="take the key from this keytab")
+    parser.add_argument(
+        "-n",
+        "--anonymous",
+        action="store_true",
+        help="get an anonymous ticket of @REALM (default: of the default realm); the KDC proves "
+        "itself by its certificate",
+    )
     parser.add_argument(
         "--password-file",
         metavar="FILE",
@@ -127,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--require",
         choices=("fast", "strong"),
-        help="the least that must protect the password: FAST, or FAST or SPAKE; else nothing is sent",
+        help="the least that must protect the password: FAST, or FAST, SPAKE or PKINIT; else nothing is sent",
     )
     parser.add_argument(
         "-V", "--verbose", action="store_true", help="say which cache and which name are used"
@@ -189,6 +195,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         or args.keytab
         or args.client_keytab
         or args.password_file
+        or args.anonymous
         or args.renew
         or args.validate
     )
@@ -322,6 +329,8 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
 
     if args.renew or args.validate:
         return options.cached(args)
+    if args.anonymous:
+        return Credential.anonymous(_anonymous_realm(args, config))
     if args.use_keytab or args.keytab or args.client_keytab:
         keytab = Keytab.load(client_keytab_name().name if args.client_keytab else args.keytab)
         if not args.principal and not len(keytab):
@@ -335,6 +344,24 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
     else:
         password = options.read_secret(f"Password for {principal}")
     return Credential.from_password(principal, password)
+
+
+def _anonymous_realm(args: argparse.Namespace, config: Config) -> str:
+    """Return the realm that `@REALM` names, or the default one."""
+    from purekrb.errors import ConfigError, CredentialError
+    from purekrb.krb5conf.spelling import fitting_realm
+
+    named, at, realm = (args.principal or "").partition("@")
+    if named or (at and not realm):
+        raise CredentialError(
+            f"kinit -n gets tickets of nobody, not of {args.principal}: write @REALM, or nothing for "
+            "the default realm"
+        )
+    if realm:
+        return fitting_realm(realm, config)
+    if not config.default_realm:
+        raise ConfigError("there is no default realm: write kinit -n @REALM, or set default_realm")
+    return config.default_realm
 
 
 def _client(args: argparse.Namespace, default: Principal | None, config: Config) -> Principal:

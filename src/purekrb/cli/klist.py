@@ -179,7 +179,7 @@ def _list(found: list[CCache], output: Output) -> None:
 def _has_tgt(ccache: CCache) -> bool:
     from purekrb.names import Principal
 
-    realm = ccache.principal.realm
+    realm = ccache.realm
     return ccache.find(Principal(("krbtgt", realm), realm)) is not None
 
 

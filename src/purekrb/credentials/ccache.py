@@ -44,6 +44,7 @@ _LAST_SECOND = 0xFFFFFFFF
 _DELTA_TIME = 1  # the only header tag that is defined
 _CONFIG_REALM = "X-CACHECONF:"
 _CONFIG_NAME = "krb5_ccache_conf_data"
+_START_REALM = "start_realm"
 #: Marks a removed entry. It is as long as the other realm, so that it can be written over it.
 _REMOVED_CONFIG_REALM = "X-RMED-CONF:"
 #: Bytes from the start of a service principal to the text of its realm: name type, count, length.
@@ -167,6 +168,23 @@ class CCache:
         """
         with self._lock:
             self._time_offsets[self.principal.realm if realm is None else realm] = offset
+
+    @property
+    def realm(self) -> str:
+        """The realm whose KDC gave the TGT: that of the client, unless the client hides it.
+
+        MIT's programs keep the latter, too (`start_realm`).
+        """
+        hidden = self.get_config(_START_REALM)
+        return self.principal.realm if hidden is None else hidden.decode(errors="replace")
+
+    def begin_with(self, initial: ServiceTicket) -> None:
+        """Store the ticket of an AS exchange; its client is that of all tickets from now on."""
+        self.principal = initial.client  # the KDC may have replied with the canonical name
+        realm = initial.service.realm
+        hidden = None if realm == initial.client.realm else realm.encode()
+        self.set_config(_START_REALM, hidden)
+        self.store(initial)
 
     def get_config(self, key: str, principal: Principal | None = None) -> bytes | None:
         """Return the value of a configuration entry such as `fast_avail` or `pa_type`, or None.

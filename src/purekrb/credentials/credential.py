@@ -18,7 +18,7 @@ from purekrb.errors import CertificateError, CredentialError, DecodeError, Kerbe
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
-from purekrb.names import Principal, as_written
+from purekrb.names import ANONYMOUS, Principal, as_written
 from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
 from purekrb.system import fork_safe, now
@@ -309,6 +309,18 @@ class Credential:
         return cls._of_certificate(wanted, certificate, anchors)
 
     @classmethod
+    def anonymous(cls, realm: str, *, anchors: KdcTrust | Sources | None = None) -> Credential:
+        """Return the credential of nobody: the KDC of `realm` proves itself, and learns no name.
+
+        Its tickets are those of WELLKNOWN/ANONYMOUS. They get services that let anybody in, or are
+        the armor of FAST for a machine without a key of its own. For `anchors`, see
+        `from_certificate`. Source: RFC 8062.
+        """
+        from purekrb.credentials.kdc_trust import KdcTrust
+
+        return cls(ANONYMOUS.principal(realm), kdc_trust=KdcTrust.of(anchors))
+
+    @classmethod
     def _of_certificate(
         cls,
         principal: Principal | str | None,
@@ -463,7 +475,7 @@ class Credential:
 
         A service without a realm is looked up in the client's.
         """
-        realm = self.ccache.principal.realm
+        realm = self.ccache.realm
         if service is not None and self.ccache.find(
             replace(service, realm=service.realm or realm), margin=margin
         ):
@@ -522,7 +534,7 @@ class Credential:
     def no_ticket(self) -> CredentialError:
         """Return the error that says why the tickets do not do: which has ended, and when."""
         ccache, instant = self.ccache, now()
-        realm = ccache.principal.realm
+        realm = ccache.realm
         acting = self.impersonation
         if acting is not None:
             return CredentialError(
@@ -564,7 +576,7 @@ class Credential:
     @property
     def can_get_tgt(self) -> bool:
         """Whether an AS exchange is possible: not with tickets alone."""
-        return self.has_key or self.otp is not None or self.certificate is not None
+        return self.has_key or self.otp is not None or self.kdc_trust is not None
 
     @property
     def has_key(self) -> bool:
@@ -662,6 +674,8 @@ class Credential:
             proof = "one-time password"
         if self.certificate is not None:
             proof = "certificate"
+        elif self.kdc_trust is not None:
+            return f"Credential({self.principal})"
         return f"Credential({self.principal}, {proof}=<redacted>)"
 
     def _refuse(self, *_args: object) -> NoReturn:

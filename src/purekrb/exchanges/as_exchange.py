@@ -108,7 +108,7 @@ class AsOptions:
         it is named here.
     require_preauth: refuse a reply that the KDC gives without a proof of identity.
     require: the floor. "fast": FAST, or nothing is sent. "strong": FAST, or a mechanism that is
-        strong by itself; then also `require_preauth`.
+        strong by itself (SPAKE, PKINIT); then also `require_preauth`.
     armor: returns a TGT for a realm, to make the armor of FAST of; None: no FAST.
     allow_encrypted_timestamp: False refuses PA-ENC-TIMESTAMP outside of FAST, because an
         eavesdropper can then guess at the password. If it is permitted, a client with a key at hand

@@ -15,7 +15,7 @@ from purekrb.constants import KeyUsage, TicketFlags
 from purekrb.errors import DecodeError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import EncTicketPart, Ticket
-from purekrb.names import Principal
+from purekrb.names import ANONYMOUS_REALM, Principal
 from purekrb.records import record
 
 __all__ = ["OpenedTicket", "open_ticket", "read_ticket", "MAX_OPENED"]
@@ -26,8 +26,6 @@ MAX_OPENED = 256
 _MAX_KNOWN = 8192
 #: `&` of an IntFlag is slow: see constants.py.
 _ANONYMOUS = int(TicketFlags.ANONYMOUS)
-#: The name of anonymous clients, and the realm of those that hide their realm, too. RFC 8062 3.
-_ANONYMOUS_NAME, _ANONYMOUS_REALM = ("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS"
 
 
 @record
@@ -93,8 +91,4 @@ def open_ticket(key: EncryptionKey, cipher: bytes) -> OpenedTicket:
 
 def _is_anonymous(part: EncTicketPart) -> bool:
     """Return whether the ticket's client is anonymous. Source: RFC 8062 3."""
-    return (
-        bool(part.flags & _ANONYMOUS)
-        or part.cname.components == _ANONYMOUS_NAME
-        or part.crealm == _ANONYMOUS_REALM
-    )
+    return bool(part.flags & _ANONYMOUS) or part.cname.anonymous or part.crealm == ANONYMOUS_REALM

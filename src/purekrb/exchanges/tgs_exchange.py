@@ -52,10 +52,15 @@ def no_capath(_client_realm: str, _service_realm: str) -> None:
 class TicketStore(Protocol):
     """A store for the tickets of one client, such as a CCache."""
 
-    principal: Principal
+    @property
+    def realm(self) -> str:
+        """The realm whose KDC is asked for tickets."""
+
+    def begin_with(self, initial: ServiceTicket) -> None:
+        """Store the ticket of an AS exchange, and take its client for that of the store."""
 
     def find(self, service: Principal, *, now: datetime, margin: float) -> ServiceTicket | None:
-        """Return a ticket of `principal` for `service` that is valid for `margin` more seconds.
+        """Return a ticket of the client for `service` that is valid for `margin` more seconds.
 
         Returns None if there is none.
         """
@@ -215,7 +220,7 @@ def get_service_ticket(
     looked up in the client's realm. So a ticket that is found through referrals is not found in the
     store, and requested each time.
     """
-    realm = store.principal.realm
+    realm = store.realm
     ticket = store.find(replace(service, realm=service.realm or realm), now=clock(), margin=margin)
     if ticket is not None:
         log.debug("ticket for %s from the store, until %s", ticket.service, ticket.endtime)
@@ -230,9 +235,7 @@ def get_service_ticket(
             offsets=offsets,
             fast_realms=fast_realms,
         )
-        # The canonical name, under which the store finds the tickets again.
-        store.principal = tgt.client
-        store.store(tgt)
+        store.begin_with(tgt)
     else:
         log.debug("ticket for %s from the store, until %s", tgt.service, tgt.endtime)
     ticket = yield from tgs_exchange(

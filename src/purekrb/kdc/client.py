@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from purekrb.constants import Flag, NameType, Requirement, TicketFlags
+from purekrb.constants import Flag, NameType, PaDataType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
@@ -91,11 +91,13 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_LIFETIME = 86400.0
 #: That of a ticket to change a password, in seconds: it is used once, at once.
 CHANGEPW_LIFETIME = 300.0
-#: What the armor of FAST is made of: a credential, or its tickets alone.
-Armor = Credential | CCache
+#: What the armor of FAST is made of: a credential, its tickets alone, or an anonymous ticket.
+Armor = Credential | CCache | Literal["anonymous"]
 _STRICTNESS: tuple[Requirement | None, ...] = (None, "strong", "fast")
 #: The ccache's configuration entry by which MIT's programs know that a KDC has FAST.
 FAST_AVAIL = "fast_avail"
+#: The same for the kind of pre-authentication that served, and for what it needs the next time.
+PA_TYPE, PA_CONFIG_DATA = "pa_type", "pa_config_data"
 #: Seconds for which a stored ticket must be valid.
 MARGIN = 60.0
 #: The encryption types of the keys that are made from a password.
@@ -222,6 +224,7 @@ class _Exchanges(Generic[Opens]):
         self.open_connection = open_connection
         self._dial = None if open_connection is None else self._dialer(open_connection)
         self._offsets: dict[str, timedelta] = {}  # realm -> the KDC's clock minus ours
+        self._anonymous: dict[str, Credential] = {}  # by realm, for armors
         self._fast_realms: set[str] = set()  # those whose KDCs have announced FAST
 
     def _new_call(self) -> _Call:
@@ -286,13 +289,15 @@ class _Exchanges(Generic[Opens]):
 
     def _armor_source(self, armor: Armor) -> ArmorSource:
         """Return what gets TGTs for an armor. It has its own floor, and no armor itself."""
+        if armor == "anonymous":
+            return self._anonymous_tgt
         credential = armor if isinstance(armor, Credential) else Credential.from_ccache(armor)
         self._prepare(credential, "KdcClient(config, armor={})")
 
         def tgt_for(realm: str) -> Exchange[ServiceTicket]:
             options = dataclasses.replace(self._as_options(credential), armor=None)
             credential.refresh()
-            home = credential.ccache.principal.realm
+            home = credential.ccache.realm
             if realm != home:
                 tgs = Principal(("krbtgt", realm), home, NameType.SRV_INST)
                 return (yield from self._service_ticket(credential, tgs, options))
@@ -301,9 +306,19 @@ class _Exchanges(Generic[Opens]):
 
         return tgt_for
 
+    def _anonymous_tgt(self, realm: str) -> Exchange[ServiceTicket]:
+        """Return an anonymous TGT of `realm`, which only its own KDC gives."""
+        credential = self._anonymous.setdefault(realm, Credential.anonymous(realm))
+        self._prepare(credential, "")
+        tgt = _stored_tgt(credential)
+        if tgt is None:
+            options = dataclasses.replace(self._as_options(credential), armor=None, require=None)
+            tgt = yield from self._get_tgt(credential, options)
+        return tgt
+
     def _tgs_options(self, credential: Credential, lifetime: float | None = None) -> TgsOptions:
         """FAST is used where it was for the TGT, which a ccache keeps (`fast_avail`)."""
-        realm = credential.ccache.principal.realm
+        realm = credential.ccache.realm
         if credential.ccache.get_config(FAST_AVAIL, _tgs(realm)) is not None:
             self._fast_realms.add(realm)
         armored = self._armor is not None or credential.require is not None
@@ -361,13 +376,15 @@ class _Exchanges(Generic[Opens]):
         tgt = yield from as_exchange(
             credential, options, offsets=self._offsets, fast_realms=self._fast_realms
         )
-        _keep(tgt, credential)
+        credential.ccache.begin_with(tgt)
         self._keep_fast(credential)
+        if credential.kdc_trust is not None:
+            _keep_pkinit(credential)
         return tgt
 
     def _keep_fast(self, credential: Credential) -> None:
         """Note in the ccache, as MIT does, that the KDC has announced FAST."""
-        realm = credential.ccache.principal.realm
+        realm = credential.ccache.realm
         if realm in self._fast_realms:
             credential.ccache.set_config(FAST_AVAIL, b"yes", _tgs(realm))
 
@@ -384,7 +401,7 @@ class _Exchanges(Generic[Opens]):
         if on_behalf_of is not None:
             credential = Credential.on_behalf_of(credential, on_behalf_of)
         options = self._as_options(credential, forwardable=forwardable)
-        service = self._service(target, credential.ccache.principal.realm)
+        service = self._service(target, credential.ccache.realm)
         return self._service_ticket(credential, service, options, lifetime)
 
     def _service_ticket(
@@ -429,7 +446,7 @@ class _Exchanges(Generic[Opens]):
         self._prepare(credential, "impersonate({}, user)")
         if user is None and certificate is None:
             raise TypeError("name the user, or pass the user's certificate")
-        home = credential.ccache.principal.realm
+        home = credential.ccache.realm
         client = Principal.parse(user, home) if isinstance(user, str) else user
         if client is not None and not client.realm:
             if client.name_type == NameType.ENTERPRISE:
@@ -547,7 +564,7 @@ class _Exchanges(Generic[Opens]):
 
     def _validate(self, credential: Credential) -> Exchange[ServiceTicket]:
         _check_credential(credential, "validate({})")
-        realm = credential.ccache.principal.realm
+        realm = credential.ccache.realm
         tgs = Principal(("krbtgt", realm), realm)
         found = [t for t in credential.ccache if t.service == tgs and t.flags & TicketFlags.INVALID]
         if not found:
@@ -688,7 +705,7 @@ def _check_tickets(credential: Credential, service: Principal) -> None:
     """Raise CredentialError, which says since when, for tickets alone of which none is valid."""
     if credential.can_get_tgt:
         return
-    realm = credential.ccache.principal.realm
+    realm = credential.ccache.realm
     wanted = (replace(service, realm=service.realm or realm), Principal(("krbtgt", realm), realm))
     if not any(credential.ccache.find(name, margin=MARGIN) for name in wanted):
         raise CredentialError(_why_no_ticket(credential))
@@ -700,13 +717,20 @@ def _why_no_ticket(credential: Credential) -> str:
     return why_no_ticket(credential.ccache.principal, credential.ccache, now())
 
 
-def _keep(tgt: ServiceTicket, credential: Credential) -> None:
-    credential.ccache.principal = tgt.client  # the KDC may have replied with the canonical name
-    credential.ccache.store(tgt)
+def _keep_pkinit(credential: Credential) -> None:
+    """Note in the ccache, as MIT does, that PKINIT has served, and by which certificate."""
+    ccache, certificate = credential.ccache, credential.certificate
+    tgs = _tgs(ccache.realm)
+    ccache.set_config(PA_TYPE, str(int(PaDataType.PK_AS_REQ)).encode(), tgs)
+    if certificate is not None and certificate.identity is not None:
+        import json
+
+        data = json.dumps({"X509_user_identity": certificate.identity})
+        ccache.set_config(PA_CONFIG_DATA, data.encode(), tgs)
 
 
 def _stored_tgt(credential: Credential) -> ServiceTicket | None:
-    return credential.ccache.find(_tgs(credential.ccache.principal.realm))
+    return credential.ccache.find(_tgs(credential.ccache.realm))
 
 
 def _tgs(realm: str) -> Principal:
@@ -719,8 +743,8 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
     `config` is read from krb5.conf by default. `timeout` is in seconds and covers a whole call: all
     requests, whatever the KDCs do, and the derivation of keys from a password. `armor` is a
     credential, or a ccache, whose TGT is the armor of FAST (RFC 6113) in every call: that of a host
-    or of another user. Tickets are stored in the credential's ccache. The client is thread-safe,
-    and holds no socket between calls.
+    or of another user; or "anonymous": it is got by anonymous PKINIT (RFC 8062). Tickets are stored
+    in the credential's ccache. The client is thread-safe, and holds no socket between calls.
 
     `open_connection(host, port, timeout)` opens all connections, in threads, and returns a
     connected socket: through a SOCKS proxy or a tunnel. Host names are not looked up then, and UDP
@@ -1201,6 +1225,6 @@ def verify_credentials(
                 f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, "
                 f"not to {fresh.client}: do not trust this login"
             )
-        _keep(fresh, credential)
+        credential.ccache.begin_with(fresh)
         return fresh.client
     raise refused or CredentialError("no service was tried")

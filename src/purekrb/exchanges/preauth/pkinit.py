@@ -55,7 +55,7 @@ from purekrb.messages.pkinit import (
     dh_number,
     encode_dh_number,
 )
-from purekrb.names import PrincipalName
+from purekrb.names import ANONYMOUS_REALM, PrincipalName
 from purekrb.oids import contents_of, dotted, oid_text
 from purekrb.system import RandomBytes
 
@@ -148,12 +148,12 @@ def other_info(kdf: bytes, etype: int, body: KdcReqBody, request: bytes, pk_as_r
     """Return what the key derivation `kdf` binds the key to: names, request and reply.
 
     `request` is the whole AS-REQ as it went out, `pk_as_rep` the value of PA-PK-AS-REP as it came.
-    Source: RFC 8636 4.
+    The realm of an anonymous client is hidden here, too, as MIT does. Source: RFC 8636 4.
     """
-    client, server = (
-        Krb5PrincipalName(body.realm, name or PrincipalName(())).encode()
-        for name in (body.cname, body.sname)
-    )
+    cname, sname = body.cname or PrincipalName(()), body.sname or PrincipalName(())
+    crealm = ANONYMOUS_REALM if cname.anonymous else body.realm
+    client = Krb5PrincipalName(crealm, cname).encode()
+    server = Krb5PrincipalName(body.realm, sname).encode()
     bound = SuppPubInfo(etype, request, pk_as_rep).encode()
     return OtherInfo(AlgorithmIdentifier(kdf, b""), client, server, bound).encode()
 

@@ -10,7 +10,7 @@ from purekrb.compat.gssapi.raw.oids import OID
 from purekrb.compat.gssapi.raw.types import MechType, NameType
 from purekrb.constants import NameType as PrincipalType
 from purekrb.errors import KerberosError
-from purekrb.names import Principal
+from purekrb.names import ANONYMOUS, ANONYMOUS_REALM, Principal
 from purekrb.system import local_fqdn
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 _TOKEN, _COMPOSITE_TOKEN = b"\x04\x01", b"\x04\x02"
 _KERBEROS_OID = b"\x06\x09" + bytes(MechType.kerberos)
-_ANONYMOUS = Principal(("WELLKNOWN", "ANONYMOUS"), "WELLKNOWN:ANONYMOUS", 11)
+_ANONYMOUS = ANONYMOUS.principal(ANONYMOUS_REALM)
 
 
 class Name:

@@ -1,0 +1,51 @@
+"""`kinit -n`: an anonymous ticket, and its cache as an armor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from purekrb.testing import Realm
+from support.canaries import PASSWORD
+from support.commands import Commands
+
+NOBODY = "WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"
+
+
+@pytest.fixture(scope="module")
+def realm() -> Iterator[Realm]:
+    with Realm("EXAMPLE.TEST", pkinit=True) as realm:
+        realm.add_user("alice", PASSWORD)
+        realm.add_service("HTTP/web.example.test")
+        yield realm
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realm: Realm,
+) -> Commands:
+    return Commands(tmp_path, monkeypatch, capsys, realm)
+
+
+@pytest.mark.parametrize("principal", [[], ["@EXAMPLE.TEST"]], ids=["default", "named"])
+def test_a_ticket_of_nobody(run: Commands, principal: list[str]) -> None:
+    done = run("kinit", "-n", *principal)
+    assert (done.code, NOBODY in done.out) == (0, True)
+    assert run("kvno", "HTTP/web.example.test").code == 0
+    listed = run("klist", "-f")
+    assert f"Default principal: {NOBODY}" in listed.out
+    assert run("klist", "-s").code == 0
+    in_fast = run("kinit", "alice", "-T", "FILE:ccache", "-c", "FILE:other", stdin=PASSWORD)
+    assert in_fast.code == 0
+
+
+def test_nobody_has_no_name(run: Commands) -> None:
+    for named in ("alice", "alice@EXAMPLE.TEST", "@"):
+        refused = run("kinit", "-n", named)
+        assert refused.code == 7
+        assert "write @REALM" in refused.err
