@@ -60,6 +60,7 @@ from purekrb.credentials.caches import kcm, keyring
 from purekrb.credentials.certificate import ClientCertificate
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
+from purekrb.directory.managed_accounts import ManagedPassword
 from purekrb.directory.stream import MessageReader, MessageSocket
 from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, parent_of
 from purekrb.exchanges import as_exchange, runner, tgs_exchange
@@ -1240,6 +1241,11 @@ TARGETS: tuple[Target, ...] = (
     Target("anything that is inspected", inspected, lambda: inspect_seeds()),
     Target("anything that is pasted", pasted_input, lambda: pasted_seeds()),
     # directory
+    Target(
+        "password of a managed account",
+        ManagedPassword.decode,
+        written("managed_password.json:blob"),
+    ),
     Target("SID", sid_bytes, lambda: [Sid.parse("S-1-5-21-1-2-3-1104").encode()]),
     Target("security descriptor", descriptor, written("security_descriptors.json:before")),
     # text

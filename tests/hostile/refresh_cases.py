@@ -36,7 +36,7 @@ RANGES = (
     range(501, 520),
     range(570, 580),
     range(610, 616),
-    range(655, 661),
+    range(655, 666),
     range(670, 684),
 )
 IDS = [f"K{number:03}" for numbers in RANGES for number in numbers]

@@ -1,4 +1,4 @@
-"""List, add, delete and merge the keys in a keytab, or derive keys from a password.
+"""List, add, delete and merge the keys in a keytab, or get keys from a password or the directory.
 
 A keytab is replaced as a whole, or left as it is. Passwords and keys are read from the terminal or
 standard input.
@@ -23,6 +23,7 @@ _ACTIONS = {
     "list": "list the entries, without the keys",
     "add": "add a key; it is read from the terminal or standard input, in hexadecimal",
     "from-password": "add the keys of a password; it is read from the terminal or standard input",
+    "gmsa": "replace the keys of a group managed service account by those that the directory has",
     "merge": "add the entries of other keytabs; "
     "they replace entries with the same principal, kvno and etype",
     "delete": "delete the entries of a principal",
@@ -32,6 +33,9 @@ _ACTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     for name, action in options.add_actions(parser, _ACTIONS).items():
+        if name == "gmsa":
+            _add_gmsa(action)
+            continue
         must_exist = name in ("list", "delete")
         action.add_argument(
             "file", help="the keytab" if must_exist else "the keytab; created if it does not exist"
@@ -81,10 +85,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def _add_gmsa(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "account", help='the managed account, as in gmsa-web; a "$" at its end may be left out'
+    )
+    parser.add_argument(
+        "-t",
+        "--keytab",
+        metavar="FILE",
+        help="the keytab; created if it does not exist (default: KRB5_KTNAME or /etc/krb5.keytab)",
+    )
+    options.add_directory(parser)
+    options.add_ccache(parser)
+    options.add_network(parser)
+
+
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command."""
     from purekrb.credentials.keytab import Keytab, change_keytab
 
+    if args.action == "gmsa":
+        return _gmsa(args, output)
     if args.action == "list":
         show_keytab(Keytab.load(args.file), output)
         return 0
@@ -125,6 +146,42 @@ def _change(args: argparse.Namespace, output: Output) -> Callable[[Keytab], Keyt
             ]
         )
     return lambda keytab: keytab.merge(new)
+
+
+def _gmsa(args: argparse.Namespace, output: Output) -> int:
+    """Write the keys of a managed account, and tell when to ask for them again."""
+    from datetime import timedelta
+
+    from purekrb.credentials.defaults import keytab_name
+    from purekrb.credentials.keytab import Keytab, change_keytab
+    from purekrb.system import now
+
+    with (
+        options.directory(args, output) as directory,
+        output.waiting(f"asking for the password of {args.account}"),
+    ):
+        new = directory.managed_keytab(args.account)
+        due = (now() + timedelta(seconds=new.next_query)).replace(microsecond=0)
+
+    def replaced(keytab: Keytab) -> Keytab:
+        of_others = (entry for entry in keytab if entry.principal not in new.principals)
+        return Keytab(of_others).merge(new)
+
+    name = args.keytab or keytab_name().name
+    change_keytab(name, replaced, make=True)
+    kvnos = sorted({entry.kvno for entry in new}, reverse=True)
+    output.result(
+        {
+            "account": new.account.name,
+            "keytab": name,
+            "principals": [str(principal) for principal in new.principals],
+            "kvnos": kvnos,
+            "next_query": due.isoformat(),
+        },
+        *(f"{principal} kvno {', '.join(map(str, kvnos))}" for principal in new.principals),
+        f"in {name}; get the next password after {due:%Y-%m-%d %H:%M:%S} UTC",
+    )
+    return 0
 
 
 def _from_kdc(

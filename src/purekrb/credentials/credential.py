@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from purekrb import crypto
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType, Requirement
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from purekrb.messages.otp import AskOtp
 
 __all__ = ["Credential"]
+
+
+class ManagedKeys(Protocol):
+    """Whatever has the keys of managed accounts: a Directory."""
+
+    def managed_keytab(self, account: str) -> Keytab: ...
+
 
 log = Log("purekrb.credentials")
 
@@ -202,6 +209,18 @@ class Credential:
         if found:
             log.debug("other keys of %s from the keytab: kvno %s", self.principal, self.kvno)
         return found
+
+    @classmethod
+    @forget_frames
+    def from_gmsa(cls, directory: ManagedKeys, account: str) -> Credential:
+        """Return the credential of a group managed service account, with keys from the directory.
+
+        `directory` is a Directory (purekrb.directory), as whom the account's password may be read.
+        If a new TGT is needed, and the interval that the directory named is over, it is asked
+        again. Raises the errors of `Directory.managed_keytab`.
+        """
+        keytab = directory.managed_keytab(account)
+        return cls.from_keytab(keytab.principals[0], keytab)
 
     @classmethod
     @forget_frames

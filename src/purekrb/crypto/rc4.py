@@ -13,7 +13,7 @@ from purekrb.crypto.profile import WIPED
 from purekrb.errors import IntegrityError
 from purekrb.keys import EncryptionKey
 
-__all__ = ["Rc4Hmac", "rc4", "hmac_md5", "hmac_md5_checksum"]
+__all__ = ["Rc4Hmac", "hmac_md5", "hmac_md5_checksum", "nt_hash", "rc4"]
 
 MAC = 16
 CONFOUNDER = 8
@@ -25,6 +25,13 @@ _USAGES = {3: 8, 23: 13}
 def hmac_md5(key: bytes, data: bytes) -> bytes:
     """Return HMAC-MD5(key, data)."""
     return hmac.digest(key, data, "md5")
+
+
+def nt_hash(password: bytes) -> bytes:
+    """Return MD4 of a password in UTF-16-LE, which is its key. Source: RFC 4757 2."""
+    from Cryptodome.Hash import MD4
+
+    return MD4.new(password).digest()  # noqa: S303
 
 
 def rc4(key: bytes, data: bytes) -> bytes:
@@ -85,10 +92,8 @@ class Rc4Hmac:
     checksum_type = -138
 
     def string_to_key(self, password: bytes, salt: bytes, params: bytes | None) -> bytes:
-        from Cryptodome.Hash import MD4
-
-        # RFC 4757 2: MD4 of the password in UTF-16. No variable holds it: see `forget_frames`.
-        return MD4.new(password.decode("utf-8").encode("utf-16-le")).digest()  # noqa: S303
+        # No variable holds the password in UTF-16: see `forget_frames`.
+        return nt_hash(password.decode("utf-8").encode("utf-16-le"))
 
     def schedule(self, key: bytes) -> bytes:
         return key

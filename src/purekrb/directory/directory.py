@@ -12,7 +12,7 @@ from purekrb.channel.blocking import Channel
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
-from purekrb.directory import scps, service_accounts
+from purekrb.directory import managed_accounts, scps, service_accounts
 from purekrb.directory import spns as account_spns
 from purekrb.directory.account_state import give_aes, read_state
 from purekrb.directory.account_status import AccountStatus, account_status
@@ -28,6 +28,7 @@ from purekrb.directory.endpoints import (
 )
 from purekrb.directory.install import InstalledService, install, uninstall
 from purekrb.directory.ldap import ANY_OBJECT, INVALID_PARAMETER, LdapSession
+from purekrb.directory.managed_accounts import ManagedKeytab, managed_keytab
 from purekrb.directory.patterns import CONTROL_CHARACTERS
 from purekrb.directory.rotation import KEEP, RotatedKeys, rotate
 from purekrb.directory.scp import ServiceConnectionPoint
@@ -374,6 +375,51 @@ class Directory:
             timeout=timeout,
             open_connection=open_connection,
         )
+
+    # Managed accounts ----------------------------------------------------------------------------
+
+    def managed_keytab(self, account: str, *, etypes: Sequence[int] = (18, 17)) -> ManagedKeytab:
+        """Return the keys of a group managed service account (gMSA), current and previous.
+
+        The result is a Keytab for acceptors and credentials. It asks the directory again, in the
+        thread that uses it, when the interval that the directory named is over; keep this Directory
+        open. The entries have the account's name and each of its SPNs. The "$" at the end of
+        `account` may be left out. Raises PolicyError for a connection that is not encrypted,
+        InsufficientRightsError if the bound account may not read the password, and
+        AccountNotFoundError for an account that is not a gMSA.
+        """
+        return managed_keytab(lambda: self._session, account, etypes=etypes)
+
+    def create_managed_account(
+        self,
+        name: str,
+        *,
+        dns_host_name: str = "",
+        spns: Sequence[str] = (),
+        permitted: Sequence[str] = (),
+        interval: int = 30,
+    ) -> Account:
+        """Create the group managed service account `name`, and return it.
+
+        It is enabled, and has AES. `dns_host_name` is by default `name` in the domain. `permitted`
+        are the accounts and groups that may read its password: the computers where the service
+        runs. The password changes every `interval` days. The domain needs a root key of its key
+        distribution service (`samba-tool domain kds root-key create`, Add-KdsRootKey).
+        """
+        with transaction() as undo:
+            return managed_accounts.create(
+                self._session,
+                name,
+                undo,
+                dns_host_name=dns_host_name,
+                spns=spns,
+                permitted=permitted,
+                interval=interval,
+            )
+
+    def permit_managed_account(self, account: str, permitted: Sequence[str]) -> None:
+        """Let the accounts and groups in `permitted` read the password of a gMSA, beside others."""
+        managed_accounts.permit(self._session, account, permitted)
 
     # Services -------------------------------------------------------------------------------------
 

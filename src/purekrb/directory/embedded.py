@@ -27,7 +27,7 @@ from purekrb.system import random_bytes
 
 __all__ = ["EmbeddedSession"]
 
-_WITH_SID = ("user", "computer", "group")
+_WITH_SID = ("user", "computer", "group", "msDS-GroupManagedServiceAccount")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 

@@ -236,7 +236,11 @@ class LdapSession:
     @property
     def encrypted(self) -> bool:
         """Whether nobody on the path can read the messages. A directory in this process has none."""
-        stream = self._connection.socket
+        with self._lock:
+            # What a connection that has ended was like says nothing about the next one.
+            if self._reopen is not None and not self._closed and _is_dead(self._connection):
+                self._open_again()
+            stream = self._connection.socket
         return not isinstance(stream, MessageSocket) or stream.encrypted
 
     def search(
