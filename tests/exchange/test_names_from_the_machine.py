@@ -162,7 +162,7 @@ def test_a_client_keytab_is_not_needed_while_the_ccache_is_valid(
     ended(realms.north, realms.anna).save()
     assert str(Credential.default().principal) == "batch@NORTH.TEST"
     (machine / "client.keytab").unlink()
-    with pytest.raises(CredentialError, match=r"anna@NORTH.TEST in DIR::.* has expired: it ended"):
+    with pytest.raises(CredentialError, match=r"anna@NORTH.TEST in DIR::.* expired at 20"):
         Credential.default()
 
 
@@ -188,9 +188,9 @@ def test_a_ccache_that_another_program_renews_is_read_again(
     credential = Credential.from_ccache(name)
     client = KdcClient()
     for _ in range(2):
-        with pytest.raises(CredentialError, match=rf"in {name} has expired: it ended at 20"):
+        with pytest.raises(CredentialError, match=rf"in {name} expired at 20"):
             client.get_ticket(credential, WEB)
-    with pytest.raises(CredentialError, match=rf"in {name} has expired: it ended at 20"):
+    with pytest.raises(CredentialError, match=rf"in {name} expired at 20"):
         client.get_tgt(credential)
     log_in(realms.north, realms.anna, f"{machine}/new")
     os.rename(machine / "new", machine / "anna")
@@ -226,7 +226,7 @@ def test_a_half_written_ccache_leaves_the_tickets_as_they_are(
     credential = Credential.from_ccache(name)
     data = Path(name).read_bytes()
     Path(name).write_bytes(data[:100])
-    with pytest.raises(CredentialError, match="has expired"):
+    with pytest.raises(CredentialError, match=" expired at "):
         KdcClient().get_ticket(credential, WEB)
     log_in(realms.north, realms.anna, name)
     assert KdcClient().get_ticket(credential, WEB).client == realms.anna.principal

@@ -47,6 +47,12 @@ def test_the_ticket_and_the_time_are_named(tickets: list[ServiceTicket], words: 
     assert "alice@EXAMPLE.TEST" in text
 
 
+@pytest.mark.parametrize("tickets", [[], [issue()[0]], [tgt(-10 * HOUR, -2 * HOUR)]])
+def test_the_cache_is_named_if_it_is_known(tickets: list[ServiceTicket]) -> None:
+    assert " in FILE:/tmp/cc" in why_no_ticket(ALICE, tickets, NOW, "FILE:/tmp/cc")
+    assert " in " not in why_no_ticket(ALICE, tickets, NOW).partition(", only")[0]
+
+
 def test_a_cache_whose_clock_differs_is_judged_by_that_clock() -> None:
     ahead = replace(tgt(-HOUR, HOUR), time_offset=2 * HOUR)
     assert "expired" in why_no_ticket(ALICE, [ahead], NOW)

@@ -13,6 +13,7 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.choice import choose_ccache
 from purekrb.credentials.defaults import ccache_name, client_keytab_name, exists
 from purekrb.credentials.keytab import Keytab
+from purekrb.credentials.lapsed import why_no_ticket
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CertificateError, CredentialError, DecodeError, KerberosError
 from purekrb.keys import KEY_SIZES, EncryptionKey, etype_names
@@ -466,7 +467,7 @@ class Credential:
             credential._keeps_in = found.name or name
             if credential.has_ticket(target):
                 return credential
-            problem = credential.no_ticket()
+            problem = CredentialError(credential.why_no_ticket())
         elif problem is None:
             problem = CredentialError(
                 f".k5identity names {wanted} for {target}, which has no credential cache in "
@@ -520,7 +521,7 @@ class Credential:
         if not self.can_get_tgt and not self.has_ticket(service):
             if self.has_ticket(service, margin=0):
                 return
-            raise self.no_ticket()
+            raise CredentialError(self.why_no_ticket())
 
     def reload_keys(self) -> None:
         """Take the newest keys, if they come from a file that has changed.
@@ -550,34 +551,15 @@ class Credential:
             self.ccache.take(newer)
         self._came_from = name, stamp, foreign
 
-    def no_ticket(self) -> CredentialError:
-        """Return the error that says why the tickets do not do: which has ended, and when."""
-        ccache, instant = self.ccache, now()
-        realm = ccache.realm
-        acting = self.impersonation
-        if acting is not None:
-            return CredentialError(
-                f"{acting[0].principal} acts for {ccache.principal} by constrained delegation, and "
+    def why_no_ticket(self) -> str:
+        """Return why the tickets do not do: which one has ended, when, and what to do."""
+        client = self.ccache.principal
+        if self.impersonation is not None:
+            return (
+                f"{self.impersonation[0].principal} acts for {client} by constrained delegation, and "
                 "so has no ticket-granting ticket of that client: ask for tickets of services"
             )
-        tgts = [
-            ticket for ticket in ccache if ticket.service == Principal(("krbtgt", realm), realm)
-        ]
-        where = f" in {ccache.name}" if ccache.name else ""
-        remedy = f"get a new one (kinit {ccache.principal})"
-        if not tgts:
-            return CredentialError(
-                f"there is no ticket-granting ticket of {ccache.principal}{where}: {remedy}"
-            )
-        last = max(tgts, key=lambda ticket: ticket.endtime)
-        here = instant + last.time_offset
-        if last.endtime <= here:
-            state = f"has expired: it ended at {last.endtime:%Y-%m-%d %H:%M:%S} UTC"
-        elif last.starttime is not None and last.starttime > here:
-            state = f"is not valid before {last.starttime:%Y-%m-%d %H:%M:%S} UTC"
-        else:
-            state = "is marked as invalid"
-        return CredentialError(f"the ticket of {ccache.principal}{where} {state}; {remedy}")
+        return why_no_ticket(client, self.ccache, now(), self.ccache.name)
 
     def keep(self, name: files.FilePath | None = None) -> None:
         """Add new tickets to the ccache `name`; None: to that of `default`, or to none.

@@ -14,19 +14,26 @@ __all__ = ["why_no_ticket"]
 _INVALID = int(TicketFlags.INVALID)
 
 
-def why_no_ticket(client: Principal, tickets: Iterable[ServiceTicket], now: datetime) -> str:
-    """Return why none of the `tickets` serves `client` at `now` (our clock), and what to do."""
+def why_no_ticket(
+    client: Principal, tickets: Iterable[ServiceTicket], now: datetime, cache: str | None = None
+) -> str:
+    """Return why none of the `tickets` serves `client` at `now` (our clock), and what to do.
+
+    `cache` is the name of the ccache that they come from.
+    """
     held = list(tickets)
+    where = f" in {cache}" if cache else ""
     tgts = [t for t in held if t.is_tgt and t.service.components[1] == t.service.realm]
     if not held:
-        return f"{client} has neither a valid ticket nor a key: run kinit first"
+        return f"{client} has neither a valid ticket{where} nor a key: run kinit first"
     if not tgts:
         others = ", ".join(str(ticket.service) for ticket in held[:5])
         return (
-            f"there is no ticket-granting ticket of {client}, only tickets for {others}: run kinit"
+            f"there is no ticket-granting ticket of {client}{where}, only tickets for {others}: "
+            "run kinit"
         )
     last = max(tgts, key=lambda ticket: ticket.endtime)
-    what = f"the ticket-granting ticket of {last.client}"
+    what = f"the ticket-granting ticket of {last.client}{where}"
     instant = now + last.time_offset
     start = last.starttime or last.authtime
     if last.endtime <= instant:

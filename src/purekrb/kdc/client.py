@@ -20,7 +20,6 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab, KeytabEntry
-from purekrb.credentials.lapsed import why_no_ticket
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ConfigError,
@@ -371,7 +370,7 @@ class _Exchanges(Generic[Opens]):
         if not credential.can_get_tgt:
             credential.refresh()  # the file may have another ticket by now; if none is valid: why
             raise CredentialError(
-                f"a new ticket needs a password or a key, and {_why_no_ticket(credential)}"
+                f"a new ticket needs a password or a key, and {credential.why_no_ticket()}"
             )
         tgt = yield from as_exchange(
             credential, options, offsets=self._offsets, fast_realms=self._fast_realms
@@ -557,7 +556,7 @@ class _Exchanges(Generic[Opens]):
         credential.refresh()
         tgt = _stored_tgt(credential)
         if tgt is None:
-            raise CredentialError(f"there is no valid TGT to renew: {_why_no_ticket(credential)}")
+            raise CredentialError(f"there is no valid TGT to renew: {credential.why_no_ticket()}")
         renewed = yield from renew(tgt, self._tgs_options(credential))
         credential.ccache.store(renewed)
         return renewed
@@ -583,7 +582,7 @@ class _Exchanges(Generic[Opens]):
         tgt = yield from self._forwardable_tgt(credential)
         if tgt is None:
             raise CredentialError(
-                f"there is no valid TGT to forward: {_why_no_ticket(credential)} (kinit -f)"
+                f"there is no valid TGT to forward: {credential.why_no_ticket()} (kinit -f)"
             )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
 
@@ -708,13 +707,7 @@ def _check_tickets(credential: Credential, service: Principal) -> None:
     realm = credential.ccache.realm
     wanted = (replace(service, realm=service.realm or realm), Principal(("krbtgt", realm), realm))
     if not any(credential.ccache.find(name, margin=MARGIN) for name in wanted):
-        raise CredentialError(_why_no_ticket(credential))
-
-
-def _why_no_ticket(credential: Credential) -> str:
-    if credential.impersonation is not None:
-        return str(credential.no_ticket())
-    return why_no_ticket(credential.ccache.principal, credential.ccache, now())
+        raise CredentialError(credential.why_no_ticket())
 
 
 def _keep_pkinit(credential: Credential) -> None:
