@@ -38,6 +38,8 @@ RANGES = (
     range(590, 600),
     range(610, 616),
     range(655, 666),
+    range(610, 620),
+    range(655, 661),
     range(670, 684),
 )
 IDS = [f"K{number:03}" for numbers in RANGES for number in numbers]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from purekrb.credentials.certificate import Ask, ClientCertificate, Password
     from purekrb.credentials.kdc_trust import KdcTrust, Sources
     from purekrb.credentials.x509 import Source
+    from purekrb.kdc.client import KdcClient
+    from purekrb.kdc.renewal import Renewal
     from purekrb.messages.otp import AskOtp
 
 __all__ = ["Credential"]
@@ -69,6 +71,7 @@ class Credential:
     # Without a __dict__, no tool can print one.
     __slots__ = (
         "_came_from",
+        "_client_keytab",
         "_derived",
         "_evidence",
         "_impersonator",
@@ -127,6 +130,8 @@ class Credential:
         #: client.
         self._impersonator: Credential | None = None
         self._evidence: ServiceTicket | None = None
+        #: The client keytab that stands in once the ccache of `default` has no ticket.
+        self._client_keytab: str | None = None
 
     @classmethod
     @forget_frames
@@ -466,6 +471,7 @@ class Credential:
             credential._came_from = found.name or name, None, False
             credential._keeps_in = found.name or name
             if credential.has_ticket(target):
+                credential._client_keytab = client_keytab_name(None, config).name
                 return credential
             problem = CredentialError(credential.why_no_ticket())
         elif problem is None:
@@ -523,14 +529,76 @@ class Credential:
                 return
             raise CredentialError(self.why_no_ticket())
 
-    def reload_keys(self) -> None:
-        """Take the newest keys, if they come from a file that has changed.
+    def reload_keys(self) -> bool:
+        """Take the newest keys, if they come from a file that has changed; return whether they differ.
 
         Raises CredentialError if there are none of this principal any more.
         """
         keytab = None if self._keytab is None else self._keytab.current()
-        if keytab is not None and keytab is not self._keytab:
+        if keytab is None or keytab is self._keytab:
+            return False
+        before = self._versions
+        self._take_keys(keytab)
+        return self._versions != before
+
+    # -- kept fresh
+
+    def keep_fresh(
+        self, config: Config | None = None, *, client: KdcClient | None = None
+    ) -> Renewal:
+        """Keep the TGT fresh from a thread, until `close()` of the result or the end of a `with` block.
+
+        At half the TGT's life, or somewhat later, a password or key gets a new TGT like the one
+        before (with none, at once); tickets without one are renewed. The result goes to the ccache as well
+        that the tickets were read from, or that of `default`. That ccache, and a keytab, are read
+        again when they have changed: another program may have renewed them. After a failure, the
+        ticket stays, the log warns, and it is tried again; a key that the KDC has refused is not tried
+        again before the keytab changes. The log tells when a ticket cannot be renewed any more;
+        `ended` of the result says why nothing is left. `client` (default: one of `config`) asks the
+        KDCs. For asyncio, there is `purekrb.aio.keep_fresh(credential)`.
+        """
+        from purekrb.kdc.renewal import keep_fresh  # the one import that points up
+
+        return keep_fresh(self, config, client=client)
+
+    @property
+    def origin(self) -> str | None:
+        """The name of the ccache that the tickets were read from, or that new ones go to."""
+        return self._keeps_in or (self._came_from and self._came_from[0]) or None
+
+    def tgt(self) -> ServiceTicket | None:
+        """Return the valid TGT of the client's realm that lasts longest, or None."""
+        realm = self.ccache.realm
+        return self.ccache.find(Principal(("krbtgt", realm), realm))
+
+    @forget_frames
+    def look_again(self) -> bool:
+        """Read the ccache and the keytab again, if they have changed; return whether the keys are new.
+
+        The TGT stays that lasts longest. Raises the errors of `refresh`, but none for a missing
+        ticket.
+        """
+        held = self.tgt()
+        try:
+            return self.reload_keys()
+        finally:
+            if self._came_from is not None:
+                self._read_again(*self._came_from)
+                found = self.tgt()
+                if held is not None and (found is None or found.endtime < held.endtime):
+                    self.ccache.store(held)
+
+    @forget_frames
+    def take_client_keytab(self) -> None:
+        """Take the keys of the client keytab, if `default` chose a ccache over it, and it has some."""
+        name, self._client_keytab = self._client_keytab, None
+        if name is None:
+            return
+        try:
+            keytab = Keytab.load(name)
             self._take_keys(keytab)
+        except (CredentialError, DecodeError) as error:
+            log.debug("the client keytab %s does not help: %s", name, error)
 
     def _read_again(self, name: str, before: object, foreign: bool) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from purekrb.constants import Flag, NameType, PaDataType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
@@ -103,6 +103,12 @@ MARGIN = 60.0
 KEYTAB_ETYPES = (18, 17)
 #: The most principals of a keytab that `verify_credentials` tries.
 MAX_SERVICES = 8
+
+
+class _Drive(Protocol):
+    """Runs steps, and waits in the calling thread."""
+
+    def __call__(self, steps: Steps[T]) -> T: ...
 
 
 class _Call:
@@ -503,7 +509,7 @@ class _Exchanges(Generic[Opens]):
         tgt = yield from self._forwardable_tgt(service)
         if tgt is None:
             raise CredentialError(
-                f"the service that acts for others needs its own TGT: {_why_no_ticket(service)}"
+                f"the service that acts for others needs its own TGT: {service.why_no_ticket()}"
             )
         return tgt
 
@@ -933,12 +939,12 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
     def _dialer(open_connection: dial.OpenConnection) -> dial.Dial:
         return dial.in_thread(open_connection)
 
-    def _run(self, make: Callable[[], Exchange[T]]) -> T:
+    def _run(self, make: Callable[[], Exchange[T]], drive: _Drive = blocking.drive) -> T:
         call = self._new_call()
         return run(
             call.exchange(make),
-            lambda request: blocking.drive(call.ask(request)),
-            lambda computation: blocking.drive(call.compute(computation)),
+            lambda request: drive(call.ask(request)),
+            lambda computation: drive(call.compute(computation)),
             call.question,
         )
 
