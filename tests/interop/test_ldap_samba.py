@@ -17,9 +17,10 @@ import pytest
 
 from purekrb import Credential, DirectoryError, PolicyError, TransportError
 from purekrb.directory import Directory, SpnOperation
-from purekrb.directory.ldap import Change, ChangeOperation, LdapSession, Scope
+from purekrb.directory.ldap import ANY_OBJECT, Change, ChangeOperation, LdapSession, Scope
 from purekrb.integrations import ldap3_sasl
 from purekrb.kdc.locate import Locator
+from support.processes import in_children
 from support.samba import SambaDc
 from support.tls import Authority
 
@@ -435,3 +436,29 @@ def test_the_examples_of_the_page_run_from_top_to_bottom(
     for block in blocks:
         exec(block, names)
     assert f"CN=DC1,OU=Domain Controllers,{samba_dc.base}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scheme", ["ldap", "ldaps"])
+def test_forked_children_leave_the_connection_to_their_parent(
+    connect: Callable[..., LdapSession], samba_dc: SambaDc, tls_address: str, scheme: str
+) -> None:
+    session = connect(scheme, tls_address if scheme == "ldaps" else "")
+    name = f"CN=DC1,OU=Domain Controllers,{samba_dc.base}"
+
+    def found() -> bytes:
+        (entry,) = session.search(name, ANY_OBJECT, ("cn",), scope=Scope.BASE)
+        return entry.attributes["cn"][0]
+
+    def job(number: int) -> bytes:
+        if number == 3:
+            session.close()  # no unbind on the connection of the parent
+            return b"closed"
+        answers = {found() for _ in range(5)}
+        assert session.encrypted
+        session.close()
+        return answers.pop()
+
+    connection, before = session._connection, found()
+    assert in_children(4, job) == [before, before, before, b"closed"]
+    assert found() == before == b"DC1"
+    assert session._connection is connection

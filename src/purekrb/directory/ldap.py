@@ -6,6 +6,7 @@ This is the only file that imports ldap3, and no exception of ldap3 leaves it. S
 from __future__ import annotations
 
 import functools
+import os
 import re
 import socket
 import ssl
@@ -206,6 +207,7 @@ class LdapSession:
         self._reopen = reopen
         self._timeout = timeout
         self._closed = False
+        self._process = os.getpid()  # whose connection it is
         # An ldap3 connection holds the result of its last request. Another thread must not replace
         # it.
         self._lock = fork_safe(threading.RLock())
@@ -237,6 +239,7 @@ class LdapSession:
     def encrypted(self) -> bool:
         """Whether nobody on the path can read the messages. A directory in this process has none."""
         with self._lock:
+            self._leave_to_parent()
             # What a connection that has ended was like says nothing about the next one.
             if self._reopen is not None and not self._closed and _is_dead(self._connection):
                 self._open_again()
@@ -408,6 +411,9 @@ class LdapSession:
         """End the connection. Safe to repeat."""
         with self._lock:
             self._closed = True
+            if self._process != os.getpid():
+                self._drop()
+                return
             with suppress(LDAPException, KerberosError):  # the session is over in any case
                 self._connection.unbind()
 
@@ -428,6 +434,7 @@ class LdapSession:
         with self._lock:
             if self._closed:
                 raise DirectoryError(f"{what} failed: this session is closed; connect again")
+            self._leave_to_parent()
             if self._reopen is not None and _is_dead(self._connection):
                 self._open_again()
             try:
@@ -444,6 +451,21 @@ class LdapSession:
         if result["result"] not in (_SUCCESS, *accepted):
             raise _refused(what, result)
         return result, entries
+
+    def _leave_to_parent(self) -> None:
+        """Open a connection of our own after a fork: two processes cannot share a context."""
+        if self._process == os.getpid() or self._reopen is None:
+            return
+        _log.debug("this process is a fork: opening a connection to the directory of its own")
+        self._drop()
+        self._process = os.getpid()
+        self._connection = self._reopen()
+
+    def _drop(self) -> None:
+        """Close our copy of the parent's socket; to shut it down would end the parent's, too."""
+        stream = self._connection.socket
+        if isinstance(stream, MessageSocket):
+            stream.close()
 
     def _open_again(self) -> None:
         _log.debug("the connection to the directory has ended: opening a new one")
