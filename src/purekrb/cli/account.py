@@ -26,6 +26,7 @@ __all__ = ["add_arguments", "run"]
 
 _ACTIONS = {
     "create": "create an account and its keytab; if anything fails, everything is undone",
+    "join": "join a computer to the domain: its account, its names and its keytab",
     "rotate": "give an account new keys; the keytab has the old and the new ones meanwhile",
     "status": "tell the state of an account and its keys, and what is wrong with them",
     "disable": "disable an account: it cannot log in, and gets no new tickets",
@@ -39,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, action in options.add_actions(parser, _ACTIONS).items():
         if name == "create":
             action.add_argument("account", help="its sAMAccountName, of at most 20 characters")
-            _add_create(action)
+            _add_create(action, "CN=Users")
+        elif name == "join":
+            action.add_argument(
+                "account", nargs="?", default="", help="its name (default: that of this host)"
+            )
+            _add_create(action, "CN=Computers")
+            _add_join(action)
         else:
             action.add_argument("account", help=_NAME)
         action.add_argument(
@@ -49,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             required=name == "create",
             help={
                 "create": "where its keys go; made with mode 0600 if it does not exist",
+                "join": "where its keys go (default: KRB5_KTNAME, krb5.conf, or /etc/krb5.keytab)",
                 "rotate": "where its keys are (default: KRB5_KTNAME, krb5.conf, or "
                 "/etc/krb5.keytab)",
             }.get(name, "the keytab that has its keys"),
@@ -60,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         options.add_network(action)
 
 
-def _add_create(parser: argparse.ArgumentParser) -> None:
+def _add_create(parser: argparse.ArgumentParser, place: str) -> None:
     parser.add_argument(
         "--spn",
         action="append",
@@ -68,10 +76,27 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
         help="a service principal name of it, as in HTTP/web.ad.test; may be repeated",
     )
     parser.add_argument(
-        "--parent", default="", metavar="DN", help="where to create it (default: CN=Users)"
+        "--parent", default="", metavar="DN", help=f"where to create it (default: {place})"
     )
     parser.add_argument(
         "--owner", default="", metavar="USER", help="give the keytab to this local user"
+    )
+
+
+def _add_join(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dns-name", default="", metavar="HOST", help="its DNS name (default: that of this host)"
+    )
+    parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="join as the computer itself, with the password in the first line of this file that "
+        "its account was prepared with ('-': standard input)",
+    )
+    parser.add_argument(
+        "--reuse",
+        action="store_true",
+        help="take over an account that is in use: the computer that has it can then log in no more",
     )
 
 
@@ -98,6 +123,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "rotate" and not args.reset:
         bound_as = _itself(args)
         args.account = bound_as.principal.components[0]
+    if args.action == "join" and args.password_file:
+        bound_as = _computer(args)
     with options.directory(args, output, bound_as) as directory:
         if args.action == "create":
             with output.waiting(f"creating {args.account}"):
@@ -109,6 +136,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
                     owner=args.owner,
                 )
             _show_keys("created", made.account, made.keytab, made.kvno, made.principals, output)
+        elif args.action == "join":
+            with output.waiting(f"joining {args.account or 'this host'}"):
+                made = directory.join_computer(
+                    args.account,
+                    keytab=args.keytab,
+                    dns_name=args.dns_name,
+                    spns=args.spn,
+                    parent=args.parent,
+                    owner=args.owner,
+                    reuse=args.reuse,
+                )
+            _show_keys("joined", made.account, made.keytab, made.kvno, made.principals, output)
         elif args.action == "rotate":
             with output.waiting(f"rotating the keys of {args.account}"):
                 new = directory.rotate_keys(args.account, args.keytab, keep=args.keep)
@@ -126,6 +165,20 @@ def run(args: argparse.Namespace, output: Output) -> int:
             done = f"{args.action}d"
             output.result({done: account.dn, "account": account.name}, f"{done} {account.dn}")
     return 0
+
+
+def _computer(args: argparse.Namespace) -> Credential:
+    """Return the credential of a prepared account, with its one-time password."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.names import Principal
+    from purekrb.system import local_fqdn
+
+    host = args.account or local_fqdn().partition(".")[0]
+    name = f"{host.removesuffix('$').upper()}$"
+    realm = (args.domain or "").upper() or options.config(args).default_realm or ""
+    return Credential.from_password(
+        Principal((name,), realm), options.secret_in(args.password_file)
+    )
 
 
 def _itself(args: argparse.Namespace) -> Credential:

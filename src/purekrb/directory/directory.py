@@ -12,7 +12,7 @@ from purekrb.channel.blocking import Channel
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab
-from purekrb.directory import managed_accounts, scps, service_accounts
+from purekrb.directory import joining, managed_accounts, scps, service_accounts
 from purekrb.directory import spns as account_spns
 from purekrb.directory.account_state import give_aes, read_state
 from purekrb.directory.account_status import AccountStatus, account_status
@@ -560,6 +560,46 @@ class Directory:
             spns=spns,
             parent=parent,
             owner=owner,
+        )
+
+    def join_computer(
+        self,
+        name: str = "",
+        *,
+        keytab: FilePath | None = None,
+        dns_name: str = "",
+        spns: Sequence[str] = (),
+        parent: str = "",
+        owner: str = "",
+        reuse: bool = False,
+    ) -> ServiceAccount:
+        """Join a computer to the domain: its account, its names, and its keytab.
+
+        `name` is that of the computer, of at most 15 characters, by default the first part of this
+        host's name; `dns_name` is by default this host's, or `name` in the domain. The account gets
+        the names that Windows gives it (HOST and RestrictedKrbHost, with both), and `spns`. The
+        other arguments are those of `create_service_account`; `keytab` is by default that of this
+        machine: see `Keytab.load`.
+
+        An account that was prepared for this computer, and has not been used, gets a new password.
+        For that, this directory is bound as somebody who may reset it, or as the computer itself
+        with the one-time password of the prepared account. An account that is in use is refused
+        (DirectoryError, code 1316) without `reuse`, which takes it from the computer that has it.
+        If anything fails, everything is undone; if an earlier attempt was killed, the next one
+        completes it. Raises the errors of `create_service_account` and `rotate_keys`.
+        """
+        return joining.join(
+            self._session,
+            self._forest,
+            self._sessions.kdc(),
+            self._sessions.credential,
+            name,
+            keytab,
+            dns_name=dns_name,
+            spns=spns,
+            parent=parent,
+            owner=owner,
+            reuse=reuse,
         )
 
     def rotate_keys(

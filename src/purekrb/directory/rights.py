@@ -14,7 +14,7 @@ from purekrb.directory.windows_errors import WINDOWS_ERRORS
 from purekrb.errors import InsufficientRightsError, KerberosError
 from purekrb.text import visible
 
-__all__ = ["RIGHTS", "Right", "without_right"]
+__all__ = ["RIGHTS", "WRITING", "Right", "without_right"]
 
 
 class Right(NamedTuple):
@@ -42,6 +42,21 @@ RIGHTS = {
         "CA;Change Password",
         "OA;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;",
     ),
+    "name computer": Right(
+        "write its dNSHostName",
+        "WP;dNSHostName",
+        "OA;;WP;72e39547-7b18-11d1-adef-00c04fd8d5cd;",
+    ),
+    "write spns": Right(
+        "write its servicePrincipalName",
+        "WP;servicePrincipalName",
+        "OA;;WP;f3a64788-5306-11d1-a9c5-0000f80367c1;",
+    ),
+    "write etypes": Right(
+        "write its msDS-SupportedEncryptionTypes",
+        "WP;msDS-SupportedEncryptionTypes",
+        "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
+    ),
     "disable": Right(
         "write its userAccountControl",
         "WP;userAccountControl",
@@ -53,6 +68,14 @@ RIGHTS = {
         "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
     ),
     "delete": Right("delete it", "SD", "A;;SD;;"),
+}
+
+#: Attribute -> the right to write it.
+WRITING = {
+    "dNSHostName": "name computer",
+    "servicePrincipalName": "write spns",
+    "msDS-SupportedEncryptionTypes": "write etypes",
+    "userAccountControl": "disable",
 }
 
 

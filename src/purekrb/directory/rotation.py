@@ -7,7 +7,7 @@ next rotation starts from whatever state it finds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,7 +33,7 @@ from purekrb.directory.ldap import (
     Scope,
     single,
 )
-from purekrb.directory.rights import without_right
+from purekrb.directory.rights import WRITING, without_right
 from purekrb.directory.windows_errors import ACCESS_DENIED
 from purekrb.errors import (
     DirectoryError,
@@ -56,6 +56,7 @@ from purekrb.tracebacks import forget_frames
 
 __all__ = [
     "KEEP",
+    "WRITABLE",
     "NewKeys",
     "RotatedKeys",
     "as_unicode_pwd",
@@ -71,6 +72,8 @@ KEEP = 7 * 86400.0
 _NAMES = ("sAMAccountName", "servicePrincipalName", "userPrincipalName", "dNSHostName", KVNO)
 #: How Samba says, as a constraintViolation, that the account may not change its password.
 _DENIED_BY_SAMBA = re.compile(r"error in module acl: ")
+#: The attributes that the bound account may write. Source: MS-ADTS 3.1.1.4.5.22.
+WRITABLE = "allowedAttributesEffective"
 #: Seconds to wait until another domain controller may know of a change.
 _REPLICATION = (1.0, 2.0)
 
@@ -100,9 +103,13 @@ def rotate(
     keytab: files.FilePath | None,
     *,
     keep: float = KEEP,
+    changes: Sequence[Change] = (),
     random: RandomBytes = random_bytes,
 ) -> RotatedKeys:
-    """Give `account` new keys; see `Directory.rotate_keys`."""
+    """Give `account` new keys; see `Directory.rotate_keys`.
+
+    `changes` are more changes of the account, in the request that sets the password.
+    """
     found = find_account(session, account)
     itself = find_caller(session).sid == found.sid
     path = keytab_path(keytab)
@@ -113,9 +120,10 @@ def rotate(
         new.put(salts, 1 if before is None else before + 1)
         try:
             if itself:
-                _change_own(session, kdc, _prover(credential, names, path), found, new)
+                prover = _prover(credential, names, path)
+                _change_own(session, kdc, prover, found, new, changes)
             else:
-                _reset(session, found, new)
+                _reset(session, found, new, changes)
         except TransportError as error:
             _check_outcome(new, error)
         except KerberosError:
@@ -254,7 +262,12 @@ def _prover(credential: Credential, names: AccountNames, keytab: str) -> Credent
 
 @forget_frames
 def _change_own(
-    session: LdapSession, kdc: KdcClient, credential: Credential, account: Account, new: NewKeys
+    session: LdapSession,
+    kdc: KdcClient,
+    credential: Credential,
+    account: Account,
+    new: NewKeys,
+    more: Sequence[Change],
 ) -> None:
     """Change the password as the account itself, which proves that it knows the old one.
 
@@ -262,6 +275,8 @@ def _change_own(
     """
     old = credential.spoken()
     if old is None:
+        if more:
+            _modify(session, account, more, "change password")
         try:
             kdc.change_password(credential, new.password)
         except PasswordPolicyError as error:
@@ -284,9 +299,9 @@ def _change_own(
         Change(ChangeOperation.ADD, "unicodePwd", [as_unicode_pwd(new.password)]),
     ]
     try:
-        session.modify(account.dn, changes)
-    except InsufficientRightsError as error:
-        raise without_right(session, error, "change password", account.dn) from None
+        _modify(session, account, [*changes, *more], "change password")
+    except InsufficientRightsError:
+        raise
     except DirectoryError as error:
         if not _DENIED_BY_SAMBA.match(error.diagnostic):
             raise
@@ -295,14 +310,24 @@ def _change_own(
 
 
 @forget_frames
-def _reset(session: LdapSession, account: Account, new: NewKeys) -> None:
+def _reset(session: LdapSession, account: Account, new: NewKeys, more: Sequence[Change]) -> None:
     """Set the password as an administrator, who need not know the old one."""
     check_encrypted(session)
     change = Change(ChangeOperation.REPLACE, "unicodePwd", [as_unicode_pwd(new.password)])
+    _modify(session, account, [change, *more], "reset password")
+
+
+@forget_frames
+def _modify(session: LdapSession, account: Account, changes: Sequence[Change], right: str) -> None:
+    """Change the account in one request; `right` is what it needs, unless an attribute is to blame."""
     try:
-        session.modify(account.dn, [change])
+        session.modify(account.dn, changes)
     except InsufficientRightsError as error:
-        raise without_right(session, error, "reset password", account.dn) from None
+        names = [change.attribute for change in changes if change.attribute in WRITING]
+        if names:
+            writable = _read(session, account.dn, (WRITABLE,)).texts(WRITABLE)
+            right = next((WRITING[name] for name in names if name not in writable), right)
+        raise without_right(session, error, right, account.dn) from None
 
 
 @forget_frames

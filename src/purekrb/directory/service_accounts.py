@@ -58,12 +58,22 @@ from purekrb.spn import ServicePrincipalName
 from purekrb.system import RandomBytes, random_bytes
 from purekrb.tracebacks import forget_frames
 
-__all__ = ["COMPUTER", "USER", "AccountKind", "ServiceAccount", "create", "delete", "disable"]
+__all__ = [
+    "COMPUTER",
+    "CONTROL",
+    "DISABLED",
+    "USER",
+    "AccountKind",
+    "ServiceAccount",
+    "create",
+    "delete",
+    "disable",
+]
 
 _log = Log("purekrb.directory")
 
-_DISABLED = 0x2
-_CONTROL = "userAccountControl"
+DISABLED = 0x2
+CONTROL = "userAccountControl"
 #: What no sAMAccountName may have. Source: MS-SAMR 3.1.1.8.4. "@" would make it look like a UPN.
 _FORBIDDEN = re.compile(r'["/\\\[\]:;|=,+*?<>@\x00-\x1f\x7f]')
 _NO_SUCH_ATTRIBUTE, _NOT_ON_NON_LEAF, _VALUE_EXISTS = 16, 66, 20
@@ -176,7 +186,7 @@ def _add(
     """Create the object, whole: in one request, which succeeds or fails."""
     values: dict[str, Sequence[str | bytes]] = {
         "sAMAccountName": [account.name],
-        _CONTROL: [str(kind.flags)],
+        CONTROL: [str(kind.flags)],
         ETYPES: [str(AES_BITS)],
         "unicodePwd": [as_unicode_pwd(new.password)],
         **({"servicePrincipalName": list(spns)} if spns else {}),
@@ -266,19 +276,19 @@ def disable(session: LdapSession, account: str) -> Account:
     found = find_account(session, account)
     for last in (False, True):
         entry = single(
-            session.search(found.dn, ANY_OBJECT, (_CONTROL,), scope=Scope.BASE),
+            session.search(found.dn, ANY_OBJECT, (CONTROL,), scope=Scope.BASE),
             f"account {found.dn!r}",
         )
-        flags = number_of(entry, _CONTROL)
+        flags = number_of(entry, CONTROL)
         if flags is None:
             raise DirectoryError(
-                f"the directory does not show {_CONTROL} of {found.dn}: ask as an administrator"
+                f"the directory does not show {CONTROL} of {found.dn}: ask as an administrator"
             )
-        if flags & _DISABLED:
+        if flags & DISABLED:
             break
         changes = [  # somebody else may change other flags at the same time
-            Change(ChangeOperation.DELETE, _CONTROL, [str(flags)]),
-            Change(ChangeOperation.ADD, _CONTROL, [str(flags | _DISABLED)]),
+            Change(ChangeOperation.DELETE, CONTROL, [str(flags)]),
+            Change(ChangeOperation.ADD, CONTROL, [str(flags | DISABLED)]),
         ]
         try:
             session.modify(found.dn, changes)
