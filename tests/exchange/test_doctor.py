@@ -21,7 +21,9 @@ from purekrb.doctor import Report, examine, page
 from purekrb.doctor.steps import STEPS
 from purekrb.integrations.wsgi import KerberosMiddleware
 from purekrb.replay import MemoryReplayCache
+from purekrb.system import now
 from purekrb.testing import Realm
+from support import pki
 from support.canaries import leaks, pieces
 from support.commands import Commands
 from support.tls import Authority
@@ -501,3 +503,47 @@ def test_a_credential_of_the_caller_is_used(machine: Machine) -> None:
     report = examine(SPN, credential=alice)
     assert report.exit_code == 0
     assert "the credential is the caller's" in report.of("ccache and keytab")[0].text
+
+
+def test_the_certificates_of_krb5_conf_are_looked_at(machine: Machine) -> None:
+    ca = pki.authority(begins=now() - pki.DAY, ends=now() + pki.DAY)
+    span = {"begins": now() - pki.DAY, "ends": now() + pki.DAY}
+    good = ca.issue("alice", pki.san_of("alice@EXAMPLE.TEST"), **span)
+    old = ca.issue("old", begins=now() - pki.DAY, ends=now() - pki.DAY / 2)
+    for name, data in (
+        ("ca.pem", ca.pem),
+        ("good.pem", good.pem + good.key_pem()),
+        ("old.pem", old.pem + old.key_pem()),
+        ("locked.pem", good.pem + good.key_pem(b"a password")),
+    ):
+        (machine.directory / name).write_bytes(data)
+        (machine.directory / name).chmod(0o600)
+    path = machine.directory / "krb5.conf"
+    plain = path.read_text()
+
+    def with_lines(*lines: str) -> Report:
+        inside = "\n ".join(line.format(home=machine.directory) for line in lines)
+        path.write_text(plain.replace("[libdefaults]", f"[libdefaults]\n {inside}", 1))
+        return examine(SPN)
+
+    assert statuses(with_lines())["certificates"] == {"skipped"}
+    identity = "pkinit_identities = FILE:{home}/"
+    report = with_lines(identity + "good.pem", "pkinit_anchors = FILE:{home}/ca.pem")
+    assert statuses(report)["certificates"] == {"ok"}
+    assert "for alice@EXAMPLE.TEST, until" in report.of("certificates")[0].text
+    report = with_lines(
+        identity + "locked.pem",
+        identity + "old.pem",
+        "pkinit_anchors = FILE:{home}/old.pem",
+        "pkinit_allow_sha1 = true",
+    )
+    texts = [f"{found.status}: {found.text}" for found in report.of("certificates")]
+    assert "warning" in texts[0]
+    assert "give its password" in texts[0]
+    assert "failed" in texts[1]
+    assert "expired at" in texts[1]
+    assert texts[2].startswith("failed: anchors of EXAMPLE.TEST: 0 of 1 certificates valid")
+    assert "pkinit_allow_sha1 is set" in texts[3]
+    assert (
+        "pkinit_anchors is not set" in failed(with_lines(identity + "good.pem"), "certificates")[0]
+    )

@@ -36,6 +36,7 @@ RANGES = (
     range(501, 520),
     range(570, 580),
     range(590, 600),
+    range(550, 580),
     range(610, 616),
     range(655, 666),
     range(610, 620),

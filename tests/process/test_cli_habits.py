@@ -544,3 +544,25 @@ def test_setspn_refuses_what_does_not_go_together(run: Commands, argv: tuple[str
     result = run("setspn", *argv)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("usage: purekrb setspn")
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "X509_user_identity",
+        "X509_user_identity=",
+        "flag_RSA_PROTOCOL=yes",
+        "disable_freshness=x",
+        "",
+    ],
+)
+def test_kinit_knows_the_attributes_of_certificates_alone(run: Commands, attribute: str) -> None:
+    result = run("kinit", "-X", attribute, "alice")
+    assert (result.code, result.out) == (2, "")
+    assert "is no attribute: write X509_user_identity=..., X509_anchors=..." in result.err
+
+
+def test_kinit_says_why_a_certificate_cannot_be_used(run: Commands) -> None:
+    result = run("kinit", "-X", "X509_user_identity=FILE:missing.pem", "alice", stdin=PASSWORD)
+    assert (result.code, result.out) == (7, "")
+    assert "missing.pem: there is no such file or directory" in result.err

@@ -170,7 +170,7 @@ BAD_FILES: dict[str, tuple[Callable[[], tuple[bytes, bytes | None]], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_is_told_in_words(case: str) -> None:
+def test_k566_a_bad_file_is_told_in_words(case: str) -> None:
     files, said = BAD_FILES[case]
     with pytest.raises(CertificateError, match=said):
         ClientCertificate.from_files(*files())
@@ -186,12 +186,12 @@ def test_a_bad_file_is_told_in_words(case: str) -> None:
         (EC.p12(b"x")[:-40], "wrong, or the file is damaged"),
     ],
 )
-def test_what_is_no_pkcs12_is_told_in_words(data: bytes, said: str) -> None:
+def test_k566_what_is_no_pkcs12_is_told_in_words(data: bytes, said: str) -> None:
     with pytest.raises(CertificateError, match=said):
         ClientCertificate.from_pkcs12(data, "x")
 
 
-def test_files_that_are_missing_or_large_or_open_to_all_are_refused(tmp_path: Path) -> None:
+def test_k566_files_that_are_missing_or_large_or_open_to_all_are_refused(tmp_path: Path) -> None:
     big, key = tmp_path / "big.pem", tmp_path / "key.pem"
     big.write_bytes(bytes(1 << 20))
     big.chmod(0o600)
@@ -280,7 +280,7 @@ def test_the_credential_holds_the_certificate_and_whom_it_trusts() -> None:
 # -- secrets -------------------------------------------------------------------------------------------
 
 
-def test_neither_key_nor_password_is_shown() -> None:
+def test_k569_neither_key_nor_password_is_shown() -> None:
     found = ClientCertificate.from_pkcs12(EC.p12(PASSWORD.encode()), PASSWORD)
     assert repr(found) == "ClientCertificate(alice, key=<redacted>)"
     assert not hasattr(found, "__dict__")
@@ -290,7 +290,7 @@ def test_neither_key_nor_password_is_shown() -> None:
     assert "certificate=<redacted>" in repr(credential(san_of(ALICE)))
 
 
-def test_errors_and_their_tracebacks_hold_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+def test_k569_errors_and_their_tracebacks_hold_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     leaks_in = search([PASSWORD.encode(), EC.key_pem().split(b"\n")[1]])
     assert leaks_in(f"... {PASSWORD}")  # the control
     for call in (

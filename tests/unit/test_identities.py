@@ -10,7 +10,16 @@ from typing import NamedTuple
 import pytest
 from cryptography import x509
 
-from purekrb import CertificateError, ConfigError, Credential, Principal, UnsupportedError
+from purekrb import (
+    CertificateError,
+    Config,
+    ConfigError,
+    Credential,
+    CredentialError,
+    Keytab,
+    Principal,
+    UnsupportedError,
+)
 from purekrb.credentials.cert_match import choose, parse_rule
 from purekrb.credentials.identities import open_identity
 from purekrb.credentials.x509 import described
@@ -65,7 +74,7 @@ def test_an_identity_names_files(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert open_identity(text, ask=never).certificate == ALICE.certificate, text
 
 
-def test_a_password_is_asked_for_if_there_is_a_need(home: Path) -> None:
+def test_k567_a_password_is_asked_for_once_and_only_if_there_is_a_need(home: Path) -> None:
     prompts = []
 
     def ask(prompt: str) -> str:
@@ -198,3 +207,35 @@ def test_a_certificate_that_names_another_one_is_used_if_it_is_the_only_one() ->
         choose([], None, [], "x")
     with pytest.raises(CertificateError, match="holds several certificates that fit: alice, alice"):
         choose(of(ALICE, ALICE), None, [], "the card")
+
+
+# -- the default credential --------------------------------------------------------------------------
+
+
+def test_the_default_credential_is_the_configured_certificate_without_tickets_and_keytab(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{home}/ccache")
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", f"FILE:{home}/client.keytab")
+    monkeypatch.delenv("KRB5_CLIENT_KTNAME")
+
+    def config(*identities: str) -> Config:
+        return Config(
+            default_realm="X.TEST",
+            realms={"X.TEST": ["localhost"]},
+            pkinit={"pkinit_identities": identities},
+        )
+
+    found = Credential.default(config(f"FILE:{home}/missing", f"FILE:{home}/both.pem"))
+    assert found.principal == Principal.parse("alice@X.TEST")
+    assert found.certificate is not None
+    assert found.kdc_trust is not None
+    with pytest.raises(CredentialError, match="get a ticket first") as plain:
+        Credential.default(config())
+    assert "pkinit_identities" not in str(plain.value)
+    locked = f"FILE:{home}/alice.crt,{home}/locked.key"
+    with pytest.raises(CredentialError, match=r"; and pkinit_identities: .* give its password"):
+        Credential.default(config(locked))
+    Keytab.from_password("bob@X.TEST", "pw").save(home / "client.keytab")
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", f"FILE:{home}/client.keytab")
+    assert Credential.default(config(f"FILE:{home}/both.pem")).principal.components == ("bob",)

@@ -77,79 +77,82 @@ UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x0
 
 #: What is wrong -> the certificates of the KDC, and what the error says.
 BAD_CHAINS: dict[str, tuple[Callable[[], list[Issued]], str]] = {
-    "foreign authority of another name": (
+    "K550-foreign authority of another name": (
         lambda: [authority("other CA").issue("kdc", san_of(TGS))],
         "was issued by other CA, which is none of the anchors",
     ),
-    "foreign authority of the same name": (
+    "K550-foreign authority of the same name": (
         lambda: [authority().issue("kdc", san_of(TGS))],
         "does not lead to an anchor, though it names the CA",
     ),
-    "expired at the KDC's time": (
+    "K551-expired at the KDC's time": (
         lambda: [CA.issue("kdc", san_of(TGS), begins=NOW - 3 * DAY, ends=NOW - DAY)],
         "expired at 2026-05-31 00:00:00 UTC, and the KDC's clock shows 2026-06-01",
     ),
-    "not valid yet": (
+    "K551-not valid yet": (
         lambda: [CA.issue("kdc", san_of(TGS), begins=NOW + DAY / 2)],
         "is not valid before 2026-06-01 12:00:00 UTC",
     ),
-    "authority between has expired": (
+    "K551-authority between has expired": (
         lambda: _intermediate(begins=NOW - 3 * DAY, ends=NOW - DAY),
         "was issued by between, whose certificate expired at",
     ),
-    "issued by who is no authority": (
+    "K552-issued by who is no authority": (
         lambda: _intermediate(authority=False),
         "basicConstraints.cA must be asserted",
     ),
-    "issued by a key that may not sign certificates": (
+    "K552-issued by a key that may not sign certificates": (
         lambda: _intermediate(extensions=[(key_usage("crl_sign"), True)]),
         "does not lead to an anchor",
     ),
-    "an unknown critical extension": (
+    "K553-an unknown critical extension": (
         lambda: [CA.issue("kdc", san_of(TGS), extensions=[(UNKNOWN, True)])],
         "unaccounted-for critical extensions",
     ),
-    "a key that may not sign data": (
+    "K557-a key that may not sign data": (
         lambda: [CA.issue("kdc", san_of(TGS), extensions=[(key_usage("key_agreement"), True)])],
         "has a key that may not sign data",
     ),
-    "no purpose": (
+    "K554-no purpose": (
         lambda: [CA.issue("kdc", san_of(TGS), purposes=None)],
         r"says of no purpose, expected that of a KDC \(extended key usage 1.3.6.1.5.2.3.5\)",
     ),
-    "purpose of a TLS server": (
+    "K554-purpose of a TLS server": (
         lambda: [CA.issue("kdc", san_of(TGS), purposes=[SERVER_AUTH])],
         "is for TLS servers only, expected .* set pkinit_eku_checking = kpServerAuth",
     ),
-    "any purpose": (
+    "K554-any purpose": (
         lambda: [CA.issue("kdc", san_of(TGS), purposes=["2.5.29.37.0"])],
         "is for 2.5.29.37.0 only",
     ),
-    "purpose of a client": (
+    "K554-purpose of a client": (
         lambda: [CA.issue("kdc", san_of(TGS), purposes=["1.3.6.1.5.2.3.4", CLIENT_AUTH])],
         "is for id-pkinit-KPClientAuth, TLS clients only",
     ),
-    "another realm": (
+    "K555-another realm": (
         lambda: [CA.issue("kdc", san_of("krbtgt/Y.TEST@Y.TEST"))],
         f"is for krbtgt/Y.TEST@Y.TEST, and does not name krbtgt/{REALM}@{REALM}: give",
     ),
-    "the same realm in small letters": (
+    "K555-the same realm in small letters": (
         lambda: [CA.issue("kdc", san_of("krbtgt/x.test@x.test"))],
         "does not name krbtgt/X.TEST@X.TEST",
     ),
-    "a cross-realm krbtgt": (
+    "K555-a cross-realm krbtgt": (
         lambda: [CA.issue("kdc", san_of("krbtgt/X.TEST@Y.TEST"))],
         "does not name",
     ),
-    "a user": (lambda: [CA.issue("kdc", san_of("user@X.TEST"))], "is for user@X.TEST, and does"),
-    "no name": (lambda: [CA.issue("kdc")], "is for no principal and no host"),
-    "a damaged principal": (
+    "K555-a user": (
+        lambda: [CA.issue("kdc", san_of("user@X.TEST"))],
+        "is for user@X.TEST, and does",
+    ),
+    "K555-no name": (lambda: [CA.issue("kdc")], "is for no principal and no host"),
+    "K568-a damaged principal": (
         lambda: [
             CA.issue("kdc", x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.2.2"), b"\x30\x00"))
         ],
         "is for no principal and no host",
     ),
-    "the name of a host that is not expected": (
+    "K556-the name of a host that is not expected": (
         lambda: [CA.issue("kdc", x509.DNSName("dc1.x.test"))],
         "if dc1.x.test is a KDC of X.TEST that you trust, .* set pkinit_kdc_hostname",
     ),
@@ -164,7 +167,7 @@ def test_a_kdc_is_refused_with(case: str) -> None:
         verify(*certificates())
 
 
-def test_the_date_is_judged_at_the_time_that_is_given() -> None:
+def test_k551_the_date_is_judged_at_the_time_that_is_given() -> None:
     assert verify(KDC)
     with pytest.raises(CertificateError, match="expired at"):
         verify(KDC, now=NOW_SECONDS + 2 * 86400)
@@ -172,7 +175,7 @@ def test_the_date_is_judged_at_the_time_that_is_given() -> None:
         verify(KDC, now=NOW_SECONDS - 2 * 86400)
 
 
-def test_no_setting_turns_all_checks_off() -> None:
+def test_k565_no_setting_turns_all_checks_off() -> None:
     lenient = KdcTrust(CA.pem, eku_checking="none", hosts=("dc1.x.test",))
     assert verify(CA.issue("kdc", san_of(TGS), purposes=None), trust=lenient)
     with pytest.raises(CertificateError, match="does not name"):
@@ -185,7 +188,7 @@ def test_no_setting_turns_all_checks_off() -> None:
         verify(KDC, trust=replace(lenient, anchors=b"nothing"))
 
 
-def test_a_certificate_of_a_host_is_taken_if_that_host_is_expected() -> None:
+def test_k556_a_certificate_of_a_host_is_taken_if_that_host_is_expected() -> None:
     found = CA.issue("kdc", x509.DNSName("DC1.x.test"), purposes=[SERVER_AUTH])
     servers = KdcTrust(CA.pem, eku_checking="kpServerAuth")
     assert verify(found, trust=replace(servers, hosts=("dc1.X.test.",)))
@@ -195,19 +198,19 @@ def test_a_certificate_of_a_host_is_taken_if_that_host_is_expected() -> None:
             verify(found, trust=servers, hosts=(other,))
 
 
-def test_a_wildcard_is_no_name_of_a_kdc() -> None:
+def test_k556_a_wildcard_is_no_name_of_a_kdc() -> None:
     found = CA.issue("kdc", x509.DNSName("*.x.test"))
     with pytest.raises(CertificateError, match="does not name"):
         verify(found, hosts=("dc1.x.test",))
 
 
 @pytest.mark.parametrize("certificates", [[], [b"\x30\x00"], [b""], [KDC.der] * 33, [b"x" * 10**6]])
-def test_certificates_that_are_none_are_refused(certificates: list[bytes]) -> None:
+def test_k562_certificates_that_are_none_are_refused(certificates: list[bytes]) -> None:
     with pytest.raises(CertificateError, match="certificate"):
         KdcTrust(CA.pem).verify(certificates, realm=REALM, now=NOW_SECONDS)
 
 
-def test_a_revoked_certificate_is_refused() -> None:
+def test_k558_a_revoked_certificate_is_refused() -> None:
     ca = authority()
     between = ca.issue("between", authority=True, purposes=None)
     good, bad = ca.issue("good", san_of(TGS)), ca.issue("bad", san_of(TGS))
@@ -221,7 +224,7 @@ def test_a_revoked_certificate_is_refused() -> None:
     assert verify(bad, trust=replace(trust, revoke=None))  # the control
 
 
-def test_a_revocation_list_that_does_not_count_revokes_nothing_and_spares_nothing() -> None:
+def test_k559_a_revocation_list_that_does_not_count_revokes_nothing_and_spares_nothing() -> None:
     ca = authority()
     bad = ca.issue("bad", san_of(TGS))
     ca.revoke(bad)
@@ -242,7 +245,7 @@ def test_a_revocation_list_that_does_not_count_revokes_nothing_and_spares_nothin
         verify(kdc, trust=trust)
 
 
-def test_a_revocation_list_must_be_current_and_readable() -> None:
+def test_k559_a_revocation_list_must_be_current_and_readable() -> None:
     with pytest.raises(CertificateError, match="the revocation list of the CA ended at 2026-05-31"):
         verify(KDC, trust=KdcTrust(CA.pem, revoke=CA.crl(ends=NOW - DAY / 2)))
     ca = authority()
@@ -309,7 +312,7 @@ def test_what_is_no_anchor_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this platform has no modes")
-def test_anchors_that_others_can_write_are_refused(tmp_path: Path) -> None:
+def test_k563_anchors_that_others_can_write_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(CA.pem)
     file.chmod(0o644)
@@ -385,7 +388,7 @@ def test_krb5_conf_says_what_the_caller_does_not(tmp_path: Path) -> None:
         "pkinit_allow_sha1 = maybe",
     ],
 )
-def test_a_value_that_cannot_be_read_weakens_nothing(line: str, tmp_path: Path) -> None:
+def test_k564_a_value_that_cannot_be_read_weakens_nothing(line: str, tmp_path: Path) -> None:
     config = config_of(tmp_path, f"[libdefaults]\n {line}\n")
     with pytest.raises(ConfigError, match=f"{line.split()[0]} of .*krb5.conf"):
         verify(KDC, trust=KdcTrust(CA.pem, config=config))
@@ -402,7 +405,7 @@ ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 PSS = bytes.fromhex("300b06092a864886f70d01010a")
 
 
-def test_signatures_by_rsa_and_ecdsa_are_verified() -> None:
+def test_k561_a_signature_of_other_data_or_by_another_key_is_refused() -> None:
     trust, key = KdcTrust(), rsa_key()
     signature = key.sign(b"data", padding.PKCS1v15(), hashes.SHA256())
     curve = ec.generate_private_key(ec.SECP256R1())
@@ -421,7 +424,7 @@ def test_signatures_by_rsa_and_ecdsa_are_verified() -> None:
             trust.verify_signature(other.public_key(), algorithm, b"dat", signed, digest=digest)
 
 
-def test_a_sha1_signature_needs_the_named_consent() -> None:
+def test_k560_a_sha1_signature_needs_the_named_consent() -> None:
     key = rsa_key()
     signature = key.sign(b"data", padding.PKCS1v15(), hashes.SHA1())
     for algorithm, digest in ((SHA1_RSA, None), (RSA, SHA1)):
@@ -435,12 +438,12 @@ def test_a_sha1_signature_needs_the_named_consent() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [PSS, RSA, tlv(0x30, tlv(6, b"\x2a\x03"))])
-def test_an_unknown_algorithm_is_named(algorithm: bytes) -> None:
+def test_k561_an_unknown_algorithm_is_named(algorithm: bytes) -> None:
     with pytest.raises(UnsupportedError, match="which purekrb does not have"):
         KdcTrust().verify_signature(rsa_key().public_key(), algorithm, b"", b"")
 
 
 @pytest.mark.parametrize("algorithm", [b"", b"\x30\x00", SHA256_RSA + b"\x00", SHA256_RSA[:9]])
-def test_a_damaged_algorithm_is_refused(algorithm: bytes) -> None:
+def test_k561_a_damaged_algorithm_is_refused(algorithm: bytes) -> None:
     with pytest.raises(DecodeError):
         KdcTrust().verify_signature(rsa_key().public_key(), algorithm, b"", b"")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from purekrb.cli import options
+from purekrb.cli import certificates, options
 from purekrb.cli.output import Output
 from purekrb.constants import TicketFlags
 from purekrb.system import now
@@ -29,7 +29,6 @@ __all__ = ["add_arguments", "run"]
 
 #: MIT's switches that purekrb lacks.
 _REFUSED = {
-    "-X": "purekrb has no pre-authentication that takes attributes",
     "-I": "purekrb does not note in a cache how its tickets were got, so there is nothing to repeat",
 }
 #: More seconds than this are digits of a date.
@@ -152,6 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="let the KDC correct the client's name",
     )
+    certificates.add_arguments(parser)
     options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
@@ -185,13 +185,14 @@ def _start(text: str) -> datetime:
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command. A password that has expired is changed first, if it was typed on a terminal."""
     from purekrb.credentials.defaults import ccache_name
-    from purekrb.errors import PasswordExpiredError
+    from purekrb.errors import PasswordExpiredError, PreauthUnsupportedError
     from purekrb.kdc.client import KdcClient
 
     config = options.config(args)
     client = KdcClient(config, timeout=args.timeout)
     typed = not (
-        args.use_keytab
+        args.attributes
+        or args.use_keytab
         or args.keytab
         or args.client_keytab
         or args.password_file
@@ -208,6 +209,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
         cache = ccache_name(args.ccache, config).name
         output.note(f"Using cache: {cache}", f"Using principal: {credential.principal}")
     try:
+        try:
+            return _get(args, output, client, credential)
+        except PreauthUnsupportedError:
+            if credential.certificate is None or not typed:
+                raise
+        output.note(f"the KDC of {credential.principal.realm} takes no certificate")
+        credential = _with_password(args, config)
         return _get(args, output, client, credential)
     except PasswordExpiredError:
         if not options.on_terminal() or not typed:
@@ -321,7 +329,7 @@ def _addresses(args: argparse.Namespace, output: Output) -> Sequence[HostAddress
 
 
 def _credential(args: argparse.Namespace, config: Config) -> Credential:
-    """Return the credential of the client: tickets, a keytab or a password."""
+    """Return the credential of the client: tickets, a keytab, a certificate or a password."""
     from purekrb.credentials.credential import Credential
     from purekrb.credentials.defaults import client_keytab_name
     from purekrb.credentials.keytab import Keytab
@@ -338,6 +346,16 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
         return Credential.from_keytab(
             _client(args, next(iter(keytab.principals), None), config), keytab
         )
+    named = _client(args, None, config) if args.principal else None
+    found = certificates.given(args, config, named)
+    if found is None and not args.password_file:
+        found = certificates.configured(args, config, named)
+    return found or _with_password(args, config)
+
+
+def _with_password(args: argparse.Namespace, config: Config) -> Credential:
+    from purekrb.credentials.credential import Credential
+
     principal = _client(args, None, config)
     if args.password_file:
         password = options.secret_in(args.password_file)

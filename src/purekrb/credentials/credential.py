@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from purekrb import crypto
@@ -27,8 +27,8 @@ from purekrb.tracebacks import forget_frames
 
 if TYPE_CHECKING:
     from purekrb.credentials.certificate import Ask, ClientCertificate, Password
-    from purekrb.credentials.kdc_trust import KdcTrust, Sources
-    from purekrb.credentials.x509 import Source
+    from purekrb.credentials.kdc_trust import KdcTrust
+    from purekrb.credentials.x509 import Source, Sources
     from purekrb.kdc.client import KdcClient
     from purekrb.kdc.renewal import Renewal
     from purekrb.messages.otp import AskOtp
@@ -346,6 +346,32 @@ class Credential:
         return cls(ANONYMOUS.principal(realm), kdc_trust=KdcTrust.of(anchors))
 
     @classmethod
+    @forget_frames
+    def from_identity(
+        cls,
+        identity: str | Sequence[str],
+        *,
+        principal: Principal | str | None = None,
+        ask: Ask | None = None,
+        rules: Sequence[str] = (),
+        anchors: KdcTrust | Sources | None = None,
+    ) -> Credential:
+        """Return the credential of a certificate that is named as in krb5.conf.
+
+        `identity` is `FILE:certificate,key`, `DIR:directory`, `PKCS12:path`,
+        `PKCS11:module:token=label`, or `ENV:variable`; of several, it is the first that can be
+        opened. `ask` gets a PIN or a password, if there is a need. If there are several
+        certificates, `rules` as in pkinit_cert_match choose, or the `principal`. For the rest, see
+        `from_certificate`.
+        """
+        from purekrb.credentials.identities import first_identity
+
+        wanted = as_written(principal) if isinstance(principal, str) else principal
+        texts = [identity] if isinstance(identity, str) else identity
+        certificate = first_identity(texts, ask=ask, principal=wanted, rules=rules)
+        return cls._of_certificate(wanted, certificate, anchors)
+
+    @classmethod
     def _of_certificate(
         cls,
         principal: Principal | str | None,
@@ -442,10 +468,11 @@ class Credential:
         service: str | Principal | ServicePrincipalName | None = None,
         principal: Principal | str | None = None,
     ) -> Credential:
-        """Return the credential that this machine has for the user: tickets, or a client keytab.
+        """Return the credential that this machine has for the user.
 
         It is the ccache, if that has a valid TGT (or a valid ticket for `service`); otherwise a
-        key in the client keytab. `defaults.ccache_name` and `client_keytab_name` say which those
+        key in the client keytab; without one, a certificate of pkinit_identities that needs no PIN
+        and no password. `defaults.ccache_name` and `client_keytab_name` say which those
         are. In a collection, the ccache is that of `principal`; without one, it is chosen for
         `service` by the file .k5identity, by the service's realm, or it is the primary. Without a
         `principal`, the keytab's is that of the ccache or, if the keytab does not have it, the
@@ -481,7 +508,9 @@ class Credential:
             )
         keytab = client_keytab_name(None, config)
         if not exists(keytab) and not keytab.named:
-            raise problem
+            credential = cls._configured(config, wanted, problem)
+            credential._keeps_in = name
+            return credential
         try:
             keys = Keytab.load(keytab.name)
             owner = wanted or (found.principal if found and keys.find(found.principal) else None)
@@ -490,6 +519,30 @@ class Credential:
             raise CredentialError(f"{problem}; and the client keytab {keytab}: {error}") from None
         credential._keeps_in = name
         log.debug("%s from the client keytab %s", credential.principal, keytab)
+        return credential
+
+    @classmethod
+    def _configured(
+        cls, config: Config | None, principal: Principal | None, problem: KerberosError
+    ) -> Credential:
+        """Return the credential of pkinit_identities, if no PIN and no password is needed.
+
+        Raises `problem` if krb5.conf names none.
+        """
+        from purekrb.krb5conf.pkinit import pkinit_options
+
+        config = Config.from_file() if config is None else config
+        realm = principal.realm if principal else config.default_realm
+        options = pkinit_options(config, realm or "")
+        if not options.identities:
+            raise problem
+        try:
+            credential = cls.from_identity(
+                options.identities, principal=principal, rules=options.cert_match
+            )
+        except CertificateError as error:
+            raise CredentialError(f"{problem}; and pkinit_identities: {error}") from None
+        log.debug("%s from pkinit_identities: %s", credential.principal, credential.certificate)
         return credential
 
     # -- what other programs renew

@@ -18,7 +18,7 @@ from purekrb.errors import CertificateError
 from purekrb.log import Log
 from purekrb.names import Principal
 
-__all__ = ["open_identity"]
+__all__ = ["first_identity", "open_identity"]
 
 log = Log("purekrb.credentials")
 
@@ -65,6 +65,27 @@ def open_identity(
     if not comma:
         certificate, key = residual, ""
     return ClientCertificate.from_files(certificate, key or None, password=ask)
+
+
+def first_identity(
+    texts: Sequence[str],
+    *,
+    ask: Ask | None = None,
+    principal: Principal | None = None,
+    rules: Sequence[str] = (),
+) -> ClientCertificate:
+    """Return the certificate of the first identity that can be opened, as `open_identity`.
+
+    Raises the error of the last one.
+    """
+    failure = CertificateError("no certificate is named: write one, such as FILE:/path")
+    for text in texts:
+        try:
+            return open_identity(text, ask=ask, principal=principal, rules=rules)
+        except CertificateError as error:
+            log.debug("the identity %s is passed over: %s", text, error)
+            failure = error
+    raise failure
 
 
 class _Pair(NamedTuple):

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import verification
 
 from purekrb.credentials.x509 import (
-    Source,
+    Sources,
+    certificates_of,
     contents,
     date_problem,
     described,
     host_names,
     key_usages,
     load_certificate,
-    load_certificates,
     load_crls,
     name_text,
     principal_names,
@@ -50,12 +50,9 @@ from purekrb.names import Principal
 from purekrb.oids import OID_NAMES, dotted, oid_text
 from purekrb.text import visible
 
-__all__ = ["KdcTrust", "Sources"]
+__all__ = ["KdcTrust"]
 
 log = Log("purekrb.credentials")
-
-#: Certificates or revocation lists: one source or several.
-Sources = Source | Sequence[Source]
 
 _KP_KDC = "1.3.6.1.5.2.3.5"
 _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
@@ -256,14 +253,6 @@ def _policies() -> tuple[verification.ExtensionPolicy, verification.ExtensionPol
     return authorities.may_be_present(x509.KeyUsage, either, _authority), anything
 
 
-def _all(sources: Sources | None, what: str) -> list[x509.Certificate]:
-    return [
-        certificate
-        for where, data in contents(() if sources is None else sources, what)
-        for certificate in load_certificates(data, where)
-    ]
-
-
 def _chain(
     leaf: x509.Certificate,
     others: list[x509.Certificate],
@@ -273,14 +262,14 @@ def _chain(
     time: datetime,
 ) -> list[x509.Certificate]:
     """Return the certificates from the KDC's to that of an anchor. Raises CertificateError."""
-    anchors = _all(trust.anchors, "anchor")
+    anchors = certificates_of(trust.anchors or (), "anchor")
     if not anchors:
         named = "none of the anchors is" if trust.anchors else "no anchor is given, so there is not"
         raise CertificateError(
             f"{whose} cannot be checked: {named} a certificate; set pkinit_anchors of {realm} in "
             "krb5.conf to the file of its certificate authority, or pass anchors="
         )
-    pool = [*others, *_all(trust.pool, "certificate")]
+    pool = [*others, *certificates_of(trust.pool or (), "certificate")]
     authorities, kdcs = _policies()
     verifier = (
         verification.PolicyBuilder()

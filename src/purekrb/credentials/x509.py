@@ -26,7 +26,9 @@ __all__ = [
     "ID_PKINIT_SAN",
     "MS_UPN",
     "Source",
+    "Sources",
     "as_certificate_error",
+    "certificates_of",
     "contents",
     "date_problem",
     "described",
@@ -50,6 +52,8 @@ log = Log("purekrb.credentials")
 #: Certificates: a file or directory by its path or as `FILE:`, `DIR:` or `ENV:` (a variable that
 #: holds such a text), or the contents of a file.
 Source = str | bytes | os.PathLike[str]
+#: One source or several.
+Sources = Source | Sequence[Source]
 
 ID_PKINIT_SAN = x509.ObjectIdentifier("1.3.6.1.5.2.2")
 #: The user principal name of Active Directory.
@@ -133,13 +137,22 @@ def load_crls(data: bytes, where: str) -> list[x509.CertificateRevocationList]:
     return found
 
 
-def contents(sources: Sequence[Source] | Source, what: str) -> Iterator[tuple[str, bytes]]:
+def contents(sources: Sources, what: str) -> Iterator[tuple[str, bytes]]:
     """Return the name and contents of each file that `sources` name. Raises CertificateError.
 
     Of a directory, what cannot be read is left out.
     """
     for source in [sources] if isinstance(sources, str | bytes | os.PathLike) else sources:
         yield from _contents_of(source, what, _MAX_VARIABLES)
+
+
+def certificates_of(sources: Sources, what: str) -> list[x509.Certificate]:
+    """Return all certificates that `sources` name. Raises CertificateError."""
+    return [
+        certificate
+        for where, data in contents(sources, what)
+        for certificate in load_certificates(data, where)
+    ]
 
 
 def _contents_of(source: Source, what: str, variables: int) -> Iterator[tuple[str, bytes]]:

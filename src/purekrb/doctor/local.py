@@ -14,9 +14,10 @@ from purekrb.doctor.examination import Examination
 from purekrb.doctor.report import Status
 from purekrb.errors import KerberosError
 from purekrb.keys import etype_names
+from purekrb.krb5conf.pkinit import pkinit_options
 from purekrb.system import now
 
-__all__ = ["versions", "configuration", "places"]
+__all__ = ["certificates", "configuration", "places", "versions"]
 
 _PACKAGES = ("purekrb", "cryptography", "impacket", "pyasn1", "ldap3", "dnspython")
 _VARIABLES = ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "KRB5_TRACE")
@@ -86,6 +87,54 @@ def places(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         wanted = bool(exam.keytab_path or given)
         yield _keytab("keytab", chosen, wanted)
     yield _keytab("client keytab", defaults.client_keytab_name(None, exam.config), False)
+
+
+def certificates(exam: Examination) -> Iterator[tuple[Status, str, str]]:
+    """The certificates that krb5.conf names: the client's, and those of the KDCs' authorities."""
+    config = exam.config
+    realm = exam.realm or config.default_realm or ""
+    options = pkinit_options(config, realm)
+    if not options.identities and not options.anchors:
+        yield "skipped", "krb5.conf names no certificates (pkinit_identities, pkinit_anchors)", ""
+        return
+    from purekrb.credentials import identities, x509
+
+    for text in options.identities:
+        try:
+            # Without a PIN and a password, since each could count against the user.
+            found = identities.open_identity(text, rules=options.cert_match)
+        except KerberosError as error:
+            yield "warning", f"the certificate {text}: {error}", ""
+            continue
+        name, ends = (
+            x509.described(found.certificate),
+            x509.utc(found.certificate.not_valid_after_utc),
+        )
+        problem = x509.date_problem(found.certificate, now())
+        if problem is not None:
+            yield "failed", f"the certificate {text} of {name} {problem}", "get a new certificate"
+        else:
+            whose = found.principal_name or "no principal by name"
+            yield "ok", f"the certificate {text} is of {name}, for {whose}, until {ends}", ""
+        found.wipe()
+    if not options.anchors:
+        yield (
+            "failed",
+            "pkinit_anchors is not set: no KDC can prove by a certificate that it is genuine",
+            f"set pkinit_anchors of {realm} to the certificate of its authority",
+        )
+        return
+    anchors = x509.certificates_of(options.anchors, "anchor")
+    valid = [anchor for anchor in anchors if x509.date_problem(anchor, now()) is None]
+    status: Status = "ok" if valid else "failed"
+    remedy = "" if valid else "get the present certificates of the authorities"
+    yield status, f"anchors of {realm}: {len(valid)} of {len(anchors)} certificates valid", remedy
+    if options.allow_sha1:
+        yield (
+            "warning",
+            "pkinit_allow_sha1 is set: a KDC's answer that is signed with SHA-1 is taken",
+            "remove it as soon as the KDCs sign with SHA-256",
+        )
 
 
 def _ccache(exam: Examination) -> Iterator[tuple[Status, str, str]]:

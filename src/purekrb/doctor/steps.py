@@ -27,6 +27,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("DNS", network.dns),
     ("KDCs", network.kdcs),
     ("ccache and keytab", local.places),
+    ("certificates", local.certificates),
     ("user", tickets.user),
     ("TGT", tickets.tgt),
     ("SPN", services.directory),

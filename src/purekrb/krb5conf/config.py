@@ -189,7 +189,7 @@ class Config:
     request_timeout: float | None = None
     referral_realms: Collection[str] | None = None
     max_iterations: int | None = None
-    pkinit: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    pkinit: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     files: Sequence[str] = field(default=(), compare=False)
     skipped: Sequence[SkippedLine] = field(default=(), compare=False, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
