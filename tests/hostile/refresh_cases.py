@@ -37,6 +37,7 @@ RANGES = (
     range(570, 580),
     range(590, 600),
     range(550, 580),
+    range(590, 600),
     range(610, 616),
     range(655, 666),
     range(610, 620),
