@@ -98,6 +98,7 @@ class Password:
 
     needs_salt = True
     certificate = kdc_trust = None
+    freshness = True
     kvno: int | None = None
 
     def __init__(

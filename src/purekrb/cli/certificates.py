@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
-__all__ = ["add_arguments", "configured", "freshness", "given"]
+__all__ = ["add_arguments", "anchors", "configured", "given"]
 
 _IDENTITY, _ANCHORS, _NO_FRESHNESS = "X509_user_identity", "X509_anchors", "disable_freshness"
 
@@ -48,10 +48,9 @@ def _values(args: argparse.Namespace, name: str) -> list[str]:
     return [value for found, value in args.attributes if found == name]
 
 
-def freshness(args: argparse.Namespace) -> bool:
-    """Return whether to ask for a freshness token."""
-    last = ["no", *_values(args, _NO_FRESHNESS)][-1]
-    return last in ("no", "false", "0")
+def anchors(args: argparse.Namespace) -> list[str] | None:
+    """Return the anchors that -X names; None leaves them to krb5.conf."""
+    return _values(args, _ANCHORS) or None
 
 
 def given(
@@ -96,13 +95,15 @@ def _credential(
     from purekrb.krb5conf.pkinit import pkinit_options
 
     realm = principal.realm if principal else config.default_realm
-    return Credential.from_identity(
+    credential = Credential.from_identity(
         identities,
         principal=principal,
         ask=None if terminal_only and not options.on_terminal() else _ask,
         rules=pkinit_options(config, realm or "").cert_match,
-        anchors=_values(args, _ANCHORS) or None,
+        anchors=anchors(args),
     )
+    credential.freshness = ["no", *_values(args, _NO_FRESHNESS)][-1] in ("no", "false", "0")
+    return credential
 
 
 def _ask(prompt: str) -> str:

@@ -338,7 +338,9 @@ def _credential(args: argparse.Namespace, config: Config) -> Credential:
     if args.renew or args.validate:
         return options.cached(args)
     if args.anonymous:
-        return Credential.anonymous(_anonymous_realm(args, config))
+        return Credential.anonymous(
+            _anonymous_realm(args, config), anchors=certificates.anchors(args)
+        )
     if args.use_keytab or args.keytab or args.client_keytab:
         keytab = Keytab.load(client_keytab_name().name if args.client_keytab else args.keytab)
         if not args.principal and not len(keytab):

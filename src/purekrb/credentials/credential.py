@@ -84,6 +84,7 @@ class Credential:
         "_wiped",
         "ccache",
         "certificate",
+        "freshness",
         "kdc_trust",
         "kvno",
         "otp",
@@ -116,6 +117,8 @@ class Credential:
         self.otp: AskOtp | None = None
         self.certificate = certificate
         self.kdc_trust = kdc_trust
+        #: Whether to ask the KDC for a freshness token (RFC 8070), which some require.
+        self.freshness = True
         #: The version of the keys, if a keytab holds them.
         self.kvno: int | None = None
         #: The ccache that the tickets were read from, as the caller named it, its stamp then, and

@@ -246,6 +246,7 @@ class _Listener:
 
     needs_salt = True
     kvno = certificate = kdc_trust = None
+    freshness = True
 
     def __init__(self, principal: Principal, etype: int) -> None:
         self.principal = principal

@@ -67,6 +67,10 @@ class ClientCredential(Protocol):
     def kdc_trust(self) -> KdcTrust | None:
         """Which KDCs are genuine; None for a client that does not use PKINIT."""
 
+    @property
+    def freshness(self) -> bool:
+        """Whether PKINIT asks for a freshness token."""
+
     def key_for(self, etype: int, salt: bytes, params: bytes | None) -> EncryptionKey | None:
         """Return the key of `etype`; a password needs `salt` and `params` for string-to-key."""
 

@@ -198,7 +198,8 @@ class PkinitProof:
     def padata(self, body: KdcReqBody, time: datetime) -> Exchange[tuple[PaData, ...]]:
         """Like `Proof.padata`: a fresh public value, signed; before that, that we take a token."""
         if not self._asked:
-            return (PaData(PaDataType.AS_FRESHNESS, b""),)
+            wanted = self._keys.credential.freshness
+            return (PaData(PaDataType.AS_FRESHNESS, b""),) if wanted else ()
         secret = self._group.new_secret(self._random)
         pack = self._auth_pack(secret, body, time).encode()
         request = PaPkAsReq((yield from self._signed(pack, time)))
