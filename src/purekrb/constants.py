@@ -31,6 +31,7 @@ __all__ = [
     "KRB5_MECH_OID",
     "MS_KRB5_MECH_OID",
     "SPNEGO_OID",
+    "USER_TO_USER_OID",
     "NTLM_OID",
     "NEGOEX_OID",
     "error_name",
@@ -521,6 +522,8 @@ KRB5_MECH_OID = bytes.fromhex("2a864886f712010202")
 #: 1.2.840.48018.1.2.2, the same mechanism under the OID that Windows lists first.
 #: Source: MS-KILE 3.1.5, MS-SPNG 1.9.
 MS_KRB5_MECH_OID = bytes.fromhex("2a864882f712010202")
+#: 1.2.840.113554.1.2.2.3. Source: draft-swift-win2k-krb-user2user-03 2.
+USER_TO_USER_OID = KRB5_MECH_OID + b"\x03"
 #: 1.3.6.1.5.2.5. Source: draft-ietf-kitten-iakerb 2.
 IAKERB_OID = bytes.fromhex("2b0601050205")
 #: 1.3.6.1.5.5.2. Source: RFC 4178 4.

@@ -28,6 +28,7 @@ from purekrb.messages import (
     s4u,
     spake,
     spnego,
+    user2user,
 )
 from purekrb.messages.der import Message, tlv
 from purekrb.names import PrincipalName
@@ -348,6 +349,8 @@ OTHERS: dict[type, st.SearchStrategy[Any]] = {
     ),
     s4u.PaS4uX509User: st.builds(s4u.PaS4uX509User, st.just(b"\x30\x00"), CHECKSUM),
     s4u.PaPacOptions: st.builds(s4u.PaPacOptions, UINT32),
+    user2user.TgtRequest: st.builds(user2user.TgtRequest, st.none() | NAMES, st.none() | TEXT),
+    user2user.TgtReply: st.builds(user2user.TgtReply, TICKET_BYTES),
     spake.SpakeSupport: st.builds(spake.SpakeSupport, tuples(INT32)),
     spake.SpakeSecondFactor: FACTOR,
     spake.SpakeChallenge: st.builds(spake.SpakeChallenge, INT32, OCTETS, tuples(FACTOR)),
