@@ -70,7 +70,8 @@ LOGON_STATUS: dict[int, tuple[str, str]] = {
     0xC000038D: ("the certificate has expired", "get a new one"),
     0xC0000408: (
         "the service takes user-to-user tickets only",
-        "register the SPN for a service account, or ask for a user-to-user ticket",
+        "register the SPN for an account with a key, or ask with the TGT of the service "
+        "(get_ticket(..., user_to_user=), kvno --u2u)",
     ),
     0xC000040E: ("the domain controller's certificate has expired", "have it renewed"),
     0xC000040F: ("the domain controller's certificate is revoked", "have it replaced"),

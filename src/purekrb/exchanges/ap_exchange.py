@@ -7,6 +7,7 @@ arguments. Source: RFC 4120 3.2, 5.5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -166,10 +167,10 @@ def build_ap_req(
     cipher = _encrypt(
         ticket.session_key, KeyUsage.AP_REQ_AUTHENTICATOR, authenticator.encode(), random
     )
-    options, encrypted = (
-        _MUTUAL_REQUIRED if mutual else 0,
-        EncryptedData(ticket.session_key.etype, None, cipher),
-    )
+    options = _MUTUAL_REQUIRED if mutual else 0
+    if ticket.is_skey:
+        options |= _USE_SESSION_KEY
+    encrypted = EncryptedData(ticket.session_key.etype, None, cipher)
     message = ApReq(PVNO, MessageType.AP_REQ, options, ticket.ticket, encrypted).encode()
     if log.on():
         log.debug(
@@ -193,20 +194,29 @@ def accept_ap_req(
     peer_address: HostAddress | None = None,
     accept_anonymous: bool = False,
     require_client_target: bool = False,
+    tgt: Callable[[], ServiceTicket | None] = lambda: None,
+    user_to_user: bool = False,
 ) -> AcceptedApReq:
     """Return the contents of a genuine AP-REQ. Source: RFC 4120 3.2.3, RFC 8062, MS-KILE 3.2.5.8.
 
     `service` limits the keys to those of that name (an empty realm matches any); None takes all
     keys. If a key has several names, the service is the first of them in `keys`. With
     `require_client_target`, it is the name that the client asked for, which the authenticator
-    tells. This makes all checks of the section except that of the replay cache: call
-    `remember_authenticator` when nothing else can fail. Raises ApError with the fitting KRB-ERROR
-    code, DecodeError for a malformed message, and ProtocolError for a malformed client target.
+    tells. `tgt` returns the service's own TGT: a user-to-user ticket is opened with its session
+    key, and no other (RFC 4120 3.7); with `user_to_user`, there must be such a ticket. This makes
+    all checks of the section except that of the replay cache: call `remember_authenticator` when
+    nothing else can fail. Raises ApError with the fitting KRB-ERROR code, DecodeError for a
+    malformed message, and ProtocolError for a malformed client target.
     """
     request = _decode_ap_req(message)
     ticket = read_ticket(request.ticket)
-    _check_readable(request, ticket)
-    entry, opened, names = _decrypt_ticket(ticket, keys, service, permitted_etypes)
+    _check_readable(request, ticket, user_to_user)
+    if request.ap_options & _USE_SESSION_KEY:
+        from purekrb.exchanges.user_to_user import open_under_tgt  # only who needs it pays for it
+
+        entry, opened, names = open_under_tgt(ticket, tgt(), service, permitted_etypes)
+    else:
+        entry, opened, names = _decrypt_ticket(ticket, keys, service, permitted_etypes)
     enc_ticket = opened.part
     session_key = enc_ticket.key
     _check_ticket(enc_ticket, clock_skew, now, peer_address)
@@ -221,7 +231,9 @@ def accept_ap_req(
     if not accept_anonymous:
         _check_named(opened)
     relevant, etypes = read_relevant(authenticator.authorization_data)
-    ours = names if service is None else tuple([name for name in names if is_for(service, name)])
+    ours = names
+    if service is not None and not request.ap_options & _USE_SESSION_KEY:
+        ours = tuple([name for name in names if is_for(service, name)])
     chosen = _targeted(ours, read_client_target(relevant)) if require_client_target else ours[0]
     if log.on():
         log.debug(
@@ -420,17 +432,17 @@ def _decode_ap_req(message: bytes) -> ApReq:
     return request
 
 
-def _check_readable(request: ApReq, ticket: Ticket) -> None:
+def _check_readable(request: ApReq, ticket: Ticket, user_to_user: bool) -> None:
     # RFC 4120 5.3: tkt-vno.
     if ticket.tkt_vno != PVNO:
         raise _refuse(
             ErrorCode.KRB_AP_ERR_BADVERSION, f"the ticket has version {ticket.tkt_vno}, not 5"
         )
     # RFC 4120 3.2.3: with USE-SESSION-KEY, the session key of the server's TGT encrypts the ticket.
-    if request.ap_options & _USE_SESSION_KEY:
+    if user_to_user and not request.ap_options & _USE_SESSION_KEY:
         raise _refuse(
-            ErrorCode.KRB_AP_ERR_NOKEY,
-            "the client asks for user-to-user authentication, which this acceptor does not offer",
+            ErrorCode.KRB_AP_ERR_USER_TO_USER_REQUIRED,
+            "the client was sent our TGT, and came with another ticket than one under it",
         )
 
 

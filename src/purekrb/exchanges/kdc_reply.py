@@ -43,7 +43,8 @@ __all__ = [
 _USER_TO_USER = (
     KdcError,
     "the service accepts user-to-user tickets only",
-    "ask for a service that has a key of its own",
+    "ask with the TGT of the service (get_ticket(..., user_to_user=), kvno --u2u), or for a service "
+    "that has a key of its own",
 )
 #: How an account gets AES keys, and how RC4 is permitted. Source: MS-KILE 2.2.7.
 AES_FOR_CLIENT = (
@@ -125,6 +126,10 @@ KDC_ERRORS: MappingProxyType[int, tuple[type[KdcError], str, str]] = MappingProx
             PreauthFailedError,
             "wrong password",
             "check the password and the keyboard's layout; too many tries may lock the account"),
+        ErrorCode.KDC_ERR_SERVER_NOMATCH: (
+            KdcError,
+            "the ticket in the request belongs to another account than the service",
+            "pass the service's own TGT, a new one if its account has changed"),
         ErrorCode.KDC_ERR_MUST_USE_USER2USER: _USER_TO_USER,
         ErrorCode.KRB_AP_ERR_USER_TO_USER_REQUIRED: _USER_TO_USER,
         ErrorCode.KDC_ERR_PATH_NOT_ACCEPTED: (

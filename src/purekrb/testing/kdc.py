@@ -76,7 +76,7 @@ _NOT_TRANSITED = TransitedEncoding(1, b"")
 
 #: Options that this KDC does not have, whatever the ticket allows.
 _FORWARDABLE = int(TicketFlags.FORWARDABLE)
-_REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.ENC_TKT_IN_SKEY | KdcOptions.VALIDATE
+_REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.VALIDATE
 #: Flags that a ticket gets if the client asks for them, by the option with the same bit, and if its
 #: TGT (if any) has them.
 _ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
@@ -483,7 +483,8 @@ class Kdc:
                 authorization_data=subject.authorization_data,
                 pac=subject.pac,
             )
-        ticket, enc_part = self._issue(grant, service, body)
+        under = self._session_key_of(service, body)
+        ticket, enc_part = self._issue(grant, service, body, under=under)
         padata = answers
         if fast is not None:
             padata = fast.reply(answers, grant.crealm, grant.cname, ticket, self.now())
@@ -494,6 +495,38 @@ class Kdc:
             ticket=ticket,
             enc_part=self._encrypt(reply_key, usage, enc_part.encode(MessageType.TGS_REP), None),
         ).encode()
+
+    def _session_key_of(self, service: KdcAccount, body: KdcReqBody) -> EncryptionKey | None:
+        """Return the session key of the TGT in a user-to-user request, or None. RFC 4120 3.3.3."""
+        if not body.kdc_options & KdcOptions.ENC_TKT_IN_SKEY:
+            if service.user_to_user:
+                raise RefusedError(
+                    ErrorCode.KDC_ERR_MUST_USE_USER2USER, "tickets for it are user-to-user only"
+                )
+            return None
+        second = Ticket.decode((body.additional_tickets or (b"",))[0])
+        tgs = self.accounts[self.tgs]
+        key = tgs.key(second.enc_part.etype, second.enc_part.kvno)
+        if (second.realm, second.sname) != (self.realm, self.tgs) or key is None:
+            raise RefusedError(
+                ErrorCode.KDC_ERR_POLICY, "the second ticket is no TGT of this realm"
+            )
+        try:
+            theirs = EncTicketPart.decode(
+                crypto.decrypt(key, KeyUsage.TICKET, second.enc_part.cipher)
+            )
+        except IntegrityError:
+            raise RefusedError(
+                ErrorCode.KRB_AP_ERR_MODIFIED, "the second ticket does not decrypt"
+            ) from None
+        owner = self.aliases.get(theirs.cname, theirs.cname)
+        if (theirs.crealm, owner) != (self.realm, service.name):
+            raise RefusedError(
+                ErrorCode.KDC_ERR_SERVER_NOMATCH, "the second ticket is not that of the service"
+            )
+        if theirs.endtime < self.now():
+            raise RefusedError(ErrorCode.KRB_AP_ERR_TKT_EXPIRED, "the second ticket has expired")
+        return theirs.key
 
     def _verify_pa_tgs_req(
         self, ap_req: ApReq, body: KdcReqBody
@@ -695,8 +728,12 @@ class Kdc:
         body: KdcReqBody,
         encrypted_padata: tuple[PaData, ...] | None = None,
         session_key: EncryptionKey | None = None,
+        under: EncryptionKey | None = None,
     ) -> tuple[bytes, EncKdcRepPart]:
-        """Return the ticket and the encrypted part of its reply, with a fresh session key."""
+        """Return the ticket and the encrypted part of its reply, with a fresh session key.
+
+        The ticket is under the key of the service, or another one.
+        """
         if grant.endtime <= grant.starttime:
             raise RefusedError(
                 ErrorCode.KDC_ERR_NEVER_VALID, "the ticket would end before it starts"
@@ -706,7 +743,8 @@ class Kdc:
         flags = grant.flags | TicketFlags.TRANSITED_POLICY_CHECKED
         if service.ok_as_delegate:
             flags |= TicketFlags.OK_AS_DELEGATE
-        ticket_key = _key_of(service, service.etypes[0])
+        ticket_key = under or _key_of(service, service.etypes[0])
+        kvno = service.kvno if under is None else None
         inside = EncTicketPart(
             flags=flags,
             key=session_key,
@@ -730,14 +768,14 @@ class Kdc:
                 rodc=self.domain.rodc if self.domain else None,
                 signs_ticket=service.name.components[0] != self.tgs.components[0],
             )
-        enc_part = self._encrypt(ticket_key, KeyUsage.TICKET, inside.encode(), service.kvno)
+        enc_part = self._encrypt(ticket_key, KeyUsage.TICKET, inside.encode(), kvno)
         logger.debug(
-            "ticket for %s to %s@%s: %s kvno %d, session key %s, until %s",
+            "ticket for %s to %s@%s: %s kvno %s, session key %s, until %s",
             grant.sname,
             grant.cname,
             grant.crealm,
             etype_name(ticket_key.etype),
-            service.kvno,
+            kvno,
             etype_name(session_key.etype),
             grant.endtime,
         )
@@ -808,7 +846,7 @@ def _check_options(
 
     Source: RFC 4120 3.3.3.
     """
-    additional = options & KdcOptions.CNAME_IN_ADDL_TKT
+    additional = options & (KdcOptions.CNAME_IN_ADDL_TKT | KdcOptions.ENC_TKT_IN_SKEY)
     if options & _REFUSED_OPTIONS or bool(body.additional_tickets) != bool(additional):
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
     if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:

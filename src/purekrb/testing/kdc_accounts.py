@@ -45,6 +45,8 @@ class KdcAccount:
     delegate_from: frozenset[Principal] = frozenset()
     trusted_to_auth: bool = False
     not_delegated: bool = False
+    #: Whether tickets for it are under its TGT, and never under its key.
+    user_to_user: bool = False
     #: By kvno and etype. Keys of earlier kvnos stay, for tickets that are still in use.
     keys: dict[tuple[int, int], EncryptionKey] = field(default_factory=dict, repr=False)
 

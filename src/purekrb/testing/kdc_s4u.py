@@ -188,7 +188,8 @@ class S4uRequest:
         allowed = resource_based and (
             self._is_referral or self._caller in self.service.delegate_from
         )
-        if not allowed and caller is not None and self.service.name in caller.delegate_to:
+        listed = () if caller is None else caller.delegate_to
+        if not allowed and self.service.name in {kdc.aliases.get(name, name) for name in listed}:
             if not forwardable:
                 raise _refused("the evidence is not forwardable", _STATUS_ACCOUNT_RESTRICTION)
             allowed = True

@@ -156,6 +156,7 @@ class Realm:
         disabled: bool = False,
         sets_passwords: bool = False,
         not_delegated: bool = False,
+        user_to_user: bool = False,
         lifetime: float | None = None,
         salt: str | None = None,
         iterations: int | None = None,
@@ -166,7 +167,8 @@ class Realm:
         the defaults; ETYPE-INFO2 tells them to clients (MIT's clients refuse fewer iterations than
         the default). `lifetime` is the longest lifetime of this user's tickets, in seconds. With
         `sets_passwords`, the user may set the passwords of others (RFC 3244). If `not_delegated`, no
-        service may act for the user elsewhere.
+        service may act for the user elsewhere. With `user_to_user`, tickets for the user are under
+        its TGT only (MIT's -allow_svr).
         """
         principal = self._principal(name)
         self._kdc.accounts[principal.name] = KdcAccount(
@@ -181,6 +183,7 @@ class Realm:
             disabled=disabled,
             sets_passwords=sets_passwords,
             not_delegated=not_delegated,
+            user_to_user=user_to_user,
             lifetime=_duration(lifetime),
         )
         return Credential.from_password(str(principal), password)
