@@ -55,7 +55,7 @@ from purekrb.compat import gssapi
 from purekrb.compat.gssapi import raw
 from purekrb.compat.gssapi.raw import GSSError
 from purekrb.compat.gssapi.raw.creds import from_credential
-from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, KeyUsage
+from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, USER_TO_USER_OID, KeyUsage
 from purekrb.credentials.caches import kcm, keyring
 from purekrb.credentials.certificate import ClientCertificate
 from purekrb.directory import ldap, scp, security_descriptor, state
@@ -70,6 +70,7 @@ from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.iakerb import Conversation
 from purekrb.gss.tokens import MicToken, WrapToken
+from purekrb.gss.user_to_user import UserToUserInitiator
 from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
 from purekrb.kdc import https, locate, tcp
@@ -82,7 +83,20 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
-from purekrb.messages import ap, cms, iakerb, kdc, kkdcp, kpasswd, otp, pac, pkinit, s4u, spnego
+from purekrb.messages import (
+    ap,
+    cms,
+    iakerb,
+    kdc,
+    kkdcp,
+    kpasswd,
+    otp,
+    pac,
+    pkinit,
+    s4u,
+    spnego,
+    user2user,
+)
 from purekrb.messages.der import Message
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
@@ -271,6 +285,35 @@ def s4u_messages() -> list[bytes]:
 
 def proxy_exchange() -> https.HttpExchange:
     return https.HttpExchange(KdcAddress("proxy.test", 443, "https", "/KdcProxy"), b"body")
+
+
+@cache
+def user_to_user() -> tuple[Credential, list[bytes]]:
+    """Return a credential with a TGT, and tokens of both sides that go with it."""
+    realm = Realm("R.TEST")
+    own = realm.add_user("bob", "pw")
+    exchange = as_exchange.as_exchange(own)
+    own.ccache.store(runner.run(exchange, lambda asked: realm.handle(asked.message)))
+    (tgt,) = own.ccache
+    tokens = [
+        framing.frame(b"\x04\x00", user2user.TgtRequest(name, None).encode(), USER_TO_USER_OID)
+        for name in (None, PrincipalName(("bob",)))
+    ]
+    return own, [
+        *tokens,
+        framing.frame(b"\x04\x01", user2user.TgtReply(tgt.ticket).encode(), USER_TO_USER_OID),
+    ]
+
+
+def ask_for_tgt(token: bytes) -> None:
+    """Let each side of a user-to-user context take the token."""
+    own, _ = user_to_user()
+    with suppress(KerberosError):
+        contexts.acceptor((), tgt=own).step(token)
+        return
+    initiator = UserToUserInitiator(own.principal, lambda tgt: TICKET)
+    initiator.step()
+    initiator.step(token)
 
 
 def spnego_tokens() -> list[bytes]:
@@ -1039,6 +1082,12 @@ TARGETS: tuple[Target, ...] = (
         lambda: [Conversation().finished(TICKET.session_key)],
     ),
     Target("DER of S4U", der(s4u), s4u_messages),
+    Target("user-to-user tokens", ask_for_tgt, lambda: user_to_user()[1]),
+    Target(
+        "DER of user-to-user",
+        der(user2user),
+        lambda: [framing.unframe(token, USER_TO_USER_OID)[1] for token in user_to_user()[1]],
+    ),
     Target(
         "password change",
         lambda data: kpasswd.decode_frame(data),

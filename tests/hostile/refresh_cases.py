@@ -38,6 +38,7 @@ RANGES = (
     range(590, 600),
     range(550, 580),
     range(590, 600),
+    range(570, 590),
     range(610, 616),
     range(655, 666),
     range(610, 620),

@@ -436,7 +436,7 @@ def run_in(executor: futures.Executor, function: Callable[[], T]) -> Steps[T]:
 async def start_server(
     handler: Callable[[Channel[Acceptor]], Awaitable[None]],
     address: tuple[str | None, int],
-    keytab: ServiceKeys,
+    keytab: ServiceKeys | None,
     *,
     max_frame: int = DEFAULT_MAX_FRAME,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,

@@ -401,7 +401,7 @@ class _HalfOpen:
 
 def listen(
     address: tuple[str | None, int],
-    keytab: ServiceKeys,
+    keytab: ServiceKeys | None,
     *,
     max_frame: int = DEFAULT_MAX_FRAME,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from purekrb.channel.stream import CHANNEL_FLAGS, Authorize, SealedStream, error_frame
@@ -22,7 +23,7 @@ from purekrb.errors import KerberosError, TransportError, TransportTimeoutError
 from purekrb.exchanges.ap_exchange import ServiceKeys
 from purekrb.gss.acceptor import Acceptor
 from purekrb.io.dial import Dial, dialed
-from purekrb.io.steps import Steps, Wait, look_up
+from purekrb.io.steps import Steps, Wait, in_thread, look_up
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
 
@@ -74,7 +75,9 @@ def connect_and_handshake(
         else:
             sock = yield from dialed(dial, *address, deadline, time.monotonic)
         try:
-            yield from handshake(sock, stream, deadline)
+            waits = getattr(stream.context, "may_wait", False)
+            advance = partial(_in_thread, deadline) if waits else at_once
+            yield from handshake(sock, stream, deadline, advance)
         except BaseException:
             sock.close()
             raise
@@ -97,6 +100,12 @@ def at_once(stream: SealedStream) -> Steps[bytes]:
     """Take the tokens that have arrived, in this thread."""
     return stream.advance()
     yield  # makes this a generator, as `advance` of `handshake` has to be
+
+
+def _in_thread(deadline: float, stream: SealedStream) -> Steps[bytes]:
+    """Take the tokens that have arrived, in a thread: the context waits for a KDC."""
+    late = "no KDC gave the ticket for the service before the deadline"
+    return in_thread(stream.advance, deadline, time.monotonic, late)
 
 
 def handshake(
@@ -201,7 +210,7 @@ _FIXED = {
 
 
 def stream_factory(
-    keytab: ServiceKeys,
+    keytab: ServiceKeys | None,
     options: AcceptorOptions,
     check_addresses: bool,
     *,

@@ -17,6 +17,8 @@ from purekrb.constants import (
     KRB5_MECH_OID,
     MS_KRB5_MECH_OID,
     SPNEGO_OID,
+    USER_TO_USER_OID,
+    ApOptions,
     ChecksumType,
     EncryptionType,
     ErrorCode,
@@ -82,6 +84,7 @@ __all__ = ["Acceptor"]
 
 log = Log("purekrb.gss")
 #: `&` of an IntFlag is slow: see constants.py.
+_USE_SESSION_KEY = int(ApOptions.USE_SESSION_KEY)
 _DELEG, _MUTUAL, _DCE_STYLE = int(Flag.DELEG), int(Flag.MUTUAL), int(Flag.DCE_STYLE)
 _SECOND = timedelta(seconds=1)
 #: Who does not ask for MUTUAL, and what to do.
@@ -123,7 +126,8 @@ class Acceptor(SecurityContext):
     compared with the ticket's addresses. With `require_pac`, the ticket must have a PAC that is
     signed by both the service's key and the KDC. If `accept_delegation` is false, a delegated
     credential is neither read nor reported. `tgt` is a Credential of the service's own account, such
-    as one from the same keytab, with which `delegated_credential` acts for clients.
+    as one from the same keytab, with which `delegated_credential` acts for clients. If it holds a
+    TGT, clients also authenticate by that, user to user (RFC 4120 3.7); then `keytab` may be missing.
     `mechanism` "negotiate" accepts SPNEGO and Kerberos tokens, "kerberos" only the latter. SPNEGO
     agrees on Kerberos or on nothing. A token of more than `max_token` bytes is refused unread.
     With `relay`, which is `KdcClient.relay` or a function like it, clients that reach no KDC get
@@ -134,7 +138,7 @@ class Acceptor(SecurityContext):
 
     def __init__(
         self,
-        keytab: ServiceKeys,
+        keytab: ServiceKeys | None = None,
         *,
         mechanism: str = "negotiate",
         replay_cache: ReplayCache | None = None,
@@ -161,7 +165,7 @@ class Acceptor(SecurityContext):
         )
         if require_channel_bindings and channel_bindings is None:
             raise ValueError("require_channel_bindings needs the channel_bindings to compare with")
-        self._keys = _checked_keys(keytab)
+        self._keys = () if keytab is None and tgt is not None else _checked_keys(keytab)
         self._replay_cache = default_replay_cache() if replay_cache is None else replay_cache
         self._require_bindings = require_channel_bindings
         self._service = Principal.parse(service) if isinstance(service, str) else service
@@ -175,6 +179,7 @@ class Acceptor(SecurityContext):
         self._relay = relay
         self._conversation: Conversation | None = None  # before the AP-REQ, in IAKERB
         self._own = tgt
+        self._shown: ServiceTicket | None = None  # the TGT that the client was sent
         self._accepted: AcceptedApReq | None = None  # stays None if the context is imported
         self._client: _Client | None = None
         self._identity: ClientIdentity | PacError | None = None
@@ -214,7 +219,8 @@ class Acceptor(SecurityContext):
 
     def _act_with(self, own: Credential, accepted: AcceptedApReq) -> Credential | None:
         """Return the credential of constrained delegation; None if this ticket is no evidence."""
-        if not self._accept_delegation or accepted.anonymous:
+        under_tgt = accepted.ap_options & _USE_SESSION_KEY  # of which the KDC can make no evidence
+        if not self._accept_delegation or accepted.anonymous or under_tgt:
             return None
         from purekrb.credentials.credential import Credential  # only delegation pays for these
         from purekrb.credentials.ticket import ServiceTicket
@@ -331,7 +337,12 @@ class Acceptor(SecurityContext):
         if self._negotiate and (not in_token or is_framed_for(in_token, SPNEGO_OID)):
             from purekrb.gss.negotiate import accept  # only negotiations pay for the import
 
-            return accept(self._kerberos, self._messages, in_token)
+            if self._own is None:
+                return accept(self._kerberos, self._messages, in_token)
+            others = {USER_TO_USER_OID: self._user_to_user}
+            return accept(self._kerberos, self._messages, in_token, others)
+        if self._own is not None and is_framed_for(in_token, USER_TO_USER_OID):
+            return self._user_to_user(in_token)
         if self._relay is not None:
             from purekrb.gss import iakerb  # only who passes requests on pays for the import
 
@@ -340,6 +351,34 @@ class Acceptor(SecurityContext):
                     self._relay, self._realm(), self._after_iakerb, in_token, self._clock
                 )
         return self._kerberos(in_token)
+
+    def _user_to_user(self, in_token: bytes) -> Handshake:
+        """Send our TGT, and take the AP-REQ that presents a ticket under it."""
+        from purekrb.gss.user_to_user import show_tgt  # only who needs it pays for the import
+
+        moment = self._clock()
+        self._mechanism = USER_TO_USER_OID
+        try:
+            in_token, self._shown = yield from show_tgt(
+                cast("Credential", self._own), self._names, in_token
+            )
+        except ApError as error:
+            error.response = self._krb_error(error.code, moment, b"")
+            raise
+        return (yield from self._kerberos(in_token, USER_TO_USER_OID))
+
+    def _names(self) -> list[Principal]:
+        """Return the names that this acceptor answers to."""
+        named = [] if self._service is None else [self._service]
+        return [*named, *dict.fromkeys(entry.principal for entry in self._keys)]
+
+    def _tgt_at_hand(self) -> ServiceTicket | None:
+        """Return the TGT that the client has been shown: here, or by the application."""
+        if self._shown is not None or self._own is None:
+            return self._shown
+        from purekrb.gss.user_to_user import tgt_of
+
+        return tgt_of(self._own)
 
     def _realm(self) -> str:
         """Return the realm of this service; "" if the keys tell none."""
@@ -393,6 +432,8 @@ class Acceptor(SecurityContext):
             peer_address=self._peer_address,
             accept_anonymous=self._accept_anonymous,
             require_client_target=self._require_target,
+            tgt=self._tgt_at_hand,
+            user_to_user=self._shown is not None,
         )
         subkey = accepted.authenticator.subkey
         if subkey is not None:
@@ -544,7 +585,8 @@ class Acceptor(SecurityContext):
         """
         name = self._service or _called(message)
         if name is None:
-            name = next((entry.principal for entry in self._keys), Principal((), ""))
+            own = Principal((), "") if self._own is None else self._own.principal
+            name = next((entry.principal for entry in self._keys), own)
         error = KrbError(
             pvno=PVNO,
             msg_type=MessageType.KRB_ERROR,
@@ -575,8 +617,10 @@ def _called(message: bytes) -> Principal | None:
 _read_checksum = lru_cache(maxsize=64)(GssChecksum.decode)
 
 
-def _checked_keys(keys: ServiceKeys) -> ServiceKeys:
-    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):  # text is iterable, too
+def _checked_keys(keys: ServiceKeys | None) -> ServiceKeys:
+    if (
+        keys is None or isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__")
+    ):  # text is iterable, too
         raise TypeError(
             f"Acceptor takes keys, not {type(keys).__name__}: "
             'to read them from a file, pass Keytab.load("FILE")'

@@ -65,7 +65,7 @@ MAX_TOKEN = 48_000
 
 #: The mechanisms of contexts, and those that `initiate` has besides.
 MECHANISMS = ("kerberos", "negotiate")
-INITIATORS = (*MECHANISMS, "iakerb")
+INITIATORS = (*MECHANISMS, "iakerb", "user-to-user", "negotiate-user-to-user")
 
 
 class _State(enum.Enum):

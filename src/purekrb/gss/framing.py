@@ -16,6 +16,7 @@ from purekrb.constants import (
     NEGOEX_OID,
     NTLM_OID,
     SPNEGO_OID,
+    USER_TO_USER_OID,
 )
 from purekrb.errors import DecodeError, UnsupportedError
 from purekrb.gss.strangers import what_is
@@ -52,7 +53,7 @@ _NAMES = {
     SPNEGO_OID: "SPNEGO (Negotiate)",
     NTLM_OID: "NTLM",
     NEGOEX_OID: "NegoEx",
-    KRB5_MECH_OID + b"\x03": "Kerberos user-to-user",
+    USER_TO_USER_OID: "Kerberos user-to-user",
     IAKERB_OID: "IAKERB",
 }
 
@@ -158,6 +159,10 @@ def _refuse(found: bytes, expected: bytes, *, by_service: bool = False) -> NoRet
         )
     elif found == SPNEGO_OID:
         advice = 'give this side mechanism="negotiate", or configure the peer for Kerberos'
+    elif found == USER_TO_USER_OID:
+        advice = (
+            "to accept it, give the acceptor tgt=, a credential of the service's account with a TGT"
+        )
     elif found == IAKERB_OID:
         advice = (
             "it reaches no KDC; to pass its requests on, give the acceptor "

@@ -76,6 +76,8 @@ class Initiator(SecurityContext):
     """
 
     _role = "initiator"
+    #: Whether `step` may wait for a KDC.
+    may_wait = False
     #: The mechanism in the frames of the tokens.
     _mechanism = KRB5_MECH_OID
 

@@ -24,6 +24,7 @@ _ADVICE = {
         "its keytab has no key that opens our ticket: export the keys of the account that has "
         "this name"
     ),
+    ErrorCode.KRB_AP_ERR_NO_TGT: "it has no TGT for user-to-user authentication: it must log in",
     ErrorCode.KRB_AP_ERR_NOT_US: "the ticket is for a service that it does not serve",
     ErrorCode.KRB_AP_ERR_SKEW: "our clocks differ by more than it allows: set them (NTP)",
     ErrorCode.KRB_AP_ERR_TKT_EXPIRED: "the ticket has expired: get a new one",

@@ -23,7 +23,8 @@ of legs.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from purekrb.constants import (
@@ -90,6 +91,10 @@ class Messages(Protocol):
 
 #: A handshake yields the tokens to send, receives the peer's, and returns the last token or None.
 Handshake = Generator[bytes, bytes, "bytes | None"]
+
+
+#: Begins a context with the initiator's first token.
+Start = Callable[[bytes], Handshake]
 
 
 class _Kerberos:
@@ -196,18 +201,23 @@ class _Side:
 
 
 def initiate(
-    start: Callable[[], Handshake], messages: Callable[[], Messages], hints: bytes | None = None
+    start: Callable[[], Handshake],
+    messages: Callable[[], Messages],
+    hints: bytes | None = None,
+    *,
+    mechanisms: tuple[bytes, ...] = MECHANISMS,
 ) -> Handshake:
     """The initiator's side. `start()` begins the Kerberos context, `messages()` are its messages.
 
-    `hints` is the NegTokenInit2 of an acceptor that spoke first.
+    `hints` is the NegTokenInit2 of an acceptor that spoke first. `mechanisms` are the names of the
+    one that is offered.
     """
     reply: NegTokenResp | None = None
     try:
         if hints:
-            _check_hints(hints)
+            _check_hints(hints, mechanisms)
         kerberos = _Kerberos(start, messages)
-        first = NegTokenInit(MECHANISMS, mech_token=kerberos.step(None))
+        first = NegTokenInit(mechanisms, mech_token=kerberos.step(None))
         log.debug("NegTokenInit: offering Kerberos")
         answer_token = yield frame_mechanism(SPNEGO_OID, first.encode())
         if not kerberos.complete and _is_bare(answer_token):
@@ -218,11 +228,11 @@ def initiate(
                 raise ProtocolError("a Kerberos token without SPNEGO asks for another leg")
             return None
         reply = _read(answer_token)
-        side = _Side(_INITIATOR, kerberos, MECHANISMS, required=_chosen(reply))
+        side = _Side(_INITIATOR, kerberos, mechanisms, required=_chosen(reply, mechanisms))
         if (
             side.required
             and not reply.response_token
-            and reply.supported_mech not in (None, MECHANISMS[0])
+            and reply.supported_mech not in (None, mechanisms[0])
         ):
             # RFC 4178 4.2.2: the acceptor knows Kerberos only by the other name, and has not looked
             # at our token. A second context is needed, because an AP-REQ is never sent twice.
@@ -274,32 +284,35 @@ def _check_end(side: _Side, token: bytes | None) -> None:
 
 
 def accept(
-    start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
+    start: Start,
+    messages: Callable[[], Messages],
+    token: bytes,
+    others: Mapping[bytes, Start] = MappingProxyType({}),
 ) -> Handshake:
     """The acceptor's side.
 
-    `start` begins the Kerberos context with the initiator's first Kerberos token; `messages()` are
-    the context's messages. An empty `token` asks for hints. The `response` of every error is the
-    rejection to send.
+    `start` begins the Kerberos context with the initiator's first Kerberos token; `others` do so for
+    other mechanisms, by their OIDs; `messages()` are the context's messages. An empty `token` asks
+    for hints. The `response` of every error is the rejection to send.
     """
     try:
-        return (yield from _accept(start, messages, token))
+        return (yield from _accept({**dict.fromkeys(MECHANISMS, start), **others}, messages, token))
     except KerberosError as error:
         error.response = _rejection(error.response)
         raise
 
 
 def _accept(
-    start: Callable[[bytes], Handshake], messages: Callable[[], Messages], token: bytes
+    starts: Mapping[bytes, Start], messages: Callable[[], Messages], token: bytes
 ) -> Handshake:
     if not token:
         log.debug("NegTokenInit2: the initiator asked for our mechanisms")
         token = yield frame_mechanism(
-            SPNEGO_OID, NegTokenInit2(MECHANISMS, neg_hints=_HINTS).encode()
+            SPNEGO_OID, NegTokenInit2(tuple(starts), neg_hints=_HINTS).encode()
         )
     first = NegTokenInit.decode(unframe_mechanism(token, SPNEGO_OID))
     offered = first.mech_types
-    chosen = next((oid for oid in offered if oid in MECHANISMS), None)
+    chosen = next((oid for oid in offered if oid in starts), None)
     if chosen is None:
         raise UnsupportedError(
             f"the initiator offers {mechanism_names(offered[:8]) or 'nothing'}. {_ONLY_KERBEROS}"
@@ -310,7 +323,9 @@ def _accept(
     request = NegTokenResp(None, None, first.mech_token, first.mech_list_mic)
     # RFC 4178 4.2.1: the token with the list is for the first mechanism of the list.
     # RFC 4178 5: if another one is chosen, mechListMICs are required.
-    side = _Side(_ACCEPTOR, _Kerberos(start, messages), offered, required=chosen != offered[0])
+    side = _Side(
+        _ACCEPTOR, _Kerberos(starts[chosen], messages), offered, required=chosen != offered[0]
+    )
     if side.required or not request.response_token:
         state = _REQUEST_MIC if side.required else _INCOMPLETE
         request, supported = _read((yield NegTokenResp(state, supported).encode())), None
@@ -396,15 +411,15 @@ def _is_bare(token: bytes) -> bool:
     return token[:1] == _FRAME and is_framed_for(token, KRB5_MECH_OID)
 
 
-def _check_hints(hints: bytes) -> None:
+def _check_hints(hints: bytes, mechanisms: tuple[bytes, ...]) -> None:
     offered = NegTokenInit2.decode(unframe_mechanism(hints, SPNEGO_OID)).mech_types
-    if not set(offered) & set(MECHANISMS):
+    if not set(offered) & set(mechanisms):
         raise UnsupportedError(
             f"the service offers {mechanism_names(offered[:8]) or 'nothing'}, but not Kerberos"
         )
 
 
-def _chosen(reply: NegTokenResp) -> bool:
+def _chosen(reply: NegTokenResp, mechanisms: tuple[bytes, ...]) -> bool:
     """Return whether the acceptor's first answer requires mechListMICs.
 
     Raises UnsupportedError if the acceptor did not choose Kerberos. Source: RFC 4178 4.2.2.
@@ -413,7 +428,7 @@ def _chosen(reply: NegTokenResp) -> bool:
         raise ProtocolError("the service's first answer has no negState", expected="negState")
     # Java leaves supportedMech out, Samba uses either name. Both mean the mechanism of our token.
     mechanism = reply.supported_mech
-    if mechanism is not None and mechanism not in MECHANISMS:
+    if mechanism is not None and mechanism not in mechanisms:
         advice = {
             NTLM_OID: "give it a keytab and register its SPN",
             NEGOEX_OID: "configure it for Kerberos",

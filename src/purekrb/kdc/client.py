@@ -23,8 +23,10 @@ from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ConfigError,
+    ContextError,
     CredentialError,
     KerberosError,
+    PolicyError,
     PreauthFailedError,
     TransportError,
 )
@@ -350,6 +352,12 @@ class _Exchanges(Generic[Opens]):
             realm = self.config.realm_of(host) or ""
         return replace(principal, realm=fitting_realm(realm, self.config, client_realm))
 
+    def _account(self, target: Target, client_realm: str) -> Principal:
+        """Return what `_service` does; text without "/" is the name of an account, not an SPN."""
+        if isinstance(target, str) and "/" not in target:
+            target = Principal.parse(target, "")
+        return self._service(target, client_realm)
+
     def _prepare(self, credential: Credential, call: str) -> None:
         """Refuse what is not a Credential; complete its principal by the configuration."""
         _check_credential(credential, call)
@@ -401,8 +409,13 @@ class _Exchanges(Generic[Opens]):
         forwardable: bool | None = None,
         lifetime: float | None = None,
         on_behalf_of: ServiceTicket | None = None,
+        user_to_user: ServiceTicket | bytes | None = None,
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "get_ticket({}, target)")
+        if user_to_user is not None:
+            if on_behalf_of is not None:
+                raise TypeError("a ticket in another's name is no user-to-user ticket")
+            return self._under_their_tgt(credential, target, user_to_user, lifetime)
         if on_behalf_of is not None:
             credential = Credential.on_behalf_of(credential, on_behalf_of)
         options = self._as_options(credential, forwardable=forwardable)
@@ -435,6 +448,56 @@ class _Exchanges(Generic[Opens]):
         self._keep_fast(credential)
         if held != (len(credential.ccache), ticket):
             credential.keep()
+        return ticket
+
+    def _own_tgt(
+        self, credential: Credential, *, forwardable: bool = False, purpose: str = ""
+    ) -> Exchange[ServiceTicket]:
+        """Return the credential's TGT, or a new one if that is not as wanted and can be got.
+
+        Raises CredentialError, which begins with the `purpose`, if there is none.
+        """
+        credential.refresh()
+        tgt = _stored_tgt(credential)
+        enough = tgt and (not forwardable or tgt.flags & TicketFlags.FORWARDABLE)
+        if credential.can_get_tgt and not enough:
+            options = self._as_options(credential, forwardable=forwardable or None)
+            tgt = yield from self._get_tgt(credential, options)
+        if tgt is None:
+            raise CredentialError(purpose + credential.why_no_ticket())
+        return tgt
+
+    def _under_their_tgt(
+        self,
+        credential: Credential,
+        target: Target,
+        theirs: ServiceTicket | bytes,
+        lifetime: float | None = None,
+    ) -> Exchange[ServiceTicket]:
+        """Return a user-to-user ticket, which the credential keeps."""
+        from purekrb.exchanges.user_to_user import ticket_under  # only who needs it pays for it
+
+        service = self._account(target, credential.ccache.principal.realm)
+        second = theirs if isinstance(theirs, bytes) else theirs.ticket
+        until = now() + timedelta(seconds=MARGIN)
+        for stored in credential.ccache:
+            if (
+                (stored.is_skey, stored.second_ticket) == (True, second)
+                and stored.client == credential.ccache.principal
+                and stored.service.components == service.components
+                and stored.endtime > until + stored.time_offset
+            ):
+                return stored
+        tgt = yield from self._own_tgt(credential)
+        ticket = yield from ticket_under(
+            theirs,
+            tgt,
+            service,
+            self._tgs_options(credential, lifetime),
+            capath=self.config.capath,
+        )
+        credential.ccache.store(ticket)
+        credential.keep()
         return ticket
 
     # -- acting for a user: these calls load s4u.py
@@ -470,7 +533,7 @@ class _Exchanges(Generic[Opens]):
                 tgt,
                 client,
                 self._tgs_options(credential),
-                service=None if service is None else self._service(service, home),
+                service=None if service is None else self._account(service, home),
                 certificate=certificate,
                 capath=self.config.capath,
             )
@@ -504,24 +567,10 @@ class _Exchanges(Generic[Opens]):
         return ticket
 
     def _tgt_to_act_with(self, service: Credential) -> Exchange[ServiceTicket]:
-        """Return a forwardable TGT of `service` if it can get one, else the TGT that it has."""
         self._prepare(service, "impersonate({}, user)")
-        tgt = yield from self._forwardable_tgt(service)
-        if tgt is None:
-            raise CredentialError(
-                f"the service that acts for others needs its own TGT: {service.why_no_ticket()}"
-            )
-        return tgt
-
-    def _forwardable_tgt(self, credential: Credential) -> Exchange[ServiceTicket | None]:
-        """Return a forwardable TGT if a new one can be got, else the stored one, or None."""
-        credential.refresh()
-        tgt = _stored_tgt(credential)
-        if credential.can_get_tgt and not (tgt and tgt.flags & TicketFlags.FORWARDABLE):
-            tgt = yield from self._get_tgt(
-                credential, self._as_options(credential, forwardable=True)
-            )
-        return tgt
+        return self._own_tgt(
+            service, forwardable=True, purpose="the service that acts for others needs its TGT: "
+        )
 
     def _account_keys(
         self, credential: Credential, etypes: Iterable[int]
@@ -585,11 +634,9 @@ class _Exchanges(Generic[Opens]):
         self, credential: Credential, addresses: tuple[HostAddress, ...] = ()
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "forward_tgt({})")
-        tgt = yield from self._forwardable_tgt(credential)
-        if tgt is None:
-            raise CredentialError(
-                f"there is no valid TGT to forward: {credential.why_no_ticket()} (kinit -f)"
-            )
+        tgt = yield from self._own_tgt(
+            credential, forwardable=True, purpose="there is no valid TGT to forward (kinit -f): "
+        )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
 
     def _change_password(
@@ -641,6 +688,19 @@ class _Exchanges(Generic[Opens]):
         channel_bindings: ChannelBindings | None,
         max_token: int,
     ) -> Exchange[Initiator]:
+        if mechanism.endswith("user-to-user"):
+            if delegate or flags & Flag.DELEG:
+                raise PolicyError("a user-to-user context hands over no TGT: pass no DELEG")
+            return (
+                yield from self._initiate_user_to_user(
+                    target,
+                    credential,
+                    flags,
+                    channel_bindings,
+                    max_token,
+                    negotiate=mechanism != "user-to-user",
+                )
+            )
         if mechanism == "iakerb":
             from purekrb.gss.iakerb import IakerbInitiator  # only who needs it pays for it
 
@@ -664,6 +724,37 @@ class _Exchanges(Generic[Opens]):
             send_client_target=True,
             max_token=max_token,
         )
+
+    def _initiate_user_to_user(
+        self,
+        target: Target,
+        credential: Credential,
+        flags: Flag,
+        channel_bindings: ChannelBindings | None,
+        max_token: int,
+        *,
+        negotiate: bool,
+    ) -> Exchange[Initiator]:
+        from purekrb.gss.user_to_user import UserToUserInitiator
+
+        self._prepare(credential, "initiate(target, {})")
+        yield from self._own_tgt(credential)  # so that `step` has one request left
+        service = self._account(target, credential.ccache.principal.realm)
+        return UserToUserInitiator(
+            service,
+            partial(self._ticket_now, credential, service),
+            negotiate=negotiate,
+            flags=flags,
+            channel_bindings=channel_bindings,
+            permitted_etypes=self.config.permitted_etypes,
+            max_token=max_token,
+        )
+
+    def _ticket_now(
+        self, credential: Credential, service: Principal, theirs: bytes
+    ) -> ServiceTicket:
+        """Return the ticket under a TGT, blocking: the second step of a user-to-user context."""
+        raise NotImplementedError
 
     def _relay(self, realm: str, message: bytes) -> Exchange[bytes]:
         if realm not in self.config.client_realms and realm != self.config.default_realm:
@@ -812,6 +903,7 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
         *,
         lifetime: float | None = None,
         on_behalf_of: ServiceTicket | None = None,
+        user_to_user: ServiceTicket | bytes | None = None,
     ) -> ServiceTicket:
         """Return a ticket for `target`, from the credential's ccache or from the KDCs.
 
@@ -824,10 +916,18 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
         with it to the service of `credential`, or for whom `impersonate` got it. It is not stored.
         Raises DelegationRefusedError if the service may not act for this client there.
         `Credential.on_behalf_of` makes a credential of both, for every other call.
+
+        With `user_to_user`, the TGT of `target` (or its DER), the ticket is under the session key
+        of that TGT (RFC 4120 3.7): only who has logged in as `target` can read it. `target` may then
+        be an account (`bob`).
         """
         return self._run(
             lambda: self._get_ticket(
-                credential, target, lifetime=lifetime, on_behalf_of=on_behalf_of
+                credential,
+                target,
+                lifetime=lifetime,
+                on_behalf_of=on_behalf_of,
+                user_to_user=user_to_user,
             )
         )
 
@@ -939,6 +1039,11 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
     def _dialer(open_connection: dial.OpenConnection) -> dial.Dial:
         return dial.in_thread(open_connection)
 
+    def _ticket_now(
+        self, credential: Credential, service: Principal, theirs: bytes
+    ) -> ServiceTicket:
+        return self.get_ticket(credential, service, user_to_user=theirs)
+
     def _run(self, make: Callable[[], Exchange[T]], drive: _Drive = blocking.drive) -> T:
         call = self._new_call()
         return run(
@@ -995,11 +1100,16 @@ class AsyncKdcClient(_Exchanges["AsyncOpenConnection"]):
         *,
         lifetime: float | None = None,
         on_behalf_of: ServiceTicket | None = None,
+        user_to_user: ServiceTicket | bytes | None = None,
     ) -> ServiceTicket:
         """Like `KdcClient.get_ticket`."""
         return await self._run(
             lambda: self._get_ticket(
-                credential, target, lifetime=lifetime, on_behalf_of=on_behalf_of
+                credential,
+                target,
+                lifetime=lifetime,
+                on_behalf_of=on_behalf_of,
+                user_to_user=user_to_user,
             )
         )
 
@@ -1082,6 +1192,20 @@ class AsyncKdcClient(_Exchanges["AsyncOpenConnection"]):
 
         return asyncio.in_task(open_connection)
 
+    def _ticket_now(
+        self, credential: Credential, service: Principal, theirs: bytes
+    ) -> ServiceTicket:
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # as it should be: this is a thread without a loop
+            return asyncio.run(self.get_ticket(credential, service, user_to_user=theirs))
+        raise ContextError(
+            "this step of a user-to-user context waits for a KDC, and the event loop with it: let a "
+            "thread call it, as in await asyncio.to_thread(context.step, token)"
+        )
+
     async def _run(self, make: Callable[[], Exchange[T]]) -> T:
         from purekrb.io import asyncio  # imported here: a blocking caller does not need it
 
@@ -1117,6 +1241,9 @@ def initiate(
     `Initiator`. Raises the errors of
     KdcClient.get_ticket, PolicyError for delegation without MUTUAL, and CredentialError if
     delegation needs a forwardable TGT that the credential does not have.
+
+    With `mechanism` "user-to-user" (by SPNEGO: "negotiate-user-to-user"), `target` authenticates
+    itself by its TGT, which it sends first; the second `step` asks a KDC, in `timeout` seconds.
     """
     check_mechanism(mechanism, INITIATORS)  # before a KDC is asked
     client = KdcClient(config, timeout=timeout, open_connection=open_connection)
