@@ -39,6 +39,7 @@ RANGES = (
     range(550, 580),
     range(590, 600),
     range(570, 590),
+    range(570, 600),
     range(610, 616),
     range(655, 666),
     range(610, 620),

@@ -3,6 +3,7 @@
 Of a collection, each service gets the cache of its realm, else the primary. KRB5CCNAME or
 --ccache may name one cache.
 With --keytab, also check that the keytab has the key of each ticket.
+With --u2u, each SERVICE authenticates itself by a TGT of its own.
 With -U, -I or -F, act for a user: as each SERVICE, which the cache must be of, or with -P at each
 SERVICE. Such tickets are stored in --out-cache alone.
 """
@@ -29,7 +30,6 @@ __all__ = ["add_arguments", "run"]
 
 #: MIT's switches that purekrb lacks.
 _REFUSED = {
-    "--u2u": "purekrb does not ask for user-to-user tickets",
     "--cached-only": "purekrb klist shows the tickets in the cache",
 }
 
@@ -80,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="get tickets in the user's name for other services (constrained delegation)",
     )
+    user.add_argument(
+        "--u2u",
+        metavar="NAME",
+        help="get tickets under the TGT in this credential cache, of whom each SERVICE is",
+    )
     options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
@@ -101,14 +106,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     client = KdcClient(config, timeout=args.timeout)
     new: CCache | None = None
     acting = _Acting(args, client) if _for_user(args) else None
+    theirs = _tgt_in(args.u2u) if args.u2u else None
     for service in args.service:
         target = _target(args, service)
-        credential, where = (None, None) if acting else _credential(args, target)
+        credential, where = (None, None) if acting else _credential(args, target, theirs)
         with output.waiting(f"asking for {service}"):
             if acting is not None:
                 ticket = acting.ticket(target)
             elif credential is not None:
-                ticket = client.get_ticket(credential, target)
+                ticket = client.get_ticket(credential, target, user_to_user=theirs)
         if args.out_cache:
             if acting is not None:
                 new = acting.ccache()
@@ -122,15 +128,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if args.quiet:
             continue
         etype = etype_name(enc_part.etype)
+        kvno = 0 if ticket.is_skey else enc_part.kvno  # a session key has none
         output.result(
             {
                 "service": ticket.service,
-                "kvno": enc_part.kvno,
+                "kvno": kvno,
                 "etype": etype,
                 "keytab_checked": keytab is not None,
                 "client": ticket.client,
             },
-            f"{ticket.service}: kvno = {enc_part.kvno} ({etype})"
+            f"{ticket.service}: kvno = {kvno} ({etype})"
             + (f", keytab entry valid{opened_by}" if keytab is not None else ""),
         )
     return 0
@@ -195,7 +202,23 @@ def _certificate(path: str) -> bytes:
         raise CredentialError(f"the certificate in {path} cannot be read: {reason}") from None
 
 
-def _credential(args: argparse.Namespace, target: str | Principal) -> tuple[Credential, str | None]:
+def _tgt_in(name: str) -> ServiceTicket:
+    """Return the TGT in the ccache of that name. Raises CredentialError."""
+    from purekrb.credentials.credential import Credential
+    from purekrb.errors import CredentialError
+    from purekrb.names import Principal
+
+    theirs = Credential.from_ccache(name)
+    realm = theirs.ccache.principal.realm
+    tgt = theirs.ccache.find(Principal(("krbtgt", realm), realm))
+    if tgt is None:
+        raise CredentialError(theirs.why_no_ticket())
+    return tgt
+
+
+def _credential(
+    args: argparse.Namespace, target: str | Principal, theirs: ServiceTicket | None = None
+) -> tuple[Credential, str | None]:
     """Return the credential for a service, and the name of its ccache.
 
     It stores nothing by itself if the arguments forbid that.
@@ -203,7 +226,8 @@ def _credential(args: argparse.Namespace, target: str | Principal) -> tuple[Cred
     from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
 
-    credential = options.credential(args, service=target)
+    # An account's name is no SPN, by which a ccache could be chosen.
+    credential = options.credential(args, service=None if theirs else target)
     where = credential.ccache.name
     if args.etype:  # a ticket in the cache may have a session key of another type
         tgts = [ticket for ticket in credential.ccache if ticket.is_tgt]
