@@ -122,6 +122,21 @@ def test_both_checksums_the_token_and_every_kdf_but_sha1_are_sent(realm: Realm, 
     assert [kdf[-1] for kdf in pack.supported_kdfs or ()] == [2, 3, 4]
 
 
+def test_a_kdc_that_knows_no_tokens_gets_the_second_checksum_if_it_wants_it(call: Call) -> None:
+    """Heimdal before 8 does not read what follows a checksum that it does not know."""
+    with realm_with(freshness=False) as realm:
+        seen = watch(realm)
+        assert call(realm.config, "get_tgt", realm.issue_certificate("alice")).is_tgt
+        authenticator = auth_pack(seen[1]).pk_authenticator
+        assert (authenticator.freshness_token, authenticator.pa_checksum2) == (None, None)
+        assert len(authenticator.pa_checksum or b"") == 20
+    with realm_with(freshness=False, require_sha2=True) as realm:
+        seen = watch(realm)
+        assert call(realm.config, "get_tgt", realm.issue_certificate("alice")).is_tgt
+        packs = [auth_pack(request).pk_authenticator for request in seen[1:]]
+        assert [pack.pa_checksum2 is None for pack in packs] == [True, False]
+
+
 def test_every_login_has_a_value_of_its_own(realm: Realm, call: Call) -> None:
     seen = watch(realm)
     credential = realm.issue_certificate("alice")

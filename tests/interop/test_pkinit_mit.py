@@ -12,6 +12,7 @@ from purekrb import CCache, CertificateError, Credential, KdcClient, KdcError, P
 from purekrb.constants import TicketFlags
 from purekrb.kdc.client import AsyncKdcClient
 from support.mit_pkinit import PkinitRealm
+from support.pki import authority
 
 FIRST, SECOND = "when the KDC asks for it", "PA-PK-AS-REQ in a field of 2048 bits"
 
@@ -65,11 +66,10 @@ def test_who_the_certificate_is_not_for_is_told(realm: PkinitRealm) -> None:
 
 def test_a_kdc_of_another_authority_is_refused(realm: PkinitRealm) -> None:
     genuine = realm.credential()
-    other = PkinitRealm.authority.func(realm)
-    strange = Credential.from_certificate(
-        "pre@MIT.TEST", realm.directory / "pre.pem", realm.directory / "pre.key", anchors=other.pem
-    )
-    with pytest.raises(CertificateError, match="does not lead to an anchor"):
+    other = authority("another").pem
+    paths = realm.directory / "pre.pem", realm.directory / "pre.key"
+    strange = Credential.from_certificate("pre@MIT.TEST", *paths, anchors=other)
+    with pytest.raises(CertificateError, match="was issued by CA, which is none of the anchors"):
         KdcClient(realm.config).get_tgt(strange)
     assert KdcClient(realm.config).get_tgt(genuine).is_tgt
 

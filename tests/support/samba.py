@@ -21,10 +21,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.peers import Daemon, find_program, missing_peer, run
+from support.pkinit_files import PkinitFiles
 from support.tls import Authority
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ class SambaDc:
         self.log = directory / "samba.log"
         self.address = (directory / "address").read_text()
         self._own_env = {**_samba_env(), "SMB_CONF_PATH": str(directory / "smb.conf")}
+        if self._kdc_conf.exists():
+            self._own_env["KRB5_CONFIG"] = str(self._kdc_conf)
         self._sam = str(directory / "private" / "sam.ldb")
 
     @classmethod
@@ -147,9 +151,38 @@ class SambaDc:
         Authority(directory, "AD.TEST CA").issue([cls.host, cls.dns_domain], [address], stem="dc")
         (directory / "address").write_text(address)
         dc = cls(directory)
+        dc._set_up_pkinit()
+        dc = cls(directory)
         # Passwords may be changed at once, not only a day later.
         dc.modify(f"dn: {cls.base}\nchangetype: modify\nreplace: minPwdAge\nminPwdAge: 0\n")
         return dc
+
+    @property
+    def _kdc_conf(self) -> Path:
+        return self.directory / "kdc.conf"
+
+    def _set_up_pkinit(self) -> None:
+        """Give the KDC a certificate that names its host, as Active Directory's own do."""
+        certificate, key = self.pkinit.kdc
+        own = (self.directory / "private" / "krb5.conf").read_text()
+        anchors = self.pkinit.anchors
+        self._kdc_conf.write_text(f"""\
+{own}
+[kdc]
+ enable-pkinit = yes
+ pkinit_identity = FILE:{certificate},{key}
+ pkinit_anchors = FILE:{anchors}
+ pkinit_principal_in_certificate = yes
+[appdefaults]
+ pkinit_anchors = FILE:{anchors}
+""")
+
+    @cached_property
+    def pkinit(self) -> PkinitFiles:
+        """The authority that issued the KDC's certificate for PKINIT, and issues those of users."""
+        directory = self.directory / "pkinit"
+        directory.mkdir(exist_ok=True, mode=0o755)
+        return PkinitFiles(directory, self.realm, self.host)
 
     # What the domain is made of
 

@@ -64,7 +64,8 @@ class KdcPkinit:
 
     `groups` and `kdfs` (dotted OIDs) are those that it takes, the preferred one first; without
     `kdfs`, it makes keys as before RFC 8636. With `anonymous`, it gives tickets to anonymous
-    clients. With `require_freshness`, a client must bring the token of this KDC's last answer.
+    clients. With `freshness`, it gives clients tokens, and with `require_freshness` they must bring
+    them. With `require_sha2`, the checksum of RFC 4556, which is SHA-1, does not do.
     `key` is the kind of the KDC's own key, `hosts` are DNS names in its certificate; without
     `names_realm`, its certificate names these alone. With `key_exchange`, it proves to all clients
     what anonymous ones must see.
@@ -80,7 +81,9 @@ class KdcPkinit:
         groups: Iterable[str] = tuple(DH_GROUPS),
         kdfs: Iterable[str] = tuple(KDF_HASHES),
         anonymous: bool = True,
+        freshness: bool = True,
         require_freshness: bool = False,
+        require_sha2: bool = False,
         key: KeyKind = "P-256",
         hosts: Iterable[str] = (),
         names_realm: bool = True,
@@ -90,7 +93,8 @@ class KdcPkinit:
         self.groups: tuple[Field | Curve, ...] = tuple(DH_GROUPS[name] for name in groups)
         self.kdfs = tuple(kdfs)
         self.anonymous = anonymous
-        self.require_freshness = require_freshness
+        self.freshness, self.require_freshness = freshness, require_freshness
+        self.require_sha2 = require_sha2
         self.key_exchange = key_exchange
         self.revoked: set[int] = set()
         tgs = Principal(("krbtgt", realm), realm) if names_realm else None
@@ -103,7 +107,8 @@ class KdcPkinit:
         """Return nothing; beside it goes a freshness token, if the client takes one."""
         if request.client.name.anonymous and not self.anonymous:
             return None
-        if any(p.padata_type == PaDataType.AS_FRESHNESS for p in request.message.padata or ()):
+        padata = request.message.padata or ()
+        if self.freshness and any(p.padata_type == PaDataType.AS_FRESHNESS for p in padata):
             token = request.random(16)
             self._tokens.append(token)
             request.offers.append(PaData(PaDataType.AS_FRESHNESS, token))
@@ -174,7 +179,7 @@ class KdcPkinit:
         found, body = pack.pk_authenticator, request.message.req_body
         encoded = body.encode()
         second = found.pa_checksum2
-        if found.pa_checksum is None and second is None:
+        if second is None and (found.pa_checksum is None or self.require_sha2):
             raise RefusedError(
                 ErrorCode.KDC_ERR_PA_CHECKSUM_MUST_BE_INCLUDED, "the request has no checksum"
             )

@@ -96,6 +96,17 @@ _SIGNATURES = tuple(
         ("1.2.840.10045.4.3.4", b""),
     )
 )
+#: What a KDC may say that does not take the SHA-1 checksum alone. Source: MS-PKCA, RFC 4556 3.2.2.
+_CHECKSUM_MISSED = frozenset(
+    (
+        ErrorCode.KDC_ERR_SUMTYPE_NOSUPP,
+        ErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+        ErrorCode.KRB_AP_ERR_MODIFIED,
+        ErrorCode.KRB_AP_ERR_INAPP_CKSUM,
+        ErrorCode.KDC_ERR_PA_CHECKSUM_MUST_BE_INCLUDED,
+        ErrorCode.KDC_ERR_DIGEST_IN_SIGNED_DATA_NOT_ACCEPTED,
+    )
+)
 _DH_PARAMETERS = PaDataType.TD_DH_PARAMETERS
 _KDFS = tuple(KDF_HASHES)[:-1]  # without SHA-1
 
@@ -174,6 +185,9 @@ class PkinitProof:
         self._asked = False
         self._other_group_asked = False
         self._freshness_token: bytes | None = None
+        #: Whether the KDC gets the checksum of MS-PKCA, too. Those that know RFC 8070 skip what they
+        #: do not know there; Heimdal's before 8 takes the rest of the request for missing.
+        self._second_checksum = False
         self._sent: tuple[DhSecret, KdcReqBody, datetime] | None = None
 
     def __str__(self) -> str:
@@ -191,6 +205,7 @@ class PkinitProof:
             )
         tokens = (m.padata_value for m in methods if m.padata_type == PaDataType.AS_FRESHNESS)
         self._freshness_token = next(tokens, None) or None
+        self._second_checksum = self._freshness_token is not None
         self._asked = True
         return
         yield  # a generator, as the interface says
@@ -208,14 +223,15 @@ class PkinitProof:
 
     def _auth_pack(self, secret: DhSecret, body: KdcReqBody, time: datetime) -> AuthPack:
         encoded = body.encode()
+        second = PaChecksum2(hashlib.sha256(encoded).digest(), _SHA256)
         authenticator = PkAuthenticator(
             cusec=time.microsecond,
             ctime=time.replace(microsecond=0),
             nonce=body.nonce,
-            # RFC 4556 3.2.1 says SHA-1. Domain controllers without it look at the second alone.
+            # RFC 4556 3.2.1 says SHA-1. Domain controllers without it look at the second.
             pa_checksum=hashlib.sha1(encoded).digest(),  # noqa: S324
             freshness_token=self._freshness_token,
-            pa_checksum2=PaChecksum2(hashlib.sha256(encoded).digest(), _SHA256),
+            pa_checksum2=second if self._second_checksum else None,
         )
         return AuthPack(
             pk_authenticator=authenticator,
@@ -243,9 +259,18 @@ class PkinitProof:
         return signed_data(AUTH_DATA, pack, attributes, digest, signing.result, certificate.chain)
 
     def refused(self, error: KrbError) -> Next:
-        """Like `Proof.refused`: once, another group may do. Nothing weaker follows this proof."""
+        """Like `Proof.refused`: once, another group may do, and once another checksum.
+
+        Nothing weaker follows this proof.
+        """
+        if self._sent is None:
+            return Next.FAILURE
+        if error.error_code in _CHECKSUM_MISSED and not self._second_checksum:
+            log.debug("the KDC may want the second checksum")
+            self._second_checksum, self._sent = True, None
+            return Next.AGAIN
         wants_other = error.error_code == ErrorCode.KDC_ERR_DH_KEY_PARAMETERS_NOT_ACCEPTED
-        if self._sent is None or not wants_other or self._other_group_asked:
+        if not wants_other or self._other_group_asked:
             return Next.FAILURE
         self._other_group_asked = True
         wanted = [group for group in map(group_of, _dh_parameters(error)) if group]
