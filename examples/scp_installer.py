@@ -23,7 +23,10 @@ PRODUCT = "e525e43e-562d-428a-a04c-228200791032"
 def install(
     directory: Directory, host: str, port: int, account: str, state_file: str
 ) -> InstalledService:
-    """Publish the service, let `account` update its SCP, register its names on `account`, write the state file."""
+    """Publish the service, let `account` update its SCP, register its names on `account`, write the state file.
+
+    An account that would get tickets of RC4, which services refuse, gets AES (`fix`).
+    """
     scp = ServiceConnectionPoint(
         name="SockAuthAD",
         service_class_name=SERVICE_CLASS,
@@ -31,7 +34,7 @@ def install(
         bindings=(str(port),),
         keywords=(PRODUCT, "purekrb", "a service that says who said what"),
     )
-    return directory.install_service(scp, state_file, account=account)
+    return directory.install_service(scp, state_file, account=account, fix=True)
 
 
 def main() -> int:
@@ -53,6 +56,8 @@ def main() -> int:
             else:
                 made = install(directory, args.host, args.port, args.account, args.state)
                 print(made.scp.dn, *made.spns, sep="\n")
+                for warning in made.warnings:
+                    print(f"warning: {warning}", file=sys.stderr)
     except purekrb.KerberosError as error:
         print(f"nothing was changed: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from purekrb.directory.connect import Sessions
 from purekrb.directory.ldap import ANY_OBJECT, Change, ChangeOperation, LdapSession, Scope
 from purekrb.directory.tickets import TicketSource
 from purekrb.findings import Finding
+from purekrb.messages.kdc import TgsRep
 from purekrb.testing import Realm
 
 PASSWORD = "Cana ry.svc"
@@ -214,7 +215,7 @@ def test_a_new_ticket_is_asked_for_and_none_is_kept(service: Service, realm: Rea
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_check_that_no_kdc_answers_is_skipped_by_name_and_in_time(
+def test_k649_a_check_that_no_kdc_answers_is_skipped_by_name_and_in_time(
     service: Service, silent: bool
 ) -> None:
     with socket.socket() as listener:
@@ -232,6 +233,39 @@ def test_a_check_that_no_kdc_answers_is_skipped_by_name_and_in_time(
         # What the directory alone tells is still told.
         skipped, doubt = service.wrong(service.keys(kvno=2), kdc_timeout=0.5)
         assert "no key of version 3" in doubt.text
+
+
+@pytest.mark.parametrize("alter", ["flip", "cut", "none"])
+def test_k647_a_ticket_that_is_none_does_not_end_the_start(
+    service: Service, realm: Realm, alter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = realm._kdc.handle
+
+    def altered(request: bytes) -> bytes:
+        reply = handle(request)
+        if reply[0] != 0x6D:  # no TGS-REP
+            return reply
+        ticket = TgsRep.decode(reply).ticket
+        at = reply.index(ticket)
+        cipher = reply[: at + len(ticket) - 1] + bytes([ticket[-1] ^ 1]) + reply[at + len(ticket) :]
+        return {"flip": cipher, "cut": reply[:-1], "none": b"0\0"}[alter]
+
+    keytab = service.keys()
+    assert service.wrong(keytab) == ()
+    monkeypatch.setattr(realm._kdc, "handle", altered)
+    (wrong,) = service.wrong(keytab, kdc_timeout=0.5)
+    assert wrong.status == ("failed" if alter == "flip" else "skipped")
+    assert wrong.remedy
+
+
+def test_k648_a_salt_is_shown_without_its_escapes_and_not_in_full(
+    service: Service, realm: Realm
+) -> None:
+    realm.add_user("svc", PASSWORD, etypes=(18,), kvno=3, salt="\x1b[31m\u202e\n" + "a" * 900)
+    (wrong,) = service.wrong(service.keys())
+    assert r"'\x1b[31m\u202e\na" in wrong.remedy
+    assert wrong.remedy.isprintable()
+    assert len(wrong.remedy) < 600
 
 
 def test_a_credential_without_tickets_skips_the_check(service: Service) -> None:

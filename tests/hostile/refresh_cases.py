@@ -43,6 +43,7 @@ RANGES = (
     range(610, 616),
     range(655, 666),
     range(610, 620),
+    range(645, 650),
     range(655, 661),
     range(670, 684),
 )

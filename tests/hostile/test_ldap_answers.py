@@ -22,11 +22,12 @@ from purekrb import (
     TransportTimeoutError,
 )
 from purekrb.directory import Directory, accounts, scps, spns
+from purekrb.directory.account_state import read_state
 from purekrb.directory.ldap import LdapSession, Scope, ldap3
 from purekrb.directory.security_descriptor import Acl, SecurityDescriptor
+from purekrb.directory.service_checks import Checks
 from purekrb.directory.stream import MessageSocket
 from purekrb.directory.transaction import Undo
-from purekrb.directory.verify import _doubts_about_keys
 from purekrb.integrations import ldap3_sasl
 from purekrb.messages.der import tlv
 from purekrb.sid import Sid
@@ -496,7 +497,9 @@ def account_by_guid(session: LdapSession) -> object:
 
 def key_doubts(session: LdapSession) -> object:
     return list(
-        _doubts_about_keys(session, accounts.Account(DN, "WEB$", (), GUID, SID), Keytab([]))
+        Checks(Keytab([])).findings(
+            read_state(session, accounts.Account(DN, "WEB$", (), GUID, SID)), ()
+        )
     )
 
 

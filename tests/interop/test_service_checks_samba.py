@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -311,7 +312,9 @@ def test_an_spn_of_two_accounts_has_no_ticket(stock: Stock, samba_dc: SambaDc) -
         with pytest.raises(RegistrationError) as refused:
             stock.verified()
         assert refused.value.reason == "DUPLICATE"
-        (answer, _) = stock.admin._sessions.tickets.ask([spn, spn], samba_dc.dns_domain, 10)  # type: ignore[union-attr]
+        (answer, _) = stock.admin._sessions.tickets.ask(
+            [spn, spn], samba_dc.dns_domain, time.monotonic() + 10
+        )  # type: ignore[union-attr]
         assert isinstance(answer.error, purekrb.errors.ServiceUnknownError)
     finally:
         samba_dc.delete(other)

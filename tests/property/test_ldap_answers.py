@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from purekrb import DecodeError, KerberosError, Keytab
 from purekrb.directory import accounts, scps, spns
+from purekrb.directory.account_state import read_state
 from purekrb.directory.answers import Entry, count_elements, header_of, read_entry, spelled
 from purekrb.directory.ldap import LdapSession, Scope
 from purekrb.directory.security_descriptor import Acl, SecurityDescriptor
+from purekrb.directory.service_checks import Checks
 from purekrb.directory.transaction import Undo
-from purekrb.directory.verify import _doubts_about_keys
 from purekrb.messages.der import tlv
 from purekrb.sid import Sid
 from support.ldap_stub import (
@@ -83,7 +84,9 @@ CALLS: list[Callable[[LdapSession], object]] = [
     lambda session: scps.read(session, GUID, DN).spns(),
     lambda session: scps.allow_updates(session, DN, SID, Undo()),
     lambda session: list(
-        _doubts_about_keys(session, accounts.account_by_guid(session, GUID), Keytab([]))
+        Checks(Keytab([])).findings(
+            read_state(session, accounts.account_by_guid(session, GUID)), ()
+        )
     ),  # type: ignore[arg-type]
 ]
 

@@ -152,7 +152,7 @@ def test_a_state_that_is_hidden_is_not_taken_for_good(account: Account) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "1e9", "99999999999999999999", " 1", "\uff11"])
-def test_times_that_are_none_are_refused(account: Account, value: str) -> None:
+def test_k645_times_that_are_none_are_refused(account: Account, value: str) -> None:
     with pytest.raises(DirectoryError, match="expected a FILETIME"):
         found(account, accountExpires=value)
 
@@ -162,7 +162,7 @@ def test_times_that_no_calendar_has_are_never(account: Account, value: str) -> N
     assert found(account, accountExpires=value) == []
 
 
-def test_a_name_in_a_remedy_is_one_word_of_a_shell(directory: EmbeddedDirectory) -> None:
+def test_k646_a_name_in_a_remedy_is_one_word_of_a_shell(directory: EmbeddedDirectory) -> None:
     name = "a b;$(reboot)`'"
     (finding,) = found(directory.add_user(name), userAccountControl="514")
     command = finding.remedy.partition("(")[2].removesuffix(")").partition(", ")[0]

@@ -6,6 +6,7 @@ show them, each in its own way.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,8 @@ class Checks:
         if source is None:
             return found + list(_by_directory(state, self.keytab))
         domain = domain_of(state.account.dn)
-        answers = source.ask(spns, domain, self.timeout)
+        deadline = time.monotonic() + self.timeout
+        answers = source.ask(spns, domain, deadline)
         for answer in answers:
             if answer.error is not None and not isinstance(answer.error, (KdcError, SpnError)):
                 return [*found, _not_asked(answer.error), *_by_directory(state, self.keytab)]
@@ -79,7 +81,7 @@ class Checks:
         def salt_of(_: Principal) -> str | None:
             # The account alone has a salt: a KDC does not know its SPNs as clients.
             name = Principal((state.account.name,), source.realm_of(domain))
-            return source.salt(name, self.timeout)
+            return source.salt(name, deadline)
 
         permitted = source.config.permitted_etypes
         return found + list(_by_tickets(state, answers, self.keytab, salt_of, permitted))

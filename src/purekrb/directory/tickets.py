@@ -11,6 +11,7 @@ from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, KdcError, KerberosError, SpnError
+from purekrb.exchanges.opened_tickets import read_ticket
 from purekrb.kdc.client import KEYTAB_ETYPES, KdcClient
 from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
@@ -46,13 +47,12 @@ class TicketSource:
         own = self._credential.principal.realm
         return own if own.casefold() == domain.casefold() else domain.upper()
 
-    def ask(self, spns: Iterable[str], domain: str, timeout: float) -> list[Answer]:
-        """Return the answers for `spns` of `domain`, in this order; in all, `timeout` seconds.
+    def ask(self, spns: Iterable[str], domain: str, deadline: float) -> list[Answer]:
+        """Return the answers for `spns` of `domain`, in this order, until `deadline` (monotonic).
 
         An error that is neither the KDC's nor the name's ends it, as the next would be the same: then
         it is the last answer.
         """
-        deadline = time.monotonic() + timeout
         realm = self.realm_of(domain)
         answers: list[Answer] = []
         credential: Credential | None = None
@@ -62,16 +62,18 @@ class TicketSource:
                 credential = credential or with_tgts_alone(self._credential, client)
                 name = target_principal(spn)
                 service = Principal(name.components, realm, name.name_type)
-                answers.append(Answer(spn, client.get_ticket(credential, service)))
+                ticket = client.get_ticket(credential, service)
+                read_ticket(ticket.ticket)
+                answers.append(Answer(spn, ticket))
             except KerberosError as error:
                 answers.append(Answer(spn, None, error))
                 if not isinstance(error, (KdcError, SpnError)):
                     break
         return answers
 
-    def salt(self, account: Principal, timeout: float) -> str | None:
+    def salt(self, account: Principal, deadline: float) -> str | None:
         """Return the salt that a KDC names for `account`; None if none does. Nothing is proved."""
-        client = self._client_until(time.monotonic() + timeout)
+        client = self._client_until(deadline)
         try:
             salts = client._run(lambda: client._account_salts(account, KEYTAB_ETYPES))
         except KerberosError:

@@ -32,6 +32,8 @@ _OLD_KEYTAB = f"the keytab is older: export it again; or it was {_SALT}"
 _OLD_TICKET = "the client's ticket is older: renew it"
 #: The most entries of a keytab that a message names.
 _MAX_SHOWN = 5
+#: The most characters of a salt that a message shows.
+_MAX_SALT = 200
 #: Encryption types that a directory gives an account whose AES keys it was not told to use.
 _WEAK = (EncryptionType.RC4_HMAC, 1, 3)
 
@@ -116,13 +118,18 @@ def diagnose(
             f"{etype_name(part.etype)} does not open it: it was made from another password, or "
             "with another salt"
         )
+        remedy = "make the keytab again with the KDC's salt"
         if named and owner != name:
-            text += f" (the KDC spells the name {name})"
+            text += "; the case of the name differs"
+            remedy = (
+                f"make the keytab again with the name as the KDC spells it, {name}, or its salt"
+            )
         salt = salt_of(owner)
-        hint = f" (the KDC's salt of {owner} is {salt!r})" if salt is not None else ""
-        return text, (
-            f"make the keytab again with the KDC's salt{hint}: purekrb keytab from-password "
-            "--ask-kdc, or export it from the KDC"
+        if salt is not None:
+            remedy += f" (the KDC's salt of {owner} is {salt[:_MAX_SALT]!r})"
+        return (
+            text,
+            f"{remedy}: purekrb keytab from-password --ask-kdc, or export it from the KDC",
         )
     if ours and not current:
         versions = sorted({entry.kvno for entry in ours})
