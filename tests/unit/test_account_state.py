@@ -177,7 +177,7 @@ class Refusing:
         self.domain, self.base_dn = self._session.domain, self._session.base_dn
 
     def modify(self, dn: str, changes: object) -> None:
-        raise InsufficientRightsError("no right")
+        raise InsufficientRightsError("no right", code=8344)
 
     def search(self, base: str, *arguments: object, **options: object) -> object:
         if not base:
