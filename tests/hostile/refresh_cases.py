@@ -44,7 +44,7 @@ RANGES = (
     range(655, 666),
     range(610, 620),
     range(645, 650),
-    range(655, 661),
+    range(655, 666),
     range(670, 684),
 )
 IDS = [f"K{number:03}" for numbers in RANGES for number in numbers]
