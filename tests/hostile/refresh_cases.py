@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ RANGES = (
     range(655, 666),
     range(670, 684),
 )
-IDS = [f"K{number:03}" for numbers in RANGES for number in numbers]
+IDS = [f"K{number:03}" for number in sorted({*chain.from_iterable(RANGES)})]
 FIELDS = ("class", "case", "tests", "also", "later", "not_applicable")
 
 
