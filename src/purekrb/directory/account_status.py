@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,7 @@ def account_status(session: LdapSession, account: str, checks: Checks) -> Accoun
         kvnos = {entry.kvno for entry in checks.keytab.find(names.own)}
     salt = None
     if checks.tickets is not None:
-        salt = checks.tickets.salt(names.own, checks.timeout)
+        salt = checks.tickets.salt(names.own, time.monotonic() + checks.timeout)
     return AccountStatus(
         account=found,
         enabled=None if state.control is None else not state.control & _DISABLED,
