@@ -42,6 +42,7 @@ RANGES = (
     range(570, 590),
     range(570, 600),
     range(610, 616),
+    range(630, 640),
     range(655, 666),
     range(610, 620),
     range(645, 650),
