@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from purekrb import Credential, KdcClient, KdcError
+from purekrb import CertificateError, Credential, KdcClient, KdcError
+from purekrb.system import now
 from support.heimdal import HeimdalRealm
+from support.pki import KP_KDC, rsa_key, san_of
 from support.pkinit_files import PkinitFiles
 
 
@@ -78,3 +81,19 @@ def test_the_certificate_of_another_is_refused(realm: PkinitRealm, tmp_path: Pat
     with pytest.raises(KdcError, match="the certificate does not name this account"):
         KdcClient(realm.config).get_tgt(stolen)
     assert KdcClient(realm.config).get_tgt(other).is_tgt
+
+
+def test_a_kdc_whose_certificate_has_expired_is_refused(tmp_path: Path) -> None:
+    class Expired(PkinitRealm):
+        def _write_conf(self, port: int) -> None:
+            super()._write_conf(port)
+            tgs = san_of(f"krbtgt/{self.realm}@{self.realm}")
+            ended = now() - timedelta(hours=1)
+            self.files.issue("kdc", [tgs], [KP_KDC], rsa_key(), ends=ended)
+
+    realm = Expired(tmp_path)
+    try:
+        with pytest.raises(CertificateError, match=r"expired at .*, and the KDC's clock shows"):
+            KdcClient(realm.config).get_tgt(realm.files.credential())
+    finally:
+        realm.stop()

@@ -43,16 +43,21 @@ class PkinitFiles:
         self.issue("kdc", names, [KP_KDC], rsa_key())
 
     def issue(
-        self, name: str, names: Sequence[x509.GeneralName], purposes: Sequence[str], key: Any
+        self,
+        name: str,
+        names: Sequence[x509.GeneralName],
+        purposes: Sequence[str],
+        key: Any,
+        **dates: datetime,
     ) -> tuple[Path, Path]:
-        """Return the files of a new certificate and of its key."""
+        """Return the files of a new certificate and of its key; `begins` and `ends` are its dates."""
         made = self._authority.issue(
             name,
             *names,
             purposes=purposes,
             key=key,
             extensions=[(key_usage("digital_signature"), True)],  # MIT's KDC wants it
-            **self._dates,
+            **{**self._dates, **dates},
         )
         paths = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         paths[0].write_bytes(made.pem)
