@@ -371,6 +371,19 @@ def test_the_directory_is_asked_again_when_the_interval_is_over(
     assert {entry.kvno for entry in keytab.current()} == {9, 8}
 
 
+def test_k663_an_interval_of_nothing_is_a_minute(
+    directory: EmbeddedDirectory, account: str
+) -> None:
+    clock = Clock()
+    write(directory, account, msDS_ManagedPassword=blob(query=0, unchanged=0))
+    keytab = managed_keytab(lambda: directory._session, "gmsa-web", monotonic=clock)
+    assert keytab.next_query == 60
+    clock.now += 59
+    assert keytab.current() is keytab
+    clock.now += 1
+    assert keytab.current() is not keytab
+
+
 def test_a_credential_takes_the_keys_and_the_next_ones(
     directory: EmbeddedDirectory, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,7 +67,7 @@ _IS_MANAGED = "(objectClass=msDS-GroupManagedServiceAccount)"
 #: Bits of userAccountControl: ADS_UF_ACCOUNTDISABLE, ADS_UF_WORKSTATION_TRUST_ACCOUNT.
 #: Source: MS-ADTS 2.2.16.
 _DISABLED, _WORKSTATION = 0x2, 0x1000
-#: Seconds after which a directory that failed is asked again.
+#: Seconds after which a directory that failed is asked again, and the least between two questions.
 _RETRY = 60.0
 #: Version, reserved, length, then the offsets of both passwords and of both intervals.
 _HEADER = struct.Struct("<HHIHHHH")
@@ -252,7 +252,8 @@ class _Source:
     def _ask(self) -> tuple[ManagedKeytab, float]:
         keytab, seconds = self._read()
         keytab._source = self
-        return keytab, self.monotonic() + seconds
+        # Each use asks once it is time: an interval of nothing must not make that each handshake.
+        return keytab, self.monotonic() + max(seconds, _RETRY)
 
 
 def managed_keytab(
@@ -285,8 +286,7 @@ def _read(
     if not found:
         raise AccountNotFoundError(
             f"{account.dn!r} is not a group managed service account: the directory makes no "
-            "password for it. For its keytab, there are other ways: msktutil, ktpass, "
-            "purekrb keytab from-password"
+            "password for it. To give it a new one and a keytab: purekrb account rotate"
         )
     blob = b"".join(found[0].attributes[_PASSWORD])
     if not blob:
