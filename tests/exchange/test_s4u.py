@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from purekrb import (
 )
 from purekrb.constants import NameType, PaDataType, TicketFlags
 from purekrb.kdc.client import AsyncKdcClient
-from purekrb.messages.kdc import AsReq, TgsReq
+from purekrb.messages.ap import KrbError
+from purekrb.messages.kdc import AsReq, PaData, TgsReq
 from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
+from support.values import replace
 
 FRONT, BACK, OTHER, RBCD = (
     f"HTTP/{host}.example.test" for host in ("front", "back", "other", "rbcd")
@@ -120,6 +123,56 @@ def test_the_old_padata_follow_for_a_kdc_that_knows_no_other(
     assert [kinds(request)[1:] for request in seen[-2:]] == [[130], [130, 129]]
 
 
+def test_a_client_remembers_a_kdc_that_knows_the_old_padata_alone(
+    realm: Realm, seen: list[AsReq | TgsReq]
+) -> None:
+    realm._kdc.s4u_padata = frozenset({PaDataType.FOR_USER})
+    client, own = KdcClient(realm.config), service(realm)
+    for _ in range(2):
+        assert client.impersonate(own, "alice").client == ALICE
+    assert [kinds(request)[1:] for request in seen[1:]][-3:] == [[130], [130, 129], [130, 129]]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "text"),
+    [
+        (13, None, "the KDC has not been told to allow it"),
+        (13, 0xC000006E, "a restriction of the account of alice.*sensitive"),
+        (12, 0xC000006E, "a restriction of the account of alice"),
+        (27, None, "takes user-to-user tickets only"),
+        (7, 0xC0000408, "takes user-to-user tickets only"),
+    ],
+)
+def test_a_refusal_is_told_in_words(realm: Realm, code: int, status: int | None, text: str) -> None:
+    client, own = KdcClient(realm.config), service(realm)
+    evidence, genuine = client.impersonate(own, "alice"), realm._kdc.handle
+
+    def refusing(request: bytes) -> bytes:
+        error = KrbError.decode(genuine(request))
+        data = b"" if status is None else PaData(3, struct.pack("<III", status, 0, 1)).encode()
+        return replace(error, error_code=code, e_data=data or None).encode()
+
+    realm._kdc.handle = refusing  # type: ignore[method-assign]
+    with pytest.raises(DelegationRefusedError, match=text) as caught:
+        client.get_ticket(own, OTHER, on_behalf_of=evidence)
+    assert caught.value.code == code
+    assert caught.value.krb_error is not None
+
+
+def test_all_of_it_goes_in_fast(realm: Realm, seen: list[AsReq | TgsReq]) -> None:
+    realm.add_user("host", "pw")
+    armor = Credential.from_password("host@EXAMPLE.TEST", "pw")
+    client, own = KdcClient(realm.config, armor=armor), service(realm)
+    evidence = client.impersonate(own, "alice")
+    assert client.get_ticket(own, BACK, on_behalf_of=evidence).client == ALICE
+    theirs = client.get_tgt(Credential.from_password("alice@EXAMPLE.TEST", "pw"))
+    assert client.get_ticket(own, "alice", user_to_user=theirs).is_skey
+    asked = [request for request in seen if isinstance(request, TgsReq)]
+    assert [kinds(request) for request in asked] == [[PaDataType.TGS_REQ, PaDataType.FX_FAST]] * 3
+    with pytest.raises(DelegationRefusedError, match="has not been told"):
+        client.get_ticket(own, OTHER, on_behalf_of=evidence)
+
+
 def test_a_service_that_is_not_trusted_gets_a_ticket_that_is_not_forwardable(
     realm: Realm, call: Call
 ) -> None:
@@ -208,12 +261,12 @@ def test_an_enterprise_name_of_another_realm_is_found(realm: Realm, call: Call) 
 def test_a_referral_to_a_realm_that_is_not_configured_is_not_followed(
     realm: Realm, far: Realm
 ) -> None:
-    from dataclasses import replace
+    import dataclasses
 
     realm._kdc.trusted["EVIL.TEST"] = far._kdc
     with pytest.raises(PolicyError, match=r"EVIL\.TEST, which is not a realm"):
         KdcClient(realm.config).impersonate(service(realm), enterprise("bob@evil.test"))
-    believing = replace(realm.config, referral_realms=["EVIL.TEST"])
+    believing = dataclasses.replace(realm.config, referral_realms=["EVIL.TEST"])
     with pytest.raises(Exception, match=r"EVIL\.TEST") as caught:  # now it is asked
         KdcClient(believing).impersonate(service(realm), enterprise("bob@evil.test"))
     assert not isinstance(caught.value, PolicyError)

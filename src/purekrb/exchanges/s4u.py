@@ -8,7 +8,7 @@ client is compared with the user, and that alone tells what the ticket is.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, MutableSet
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -193,6 +193,7 @@ def impersonate(
     *,
     service: Principal | None = None,
     certificate: bytes | None = None,
+    old_realms: MutableSet[str] | None = None,
     capath: CaPath = no_capath,
     clock: Clock = now,
     random: RandomBytes = random_bytes,
@@ -201,7 +202,8 @@ def impersonate(
 
     `service` is the name to ask for, by default that of the TGT's client. The user has a realm, and
     may live in another one than the service. `certificate` (DER) names the user in place of, or
-    besides, the name. The ticket is forwardable if the service may act for users elsewhere. Raises
+    besides, the name. The ticket is forwardable if the service may act for users elsewhere.
+    `old_realms` are those whose KDCs know PA-FOR-USER alone, kept for later exchanges. Raises
     DelegationRefusedError if the KDC does not permit this, ClientUnknownError for an unknown user,
     and ProtocolError for a reply in the name of another, as of a KDC without S4U2Self.
     """
@@ -215,13 +217,17 @@ def impersonate(
         start = yield from tgs_exchange(
             tgt, far, options, capath=capath, clock=clock, random=random
         )
+    old_realms = set() if old_realms is None else old_realms
     # PA-S4U-X509-USER is signed with a strong key. Who does not know it answers with a ticket of
     # the service; then PA-FOR-USER is sent as well, which cannot hold a certificate.
-    for old in (False,) if certificate is not None else (False, True):
+    attempts = (True,) if home in old_realms else (False, True)
+    for old in attempts if certificate is None else (False,):
         ticket = yield from _ask_for_user(
             start, service, home, user, certificate, options, clock, random, old=old
         )
         if ticket.client != tgt.client or (user is not None and ticket.client == user):
+            if old:
+                old_realms.add(home)
             return replace(ticket, by_s4u2self=True)
         log.debug("the KDC does not know the padata for S4U2Self: it gave a ticket of the service")
     raise ProtocolError(

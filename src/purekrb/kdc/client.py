@@ -122,9 +122,8 @@ class _Call:
         self._dial = dial
         self._realm = ""
         self._answered: KdcAddress | None = None
-        #: Of this realm, only these KDCs are asked.
+        #: Of this realm, only primary KDCs are asked.
         self._primary_of: str | None = None
-        self._primaries: Sequence[KdcAddress] = ()
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
@@ -150,7 +149,7 @@ class _Call:
                 request.message,
                 self._deadline,
                 clock=time.monotonic,
-                among=self._primaries if primary else (),
+                primary=primary,
                 dial=self._dial,
             )
         except TransportError:
@@ -162,12 +161,7 @@ class _Call:
 
     def compute(self, computation: Computation) -> Steps[None]:
         """Compute in a thread of its own, so that the wait can end at the deadline."""
-        try:
-            yield from in_thread(computation.run, self._deadline, time.monotonic, computation.late)
-        except TransportError:
-            if self._refused_by_replica is not None:
-                raise self._refused_by_replica from None
-            raise
+        return in_thread(computation.run, self._deadline, time.monotonic, computation.late)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -199,8 +193,7 @@ class _Call:
         try:
             return (yield from make())
         except PreauthFailedError as error:
-            self._refused_by_replica = error
-            primaries = yield from self._primary_kdcs(self._realm)
+            primaries = self._locator.configured(self._realm, primary=True)
             if not primaries or self._answered is None or _is_among(self._answered, primaries):
                 raise
             _log.debug(
@@ -208,27 +201,9 @@ class _Call:
                 self._answered,
                 self._realm,
             )
-            self._primary_of, self._primaries = self._realm, primaries
+            self._primary_of = self._realm
+            self._refused_by_replica = error
         return (yield from make())
-
-    def _primary_kdcs(self, realm: str) -> Exchange[Sequence[KdcAddress]]:
-        """Return the primary KDCs, from where the KDCs of `realm` are known; possibly none."""
-        locator = self._locator
-        configured = locator.configured(realm, primary=True)
-        if configured or locator.configured(realm) or not locator.config.dns_lookup_kdc:
-            return configured
-
-        def look_up() -> Sequence[KdcAddress]:
-            try:
-                return locator.by_dns(realm, "primary")
-            except (ConfigError, TransportError) as error:
-                _log.debug("no primary KDC of %s is known: %s", realm, error)
-                return ()
-
-        lookup = Computation(look_up, f"DNS did not name the primary KDCs of {realm} in time")
-        yield lookup
-        found: Sequence[KdcAddress] = lookup.result
-        return found
 
 
 def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
@@ -258,6 +233,7 @@ class _Exchanges(Generic[Opens]):
         self._offsets: dict[str, timedelta] = {}  # realm -> the KDC's clock minus ours
         self._anonymous: dict[str, Credential] = {}  # by realm, for armors
         self._fast_realms: set[str] = set()  # those whose KDCs have announced FAST
+        self._old_s4u_realms: set[str] = set()  # those whose KDCs know PA-FOR-USER alone
 
     def _new_call(self) -> _Call:
         limit = self.config.request_timeout
@@ -560,6 +536,7 @@ class _Exchanges(Generic[Opens]):
                 self._tgs_options(credential),
                 service=None if service is None else self._account(service, home),
                 certificate=certificate,
+                old_realms=self._old_s4u_realms,
                 capath=self.config.capath,
             )
         )
