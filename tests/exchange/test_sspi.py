@@ -447,9 +447,7 @@ def test_flags_are_returned_under_the_values_of_each_side(asked: int, isc: int, 
     assert both.service.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS) == asc
 
 
-@pytest.mark.parametrize(
-    "flag", [sspi.ISC_REQ_USE_SESSION_KEY, sspi.ISC_REQ_DATAGRAM, sspi.ISC_REQ_NULL_SESSION]
-)
+@pytest.mark.parametrize("flag", [sspi.ISC_REQ_DATAGRAM, sspi.ISC_REQ_NULL_SESSION])
 def test_contexts_of_another_kind_are_refused(flag: int) -> None:
     ours = credentials()
     with refused(sspi.SEC_E_UNSUPPORTED_FUNCTION, "InitializeSecurityContext"):
@@ -857,6 +855,72 @@ def test_a_service_acts_with_what_its_client_delegated(lab: Realm) -> None:
     assert name_of(acquire(sspi.SECPKG_CRED_OUTBOUND)) == "alice@EXAMPLE.TEST"
     sspi.RevertSecurityContext(service)
     assert name_of(acquire(sspi.SECPKG_CRED_OUTBOUND)) == "websvc@EXAMPLE.TEST"
+
+
+def test_a_service_acts_for_its_client_where_the_kdc_lets_it(lab: Realm) -> None:
+    keytab = lab.add_service(TARGET, delegate_to=["ldap/dc.example.test"])
+    backend = lab.add_service("ldap/dc.example.test")
+    own = Credential.from_keytab(f"{TARGET}@EXAMPLE.TEST", keytab)
+    alice = Credential.from_password("alice@EXAMPLE.TEST", "pw")
+    purekrb.KdcClient(lab.config).get_tgt(alice, forwardable=True)
+    _, _, token = first_leg(acquire(sspi.SECPKG_CRED_OUTBOUND, auth_data=alice))
+    sspi.set_default_credential(own, keytab=keytab, config=lab.config)
+    both, service = acquire(sspi.SECPKG_CRED_BOTH), sspi.CtxtHandle()
+    asked = ASC | sspi.ASC_REQ_DELEGATE
+    sspi.AcceptSecurityContext(both, None, desc((TOKEN, token)), asked, 0, service, room())
+    with service.impersonate() as credential:
+        assert credential is not None
+        assert credential.impersonation is not None
+        _, _, onward = first_leg(acquire(sspi.SECPKG_CRED_OUTBOUND), target="ldap/dc.example.test")
+        handle, inbound = sspi.CtxtHandle(), acquire(sspi.SECPKG_CRED_INBOUND, auth_data=backend)
+        sspi.AcceptSecurityContext(inbound, None, desc((TOKEN, onward)), ASC, 0, handle, room())
+        assert handle.QueryContextAttributes(sspi.SECPKG_ATTR_NAMES) == "alice@EXAMPLE.TEST"
+
+
+@pytest.mark.parametrize("package", ["Kerberos", "Negotiate"])
+def test_a_user_is_met_by_its_tgt(lab: Realm, package: str) -> None:
+    bob = lab.add_user("bob", "pw")
+    purekrb.KdcClient(lab.config).get_tgt(bob)
+    sspi.set_default_credential(bob, config=lab.config)
+    theirs, _ = sspi.AcquireCredentialsHandle(None, package, sspi.SECPKG_CRED_OUTBOUND)
+    sspi.set_default_credential(
+        Credential.from_password("alice@EXAMPLE.TEST", "pw"), config=lab.config
+    )
+    ours, _ = sspi.AcquireCredentialsHandle(None, package, sspi.SECPKG_CRED_OUTBOUND)
+    client, service, token, flags = sspi.CtxtHandle(), sspi.CtxtHandle(), b"", 0
+    for leg in range(3):
+        out, answer = room(), room()
+        sspi.InitializeSecurityContext(
+            ours,
+            client if leg else None,
+            "bob",
+            ISC | sspi.ISC_REQ_USE_SESSION_KEY,
+            0,
+            desc((TOKEN, token)) if leg else None,
+            client,
+            out,
+        )
+        if leg < 2:
+            asked = ASC | sspi.ASC_REQ_USE_SESSION_KEY
+            _, flags, _ = sspi.AcceptSecurityContext(
+                theirs,
+                service if leg else None,
+                desc((TOKEN, out[0].Buffer)),
+                asked,
+                0,
+                service,
+                answer,
+            )
+        token = answer[0].Buffer
+    assert flags & sspi.ASC_RET_USE_SESSION_KEY
+    assert service.QueryContextAttributes(sspi.SECPKG_ATTR_NAMES) == "alice@EXAMPLE.TEST"
+    assert client.QueryContextAttributes(sspi.SECPKG_ATTR_FLAGS) & sspi.ISC_RET_USE_SESSION_KEY
+    inbound = acquire(sspi.SECPKG_CRED_INBOUND, auth_data=lab.add_service(TARGET))
+    with refused(sspi.SEC_E_NO_CREDENTIALS, "AcceptSecurityContext"):
+        asked = sspi.ASC_REQ_USE_SESSION_KEY
+        sspi.AcceptSecurityContext(
+            inbound, None, desc((TOKEN, b"x")), asked, 0, sspi.CtxtHandle(), room()
+        )
 
 
 def test_without_delegation_the_service_has_nothing_to_act_with_and_never_its_own(

@@ -260,6 +260,12 @@ class Acceptor(SecurityContext):
         return self._peer().anonymous
 
     @property
+    def user_to_user(self) -> bool:
+        """Whether the client's ticket was under `tgt`. False for an imported context."""
+        self._established()
+        return self._accepted is not None and bool(self._accepted.ap_options & _USE_SESSION_KEY)
+
+    @property
     def client_target(self) -> str | None:
         """The service that the client asked for, such as HTTP/web.ad.test@AD.TEST, or None.
 

@@ -152,6 +152,12 @@ class Initiator(SecurityContext):
                 )
         return flags
 
+    @property
+    def user_to_user(self) -> bool:
+        """Whether the service proves itself by its TGT (RFC 4120 3.7)."""
+        self._established()
+        return self._ticket.is_skey
+
     def _unanswered(self, in_token: bytes | None) -> KerberosError:
         """Fail closed: a service that answers without a token has not proved itself."""
         if not self._flags & _MUTUAL:

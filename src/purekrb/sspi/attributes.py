@@ -38,8 +38,15 @@ def returned_flags(context: SecurityContext) -> int:
     """Return the ISC_RET_ or ASC_RET_ flags of an established context."""
     flags = context.flags
     initiator = isinstance(context, Initiator)
+    by_tgt = isinstance(context, Initiator | Acceptor) and context.user_to_user
+    # ASC_RET_USE_SESSION_KEY has the same value.
+    extra = c.ISC_RET_USE_SESSION_KEY if by_tgt else 0
     anonymous = c.ASC_RET_NULL_SESSION if isinstance(context, Acceptor) and context.anonymous else 0
-    return anonymous | sum(isc if initiator else asc for flag, isc, asc in FLAGS if flags & flag)
+    return (
+        extra
+        | anonymous
+        | sum(isc if initiator else asc for flag, isc, asc in FLAGS if flags & flag)
+    )
 
 
 def query(context: SecurityContext, attribute: int, target: str) -> Any:

@@ -44,6 +44,7 @@ from purekrb.sspi.constants import (
     ISC_RET_ALLOCATED_MEMORY,
     SEC_E_INVALID_HANDLE,
     SEC_E_INVALID_TOKEN,
+    SEC_E_NO_CREDENTIALS,
     SEC_E_NO_IMPERSONATION,
     SEC_E_OK,
     SEC_E_SECURITY_QOS_FAILED,
@@ -59,6 +60,7 @@ from purekrb.sspi.credentials import (
     Impersonation,
     ServiceOptions,
     client_credential,
+    has_keys,
     impersonation,
     mechanism,
     own_credential,
@@ -84,7 +86,6 @@ __all__ = [
 
 #: Flags that ask for another kind of context. Other unknown flags are ignored.
 _REFUSED_ISC = (
-    (ISC_REQ_USE_SESSION_KEY, "user-to-user authentication"),
     (ISC_REQ_DATAGRAM, "a datagram context"),
     (ISC_REQ_NULL_SESSION, "a null session"),
 )
@@ -270,7 +271,7 @@ def InitializeSecurityContext(
             client,
             credential.config,
             flags=flags,
-            mechanism=mechanism(credential),
+            mechanism=_user_to_user(mechanism(credential), context_req),
             channel_bindings=bindings,
         )
     else:
@@ -301,6 +302,8 @@ def AcceptSecurityContext(
     call on; without a token, Negotiate offers its mechanisms. The flags:
 
     - ASC_REQ_MUTUAL_AUTH refuses clients that do not ask for mutual authentication.
+    - ASC_REQ_USE_SESSION_KEY: clients may authenticate by the TGT of these credentials, user to
+      user; the service then needs no keys.
     - ASC_REQ_DELEGATE accepts delegated credentials. Credentials for BOTH uses also act for clients
       by constrained delegation.
     - ASC_REQ_ALLOW_MISSING_BINDINGS accepts clients without channel bindings. Otherwise, if
@@ -316,13 +319,17 @@ def AcceptSecurityContext(
     token_out = the_only(outputs, SECBUFFER_TOKEN, "SECBUFFER_TOKEN")
     token_in = _token(inputs)
     if context is None:
-        keytab, bindings = service_keytab(credential), channel_bindings(inputs)
+        own, bindings = own_credential(credential), channel_bindings(inputs)
+        if context_req & ASC_REQ_USE_SESSION_KEY and own is None:
+            raise RefusedError(
+                SEC_E_NO_CREDENTIALS,
+                "user-to-user authentication takes a TGT: acquire credentials for BOTH uses, or for "
+                "OUTBOUND use alone",
+            )
+        by_tgt_alone = context_req & ASC_REQ_USE_SESSION_KEY and not has_keys(credential)
+        keytab = None if by_tgt_alone else service_keytab(credential)
         if token_in is None and mechanism(credential) == "negotiate":
             token_in = b""  # a request for hints
-        if context_req & ASC_REQ_USE_SESSION_KEY:
-            raise RefusedError(
-                SEC_E_UNSUPPORTED_FUNCTION, "user-to-user authentication is not available"
-            )
         _check_token(token_in)
         config = credential.config
         options: ServiceOptions = {
@@ -339,7 +346,7 @@ def AcceptSecurityContext(
             require_channel_bindings=bindings is not None
             and not context_req & ASC_REQ_ALLOW_MISSING_BINDINGS,
             accept_delegation=bool(context_req & ASC_REQ_DELEGATE),
-            tgt=own_credential(credential),
+            tgt=own,
             accept_anonymous=bool(context_req & ASC_REQ_ALLOW_NULL_SESSION),
             **options,
         )
@@ -456,6 +463,13 @@ def _begun(
             "after the first call, the new context's handle must be that of the context",
         )
     return context
+
+
+def _user_to_user(mechanism: str, context_req: int) -> str:
+    """Return the mechanism for a client; ISC_REQ_USE_SESSION_KEY asks for user-to-user."""
+    if not context_req & ISC_REQ_USE_SESSION_KEY:
+        return mechanism
+    return "user-to-user" if mechanism == "kerberos" else f"{mechanism}-user-to-user"
 
 
 def _requested(context_req: int) -> Flag:

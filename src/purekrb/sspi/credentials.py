@@ -58,6 +58,7 @@ __all__ = [
     "SecPkgInfo",
     "ServiceOptions",
     "client_credential",
+    "has_keys",
     "impersonation",
     "mechanism",
     "own_credential",
@@ -259,6 +260,11 @@ def client_credential(handle: CredHandle) -> Credential:
 def own_credential(handle: CredHandle) -> Credential | None:
     """Return the credential with which a service acts for its clients, if the handle has one."""
     return handle._credential
+
+
+def has_keys(handle: CredHandle) -> bool:
+    """Return whether the handle has the keys of a service."""
+    return handle._keytab is not None
 
 
 def service_keytab(handle: CredHandle) -> Keytab:
