@@ -83,3 +83,27 @@ def test_nginx_is_told_the_user_and_the_sids() -> None:
         status, headers, body = ask(app, PATH_INFO="/sign-in")
         assert (status, "X-Remote-User" in headers) == ("200 OK", False)
         assert b"Sign-in required" in body
+
+
+def test_a_service_acts_for_its_user_at_another_service() -> None:
+    """By constrained delegation, with a credential of its own account; by none without it."""
+    back = "HTTP/back.example.test"
+    with Realm("EXAMPLE.TEST") as realm:
+        alice = realm.add_user("alice", "pw")
+        purekrb.KdcClient(realm.config).get_tgt(alice, forwardable=True)
+        keys, back_keys = realm.add_service(WEB, delegate_to=[back]), realm.add_service(back)
+        own = purekrb.Credential.from_keytab(f"{WEB}@EXAMPLE.TEST", keys)
+
+        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", [])
+            acting = environ["purekrb.user"].delegated_credential
+            if acting is None:
+                return [b"nobody"]
+            acceptor = purekrb.Acceptor(back_keys, replay_cache=MemoryReplayCache())
+            acceptor.step(purekrb.initiate(back, acting, realm.config).step())
+            return [str(acceptor.initiator).encode()]
+
+        for options, seen in (({"tgt": own}, b"alice@EXAMPLE.TEST"), ({}, b"nobody")):
+            service = KerberosMiddleware(app, keys, replay_cache=MemoryReplayCache(), **options)
+            status, _, body = ask(service, HTTP_AUTHORIZATION=token(realm, alice))
+            assert (status, body) == ("200 OK", seen)

@@ -38,6 +38,7 @@ from purekrb.constants import KeyUsage
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.exchanges.kdc_reply import open_reply
 from purekrb.gss.framing import TOK_AP_REP, TOK_AP_REQ, frame, unframe
+from purekrb.gss.user_to_user import UserToUserInitiator
 from purekrb.messages.ap import (
     ApRep,
     ApReq,
@@ -135,6 +136,9 @@ SECRET_OBJECTS: dict[str, Callable[[], Any]] = {
     "Credential-key": lambda: Credential.from_key("alice@R", EncryptionKey(18, LONG_TERM)),
     "Credential-keytab": lambda: Credential.from_keytab(SERVICE, tickets()[1]),
     "Credential-ccache": lambda: Credential.from_ccache(CCache(ALICE, [tickets()[0]])),
+    "Credential-on-behalf-of": lambda: Credential.on_behalf_of(
+        Credential.from_password("web@R", PASSWORD), tickets()[0]
+    ),
     "ServiceTicket": lambda: tickets()[0],
     "Keytab": lambda: tickets()[1],
     "KeytabEntry": lambda: next(iter(tickets()[1])),
@@ -152,6 +156,8 @@ SECRET_OBJECTS: dict[str, Callable[[], Any]] = {
     "Initiator-half-open": lambda: half_open()[0],
     "Initiator": lambda: contexts()[0],
     "Acceptor": lambda: contexts()[1],
+    "Acceptor-acting": lambda: contexts(tgt=Credential.from_password("web@R", PASSWORD))[1],
+    "UserToUserInitiator": lambda: UserToUserInitiator(SERVICE, lambda _: tickets()[0]),
 }
 #: These are in pieces that may be copied: messages hold their keys by reference, and a copy refuses at the key.
 OBJECTS = pytest.mark.parametrize(
@@ -303,6 +309,35 @@ def test_k277_no_log_line_of_a_handshake_holds_a_secret(realm: Realm, log: Every
     assert len(ours) >= 6, "the trace tells each protocol step"
     assert "alice@CANARY.TEST" in text
     assert not leaks(text, secrets)
+
+
+def test_k277_no_log_line_of_acting_for_others_holds_a_secret(
+    realm: Realm, log: Everything
+) -> None:
+    front, back, other = (f"HTTP/{name}.canary.test" for name in ("front", "web", "other"))
+    realm.add_service(other)
+    keytab = realm.add_service(front, delegate_to=[back], trusted_to_auth=True)
+    client, own = KdcClient(realm.config), Credential.from_keytab(f"{front}@CANARY.TEST", keytab)
+    alice = Credential.from_password("alice@CANARY.TEST", PASSWORD)
+    evidence = client.impersonate(own, "alice")
+    onward = client.get_ticket(own, back, on_behalf_of=evidence)
+    tgt = client.get_tgt(alice)
+    under = client.get_ticket(own, "alice", user_to_user=tgt)
+    Acceptor(tgt=alice, replay_cache=MemoryReplayCache()).step(Initiator(under).step())
+    keys = [entry.key.contents for entry in keytab]
+    keys += [found.session_key.contents for found in (evidence, onward, tgt, under, *own.ccache)]
+    secrets = [PASSWORD.encode(), *keys]
+    for failing in (
+        lambda: client.get_ticket(own, other, on_behalf_of=evidence),
+        lambda: client.impersonate(own, "nobody"),
+        lambda: client.get_ticket(own, "alice", user_to_user=onward),
+        lambda: Acceptor(tgt=own, replay_cache=MemoryReplayCache()).step(Initiator(under).step()),
+    ):
+        with pytest.raises(KerberosError) as caught:
+            failing()
+        assert not leaks(f"{caught.value} {caught.value.__dict__}", secrets)
+    assert any("user-to-user" in line for line in log.lines)
+    assert not leaks("\n".join(log.lines), secrets)
 
 
 def test_k277_the_library_is_silent_unless_asked(

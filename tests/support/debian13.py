@@ -18,7 +18,7 @@ from pathlib import Path
 from purekrb import Config, Credential
 from purekrb.directory import Directory
 from support.peers import find_program
-from support.samba import _free_address
+from support.samba import free_address
 
 __all__ = ["ManagingDc", "chroot"]
 
@@ -117,7 +117,7 @@ class ManagingDc:
     base = "DC=t22,DC=test"
 
     def __init__(self, root: Path) -> None:
-        self.root, self.address = root, _free_address()
+        self.root, self.address = root, free_address()
         self._files = root / _INSIDE[1:]
         shutil.rmtree(self._files, ignore_errors=True)
         self._files.mkdir(parents=True)
@@ -199,6 +199,10 @@ class ManagingDc:
             target,
             **options,  # type: ignore[arg-type]
         )
+
+    def modify(self, dn: str, values: dict[str, str | bytes]) -> None:
+        """Replace values of an object of the domain, in the database itself."""
+        self._change(_DOMAIN, dn, values)
 
     def age_password(self, dn: str, hours: int) -> None:
         """Make the password of a managed account older, so that the next reader finds it changed.

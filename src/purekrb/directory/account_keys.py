@@ -151,8 +151,7 @@ def finished(
     kvno that was replaced just now. Entries of other accounts stay.
     """
     ours = belonging(keytab, names)
-    mine = set(map(id, ours))
-    others = [entry for entry in keytab if id(entry) not in mine]
+    others = [entry for entry in keytab if not any(entry is one for one in ours)]
     older = [entry for entry in ours if entry.kvno < kvno and entry.key not in keys]
     came: dict[int, datetime] = {}  # each version, when its last entry was written
     for entry in older:
@@ -184,8 +183,5 @@ def _entries(
 def belonging(keytab: Keytab, names: AccountNames) -> list[KeytabEntry]:
     """Return the entries of the account."""
     principals = set(names.principals)
-    keys: list[EncryptionKey] = []  # each once: an account may have thousands of names
-    for entry in keytab:
-        if entry.principal in principals and entry.key not in keys:
-            keys.append(entry.key)
+    keys = [entry.key for entry in keytab if entry.principal in principals]
     return [entry for entry in keytab if entry.principal in principals or entry.key in keys]
