@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 import socks
 from python_socks.async_.asyncio import Proxy as AsyncProxy
@@ -19,6 +24,7 @@ from purekrb.krb5conf.config import KdcAddress, RealmConfig
 from purekrb.testing import Realm
 from support.kdc_stubs import closed_port
 from support.pages import run_program
+from support.peers import find_program
 from support.socks import SocksStub
 
 KDC = "kdc.inside.invalid"
@@ -91,6 +97,80 @@ def test_python_socks_and_pysocks_are_taken_as_they_are(realm: Realm, proxy: Soc
 
     asyncio.run(run())
     assert proxy.asked == [(KDC, 88)] * 6
+
+
+@asynccontextmanager
+async def jump_host(realm: Realm) -> AsyncIterator[int]:
+    """Run an SSH server on loopback that lets everybody in and knows one host; yield its port."""
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+        def connection_requested(self, host: str, port: int, *_: object) -> Any:
+            if (host, port) != (KDC, 88):
+                return False
+
+            async def forward(reader: Any, writer: Any) -> None:
+                to_kdc = await asyncio.open_connection("127.0.0.1", realm.port)
+                await asyncio.gather(_copy(reader, to_kdc[1]), _copy(to_kdc[0], writer))
+
+            return forward
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    server = await asyncssh.listen("127.0.0.1", 0, server_factory=Server, server_host_keys=[key])
+    async with server:
+        yield server.get_port()
+
+
+async def _copy(reader: Any, writer: Any) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+def test_the_connections_of_asyncssh_are_tunnels_as_they_stand(realm: Realm) -> None:
+    async def run() -> None:
+        async with (
+            jump_host(realm) as port,
+            asyncssh.connect("127.0.0.1", port, known_hosts=None, username="any") as jump,
+        ):
+            client = AsyncKdcClient(inside(realm), open_connection=jump.open_connection)
+            ticket = await client.get_ticket(alice(), "HTTP/web.r.test")
+            assert str(ticket.service) == "HTTP/web.r.test@R.TEST"
+            other = replace(realm.config, realms={"R.TEST": ["elsewhere.inside.invalid"]})
+            client = AsyncKdcClient(other, open_connection=jump.open_connection)
+            with pytest.raises(TransportError, match=r"open_connection failed: ChannelOpenError"):
+                await client.get_tgt(alice())
+
+    asyncio.run(run())
+
+
+def test_ssh_with_a_pair_of_sockets_is_a_tunnel(realm: Realm) -> None:
+    programs = []
+
+    async def run() -> None:
+        async with jump_host(realm) as port:
+            options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
+            command = [find_program("ssh", "openssh-client"), "-q", "-p", str(port), "-F", "none"]
+            command += [part for option in options for part in ("-o", option)]
+
+            def through_ssh(host: str, port: int, timeout: float) -> socket.socket:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    argv = [*command, "-W", f"{host}:{port}", "any@127.0.0.1"]
+                    programs.append(subprocess.Popen(argv, stdin=theirs, stdout=theirs))
+                return ours
+
+            client = KdcClient(inside(realm), open_connection=through_ssh, timeout=30)
+            ticket = await asyncio.to_thread(client.get_ticket, alice(), "HTTP/web.r.test")
+            assert str(ticket.service) == "HTTP/web.r.test@R.TEST"
+            for program in programs:
+                await asyncio.to_thread(program.wait, 20)
+
+    asyncio.run(run())
+    assert len(programs) >= 3
 
 
 def test_their_errors_are_told_as_those_of_the_kdc(realm: Realm, proxy: SocksStub) -> None:

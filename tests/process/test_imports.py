@@ -138,6 +138,26 @@ def loaded_modules(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_a_client_without_proxies_loads_nothing_of_them() -> None:
+    program = """
+from purekrb import KdcClient
+from purekrb.testing import Realm
+import sys
+before = set(sys.modules)
+with Realm("R.TEST") as realm:
+    assert KdcClient(realm.config).get_tgt(realm.add_user("alice", "pw"))
+loaded = {m for m in sys.modules if m not in before}
+sys.modules = dict.fromkeys(loaded)
+"""
+    loaded = loaded_modules(program)
+    assert "purekrb.exchanges.as_exchange" not in loaded  # it was loaded before
+    rare = {"h11", "purekrb.kdc.https", "purekrb.kdc.cldap", "purekrb.messages.kkdcp"}
+    assert not rare & loaded
+    client = loaded_modules("import purekrb; purekrb.KdcClient")
+    assert not {*rare, "ssl", "asyncio", "purekrb.messages.cldap"} & client
+    assert "purekrb.kdc.transport" in client
+
+
 @pytest.mark.parametrize("adapter", ["wsgi", "asgi"])
 def test_http_services_load_contexts_and_nothing_of_clients(adapter: str) -> None:
     loaded = loaded_modules(
