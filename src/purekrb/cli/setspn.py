@@ -71,6 +71,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if name == "host" and "." not in value and not value.endswith("$"):
             value += "$"  # a bare name is that of a computer
         setattr(args, name, [value] if name == "spn" else value)
+    args.fix = False  # Windows' setspn writes nothing but names
     output.quiet = output.quiet or args.plain
     return spn.run(args, output)
 
