@@ -363,9 +363,13 @@ def test_other_errors_are_kdc_errors_too(code: int) -> None:
 
 def test_the_table_of_errors_leads_to_every_class_that_exists_for_it() -> None:
     classes = {cls for cls, _, _ in KDC_ERRORS.values()}
-    # These have another origin than an error-code: what a server for passwords says, and what this
-    # side lacks.
-    others = {errors.PasswordPolicyError, errors.PreauthUnsupportedError}
+    # These have another origin than an error-code: what a server for passwords says, what this side
+    # lacks, and what a request for somebody else is refused for.
+    others = {
+        errors.PasswordPolicyError,
+        errors.PreauthUnsupportedError,
+        errors.DelegationRefusedError,
+    }
     assert classes == {KdcError, *KdcError.__subclasses__()} - others
     assert KDC_ERRORS[6][0] is ClientUnknownError
     assert KDC_ERRORS[23][0] is errors.PasswordExpiredError

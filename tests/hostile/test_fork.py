@@ -33,7 +33,7 @@ from purekrb.channel.places import Places
 from purekrb.channel.stream import SealedStream
 from purekrb.credentials.caches import memory as ccaches
 from purekrb.crypto.derivation import Dk
-from purekrb.directory.connect import ConnectedSessions, Connector
+from purekrb.directory.connect import ConnectedSessions, Connector, Url
 from purekrb.directory.ldap import LdapSession
 from purekrb.exchanges import unique_time
 from purekrb.gss.rc4_tokens import Rc4Protection
@@ -194,12 +194,16 @@ def owners(tmp_path: Path) -> Iterator[Any]:
     other.close()
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(
-        listener, lambda _: acceptor([]), Places(1, 1), max_frame=4096, handshake_timeout=1
+        listener,
+        lambda _: SealedStream(acceptor([]), max_frame=4096),
+        Places(1, 1),
+        handshake_timeout=1,
     )
     yield server
     server.close()
     yield LdapSession(None)
-    yield ConnectedSessions(LdapSession(None), Connector.__new__(Connector), None, [])  # type: ignore[arg-type]
+    url = Url("dc", 389, False)
+    yield ConnectedSessions(LdapSession(None), Connector.__new__(Connector), url, [])
     yield CCache("alice@EXAMPLE.TEST")
     yield Credential.from_key("alice@EXAMPLE.TEST", crypto.random_key(18))
     yield SequenceWindow(0, replay=True, sequence=True)

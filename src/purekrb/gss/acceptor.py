@@ -326,7 +326,7 @@ class Acceptor(SecurityContext):
             raise DecodeError(
                 "the exported context does not name the service: purekrb did not make it"
             )
-        self._accepted, self._identity = None, state.identity
+        self._accepted, self._identity, self._own = None, state.identity, None
         self._client = _Client(
             acceptor_names=state.acceptor_names,
             anonymous=state.anonymous,
