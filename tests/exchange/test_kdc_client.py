@@ -41,6 +41,7 @@ from purekrb.constants import ErrorCode, TicketFlags
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.kdc.client import AsyncKdcClient, KdcClient, initiate, initiate_async
 from purekrb.krb5conf.config import RealmConfig
+from purekrb.messages.ap import HostAddress
 from purekrb.system import now
 from purekrb.testing import Realm
 from support.kdc_stubs import TcpStub, UdpStub, closed_port, frame, krb_error, read_frame
@@ -339,6 +340,49 @@ def test_tickets_alone_cannot_be_made_forwardable(client: Any, alice: Credential
         client.forward_tgt(Credential.from_ccache(alice.ccache))
     with pytest.raises(CredentialError, match="no valid TGT"):
         client.forward_tgt(Credential.from_ccache(purekrb.CCache("alice@R.TEST")))
+
+
+HERE = HostAddress(2, bytes([192, 0, 2, 7]))
+
+
+def test_a_proxy_is_a_ticket_for_other_addresses_and_is_not_kept(
+    client: Any, realm: Realm, alice: Credential
+) -> None:
+    tgt = client.get_tgt(alice)
+    assert not tgt.flags & TicketFlags.PROXIABLE
+    ticket = client.proxy(alice, "HTTP/web.r.test", [HERE])  # with a TGT got on the way
+    assert ticket.flags & TicketFlags.PROXY
+    assert ticket.caddr == (HERE,)
+    assert str(ticket.service) == "HTTP/web.r.test@R.TEST"
+    assert ticket not in list(alice.ccache)
+    anywhere = client.proxy(alice, "HTTP/web.r.test")
+    assert anywhere.caddr == ()
+    given_away = Credential.from_ccache(purekrb.CCache(anywhere.client, [anywhere]))
+    assert client.get_ticket(given_away, "HTTP/web.r.test@R.TEST") == anywhere
+    acceptor = Acceptor(realm.keytab("HTTP/web.r.test"))
+    acceptor.step(purekrb.Initiator(anywhere).step())
+    assert str(acceptor.initiator) == "alice@R.TEST"
+
+
+def test_a_proxy_for_a_service_of_another_realm(client_class: Any, realm: Realm) -> None:
+    with Realm("FAR.TEST") as far:
+        far.add_service("HTTP/web.far.test")
+        realm.trust(far)
+        client = client_class(realm.config)
+        alice = Credential.from_password("alice@R.TEST", "pw")
+        ticket = client.proxy(alice, "HTTP/web.far.test@FAR.TEST", [HERE])
+        assert ticket.flags & TicketFlags.PROXY
+        assert ticket.caddr == (HERE,)
+        referred = client.proxy(alice, "HTTP/web.far.test", [HERE])
+        assert (referred.service, referred.caddr) == (ticket.service, (HERE,))
+
+
+def test_tickets_alone_cannot_be_made_proxiable(client: Any, alice: Credential) -> None:
+    client.get_tgt(alice)
+    with pytest.raises(CredentialError, match="not proxiable"):
+        client.proxy(Credential.from_ccache(alice.ccache), "HTTP/web.r.test")
+    with pytest.raises(CredentialError, match="no valid TGT"):
+        client.proxy(Credential.from_ccache(purekrb.CCache("alice@R.TEST")), "HTTP/web.r.test")
 
 
 # -- K255: a replica with the old password -----------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from purekrb import (
     PreauthFailedError,
     ServiceUnknownError,
 )
-from purekrb.constants import TicketFlags
+from purekrb.constants import AddressType, TicketFlags
+from purekrb.messages.ap import HostAddress
 from support.heimdal import HeimdalRealm
 
 
@@ -75,3 +76,15 @@ def test_a_service_authenticates_with_its_keytab(
 def test_a_tgt_is_forwarded(client: KdcClient) -> None:
     forwarded = client.forward_tgt(Credential.from_password("user@HEIM.TEST", "userpw"))
     assert forwarded.is_tgt
+
+
+def test_a_proxy_is_made_of_a_proxiable_tgt(heimdal_realm: HeimdalRealm, client: KdcClient) -> None:
+    credential = Credential.from_password("user@HEIM.TEST", "userpw")
+    here = (HostAddress(AddressType.IPV4, bytes([127, 0, 0, 1])),)
+    ticket = client.proxy(credential, "gsvc/localhost", here)
+    assert ticket.flags & TicketFlags.PROXY
+    assert ticket.caddr == here
+    anywhere = client.proxy(credential, "gsvc/localhost")
+    acceptor = Acceptor(Keytab.load(heimdal_realm.service_keytab))
+    acceptor.step(Initiator(anywhere).step())
+    assert str(acceptor.initiator) == "user@HEIM.TEST"

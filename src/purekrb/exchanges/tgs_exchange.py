@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, MutableSet
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
-from purekrb.constants import KdcOptions, NameType, TicketFlags
+from purekrb.constants import ErrorCode, KdcOptions, NameType, TicketFlags
 from purekrb.credentials.ticket import ServiceTicket
-from purekrb.errors import CredentialError, ProtocolError
+from purekrb.errors import CredentialError, KdcError, ProtocolError
 from purekrb.exchanges.as_exchange import AsOptions, ClientCredential, as_exchange
 from purekrb.exchanges.runner import Exchange
 from purekrb.exchanges.tgs_request import TgsOptions, TgsRequest, request_ticket
@@ -33,6 +34,7 @@ __all__ = [
     "renew",
     "validate",
     "forward_tgt",
+    "proxy",
     "get_service_ticket",
 ]
 
@@ -74,6 +76,8 @@ def tgs_exchange(
     service: Principal,
     options: TgsOptions | None = None,
     *,
+    kdc_options: int = 0,
+    addresses: tuple[HostAddress, ...] | None = None,
     capath: CaPath = no_capath,
     clock: Clock = now,
     random: RandomBytes = random_bytes,
@@ -82,7 +86,8 @@ def tgs_exchange(
 
     A service with a realm is requested in that realm; the way there is `capath` or, if that returns
     None, the referrals of the KDCs. A service without a realm is requested in the TGT's realm,
-    whose KDC may refer to another. Raises KdcError if a KDC refuses, ProtocolError for a reply that
+    whose KDC may refer to another. `kdc_options` and `addresses` are those of `TgsRequest`, for the
+    service's realm alone. Raises KdcError if a KDC refuses, ProtocolError for a reply that
     does not fit the request or for endless referrals, and IntegrityError for a reply that does not
     decrypt.
     """
@@ -95,9 +100,11 @@ def tgs_exchange(
         arrived = service.realm in ("", realm)
         if arrived:
             wanted = Principal(service.components, realm, service.name_type)
+            request = TgsRequest(tgt, wanted, options, kdc_options, addresses=addresses)
         else:
             wanted = _tgs(_next_realm(allowed, realm, service.realm), realm)
-        ticket = yield from request_ticket(TgsRequest(tgt, wanted, options), clock, random)
+            request = TgsRequest(tgt, wanted, options)
+        ticket = yield from request_ticket(request, clock, random)
         if arrived and (ticket.service == wanted or not ticket.is_tgt):
             return ticket
         if arrived and service.realm:
@@ -197,6 +204,48 @@ def forward_tgt(
     ticket = yield from request_ticket(request, clock, random)
     if not ticket.flags & TicketFlags.FORWARDED:
         raise ProtocolError("the KDC did not forward the TGT: the flag FORWARDED is missing")
+    return ticket
+
+
+def proxy(
+    tgt: ServiceTicket,
+    service: Principal,
+    addresses: tuple[HostAddress, ...] = (),
+    options: TgsOptions | None = None,
+    *,
+    capath: CaPath = no_capath,
+    clock: Clock = now,
+    random: RandomBytes = random_bytes,
+) -> Exchange[ServiceTicket]:
+    """Return a ticket for `service`, with its realm, that another machine may use in the client's name.
+
+    `addresses`: where it may be used from; by default, anywhere. Raises CredentialError if the TGT is
+    not proxiable, and the errors of `tgs_exchange`. Source: RFC 4120 2.5.
+    """
+    realm_of(tgt)
+    if not tgt.flags & TicketFlags.PROXIABLE:
+        raise CredentialError(
+            f"the TGT of {tgt.client} is not proxiable: get a new one with proxiable=True"
+        )
+    ask = partial(tgs_exchange, tgt, service, options, capath=capath, clock=clock, random=random)
+    try:
+        ticket = yield from ask(kdc_options=KdcOptions.PROXY, addresses=addresses)
+    except KdcError as error:
+        if error.code != ErrorCode.KDC_ERR_SERVER_NOMATCH:
+            raise
+        # MIT's KDC makes a proxy of a ticket for the service, and none of a TGT.
+        held = yield from ask()
+        request = TgsRequest(
+            held,
+            held.service,
+            options or TgsOptions(),
+            kdc_options=KdcOptions.PROXY,
+            addresses=addresses,
+            exact_name=True,
+        )
+        ticket = yield from request_ticket(request, clock, random)
+    if not ticket.flags & TicketFlags.PROXY:
+        raise ProtocolError("the KDC made no proxy: the ticket lacks the flag PROXY")
     return ticket
 
 

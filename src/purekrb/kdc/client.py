@@ -51,7 +51,9 @@ from purekrb.exchanges.tgs_exchange import (
     TgsOptions,
     forward_tgt,
     get_service_ticket,
+    proxy,
     renew,
+    tgs_exchange,
     validate,
 )
 from purekrb.exchanges.wire import ArmorSource
@@ -309,7 +311,7 @@ class _Exchanges(Generic[Opens]):
             if realm != home:
                 tgs = Principal(("krbtgt", realm), home, NameType.SRV_INST)
                 return (yield from self._service_ticket(credential, tgs, options))
-            tgt = _stored_tgt(credential)
+            tgt = credential.tgt()
             return (yield from self._get_tgt(credential, options)) if tgt is None else tgt
 
         return tgt_for
@@ -318,7 +320,7 @@ class _Exchanges(Generic[Opens]):
         """Return an anonymous TGT of `realm`, which only its own KDC gives."""
         credential = self._anonymous.setdefault(realm, Credential.anonymous(realm))
         self._prepare(credential, "")
-        tgt = _stored_tgt(credential)
+        tgt = credential.tgt()
         if tgt is None:
             options = dataclasses.replace(self._as_options(credential), armor=None, require=None)
             tgt = yield from self._get_tgt(credential, options)
@@ -452,17 +454,20 @@ class _Exchanges(Generic[Opens]):
         return ticket
 
     def _own_tgt(
-        self, credential: Credential, *, forwardable: bool = False, purpose: str = ""
+        self, credential: Credential, *, flag: int = 0, purpose: str = ""
     ) -> Exchange[ServiceTicket]:
-        """Return the credential's TGT, or a new one if that is not as wanted and can be got.
+        """Return the credential's TGT, or a new one if that lacks `flag` and can be got.
 
         Raises CredentialError, which begins with the `purpose`, if there is none.
         """
         credential.refresh()
-        tgt = _stored_tgt(credential)
-        enough = tgt and (not forwardable or tgt.flags & TicketFlags.FORWARDABLE)
-        if credential.can_get_tgt and not enough:
-            options = self._as_options(credential, forwardable=forwardable or None)
+        tgt = credential.tgt()
+        if credential.can_get_tgt and not (tgt and tgt.flags & flag == flag):
+            options = self._as_options(
+                credential,
+                forwardable=bool(flag & TicketFlags.FORWARDABLE) or None,
+                proxiable=bool(flag & TicketFlags.PROXIABLE) or None,
+            )
             tgt = yield from self._get_tgt(credential, options)
         if tgt is None:
             raise CredentialError(purpose + credential.why_no_ticket())
@@ -571,7 +576,9 @@ class _Exchanges(Generic[Opens]):
     def _tgt_to_act_with(self, service: Credential) -> Exchange[ServiceTicket]:
         self._prepare(service, "impersonate({}, user)")
         return self._own_tgt(
-            service, forwardable=True, purpose="the service that acts for others needs its TGT: "
+            service,
+            flag=TicketFlags.FORWARDABLE,
+            purpose="the service that acts for others needs its TGT: ",
         )
 
     def _account_keys(
@@ -611,7 +618,7 @@ class _Exchanges(Generic[Opens]):
     def _renew(self, credential: Credential) -> Exchange[ServiceTicket]:
         self._prepare(credential, "renew({})")
         credential.refresh()
-        tgt = _stored_tgt(credential)
+        tgt = credential.tgt()
         if tgt is None:
             raise CredentialError(f"there is no valid TGT to renew: {credential.why_no_ticket()}")
         renewed = yield from renew(tgt, self._tgs_options(credential))
@@ -637,9 +644,27 @@ class _Exchanges(Generic[Opens]):
     ) -> Exchange[ServiceTicket]:
         self._prepare(credential, "forward_tgt({})")
         tgt = yield from self._own_tgt(
-            credential, forwardable=True, purpose="there is no valid TGT to forward (kinit -f): "
+            credential,
+            flag=TicketFlags.FORWARDABLE,
+            purpose="there is no valid TGT to forward (kinit -f): ",
         )
         return (yield from forward_tgt(tgt, addresses, self._tgs_options(credential)))
+
+    def _proxy(
+        self, credential: Credential, target: Target, addresses: Sequence[HostAddress]
+    ) -> Exchange[ServiceTicket]:
+        self._prepare(credential, "proxy({}, target)")
+        service = self._service(target, credential.ccache.realm)
+        tgt = yield from self._own_tgt(
+            credential,
+            flag=TicketFlags.PROXIABLE,
+            purpose="there is no valid TGT for a proxy (kinit -p): ",
+        )
+        options = self._tgs_options(credential)
+        capath = self.config.capath
+        if not service.realm:  # the KDCs know it: a request for a proxy is not referred
+            service = (yield from tgs_exchange(tgt, service, options, capath=capath)).service
+        return (yield from proxy(tgt, service, tuple(addresses), options, capath=capath))
 
     def _change_password(
         self, credential: Credential, new: str | bytes, target: Principal | None
@@ -821,10 +846,6 @@ def _keep_pkinit(credential: Credential) -> None:
         ccache.set_config(PA_CONFIG_DATA, data.encode(), tgs)
 
 
-def _stored_tgt(credential: Credential) -> ServiceTicket | None:
-    return credential.ccache.find(_tgs(credential.ccache.realm))
-
-
 def _tgs(realm: str) -> Principal:
     return Principal(("krbtgt", realm), realm, NameType.SRV_INST)
 
@@ -981,6 +1002,17 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
         the credential's TGT is not forwardable.
         """
         return self._run(lambda: self._forward_tgt(credential, addresses))
+
+    def proxy(
+        self, credential: Credential, target: Target, addresses: Sequence[HostAddress] = ()
+    ) -> ServiceTicket:
+        """Return a ticket for `target` that another machine may use in the client's name.
+
+        `addresses`: where it may be used from; by default, anywhere. It is not kept: give it away in
+        a ccache (`CCache(ticket.client, [ticket])`) or a Kirbi. Raises CredentialError if the
+        credential's TGT is not proxiable. Source: RFC 4120 2.5.
+        """
+        return self._run(lambda: self._proxy(credential, target, addresses))
 
     @forget_frames
     def change_password(self, credential: Credential, new: str | bytes) -> None:
@@ -1145,6 +1177,12 @@ class AsyncKdcClient(_Exchanges["AsyncOpenConnection"]):
     ) -> ServiceTicket:
         """Like `KdcClient.forward_tgt`."""
         return await self._run(lambda: self._forward_tgt(credential, addresses))
+
+    async def proxy(
+        self, credential: Credential, target: Target, addresses: Sequence[HostAddress] = ()
+    ) -> ServiceTicket:
+        """Like `KdcClient.proxy`."""
+        return await self._run(lambda: self._proxy(credential, target, addresses))
 
     async def change_password(self, credential: Credential, new: str | bytes) -> None:
         """Like `KdcClient.change_password`."""

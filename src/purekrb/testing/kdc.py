@@ -76,7 +76,7 @@ _NOT_TRANSITED = TransitedEncoding(1, b"")
 
 #: Options that this KDC does not have, whatever the ticket allows.
 _FORWARDABLE = int(TicketFlags.FORWARDABLE)
-_REFUSED_OPTIONS = KdcOptions.PROXY | KdcOptions.VALIDATE
+_REFUSED_OPTIONS = KdcOptions.VALIDATE
 #: Flags that a ticket gets if the client asks for them, by the option with the same bit, and if its
 #: TGT (if any) has them.
 _ON_REQUEST = TicketFlags.FORWARDABLE | TicketFlags.PROXIABLE
@@ -464,6 +464,8 @@ class Kdc:
             )
         if options & KdcOptions.FORWARDED:
             grant = replace(grant, flags=grant.flags | TicketFlags.FORWARDED, caddr=body.addresses)
+        if options & KdcOptions.PROXY:
+            grant = replace(grant, flags=grant.flags | TicketFlags.PROXY, caddr=body.addresses)
         answers: tuple[PaData, ...] = ()
         asked = S4uRequest(self, req, header, tgt, authenticator, service)
         subject = asked.subject()
@@ -851,6 +853,8 @@ def _check_options(
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "this KDC does not have that option")
     if options & KdcOptions.FORWARDED and not tgt.flags & TicketFlags.FORWARDABLE:
         raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not forwardable")
+    if options & KdcOptions.PROXY and not tgt.flags & TicketFlags.PROXIABLE:
+        raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not proxiable")
     if options & KdcOptions.RENEW:
         if not tgt.flags & TicketFlags.RENEWABLE or tgt.renew_till is None:
             raise RefusedError(ErrorCode.KDC_ERR_BADOPTION, "the ticket is not renewable")
