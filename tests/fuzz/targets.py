@@ -98,6 +98,7 @@ from purekrb.messages import (
     user2user,
 )
 from purekrb.messages.der import Message
+from purekrb.messages.pac_buffers import Claims
 from purekrb.names import PrincipalName, as_written
 from purekrb.replay.sqlite import SqliteReplayCache
 from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLayer, context_flags
@@ -111,7 +112,7 @@ from support import spnego as negotiation
 from support import sspi as windows
 from support.der_tree import encode, parse
 from support.kdc_requests import as_req
-from support.pac_buffers import claims_set, delegation, device, metadata, pac_of
+from support.pac_buffers import claims_set, compressed, delegation, device, metadata, pac_of
 from support.tickets import issue
 from support.values import replace
 from support.vectors import load
@@ -1198,6 +1199,11 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("PAC UPN and DNS info", pac.UpnDnsInfo.decode, lambda: [pacs.upn_info()]),
     Target("PAC logon info", pac.LogonInfo.decode, lambda: [pacs.logon_info()]),
+    Target(
+        "compressed claims",
+        lambda data: Claims(4, 600, data).claims(),
+        lambda: [compressed(claims_set().ljust(600, b"\0"))],
+    ),
     Target(
         "PAC that is shown",
         lambda data: described_pac.describe(data, repr, lambda _: "secret"),

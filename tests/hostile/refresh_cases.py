@@ -46,6 +46,9 @@ RANGES = (
     range(610, 620),
     range(645, 650),
     range(655, 666),
+    range(590, 600),
+    range(610, 624),
+    range(655, 666),
     range(670, 684),
 )
 IDS = [f"K{number:03}" for number in sorted({*chain.from_iterable(RANGES)})]

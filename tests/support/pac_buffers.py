@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["CLAIMS", "claims_set", "delegation", "device", "metadata", "pac_of"]
+from purekrb.testing.pac import _xpress_huffman as compressed
+
+__all__ = ["CLAIMS", "claims_set", "compressed", "delegation", "device", "metadata", "pac_of"]
 
 
 class Written:
@@ -68,11 +70,11 @@ def claims_set() -> bytes:
     return out.encode()
 
 
-def metadata(compression: int, blob: bytes) -> bytes:
+def metadata(compression: int, blob: bytes, size: int | None = None) -> bytes:
     out = Written()
     out.u32(len(blob), 0x20004)
     out.u16(compression)
-    out.u32(len(blob))
+    out.u32(len(blob) if size is None else size)
     out.u16(0)
     out.u32(0, 0)
     out.u32(len(blob))

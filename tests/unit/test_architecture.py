@@ -104,6 +104,7 @@ ONE_HOME = {
     "pyasn1": "messages/impacket_der.py",
     "ldap3": "directory/ldap.py",
     "redis": "replay/redis.py",
+    "dissect": "messages/xpress.py",
 }
 #: What points up, for type checkers alone: an error names the type of the message that it holds.
 FOR_TYPES_ALONE = {

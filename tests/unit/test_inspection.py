@@ -38,7 +38,7 @@ from purekrb.messages.spnego import NegTokenInit
 from purekrb.names import PrincipalName
 from purekrb.oids import OID_NAMES, dotted, oid_name, oid_text
 from support.contexts import if_relevant
-from support.pac_buffers import CLAIMS, claims_set, delegation, device, metadata, pac_of
+from support.pac_buffers import CLAIMS, claims_set, compressed, delegation, device, metadata, pac_of
 from support.tickets import issue
 from support.vectors import load
 
@@ -538,14 +538,14 @@ def test_claims_delegation_device_and_the_other_buffers_are_shown() -> None:
             11: delegation(),
             13: metadata(0, claims_set()),
             14: device(),
-            15: metadata(4, b"compressed"),
+            15: metadata(2, b"compressed"),
             17: struct.pack("<II", 2, 1),
             18: bytes.fromhex("010500000000000515000000010000000200000003000000f4010000"),
             99: b"unknown",
         }
     )
     assert tree["CLIENT_CLAIMS_INFO 13"] == CLAIMS
-    assert "compressed by XPRESS Huffman" in tree["DEVICE_CLAIMS_INFO 15"]
+    assert "compressed by LZNT1" in tree["DEVICE_CLAIMS_INFO 15"]
     assert tree["DELEGATION_INFO 11"] == {"target": "HTTP/a@AD1", "transited": ["svc1"]}
     assert tree["DEVICE_INFO 14"]["device"] == "S-1-5-21-1-2-3-1104"
     assert tree["DEVICE_INFO 14"]["groups"] == [
@@ -561,6 +561,21 @@ def test_claims_delegation_device_and_the_other_buffers_are_shown() -> None:
         "cipher": "<13 bytes>",
     }
     assert tree["99"] == "<7 bytes>"
+
+
+def test_compressed_claims_and_a_read_only_controllers_signature_are_shown() -> None:
+    blob = claims_set()
+    tree = shown_pac(
+        {
+            7: struct.pack("<i", 16) + bytes(12) + b"\x34\x12",
+            13: metadata(4, compressed(blob), len(blob)),
+            16: struct.pack("<i", 16) + bytes(12),
+        }
+    )
+    assert tree["CLIENT_CLAIMS_INFO 13"] == CLAIMS
+    assert tree["KDC_CHECKSUM 7"]["rodc_identifier"] == 0x1234
+    assert tree["KDC_CHECKSUM 7"]["signature"] == "00" * 12
+    assert "rodc_identifier" not in tree["TICKET_CHECKSUM 16"]
 
 
 @pytest.mark.parametrize("decode", [Claims.decode, DelegationInfo.decode, DeviceInfo.decode])

@@ -6,7 +6,7 @@ verify its server signature, and only then decode its buffers. Source: MS-PAC 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from purekrb import crypto
 from purekrb.constants import AuthDataType, ErrorCode, KeyUsage
@@ -24,6 +24,8 @@ from purekrb.tracebacks import forget_frames
 __all__ = ["ClientIdentity", "client_identity", "verified_pac"]
 
 log = Log("purekrb.ap")
+
+ClaimValue = int | str | bool
 #: SE_GROUP_USE_FOR_DENY_ONLY: a membership that only takes rights away. Source: MS-PAC 2.2.1.
 _DENY_ONLY = 0x10
 
@@ -48,6 +50,8 @@ class ClientIdentity:
     - `upn`: the user principal name, alice@example.test. If the account has none, the KDC makes
       one up.
     - `dns_domain`: the DNS name of its domain.
+    - `claims`, `device_claims`: what the directory claims of the account, and of the computer that it
+      used: identifier -> values.
     """
 
     principal: Principal
@@ -60,6 +64,25 @@ class ClientIdentity:
     upn: str | None = None
     dns_domain: str | None = None
     foreign: bool = False
+    #: The buffers of a verified PAC. A program that uses no claims does not pay for them.
+    _claims: bytes | None = field(default=None, repr=False)
+    _device_claims: bytes | None = field(default=None, repr=False)
+
+    @property
+    def claims(self) -> dict[str, tuple[ClaimValue, ...]]:
+        """What the client's domain controller claims of its account: identifier -> values.
+
+        Values are numbers, text and truth values. If the client is `foreign`, only its realm vouches
+        for them. Raises PacError if they are malformed or have more than 60,000 bytes, and
+        UnsupportedError if they are compressed and the extra `claims` is not installed. Source: MS-PAC
+        2.11, MS-ADTS 2.2.18.
+        """
+        return _claims_in(self._claims)
+
+    @property
+    def device_claims(self) -> dict[str, tuple[ClaimValue, ...]]:
+        """What is claimed of the computer that the client used, as `claims`. Source: MS-PAC 2.13."""
+        return _claims_in(self._device_claims)
 
     @property
     def sids(self) -> tuple[str, ...]:
@@ -131,7 +154,23 @@ def client_identity(
         upn=None if names is None else names.upn,
         dns_domain=None if names is None else names.dns_domain,
         foreign=foreign,
+        _claims=pac.buffer(PacBuffer.CLIENT_CLAIMS_INFO),
+        _device_claims=pac.buffer(PacBuffer.DEVICE_CLAIMS_INFO),
     )
+
+
+@forget_frames
+def _claims_in(buffer: bytes | None) -> dict[str, tuple[ClaimValue, ...]]:
+    if not buffer:
+        return {}
+    from purekrb.messages.pac_buffers import Claims  # only who asks for claims pays for it
+
+    found: dict[str, tuple[ClaimValue, ...]] = {}
+    for claim in Claims.decode(buffer).claims():
+        if claim.id in found:
+            raise PacError("the PAC holds a claim twice")
+        found[claim.id] = claim.values
+    return found
 
 
 @forget_frames

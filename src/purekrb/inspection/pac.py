@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from purekrb.constants import ChecksumType, flag_names, number_name
-from purekrb.errors import KerberosError, PacError
+from purekrb.errors import KerberosError, PacError, UnsupportedError
 from purekrb.keys import etype_name
 from purekrb.messages.ndr import Group, sid_of
-from purekrb.messages.pac import ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
+from purekrb.messages.pac import SIGNATURE_SIZES, ClientInfo, LogonInfo, Pac, PacBuffer, UpnDnsInfo
 from purekrb.messages.pac_buffers import (
     Claims,
     DelegationInfo,
@@ -20,9 +20,6 @@ from purekrb.messages.pac_buffers import (
 )
 
 __all__ = ["describe"]
-
-#: Source: MS-XCA, MS-ADTS 2.2.18.1.
-_COMPRESSIONS = {2: "LZNT1", 3: "XPRESS", 4: "XPRESS Huffman"}
 
 
 def describe(
@@ -74,15 +71,22 @@ def _signature(data: bytes, _: Callable[[Any], Any]) -> dict[str, Any]:
     if len(data) < 4:
         raise PacError("the signature is cut off")
     kind = int.from_bytes(data[:4], "little", signed=True)
-    return {"cksumtype": number_name(ChecksumType, kind), "signature": data[4:68].hex()}
+    size = SIGNATURE_SIZES.get(kind, 64)  # type: ignore[call-overload]
+    tree: dict[str, Any] = {
+        "cksumtype": number_name(ChecksumType, kind),
+        "signature": data[4 : 4 + size].hex(),
+    }
+    if len(data) == 4 + size + 2:  # a read-only domain controller's
+        tree["rodc_identifier"] = int.from_bytes(data[-2:], "little")
+    return tree
 
 
 def _claims(data: bytes, _: Callable[[Any], Any]) -> Any:
     info = Claims.decode(data)
-    if info.claims is None:
-        way = _COMPRESSIONS.get(info.compression, str(info.compression))
-        return f"<{info.size} bytes of claims, compressed by {way}>"
-    return {claim.id: list(claim.values) for claim in info.claims}
+    try:
+        return {claim.id: list(claim.values) for claim in info.claims()}
+    except UnsupportedError as error:
+        return f"<{info.size} bytes of claims, compressed by {info.compressed_by}: {error}>"
 
 
 def _credentials(data: bytes, _: Callable[[Any], Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
 
-from purekrb.errors import PacError
+from purekrb.errors import PacError, UnsupportedError
 from purekrb.messages.ndr import Group, Ndr, member_of
 from purekrb.sid import Sid
 from purekrb.tracebacks import forget_frames
@@ -100,19 +100,21 @@ class Claim:
     values: tuple[int | str | bool, ...]
 
 
-_UNCOMPRESSED = 0
+_UNCOMPRESSED, _XPRESS_HUFFMAN = 0, 4
+#: Source: MS-ADTS 2.2.18.1.
+_COMPRESSIONS = {2: "LZNT1", 3: "XPRESS", _XPRESS_HUFFMAN: "XPRESS Huffman"}
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
     """CLAIMS_SET_METADATA: claims about the client or its device. Source: MS-ADTS 2.2.18.4.
 
-    `claims` is None if they are compressed, in the way that `compression` says (MS-XCA).
+    `size` is that of the claims, in bytes; `blob` holds them, perhaps compressed.
     """
 
     compression: int
     size: int
-    claims: tuple[Claim, ...] | None
+    blob: bytes
 
     @classmethod
     @forget_frames
@@ -121,11 +123,34 @@ class Claims:
         ndr = Ndr(data, "claims")
         size, pointer, compression, full_size = (ndr.uint32() for _ in range(4))
         ndr.skip(3 * 4)  # the reserved fields
-        compression &= 0xFFFF
-        if compression != _UNCOMPRESSED:
-            return cls(compression, full_size, None)
         blob = ndr.take(ndr.count(size, 1)) if pointer else b""
-        return cls(compression, size, tuple(_claims(blob)) if blob else ())
+        compression &= 0xFFFF
+        return cls(compression, size if compression == _UNCOMPRESSED else full_size, blob)
+
+    @property
+    def compressed_by(self) -> str:
+        """The name of the compression; "" without one."""
+        if self.compression == _UNCOMPRESSED:
+            return ""
+        return _COMPRESSIONS.get(self.compression, str(self.compression))
+
+    @forget_frames
+    def claims(self) -> tuple[Claim, ...]:
+        """Return the claims.
+
+        Raises PacError, and UnsupportedError if they are compressed in another way than by XPRESS
+        Huffman, or if that needs a package that is missing.
+        """
+        blob = self.blob
+        if self.compression == _XPRESS_HUFFMAN and blob:
+            from purekrb.messages.xpress import decompress
+
+            blob = decompress(blob, self.size)
+        elif self.compression != _UNCOMPRESSED and blob:
+            raise UnsupportedError(
+                f"the claims are compressed by {self.compressed_by}; purekrb has XPRESS Huffman"
+            )
+        return tuple(_claims(blob)) if blob else ()
 
 
 def _claims(data: bytes) -> list[Claim]:

@@ -48,6 +48,11 @@ class Domain:
     realm: str
     sid: Sid
     rodc: int | None = None
+    claims: dict[PrincipalName, dict[str, tuple[int | str | bool, ...]]] = field(
+        default_factory=dict
+    )
+    #: Whether claims are compressed, as large ones are by domain controllers.
+    compresses_claims: bool = False
     _rids: dict[PrincipalName, int] = field(default_factory=dict)
 
     def buffers(self, client: PrincipalName, authtime: datetime) -> dict[int, bytes]:
@@ -55,7 +60,12 @@ class Domain:
         rid = self._rids.setdefault(client, _FIRST_RID + len(self._rids))
         name = "/".join(client.components)
         account = Sid(self.sid.authority, (*self.sid.sub_authorities, rid)).encode()
+        claims = self.claims.get(client)
+        claimed: dict[int, bytes] = {}
+        if claims is not None:
+            claimed[PacBuffer.CLIENT_CLAIMS_INFO] = self._claims(claims)
         return {
+            **claimed,
             PacBuffer.LOGON_INFO: self._logon_info(name, rid, authtime),
             PacBuffer.CLIENT_INFO: struct.pack("<Q", _filetime(authtime)) + _counted(name),
             PacBuffer.UPN_DNS_INFO: _upn_dns_info(
@@ -63,6 +73,31 @@ class Domain:
             ),
             PacBuffer.REQUESTER_SID: account,
         }
+
+    def _claims(self, claims: Mapping[str, tuple[int | str | bool, ...]]) -> bytes:
+        """Return CLAIMS_SET_METADATA. Source: MS-ADTS 2.2.18."""
+        ndr = _Ndr()
+        ndr.numbers(1, ndr.pointer(), 0, 0, 0, 1)  # one array; nothing reserved
+        ndr.numbers(1, len(claims), ndr.pointer(), len(claims))  # CLAIMS_SOURCE_TYPE_AD
+        for values in claims.values():
+            kind = _CLAIM_TYPES[type(values[0])]
+            ndr.numbers(ndr.pointer(), kind | kind << 16, len(values), ndr.pointer())
+        for name, values in claims.items():
+            ndr.text(name)
+            ndr.numbers(len(values))
+            if isinstance(values[0], str):
+                ndr.numbers(*(ndr.pointer() for _ in values))
+                for value in values:
+                    ndr.text(str(value))
+            else:
+                ndr.align(8)
+                ndr.body += b"".join(struct.pack("<q", value) for value in values)
+        blob = ndr.encode()
+        compression, data = (4, _xpress_huffman(blob)) if self.compresses_claims else (0, blob)
+        head = _Ndr()
+        head.numbers(len(data), head.pointer(), compression, len(blob), 0, 0, 0, len(data))
+        head.body += data
+        return head.encode()
 
     def _logon_info(self, name: str, rid: int, authtime: datetime) -> bytes:
         """Return KERB_VALIDATION_INFO in NDR. Source: MS-PAC 2.5, C706 14."""
@@ -87,9 +122,59 @@ class Domain:
         fixed += pointer(struct.pack("<I", len(self.sid.sub_authorities)) + self.sid.encode())
         fixed += struct.pack("<IIII", 0, 0, _NORMAL_ACCOUNT, 0) + bytes(2 * 8 + 2 * 4)
         fixed += bytes(5 * 4)  # neither further SIDs nor groups of a resource domain
-        body = struct.pack("<I", 0x20000) + fixed + pointed
-        body += bytes(-len(body) % 8)
-        return b"\x01\x10\x08\x00" + b"\xcc" * 4 + struct.pack("<II", len(body), 0) + body
+        return _in_ndr(struct.pack("<I", 0x20000) + fixed + pointed)
+
+
+#: Source: MS-ADTS 2.2.18.2.
+_CLAIM_TYPES: dict[type, int] = {int: 1, str: 3, bool: 6}
+
+
+class _Ndr:
+    """Writes a structure in NDR, its pointers' data behind it. Source: C706 14."""
+
+    def __init__(self) -> None:
+        self.body = bytearray(struct.pack("<I", 0x20000))  # the pointer to the structure
+        self._pointers = 0
+
+    def pointer(self) -> int:
+        """Return the next pointer: any number that no other has."""
+        self._pointers += 1
+        return 0x20000 + 4 * self._pointers
+
+    def align(self, size: int) -> None:
+        self.body += bytes(-len(self.body) % size)
+
+    def numbers(self, *values: int) -> None:
+        self.align(4)
+        self.body += struct.pack(f"<{len(values)}I", *values)
+
+    def text(self, value: str) -> None:
+        data = (value + "\0").encode("utf-16-le")
+        self.numbers(len(data) // 2, 0, len(data) // 2)
+        self.body += data
+
+    def encode(self) -> bytes:
+        return _in_ndr(bytes(self.body))
+
+
+def _in_ndr(body: bytes) -> bytes:
+    """Return a structure with the headers of version 1. Source: MS-RPCE 2.2.6."""
+    body += bytes(-len(body) % 8)
+    return b"\x01\x10\x08\x00" + b"\xcc" * 4 + struct.pack("<II", len(body), 0) + body
+
+
+def _xpress_huffman(data: bytes) -> bytes:
+    """Return `data` in the form of XPRESS Huffman, without making it smaller. Source: MS-XCA 2.1.4.
+
+    Each byte is a symbol of its own; all codes have 9 bits, so each symbol is its code.
+    """
+    if len(data) >= 1 << 16:
+        raise ValueError("the embedded KDC compresses less than 64 KiB of claims")
+    end = 256
+    bits = "".join(f"{symbol:09b}" for symbol in (*data, end))
+    bits += "0" * (-len(bits) % 16 + 16)
+    words = [int(bits[at : at + 16], 2) for at in range(0, len(bits), 16)]
+    return b"\x99" * 256 + struct.pack(f"<{len(words)}H", *words)
 
 
 def pac_in(entries: tuple[AuthorizationDataEntry, ...] | None) -> dict[int, bytes] | None:

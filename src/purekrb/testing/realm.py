@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,7 @@ class Realm:
     password_policy: the rules for new passwords: length, kinds of characters, and not the old one.
     domain_sid: a SID "S-1-5-21-...". Tickets then contain a PAC like those of a domain controller:
         accounts get SIDs of that domain, and are members of its Domain Users.
+    compressed_claims: whether the claims in PACs are compressed (XPRESS Huffman).
     rodc_identifier: 1 to 65535. The KDC is then a read-only domain controller, and its signatures
         contain this identifier.
     """
@@ -94,6 +95,7 @@ class Realm:
         port: int = 0,
         password_policy: PasswordPolicy | None = None,
         domain_sid: str | None = None,
+        compressed_claims: bool = False,
         rodc_identifier: int | None = None,
         clock: Clock = now,
         random: RandomBytes = random_bytes,
@@ -126,6 +128,7 @@ class Realm:
             )
         if domain_sid is not None:
             self._kdc.domain = Domain(name, Sid.parse(domain_sid), rodc_identifier)
+            self._kdc.domain.compresses_claims = compressed_claims
         self._kdc.password_policy = password_policy
         if self.pkinit is not None:
             self.add_service("WELLKNOWN/ANONYMOUS")
@@ -158,6 +161,7 @@ class Realm:
         not_delegated: bool = False,
         user_to_user: bool = False,
         lifetime: float | None = None,
+        claims: Mapping[str, Iterable[int | str | bool]] | None = None,
         salt: str | None = None,
         iterations: int | None = None,
     ) -> Credential:
@@ -168,9 +172,14 @@ class Realm:
         the default). `lifetime` is the longest lifetime of this user's tickets, in seconds. With
         `sets_passwords`, the user may set the passwords of others (RFC 3244). If `not_delegated`, no
         service may act for the user elsewhere. With `user_to_user`, tickets for the user are under
-        its TGT only (MIT's -allow_svr).
+        its TGT only (MIT's -allow_svr). `claims` (identifier -> values of one type) are in the PAC of a
+        realm with a `domain_sid`.
         """
         principal = self._principal(name)
+        if claims is not None:
+            if self._kdc.domain is None:
+                raise ValueError("claims are in PACs: make the realm with a domain_sid")
+            self._kdc.domain.claims[principal.name] = {k: tuple(v) for k, v in claims.items()}
         self._kdc.accounts[principal.name] = KdcAccount(
             principal.name,
             self.etypes if etypes is None else _checked(etypes),
