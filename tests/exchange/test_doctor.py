@@ -20,12 +20,15 @@ from purekrb.constants import PaDataType
 from purekrb.doctor import Report, examine, page
 from purekrb.doctor.steps import STEPS
 from purekrb.integrations.wsgi import KerberosMiddleware
+from purekrb.kdc.locate import Locator
 from purekrb.replay import MemoryReplayCache
 from purekrb.system import now
 from purekrb.testing import Realm
+from purekrb.testing.kdc_proxy import KdcProxy
 from support import pki
 from support.canaries import leaks, pieces
 from support.commands import Commands
+from support.kdc_stubs import DnsStub
 from support.tls import Authority
 
 #: A host that resolves everywhere.
@@ -37,7 +40,8 @@ class Machine:
 
     def __init__(self, realm: Realm, directory: Path) -> None:
         self.realm, self.directory = realm, directory
-        realm.write_krb5_conf(directory / "krb5.conf")
+        self.conf = directory / "krb5.conf"
+        realm.write_krb5_conf(self.conf)
         self.alice = realm.add_user("alice", "pw")
         realm.add_service(SPN).save(directory / "keytab")
         KdcClient(realm.config).get_tgt(self.alice)
@@ -547,3 +551,43 @@ def test_the_certificates_of_krb5_conf_are_looked_at(machine: Machine) -> None:
     assert (
         "pkinit_anchors is not set" in failed(with_lines(identity + "good.pem"), "certificates")[0]
     )
+
+
+# -- other ways to a KDC
+
+
+def test_a_kdc_proxy_is_named_by_its_url(machine: Machine) -> None:
+    with KdcProxy(machine.realm) as proxy:
+        text = machine.conf.read_text()
+        through = text.replace(f"kdc = 127.0.0.1:{machine.realm.port}", f"kdc = {proxy.url}")
+        anchors = f"kdc = {proxy.url}\n    http_anchors = FILE:{proxy.anchor}"
+        machine.conf.write_text(through.replace(f"kdc = {proxy.url}", anchors))
+        report = examine(SPN)
+        assert report.exit_code == 0
+        assert f"{proxy.url}: answers in" in report.of("KDCs")[0].text
+        machine.conf.write_text(through)
+        said, remedy = failed(examine(SPN), "KDCs")
+        assert proxy.url in said
+        assert "certificate is not accepted" in said
+        assert proxy.url in remedy
+
+
+def test_uri_records_and_the_site_are_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kdc = f"krb5srv:m:tcp:127.0.0.1:{machine.realm.port}"
+    text = machine.conf.read_text()
+    begin = text.index("[realms]")
+    text = text[:begin].replace("dns_lookup_kdc = false", "dns_lookup_kdc = true")
+    machine.conf.write_text(f"{text}[realms]\n EXAMPLE.TEST = {{\n sitename = Paris\n }}\n")
+    srv = {"_kerberos._tcp.Paris._sites.dc._msdcs.EXAMPLE.TEST.": ["0 0 88 near.example.test."]}
+    with DnsStub(srv, uris={"_kerberos.EXAMPLE.TEST.": [f'0 0 "{kdc}"']}) as dns:
+        monkeypatch.setattr(Locator, "resolver", lambda _: dns.resolver)
+        report = examine(SPN)
+    said = [finding.text for finding in report.of("DNS")]
+    port = machine.realm.port
+    assert f"_kerberos.EXAMPLE.TEST: tcp://127.0.0.1:{port} (URI records)" in said
+    assert "this machine is in the site Paris" in said
+    assert any("Paris._sites" in text and "near.example.test" in text for text in said)
+    assert "warning" not in {finding.status for finding in report.of("DNS")}
+    assert statuses(report)["KDCs"] == {"ok"}

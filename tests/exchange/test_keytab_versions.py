@@ -48,10 +48,21 @@ def test_the_keys_that_the_kdc_has_are_found(
         client = KdcClient(realm.config)
         assert client.get_tgt(credential).client == WEB
         assert credential.kvno == 4
-        # The next log-in begins with the keys that were right.
+        # The next log-in begins with the keys that were right: nothing is refused any more.
         refused: list[int] = []
         credential.turn_to_other_keys(refused)
-        assert refused == [len([kvno for kvno in before if kvno != 4])]
+        assert len(refused) == 1
+        # Of one kvno, the newest entry is first; then that of the kvno before.
+        assert (refused == [0]) == (before in ([], [4]))
+
+
+def test_many_rotations_that_died_do_not_hide_the_key_that_the_kdc_has() -> None:
+    with Realm("R.TEST") as realm:
+        right = rights(realm, 4)
+        died = [entry for letter in "abcdef" for entry in wrong(5, letter)]
+        credential = Credential.from_keytab(WEB, Keytab([*died, *right, *wrong(3, "z")]))
+        assert KdcClient(realm.config).get_tgt(credential).client == WEB
+        assert credential.kvno == 4
 
 
 def test_at_most_three_versions_are_tried_and_the_newest_is_told() -> None:

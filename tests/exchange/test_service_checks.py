@@ -15,8 +15,9 @@ from purekrb.credentials.ccache import CCache
 from purekrb.directory import Directory, EmbeddedDirectory, ServiceConnectionPoint
 from purekrb.directory.connect import Sessions
 from purekrb.directory.ldap import ANY_OBJECT, Change, ChangeOperation, LdapSession, Scope
-from purekrb.directory.tickets import TicketSource
+from purekrb.directory.tickets import TicketSource, with_tgts_alone
 from purekrb.findings import Finding
+from purekrb.kdc.client import FAST_AVAIL
 from purekrb.messages.kdc import TgsRep
 from purekrb.testing import Realm
 
@@ -212,6 +213,18 @@ def test_a_new_ticket_is_asked_for_and_none_is_kept(service: Service, realm: Rea
     (wrong,) = service.wrong(service.keys())
     assert "the ticket has kvno 4: the keytab is stale" in wrong.text
     assert list(service.alice.ccache) == held
+
+
+def test_the_copy_asks_as_strictly_as_the_credential(service: Service, realm: Realm) -> None:
+    client = KdcClient(service.config)
+    client.get_ticket(service.alice, f"{service.spns[0]}@EXAMPLE.TEST")
+    service.alice.require = "fast"
+    tgs = Principal(("krbtgt", realm.name), realm.name)
+    service.alice.ccache.set_config(FAST_AVAIL, b"yes", tgs)
+    copy = with_tgts_alone(service.alice, client)
+    assert copy.require == "fast"
+    assert copy.ccache.get_config(FAST_AVAIL, tgs) == b"yes"
+    assert [ticket.is_tgt for ticket in copy.ccache] == [True]
 
 
 @pytest.mark.parametrize("silent", [False, True])

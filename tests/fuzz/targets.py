@@ -73,7 +73,7 @@ from purekrb.gss.tokens import MicToken, WrapToken
 from purekrb.gss.user_to_user import UserToUserInitiator
 from purekrb.inspection import describe, pasted
 from purekrb.inspection import pac as described_pac
-from purekrb.kdc import https, locate, tcp
+from purekrb.kdc import https, records, tcp
 from purekrb.kdc.attempt import AttemptError
 from purekrb.krb5conf.config import (
     Config,
@@ -85,6 +85,7 @@ from purekrb.krb5conf.config import (
 )
 from purekrb.messages import (
     ap,
+    cldap,
     cms,
     iakerb,
     kdc,
@@ -105,7 +106,7 @@ from purekrb.sasl import CLIENTS, GssapiClient, GssapiServer, Layer, SecurityLay
 from purekrb.sid import Sid
 from purekrb.spn import ServicePrincipalName, crack_spn, map_spn, target_principal
 from purekrb.testing import Realm
-from support import contexts, https_stub, ldap_stub, pki, scripted_kdc
+from support import cldap_stub, contexts, https_stub, ldap_stub, pki, scripted_kdc
 from support import credential_files as files
 from support import pac as pacs
 from support import spnego as negotiation
@@ -762,8 +763,8 @@ def dns_answer(wire: bytes) -> None:
         ]
 
     resolver: Any = SimpleNamespace(resolve=resolve, lifetime=1.0)
-    found = locate.lookup_srv(resolver, "_kerberos._tcp.example.test", "tcp")
-    for address in locate.order_by_rfc2782(found):
+    found = records.lookup_srv(resolver, "_kerberos._tcp.example.test", "tcp")
+    for address in records.order_by_rfc2782(found):
         str(address)
 
 
@@ -1109,6 +1110,17 @@ TARGETS: tuple[Target, ...] = (
         "message of a KDC proxy",
         lambda data: kkdcp.unwrap(data),
         lambda: [kkdcp.wrap(b"message", "R.TEST")],
+    ),
+    Target(
+        "URI of a KDC",
+        lambda data: records.parse_uri(data.decode("latin-1"), 88),
+        lambda: [b"krb5srv:m:tcp:kdc.r.test:88", b"krb5srv::kkdcp:https://gateway.test/KdcProxy"],
+    ),
+    Target("Netlogon", lambda data: cldap.decode_netlogon(data), lambda: [cldap_stub.netlogon()]),
+    Target(
+        "answer to a ping",
+        lambda data: cldap.decode_answer(data),
+        lambda: [cldap_stub.entry(b"\2\1\7", cldap_stub.netlogon())],
     ),
     Target(
         "HTTP of a KDC proxy",

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from purekrb import Credential
 from purekrb.directory import Directory
 from purekrb.errors import AccountNotFoundError, InsufficientRightsError, PolicyError
 from support.samba import SambaDc
+
+
+def test_the_command_leaves_a_keytab_alone_that_it_cannot_make(
+    samba_dc: SambaDc, tmp_path: Path
+) -> None:
+    dn = f"CN=gmsa-cli,CN=Managed Service Accounts,{samba_dc.base}"
+    samba_dc.delete(dn)
+    keytab = tmp_path / "web.keytab"
+    env = {
+        **samba_dc.env,
+        "KRB5CCNAME": f"FILE:{tmp_path}/cc",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+    def run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "purekrb", *arguments]
+        return subprocess.run(
+            argv, env=env, input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert run("kinit", samba_dc.administrator, text=samba_dc.password).returncode == 0
+    where = ("--ldap", f"ldap://{samba_dc.host}", "-t", str(keytab))
+    for account, why in (
+        ("gmsa-cli", "there is no account 'gmsa-cli'"),
+        (samba_dc.administrator, "is not a group managed service account"),
+    ):
+        done = run("keytab", "gmsa", account, *where)
+        assert (done.returncode != 0, done.stdout) == (True, "")
+        assert why in done.stderr
+        assert not keytab.exists()
 
 
 def test_a_directory_that_makes_no_passwords_is_told_from_a_wrong_account(

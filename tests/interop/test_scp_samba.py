@@ -708,6 +708,11 @@ def test_the_commands_publish_find_connect_verify_update_and_remove(
         (scp,) = json.loads(found.stdout)["scps"]
         assert (scp["dns_name"], scp["bindings"]) == (HOST, ["2000"])
         assert shell("scp", "find", "absent", *domain, user="scp-client").returncode == 1
+        by_class = ("scp", "find", "--class", "adsockauth")
+        assert scp["dn"] in shell(*by_class, *domain, user="scp-client").stdout
+        nothing = shell("scp", "find", "--class", "absent", *domain, user="scp-client")
+        assert (nothing.returncode, nothing.stdout) == (1, "")
+        assert "no service of the class absent" in nothing.stderr
 
         keytab = str(
             samba_dc.keytab(*json.loads(shell.directory.joinpath("state.json").read_text())["spns"])

@@ -308,6 +308,25 @@ def deaths(full: Sequence[int]) -> tuple[str, Sequence[int]]:
     return ("step:", range(1, 20)) if soak(0, 1) == 0 else ("", full)
 
 
+def test_rotations_that_die_again_and_again_leave_a_way_out(
+    samba_dc: SambaDc, service: Path, name: str
+) -> None:
+    """Each time, the keytab has got one more key that the directory has not."""
+
+    def rotate() -> None:
+        with as_itself_by_key(samba_dc, name, service) as directory:
+            directory.rotate_keys(name, service)
+
+    for _ in range(5):
+        assert not run_until(1, rotate, "step: the keytab has the old and the new keys")
+    assert not run_until(1, rotate, "step: the directory has the new key")
+    assert accepts(service, ticket_for(samba_dc, spns_of(name)[0]))
+    rotate()
+    assert accepts(service, ticket_for(samba_dc, spns_of(name)[0]))
+    newest = Keytab.load(service).find(f"{name}@AD.TEST")[0].kvno
+    assert len(Keytab.load(service).find(f"{name}@AD.TEST", newest)) == 2
+
+
 @pytest.mark.parametrize("who", [as_itself_by_key, as_administrator])
 def test_a_service_accepts_whenever_a_rotation_dies_and_the_next_one_repairs(
     samba_dc: SambaDc,

@@ -50,6 +50,7 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
         made.put("spoilt", EC, label="card", id_=b"\x01")
         made.put("no key", EC, label="card", id_=b"\x01", key=False)
         yield made
+        made.close()
 
 
 def ask(_prompt: str) -> str:

@@ -192,31 +192,47 @@ class UdpStub(_Stub):
 class DnsStub(UdpStub):
     """Answers SRV queries from `zone`: owner name -> texts of SRV data; other names do not exist. `broken`: raw rdata.
 
-    `resolver` asks this server alone.
+    `uris` is the same for URI queries. `resolver` asks this server alone. `asked` are the names and
+    types of the queries.
     """
 
-    def __init__(self, zone: dict[str, list[str]], *, broken: bytes | None = None) -> None:
+    def __init__(
+        self,
+        zone: dict[str, list[str]],
+        *,
+        uris: dict[str, list[str]] | None = None,
+        broken: bytes | None = None,
+        broken_type: int = dns.rdatatype.SRV,
+    ) -> None:
         self.zone = zone
+        self.uris = uris or {}
+        self.asked: list[tuple[str, str]] = []
         self.broken = broken
+        self._broken_type = broken_type
         super().__init__(DnsStub._answer)
         self.resolver = dns.resolver.Resolver(configure=False)
         self.resolver.nameservers = [self.host]
         self.resolver.port = self.port
 
+    def _breaks(self, kind: int) -> bool:
+        return self.broken is not None and kind == self._broken_type
+
     def _answer(self, data: bytes, client: object) -> None:
         query = dns.message.from_wire(data)
         response = dns.message.make_response(query)
         question = query.question[0]
-        texts = self.zone.get(question.name.to_text())
+        name, kind = question.name.to_text(), question.rdtype
+        self.asked.append((name, dns.rdatatype.to_text(kind)))
+        texts = (self.uris if kind == dns.rdatatype.URI else self.zone).get(name)
         if texts is None:
             response.set_rcode(3)
-        elif self.broken is None:
-            response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", "SRV", texts))
+        elif not self._breaks(kind):
+            response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", kind, texts))
         wire = response.to_wire(max_size=65535)
-        if texts is not None and self.broken is not None:
+        if texts is not None and self.broken is not None and self._breaks(kind):
             record = (
                 b"\xc0\x0c"
-                + struct.pack(">HHIH", dns.rdatatype.SRV, 1, 60, len(self.broken))
+                + struct.pack(">HHIH", self._broken_type, 1, 60, len(self.broken))
                 + self.broken
             )
             header = bytearray(wire)

@@ -37,6 +37,12 @@ class SoftHsm:
         conf.write_text(f"directories.tokendir = {directory}/tokens\nlog.level = ERROR\n")
         self.environment = {"SOFTHSM2_CONF": str(conf)}
 
+    def close(self) -> None:
+        """Let the module be loaded anew, with another configuration."""
+        import pkcs11
+
+        pkcs11.unload(self.module)
+
     def new_token(self, label: str) -> None:
         """Make an empty token."""
         command = ["softhsm2-util", "--init-token", "--free", "--label", label]

@@ -17,6 +17,7 @@ from purekrb.krb5conf.config import (
     parse_duration,
     parse_etypes,
 )
+from purekrb.krb5conf.spelling import unknown_realm
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +291,9 @@ SKIPPED = [
     ("[realms]\nA =", 2, "neither a value nor a '{'"),
     ("[realms]\nA =\nkdc = x", 2, "neither a value nor a '{'"),
     ("[realms]\n}", 2, "'}' without"),
+    ("[realms]\nA = { kdc = x }", 2, "the group A on one line is not read as one"),
+    ("[realms]\nA = {kdc = x", 2, "the group A on one line is not read as one"),
+    ("[realms]\nA = {\n B = { c = d }\n}", 3, "the group B on one line"),
     ("[realms]\nA = {\n} x", 3, "text after a '}'"),
     ("[libdefaults]\nclockskew = soon", 2, "'soon' is not a duration"),
     ("[libdefaults]\nclockskew = 5m # minutes", 2, "a line of its own"),
@@ -312,6 +316,16 @@ def test_a_line_that_cannot_be_read_is_skipped_and_noted(
     assert [skipped.where for skipped in config.skipped] == [f"{path}:{line}"]
     assert why in config.skipped[0].reason
     assert config.files == (str(path),)
+
+
+def test_a_realm_whose_group_is_on_one_line_is_told_of_when_it_is_asked(write: Any) -> None:
+    """MIT's library reads it as a value, and finds no KDC."""
+    conf = write("[libdefaults]\ndns_lookup_kdc = false\n[realms]\nA = { kdc = x }\nB = {x}\n")
+    config = Config.from_file(conf)
+    assert config.kdcs("A") == ()
+    error = unknown_realm("A", config, of_client=False)
+    assert f"{conf}:4: the group A on one line is not read as one" in str(error)
+    assert "one line" not in str(unknown_realm("B", config, of_client=False))
 
 
 def test_the_log_warns_of_a_skipped_line_once(write: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,6 +37,7 @@ from purekrb.messages.pac_buffers import Claims, DelegationInfo, DeviceInfo
 from purekrb.messages.spnego import NegTokenInit
 from purekrb.names import PrincipalName
 from purekrb.oids import OID_NAMES, dotted, oid_name, oid_text
+from support import cldap_stub
 from support.contexts import if_relevant
 from support.pac_buffers import CLAIMS, claims_set, compressed, delegation, device, metadata, pac_of
 from support.tickets import issue
@@ -440,6 +441,18 @@ def test_a_message_with_its_tcp_length_is_read() -> None:
     assert len(describe(framed * 3)["messages"]) == 3
     with pytest.raises(DecodeError):
         describe(framed[:-1])
+
+
+def test_what_a_domain_controller_says_of_itself_is_read() -> None:
+    tree = describe(cldap_stub.entry(b"\2\1\7", cldap_stub.netlogon("Lyon", flags=0x1A8)))[
+        "Netlogon"
+    ]
+    assert tree["host"] == "dc1.example.test"
+    assert (tree["dc_site"], tree["client_site"]) == ("Paris", "Lyon")
+    assert tree["flags"] == ["LDAP", "KDC", "CLOSEST", "WRITABLE"]
+    assert tree["message_id"] == 7
+    with pytest.raises(DecodeError, match="neither a Kerberos message"):
+        describe(cldap_stub.entry(b"\2\1\7", b"?" * 40))
 
 
 def test_a_kpasswd_request_is_read() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from purekrb import crypto
@@ -179,11 +180,16 @@ class Credential:
         """Take the newest keys of the principal. Raises CredentialError."""
         principal = self.principal
         found = keytab.find(principal)
-        versions = [
-            version
+        groups = [
+            list(_versions(kvno, [entry.key for entry in found if entry.kvno == kvno]))
             for kvno in dict.fromkeys(entry.kvno for entry in found)
-            for version in _versions(kvno, [entry.key for entry in found if entry.kvno == kvno])
         ]
+        # Rotations that died may have left several keys of the newest kvno. If the last of them has
+        # not reached the KDC, that of the kvno before is right: so these two come first.
+        versions = [
+            pair for pairs in zip_longest(*groups[:2]) for pair in pairs if pair is not None
+        ]
+        versions += [version for group in groups[2:] for version in group]
         if not versions or versions[0][0] != found[0].kvno:
             problem = "no usable key" if found else "no key"
             raise CredentialError(
@@ -820,7 +826,8 @@ def _versions(
 ) -> Iterator[tuple[int, dict[int, EncryptionKey]]]:
     """Yield the versions among the keys of one kvno: the first of each etype, the second, and so on.
 
-    There are several while it is not known which salt a new key has (purekrb.directory.rotation).
+    There are several while it is not known which salt a new key has, or which of them the KDC has
+    (purekrb.directory.rotation).
     """
     left = [key for key in keys if key.etype in KEY_SIZES]
     while left:

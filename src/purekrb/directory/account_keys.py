@@ -151,7 +151,8 @@ def finished(
     kvno that was replaced just now. Entries of other accounts stay.
     """
     ours = belonging(keytab, names)
-    others = [entry for entry in keytab if not any(entry is one for one in ours)]
+    mine = set(map(id, ours))
+    others = [entry for entry in keytab if id(entry) not in mine]
     older = [entry for entry in ours if entry.kvno < kvno and entry.key not in keys]
     came: dict[int, datetime] = {}  # each version, when its last entry was written
     for entry in older:
@@ -183,5 +184,8 @@ def _entries(
 def belonging(keytab: Keytab, names: AccountNames) -> list[KeytabEntry]:
     """Return the entries of the account."""
     principals = set(names.principals)
-    keys = [entry.key for entry in keytab if entry.principal in principals]
+    keys: list[EncryptionKey] = []  # each once: an account may have thousands of names
+    for entry in keytab:
+        if entry.principal in principals and entry.key not in keys:
+            keys.append(entry.key)
     return [entry for entry in keytab if entry.principal in principals or entry.key in keys]

@@ -217,7 +217,10 @@ def account_findings(state: AccountState, at: datetime) -> Iterator[Finding]:
             "is locked, after too many wrong passwords",
             "unlock it (Unlock-ADAccount {}, samba-tool user unlock {}), and find who tries them",
         )
-    again = "set it again (samba-tool user setpassword {}), and make its keytab again"
+    again = (
+        "set it again, and make its keytab again: purekrb account rotate {} does both, "
+        "samba-tool user setpassword {} the first"
+    )
     if state.must_change:
         yield _about(account, "failed", "must change its password before it can log in", again)
     elif state.computed & _PASSWORD_EXPIRED:
@@ -230,7 +233,8 @@ def account_findings(state: AccountState, at: datetime) -> Iterator[Finding]:
                 "warning",
                 f"has had its password since {state.password_set:%Y-%m-%d}: whoever gets a ticket "
                 "for it can guess at the password",
-                "give it a long random password once a year, and make its keytab again",
+                "give it a long random password once a year, and make its keytab again: purekrb "
+                "account rotate {} does both",
             )
     yield from _ending(
         account,
@@ -274,8 +278,9 @@ def etype_finding(state: AccountState, seen: Collection[int] | None = None) -> F
             status,
             f"{what}, though its {ETYPES} is {bits}: the account has no AES keys, or the KDC does "
             "not know of that number yet",
-            "set its password again, which makes AES keys, and make its keytab again; if the number "
-            "is new, wait for the replication",
+            "set its password again, which makes AES keys, and make its keytab again (purekrb "
+            f"account rotate {_typed(state.account.name)} does both); if the number is new, wait for "
+            "the replication",
         )
     return Finding(
         "encryption types",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ from purekrb.findings import Finding
 __all__ = ["AccountStatus", "account_status"]
 
 _DISABLED, _LOCKED = 0x2, 0x10
+#: The most names in a finding.
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def account_status(session: LdapSession, account: str, checks: Checks) -> Accoun
         kvnos = {entry.kvno for entry in checks.keytab.find(names.own)}
     salt = None
     if checks.tickets is not None:
-        salt = checks.tickets.salt(names.own, checks.timeout)
+        salt = checks.tickets.salt(names.own, time.monotonic() + checks.timeout)
     return AccountStatus(
         account=found,
         enabled=None if state.control is None else not state.control & _DISABLED,
@@ -92,18 +95,18 @@ def _of_keytab(state: AccountState, names: AccountNames, keytab: Keytab) -> Iter
             "the directory may not have",
             rotate,
         )
-    missing = [
-        str(one)
-        for one in names.principals
-        if not any(
-            same_kvno(entry.kvno, found.kvno) for entry in current for found in keytab.find(one)
-        )
-    ]
+    has = {entry.principal for entry in keytab if state.kvno and same_kvno(state.kvno, entry.kvno)}
+    missing = [str(one) for one in names.principals if one not in has]
     if current and missing:
         yield Finding(
             "keytab",
             "warning",
-            f"the keytab has no current key under {', '.join(missing)}: programs that look for the "
-            "name find none",
+            f"the keytab has no current key under {_shown(missing)}: programs that look for the name "
+            "find none",
             rotate,
         )
+
+
+def _shown(names: list[str]) -> str:
+    more = len(names) - _MAX_SHOWN
+    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")

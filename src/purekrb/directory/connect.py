@@ -251,14 +251,19 @@ class Connector:
 
     def find(self, domain: str, *, writable: bool = False) -> tuple[LdapSession, Url, str]:
         """Return the session of `to_domain`, the URL of its server, and the name that it proved."""
-        servers = domain_controllers(self._locator, domain, "" if writable else self._options.site)
+        servers = domain_controllers(self._locator, domain, "" if writable else self._site(domain))
         return self._to_first(servers, f"ldap/{{}}/{domain}", writable)
 
     def to_forest(self, forest: str) -> LdapSession:
         """Return a session with a global catalog of the forest whose root domain is `forest`."""
         return self._to_first(
-            global_catalogs(self._locator, forest, self._options.site), f"GC/{{}}/{forest}"
+            global_catalogs(self._locator, forest, self._site(forest)), f"GC/{{}}/{forest}"
         )[0]
+
+    def _site(self, domain: str) -> str:
+        """Return the site whose servers come first: the given one, or that of this machine."""
+        locator = self._locator
+        return self._options.site or locator.site(domain.upper(), udp=self._dial is None)
 
     def _to_first(
         self, servers: Sequence[KdcAddress], target: str, writable: bool = False

@@ -8,7 +8,8 @@ Source: MS-ADTS 6.3.2, 6.3.6.
 from __future__ import annotations
 
 from purekrb.errors import TransportError
-from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import lookup_srv, order_by_rfc2782
 from purekrb.krb5conf.config import KdcAddress
 from purekrb.log import Log
 

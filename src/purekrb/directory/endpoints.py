@@ -17,7 +17,8 @@ from purekrb.directory.scp import ServiceConnectionPoint
 from purekrb.errors import DirectoryError, KerberosError, ServiceUnknownError, TransportError
 from purekrb.gss.initiator import Initiator
 from purekrb.io.dial import OpenConnection
-from purekrb.kdc.locate import Locator, lookup_srv, order_by_rfc2782
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import lookup_srv, order_by_rfc2782
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 

@@ -70,6 +70,7 @@ _log = Log("purekrb.directory")
 #: For how long a replaced key is kept, in seconds: as long as a domain renews tickets by default.
 KEEP = 7 * 86400.0
 _NAMES = ("sAMAccountName", "servicePrincipalName", "userPrincipalName", "dNSHostName", KVNO)
+_MAX_KVNO = 0xFFFFFFFF
 #: How Samba says, as a constraintViolation, that the account may not change its password.
 _DENIED_BY_SAMBA = re.compile(r"error in module acl: ")
 #: The attributes that the bound account may write. Source: MS-ADTS 3.1.1.4.5.22.
@@ -117,7 +118,7 @@ def rotate(
         names, before = names_of_account(session, found)
         new = NewKeys(kdc, names, path, keep=keep, random=random)
         salts = new.asked_salts()
-        new.put(salts, 1 if before is None else before + 1)
+        new.put(salts, 1 if before is None else before + 1 & _MAX_KVNO)
         try:
             if itself:
                 prover = _prover(credential, names, path)
@@ -149,7 +150,7 @@ def names_of_account(session: LdapSession, account: Account) -> tuple[AccountNam
         entry.text("userPrincipalName"),
         entry.text("dNSHostName"),
     )
-    return names, number_of(entry, KVNO)
+    return names, _kvno_of(entry)
 
 
 class NewKeys:
@@ -365,9 +366,15 @@ def check_encrypted(session: LdapSession) -> None:
         )
 
 
+def _kvno_of(entry: Entry) -> int | None:
+    """Return the kvno; the attribute has it as a signed number. Source: MS-ADTS 3.1.1.4.5.16."""
+    told = number_of(entry, KVNO)
+    return None if told is None else told & _MAX_KVNO
+
+
 def _told_kvno(session: LdapSession, dn: str) -> int | None:
     try:
-        return number_of(_read(session, dn, (KVNO,)), KVNO)
+        return _kvno_of(_read(session, dn, (KVNO,)))
     except TransportError as error:  # the KDC has told it, too
         _log.debug("the directory does not tell the kvno: %s", error)
         return None

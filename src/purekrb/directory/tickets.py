@@ -12,7 +12,7 @@ from purekrb.credentials.credential import Credential
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import CredentialError, KdcError, KerberosError, SpnError
 from purekrb.exchanges.opened_tickets import read_ticket
-from purekrb.kdc.client import KEYTAB_ETYPES, KdcClient
+from purekrb.kdc.client import FAST_AVAIL, KEYTAB_ETYPES, KdcClient
 from purekrb.krb5conf.config import Config
 from purekrb.names import Principal
 from purekrb.spn import target_principal
@@ -107,6 +107,11 @@ def with_tgts_alone(credential: Credential, client: KdcClient) -> Credential:
         if not credential.can_get_tgt:
             raise CredentialError(f"{credential.principal} has no valid TGT: get one with kinit")
         tgts = [client.get_tgt(credential)]
-    copy = Credential.from_ccache(CCache(credential.ccache.principal, tgts))
+    owner = credential.ccache.principal
+    copy = Credential.from_ccache(CCache(owner, tgts))
     copy.require = credential.require
+    tgs = Principal(("krbtgt", owner.realm), owner.realm)
+    announced = credential.ccache.get_config(FAST_AVAIL, tgs)
+    if announced is not None:
+        copy.ccache.set_config(FAST_AVAIL, announced, tgs)
     return copy

@@ -11,7 +11,9 @@ from purekrb.doctor.examination import MAX_KDCS, Examination
 from purekrb.doctor.report import Status
 from purekrb.errors import KerberosError
 from purekrb.kdc.hosts import canonicalize_host
-from purekrb.kdc.locate import Locator, lookup_srv
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import SrvRecord, lookup_srv, lookup_uri
+from purekrb.krb5conf.config import KDC_PORT
 from purekrb.krb5conf.spelling import unknown_realm
 from purekrb.messages.ap import KrbError
 
@@ -72,7 +74,7 @@ def dns(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     elif exam.config.kdcs(exam.realm) and not exam.config.dns_lookup_kdc:
         yield "skipped", "SRV records: krb5.conf names the KDCs, and DNS is not asked", ""
     else:
-        yield from _srv(exam, locator)
+        yield from _records(exam, locator)
     if not hosts:
         yield "skipped", "there is no host name to resolve", ""
 
@@ -91,27 +93,48 @@ def _alias(host: str, timeout: float) -> Iterator[tuple[Status, str, str]]:
         )
 
 
-def _srv(exam: Examination, locator: Locator) -> Iterator[tuple[Status, str, str]]:
+def _records(exam: Examination, locator: Locator) -> Iterator[tuple[Status, str, str]]:
+    """What DNS says of the realm's KDCs: URI records, and SRV records of the site and of all."""
     needed = not exam.config.kdcs(exam.realm)
-    for transport in ("udp", "tcp"):
-        name = f"_kerberos._{transport}.{exam.realm}"
-        try:
-            records = lookup_srv(locator.resolver(), f"{name}.", transport)
-        except KerberosError as error:
-            yield (
-                "failed" if needed else "warning",
-                f"DNS does not answer: {error}",
-                "check the name servers in /etc/resolv.conf",
-            )
-            return
-        if records:
-            yield "ok", f"{name}: {', '.join(str(record.kdc) for record in records)}", ""
-        else:
-            yield (
-                "warning" if needed else "skipped",
-                f"{name}: there is no SRV record",
-                f"add the KDCs of {exam.realm} to DNS or to krb5.conf" if needed else "",
-            )
+    domain = f"{exam.realm}."
+    names = [(f"_kerberos._{transport}.{domain}", transport) for transport in ("udp", "tcp")]
+    found: list[SrvRecord] = []
+    try:
+        resolver = locator.resolver()
+        if exam.config.dns_uri_lookup:
+            found = lookup_uri(resolver, f"_kerberos.{domain}", KDC_PORT)
+            if found:
+                servers = ", ".join(str(record.kdc) for record in found)
+                yield "ok", f"_kerberos.{exam.realm}: {servers} (URI records)", ""
+        site = locator.site(exam.realm)
+        if site:
+            yield "ok", f"this machine is in the site {site}", ""
+            scopes = ("dc._msdcs.", "")
+            near = [(f"_kerberos._tcp.{site}._sites.{scope}{domain}", "tcp") for scope in scopes]
+            names = near + names
+        elif exam.config.ad_site_discovery:
+            yield "warning", "no domain controller has told the site of this machine", _NO_SITE
+        for name, transport in names:
+            records = lookup_srv(resolver, name, transport)
+            if records:
+                servers = ", ".join(str(record.kdc) for record in records)
+                yield "ok", f"{name[:-1]}: {servers}", ""
+            elif "_sites" not in name:
+                missing = needed and not found
+                yield (
+                    "warning" if missing else "skipped",
+                    f"{name[:-1]}: there is no SRV record",
+                    f"add the KDCs of {exam.realm} to DNS or to krb5.conf" if missing else "",
+                )
+    except KerberosError as error:
+        yield (
+            "failed" if needed and not found else "warning",
+            f"DNS does not answer: {error}",
+            "check the name servers in /etc/resolv.conf",
+        )
+
+
+_NO_SITE = "let UDP to port 389 of the domain controllers pass, or set sitename in krb5.conf"
 
 
 def _is_address(host: str) -> bool:
@@ -131,16 +154,19 @@ def kdcs(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         raise unknown_realm(exam.realm, exam.config, of_client=True)
     alive = exam.reachable is not None
     for answer in exam.answers:
+        proxy = answer.transport == "https"
         where = f"{answer.kdc.host} port {answer.kdc.port} by {answer.transport.upper()}"
         if answer.message is None:
             yield (
                 "warning" if alive else "failed",
-                f"{where}: {answer.error}",
-                f"check that a KDC runs on {answer.kdc.host} and that no firewall drops "
+                f"{answer.kdc if proxy else where}: {answer.error}",
+                f"check that a KDC proxy is at {answer.kdc}, and its certificate"
+                if proxy
+                else f"check that a KDC runs on {answer.kdc.host} and that no firewall drops "
                 f"{answer.transport.upper()} port {answer.kdc.port}",
             )
             continue
-        text = f"{where}: answers in {1000 * answer.seconds:.0f} ms"
+        text = f"{answer.kdc if proxy else where}: answers in {1000 * answer.seconds:.0f} ms"
         if _is_of_another_realm(answer.message):
             yield (
                 "failed",

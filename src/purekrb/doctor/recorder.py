@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from purekrb.constants import NameType
@@ -102,7 +102,7 @@ def put(
     config: Config, kdc: KdcAddress, transport: str, realm: str, message: bytes, timeout: float
 ) -> Answered:
     """Send `message` to one KDC over one transport, and return what it answers."""
-    locator = _One(config, KdcAddress(kdc.host, kdc.port, transport))
+    locator = _One(config, replace(kdc, transport=transport))
     started, before = time.monotonic(), now()
     try:
         steps = ask(locator, realm, message, started + timeout, clock=time.monotonic)

@@ -24,7 +24,8 @@ from purekrb.findings import Status, split_remedy
 from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Initiator
 from purekrb.integrations.http.headers import find_challenge, write_field
-from purekrb.kdc.locate import Locator, lookup_srv
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import lookup_srv
 from purekrb.names import Principal
 from purekrb.system import now
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import IntFlag
 from ipaddress import ip_address
 from typing import Any
+from uuid import UUID
 
 from purekrb import crypto
 from purekrb.constants import (
@@ -56,7 +57,7 @@ from purekrb.gss.tokens import (
 )
 from purekrb.inspection import capture, negoex, ntlm, pac, shapes
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages import ap, kdc, spnego
+from purekrb.messages import ap, cldap, kdc, spnego
 from purekrb.messages.der import read_header
 from purekrb.names import Principal, PrincipalName
 from purekrb.nt_status import LOGON_STATUS
@@ -298,6 +299,14 @@ class Inspector:
         return {
             "kpasswd": {"version": version, **{k: v for tree in trees for k, v in tree.items()}}
         }
+
+    def _netlogon(self, data: bytes) -> dict[str, Any]:
+        """Return the tree of a domain controller's answer to a ping. Source: MS-ADTS 6.3.1.9."""
+        number, answer = cldap.decode_answer(data)
+        fields = {name: getattr(answer, name) for name in field_names(cldap.Netlogon)}
+        fields["flags"] = flag_names(cldap.NetlogonFlags, answer.flags)
+        fields["domain_guid"] = str(UUID(bytes_le=answer.domain_guid))
+        return {"Netlogon": {"message_id": number, **fields}}
 
     def _ntlm(self, data: bytes) -> dict[str, Any]:
         return ntlm.describe(data, self.secret)
@@ -579,6 +588,7 @@ _RECOGNISED: tuple[
         Inspector._bare_mechanism_token,
     ),
     (lambda data: data[:1] == b"\x05", Inspector._file),
+    (cldap.is_answer, Inspector._netlogon),
     (capture.is_framed, Inspector._with_length),
     (
         lambda data: (

@@ -12,7 +12,7 @@ import socket
 
 from purekrb.constants import MessageType
 from purekrb.errors import DecodeError
-from purekrb.kdc.locate import SocketAddress
+from purekrb.kdc.records import SocketAddress
 from purekrb.krb5conf.config import KdcAddress
 from purekrb.messages import der
 from purekrb.records import record

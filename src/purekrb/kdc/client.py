@@ -124,8 +124,9 @@ class _Call:
         self._dial = dial
         self._realm = ""
         self._answered: KdcAddress | None = None
-        #: Of this realm, only primary KDCs are asked.
+        #: Of this realm, only these KDCs are asked.
         self._primary_of: str | None = None
+        self._primaries: Sequence[KdcAddress] = ()
         self._refused_by_replica: PreauthFailedError | None = None
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
@@ -151,7 +152,7 @@ class _Call:
                 request.message,
                 self._deadline,
                 clock=time.monotonic,
-                primary=primary,
+                among=self._primaries if primary else (),
                 dial=self._dial,
             )
         except TransportError:
@@ -163,7 +164,12 @@ class _Call:
 
     def compute(self, computation: Computation) -> Steps[None]:
         """Compute in a thread of its own, so that the wait can end at the deadline."""
-        return in_thread(computation.run, self._deadline, time.monotonic, computation.late)
+        try:
+            yield from in_thread(computation.run, self._deadline, time.monotonic, computation.late)
+        except TransportError:
+            if self._refused_by_replica is not None:
+                raise self._refused_by_replica from None
+            raise
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -195,7 +201,8 @@ class _Call:
         try:
             return (yield from make())
         except PreauthFailedError as error:
-            primaries = self._locator.configured(self._realm, primary=True)
+            self._refused_by_replica = error
+            primaries = yield from self._primary_kdcs(self._realm)
             if not primaries or self._answered is None or _is_among(self._answered, primaries):
                 raise
             _log.debug(
@@ -203,9 +210,27 @@ class _Call:
                 self._answered,
                 self._realm,
             )
-            self._primary_of = self._realm
-            self._refused_by_replica = error
+            self._primary_of, self._primaries = self._realm, primaries
         return (yield from make())
+
+    def _primary_kdcs(self, realm: str) -> Exchange[Sequence[KdcAddress]]:
+        """Return the primary KDCs, from where the KDCs of `realm` are known; possibly none."""
+        locator = self._locator
+        configured = locator.configured(realm, primary=True)
+        if configured or locator.configured(realm) or not locator.config.dns_lookup_kdc:
+            return configured
+
+        def look_up() -> Sequence[KdcAddress]:
+            try:
+                return locator.by_dns(realm, "primary")
+            except (ConfigError, TransportError) as error:
+                _log.debug("no primary KDC of %s is known: %s", realm, error)
+                return ()
+
+        lookup = Computation(look_up, f"DNS did not name the primary KDCs of {realm} in time")
+        yield lookup
+        found: Sequence[KdcAddress] = lookup.result
+        return found
 
 
 def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:

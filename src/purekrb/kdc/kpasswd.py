@@ -20,7 +20,8 @@ from purekrb.errors import (
 from purekrb.io.dial import Dial, dialed
 from purekrb.io.steps import Steps, Wait, look_up
 from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, Place
-from purekrb.kdc.locate import Locator, SocketAddress
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.transport import Begin, begin
 from purekrb.kdc.udp import UdpAttempt

@@ -1,57 +1,65 @@
-"""Finding the KDCs of a realm: from the configuration or DNS SRV records; then their addresses.
+"""Finding the KDCs of a realm: from the configuration or DNS records; then their addresses.
 
-Both lookups block for as long as the system's resolver likes, so transport.py runs them in a
-thread. The realm itself is never looked up in DNS. Source: RFC 4120 7.2.3.2, RFC 2782.
+All lookups block for as long as the system's resolver likes, so transport.py runs them in a
+thread. The realm itself is never looked up in DNS. Source: RFC 4120 7.2.3.2, MS-ADTS 6.3.2.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
-from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purekrb.errors import ConfigError, TransportError, TransportTimeoutError
-from purekrb.krb5conf.config import KPASSWD_PORT, Config, KdcAddress
+from purekrb.kdc.records import (
+    SocketAddress,
+    SrvRecord,
+    lookup_srv,
+    lookup_uri,
+    order_by_rfc2782,
+)
+from purekrb.krb5conf.config import KDC_PORT, KPASSWD_PORT, Config, KdcAddress
 from purekrb.log import Log
 
 if TYPE_CHECKING:
     from dns.resolver import Resolver
 
-__all__ = ["Locator", "SocketAddress", "SrvRecord", "lookup_srv", "order_by_rfc2782"]
+__all__ = ["Locator"]
 
 _log = Log("purekrb.kdc")
 
-#: The most SRV records, KDCs of one realm, and addresses of one KDC: anyone may write DNS answers.
-MAX_RECORDS = 256
+#: The most KDCs of one realm, and addresses of one KDC: anyone may write DNS answers.
 MAX_KDCS = 32
 MAX_ADDRESSES = 16
-#: Seconds that one SRV query may take.
-SRV_TIMEOUT = 3.0
+#: Seconds for which the site of this machine is remembered.
+SITE_LIFETIME = 900.0
 
-#: What the SRV records name, and the relation in krb5.conf that does the same.
+
+class _Service(NamedTuple):
+    """What DNS records name, and the relation in krb5.conf that does the same."""
+
+    what: str
+    relation: str
+    uri: str
+    srv: str
+    port: int
+
+
 _SERVICES = {
-    "kerberos": ("KDC", "kdc = host:port"),
-    "kpasswd": ("server that changes passwords", "kpasswd_server = host"),
+    "kerberos": _Service("KDC", "kdc = host:port", "_kerberos", "_kerberos", KDC_PORT),
+    "primary": _Service(
+        "primary KDC", "primary_kdc = host:port", "_kerberos", "_kerberos-master", KDC_PORT
+    ),
+    "kpasswd": _Service(
+        "server that changes passwords",
+        "kpasswd_server = host",
+        "_kpasswd",
+        "_kpasswd",
+        KPASSWD_PORT,
+    ),
 }
-_randrange = SystemRandom().randrange
-
-
-class SocketAddress(NamedTuple):
-    """One address of a KDC, as returned by `socket.getaddrinfo`."""
-
-    family: int
-    sockaddr: Any
-
-
-class SrvRecord(NamedTuple):
-    """The relevant parts of an SRV record. Source: RFC 2782."""
-
-    priority: int
-    weight: int
-    kdc: KdcAddress
 
 
 class Locator:
@@ -70,6 +78,8 @@ class Locator:
         self.config = config
         self._resolver = resolver
         self._getaddrinfo = getaddrinfo
+        self._drops_uri = False
+        self._sites: dict[str, tuple[float, str]] = {}  # realm -> until when, and the site
 
     def with_config(self, config: Config) -> Locator:
         """Return a locator of other servers that asks the same resolvers."""
@@ -95,39 +105,95 @@ class Locator:
             or tuple(kdc for kdc in servers.kdc if kdc.transport == "https")
         )
 
-    def by_dns(self, realm: str, service: str = "kerberos") -> list[KdcAddress]:
-        """Return the servers in the SRV records of `realm`, in the order to try them. Blocks.
+    def by_dns(
+        self, realm: str, service: str = "kerberos", *, udp: bool = True
+    ) -> list[KdcAddress]:
+        """Return the servers in the DNS records of `realm`, in the order to try them. Blocks.
 
-        `service` is "kerberos" (KDCs) or "kpasswd" (servers that change passwords).
+        `service` is "kerberos" (KDCs), "primary" (KDCs that get a new password first) or "kpasswd"
+        (servers that change passwords). Without `udp`, the site of this machine is not asked for.
+        URI records come before SRV records, of which those of the site come first.
 
         Raises ConfigError if there are none, and TransportError if DNS does not answer.
         """
-        records: list[SrvRecord] = []
-        failures = []
+        wanted = _SERVICES[service]
+        domain = f"{realm.rstrip('.')}."
+        failures: list[str] = []
         try:
             resolver = self.resolver()
         except TransportError as error:
-            raise TransportError(f"{_unknown(realm, service)}; {error}") from error
-        for transport in ("udp", "tcp"):
-            try:
-                records += lookup_srv(
-                    resolver, f"_{service}._{transport}.{realm.rstrip('.')}.", transport
-                )
-            except TransportError as error:
-                failures.append(str(error))
-                if isinstance(error, TransportTimeoutError):
-                    break
-        kdcs = order_by_rfc2782(records)[:MAX_KDCS]
+            raise TransportError(f"{_unknown(realm, wanted)}; {error}") from error
+        records = self._uri_records(resolver, f"{wanted.uri}.{domain}", wanted.port, failures)
+        if service == "primary":
+            records = [record for record in records if record.primary]
+        kdcs = order_by_rfc2782(records)
+        if not kdcs:
+            near = self._near(resolver, realm, udp) if service == "kerberos" else []
+            hosts = {(kdc.host, kdc.port) for kdc in near}
+            found = order_by_rfc2782(_srv_records(resolver, wanted.srv, domain, failures))
+            kdcs = [*near, *(kdc for kdc in found if (kdc.host, kdc.port) not in hosts)]
+        if not kdcs and service == "kpasswd":
+            # A proxy passes on both kinds of messages.
+            others = self._uri_records(resolver, f"_kerberos.{domain}", KDC_PORT, [])
+            kdcs = [kdc for kdc in order_by_rfc2782(others) if kdc.transport == "https"]
         if kdcs:
             _log.debug("DNS names %d KDC addresses of %s", len(kdcs), realm)
-            return kdcs
+            return kdcs[:MAX_KDCS]
         if failures:
             raise TransportError(
-                f"{_unknown(realm, service)}; DNS does not answer either ({'; '.join(failures)})"
+                f"{_unknown(realm, wanted)}; DNS does not answer either ({'; '.join(failures)})"
             )
         raise ConfigError(
-            f"{_unknown(realm, service)}, and DNS has no SRV records for _{service}._tcp.{realm}"
+            f"{_unknown(realm, wanted)}, and DNS has no SRV records for {wanted.srv}._tcp.{realm}"
         )
+
+    def site(self, realm: str, *, udp: bool = True) -> str:
+        """Return the name of the site of this machine in the domain `realm`, or "". Blocks.
+
+        It is `sitename` of the realm, or else, with `ad_site_discovery`, what a domain controller
+        says. Nobody signs that: it only says which DNS records come first.
+        """
+        named = self.config.realm(realm).options.get("sitename", ("",))[0]
+        if named or not self.config.ad_site_discovery or not udp:
+            return named
+        until, site = self._sites.get(realm, (0.0, ""))
+        if time.monotonic() >= until:
+            from purekrb.kdc.cldap import find_site  # only who asks for it pays for it
+
+            try:
+                site = find_site(self.resolver(), self.addresses, realm.rstrip(".").lower())
+            except TransportError as error:
+                _log.debug("the site in %s is not known: %s", realm, error)
+                site = ""
+            self._sites[realm] = (time.monotonic() + SITE_LIFETIME, site)
+        return site
+
+    def _near(self, resolver: Resolver, realm: str, udp: bool) -> list[KdcAddress]:
+        """Return the KDCs of this machine's site. They serve UDP as well. Source: MS-ADTS 6.3.2.3."""
+        site = self.site(realm, udp=udp)
+        domain = f"{realm.rstrip('.')}."
+        try:
+            for scope in ("dc._msdcs.", "") if site else ():
+                name = f"_kerberos._tcp.{site}._sites.{scope}{domain}"
+                records = lookup_srv(resolver, name, "")
+                if records:
+                    _log.debug("DNS names %d KDCs of the site %s", len(records), site)
+                    return order_by_rfc2782(records)
+        except TransportError as error:
+            _log.debug("DNS does not name the KDCs of the site %s: %s", site, error)
+        return []
+
+    def _uri_records(
+        self, resolver: Resolver, name: str, port: int, failures: list[str]
+    ) -> list[SrvRecord]:
+        if not self.config.dns_uri_lookup or self._drops_uri:
+            return []
+        try:
+            return lookup_uri(resolver, name, port)
+        except TransportError as error:
+            self._drops_uri = isinstance(error, TransportTimeoutError)
+            failures.append(str(error))
+            return []
 
     def addresses(self, host: str, port: int, *, numeric: bool = False) -> list[SocketAddress]:
         """Return every address of `host`. Blocks unless `numeric`.
@@ -159,29 +225,19 @@ class Locator:
         return self._resolver
 
 
-def lookup_srv(resolver: Resolver, name: str, transport: str) -> list[SrvRecord]:
-    """Return the usable SRV records of `name`, possibly none; the servers use `transport`. Blocks.
-
-    Raises TransportError (TransportTimeoutError) if DNS does not answer.
-    """
-    import dns.exception
-    import dns.resolver
-
-    try:
-        answer = resolver.resolve(
-            name, "SRV", lifetime=min(SRV_TIMEOUT, resolver.lifetime), search=False
-        )
-    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-        _log.debug("DNS has no SRV records for %s", name)
-        return []
-    except (dns.exception.DNSException, OSError, ValueError) as error:
-        # ValueError: `name` is not a DNS name.
-        _log.debug("DNS gave no SRV records for %s: %s", name, type(error).__name__)
-        late = isinstance(error, dns.resolver.LifetimeTimeout)
-        raise (TransportTimeoutError if late else TransportError)(
-            f"{name}: {type(error).__name__}"
-        ) from None
-    return _usable(answer, transport)
+def _srv_records(
+    resolver: Resolver, service: str, domain: str, failures: list[str]
+) -> list[SrvRecord]:
+    """Return the SRV records of a service by UDP and TCP; note what DNS does not answer."""
+    records: list[SrvRecord] = []
+    for transport in ("udp", "tcp"):
+        try:
+            records += lookup_srv(resolver, f"{service}._{transport}.{domain}", transport)
+        except TransportError as error:
+            failures.append(str(error))
+            if isinstance(error, TransportTimeoutError):
+                break
+    return records
 
 
 def _is_ipv4(host: str) -> bool:
@@ -192,44 +248,8 @@ def _is_ipv4(host: str) -> bool:
     return True
 
 
-def _unknown(realm: str, service: str) -> str:
-    what, relation = _SERVICES[service]
-    return f"no {what} of realm {realm} is configured ({relation} under [realms] in krb5.conf)"
-
-
-def _usable(answer: Iterable[Any], transport: str) -> list[SrvRecord]:
-    """Return the records that name a KDC. A target of "." means that there is none (RFC 2782)."""
-    records = []
-    for record in islice(answer, MAX_RECORDS):
-        host = record.target.to_text(omit_final_dot=True)
-        if host in ("", ".", "@") or record.port == 0:
-            _log.debug("an SRV record with target %s and port %d is skipped", host, record.port)
-            continue
-        records.append(
-            SrvRecord(record.priority, record.weight, KdcAddress(host, record.port, transport))
-        )
-    return records
-
-
-def order_by_rfc2782(
-    records: Iterable[SrvRecord], choose: Callable[[int], int] = _randrange
-) -> list[KdcAddress]:
-    """Return the KDCs by ascending priority; KDCs of one priority are drawn at random by weight.
-
-    `choose(n)` returns a number below n. Source: RFC 2782, "Weight".
-    """
-    by_priority: dict[int, list[SrvRecord]] = {}
-    for record in records:
-        by_priority.setdefault(record.priority, []).append(record)
-    ordered = []
-    for priority in sorted(by_priority):
-        # The RFC puts records of weight 0 first.
-        group = sorted(by_priority[priority], key=lambda record: record.weight != 0)
-        while group:
-            mark = choose(sum(record.weight for record in group) + 1)
-            for i, record in enumerate(group):
-                mark -= record.weight
-                if mark <= 0:
-                    ordered.append(group.pop(i).kdc)
-                    break
-    return ordered
+def _unknown(realm: str, service: _Service) -> str:
+    return (
+        f"no {service.what} of realm {realm} is configured "
+        f"({service.relation} under [realms] in krb5.conf)"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from purekrb.constants import ErrorCode, MessageType
@@ -23,11 +23,12 @@ from purekrb.errors import (
 from purekrb.io.dial import Dial, Dialing
 from purekrb.io.steps import Steps, ThreadCall, Wait, look_up
 from purekrb.kdc.attempt import Attempt, AttemptError, Candidate, Place
-from purekrb.kdc.locate import Locator, SocketAddress
+from purekrb.kdc.locate import Locator
+from purekrb.kdc.records import SocketAddress
 from purekrb.kdc.tcp import TcpAttempt
 from purekrb.kdc.udp import UdpAttempt
 from purekrb.krb5conf.config import Config, KdcAddress
-from purekrb.krb5conf.spelling import similar_realms, unknown_realm, upn_hint
+from purekrb.krb5conf.spelling import one_line_hint, similar_realms, unknown_realm, upn_hint
 from purekrb.log import Log
 from purekrb.messages.ap import KrbError
 from purekrb.records import replace
@@ -91,25 +92,30 @@ def ask(
     deadline: float,
     *,
     clock: Callable[[], float],
-    primary: bool = False,
+    among: Sequence[KdcAddress] = (),
     dial: Dial | None = None,
 ) -> Steps[Answer]:
-    """Return the answer of some KDC of `realm` to `message`; `primary`: only of a primary KDC.
+    """Return the answer of some KDC of `realm` to `message`: one of `among` if there are any.
 
     With `dial`, it opens all connections, and UDP is not used.
     `deadline` and `clock` are `time.monotonic`'s. Raises ConfigError if no KDC is known,
     UnsupportedError if none has a usable transport, TransportError if none answers, and
     TransportTimeoutError at the deadline. All sockets are closed when it ends or is closed.
     """
-    kdcs: Iterable[KdcAddress] = locator.configured(realm, primary=primary)
-    if not kdcs and not primary and locator.config.dns_lookup_kdc:
+    kdcs: Iterable[KdcAddress] = among or locator.configured(realm)
+    if not kdcs and locator.config.dns_lookup_kdc:
         try:
             kdcs = yield from look_up(
-                lambda: locator.by_dns(realm), deadline, clock, f"the KDCs of {realm}"
+                lambda: locator.by_dns(realm, udp=dial is None),
+                deadline,
+                clock,
+                f"the KDCs of {realm}",
             )
         except (ConfigError, TransportError) as error:
             if not similar_realms(realm, locator.config):
-                hint = "" if message[0] != _AS_REQ else upn_hint(realm, locator.config)
+                hint = one_line_hint(realm, locator.config)
+                if message[0] == _AS_REQ:
+                    hint += upn_hint(realm, locator.config)
                 raise type(error)(f"{error}{hint}") from error
     if not kdcs:
         raise unknown_realm(realm, locator.config, of_client=message[0] == _AS_REQ)

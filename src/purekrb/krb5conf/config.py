@@ -128,7 +128,9 @@ class Config:
 
     `realms` maps a realm to a `RealmConfig`, or to KDCs in the forms of `KdcAddress.parse`.
     Durations are in seconds. `dns_lookup_realm` has no effect: a realm is never looked up in DNS.
-    Without `noaddresses`, initial tickets are bound to this machine's addresses. `kdc_timeout` limits one attempt to
+    `dns_uri_lookup`: URI records of KDCs are asked for, before SRV records. `ad_site_discovery`: a
+    domain controller is asked for the site of this machine, whose KDCs come first. Without
+    `noaddresses`, initial tickets are bound to this machine's addresses. `kdc_timeout` limits one attempt to
     reach one KDC, and `request_timeout` all requests of one call; None leaves the limit to the
     call. `max_retries` is the number of times that a UDP datagram is sent at most. The lists of
     encryption types hold numbers in order of preference; None means the default. RC4 needs
@@ -162,6 +164,8 @@ class Config:
     capaths: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     dns_lookup_kdc: bool = True
     dns_lookup_realm: bool = False
+    dns_uri_lookup: bool = True
+    ad_site_discovery: bool = False
     udp_preference_limit: int = 1465
     clockskew: int = 300
     kdc_timesync: bool = True
@@ -542,6 +546,8 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "default_realm": str,
     "dns_lookup_kdc": parse_boolean,
     "dns_lookup_realm": parse_boolean,
+    "dns_uri_lookup": parse_boolean,
+    "ad_site_discovery": parse_boolean,
     "udp_preference_limit": _parse_integer,
     "clockskew": parse_duration,
     "kdc_timesync": parse_boolean,

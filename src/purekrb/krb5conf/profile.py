@@ -20,7 +20,7 @@ from pathlib import Path
 
 from purekrb.errors import ConfigError
 
-__all__ = ["Profile", "Relation", "Section", "SkippedLine", "load", "read_up_to"]
+__all__ = ["ONE_LINE", "Profile", "Relation", "Section", "SkippedLine", "load", "read_up_to"]
 
 #: Far above any real configuration. They limit the cost of a file that includes itself, or of a
 #: wrong path.
@@ -122,6 +122,10 @@ def load(paths: Sequence[Path]) -> Profile:
     if profile.skipped and not profile.root.sections:
         raise ConfigError(f"{profile.skipped[0]}: this is not a krb5.conf")
     return profile
+
+
+#: What is said of a group on one line, which MIT's library reads as a plain value.
+ONE_LINE = "the group {} on one line"
 
 
 class _Loader:
@@ -312,6 +316,12 @@ class _Parser:
             return
         if text[0] == '"':
             text = _unquote(text)
+        elif text[0] == "{" and "=" in text:  # a plain value, also for MIT's library
+            self._skip(
+                where,
+                f"{ONE_LINE.format(name)} is not read as one: put the '{{' at the end of this line, "
+                "and each relation and the '}' on a line of its own",
+            )
         section.relations.setdefault(name, []).append(Relation(text, where))
         if final:
             section.final_names.add(name)

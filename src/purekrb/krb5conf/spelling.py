@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from purekrb.constants import NameType
 from purekrb.errors import ConfigError
 from purekrb.krb5conf.config import Config
+from purekrb.krb5conf.profile import ONE_LINE
 from purekrb.log import Log
 from purekrb.names import Principal, as_written
 
@@ -22,6 +23,7 @@ __all__ = [
     "complete",
     "fitting_realm",
     "of_upn",
+    "one_line_hint",
     "similar_realms",
     "unknown_realm",
     "upn_hint",
@@ -108,8 +110,16 @@ def unknown_realm(realm: str, config: Config, *, of_client: bool) -> ConfigError
     return ConfigError(
         f"no KDC of realm {realm} is known: "
         f"add kdc = host:port to it under [realms] in krb5.conf"
+        f"{one_line_hint(realm, config)}"
         f"{upn_hint(realm, config) if of_client else ''}"
     )
+
+
+def one_line_hint(realm: str, config: Config) -> str:
+    """Return what is wrong with the group of `realm` in krb5.conf if it is on one line."""
+    begin = ONE_LINE.format(realm)
+    lines = [line for line in config.skipped if line.reason.startswith(f"{begin} ")]
+    return f"; {lines[0].where}: {lines[0].reason}" if lines else ""
 
 
 def upn_hint(realm: str, config: Config) -> str:
