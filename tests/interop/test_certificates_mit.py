@@ -19,6 +19,7 @@ from purekrb import (
     Credential,
     KdcClient,
     KdcTrust,
+    initiate,
 )
 from purekrb.cli import main
 from support.mit_pkinit import PkinitRealm
@@ -60,7 +61,7 @@ class Users:
         self.directory = directory
         self.issued = {}
         for kind, key in (("rsa", rsa_key(7)), ("ec", ec.generate_private_key(ec.SECP256R1()))):
-            self.issued[kind] = realm.authority.issue(
+            self.issued[kind] = realm.files.authority.issue(
                 f"pre with {kind}",
                 san_of("pre@MIT.TEST"),
                 purposes=[KP_CLIENT],
@@ -121,7 +122,7 @@ def test_a_certificate_logs_in_wherever_it_is(
 
 def test_the_public_calls_take_the_same_places(realm: PkinitRealm, users: Users) -> None:
     base = users.directory / "ec"
-    anchors = realm.anchors
+    anchors = realm.files.anchors
     for credential in (
         Credential.from_certificate(
             "pre@MIT.TEST", base.with_suffix(".crt"), base.with_suffix(".key"), anchors=anchors
@@ -132,6 +133,17 @@ def test_the_public_calls_take_the_same_places(realm: PkinitRealm, users: Users)
         # The anchors are the caller's: krb5.conf need not have any.
         assert KdcClient(realm.config_with("pkinit_anchors = FILE:/missing")).get_tgt(credential)
         credential.wipe()
+
+
+def test_the_default_credential_is_that_of_krb5_conf_and_its_tickets_are_kept(
+    realm: PkinitRealm, users: Users, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/ccache")
+    config = realm.config_with(f"pkinit_identities = {users.identity('FILE', 'rsa')}")
+    credential = Credential.default(config)
+    assert KdcClient(config).get_ticket(credential, "host/localhost")
+    assert initiate("host@localhost", config=config).step(None)
+    assert len(CCache.load(tmp_path / "ccache")) == 2
 
 
 # -- kinit ---------------------------------------------------------------------------------------------
@@ -266,8 +278,8 @@ def test_a_kdc_is_refused_with_the_certificate_of(
     case: str,
 ) -> None:
     make, said = BAD_KDCS[case]
-    trust = KdcTrust(realm.anchors, hosts=("kdc1.mit.test",))
-    with_certificate(make(realm.authority))
+    trust = KdcTrust(realm.files.anchors, hosts=("kdc1.mit.test",))
+    with_certificate(make(realm.files.authority))
     credential = Credential.from_identity(users.identity("FILE", "ec"), anchors=trust)
     with pytest.raises(CertificateError, match=said):
         KdcClient(realm.config).get_tgt(credential)
@@ -278,7 +290,7 @@ def test_a_kdc_is_taken_by_the_name_of_its_host_and_as_a_tls_server(
     realm: PkinitRealm, users: Users, with_certificate: Callable[[Issued], None]
 ) -> None:
     host = x509.DNSName("KDC1.mit.test")
-    with_certificate(kdc_of(realm.authority, host, purposes=[SERVER_AUTH]))
+    with_certificate(kdc_of(realm.files.authority, host, purposes=[SERVER_AUTH]))
     credential = Credential.from_identity(users.identity("FILE", "ec"))
     configured = realm.config_with(
         "pkinit_kdc_hostname = kdc1.mit.test", "pkinit_eku_checking = kpServerAuth"
@@ -297,8 +309,8 @@ def test_a_kdc_whose_certificate_was_revoked_is_refused(
     own = Issued(
         x509.load_pem_x509_certificate((realm.directory / "kdc.pem").read_bytes()), rsa_key()
     )
-    ca = Issued(realm.authority.certificate, realm.authority.key)
-    trust = KdcTrust(realm.anchors, require_crl_checking=True)
+    ca = Issued(realm.files.authority.certificate, realm.files.authority.key)
+    trust = KdcTrust(realm.files.anchors, require_crl_checking=True)
     lists = tmp_path / "crls"
     lists.mkdir()
     ends = NOW + DAY
@@ -321,7 +333,7 @@ def test_a_kdc_whose_certificate_was_revoked_is_refused(
 def test_a_client_whose_certificate_has_expired_sends_nothing(
     realm: PkinitRealm, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = realm.authority.issue(
+    old = realm.files.authority.issue(
         "old",
         san_of("pre@MIT.TEST"),
         purposes=[KP_CLIENT],

@@ -34,11 +34,11 @@ class PkinitFiles:
         if own_key.exists():  # another process has made them
             certificate = x509.load_pem_x509_certificate(self.anchors.read_bytes())
             key = serialization.load_pem_private_key(own_key.read_bytes(), None)
-            self._authority = Issued(certificate, key)
+            self.authority = Issued(certificate, key)
             return
-        self._authority = authority("CA", key=rsa_key(2), **self._dates)  # Heimdal has no ECDSA
-        self.anchors.write_bytes(self._authority.pem)
-        own_key.write_bytes(self._authority.key_pem())
+        self.authority = authority("CA", key=rsa_key(2), **self._dates)  # Heimdal has no ECDSA
+        self.anchors.write_bytes(self.authority.pem)
+        own_key.write_bytes(self.authority.key_pem())
         names = [x509.DNSName(host) for host in hosts] or [san_of(f"krbtgt/{realm}@{realm}")]
         self.issue("kdc", names, [KP_KDC], rsa_key())
 
@@ -51,7 +51,7 @@ class PkinitFiles:
         **dates: datetime,
     ) -> tuple[Path, Path]:
         """Return the files of a new certificate and of its key; `begins` and `ends` are its dates."""
-        made = self._authority.issue(
+        made = self.authority.issue(
             name,
             *names,
             purposes=purposes,

@@ -107,6 +107,18 @@ def test_an_old_encrypted_key_needs_its_password() -> None:
         ClientCertificate.from_files(RSA.pem, key)
 
 
+def test_a_key_in_der_may_be_encrypted_as_well() -> None:
+    encryption = serialization.BestAvailableEncryption(PASSWORD.encode())
+    key = EC.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, encryption
+    )
+    assert ClientCertificate.from_files(EC.der, key, password=PASSWORD).sign(b"")
+    with pytest.raises(CertificateError, match="is encrypted: give its password"):
+        ClientCertificate.from_files(EC.der, key)
+    with pytest.raises(CertificateError, match=r"the password of the private key .* is wrong"):
+        ClientCertificate.from_files(EC.der, key, password="other")
+
+
 def test_a_pkcs12_file_needs_its_password(tmp_path: Path) -> None:
     path = tmp_path / "alice.p12"
     path.write_bytes(EC.p12(PASSWORD.encode(), CA))

@@ -28,8 +28,8 @@ from purekrb.credentials.x509 import (
     public_key_of,
     read_file,
 )
-from purekrb.errors import CertificateError
-from purekrb.messages.der import tlv
+from purekrb.errors import CertificateError, DecodeError
+from purekrb.messages.der import read_header, tlv
 from purekrb.names import Principal
 from purekrb.tracebacks import forget_frames
 
@@ -44,14 +44,14 @@ _MAX_SIZE = 256 << 10
 #: More certificates than a chain has; the rest of a file is left out.
 _MAX_CHAIN = 16
 
-_OID, _NULL = 0x06, b"\x05\x00"
+_SEQUENCE, _OID, _NULL = 0x30, 0x06, b"\x05\x00"
 #: sha256WithRSAEncryption, with the parameters NULL. Source: RFC 4055 5.
-_RSA_SHA256 = tlv(0x30, tlv(_OID, bytes.fromhex("2a864886f70d01010b")) + _NULL)
+_RSA_SHA256 = tlv(_SEQUENCE, tlv(_OID, bytes.fromhex("2a864886f70d01010b")) + _NULL)
 
 
 def _ecdsa(arc: int) -> bytes:
     """Return the AlgorithmIdentifier of ECDSA with a hash of SHA-2. Source: RFC 5758 3.2."""
-    return tlv(0x30, tlv(_OID, bytes.fromhex("2a8648ce3d0403") + bytes([arc])))
+    return tlv(_SEQUENCE, tlv(_OID, bytes.fromhex("2a8648ce3d0403") + bytes([arc])))
 
 
 class SignatureKind:
@@ -336,9 +336,7 @@ def _load_key(
         encrypted = b"ENCRYPTED" in keys[0]
         data = keys[0]
     else:
-        encrypted = (
-            b"\x2a\x86\x48\x86\xf7\x0d\x01\x05" in data[:64]
-        )  # PKCS #5: EncryptedPrivateKeyInfo
+        encrypted = _is_encrypted(data)
     if encrypted and password is None:
         raise CertificateError(f"the private key in {where} is encrypted: give its password")
     secret = _asked(password, where) if encrypted and password is not None else None
@@ -355,6 +353,18 @@ def _load_key(
             return key
         failure = f"the private key in {where} is of a kind that is not supported: use RSA or EC"
     raise CertificateError(failure)
+
+
+def _is_encrypted(data: bytes) -> bool:
+    """Return whether a key in DER is an EncryptedPrivateKeyInfo: it begins with an algorithm.
+
+    The others begin with a version number. Source: RFC 5958 3, 2.
+    """
+    try:
+        _, begin, end = read_header(data, 0, len(data))
+        return read_header(data, begin, end)[0] == _SEQUENCE
+    except DecodeError:
+        return False
 
 
 def _own_certificate(

@@ -794,6 +794,7 @@ class Credential:
             if self.certificate is not None:
                 self.certificate.wipe()
                 self.certificate = None
+            self.kdc_trust = None
             self._impersonator = self._evidence = None
             self.ccache = CCache(self.principal)
 

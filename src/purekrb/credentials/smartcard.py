@@ -72,6 +72,7 @@ def from_token(
     """
     pkcs11 = _library()
     with _using(f"the PKCS#11 module {module}"):
+        _load(pkcs11, module)
         found_slot = _slot(pkcs11, module, token, slot)
         found_token = found_slot.get_token()
     name = f"the token {visible(found_token.label) or found_slot.slot_id}"
@@ -123,6 +124,19 @@ def _library() -> Any:
             f"the package {error.name} is not installed: run `pip install purekrb[smartcard]`"
         ) from None
     return pkcs11
+
+
+def _load(pkcs11: Any, module: str) -> None:
+    try:
+        pkcs11.lib(module)
+    except (RuntimeError, OSError) as error:
+        reason = visible(str(error))
+    else:
+        return
+    raise CertificateError(
+        f"the PKCS#11 module {module} cannot be loaded: {reason}; name the module of the card, "
+        "such as opensc-pkcs11.so"
+    )
 
 
 @contextmanager
@@ -224,7 +238,7 @@ def _asked(pkcs11: Any, token: Any, name: str, ask: Ask | None) -> Any:
     if ask is None:
         raise CertificateError(f"{name} needs a PIN: pass pin=, a function that returns it")
     pin = ask(f"PIN of {name}{_tries(pkcs11, token.flags)}")
-    if not pin or not isinstance(pin, str):
+    if not isinstance(pin, str) or not pin:
         raise CertificateError(f"no PIN of {name} was given, so none was tried")
     return pin
 
