@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from purekrb import (
     Acceptor,
     CCache,
+    CertificateError,
     ClientUnknownError,
     Credential,
     CredentialError,
@@ -29,6 +35,7 @@ from purekrb.kdc.client import AsyncKdcClient
 from purekrb.messages.ap import KrbError
 from purekrb.messages.kdc import AsReq, PaData, TgsReq
 from purekrb.replay import MemoryReplayCache
+from purekrb.system import now
 from purekrb.testing import Realm
 from support.values import replace
 
@@ -201,15 +208,28 @@ def test_a_service_asks_by_another_of_its_names(realm: Realm, call: Call) -> Non
     assert ticket.client == ALICE
 
 
+def client_certificate() -> bytes:
+    """Return a certificate in PEM, with a text before it."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now(), now() + timedelta(days=1)
+    )
+    return b"Subject: alice\n" + made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 def test_a_certificate_names_the_user(realm: Realm, call: Call) -> None:
-    realm._kdc.certificates[b"certificate"] = ALICE.name
-    for user in (None, "alice"):
-        ticket = call("impersonate", service(realm), user, certificate=b"certificate")
+    pem, other = client_certificate(), client_certificate()
+    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    realm._kdc.certificates[der] = ALICE.name
+    for user, certificate in ((None, der), ("alice", pem)):
+        ticket = call("impersonate", service(realm), user, certificate=certificate)
         assert ticket.client == ALICE
     with pytest.raises(ProtocolError, match="neither for the user"):  # the name says otherwise
-        call("impersonate", service(realm), "boss", certificate=b"certificate")
+        call("impersonate", service(realm), "boss", certificate=der)
     with pytest.raises(ClientUnknownError):
-        call("impersonate", service(realm), None, certificate=b"unknown")
+        call("impersonate", service(realm), None, certificate=other)
+    with pytest.raises(CertificateError):
+        call("impersonate", service(realm), None, certificate=b"no certificate")
     with pytest.raises(TypeError, match="name the user"):
         call("impersonate", service(realm), None)
 
@@ -244,8 +264,8 @@ def test_an_enterprise_name_is_looked_up(
 ) -> None:
     ticket = call("impersonate", service(realm), enterprise("alice@example.test"))
     assert ticket.client == ALICE
-    assert isinstance(seen[0], AsReq)
-    assert kinds(seen[0]) == []
+    asked = [request for request in seen if isinstance(request, AsReq)][-1]  # after our own TGT
+    assert (asked.req_body.cname, kinds(asked)) == (enterprise("alice@example.test").name, [])
     with pytest.raises(ClientUnknownError):
         call("impersonate", service(realm), enterprise("nobody@example.test"))
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from purekrb import CCache, Principal
+from purekrb.system import now
 from purekrb.testing import Realm
 from support.commands import Commands
 
@@ -71,15 +76,21 @@ def test_a_refusal_ends_with_an_exit_code(run: Commands) -> None:
 
 
 def test_a_certificate_names_the_user(run: Commands, realm: Realm) -> None:
-    realm._kdc.certificates[b"certificate"] = ALICE.name
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now(), now() + timedelta(days=1)
+    )
+    certificate = made.sign(key, hashes.SHA256())
+    realm._kdc.certificates[certificate.public_bytes(Encoding.DER)] = ALICE.name
     pem = run.directory / "alice.pem"
-    pem.write_text(f"a text before it\n{ssl.DER_cert_to_PEM_cert(b'certificate')}")
+    pem.write_bytes(b"a text before it\n" + certificate.public_bytes(Encoding.PEM))
     shown = json.loads(run("kvno", "--json", "-F", str(pem), FRONT).out)
     assert shown["client"] == str(ALICE)
     pem.write_text("nothing")
     unreadable = run("kvno", "-F", str(pem), FRONT)
     assert unreadable.code == 7
-    assert "cannot be read: there is none in PEM form" in unreadable.err
+    assert "cannot be read as a certificate" in unreadable.err
+    assert run("kvno", "-F", "nothing.pem", FRONT).code == 7
 
 
 def test_who_to_act_for_must_be_named(run: Commands) -> None:

@@ -155,12 +155,14 @@ class _Acting:
     """The service whose cache it is, and what it gets in the name of a user."""
 
     def __init__(self, args: argparse.Namespace, client: KdcClient) -> None:
+        from purekrb.credentials.x509 import read_file
         from purekrb.names import as_written
 
         self._proxy: bool = args.proxy
         self._client = client
         self._service = options.credential(args)
-        self._certificate = _certificate(args.for_certificate) if args.for_certificate else None
+        path = args.for_certificate
+        self._certificate = read_file(path, "certificate") if path else None
         self._user: Principal | str | None = args.for_user
         if args.for_enterprise:
             self._user = as_written(args.for_enterprise, enterprise=True)
@@ -184,22 +186,6 @@ class _Acting:
     def ccache(self) -> CCache | None:
         """Return a ccache of the user with the service's tickets, as MIT's library makes it."""
         return None if self._credential is None else self._credential.with_impersonator()
-
-
-def _certificate(path: str) -> bytes:
-    """Return the DER of the first certificate of a PEM file."""
-    import ssl
-
-    from purekrb.errors import CredentialError
-
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            text = file.read()
-        start, end = (f"-----{word} CERTIFICATE-----" for word in ("BEGIN", "END"))
-        return ssl.PEM_cert_to_DER_cert(text[text.index(start) : text.index(end) + len(end)])
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there is none in PEM form"
-        raise CredentialError(f"the certificate in {path} cannot be read: {reason}") from None
 
 
 def _tgt_in(name: str) -> ServiceTicket:

@@ -543,8 +543,11 @@ class _Exchanges(Generic[Opens]):
         from purekrb.exchanges.s4u import impersonate, realm_of_user
 
         self._prepare(credential, "impersonate({}, user)")
-        if user is None and certificate is None:
+        if certificate is not None:
+            certificate = _in_der(certificate)
+        elif user is None:
             raise TypeError("name the user, or pass the user's certificate")
+        tgt = yield from self._tgt_to_act_with(credential)
         home = credential.ccache.realm
         client = Principal.parse(user, home) if isinstance(user, str) else user
         if client is not None and not client.realm:
@@ -558,7 +561,6 @@ class _Exchanges(Generic[Opens]):
             else:
                 realm = home
             client = replace(client, realm=realm)
-        tgt = yield from self._tgt_to_act_with(credential)
         return (
             yield from impersonate(
                 tgt,
@@ -826,6 +828,15 @@ def _check_credential(credential: object, call: str) -> None:
         )
 
 
+def _in_der(certificate: bytes) -> bytes:
+    """Return the DER of a certificate in PEM or DER. Raises CertificateError."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from purekrb.credentials.x509 import load_certificate
+
+    return load_certificate(certificate).public_bytes(Encoding.DER)
+
+
 def _check_new(new: object) -> None:
     if not isinstance(new, str | bytes):
         raise TypeError(f"the new password is text or bytes, not {type(new).__name__}")
@@ -991,7 +1002,8 @@ class KdcClient(_Exchanges["dial.OpenConnection"]):
 
         The user has proved nothing: verify the user by other means first. In text, `user` is a
         principal, in the service's realm if it names none; an enterprise name without a realm (see
-        `Credential.from_password`) is looked up. `certificate` (DER) may stand for the name.
+        `Credential.from_password`) is looked up. `certificate` (PEM or DER) may stand for the
+        name.
         `service` is the name of the service to ask for; by default, that of the credential. If the
         ticket is forwardable, the service may act for the user elsewhere (`get_ticket` with
         `on_behalf_of`). Raises DelegationRefusedError if the KDC does not permit this, and
