@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from purekrb import (
+    Acceptor,
+    ApError,
     Credential,
     CredentialError,
     DelegationRefusedError,
+    Initiator,
     IntegrityError,
     KdcError,
     KerberosError,
@@ -27,6 +30,7 @@ from purekrb.exchanges.tgs_exchange import tgs_exchange
 from purekrb.messages.kdc import PaData, TgsRep, TgsReq
 from purekrb.messages.s4u import PaForUser, PaS4uX509User, S4uUserId
 from purekrb.names import PrincipalName
+from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.kdc_path import Mangle, Path
 from support.values import replace
@@ -110,6 +114,25 @@ def test_k570_a_ticket_of_the_service_itself_is_not_taken_for_the_users(
     with pytest.raises(ProtocolError, match="for the service itself, not for the user"):
         run(impersonate(tgt, ALICE), path)
     assert len(path.seen) == 2
+
+
+def test_k570_a_ticket_of_the_service_that_was_renamed_serves_for_nothing(
+    realm: Realm, tgt: ServiceTicket
+) -> None:
+    """The name beside a reply is not protected without FAST, but that in the ticket is."""
+    bare = request(lambda entry: (entry,) if entry.padata_type == PaDataType.TGS_REQ else ())
+    renamed = reply(lambda message: replace(message, cname=ALICE.name, crealm=R))
+    ticket = run(impersonate(tgt, ALICE), Path(realm, up=bare, down=renamed))
+    keytab = realm.keytab("HTTP/front")
+    with pytest.raises(ApError, match="name different clients"):
+        Acceptor(keytab, replay_cache=MemoryReplayCache()).step(Initiator(ticket).step())
+    onward = run(delegated_ticket(tgt, BACK, ticket), Path(realm, down=renamed))
+    with pytest.raises(ApError, match="name different clients"):
+        Acceptor(realm.keytab("HTTP/back"), replay_cache=MemoryReplayCache()).step(
+            Initiator(onward).step()
+        )
+    genuine = run(impersonate(tgt, ALICE), Path(realm))
+    Acceptor(keytab, replay_cache=MemoryReplayCache()).step(Initiator(genuine).step())
 
 
 @pytest.mark.parametrize(

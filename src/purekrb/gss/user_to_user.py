@@ -121,7 +121,7 @@ def tgt_of(own: Credential) -> ServiceTicket | None:
     try:
         own.refresh()  # another program may have renewed it
     except CredentialError as error:
-        log.warning("no TGT for user-to-user authentication: %s", error)
+        log.debug("no TGT for user-to-user authentication: %s", error)
         return None
     realm = own.ccache.principal.realm
     return own.ccache.find(Principal(("krbtgt", realm), realm))
