@@ -85,29 +85,30 @@ def chroot() -> Path:
         policy.chmod(0o755)
         for file in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
             shutil.copy(file, root / "etc/apt/apt.conf.d")
-        _mount(root)
         _in(root, "apt-get", "update")
         _in(root, "apt-get", "install", "-y", "--no-install-recommends", *_PACKAGES)
-    _mount(root)
     return root
-
-
-def _mount(root: Path) -> None:
-    for kind, place in ((["-t", "proc", "proc"], "proc"), (["--bind", "/dev"], "dev")):
-        if not os.path.ismount(root / place):
-            _run("mount", *kind, str(root / place))
 
 
 def _run(*argv: str, text: str = "") -> str:
     env = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "TDB_NO_FSYNC": "1"}
     done = subprocess.run(argv, input=text, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        raise RuntimeError(f"{argv[:3]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{argv[-3:]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
 
 
+def _inside(root: Path, *argv: str) -> list[str]:
+    """Return the command that runs `argv` in the chroot.
+
+    /proc is mounted for that program alone: nothing is left that `make clean` could stumble over.
+    """
+    enter = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return ["unshare", "--mount", "sh", "-c", enter, str(root), *argv]
+
+
 def _in(root: Path, *argv: str, text: str = "") -> str:
-    return _run("chroot", str(root), *argv, text=text)
+    return _run(*_inside(root, *argv), text=text)
 
 
 class ManagingDc:
@@ -140,19 +141,11 @@ class ManagingDc:
             _KRB5_CONF.format(realm=self.realm, address=self.address, domain=self.domain)
         )
         self.config = Config.from_file(self.krb5_conf)
-        argv = [
-            "chroot",
-            str(root),
-            "samba",
-            "-i",
-            "-M",
-            "prefork",
-            "-s",
-            f"{_INSIDE}/etc/smb.conf",
-        ]
+        conf_inside = f"{_INSIDE}/etc/smb.conf"
+        argv = _inside(root, "samba", "-i", "-M", "prefork", "-s", conf_inside, "--debug-stdout")
         self._log = (self._files / "samba.log").open("wb")
         self._process = subprocess.Popen(
-            [*argv, "--debug-stdout"], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            argv, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
         )
         self._wait()
 
