@@ -5,6 +5,7 @@ What docs/accounts.md says of them is checked here.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -164,6 +165,22 @@ def test_an_account_is_created_with_its_keytab_and_clients_reach_it(
     assert str(tgt.client) == f"{name}@AD.TEST"
 
 
+def test_the_keytab_is_given_to_the_services_user(
+    samba_dc: SambaDc, admin: Directory, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "new.keytab"
+    admin.create_service_account(name, keytab=path, owner="daemon")
+    assert (path.owner(), stat.S_IMODE(path.stat().st_mode)) == ("daemon", 0o600)
+    # It is the user's from now on: not even root changes it in its place.
+    with pytest.raises(CredentialError, match="run as its owner"):
+        admin.rotate_keys(name, path)
+    samba_dc.delete(dn_of(samba_dc, name))
+    with pytest.raises(CredentialError, match="no such user"):
+        admin.create_service_account(name, keytab=tmp_path / "x", owner="nobody-of-this-name")
+    with pytest.raises(AccountNotFoundError):
+        admin.find_account(name)
+
+
 def test_keys_of_other_accounts_in_the_keytab_stay(
     samba_dc: SambaDc, admin: Directory, name: str, tmp_path: Path
 ) -> None:
@@ -261,6 +278,29 @@ def test_old_keys_are_dropped_once_no_ticket_for_them_is_valid(
     # That of kvno 1 was replaced more than a second ago; that of the key before was in use until now.
     assert admin.rotate_keys(name, service, keep=1).kept == (first[0] + 2,)
     assert kvnos(service, own) == [first[0] + 2, first[0] + 3]
+
+
+@pytest.mark.parametrize("who", [as_itself_by_key, as_administrator])
+def test_an_account_of_before_gets_tickets_of_aes_with_its_first_rotation(
+    samba_dc: SambaDc,
+    name: str,
+    tmp_path: Path,
+    who: Callable[[SambaDc, str, Path], Directory],
+) -> None:
+    """It may write its own encryption types."""
+    samba_dc.add_user(name, servicePrincipalName=spns_of(name))
+    samba_dc.modify(
+        f"dn: {dn_of(samba_dc, name)}\nchangetype: modify\ndelete: msDS-SupportedEncryptionTypes\n"
+    )
+    keytab, spn = tmp_path / "old.keytab", spns_of(name)[0]
+    Keytab.load(samba_dc.keytab(name)).save(keytab)
+    with pytest.raises(KerberosError, match="rc4"):
+        accepts(keytab, ticket_for(samba_dc, spn))
+    with who(samba_dc, name, keytab) as directory:
+        directory.rotate_keys(name, keytab)
+    assert accepts(keytab, ticket_for(samba_dc, spn))
+    (entry,) = samba_dc.search(f"(sAMAccountName={name})", "msDS-SupportedEncryptionTypes")
+    assert entry["msDS-SupportedEncryptionTypes"] == ["24"]
 
 
 def test_the_names_that_an_account_has_now_get_its_new_keys(
@@ -607,6 +647,41 @@ def test_an_http_service_that_runs_sees_each_rotation_and_refuses_nobody(
         daemon.stop()
     assert clients.refusals == []
     assert clients.count > 20
+
+
+ACCEPTOR = """
+import base64, sys, gssapi
+for line in sys.stdin:
+    context = gssapi.SecurityContext(usage="accept", creds=gssapi.Credentials(usage="accept"))
+    context.step(base64.b64decode(line))
+    print(context.initiator_name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["the keytab has the old", "the directory has the new"])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_mits_acceptor_takes_old_and_new_tickets_in_the_midst_of_a_rotation(
+    samba_dc: SambaDc, service: Path, name: str, step: str, renamed: bool
+) -> None:
+    spn, account = spns_of(name)[0], name
+    if renamed:  # then the new key has two candidates
+        account = f"{name}x"
+        samba_dc.modify(
+            f"dn: {dn_of(samba_dc, name)}\nchangetype: modify\nreplace: sAMAccountName\n"
+            f"sAMAccountName: {account}\n"
+        )
+    tickets = [ticket_for(samba_dc, spn)]
+    assert not run_until(
+        1, lambda: _reset_by_administrator(samba_dc, account, service), f"step: {step}"
+    )
+    tickets.append(ticket_for(samba_dc, spn))
+    tokens = [base64.b64encode(Initiator(ticket).step() or b"").decode() for ticket in tickets]
+    env = {**samba_dc.env, "KRB5_KTNAME": str(service)}
+    argv = [sys.executable, "-c", ACCEPTOR]
+    done = subprocess.run(
+        argv, env=env, input="\n".join(tokens), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["acc-client@AD.TEST"] * 2, done.stderr
 
 
 # Two at once --------------------------------------------------------------------------------------
@@ -1131,8 +1206,9 @@ def _reset_by_administrator(dc: SambaDc, name: str, keytab: Path) -> None:
 def test_the_commands_and_the_program_of_the_page_work(
     samba_dc: SambaDc, name: str, tmp_path: Path
 ) -> None:
-    commands = re.findall(r"^    \$ (purekrb .*)$", PAGE, re.MULTILINE)
-    (program,) = re.findall(r"^```py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    beginning = PAGE[: PAGE.index("\n## ")]
+    commands = re.findall(r"^    \$ (purekrb .*)$", beginning, re.MULTILINE)
+    (program,) = re.findall(r"^```py\n(.*?)^```$", beginning, re.MULTILINE | re.DOTALL)
     cache, keytab = tmp_path / "cc", tmp_path / "web.keytab"
     credential = Credential.from_password("Administrator@AD.TEST", samba_dc.password)
     KdcClient(samba_dc.config).get_tgt(credential)

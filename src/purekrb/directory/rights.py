@@ -52,7 +52,7 @@ RIGHTS = {
         "WP;servicePrincipalName",
         "OA;;WP;f3a64788-5306-11d1-a9c5-0000f80367c1;",
     ),
-    "write etypes": Right(
+    "set etypes": Right(
         "write its msDS-SupportedEncryptionTypes",
         "WP;msDS-SupportedEncryptionTypes",
         "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
@@ -62,11 +62,6 @@ RIGHTS = {
         "WP;userAccountControl",
         "OA;;WP;bf967a68-0de6-11d0-a285-00aa003049e2;",
     ),
-    "set etypes": Right(
-        "set its msDS-SupportedEncryptionTypes",
-        "WP;msDS-SupportedEncryptionTypes",
-        "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
-    ),
     "delete": Right("delete it", "SD", "A;;SD;;"),
 }
 
@@ -74,7 +69,7 @@ RIGHTS = {
 WRITING = {
     "dNSHostName": "name computer",
     "servicePrincipalName": "write spns",
-    "msDS-SupportedEncryptionTypes": "write etypes",
+    "msDS-SupportedEncryptionTypes": "set etypes",
     "userAccountControl": "disable",
 }
 

@@ -23,6 +23,7 @@ from purekrb.directory.account_keys import (
     with_candidates,
     without,
 )
+from purekrb.directory.account_state import etype_finding, give_aes, read_state, suspects_rc4
 from purekrb.directory.accounts import KVNO, Account, find_account, find_caller, number_of
 from purekrb.directory.ldap import (
     ANY_OBJECT,
@@ -34,6 +35,7 @@ from purekrb.directory.ldap import (
     single,
 )
 from purekrb.directory.rights import WRITING, without_right
+from purekrb.directory.transaction import Undo
 from purekrb.directory.windows_errors import ACCESS_DENIED
 from purekrb.errors import (
     DirectoryError,
@@ -132,12 +134,30 @@ def rotate(
             raise
         _log.debug("step: the directory has the new key of %s", found.dn)
         keys = new.prove()
-        kvno = new.version(keys, _told_kvno(session, found.dn))
+        told = None
+        try:
+            new.names, told = names_of_account(session, found)
+            _set_aes(session, found)
+        except TransportError as error:  # the KDC has told the kvno, too
+            _log.debug("the directory does not answer any more: %s", error)
+        kvno = new.version(keys, told)
         left = new.finish(keys, kvno, before)
     own = left.find(names.own)
     kept = sorted({entry.kvno for entry in own if entry.kvno != kvno})
-    principals = tuple(dict.fromkeys(names.principals))
-    return RotatedKeys(found, path, kvno, before, tuple(kept), principals)
+    return RotatedKeys(found, path, kvno, before, tuple(kept), tuple(new.names.principals))
+
+
+def _set_aes(session: LdapSession, account: Account) -> None:
+    """Set the account's encryption types, if they have no AES; warn if that is not permitted.
+
+    Not before the keytab has AES keys: the KDC then makes tickets that need them.
+    """
+    state = read_state(session, account)
+    if not suspects_rc4(state):
+        return
+    finding = give_aes(session, state, Undo())
+    if finding is not None and finding.status != "ok":
+        _log.warning("%s", etype_finding(state))
 
 
 def names_of_account(session: LdapSession, account: Account) -> tuple[AccountNames, int | None]:
@@ -370,14 +390,6 @@ def _kvno_of(entry: Entry) -> int | None:
     """Return the kvno; the attribute has it as a signed number. Source: MS-ADTS 3.1.1.4.5.16."""
     told = number_of(entry, KVNO)
     return None if told is None else told & _MAX_KVNO
-
-
-def _told_kvno(session: LdapSession, dn: str) -> int | None:
-    try:
-        return _kvno_of(_read(session, dn, (KVNO,)))
-    except TransportError as error:  # the KDC has told it, too
-        _log.debug("the directory does not tell the kvno: %s", error)
-        return None
 
 
 def _read(session: LdapSession, dn: str, attributes: tuple[str, ...]) -> Entry:
