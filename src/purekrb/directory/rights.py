@@ -53,7 +53,7 @@ RIGHTS = {
         "OA;;WP;f3a64788-5306-11d1-a9c5-0000f80367c1;",
     ),
     "set etypes": Right(
-        "write its msDS-SupportedEncryptionTypes",
+        "set its msDS-SupportedEncryptionTypes",
         "WP;msDS-SupportedEncryptionTypes",
         "OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;",
     ),
