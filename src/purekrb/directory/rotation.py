@@ -137,11 +137,11 @@ def rotate(
         told = None
         try:
             new.names, told = names_of_account(session, found)
-            _set_aes(session, found)
-        except TransportError as error:  # the KDC has told the kvno, too
-            _log.debug("the directory does not answer any more: %s", error)
+        except KerberosError as error:  # the KDC has told the kvno, too
+            _log.debug("the directory does not tell the names and the kvno: %s", error)
         kvno = new.version(keys, told)
         left = new.finish(keys, kvno, before)
+        _set_aes(session, found)
     own = left.find(names.own)
     kept = sorted({entry.kvno for entry in own if entry.kvno != kvno})
     return RotatedKeys(found, path, kvno, before, tuple(kept), tuple(new.names.principals))
@@ -152,12 +152,15 @@ def _set_aes(session: LdapSession, account: Account) -> None:
 
     Not before the keytab has AES keys: the KDC then makes tickets that need them.
     """
-    state = read_state(session, account)
-    if not suspects_rc4(state):
-        return
-    finding = give_aes(session, state, Undo())
-    if finding is not None and finding.status != "ok":
-        _log.warning("%s", etype_finding(state))
+    try:
+        state = read_state(session, account)
+        if not suspects_rc4(state):
+            return
+        finding = give_aes(session, state, Undo())
+        if finding is not None and finding.status != "ok":
+            _log.warning("%s", etype_finding(state))
+    except KerberosError as error:  # the keys are there all the same
+        _log.warning("whether tickets for %s have AES is not known: %s", account.dn, error)
 
 
 def names_of_account(session: LdapSession, account: Account) -> tuple[AccountNames, int | None]:
