@@ -13,8 +13,10 @@ import pytest
 from purekrb import Config, Credential, KdcClient, Keytab, KeytabEntry, Principal, crypto
 from purekrb.credentials.ccache import CCache
 from purekrb.directory import Directory, EmbeddedDirectory, ServiceConnectionPoint
+from purekrb.directory.account_state import read_state
 from purekrb.directory.connect import Sessions
 from purekrb.directory.ldap import ANY_OBJECT, Change, ChangeOperation, LdapSession, Scope
+from purekrb.directory.service_checks import Checks
 from purekrb.directory.tickets import TicketSource, with_tgts_alone
 from purekrb.findings import Finding
 from purekrb.kdc.client import FAST_AVAIL
@@ -177,6 +179,15 @@ def test_aes_tickets_are_well_whatever_the_directory_says(service: Service) -> N
     assert service.wrong(service.keys()) == ()
     (doubt,) = service.wrong(service.keys(), ask_kdc=False)
     assert "may be encrypted with RC4" in doubt.text
+
+
+def test_an_account_without_spns_is_judged_by_the_directory(service: Service) -> None:
+    service.set_attribute("msDS-SupportedEncryptionTypes")
+    state = read_state(service.directory._session, service.directory.find_account("svc"))
+    checks = Checks(service.keys(), service.directory._sessions.tickets)
+    (doubt,) = checks.findings(state, ())
+    assert "may be encrypted with RC4" in doubt.text
+    assert checks.findings(state, service.spns)[0].step == "tickets"
 
 
 def test_no_encryption_type_in_common_is_told(service: Service) -> None:

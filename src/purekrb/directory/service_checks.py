@@ -66,10 +66,13 @@ class Checks:
     timeout: float = DEFAULT_TIMEOUT
 
     def findings(self, state: AccountState, spns: Sequence[str]) -> list[Finding]:
-        """Return what is found about a service whose `spns` are those of the account."""
+        """Return what is found about a service whose `spns` are those of the account.
+
+        Without SPNs, no client can ask for a ticket, and so no KDC is asked.
+        """
         found = list(account_findings(state, now()))
         source = self.tickets
-        if source is None:
+        if source is None or not spns:
             return found + list(_by_directory(state, self.keytab))
         domain = domain_of(state.account.dn)
         deadline = time.monotonic() + self.timeout
