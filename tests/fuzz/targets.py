@@ -57,6 +57,7 @@ from purekrb.compat.gssapi.raw import GSSError
 from purekrb.compat.gssapi.raw.creds import from_credential
 from purekrb.constants import KRB5_MECH_OID, NTLM_OID, SPNEGO_OID, USER_TO_USER_OID, KeyUsage
 from purekrb.credentials.caches import kcm, keyring
+from purekrb.credentials.cert_match import parse_rule
 from purekrb.credentials.certificate import ClientCertificate
 from purekrb.directory import ldap, scp, security_descriptor, state
 from purekrb.directory.connect import Url
@@ -1063,6 +1064,10 @@ def kdc_signature(data: bytes) -> None:
     )
 
 
+def certificate_rule(rule: str) -> None:
+    parse_rule(rule).holds(KDC_CERTIFICATE.certificate)
+
+
 def revocation_list(data: bytes) -> None:
     verify_kdc(KdcTrust(PKI.pem, revoke=data), KDC_CERTIFICATE.der)
 
@@ -1332,6 +1337,11 @@ TARGETS: tuple[Target, ...] = (
         text(Url.parse),
         lines("ldap://dc1.example.test:389", "ldaps://[::1]"),
         TEXT_ERRORS,
+    ),
+    Target(
+        "rule of pkinit_cert_match",
+        text(certificate_rule),
+        lines("<SUBJECT>^CN=a.*<EKU>clientAuth,pkinit", "||<SAN>b@c$<KU>digitalSignature"),
     ),
     Target("value of a filter", text(filter_text), lines("a*b(c)\\", "ab")),
     Target(

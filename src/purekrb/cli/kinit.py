@@ -275,7 +275,9 @@ def _get(
     from purekrb.cli.klist import local
     from purekrb.credentials.ccache import CCache
 
-    with output.waiting(f"asking the KDC of {credential.principal.realm}"):
+    # The name in a certificate may be one that the KDC of the default realm looks up.
+    realm = credential.principal.realm or client.config.default_realm
+    with output.waiting(f"asking the KDC of {realm}"):
         if args.renew or args.validate:
             ticket = (client.renew if args.renew else client.validate)(credential)
             # Not over what another kinit has put there meanwhile.

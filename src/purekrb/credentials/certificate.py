@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -54,14 +54,11 @@ def _ecdsa(arc: int) -> bytes:
     return tlv(_SEQUENCE, tlv(_OID, bytes.fromhex("2a8648ce3d0403") + bytes([arc])))
 
 
-class SignatureKind:
+class SignatureKind(NamedTuple):
     """How keys of a kind sign: the DER AlgorithmIdentifier, and the hash."""
 
-    __slots__ = ("algorithm", "hash")
-
-    def __init__(self, algorithm: bytes, hash_: hashes.HashAlgorithm) -> None:
-        self.algorithm = algorithm
-        self.hash = hash_
+    algorithm: bytes
+    hash: hashes.HashAlgorithm
 
 
 _KEY_TYPES = rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey
