@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import base64
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +29,10 @@ from purekrb.kdc.client import AsyncKdcClient
 from purekrb.krb5conf.config import Config
 from purekrb.records import replace
 from purekrb.replay import MemoryReplayCache
+from support.gss_peer import GssPeer
 from support.heimdal import HeimdalRealm
 from support.mit import MitRealm
+from support.peers import missing_peer, run
 from support.samba import SambaDc
 
 S4U, WEB, HOST = "svc/s4u", "HTTP/s4u-web", "host/s4u-other"
@@ -201,6 +207,67 @@ def test_a_ticket_that_is_not_forwardable_is_no_evidence_for_samba_either(
     with pytest.raises(DelegationRefusedError, match="not forwardable") as there:
         client.get_ticket(own, samba_peer.back, on_behalf_of=claimed)
     assert there.value.krb_error is not None
+
+
+@pytest.fixture(scope="module")
+def mit_gss_at_samba(
+    samba_dc: SambaDc, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GssPeer]:
+    """MIT's GSS-API in the domain of Samba."""
+    if importlib.util.find_spec("gssapi") is None:
+        missing_peer("PyPI's gssapi", "libkrb5-dev")
+    program = Path(__file__).parents[1] / "support" / "gssapi_peer.py"
+    peer = GssPeer(
+        "MIT",
+        [sys.executable, str(program)],
+        env=samba_dc.env,
+        log=tmp_path_factory.mktemp("s4u-gss") / "log",
+    )
+    yield peer
+    peer.stop()
+
+
+def test_mits_library_acts_for_the_user_with_our_cache(
+    samba_peer: Peer, mit_gss_at_samba: GssPeer, tmp_path: Path
+) -> None:
+    own = samba_peer.service()
+    evidence = KdcClient(samba_peer.config).impersonate(
+        own, samba_peer.user, service=samba_peer.account
+    )
+    Credential.on_behalf_of(own, evidence).save(tmp_path / "ccache")
+    host = samba_peer.back.partition("/")[2]
+    token = mit_gss_at_samba.initiate(f"HTTP@{host}", tmp_path / "ccache").step()
+    assert accepted(token, samba_peer.back_keytab).initiator == Principal.parse(samba_peer.user)
+
+
+def test_our_client_acts_for_the_user_with_a_cache_of_mits_library(
+    samba_dc: SambaDc, samba_peer: Peer, mit_gss_at_samba: GssPeer, tmp_path: Path
+) -> None:
+    """A user's context with the service, which acts as its own account, made by MIT's library."""
+    client, own = KdcClient(samba_peer.config), samba_peer.service()
+    client.get_tgt(own, forwardable=True)
+    own.save(tmp_path / "own")
+    user = Credential.from_password(samba_peer.user, samba_peer.password)
+    client.get_tgt(user, forwardable=True)
+    samba_peer.keytab.save(tmp_path / "keytab")
+    script = (
+        "import base64, sys, gssapi\n"
+        "creds = gssapi.Credentials(usage='both', store={'ccache': sys.argv[1], 'keytab': sys.argv[2]})\n"
+        "context = gssapi.SecurityContext(creds=creds, usage='accept')\n"
+        "context.step(base64.b64decode(sys.argv[3]))\n"
+        "context.delegated_creds.store({'ccache': sys.argv[4]}, usage='initiate', overwrite=True)\n"
+    )
+    token = Initiator(client.get_ticket(user, samba_peer.front)).step() or b""
+    paths = [f"FILE:{tmp_path / name}" for name in ("own", "keytab", "acting")]
+    argv = [sys.executable, "-c", script, *paths[:2], base64.b64encode(token).decode(), paths[2]]
+    run(argv, env=samba_dc.env)
+    acting = Credential.from_ccache(paths[2])
+    assert acting.impersonation is not None
+    context = initiate(samba_peer.back, acting, samba_peer.config)
+    found = accepted(context.step(), samba_peer.back_keytab)
+    assert found.initiator == Principal.parse(samba_peer.user)
+    with pytest.raises(DelegationRefusedError):
+        initiate(samba_peer.other, acting, samba_peer.config)
 
 
 def test_samba_finds_users_by_enterprise_names(samba_peer: Peer, call: Callable[..., Any]) -> None:
