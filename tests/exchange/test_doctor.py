@@ -334,6 +334,18 @@ def test_without_a_ticket_the_steps_that_need_one_are_skipped(machine: Machine) 
     assert report.exit_code == 1, "the ccache that a service needs is missing"
 
 
+def test_lines_of_krb5_conf_without_effect_are_named(machine: Machine) -> None:
+    conf = machine.directory / "krb5.conf"
+    conf.write_text(
+        conf.read_text().replace("[libdefaults]", "[libdefaults]\n qualify_shortname = x.test", 1)
+    )
+    report = examine(SPN)
+    found = [f for f in report.of("krb5.conf") if "qualify_shortname" in f.text]
+    assert [f.status for f in found] == ["skipped"]
+    assert "is not followed: names of hosts" in found[0].text
+    assert report.exit_code == 0
+
+
 def test_lines_of_krb5_conf_that_do_not_count_are_listed(machine: Machine) -> None:
     path = machine.directory / "krb5.conf"
     path.write_text("[libdefaults]\n clockskew = soon ; comment\n" + path.read_text())

@@ -693,3 +693,46 @@ def test_a_request_goes_to_the_server_that_it_is_for(realm: Realm, client_class:
     assert client_class(realm.config)._run(lambda: exchange("kpasswd"))[:1] == b"\x7e"
     assert client_class(without)._run(lambda: exchange("kdc"))[:1] == b"\x7e"  # a KRB-ERROR
     assert KdcRequest("R.TEST", b"").server == "kdc"
+
+
+# -- relations of krb5.conf with an effect on requests ---------------------------------------------------------------
+
+
+def test_a_kind_that_is_switched_off_is_never_sent(
+    client_class: Any, realm: Realm, alice: Credential
+) -> None:
+    config = replace(realm.config, clpreauth_disable=("encrypted_timestamp",))
+    with pytest.raises(purekrb.PreauthUnsupportedError):
+        client_class(config).get_tgt(alice)
+    keys = Credential.from_keytab("alice@R.TEST", realm.keytab("alice"))
+    with pytest.raises(purekrb.PreauthUnsupportedError):
+        client_class(config).get_tgt(keys)
+    only = replace(realm.config, clpreauth_enable_only=("encrypted_timestamp",))
+    assert client_class(only).get_tgt(alice).is_tgt
+
+
+def test_extra_addresses_are_bound_where_any_are(
+    client_class: Any, realm: Realm, alice: Credential
+) -> None:
+    extra = ("192.0.2.99", "2001:db8::99")
+    bound = replace(realm.config, noaddresses=False, extra_addresses=extra)
+    found = client_class(bound).get_tgt(alice).caddr
+    assert HostAddress(2, bytes([192, 0, 2, 99])) in found
+    assert [a.address[-1] for a in found if len(a.address) == 16][-1:] == [0x99]
+    assert client_class(replace(bound, noaddresses=True)).get_tgt(alice).caddr == ()
+
+
+def test_enforce_ok_as_delegate_is_stronger_than_the_caller(
+    start: Any, realm: Realm, alice: Credential
+) -> None:
+    enforced = replace(realm.config, enforce_ok_as_delegate=True)
+    realm.add_service("HTTP/trusted", ok_as_delegate=True)
+    for target, config, delegated in (
+        ("HTTP/web.r.test", realm.config, True),
+        ("HTTP/web.r.test", enforced, False),
+        ("HTTP/trusted", enforced, True),
+    ):
+        initiator = start(f"{target}@R.TEST", alice, config, delegate="always")
+        acceptor = Acceptor(realm.keytab(target))
+        initiator.step(acceptor.step(initiator.step()))
+        assert (acceptor.delegated_credential is not None) is delegated

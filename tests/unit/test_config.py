@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from purekrb import Config, ConfigError
+from purekrb.exchanges.preauth.choice import mechanisms
 from purekrb.krb5conf import profile
 from purekrb.krb5conf.config import (
     KdcAddress,
@@ -282,7 +283,7 @@ SKIPPED = [
     ("[libdefaults]\nno relation", 2, "expected 'name = value'"),
     ("[libdefaults]\na b = c", 2, "expected 'name = value'"),
     ("[libdefaults]\n= c", 2, "expected 'name = value'"),
-    ("[libdefaults]\nmodule /usr/lib/x.so:y", 2, "expected 'name = value'"),
+    ("[libdefaults]\nmodule /usr/lib/x.so:y", 2, "a module is a C library"),
     ("include /nonexistent/x", 1, "include names what cannot be read"),
     ("includedir /nonexistent/x", 1, "includedir names what cannot be read"),
     ("include relative.conf", 1, "absolute path"),
@@ -650,3 +651,100 @@ def test_a_capath_names_the_realms_between() -> None:
 def test_an_unknown_realm_has_no_servers() -> None:
     assert Config().kdcs("R") == Config().primary_kdcs("R") == ()
     assert Config().realm("R") == RealmConfig()
+
+
+# Relations that others own, and that purekrb follows or names
+
+
+APPDEFAULTS = """
+[libdefaults]
+    default_realm = A.TEST
+[appdefaults]
+    pam = {
+        A.TEST = {
+            forwardable = one
+        }
+        forwardable = two
+        minimum_uid = 1000
+    }
+    A.TEST = {
+        forwardable = three
+        afs = yes
+    }
+    forwardable = four
+    debug = true
+"""
+
+
+def test_appdefaults_are_searched_from_the_inside_out(write: Any) -> None:
+    config = Config.from_file(write(APPDEFAULTS))
+    assert config.app_default("pam", "forwardable") == "one"
+    assert config.app_default("pam", "forwardable", "A.TEST") == "one"
+    assert config.app_default("pam", "forwardable", "B.TEST") == "two"
+    assert config.app_default("ssh", "forwardable") == "three"
+    assert config.app_default("ssh", "forwardable", "B.TEST") == "four"
+    assert config.app_default("pam", "afs") == "yes"
+    assert config.app_default("pam", "debug") == "true"
+    assert config.app_default("pam", "nothing") is None
+    assert config.app_default("pam", "nothing", default="x") == "x"
+    assert Config().app_default("pam", "forwardable") is None
+
+
+def test_a_module_is_skipped_with_its_reason(write: Any) -> None:
+    path = write("module /usr/lib/profile.so:x\n[libdefaults]\n default_realm = A.TEST\n")
+    config = Config.from_file(path)
+    assert config.default_realm == "A.TEST"
+    assert [(line.where, "C library" in line.reason) for line in config.skipped] == [
+        (f"{path}:1", True)
+    ]
+
+
+def test_what_has_no_effect_is_listed_with_its_reason(write: Any) -> None:
+    path = write(
+        "[libdefaults]\n qualify_shortname = example.test\n rdns = true\n"
+        " dns_canonicalize_hostname = false\n dns_lookup_realm = false\n"
+        "[plugins]\n localauth = {\n  module = x:/lib/x.so\n }\n"
+        " clpreauth = {\n  disable = spake\n  module = y:/lib/y.so\n }\n"
+    )
+    found = {
+        line.where.rpartition(":")[2]: line.reason for line in Config.from_file(path).without_effect
+    }
+    assert set(found) == {"2", "3", "8", "12"}
+    assert found["2"].startswith("qualify_shortname is not followed: names of hosts")
+    assert found["12"].startswith("module of clpreauth is not followed: plugins are C libraries")
+    assert Config.from_file(path).clpreauth_disable == ("spake",)
+
+
+def test_relations_of_pre_authentication_and_addresses_are_read(write: Any) -> None:
+    path = write(
+        "[libdefaults]\n preferred_preauth_types = 17, 16 2\n"
+        " extra_addresses = 192.0.2.1, 2001:db8::1\n enforce_ok_as_delegate = true\n"
+        "[plugins]\n clpreauth = {\n  enable_only = spake\n  enable_only = pkinit\n }\n"
+    )
+    config = Config.from_file(path)
+    assert config.preferred_preauth_types == (17, 16, 2)
+    assert config.extra_addresses == ("192.0.2.1", "2001:db8::1")
+    assert config.enforce_ok_as_delegate
+    assert config.clpreauth_enable_only == ("spake", "pkinit")
+    assert config.without_effect == ()
+    bad = write("[libdefaults]\n preferred_preauth_types = x\n extra_addresses = host\n")
+    assert [line.where.rpartition(":")[2] for line in Config.from_file(bad).skipped] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({}, [138, 151, 2]),
+        ({"preferred": (17, 16, 15, 14)}, [138, 151, 2]),
+        ({"preferred": (17, 2), "public_key": True}, [16, 2, 138, 151]),
+        ({"preferred": (2, 151)}, [2, 151, 138]),
+        ({"disabled": ("encrypted_timestamp",)}, [138, 151]),
+        ({"enabled": ("spake", "otp")}, [151]),
+        ({"enabled": ("spake",), "disabled": ("spake",)}, []),
+        ({"disabled": ("nobody's",)}, [138, 151, 2]),
+    ],
+)
+def test_kinds_of_pre_authentication_are_ordered_and_switched_off(
+    arguments: dict[str, Any], names: list[int]
+) -> None:
+    assert [int(row.type) for row in mechanisms(None, unasked=False, **arguments)] == names

@@ -289,7 +289,7 @@ def _get(
                 renewable=args.renewable,
                 forwardable=args.forwardable,
                 proxiable=args.proxiable,
-                addresses=_addresses(args, output),
+                addresses=_addresses(args, client.config, output),
                 pac_request=args.pac,
                 start=args.start,
                 service=args.service,
@@ -318,13 +318,15 @@ def _get(
     return 0
 
 
-def _addresses(args: argparse.Namespace, output: Output) -> Sequence[HostAddress] | None:
+def _addresses(
+    args: argparse.Namespace, config: Config, output: Output
+) -> Sequence[HostAddress] | None:
     """Return the addresses to bind the ticket to; None leaves it to the configuration."""
     from purekrb.kdc.addresses import local_addresses
 
     if not args.addresses:
         return None if args.addresses is None else ()
-    addresses = local_addresses()
+    addresses = local_addresses(config.extra_addresses)
     if not addresses:
         output.warning("-a: this machine has no address, so the ticket is valid from anywhere")
     return addresses

@@ -67,6 +67,8 @@ def configuration(exam: Examination) -> Iterator[tuple[Status, str, str]]:
         yield "ok", f"read: {', '.join(map(str, config.files))}", ""
     for line in config.skipped:
         yield "warning", f"{line}: this line does not count", "correct or remove that line"
+    for line in config.without_effect:
+        yield "skipped", str(line), ""
     if config.default_realm:
         yield "ok", f"the default realm is {config.default_realm}", ""
     elif not exam.realm:

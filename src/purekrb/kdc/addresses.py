@@ -6,7 +6,8 @@ import ctypes
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 
 from purekrb.constants import AddressType
 from purekrb.errors import UnsupportedError
@@ -34,8 +35,8 @@ _Interface._fields_ = [
 ]
 
 
-def local_addresses() -> tuple[HostAddress, ...]:
-    """Return the IPv4 and IPv6 addresses of this machine, except those of loopback.
+def local_addresses(extra: Iterable[str] = ()) -> tuple[HostAddress, ...]:
+    """Return the IPv4 and IPv6 addresses of this machine, except those of loopback, and the `extra` ones.
 
     Link-local IPv6 addresses are left out: they mean nothing without an interface. Raises
     UnsupportedError if the system does not tell the addresses.
@@ -50,9 +51,15 @@ def local_addresses() -> tuple[HostAddress, ...]:
         reason = os.strerror(ctypes.get_errno())
         raise UnsupportedError(f"this system does not tell its network addresses: {reason}")
     try:
-        return tuple(dict.fromkeys(_addresses(first)))
+        return tuple(dict.fromkeys((*_addresses(first), *map(_address, extra))))
     finally:
         libc.freeifaddrs(first)
+
+
+def _address(text: str) -> HostAddress:
+    address = ip_address(text)
+    kind = AddressType.IPV4 if address.version == 4 else AddressType.IPV6
+    return HostAddress(int(kind), address.packed)
 
 
 def _addresses(interface: ctypes._Pointer[_Interface]) -> Iterator[HostAddress]:

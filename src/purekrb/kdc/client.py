@@ -294,7 +294,7 @@ class _Exchanges(Generic[Opens]):
         floors = (require, credential.require, config.requirement(credential.principal.realm))
         floor = max(floors, key=_STRICTNESS.index)
         if addresses is None:
-            addresses = () if config.noaddresses else local_addresses()
+            addresses = () if config.noaddresses else local_addresses(config.extra_addresses)
         return AsOptions(
             service=None if service is None else target_principal(service),
             starttime=start,
@@ -319,6 +319,9 @@ class _Exchanges(Generic[Opens]):
                 otp=otp,
                 keys=credential.has_key,
                 public_key=credential.kdc_trust is not None,
+                preferred=config.preferred_preauth_types,
+                disabled=config.clpreauth_disable,
+                enabled=config.clpreauth_enable_only,
             ),
         )
 
@@ -742,6 +745,8 @@ class _Exchanges(Generic[Opens]):
         channel_bindings: ChannelBindings | None,
         max_token: int,
     ) -> Exchange[Initiator]:
+        if delegate == "always" and self.config.enforce_ok_as_delegate:
+            delegate = True
         if mechanism.endswith("user-to-user"):
             if delegate or flags & Flag.DELEG:
                 raise PolicyError("a user-to-user context hands over no TGT: pass no DELEG")
@@ -1313,7 +1318,8 @@ def initiate(
     Without a `credential`, it is `Credential.default` for this service.
 
     With the flag DELEG, or `delegate` true, it also gets a forwarded TGT if the KDC marks the
-    service as OK-AS-DELEGATE; with `delegate` "always", whatever the KDC marks. `timeout` (seconds)
+    service as OK-AS-DELEGATE; with `delegate` "always", whatever the KDC marks, unless the
+    configuration has `enforce_ok_as_delegate`. `timeout` (seconds)
     covers all requests to KDCs; `open_connection` is that of KdcClient. For `max_token`, see
     `Initiator`. Raises the errors of
     KdcClient.get_ticket, PolicyError for delegation without MUTUAL, and CredentialError if

@@ -164,7 +164,7 @@ def _like(
         renewable if tgt.flags & TicketFlags.RENEWABLE else 0,
         bool(tgt.flags & TicketFlags.FORWARDABLE),
         proxiable=bool(tgt.flags & TicketFlags.PROXIABLE),
-        addresses=local_addresses() if tgt.caddr else (),
+        addresses=local_addresses(client.config.extra_addresses) if tgt.caddr else (),
     )
     return client._get_tgt(credential, options)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,12 +148,20 @@ class Config:
     `pkinit` holds the relations of certificates, such as `pkinit_anchors`, by their names;
     `krb5conf.pkinit` says which there are. A realm's own take precedence.
 
+    `preferred_preauth_types` are padata-types in order of preference: a kind of pre-authentication
+    that is listed comes before the others, which are the strongest first. `clpreauth_disable` and
+    `clpreauth_enable_only` switch kinds off by MIT's names ([plugins] clpreauth): encrypted_timestamp,
+    encrypted_challenge, spake, pkinit, otp. `extra_addresses` are bound to tickets beside this
+    machine's, where any are. With `enforce_ok_as_delegate`, no caller delegates to a service that the
+    KDC has not marked. `appdefaults` is [appdefaults]: see `app_default`.
+
     The names of caches and keytabs stand as in the file, with their %{...} tokens.
     `purekrb.credentials.defaults` says which one is used.
 
-    Three more fields say where a Config comes from: `files` have been read; `skipped` are the lines
-    that do not count, each with its reason; `origins` has file and line of each relation of
-    [libdefaults]. They do not count in comparisons.
+    Four more fields say where a Config comes from: `files` have been read; `skipped` are the lines
+    that do not count, each with its reason; `without_effect` are well-formed lines that purekrb does
+    not follow; `origins` has file and line of each relation of [libdefaults]. They do not count in
+    comparisons.
 
     Raises ConfigError for unusable values.
     """
@@ -181,6 +189,12 @@ class Config:
     allow_rc4: bool = False
     preauth_floor: Requirement | None = None
     spake_preauth_groups: tuple[int, ...] | None = None
+    preferred_preauth_types: tuple[int, ...] = ()
+    clpreauth_disable: tuple[str, ...] = ()
+    clpreauth_enable_only: tuple[str, ...] | None = None
+    extra_addresses: tuple[str, ...] = ()
+    enforce_ok_as_delegate: bool = False
+    appdefaults: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     default_keytab_name: str | None = None
     default_client_keytab_name: str | None = None
     default_ccache_name: str | None = None
@@ -196,6 +210,7 @@ class Config:
     pkinit: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     files: Sequence[str] = field(default=(), compare=False)
     skipped: Sequence[SkippedLine] = field(default=(), compare=False, repr=False)
+    without_effect: Sequence[SkippedLine] = field(default=(), compare=False, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -283,6 +298,21 @@ class Config:
         if not servers and kind in found.unreadable:
             raise ConfigError(found.unreadable[kind])
         return servers
+
+    def app_default(
+        self, application: str, option: str, realm: str | None = None, default: str | None = None
+    ) -> str | None:
+        """Return the value of `option` for a program in [appdefaults], or `default`.
+
+        The first counts of: the realm's within the program's section, the program's, the realm's, the
+        one of [appdefaults] itself. `realm` is the default realm by default. Source: MIT krb5.conf(5).
+        """
+        realm = realm or self.default_realm or ""
+        for path in ((application, realm), (application,), (realm,), ()):
+            found = self.appdefaults.get((*path, option))
+            if found is not None:
+                return found
+        return default
 
     def realm_of(self, host: str) -> str | None:
         """Return the realm of `host` by [domain_realm]; None if unknown.
@@ -439,6 +469,25 @@ def parse_spake_groups(text: str) -> tuple[int, ...]:
     return found
 
 
+def _parse_numbers(text: str) -> tuple[int, ...]:
+    words = text.replace(",", " ").split()
+    if not all(re.fullmatch(r"-?[0-9]{1,9}", word) for word in words):
+        raise ConfigError(
+            f"{text!r} is no list of numbers: write them with commas, as in 17, 16, 2"
+        )
+    return tuple(map(int, words))
+
+
+def _parse_addresses(text: str) -> tuple[str, ...]:
+    words = tuple(text.replace(",", " ").split())
+    for word in words:
+        try:
+            ipaddress.ip_address(word)
+        except ValueError:
+            raise ConfigError(f"{text!r} is no list of IP addresses") from None
+    return words
+
+
 def parse_requirement(text: str) -> Requirement:
     """Return the floor in `text`. Raises ConfigError."""
     if text == "fast":
@@ -563,6 +612,9 @@ _LIBDEFAULTS: dict[str, Callable[[str], Any]] = {
     "allow_rc4": parse_boolean,
     "preauth_floor": parse_requirement,
     "spake_preauth_groups": parse_spake_groups,
+    "preferred_preauth_types": _parse_numbers,
+    "extra_addresses": _parse_addresses,
+    "enforce_ok_as_delegate": parse_boolean,
     "k5login_directory": str,
     "k5login_authoritative": parse_boolean,
     "kdc_timeout": parse_duration,
@@ -648,20 +700,57 @@ def _fields(profile: Profile) -> dict[str, Any]:
         host: _uncommented(relations[0], skip)
         for host, relations in root.section("domain_realm").relations.items()
     }
-    for name in ("dns_canonicalize_hostname", "rdns"):
-        relation = libdefaults.first(name)
-        if relation is not None and relation.text.lower() not in _FALSE:
-            _log.debug(
-                "%s: %s is not followed: an alias of a host is never resolved "
-                "(purekrb.canonicalize_host does it for who accepts the risk)",
-                relation.where,
-                name,
-            )
+    clpreauth = root.section("plugins").section("clpreauth")
+    fields["clpreauth_disable"] = _words(clpreauth.relations.get("disable", ()))
+    if "enable_only" in clpreauth.relations:
+        fields["clpreauth_enable_only"] = _words(clpreauth.relations["enable_only"])
+    fields["appdefaults"] = dict(_paths(root.section("appdefaults")))
+    fields["without_effect"] = tuple(_without_effect(root))
     fields["capaths"] = {
         client: {server: _words(relations) for server, relations in section.relations.items()}
         for client, section in root.section("capaths").sections.items()
     }
     return fields
+
+
+_ALIAS = "an alias of a host is never resolved (purekrb.canonicalize_host does it for who accepts the risk)"
+_LIBRARY = "plugins are C libraries, which purekrb does not load"
+#: Relations of [libdefaults] that MIT follows and purekrb does not -> what happens instead. They may
+#: say what purekrb does anyway.
+_NOT_FOLLOWED = {
+    "dns_canonicalize_hostname": _ALIAS,
+    "rdns": _ALIAS,
+    "dns_lookup_realm": "the realm of a host is never looked up in DNS: write [domain_realm]",
+    "qualify_shortname": "names of hosts are not completed: name services by their full names",
+    "ignore_acceptor_hostname": "an acceptor takes the names of its keytab, or the one it is given",
+    "kdc_default_options": "requests follow forwardable, proxiable and canonicalize",
+    "verify_ap_req_nofail": "verify_credentials always fails without a key",
+    "plugin_base_dir": _LIBRARY,
+}
+
+
+def _without_effect(root: Section) -> Iterator[SkippedLine]:
+    """Yield the lines that are well-formed, and that purekrb does not follow."""
+    for name, reason in _NOT_FOLLOWED.items():
+        relation = root.section("libdefaults").first(name)
+        if relation is not None and relation.text.lower() not in _FALSE:
+            _log.debug("%s: %s is not followed: %s", relation.where, name, reason)
+            yield SkippedLine(relation.where, f"{name} is not followed: {reason}")
+    for interface, section in root.section("plugins").sections.items():
+        for name, relations in section.relations.items():
+            if interface != "clpreauth" or name == "module":
+                yield SkippedLine(
+                    relations[0].where, f"{name} of {interface} is not followed: {_LIBRARY}"
+                )
+
+
+def _paths(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the path of each relation below a section, and its first value."""
+    for name, relations in section.relations.items():
+        yield (*above, name), relations[0].text
+    if len(above) < 2:
+        for name, inner in section.sections.items():
+            yield from _paths(inner, *above, name)
 
 
 def _words(relations: Sequence[Relation]) -> tuple[str, ...]:

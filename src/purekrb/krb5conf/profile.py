@@ -35,6 +35,8 @@ MAX_SKIPPED = 100
 
 _SECTION = re.compile(r"\[([^\[\]]+)\](\*?)\s*(.*)\Z", re.DOTALL)
 _INCLUDE = re.compile(r"(include|includedir)[ \t]+(?!=)(.*)\Z")
+#: MIT's directive for a configuration that a library keeps: module PATH:RESIDUAL.
+_MODULE = re.compile(r"module[ \t]+(?!=)\S+:")
 _RELATION = re.compile(r"([^\s=]+?)(\*?)[ \t]*=[ \t]*(.*)\Z", re.DOTALL)
 #: An opening or a closing brace; a comment may follow.
 _OPENING = re.compile(r"\{\s*(?:[#;].*)?\Z", re.DOTALL)
@@ -149,7 +151,11 @@ class _Loader:
             where = f"{path}:{number}"
             line = line.strip(_BLANK)
             include = _INCLUDE.match(line)
-            if include is not None:
+            if _MODULE.match(line):
+                self._profile.skip(
+                    where, "a module is a C library that has the configuration: it is not loaded"
+                )
+            elif include is not None:
                 self._include(include[1], include[2], where, root, depth)
             elif line and line[0] not in "#;":
                 parser.line(line, where)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from purekrb.constants import ErrorCode, PaDataType
 from purekrb.errors import ArmorRequiredError, KerberosError, PolicyError, PreauthUnsupportedError
 from purekrb.exchanges.preauth.client_keys import ClientKeys
-from purekrb.exchanges.preauth.kinds import preauth_kinds
+from purekrb.exchanges.preauth.kinds import PLUGINS, preauth_kinds
 from purekrb.exchanges.preauth.mechanism import Mechanism, Next, Proof, Strength
 from purekrb.exchanges.preauth.timestamp import Timestamp
 from purekrb.exchanges.runner import Exchange
@@ -136,11 +136,16 @@ def mechanisms(
     otp: AskOtp | None = None,
     keys: bool = True,
     public_key: bool = False,
+    preferred: Sequence[int] = (),
+    disabled: Collection[str] = (),
+    enabled: Collection[str] | None = None,
 ) -> tuple[Mechanism, ...]:
     """Return the table, with SPAKE in `groups`, which may be offered `unasked`: see `Spake`.
 
     One-time passwords, which `otp` gets, come first: who passes it wants them. The other rows are
     those of a client with long-term `keys`, and with a `public_key` that of PKINIT.
+    Those of the `preferred` types come first, in that order; those that are `disabled`, or not among
+    the only `enabled` ones, are left out, by MIT's names.
     """
     spake = Spake(groups, unasked=unasked)
     rows = tuple(
@@ -148,7 +153,26 @@ def mechanisms(
         for row in MECHANISMS
         if (public_key if isinstance(row, Pkinit) else keys)
     )
-    return rows if otp is None else (Otp(otp), *rows)
+    rows = rows if otp is None else (Otp(otp), *rows)
+    if disabled or enabled is not None:
+        names = set(PLUGINS if enabled is None else enabled) - set(disabled)
+        rows = tuple(row for row in rows if _plugin(row) in names)
+    if preferred:
+        rows = tuple(sorted(rows, key=lambda row: _place(row, preferred)))
+    return rows
+
+
+def _plugin(row: Mechanism) -> str:
+    """Return MIT's name of a row."""
+    return next((name for name, types in PLUGINS.items() if row.type in types), "")
+
+
+def _place(row: Mechanism, preferred: Sequence[int]) -> int:
+    """Return the place of a row among the preferred types, behind them if it is none of them."""
+    types = PLUGINS.get(_plugin(row), ())
+    return min(
+        (preferred.index(number) for number in types if number in preferred), default=len(preferred)
+    )
 
 
 #: The hints by which a KDC names the encryption types of an account's keys.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["HINTS", "PREAUTH_NAMES", "preauth_kinds"]
+__all__ = ["HINTS", "PLUGINS", "PREAUTH_NAMES", "preauth_kinds"]
 
 #: padata-type -> the name that the field uses.
 PREAUTH_NAMES: dict[int, str] = {
@@ -27,6 +27,14 @@ PREAUTH_NAMES: dict[int, str] = {
     151: "SPAKE",
     152: "an external identity provider",
     153: "a passkey",
+}
+#: MIT's name of each kind in [plugins] clpreauth -> its padata-types.
+PLUGINS: dict[str, tuple[int, ...]] = {
+    "pkinit": (16, 17),
+    "encrypted_challenge": (138,),
+    "spake": (151,),
+    "encrypted_timestamp": (2,),
+    "otp": (141, 142),
 }
 #: padata-types in METHOD-DATA that are no pre-authentication: salts, encryption types, cookies.
 HINTS = frozenset((3, 11, 19, 133, 137, 149, 150))
