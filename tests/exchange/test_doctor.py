@@ -592,7 +592,7 @@ def test_uri_records_and_the_site_are_told(
     begin = text.index("[realms]")
     text = text[:begin].replace("dns_lookup_kdc = false", "dns_lookup_kdc = true")
     machine.conf.write_text(f"{text}[realms]\n EXAMPLE.TEST = {{\n sitename = Paris\n }}\n")
-    srv = {"_kerberos._tcp.Paris._sites.dc._msdcs.EXAMPLE.TEST.": ["0 0 88 near.example.test."]}
+    srv = {"_kerberos._tcp.Paris._sites.dc._msdcs.EXAMPLE.TEST.": ["0 0 88 near.hosts.example."]}
     with DnsStub(srv, uris={"_kerberos.EXAMPLE.TEST.": [f'0 0 "{kdc}"']}) as dns:
         monkeypatch.setattr(Locator, "resolver", lambda _: dns.resolver)
         report = examine(SPN)
@@ -600,6 +600,6 @@ def test_uri_records_and_the_site_are_told(
     port = machine.realm.port
     assert f"_kerberos.EXAMPLE.TEST: tcp://127.0.0.1:{port} (URI records)" in said
     assert "this machine is in the site Paris" in said
-    assert any("Paris._sites" in text and "near.example.test" in text for text in said)
+    assert any("Paris._sites" in text and "near.hosts.example" in text for text in said)
     assert "warning" not in {finding.status for finding in report.of("DNS")}
     assert statuses(report)["KDCs"] == {"ok"}

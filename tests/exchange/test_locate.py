@@ -13,7 +13,7 @@ from dns import message, rdatatype
 
 from purekrb import Credential, KdcClient
 from purekrb.errors import ConfigError, PreauthFailedError, TransportError
-from purekrb.kdc import cldap, records
+from purekrb.kdc import cldap, locate, records
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.records import SocketAddress, SrvRecord, order_by_rfc2782, parse_uri
 from purekrb.krb5conf.config import Config, KdcAddress, RealmConfig
@@ -149,7 +149,7 @@ def test_uri_records_come_before_srv_records_which_are_then_not_asked_for() -> N
         uri(10, 1, "krb5srv:m:kkdcp:https://gateway.test/KdcProxy"),
         uri(10, 0, "krb5srv:m:sctp:kdc9.r.test"),
     ]
-    srv = {TCP: ["0 0 88 srv.r.test."]}
+    srv = {TCP: ["0 0 88 srv.kdc.example."]}
     with DnsStub(srv, uris={URIS: records}) as dns:
         locator = Locator(Config(), resolver=dns.resolver)
         assert locator.by_dns("R.TEST") == [
@@ -161,22 +161,23 @@ def test_uri_records_come_before_srv_records_which_are_then_not_asked_for() -> N
             KdcAddress("gateway.test", 443, "https", "/KdcProxy")
         ]
         without = Locator(Config(dns_uri_lookup=False), resolver=dns.resolver)
-        assert without.by_dns("R.TEST") == [KdcAddress("srv.r.test", 88, "tcp")]
+        assert without.by_dns("R.TEST") == [KdcAddress("srv.kdc.example", 88, "tcp")]
         assert dns.asked[-2:] == [(UDP, "SRV"), (TCP, "SRV")]
 
 
 def test_uri_records_of_which_none_can_be_used_leave_the_srv_records() -> None:
     records = [uri(0, 0, "krb5srv::sctp:kdc.r.test"), uri(0, 0, "ldap://dc.r.test")]
-    with DnsStub({TCP: ["0 0 88 srv.r.test."]}, uris={URIS: records}) as dns:
+    with DnsStub({TCP: ["0 0 88 srv.kdc.example."]}, uris={URIS: records}) as dns:
         found = Locator(Config(), resolver=dns.resolver).by_dns("R.TEST")
-    assert found == [kdc("srv.r.test")]
+    assert found == [kdc("srv.kdc.example")]
 
 
-def test_a_server_that_drops_uri_queries_costs_its_time_once(
+def test_a_server_that_drops_uri_queries_costs_its_time_once_in_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(records, "URI_TIMEOUT", 0.3)
-    with DnsStub({TCP: ["0 0 88 srv.r.test."]}) as dns:
+    monkeypatch.setattr(locate, "URI_PAUSE", 1.0)
+    with DnsStub({TCP: ["0 0 88 srv.kdc.example."]}) as dns:
         answer = dns.handle
 
         def without_uris(stub: Any, data: bytes, client: Any) -> None:
@@ -185,10 +186,33 @@ def test_a_server_that_drops_uri_queries_costs_its_time_once(
 
         dns.handle = without_uris
         locator = Locator(Config(), resolver=dns.resolver)
-        assert locator.by_dns("R.TEST") == [kdc("srv.r.test")]
+        assert locator.by_dns("R.TEST") == [kdc("srv.kdc.example")]
         begin = time.monotonic()
-        assert locator.by_dns("R.TEST") == [kdc("srv.r.test")]
+        assert locator.by_dns("R.TEST") == [kdc("srv.kdc.example")]
         assert time.monotonic() - begin < 0.3
+        dns.handle = answer
+        dns.uris[URIS] = [uri(0, 0, "krb5srv::tcp:uri.kdc.example")]
+        time.sleep(1.1)
+        assert locator.by_dns("R.TEST") == [kdc("uri.kdc.example")]
+
+
+def test_a_lost_answer_about_uri_records_is_asked_for_again_where_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(records, "URI_TIMEOUT", 0.2)
+    uris = {URIS: [uri(0, 0, "krb5srv::tcp:uri.kdc.example")]}
+    with DnsStub({}, uris=uris) as dns:
+        answer = dns.handle
+        dns.handle = lambda stub, data, client: (
+            None
+            if message.from_wire(data).question[0].rdtype == rdatatype.URI
+            else answer(stub, data, client)
+        )
+        locator = Locator(Config(), resolver=dns.resolver)
+        with pytest.raises(TransportError, match="DNS does not answer"):
+            locator.by_dns("R.TEST")
+        dns.handle = answer
+        assert locator.by_dns("R.TEST") == [kdc("uri.kdc.example")]
 
 
 @pytest.mark.parametrize(
@@ -270,9 +294,9 @@ OF_SITE = "_kerberos._tcp.Paris._sites.dc._msdcs.EXAMPLE.TEST."
 
 def zone(port: int = 389, *, of_site: str = OF_SITE) -> dict[str, list[str]]:
     return {
-        PLAIN_TCP: ["0 0 88 dc1.example.test.", "10 0 88 dc2.example.test."],
-        of_site: ["0 0 88 dc2.example.test."],
-        CONTROLLERS: [f"0 0 {port} dc1.example.test."],
+        PLAIN_TCP: ["0 0 88 dc1.hosts.example.", "10 0 88 dc2.hosts.example."],
+        of_site: ["0 0 88 dc2.hosts.example."],
+        CONTROLLERS: [f"0 0 {port} dc1.hosts.example."],
     }
 
 
@@ -281,8 +305,8 @@ def loopback(host: str, port: int, **options: Any) -> list[Any]:
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
 
-NEAR = [KdcAddress("dc2.example.test", 88), KdcAddress("dc1.example.test", 88, "tcp")]
-FAR = [KdcAddress("dc1.example.test", 88, "tcp"), KdcAddress("dc2.example.test", 88, "tcp")]
+NEAR = [KdcAddress("dc2.hosts.example", 88), KdcAddress("dc1.hosts.example", 88, "tcp")]
+FAR = [KdcAddress("dc1.hosts.example", 88, "tcp"), KdcAddress("dc2.hosts.example", 88, "tcp")]
 
 
 @pytest.mark.parametrize("scope", ["dc._msdcs.", ""])

@@ -27,8 +27,8 @@ from support.kdc_stubs import DnsStub
 from support.tls import Authority
 
 URIS = "_kerberos.R.TEST."
-GOOD = "krb5srv::tcp:kdc.r.test"
-FOUND = KdcAddress("kdc.r.test", 88, "tcp")
+GOOD = "krb5srv::tcp:kdc.hosts.example"
+FOUND = KdcAddress("kdc.hosts.example", 88, "tcp")
 
 
 def by_dns(stub: DnsStub, **options: Any) -> list[KdcAddress]:
@@ -47,7 +47,7 @@ def test_k600_ten_thousand_uri_records_cost_neither_time_nor_memory_nor_attempts
         assert time.monotonic() - begin < 5
         assert len(found) == len(set(found)) == MAX_KDCS
         stub.uris[URIS] = [f'0 0 "x{n}"' for n in range(2400)]
-        stub.zone["_kerberos._tcp.R.TEST."] = ["0 0 88 kdc.r.test."]
+        stub.zone["_kerberos._tcp.R.TEST."] = ["0 0 88 kdc.hosts.example."]
         assert by_dns(stub) == [FOUND]
     tracemalloc.start()
     try:
@@ -69,13 +69,13 @@ UNUSABLE = [
     "krb5srv:::",
     "krb5srv::tcp:",
     "krb5srv::tcp",
-    "krb5srv:tcp:kdc.r.test",
-    "krb5srv::tcp:kdc.r.test:0",
-    "krb5srv::tcp:kdc.r.test:99999",
-    "krb5srv::tcp:kdc.r.test:88:88",
+    "krb5srv:tcp:kdc.hosts.example",
+    "krb5srv::tcp:kdc.hosts.example:0",
+    "krb5srv::tcp:kdc.hosts.example:99999",
+    "krb5srv::tcp:kdc.hosts.example:88:88",
     "krb5srv::tcp:a b",
     "krb5srv::tcp:https://gateway.test/KdcProxy",
-    "krb5srv::udp:udp://kdc.r.test",
+    "krb5srv::udp:udp://kdc.hosts.example",
     "krb5srv::https:gateway.test/KdcProxy",
     "krb5srv::unix:/run/kdc",
     "krb5srv::kkdcp:gateway.test/KdcProxy",
@@ -86,9 +86,9 @@ UNUSABLE = [
     "krb5srv::kkdcp:https://gateway.test/ HTTP/1.1\r\nX: y",
     # loops
     "krb5srv::kkdcp:krb5srv::kkdcp:https://gateway.test/KdcProxy",
-    "krb5srv::tcp:krb5srv::tcp:kdc.r.test",
+    "krb5srv::tcp:krb5srv::tcp:kdc.hosts.example",
     "krb5srv::kkdcp:_kerberos.R.TEST",
-    "kerberos:m:tcp:kdc.r.test",
+    "kerberos:m:tcp:kdc.hosts.example",
     "https://gateway.test/KdcProxy",
     "\xff" * 10,
 ]
@@ -118,8 +118,8 @@ def test_a_uri_that_names_no_server_is_passed_over_and_the_others_are_used(text:
 )
 def test_a_uri_record_whose_data_are_broken_leaves_the_srv_records(rdata: bytes) -> None:
     whole = struct.pack(">HH", 0, 0) + b"krb5srv::tcp:of-uri.r.test"
-    zone = {"_kerberos._tcp.R.TEST.": ["0 0 88 kdc.r.test."]}
-    for data, found in ((rdata, "kdc.r.test"), (whole, "of-uri.r.test")):
+    zone = {"_kerberos._tcp.R.TEST.": ["0 0 88 kdc.hosts.example."]}
+    for data, found in ((rdata, "kdc.hosts.example"), (whole, "of-uri.r.test")):
         options = {"broken": data, "broken_type": dns.rdatatype.URI}
         with DnsStub(zone, uris={URIS: [""]}, **options) as stub:
             assert by_dns(stub) == [KdcAddress(found, 88, "tcp")]
@@ -193,7 +193,7 @@ def test_k604_names_by_many_pointers_take_no_time() -> None:
 
 CONTROLLERS = "_ldap._tcp.dc._msdcs.r.test."
 OF_PARIS = "_kerberos._tcp.Paris._sites.dc._msdcs.R.TEST."
-NEAR, FAR = KdcAddress("near.r.test", 88), KdcAddress("far.r.test", 88, "tcp")
+NEAR, FAR = KdcAddress("near.hosts.example", 88), KdcAddress("far.hosts.example", 88, "tcp")
 
 
 def kdcs_after(answer: Callable[[bytes], bytes | None]) -> tuple[list[KdcAddress], DnsStub]:
@@ -204,9 +204,9 @@ def kdcs_after(answer: Callable[[bytes], bytes | None]) -> tuple[list[KdcAddress
 
     with CldapStub(answer) as controller:
         zone = {
-            "_kerberos._tcp.R.TEST.": ["0 0 88 far.r.test."],
-            OF_PARIS: ["0 0 88 near.r.test."],
-            CONTROLLERS: [f"0 0 {controller.port} dc1.r.test."],
+            "_kerberos._tcp.R.TEST.": ["0 0 88 far.hosts.example."],
+            OF_PARIS: ["0 0 88 near.hosts.example."],
+            CONTROLLERS: [f"0 0 {controller.port} dc1.hosts.example."],
         }
         with DnsStub(zone) as stub:
             config = Config(ad_site_discovery=True)
@@ -326,7 +326,7 @@ def test_k608_a_flood_of_answers_ends_with_the_time(monkeypatch: pytest.MonkeyPa
 def test_k609_a_site_of_the_configuration_is_asked_for_without_a_ping() -> None:
     """Whoever fears the ping can name the site: then no datagram is sent."""
     realms = {"R.TEST": RealmConfig(options={"sitename": ("Paris",)})}
-    zone = {OF_PARIS: ["0 0 88 near.r.test."], CONTROLLERS: ["0 0 1 dc1.r.test."]}
+    zone = {OF_PARIS: ["0 0 88 near.hosts.example."], CONTROLLERS: ["0 0 1 dc1.hosts.example."]}
     with DnsStub(zone) as stub:
         config = Config(realms=realms, ad_site_discovery=True)
         locator = Locator(config, resolver=stub.resolver)

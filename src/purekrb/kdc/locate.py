@@ -33,6 +33,8 @@ _log = Log("purekrb.kdc")
 #: The most KDCs of one realm, and addresses of one KDC: anyone may write DNS answers.
 MAX_KDCS = 32
 MAX_ADDRESSES = 16
+#: Seconds without queries for URI records, if DNS answers those for SRV records alone.
+URI_PAUSE = 300.0
 #: Seconds for which the site of this machine is remembered.
 SITE_LIFETIME = 900.0
 
@@ -78,7 +80,7 @@ class Locator:
         self.config = config
         self._resolver = resolver
         self._getaddrinfo = getaddrinfo
-        self._drops_uri = False
+        self._without_uri_until = 0.0
         self._sites: dict[str, tuple[float, str]] = {}  # realm -> until when, and the site
 
     def with_config(self, config: Config) -> Locator:
@@ -130,7 +132,10 @@ class Locator:
         if not kdcs:
             near = self._near(resolver, realm, udp) if service == "kerberos" else []
             hosts = {(kdc.host, kdc.port) for kdc in near}
+            drops_uri = bool(failures)
             found = order_by_rfc2782(_srv_records(resolver, wanted.srv, domain, failures))
+            if drops_uri and found:
+                self._without_uri_until = time.monotonic() + URI_PAUSE
             kdcs = [*near, *(kdc for kdc in found if (kdc.host, kdc.port) not in hosts)]
         if not kdcs and service == "kpasswd":
             # A proxy passes on both kinds of messages.
@@ -186,12 +191,11 @@ class Locator:
     def _uri_records(
         self, resolver: Resolver, name: str, port: int, failures: list[str]
     ) -> list[SrvRecord]:
-        if not self.config.dns_uri_lookup or self._drops_uri:
+        if not self.config.dns_uri_lookup or time.monotonic() < self._without_uri_until:
             return []
         try:
             return lookup_uri(resolver, name, port)
         except TransportError as error:
-            self._drops_uri = isinstance(error, TransportTimeoutError)
             failures.append(str(error))
             return []
 
