@@ -75,6 +75,7 @@ def test_what_is_tried_here_works_where_nobody_interferes(domain: Domain, tmp_pa
         pytest.param("DOMAIN\\a", id="K630-domain"),
         pytest.param("a\u202eb", id="K630-invisible"),
         pytest.param("a@b", id="K630-upn"),
+        pytest.param("S-1-5-32-544", id="K630-sid"),
     ],
 )
 def test_a_name_that_is_none_reaches_neither_directory_nor_keytab(

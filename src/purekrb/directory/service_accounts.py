@@ -17,7 +17,7 @@ from purekrb.credentials import files
 from purekrb.credentials.credential import Credential
 from purekrb.credentials.keytab import Keytab, change_keytab, keytab_path
 from purekrb.directory import spns as account_spns
-from purekrb.directory.account_keys import AccountNames, belonging, without
+from purekrb.directory.account_keys import ETYPES_OF_KEYS, AccountNames, belonging, without
 from purekrb.directory.accounts import (
     AES_BITS,
     ETYPES,
@@ -39,7 +39,7 @@ from purekrb.directory.rights import without_right
 from purekrb.directory.rotation import NewKeys, as_unicode_pwd, check_encrypted, names_of_account
 from purekrb.directory.transaction import transaction
 from purekrb.directory.windows_errors import USER_EXISTS
-from purekrb.dn import escape_rdn_value
+from purekrb.dn import escape_rdn_value, parent_of
 from purekrb.errors import (
     AccountNotFoundError,
     ClientUnknownError,
@@ -195,13 +195,13 @@ def _add(
     try:
         session.add(account.dn, kind.object_class, values)
     except InsufficientRightsError as error:
-        place = account.dn.partition(",")[2]
-        raise without_right(session, error, f"create {kind.object_class}", place) from None
+        where = parent_of(account.dn)
+        raise without_right(session, error, f"create {kind.object_class}", where) from None
     except DirectoryError as error:
         if error.code == OBJECT_NOT_FOUND:
-            place = account.dn.partition(",")[2]
             raise DirectoryError(
-                f"there is no {place} to create the account in: check the DN, or create it first",
+                f"there is no {parent_of(account.dn)} to create the account in: check the DN, or "
+                "create it first",
                 code=error.code,
                 ldap_result=error.ldap_result,
                 diagnostic=error.diagnostic,
@@ -246,7 +246,8 @@ def _complete(
             f"{', '.join(sorted(missing))}: add these names to it (purekrb spn add)",
             code=USER_EXISTS,
         )
-    keys = kdc._run(lambda: kdc._proved_keys(credential, credential.etypes))
+    etypes = [etype for etype in ETYPES_OF_KEYS if etype in credential.etypes]
+    keys = kdc._run(lambda: kdc._proved_keys(credential, etypes))
     new = NewKeys(kdc, names, path)
     kvno = new.version(keys, told)
     new.finish(keys, kvno)
@@ -324,8 +325,8 @@ def delete(session: LdapSession, account: str, keytab: files.FilePath | None = N
             diagnostic=error.diagnostic,
         ) from None
     _log.debug("%s is deleted", found.dn)
-    if keytab is not None:
-        path = keytab_path(keytab)
+    path = None if keytab is None else keytab_path(keytab)
+    if path is not None and files.exists(path):
         with files.turn_at(path, what="keytab"):
             left = change_keytab(path, lambda old: _without_account(old, names), make=False)
             if not len(left):
@@ -359,6 +360,8 @@ def _check_account_name(name: str, kind: AccountKind) -> None:
         what = "it has characters that cannot be shown"
     elif name.endswith("$") and not kind.suffix:
         what = 'a "$" at the end marks the account of a computer'
+    elif name[:4].upper() == "S-1-":
+        what = "it looks like a SID"
     elif not name.endswith(kind.suffix):
         what = f"the name of a computer's account ends with {kind.suffix!r}"
     if what:
