@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from purekrb import (
     Credential,
     KdcClient,
     KdcTrust,
+    aio,
     initiate,
 )
 from purekrb.cli import main
@@ -133,6 +135,17 @@ def test_the_public_calls_take_the_same_places(realm: PkinitRealm, users: Users)
         # The anchors are the caller's: krb5.conf need not have any.
         assert KdcClient(realm.config_with("pkinit_anchors = FILE:/missing")).get_tgt(credential)
         credential.wipe()
+
+
+def test_asyncio_signs_on_a_card_as_well(realm: PkinitRealm, users: Users) -> None:
+    credential = Credential.from_identity(users.identity("PKCS11", "ec"), ask=secret)
+
+    async def get() -> None:
+        client = aio.KdcClient(realm.config)
+        assert (await client.get_tgt(credential)).is_tgt
+
+    asyncio.run(get())
+    credential.wipe()
 
 
 def test_the_default_credential_is_that_of_krb5_conf_and_its_tickets_are_kept(

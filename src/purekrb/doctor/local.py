@@ -91,6 +91,14 @@ def places(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     yield _keytab("client keytab", defaults.client_keytab_name(None, exam.config), False)
 
 
+class _SecretNeededError(Exception):
+    """What the doctor does not ask for: a wrong PIN would count against the user."""
+
+
+def _refuse(prompt: str) -> str:
+    raise _SecretNeededError(prompt)
+
+
 def certificates(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     """The certificates that krb5.conf names: the client's, and those of the KDCs' authorities."""
     config = exam.config
@@ -103,8 +111,14 @@ def certificates(exam: Examination) -> Iterator[tuple[Status, str, str]]:
 
     for text in options.identities:
         try:
-            # Without a PIN and a password, since each could count against the user.
-            found = identities.open_identity(text, rules=options.cert_match)
+            found = identities.open_identity(text, ask=_refuse, rules=options.cert_match)
+        except _SecretNeededError as needed:
+            yield (
+                "skipped",
+                f"the certificate {text} is not opened, since it asks for a secret: {needed}",
+                "",
+            )
+            continue
         except KerberosError as error:
             yield "warning", f"the certificate {text}: {error}", ""
             continue
