@@ -3,7 +3,7 @@
 python -m bench.preauth
 
 Each log-in begins anew on both sides: the password becomes a key, SPAKE makes a scalar, FAST makes an armor of a
-ticket that is at hand. Exits with 1 if a goal is not met.
+ticket that is at hand, PKINIT reads the certificate. Exits with 1 if a goal is not met.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ from purekrb.constants import Requirement
 
 sys.path.insert(0, str(ROOT / "tests"))
 from support.mit import MitRealm
+from support.pkinit_files import PkinitFiles
 
 #: What is measured -> the goal: our time divided by MIT's.
-GOALS = {"encrypted timestamp": 1.0, "FAST, encrypted challenge": 1.0, "SPAKE, edwards25519": 1.0}
+GOALS = {
+    "encrypted timestamp": 1.0,
+    "FAST, encrypted challenge": 1.0,
+    "SPAKE, edwards25519": 1.0,
+    "PKINIT, RSA 2048, group 14": 1.3,
+}
 _SECONDS, _ROUNDS, _BATCH = 6.0, 60, 0.02
 _CLIENT = f"{USER}@{REALM}"
 Call = Callable[[], None]
@@ -84,6 +90,42 @@ class SpakeRealm(PreauthRealm):
         return {"SPAKE, edwards25519": (lambda: self.get_tgt(None, "strong"), MitLibrary().get_tgt)}
 
 
+class CertificateRealm(PreauthRealm):
+    """The same with PKINIT, by a certificate of the user. Both clients read its files each time."""
+
+    @cached_property
+    def files(self) -> PkinitFiles:
+        return PkinitFiles(self.directory, REALM)
+
+    def _listen_on(self, port: int) -> None:
+        super()._listen_on(port)
+        for path, relation, files in (
+            (self.krb5_conf, "pkinit_identities", self._user),
+            (self._kdc_conf, "pkinit_identity", self.files.kdc),
+        ):
+            begin = f" {REALM} = {{\n"
+            anchors = f"  pkinit_anchors = FILE:{self.files.anchors}\n"
+            identity = f"  {relation} = FILE:{files[0]},{files[1]}\n"
+            path.write_text(path.read_text().replace(begin, begin + anchors + identity, 1))
+
+    @cached_property
+    def _user(self) -> tuple[Path, Path]:
+        return self.files.user(USER)
+
+    def _create(self) -> None:
+        super()._create()
+        self.kadmin(f"cpw -randkey {USER}")  # nobody logs in by password
+
+    def works(self) -> dict[str, tuple[Call, Call]]:
+        """Return what is measured: our call and MIT's."""
+
+        def ours() -> None:
+            credential = Credential.from_certificate(_CLIENT, *self._user)
+            KdcClient(self._config).get_tgt(credential)
+
+        return {"PKINIT, RSA 2048, group 14": (ours, MitLibrary().get_tgt)}
+
+
 class MitLibrary:
     """Initial tickets by libkrb5, which keeps its context, as purekrb keeps its configuration."""
 
@@ -94,8 +136,8 @@ class MitLibrary:
         self._call("krb5_init_context", ctypes.byref(self._context))
         self._call("krb5_parse_name", self._context, _CLIENT.encode(), ctypes.byref(self._client))
 
-    def get_tgt(self, armor: str | None = None, *preauth: tuple[str, str]) -> None:
-        """Get a TGT by password; `preauth` are attributes such as X509_user_identity."""
+    def get_tgt(self, armor: str | None = None) -> None:
+        """Get a TGT by password, or by the certificate that krb5.conf names."""
         krb5, context = self._krb5, self._context
         options, creds = ctypes.c_void_p(), ctypes.create_string_buffer(1024)
         self._call("krb5_get_init_creds_opt_alloc", context, ctypes.byref(options))
@@ -103,16 +145,12 @@ class MitLibrary:
             self._call(
                 "krb5_get_init_creds_opt_set_fast_ccache_name", context, options, armor.encode()
             )
-        for name, value in preauth:
-            self._call(
-                "krb5_get_init_creds_opt_set_pa", context, options, name.encode(), value.encode()
-            )
         self._call(
             "krb5_get_init_creds_password",
             context,
             creds,
             self._client,
-            None if preauth else PASSWORD.encode(),
+            PASSWORD.encode(),
             None,
             None,
             0,
@@ -130,7 +168,7 @@ class MitLibrary:
 
 def main() -> int:
     """Measure in turns, and print the medians and their ratios."""
-    missed = [_measure(kind) for kind in (PreauthRealm, SpakeRealm)]
+    missed = [_measure(kind) for kind in (PreauthRealm, SpakeRealm, CertificateRealm)]
     return int(any(missed))
 
 

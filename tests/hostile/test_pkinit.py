@@ -636,8 +636,8 @@ def test_k545_any_damage_of_the_answer_ends_the_exchange(realm: Realm) -> None:
         for cut in (False, True):
 
             def damaged(value: bytes, at: int = at, cut: bool = cut) -> bytes:
-                flipped = value[:at] + bytes([value[at] ^ 1 << at % 8]) + value[at + 1 :]
-                return value[:at] if cut else flipped
+                at = min(at, len(value) - 1)  # a signature by ECDSA is shorter now and then
+                return value[:at] if cut else flip(value, at)
 
             # With a key derivation, any change of the value gives another key.
             with pytest.raises(KerberosError):
@@ -681,7 +681,7 @@ def test_k548_the_exponent_and_the_shared_secret_are_nowhere(
 
     def random(size: int) -> bytes:
         data = random_bytes(size)
-        if size == 40:
+        if size == 32:
             exponents.append(data)
         return data
 
@@ -692,7 +692,7 @@ def test_k548_the_exponent_and_the_shared_secret_are_nowhere(
     with pytest.raises(KerberosError) as caught:
         run(as_exchange(credential, options, random=random), path)
     (exponent,) = exponents
-    number = int.from_bytes(exponent, "big") | 1 << 319
+    number = int.from_bytes(exponent, "big") | 1 << 255
     shown = caplog.text + "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     for secret in (exponent.hex(), str(number), f"{number:x}", repr(exponent)):
         assert secret not in shown

@@ -74,7 +74,17 @@ class PkinitFiles:
         purposes: Sequence[str] = (KP_CLIENT,),
     ) -> Credential:
         """Return the credential of a user's new certificate; by default, it names the principal."""
+        paths = self.user(user, elliptic=elliptic, names=names, purposes=purposes)
+        return Credential.from_certificate(None if names else f"{user}@{self.realm}", *paths)
+
+    def user(
+        self,
+        user: str,
+        *,
+        elliptic: bool = False,
+        names: Sequence[x509.GeneralName] = (),
+        purposes: Sequence[str] = (KP_CLIENT,),
+    ) -> tuple[Path, Path]:
+        """Return the files of a user's new certificate, and of its key; RSA keys have 2048 bits."""
         key = ec.generate_private_key(ec.SECP256R1()) if elliptic else rsa_key(1)
-        principal = f"{user}@{self.realm}"
-        paths = self.issue(user, names or [san_of(principal)], purposes, key)
-        return Credential.from_certificate(None if names else principal, *paths)
+        return self.issue(user, names or [san_of(f"{user}@{self.realm}")], purposes, key)

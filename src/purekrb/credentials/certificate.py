@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -103,7 +103,15 @@ class _KeyInMemory:
 
     def sign(self, data: bytes, kind: SignatureKind) -> bytes:
         if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(data, padding.PKCS1v15(), kind.hash)
+            signature = self._key.sign(data, padding.PKCS1v15(), kind.hash)
+            # A wrong signature by a damaged key would give the key away: it stays here.
+            try:
+                self._key.public_key().verify(signature, data, padding.PKCS1v15(), kind.hash)
+            except InvalidSignature:
+                raise CertificateError(
+                    "the private key is damaged: it makes no right signature"
+                ) from None
+            return signature
         return self._key.sign(data, ec.ECDSA(kind.hash))
 
     def close(self) -> None:
@@ -197,6 +205,11 @@ class ClientCertificate:
         leaf, others = _own_certificate([store.cert.certificate, *others], private, where, where)
         path = _path(source)
         return cls(leaf, _KeyInMemory(private), others, identity=f"PKCS12:{path}" if path else None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a signature may take long: the key is not in memory, but on a card."""
+        return not isinstance(self._key, _KeyInMemory)
 
     @forget_frames
     def sign(self, data: bytes) -> tuple[bytes, bytes]:
@@ -338,7 +351,8 @@ def _load_key(
         raise CertificateError(f"the private key in {where} is encrypted: give its password")
     secret = _asked(password, where) if encrypted and password is not None else None
     try:
-        key = load(data, secret)
+        # To prove an RSA key right takes 50 ms. A wrong one makes a wrong signature, see `sign`.
+        key = load(data, secret, unsafe_skip_rsa_key_validation=True)
     except UnsupportedAlgorithm:
         failure = f"the private key in {where} is of a kind that is not supported: use RSA or EC"
     except Exception:  # ValueError, TypeError and more, by the library's version

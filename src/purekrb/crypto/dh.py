@@ -55,7 +55,7 @@ class DhGroup(Protocol):
 class Field:
     """The numbers modulo the safe prime `prime`, with the generator 2. Source: RFC 3526.
 
-    `exponent_bits`: the larger of the two sizes that RFC 3526 8 estimates for it.
+    `exponent_bits`: more than twice the strength of the field in bits (RFC 3526 8, SP 800-57 5.6.1).
     """
 
     generator = 2
@@ -153,9 +153,9 @@ _END_16 = (
 #: The groups by name, the weakest first. Those of finite fields have the name of their size, as
 #: pkinit_dh_min_bits has them; the strengths of curves are those of SP 800-57 part 1, 5.6.1.1.
 DH_GROUPS: dict[str, Field | Curve] = {
-    "2048": Field("2048", int(_PRIME_BEGIN + _END_14, 16), 320),
+    "2048": Field("2048", int(_PRIME_BEGIN + _END_14, 16), 256),
     "P-256": Curve(ec.SECP256R1(), "P-256", 3072),
-    "4096": Field("4096", int(_PRIME_BEGIN + _END_16, 16), 480),
+    "4096": Field("4096", int(_PRIME_BEGIN + _END_16, 16), 384),
     "P-384": Curve(ec.SECP384R1(), "P-384", 7680),
     "P-521": Curve(ec.SECP521R1(), "P-521", 15360),
 }

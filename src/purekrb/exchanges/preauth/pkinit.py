@@ -250,6 +250,9 @@ class PkinitProof:
         certificate.check_dates(time)
         digest = signature_kind(certificate.certificate.public_key()).hash.name
         attributes = to_sign(AUTH_DATA, pack, digest)
+        if not certificate.waits:
+            signature = certificate.sign(attributes)
+            return signed_data(AUTH_DATA, pack, attributes, digest, signature, certificate.chain)
         signing = Computation(
             lambda: certificate.sign(attributes),
             "the key of the certificate did not sign before the deadline: is the card in its "
