@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import purekrb.compat.gssapi as gssapi
-from purekrb import Credential, KdcClient, Keytab
+from purekrb import Acceptor, Credential, KdcClient, Keytab
 from purekrb.compat.gssapi import raw
 from purekrb.compat.gssapi.exceptions import EncryptionNotUsed, GSSError, UnknownUsageError
+from purekrb.replay import MemoryReplayCache
 from purekrb.testing import Realm
 from support.canaries import PASSWORD, leaks, shown
 
@@ -337,6 +338,41 @@ def test_a_delegated_credential_is_used_and_stored(tmp_path: Path) -> None:
         creds=gssapi.Credentials(usage="initiate", store={"ccache": f"FILE:{tmp_path}/delegated"})
     )
     assert str(onward.initiator_name) == "alice@EXAMPLE.TEST"
+
+
+def test_a_service_acts_for_users_who_came_and_for_others(
+    lab: tuple[Realm, Path], tmp_path: Path
+) -> None:
+    realm, _ = lab
+    front, back = "HTTP/front.example.test", "HTTP/back.example.test"
+    keytab = realm.add_service(front, delegate_to=[back], trusted_to_auth=True)
+    back_keytab = realm.add_service(back)
+    keytab.save(tmp_path / "keytab")
+    own = Credential.from_keytab(f"{front}@EXAMPLE.TEST", keytab)
+    KdcClient(realm.config).get_tgt(own, forwardable=True)
+    own.save(tmp_path / "own")
+    store = {"ccache": str(tmp_path / "own"), "keytab": str(tmp_path / "keytab")}
+    service = gssapi.Credentials(usage="both", store=store)  # type: ignore[arg-type]
+    user = gssapi.SecurityContext(name=gssapi.Name("HTTP@front.example.test", HOSTBASED))
+    accepting = gssapi.SecurityContext(creds=service, usage="accept")
+    accepting.step(user.step())
+    acting = [accepting.delegated_creds, service.impersonate(gssapi.Name("bob@EXAMPLE.TEST"))]
+    for creds, name in zip(acting, ("alice", "bob"), strict=True):
+        assert creds is not None
+        assert str(creds.name) == f"{name}@EXAMPLE.TEST"
+        assert creds.lifetime
+        impersonator = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.5.14")
+        assert raw.inquire_cred_by_oid(creds, impersonator) == [f"{front}@EXAMPLE.TEST".encode()]
+        creds.store({"ccache": str(tmp_path / name)}, usage="initiate", overwrite=True)
+        stored = gssapi.Credentials(usage="initiate", store={"ccache": str(tmp_path / name)})
+        for one in (creds, stored):
+            target = gssapi.Name("HTTP@back.example.test", HOSTBASED)
+            onward = gssapi.SecurityContext(name=target, creds=one, usage="initiate")
+            acceptor = Acceptor(back_keytab, replay_cache=MemoryReplayCache())
+            acceptor.step(onward.step())
+            assert str(acceptor.initiator) == f"{name}@EXAMPLE.TEST"
+    with pytest.raises(GSSError, match="may not act for"):
+        gssapi.SecurityContext(name=web(), creds=acting[1], usage="initiate").step()
 
 
 def test_delegation_by_policy_needs_the_kdcs_mark(caplog: pytest.LogCaptureFixture) -> None:
