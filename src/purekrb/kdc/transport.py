@@ -200,6 +200,7 @@ class _Race:
         self._attempts_left = MAX_ATTEMPTS
         self._started: set[Candidate] = set()
         self._plan = deque(self._planned(kdcs))
+        self._proxies_alone = all(candidate.transport == "https" for candidate in self._plan)
 
     def _planned(self, kdcs: Iterable[KdcAddress]) -> list[Candidate]:
         """Return the candidates in order: all KDCs over the preferred transport, then the next one.
@@ -270,10 +271,11 @@ class _Race:
     def summary(self, what: str) -> str:
         """Return the text that no KDC `what`, with the reason for each KDC."""
         silent = [f"{attempt.candidate}: no answer" for attempt in self._live]
-        return (
-            f"no KDC of realm {self._realm} {what}: {'; '.join([*self._failures, *silent])}. "
-            "Check that a KDC runs there and that the network lets it through"
-        )
+        remedy = "Check that a KDC runs there and that the network lets it through"
+        if self._proxies_alone:
+            remedy = "Check the URL, the gateway, and the network between"
+        why = "; ".join([*self._failures, *silent])
+        return f"no KDC of realm {self._realm} {what}: {why}. {remedy}"
 
     def _start(self, candidate: Candidate, now: float) -> None:
         """Start an attempt with `candidate`. If that fails, the candidate has failed."""
