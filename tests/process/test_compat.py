@@ -51,6 +51,27 @@ def test_install_refuses_where_the_real_one_is_loaded() -> None:
     assert "call purekrb.compat.install() before" in done.stdout
 
 
+def test_a_program_that_is_not_there_is_named_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import no_such_module_at_all")
+    for arguments, words in (
+        (["missing.py"], "can't open file 'missing.py': No such file or directory"),
+        (["-m", "no_such_module"], "no module named 'no_such_module'"),
+        (["-m", "os.no.such"], "no module named 'os.no.such'"),
+        (["-m", ".x"], "no module named '.x'"),
+        (["a\nb"], "can't open file 'a\\nb'"),
+    ):
+        done = python("-m", "purekrb.compat", *arguments)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    # What the program does wrong is shown as Python shows it.
+    done = python("-m", "purekrb.compat", str(tmp_path / "broken.py"))
+    assert "Traceback" in done.stderr
+    assert "no_such_module_at_all" in done.stderr
+    done = python("-m", "purekrb.compat", "-m", "broken", PYTHONPATH=str(tmp_path))
+    assert "No module named 'no_such_module_at_all'" in done.stderr
+
+
 def test_an_unknown_name_is_refused() -> None:
     done = python("-c", "import purekrb.compat; purekrb.compat.install('krb5')")
     assert "ValueError: there is no 'krb5' here: the names are gssapi" in done.stderr
