@@ -705,7 +705,7 @@ def test_keys_are_replaced_while_a_service_runs(
     assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
     path.write_bytes(b"half-writ")
     assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
-    assert "the keys read before stay in use" in caplog.text
+    assert "the keys of the keytab before stay in use" in caplog.text
     os.remove(path)
     assert (admitted(old_ticket), admitted(new_ticket)) == (True, True)
     # A key that has left the file stops working with the next request.

@@ -173,9 +173,9 @@ class Gate:
     ) -> None:
         keys: Any = keytab
         if keytab is None or isinstance(keytab, str | os.PathLike):
-            from purekrb.integrations.http.keys import KeytabFile  # only files pay for it
+            from purekrb.credentials.keytab import Keytab  # only files pay for it
 
-            keys = KeytabFile(keytab)
+            keys = Keytab.load(keytab)
         self.authorize = authorize
         self._public = _paths(public)
         self._certificates = None if certificate is None else _certificates(certificate)
