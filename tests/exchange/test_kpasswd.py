@@ -209,7 +209,7 @@ def test_dns_names_the_server_last(client_class: Any, realm: Realm) -> None:
 # --- answers that are lost, or that another gave
 
 
-def test_a_lost_answer_is_reported_as_unknown_and_nothing_is_sent_again(
+def test_k627_a_lost_answer_is_reported_as_unknown_and_nothing_is_sent_again(
     client_class: Any, realm: Realm
 ) -> None:
     """The password has changed, but who asked cannot know."""
@@ -284,12 +284,12 @@ def refused_in_a_frame(request: bytes, reply: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("alter", "error"),
     [
-        (reflected, errors.ProtocolError),
-        (of_another_exchange, errors.IntegrityError),
-        (altered, errors.IntegrityError),
-        (under_another_key, errors.IntegrityError),
-        (refused_by_anybody, errors.KdcError),
-        (refused_in_a_frame, errors.KdcError),
+        pytest.param(reflected, errors.ProtocolError, id="K624-reflected"),
+        pytest.param(of_another_exchange, errors.IntegrityError, id="K625-of-another-exchange"),
+        pytest.param(altered, errors.IntegrityError, id="K624-altered"),
+        pytest.param(under_another_key, errors.IntegrityError, id="K624-under-another-key"),
+        pytest.param(refused_by_anybody, errors.KdcError, id="K628-an-error-by-anybody"),
+        pytest.param(refused_in_a_frame, errors.KdcError, id="K628-an-error-in-a-frame"),
     ],
 )
 def test_an_answer_that_proves_nothing_is_no_success(
@@ -308,7 +308,7 @@ def test_an_answer_that_proves_nothing_is_no_success(
     assert accepted(realm, NEW)
 
 
-def test_a_recorded_answer_is_no_success(client_class: Any, realm: Realm) -> None:
+def test_k625_a_recorded_answer_is_no_success(client_class: Any, realm: Realm) -> None:
     """That of another request with the same ticket has another time in its AP-REP."""
     ticket = KdcClient(realm.config).get_ticket(alice(), "kadmin/changepw@R.TEST")
     replies = []
@@ -321,7 +321,7 @@ def test_a_recorded_answer_is_no_success(client_class: Any, realm: Realm) -> Non
         replies[0][0].send(replies[0][1])
 
 
-def test_an_answer_after_the_deadline_does_not_count(client_class: Any, realm: Realm) -> None:
+def test_k626_an_answer_after_the_deadline_does_not_count(client_class: Any, realm: Realm) -> None:
     def late(request: bytes, reply: bytes) -> bytes:
         time.sleep(2)
         return reply
@@ -333,7 +333,7 @@ def test_an_answer_after_the_deadline_does_not_count(client_class: Any, realm: R
         client_class(with_servers(realm, stub.url), timeout=1.0).change_password(alice(), NEW)
 
 
-def test_what_is_not_kerberos_is_no_answer(client_class: Any, realm: Realm) -> None:
+def test_k629_what_is_not_kerberos_is_no_answer(client_class: Any, realm: Realm) -> None:
     for junk in (b"HTTP/1.1 400", b"\x00\x07\x00\x01\x00\x00\x00\x00", b"\x7f"):
         with (
             relay(realm, lambda *_, junk=junk: junk) as stub,  # type: ignore[misc]
