@@ -3,58 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from purekrb.credentials.credential import Credential
 from purekrb.errors import CredentialError, UnsupportedError
-from purekrb.gss.initiator import Delegate
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.client import (
     Dialogue,
-    Mutual,
     Reply,
     Settings,
     tunnel_fields,
 )
-from purekrb.kdc.client import DEFAULT_TIMEOUT, Target
-from purekrb.krb5conf.config import Config
 
 with extra("aiohttp"):
     import aiohttp
     from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from purekrb.integrations.http.client import ClientOptions
 
 __all__ = ["negotiate"]
 
 
 def negotiate(
     credential: Credential | None = None,
-    *,
-    target: Target | None = None,
-    mutual: Mutual = "required",
-    preemptive: bool = False,
-    delegate: Delegate = False,
-    channel_bindings: bool = True,
-    proxy_target: Target | None = None,
-    config: Config | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    **options: Unpack[ClientOptions],
 ) -> aiohttp.ClientMiddlewareType:
     """Return a middleware that authenticates requests to services and to proxies.
 
     The arguments are those of `purekrb.integrations.requests.Negotiate`. Tunnels through proxies
     (CONNECT) are authenticated as well, once the proxy has asked for it.
     """
-    settings = Settings(
-        credential,
-        target=target,
-        mutual=mutual,
-        preemptive=preemptive,
-        delegate=delegate,
-        channel_bindings=channel_bindings,
-        proxy_target=proxy_target,
-        config=config,
-        timeout=timeout,
-    )
+    settings = Settings(credential, **options)
     #: A redirect comes here as another request. All requests of one call share its timer.
     calls: WeakKeyDictionary[Any, Dialogue] = WeakKeyDictionary()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING
 
 from purekrb.credentials.credential import Credential
-from purekrb.gss.initiator import Delegate
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.client import (
     Dialogue,
-    Mutual,
     Reply,
     Settings,
 )
-from purekrb.kdc.client import DEFAULT_TIMEOUT, Target
-from purekrb.krb5conf.config import Config
 
 with extra("httpx"):
     import httpx
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from purekrb.integrations.http.client import ClientOptions
 
 __all__ = ["Negotiate"]
 
@@ -34,28 +36,11 @@ class Negotiate(httpx.Auth):
         self,
         credential: Credential | None = None,
         *,
-        target: Target | None = None,
-        mutual: Mutual = "required",
-        preemptive: bool = False,
-        delegate: Delegate = False,
-        channel_bindings: bool = True,
         proxy: str | None = None,
-        proxy_target: Target | None = None,
-        config: Config | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[ClientOptions],
     ) -> None:
         self._proxy = proxy
-        self._settings = Settings(
-            credential,
-            target=target,
-            mutual=mutual,
-            preemptive=preemptive,
-            delegate=delegate,
-            channel_bindings=channel_bindings,
-            proxy_target=proxy_target,
-            config=config,
-            timeout=timeout,
-        )
+        self._settings = Settings(credential, **options)
 
     def sync_auth_flow(
         self, request: httpx.Request

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from purekrb.credentials.credential import Credential
 from purekrb.errors import CredentialError
-from purekrb.gss.initiator import Delegate
 from purekrb.integrations.extras import extra
 from purekrb.integrations.http.client import (
     Dialogue,
     Fields,
-    Mutual,
     Reply,
     Settings,
     tunnel_fields,
 )
-from purekrb.kdc.client import DEFAULT_TIMEOUT, Target
-from purekrb.krb5conf.config import Config
 
 with extra("requests"):
     import requests
@@ -29,6 +25,11 @@ with extra("requests"):
     from requests.utils import rewind_body, select_proxy
     from urllib3.connection import HTTPSConnection
     from urllib3.connectionpool import HTTPSConnectionPool
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from purekrb.integrations.http.client import ClientOptions
 
 __all__ = ["Negotiate", "ProxyAdapter"]
 
@@ -51,27 +52,9 @@ class Negotiate(AuthBase):
     def __init__(
         self,
         credential: Credential | None = None,
-        *,
-        target: Target | None = None,
-        mutual: Mutual = "required",
-        preemptive: bool = False,
-        delegate: Delegate = False,
-        channel_bindings: bool = True,
-        proxy_target: Target | None = None,
-        config: Config | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        **options: Unpack[ClientOptions],
     ) -> None:
-        self._settings = Settings(
-            credential,
-            target=target,
-            mutual=mutual,
-            preemptive=preemptive,
-            delegate=delegate,
-            channel_bindings=channel_bindings,
-            proxy_target=proxy_target,
-            config=config,
-            timeout=timeout,
-        )
+        self._settings = Settings(credential, **options)
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Prepare a request, as requests asks for."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Generator, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 from purekrb.constants import Flag, NegState
 from purekrb.credentials.credential import Credential
@@ -32,13 +32,14 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.integrations.http.headers import find_challenge, write_field
 from purekrb.integrations.http.origins import Origin, leads_elsewhere, origin_of, service_of
-from purekrb.kdc.client import Target, initiate, initiate_async
+from purekrb.kdc.client import DEFAULT_TIMEOUT, Target, initiate, initiate_async
 from purekrb.krb5conf.config import Config
 from purekrb.log import Log
 from purekrb.messages.spnego import NegTokenResp
 from purekrb.system import fork_safe
 
 __all__ = [
+    "ClientOptions",
     "Dialogue",
     "Exchange",
     "Fields",
@@ -94,21 +95,37 @@ class Reply(NamedTuple):
     certificate: bytes | None = None
 
 
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `Settings` that adapters pass on."""
+
+    target: Target | None
+    mutual: Mutual
+    preemptive: bool
+    delegate: Delegate
+    channel_bindings: bool
+    proxy_target: Target | None
+    config: Config | None
+    timeout: float
+
+
 class Settings:
-    """What all requests with one authentication object have in common. Threads may share it."""
+    """What all requests with one authentication object have in common. Threads may share it.
+
+    The arguments are those of the adapters; `purekrb.integrations.requests.Negotiate` says what they mean.
+    """
 
     def __init__(
         self,
-        credential: Credential | None,
+        credential: Credential | None = None,
         *,
-        target: Target | None,
-        mutual: Mutual,
-        preemptive: bool,
-        delegate: Delegate,
-        channel_bindings: bool,
-        proxy_target: Target | None,
-        config: Config | None,
-        timeout: float,
+        target: Target | None = None,
+        mutual: Mutual = "required",
+        preemptive: bool = False,
+        delegate: Delegate = False,
+        channel_bindings: bool = True,
+        proxy_target: Target | None = None,
+        config: Config | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if mutual not in get_args(Mutual):
             raise ValueError(f"mutual is one of {', '.join(get_args(Mutual))}, not {mutual!r}")
