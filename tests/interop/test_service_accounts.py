@@ -6,6 +6,7 @@ What docs/accounts.md says of them is checked here.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import logging
 import os
@@ -163,6 +164,24 @@ def test_an_account_is_created_with_its_keytab_and_clients_reach_it(
         assert accepts(path, ticket)
     tgt = KdcClient(samba_dc.config).get_tgt(Credential.from_keytab(f"{name}@AD.TEST", path))
     assert str(tgt.client) == f"{name}@AD.TEST"
+
+
+def test_where_fast_is_required_the_administrators_tickets_are_the_armor(
+    samba_dc: SambaDc, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "k"
+    credential = Credential.from_password("Administrator@AD.TEST", samba_dc.password)
+    KdcClient(samba_dc.config).get_tgt(credential)
+    config = dataclasses.replace(samba_dc.config, preauth_floor="fast")
+    with Directory.connect(
+        f"ldap://{samba_dc.address}",
+        Credential.from_ccache(credential.ccache),
+        config,
+        f"ldap/{samba_dc.host}",
+    ) as directory:
+        directory.create_service_account(name, spns=spns_of(name), keytab=path)
+        directory.rotate_keys(name, path)
+    assert accepts(path, ticket_for(samba_dc, spns_of(name)[0]))
 
 
 def test_the_keytab_is_given_to_the_services_user(

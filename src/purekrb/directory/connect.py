@@ -240,6 +240,8 @@ class Connector:
         config = replace(self.config, realms={**self.config.realms, realm: servers})
         return KdcClient(
             config,
+            # An account that is made just now has no ticket to make an armor of.
+            armor=self.credential if config.requirement(realm) == "fast" else None,
             timeout=self._options.timeout,
             locator=self._locator.with_config(config),
             open_connection=self._options.open_connection,

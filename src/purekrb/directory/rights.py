@@ -78,22 +78,29 @@ def without_right(
     session: LdapSession, error: InsufficientRightsError, right: str, dn: str
 ) -> InsufficientRightsError:
     """Return the error that says which right on `dn` the bound account lacks, and who grants it."""
+    name, commands = how_to_grant(session, right, dn)
+    return InsufficientRightsError(
+        f"{name} may not {RIGHTS[right].what}: {dn}. Have an administrator do it, or grant that "
+        f"right: {commands} ({error.code:08X} {WINDOWS_ERRORS[error.code][0]})",
+        code=error.code,
+        ldap_result=error.ldap_result,
+        diagnostic=error.diagnostic,
+    )
+
+
+def how_to_grant(session: LdapSession, right: str, dn: str) -> tuple[str, str]:
+    """Return the name of the bound account, and the commands that give it the right on `dn`."""
     try:
         caller = find_caller(session)
         name, sid = caller.name, str(caller.sid)
     except KerberosError:
         name, sid = "ACCOUNT", "SID"
-    what, dsacls, sddl = RIGHTS[right]
+    _, dsacls, sddl = RIGHTS[right]
     grant = _typed(f"{name}@{session.domain}:{dsacls}")
     ace = _typed(f"({sddl};{sid})")
-    return InsufficientRightsError(
-        f"{name} may not {what}: {dn}. Have an administrator do it, or grant that right: on Windows "
-        f"dsacls {_typed(dn)} /G {grant}, on Samba "
-        f"samba-tool dsacl set --objectdn={_typed(dn)} --sddl={ace} "
-        f"({error.code:08X} {WINDOWS_ERRORS[error.code][0]})",
-        code=error.code,
-        ldap_result=error.ldap_result,
-        diagnostic=error.diagnostic,
+    return name, (
+        f"on Windows dsacls {_typed(dn)} /G {grant}, on Samba "
+        f"samba-tool dsacl set --objectdn={_typed(dn)} --sddl={ace}"
     )
 
 

@@ -36,6 +36,7 @@ from purekrb.directory.ldap import (
     any_equals,
     like,
 )
+from purekrb.directory.rights import how_to_grant
 from purekrb.errors import (
     AccountNotFoundError,
     DirectoryError,
@@ -459,11 +460,12 @@ def refusal(
             f", nor take {spn!r} from {owner!r}, which has {other!r}"
             for spn, other, owner in collisions
         )
+        _, commands = how_to_grant(session, "write spns", account.dn)
         return _like(
             error,
             InsufficientRightsError,
             "the bound account may not write the service principal names of "
-            f"{account.dn!r}{others}: ask an administrator to do it, or for the right",
+            f"{account.dn!r}{others}: ask an administrator to do it, or for the right: {commands}",
         )
     if collisions or reason == SPN_NOT_UNIQUE:
         return _not_unique(added[0], collisions, error)
