@@ -67,6 +67,7 @@ from purekrb.dn import dn_key, domain_of, escape_rdn_value, is_at_or_below, pare
 from purekrb.exchanges import as_exchange, runner, tgs_exchange
 from purekrb.exchanges.kdc_reply import nt_status
 from purekrb.exchanges.krb_cred import build_krb_cred, read_krb_cred
+from purekrb.exchanges.preauth import signed_data
 from purekrb.gss import export, framing
 from purekrb.gss.checksum import GssChecksum
 from purekrb.gss.iakerb import Conversation
@@ -317,6 +318,21 @@ def ask_for_tgt(token: bytes) -> None:
     initiator = UserToUserInitiator(own.principal, lambda tgt: TICKET)
     initiator.step()
     initiator.step(token)
+
+
+def data_to_open() -> bytes:
+    """Return signed data whose signature nobody has checked yet."""
+    attributes = signed_data.to_sign(KRB5_MECH_OID, b"content", "sha256")
+    algorithm = cms.AlgorithmIdentifier(KRB5_MECH_OID, b"\x05\0").encode()
+    certificate = bytes.fromhex("3009300702010130003000")
+    return signed_data.signed_data(
+        KRB5_MECH_OID, b"content", attributes, "sha256", (algorithm, b"value"), (certificate,)
+    )
+
+
+def opened_data(data: bytes) -> object:
+    """Open signed data as a client does, of the type that the seed has."""
+    return signed_data.open_signed_data(data, KRB5_MECH_OID)
 
 
 def spnego_tokens() -> list[bytes]:
@@ -1081,6 +1097,9 @@ TARGETS: tuple[Target, ...] = (
     Target("DER of one-time passwords", der(otp), otp_messages),
     Target("DER of PKINIT", der(pkinit), lambda: pkinit_messages("pa_pk", "auth", "kdc_dh")),
     Target("DER of signed data", der(cms), signed_messages),
+    Target("signed data of PKINIT", opened_data, lambda: [data_to_open()]),
+    Target("a Diffie-Hellman value", pkinit.dh_number, lambda: [b"\2\1\5", b"\2\2\0\x80"]),
+    Target("a PKINIT reply", pkinit.decode_pa_pk_as_rep, lambda: pkinit_messages("pa_pk_as_rep(d")),
     Target("DER of IAKERB", der(iakerb), iakerb_messages),
     Target("a message in IAKERB", lambda data: iakerb.Proxied.decode(data), proxied_messages),
     Target(

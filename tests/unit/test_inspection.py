@@ -738,3 +738,36 @@ def test_a_large_text_is_read_in_linear_time(data: bytes) -> None:
     with suppress(DecodeError):
         describe_pasted(data)
     assert time.process_time() - started < 10
+
+
+# -- PKINIT
+
+
+def test_a_login_by_certificate_is_shown_with_its_groups_and_certificates() -> None:
+    from purekrb.exchanges.as_exchange import AsOptions, as_exchange
+    from purekrb.exchanges.runner import KdcRequest, run
+    from purekrb.testing import Realm
+    from purekrb.testing.kdc_pkinit import KdcPkinit
+
+    realm = Realm(pkinit=KdcPkinit("EXAMPLE.TEST", groups=("P-384",), key_exchange=True))
+    realm.add_user("alice", "pw")
+    seen: list[bytes] = []
+
+    def send(request: KdcRequest) -> bytes:
+        seen.extend((request.message, realm._kdc.handle(request.message)))
+        return seen[-1]
+
+    run(as_exchange(realm.issue_certificate("alice"), AsOptions()), send)
+    _, offer, first, refusal, second, reply = map(describe, seen)
+    assert "AS_FRESHNESS 150" in text(offer)
+    content = first["AsReq"]["padata"][0]["padata_value"]["signed_auth_pack"]["content"]
+    (certificate,), (signer,) = content["certificates"], content["signers"]
+    assert certificate.startswith("alice, by CA of EXAMPLE.TEST, until ")
+    assert signer["signature_algorithm"] == "ecdsa-with-SHA256 (1.2.840.10045.4.3.2)"
+    assert "dhpublicnumber (1.2.840.10046.2.1), 2048 bits" in text(first)
+    assert "ecPublicKey (1.2.840.10045.2.1), P-384" in text(second)
+    (taken,) = refusal["KrbError"]["e_data"]
+    assert taken["data_type"] == "TD_DH_PARAMETERS 109"
+    assert taken["data_value"] == ["ecPublicKey (1.2.840.10045.2.1), P-384"]
+    assert "KDCDHKeyInfo" in text(reply)
+    assert "PKINIT_KX 147" in text(reply)

@@ -57,7 +57,7 @@ from purekrb.gss.tokens import (
 )
 from purekrb.inspection import capture, negoex, ntlm, pac, shapes
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages import ap, cldap, kdc, spnego
+from purekrb.messages import ap, cldap, kdc, pkinit, spnego
 from purekrb.messages.der import read_header
 from purekrb.names import Principal, PrincipalName
 from purekrb.nt_status import LOGON_STATUS
@@ -72,6 +72,16 @@ MAX_SHOWN = 64
 #: The most levels of AD-IF-RELEVANT, or of tokens inside tokens, that are decoded.
 MAX_DEPTH = 8
 
+#: The types of data that errors about PKINIT have. Source: RFC 4556 3.1.3, RFC 8636 3.
+_TYPED_DATA = frozenset(
+    (
+        PaDataType.TD_TRUSTED_CERTIFIERS,
+        PaDataType.TD_CERTIFICATE_INDEX,
+        PaDataType.TD_DH_PARAMETERS,
+        PaDataType.TD_CMS_DIGEST_ALGORITHMS,
+        PaDataType.TD_CERT_DIGEST_ALGORITHMS,
+    )
+)
 _MESSAGES: dict[int, Any] = {
     0x61: ap.Ticket,
     0x62: ap.Authenticator,
@@ -503,9 +513,28 @@ class Inspector:
         except DecodeError:
             pass
         try:
+            return self._typed_data(data)
+        except DecodeError:
+            pass
+        try:
             return self.nested(data) if data[:1] == b"\x30" else _printable(data)
         except UnicodeDecodeError:
             return self.octets(data)
+
+    def _typed_data(self, data: bytes) -> list[dict[str, Any]]:
+        """Return the tree of TYPED-DATA, which PKINIT puts into errors. Source: RFC 4556 3.1.3."""
+        entries = pkinit.TypedData.decode(data).entries
+        if not all(entry.data_type in _TYPED_DATA for entry in entries):
+            raise DecodeError("the list holds other data than PKINIT's")
+        return [
+            {
+                "data_type": number_name(PaDataType, entry.data_type),
+                "data_value": self.inside(
+                    shapes.PADATA[entry.data_type], self, entry.data_value or b""
+                ),
+            }
+            for entry in entries
+        ]
 
     # -- encrypted parts
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from purekrb.constants import KeyUsage, NameType, asn1_flags, number_name
 from purekrb.errors import DecodeError
 from purekrb.keys import etype_name
-from purekrb.messages import ap, kdc
+from purekrb.messages import ap, cms, kdc
 from purekrb.messages.der import (
     Boolean,
     GeneralString,
@@ -25,7 +25,7 @@ from purekrb.messages.der import (
     read_header,
     tlv,
 )
-from purekrb.oids import oid_text
+from purekrb.oids import oid_name, oid_text
 
 if TYPE_CHECKING:
     from purekrb.inspection.describe import Inspector
@@ -475,8 +475,19 @@ _SPAKE = (
 
 
 def _algorithm(inspector: Inspector, data: bytes) -> str:
+    """Return the name of an algorithm, and the group if its parameters name one."""
     _, start, end = read_header(data, 0, len(data))
-    return str(_OID.tree(inspector, data[start:end]))
+    name = str(_OID.tree(inspector, data[start:end]))
+    if end == len(data):
+        return name
+    tag, start, stop = read_header(data, end, len(data))
+    if tag == _OID.tag:
+        return f"{name}, {oid_name(data[start:stop])}"
+    if tag == 0x30 and data[start:stop]:  # of Diffie-Hellman: the prime comes first
+        kind, start, stop = read_header(data, start, stop)
+        if kind == _INT.tag:
+            return f"{name}, {int.from_bytes(data[start:stop], 'big').bit_length()} bits"
+    return name
 
 
 _ALGORITHM = Kind(0x30, _algorithm, "AlgorithmIdentifier")
@@ -554,29 +565,38 @@ _CMS_CONTENT = Kind(
 
 
 def _signed_data(inspector: Inspector, data: bytes) -> dict[str, Any]:
-    # SignedData ::= SEQUENCE { version, digestAlgorithms SET, encapContentInfo SEQUENCE {
-    # eContentType, eContent [0] EXPLICIT OCTET STRING OPTIONAL }, certificates [0] ... }
-    _, _, at = read_header(data, 0, len(data))
-    _, start, at_end = read_header(data, at, len(data))
-    digests, place = [], start
-    while place < at_end:
-        begin = place
-        _, _, place = read_header(data, place, at_end)
-        digests.append(read(inspector, _ALGORITHM, data[begin:place]))
-    _, start, end = read_header(data, at_end, len(data))
-    _, oid_start, oid_end = read_header(data, start, end)
+    signed: cms.SignedData = cms.SignedData.schema.decode(data)  # type: ignore[union-attr]
+    found = signed.encap_content_info
     tree: dict[str, Any] = {
-        "digest_algorithms": digests,
-        "content_type": oid_text(data[oid_start:oid_end]),
+        "digest_algorithms": [oid_text(each.algorithm) for each in signed.digest_algorithms],
+        "content_type": oid_text(found.content_type),
     }
-    if oid_end < end:
-        _, inner, inner_end = read_header(data, oid_end, end)
-        tree["content"] = read(inspector, _CMS_CONTENT, data[inner:inner_end])
-    if end < len(data):
-        tag, start, end = read_header(data, end, len(data))
-        if tag == 0xA0:
-            tree["certificates"] = f"<{end - start} bytes>"
+    if found.content is not None:
+        tree["content"] = _CMS_CONTENT.tree(inspector, found.content)
+    if signed.certificates is not None:
+        tree["certificates"] = [_certificate(each) for each in signed.certificates]
+    tree["signers"] = [
+        {
+            "digest_algorithm": oid_text(signer.digest_algorithm.algorithm),
+            "signature_algorithm": oid_text(signer.signature_algorithm.algorithm),
+            "signature": inspector.octets(signer.signature),
+        }
+        for signer in signed.signer_infos
+    ]
     return tree
+
+
+def _certificate(data: bytes) -> str:
+    """Return subject, issuer and end of a certificate, or its size if it cannot be read."""
+    from purekrb.credentials import x509
+    from purekrb.errors import CertificateError
+
+    try:
+        found = x509.load_certificate(data)
+        issuer = x509.name_text(found.issuer)
+        return f"{x509.described(found)}, by {issuer}, until {x509.utc(found.not_valid_after_utc)}"
+    except (CertificateError, ValueError):
+        return f"<{len(data)} bytes>"
 
 
 _SIGNED_DATA = Kind(0x30, _signed_data, "SignedData")
@@ -848,7 +868,11 @@ PADATA: dict[int, Callable[[Inspector, bytes], Any]] = {
     11: _one(_ETYPE_INFO),
     16: _one(_PA_PK_AS_REQ),
     17: _alternatives(_PA_PK_AS_REP),
+    104: _one(_list(_CERTIFIER)),
+    105: _one(_list(_CERTIFIER)),
     109: _one(_list(_ALGORITHM)),
+    111: _one(_list(_ALGORITHM)),
+    112: _one(_list(_ALGORITHM)),
     129: _one(_FOR_USER),
     130: _one(_X509_USER),
     136: _alternatives((_FX_FAST_REQUEST, _FX_FAST_REPLY)),
