@@ -16,7 +16,7 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from purekrb.credentials.credential import Credential
     from purekrb.directory import Account, Directory
@@ -126,45 +126,52 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.action == "join" and args.password_file:
         bound_as = _computer(args)
     with options.directory(args, output, bound_as) as directory:
-        if args.action == "create":
-            with output.waiting(f"creating {args.account}"):
-                made = directory.create_service_account(
-                    args.account,
-                    spns=args.spn,
-                    keytab=args.keytab,
-                    parent=args.parent,
-                    owner=args.owner,
-                )
-            _show_keys("created", made.account, made.keytab, made.kvno, made.principals, output)
-        elif args.action == "join":
-            with output.waiting(f"joining {args.account or 'this host'}"):
-                made = directory.join_computer(
-                    args.account,
-                    keytab=args.keytab,
-                    dns_name=args.dns_name,
-                    spns=args.spn,
-                    parent=args.parent,
-                    owner=args.owner,
-                    reuse=args.reuse,
-                )
-            _show_keys("joined", made.account, made.keytab, made.kvno, made.principals, output)
-        elif args.action == "rotate":
-            with output.waiting(f"rotating the keys of {args.account}"):
-                new = directory.rotate_keys(args.account, args.keytab, keep=args.keep)
-            _show_keys(
-                "rotated", new.account, new.keytab, new.kvno, new.principals, output, new.kept
-            )
-        elif args.action == "status":
-            _status(args, directory, output)
-        else:
-            with output.waiting("asking the directory"):
-                if args.action == "disable":
-                    account = directory.disable_account(args.account)
-                else:
-                    account = directory.delete_account(args.account, keytab=args.keytab)
-            done = f"{args.action}d"
-            output.result({done: account.dn, "account": account.name}, f"{done} {account.dn}")
+        _RUN[args.action](args, directory, output)
     return 0
+
+
+def _create(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting(f"creating {args.account}"):
+        made = directory.create_service_account(
+            args.account,
+            spns=args.spn,
+            keytab=args.keytab,
+            parent=args.parent,
+            owner=args.owner,
+        )
+    _show_keys("created", made.account, made.keytab, made.kvno, made.principals, output)
+
+
+def _join(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting(f"joining {args.account or 'this host'}"):
+        made = directory.join_computer(
+            args.account,
+            keytab=args.keytab,
+            dns_name=args.dns_name,
+            spns=args.spn,
+            parent=args.parent,
+            owner=args.owner,
+            reuse=args.reuse,
+        )
+    _show_keys("joined", made.account, made.keytab, made.kvno, made.principals, output)
+
+
+def _rotate(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting(f"rotating the keys of {args.account}"):
+        new = directory.rotate_keys(args.account, args.keytab, keep=args.keep)
+    _show_keys("rotated", new.account, new.keytab, new.kvno, new.principals, output, new.kept)
+
+
+def _disable(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting("asking the directory"):
+        account = directory.disable_account(args.account)
+    output.result({"disabled": account.dn, "account": account.name}, f"disabled {account.dn}")
+
+
+def _delete(args: argparse.Namespace, directory: Directory, output: Output) -> None:
+    with output.waiting("asking the directory"):
+        account = directory.delete_account(args.account, keytab=args.keytab)
+    output.result({"deleted": account.dn, "account": account.name}, f"deleted {account.dn}")
 
 
 def _computer(args: argparse.Namespace) -> Credential:
@@ -270,3 +277,13 @@ def _show_keys(
         f"{done} {account.dn}",
         f"{keytab} has {', '.join(names)}: kvno {kvno}{older}",
     )
+
+
+_RUN: dict[str, Callable[[argparse.Namespace, Directory, Output], None]] = {
+    "create": _create,
+    "join": _join,
+    "rotate": _rotate,
+    "status": _status,
+    "disable": _disable,
+    "delete": _delete,
+}

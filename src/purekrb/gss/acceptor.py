@@ -23,7 +23,6 @@ from purekrb.constants import (
     EncryptionType,
     ErrorCode,
     Flag,
-    MessageType,
     error_name,
     flag_names,
 )
@@ -59,7 +58,6 @@ from purekrb.gss.framing import (
 from purekrb.keys import EncryptionKey
 from purekrb.log import Log
 from purekrb.messages.ap import (
-    PVNO,
     ApReq,
     AuthorizationDataEntry,
     EncTicketPart,
@@ -593,21 +591,8 @@ class Acceptor(SecurityContext):
         if name is None:
             own = Principal((), "") if self._own is None else self._own.principal
             name = next((entry.principal for entry in self._keys), own)
-        error = KrbError(
-            pvno=PVNO,
-            msg_type=MessageType.KRB_ERROR,
-            ctime=None,
-            cusec=None,
-            stime=moment.replace(microsecond=0),
-            susec=moment.microsecond,
-            error_code=code,
-            crealm=None,
-            cname=None,
-            realm=name.realm,
-            sname=name.name,
-            e_text=None,
-            e_data=_SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None,
-        )
+        data = _SKEW_RECOVERY if code == ErrorCode.KRB_AP_ERR_SKEW else None
+        error = KrbError.of(code, moment, name, data)
         return self._framed(TOK_KRB_ERROR, error.encode())
 
 

@@ -27,7 +27,6 @@ from purekrb.constants import (
     ErrorCode,
     Flag,
     KeyUsage,
-    MessageType,
 )
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
@@ -48,10 +47,10 @@ from purekrb.gss.initiator import Delegate, Initiator
 from purekrb.gss.krb_error import peer_refused
 from purekrb.keys import EncryptionKey
 from purekrb.log import Log
-from purekrb.messages.ap import PVNO, Checksum, KrbError
+from purekrb.messages.ap import Checksum, KrbError
 from purekrb.messages.iakerb import IakerbFinished, Proxied
 from purekrb.messages.kdc import AsReq, TgsReq
-from purekrb.names import PrincipalName
+from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.system import Clock, RandomBytes, now, random_bytes
 
@@ -278,19 +277,5 @@ def _passed_on(relay: Relay, realm: str, request: Proxied, clock: Clock) -> byte
     except KerberosError as error:
         log.warning("IAKERB: %s", error)
         code = ErrorCode.KRB_AP_ERR_IAKERB_KDC_NOT_FOUND
-    moment = clock()
-    return KrbError(
-        pvno=PVNO,
-        msg_type=MessageType.KRB_ERROR,
-        ctime=None,
-        cusec=None,
-        stime=moment.replace(microsecond=0),
-        susec=moment.microsecond,
-        error_code=code,
-        crealm=None,
-        cname=None,
-        realm=request.realm,
-        sname=PrincipalName(("krbtgt", request.realm)),
-        e_text=None,
-        e_data=None,
-    ).encode()
+    kdc = Principal(("krbtgt", request.realm), request.realm)
+    return KrbError.of(code, clock(), kdc).encode()

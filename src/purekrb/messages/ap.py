@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from purekrb.constants import MessageType
 from purekrb.keys import EncryptionKey
 from purekrb.messages.der import (
     INT32,
@@ -28,7 +29,7 @@ from purekrb.messages.der import (
     SequenceOf,
 )
 from purekrb.messages.layouts import Key, Labelled, Recurring, Remembered
-from purekrb.names import PrincipalName
+from purekrb.names import Principal, PrincipalName
 from purekrb.records import record
 
 __all__ = [
@@ -498,6 +499,27 @@ class KrbError(Message):
     sname: PrincipalName
     e_text: str | None
     e_data: bytes | None
+
+    @classmethod
+    def of(
+        cls, code: int, moment: datetime, server: Principal, e_data: bytes | None = None
+    ) -> KrbError:
+        """Return the error of `server` at `moment`, which says no more than it must."""
+        return cls(
+            pvno=PVNO,
+            msg_type=MessageType.KRB_ERROR,
+            ctime=None,
+            cusec=None,
+            stime=moment.replace(microsecond=0),
+            susec=moment.microsecond,
+            error_code=code,
+            crealm=None,
+            cname=None,
+            realm=server.realm,
+            sname=server.name,
+            e_text=None,
+            e_data=e_data,
+        )
 
 
 KrbError.schema = Application(
