@@ -23,6 +23,7 @@ __all__ = [
     "TicketFlags",
     "KdcOptions",
     "ApOptions",
+    "FastOptions",
     "PrfKey",
     "NegState",
     "DEFAULT_ETYPES",
@@ -452,6 +453,12 @@ class KdcOptions(IntFlag):
     ENC_TKT_IN_SKEY = 1 << 3
     RENEW = 1 << 1
     VALIDATE = 1 << 0
+
+
+class FastOptions(IntFlag):
+    """The options of a request in FAST. Source: RFC 6113 5.4.2."""
+
+    HIDE_CLIENT_NAMES = 1 << 30
 
 
 class ApOptions(IntFlag):

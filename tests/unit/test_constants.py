@@ -11,7 +11,7 @@ import pytest
 from purekrb import constants
 from purekrb.constants import error_name, flag_names
 
-FLAGS = {"Flag", "TicketFlags", "KdcOptions", "ApOptions"}
+FLAGS = {"Flag", "TicketFlags", "KdcOptions", "ApOptions", "FastOptions"}
 ENUMS = [name for name in constants.__all__ if isinstance(getattr(constants, name), enum.EnumMeta)]
 
 

@@ -29,6 +29,7 @@ from purekrb.constants import (
     AuthDataType,
     ChecksumType,
     ErrorCode,
+    FastOptions,
     Flag,
     KdcOptions,
     KeyUsage,
@@ -57,7 +58,7 @@ from purekrb.gss.tokens import (
 )
 from purekrb.inspection import capture, negoex, ntlm, pac, shapes
 from purekrb.keys import EncryptionKey, etype_name
-from purekrb.messages import ap, cldap, kdc, pkinit, spnego
+from purekrb.messages import ap, cldap, fast, kdc, pkinit, spnego
 from purekrb.messages.der import read_header
 from purekrb.names import Principal, PrincipalName
 from purekrb.nt_status import LOGON_STATUS
@@ -117,6 +118,8 @@ _ENCRYPTED: dict[type, tuple[str, tuple[int, ...], Any]] = {
         (KeyUsage.TGS_REP_ENC_PART_SUBKEY, KeyUsage.TGS_REP_ENC_PART_SESSION_KEY),
         kdc.EncKdcRepPart,
     ),
+    fast.FxFastRequest: ("enc_fast_req", (KeyUsage.FAST_REQ,), fast.FastReq),
+    fast.FxFastReply: ("enc_fast_rep", (KeyUsage.FAST_REP,), fast.FastResponse),
 }
 #: The "cipher" of such EncryptedData is the plaintext. Some programs write tickets to files in this
 #: way. Source: RFC 6448.
@@ -363,6 +366,8 @@ class Inspector:
                 return oid_name(value)
             if name in ("mech_token", "response_token"):
                 return self.nested(value)
+            if name == "armor_value":
+                return self.inside(self.nested, value)
             if name == "mech_list_mic":
                 return self.inside(self._mic, value)
             return (
@@ -698,6 +703,7 @@ _FORMATS: dict[str, Callable[[int], Any]] = {
     "flags": lambda value: asn1_flags(TicketFlags, value),
     "ap_options": lambda value: asn1_flags(ApOptions, value),
     "kdc_options": lambda value: asn1_flags(KdcOptions, value),
+    "fast_options": lambda value: asn1_flags(FastOptions, value),
     "req_flags": lambda value: asn1_flags(_ContextFlags, value),
     "msg_type": lambda value: number_name(MessageType, value),
     "neg_state": lambda value: number_name(NegState, value),

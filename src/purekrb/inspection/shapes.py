@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from purekrb.constants import KeyUsage, NameType, asn1_flags, number_name
 from purekrb.errors import DecodeError
 from purekrb.keys import etype_name
-from purekrb.messages import ap, cms, kdc
+from purekrb.messages import ap, cms, fast, kdc
 from purekrb.messages.der import (
     Boolean,
     GeneralString,
@@ -125,12 +125,12 @@ def _flags_of(enum: Any) -> Kind:
     return Kind(0x03, lambda _, data: asn1_flags(enum, KerberosFlags().decode(data)))
 
 
-def _record(message: Any, tag: int = 0x30) -> Kind:
-    """Return the kind of a message that has a record."""
+def _record(message: Any, tag: int = 0x30, name: str = "") -> Kind:
+    """Return the kind of a message that has a record; `name` is the ASN.1's, if it is another."""
     return Kind(
         tag,
         lambda inspector, data: inspector.value(message.decode(tlv(tag, data))),
-        message.__name__,
+        name or message.__name__,
     )
 
 
@@ -383,50 +383,11 @@ _RESTRICTIONS = _list(
 
 # -- FAST, RFC 6113; encrypted challenge -----------------------------------------------------------
 
-_FAST_REQ = _fields(
-    "KrbFastReq",
-    {
-        0: _must("fast_options", _named_flags("", "hide-client-names")),
-        1: _must("padata", _METHOD_DATA),
-        2: _must("req_body", _BODY),
-    },
-)
-_FINISHED = _fields(
-    "KrbFastFinished",
-    {
-        0: _must("timestamp", _TIME),
-        1: _must("usec", _INT),
-        2: _must("crealm", _TEXT),
-        3: _must("cname", _NAME),
-        4: _must("ticket_checksum", _CHECKSUM),
-    },
-)
-_FAST_RESPONSE = _fields(
-    "KrbFastResponse",
-    {
-        0: _must("padata", _METHOD_DATA),
-        1: _may("strengthen_key", _KEY),
-        2: _may("finished", _FINISHED),
-        3: _must("nonce", _INT),
-    },
-)
-_ARMOR = _fields(
-    "KrbFastArmor", {0: _must("armor_type", _INT), 1: _must("armor_value", _in_octets("AP-REQ"))}
-)
-_ARMORED_REQ = _fields(
-    "KrbFastArmoredReq",
-    {
-        0: _may("armor", _ARMOR),
-        1: _must("req_checksum", _CHECKSUM),
-        2: _must("enc_fast_req", _encrypted("KrbFastReq", _FAST_REQ, KeyUsage.FAST_REQ)),
-    },
-)
-_ARMORED_REP = _fields(
-    "KrbFastArmoredRep",
-    {0: _must("enc_fast_rep", _encrypted("KrbFastResponse", _FAST_RESPONSE, KeyUsage.FAST_REP))},
-)
-_FX_FAST_REQUEST = _choice("PA-FX-FAST-REQUEST", 0, _must("armored_data", _ARMORED_REQ))
-_FX_FAST_REPLY = _choice("PA-FX-FAST-REPLY", 0, _must("armored_data", _ARMORED_REP))
+_FAST_REQ = _record(fast.FastReq, name="KrbFastReq")
+_FINISHED = _record(fast.FastFinished, name="KrbFastFinished")
+_FAST_RESPONSE = _record(fast.FastResponse, name="KrbFastResponse")
+_FX_FAST_REQUEST = _record(fast.FxFastRequest, 0xA0, "PA-FX-FAST-REQUEST")
+_FX_FAST_REPLY = _record(fast.FxFastReply, 0xA0, "PA-FX-FAST-REPLY")
 
 # -- SPAKE, RFC 9588 -------------------------------------------------------------------------------
 
@@ -820,7 +781,6 @@ SEQUENCES: tuple[Kind, ...] = (
     _KDC_DH_KEY_INFO,
     _REPLY_KEY_PACK,
     _CONTENT_INFO,
-    _ARMORED_REQ,
     _FAST_REQ,
     _FAST_RESPONSE,
     _FINISHED,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from purekrb import crypto
-from purekrb.constants import ErrorCode, KeyUsage, PaDataType
+from purekrb.constants import ErrorCode, FastOptions, KeyUsage, PaDataType
 from purekrb.errors import IntegrityError
 from purekrb.keys import EncryptionKey
 from purekrb.messages.ap import ApReq, Checksum, EncryptedData, KrbError
@@ -34,7 +34,6 @@ OpenApReq = Callable[[ApReq], tuple[EncryptionKey, EncryptionKey]]
 
 #: The options that a KDC must know, or refuse the request. Source: RFC 6113 5.4.2.
 _CRITICAL = 0xFFFF0000
-_HIDE_CLIENT_NAMES = 0x40000000
 
 
 class KdcFast:
@@ -120,7 +119,7 @@ def open_request(
             ErrorCode.KRB_AP_ERR_MODIFIED, "the armored request was modified"
         ) from None
     inner = FastReq.decode(plain)
-    if inner.fast_options & _CRITICAL & ~_HIDE_CLIENT_NAMES:
+    if inner.fast_options & _CRITICAL & ~FastOptions.HIDE_CLIENT_NAMES:
         raise RefusedError(
             ErrorCode.KDC_ERR_UNKNOWN_CRITICAL_FAST_OPTIONS, "an unknown critical option of FAST"
         )
