@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import pwd
 import resource
 import signal
 import stat
@@ -526,6 +527,32 @@ def test_a_turn_in_a_missing_directory_is_a_typed_error(tmp_path: Path) -> None:
         files.turn_at(tmp_path / "missing" / "k", what="keytab"),
     ):
         pytest.fail("there is no such directory")
+
+
+def _other_name_of(path: Path) -> None:
+    os.link(path, path.with_name("shadow"))
+
+
+def _writable_by_all(path: Path) -> None:
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "said"),
+    [
+        pytest.param(_other_name_of, "it has 2 hard links", id="K687-another name of a file"),
+        pytest.param(_writable_by_all, "lets others write it", id="K687-writable by all"),
+    ],
+)
+def test_a_file_that_was_exchanged_is_not_given_away(
+    secret: Path, exchange: Callable[[Path], None], said: str
+) -> None:
+    """Who owns the directory of a keytab could have root give away another file of root's."""
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    files.give(secret, user, what="keytab")  # the control
+    exchange(secret)
+    with pytest.raises(CredentialError, match=said):
+        files.give(secret, user, what="keytab")
 
 
 def test_a_file_is_only_given_to_users_that_exist(secret: Path) -> None:

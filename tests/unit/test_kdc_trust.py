@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
 from purekrb import CertificateError, Config, ConfigError, KdcTrust, UnsupportedError
+from purekrb.credentials.kdc_trust import _issued_below
 from purekrb.errors import DecodeError, IntegrityError, PolicyError
 from purekrb.krb5conf.pkinit import pkinit_options
 from purekrb.messages.der import tlv
 from support.pki import (
     CLIENT_AUTH,
     DAY,
+    KP_KDC,
     NOW,
     SERVER_AUTH,
     Issued,
@@ -129,6 +132,10 @@ BAD_CHAINS: dict[str, tuple[Callable[[], list[Issued]], str]] = {
         lambda: [CA.issue("kdc", san_of(TGS), purposes=["1.3.6.1.5.2.3.4", CLIENT_AUTH])],
         "is for id-pkinit-KPClientAuth, TLS clients only",
     ),
+    "K686-purpose of a KDC by an authority for clients": (
+        lambda: _intermediate(purposes=[CLIENT_AUTH]),
+        "was issued by way of between, whose certificates are for TLS clients only",
+    ),
     "K555-another realm": (
         lambda: [CA.issue("kdc", san_of("krbtgt/Y.TEST@Y.TEST"))],
         f"is for krbtgt/Y.TEST@Y.TEST, and does not name krbtgt/{REALM}@{REALM}: give",
@@ -165,6 +172,39 @@ def test_a_kdc_is_refused_with(case: str) -> None:
     assert verify(KDC)  # the control
     with pytest.raises(CertificateError, match=said):
         verify(*certificates())
+
+
+@pytest.mark.parametrize("purpose", [KP_KDC, "2.5.29.37.0"])
+def test_k686_an_authority_may_be_for_kdcs_or_for_all_purposes(purpose: str) -> None:
+    assert verify(*_intermediate(purposes=[CLIENT_AUTH, purpose]))
+
+
+def _in_a_ring(count: int) -> list[Issued]:
+    """Return authorities of one name and one key, of which each has issued all others."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return [make("ring", authority=True, key=key) for _ in range(count)]
+
+
+def test_k685_certificates_that_sign_each_other_are_not_followed() -> None:
+    """The oldest validator that is permitted needs a minute for four, and ten times that for five."""
+    ring = _in_a_ring(31)
+    forged = ring[0].issue("kdc", san_of(TGS))
+    begun = time.monotonic()
+    with pytest.raises(CertificateError, match="does not lead to an anchor"):
+        verify(forged, *ring)
+    assert time.monotonic() - begun < 2
+    genuine = _intermediate()
+    assert verify(*genuine, *ring[2:])
+
+
+def test_k685_only_what_an_anchor_has_issued_reaches_the_validator() -> None:
+    between = CA.issue("between", authority=True, purposes=None)
+    below = between.issue("below", authority=True, purposes=None)
+    foreign = authority().issue("between", authority=True, purposes=None)
+    pool = [found.certificate for found in (below, *_in_a_ring(3), foreign, between, between)]
+    found = _issued_below([CA.certificate], pool)
+    assert found == [between.certificate, between.certificate, below.certificate]
+    assert verify(below.issue("kdc", san_of(TGS)), below, foreign, between)
 
 
 def test_k551_the_date_is_judged_at_the_time_that_is_given() -> None:

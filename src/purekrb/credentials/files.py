@@ -782,17 +782,32 @@ def turn_at(path: FilePath, *, what: str) -> Iterator[None]:
 
 
 def give(path: FilePath, user: str, *, what: str) -> None:
-    """Give the file to a user and its group. Only root can. Raises CredentialError."""
+    """Give the file to a user and its group. Only root can. Raises CredentialError.
+
+    The file must pass the checks of `read_private` for a shared file, and have one name: the user
+    may own the directory, and have put a file of root's there.
+    """
     path = text_of(path)
     try:
         import pwd  # not on Windows
 
         entry = pwd.getpwnam(user)
-        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
     except (ImportError, KeyError):
         raise CredentialError(
             f"the {what} {path} cannot be given to {user!r}: this machine has no such user"
         ) from None
+    try:
+        fd = _open_to_read(path, what, shared=True, foreign=None, public=False)
+        try:
+            links = os.fstat(fd).st_nlink
+            if links > 1:
+                raise CredentialError(
+                    f"refused to give the {what} {path} to {user!r}: it has {links} hard links, "
+                    "expected 1; see which other file it is"
+                )
+            os.fchown(fd, entry.pw_uid, entry.pw_gid)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise _failed("give away", what, path, error) from error
 

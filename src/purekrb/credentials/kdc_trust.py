@@ -56,6 +56,7 @@ log = Log("purekrb.credentials")
 
 _KP_KDC = "1.3.6.1.5.2.3.5"
 _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
+_ANY_PURPOSE = "2.5.29.37.0"
 #: The purposes that pass each check. A certificate for any purpose (2.5.29.37.0) is none of a KDC.
 _PURPOSES: dict[EkuChecking, tuple[str, ...]] = {
     "kpKDC": (_KP_KDC,),
@@ -128,7 +129,7 @@ class KdcTrust:
         whose = f"the certificate of the KDC of {realm} ({described(leaf)})"
         time = datetime.fromtimestamp(now, timezone.utc)
         chain = _chain(leaf, others, trust, whose, realm, time)
-        _check_purpose(leaf, trust.eku_checking or "kpKDC", whose)
+        _check_purpose(chain, trust.eku_checking or "kpKDC", whose)
         _check_names(leaf, realm, (*(trust.hosts or ()), *hosts), whose)
         _check_revocation(chain, trust, whose, time)
         key = public_key_of(leaf)
@@ -270,6 +271,7 @@ def _chain(
             "krb5.conf to the file of its certificate authority, or pass anchors="
         )
     pool = [*others, *certificates_of(trust.pool or (), "certificate")]
+    issued = _issued_below(anchors, pool)
     authorities, kdcs = _policies()
     verifier = (
         verification.PolicyBuilder()
@@ -280,10 +282,39 @@ def _chain(
         .build_client_verifier()
     )
     try:
-        return verifier.verify(leaf, pool).chain
+        return verifier.verify(leaf, issued).chain
     except Exception as error:  # VerificationError, and what the library says of odd certificates
         reason = str(error)
     raise CertificateError(f"{whose} {_why_untrusted(leaf, [*pool, *anchors], time, reason)}")
+
+
+def _issued_below(
+    anchors: list[x509.Certificate], pool: list[x509.Certificate]
+) -> list[x509.Certificate]:
+    """Return those of `pool` that lead to an anchor by their signatures, each of which is tried once.
+
+    The validator follows every way through the rest as well: some certificates that sign each other
+    have it at work for hours.
+    """
+    found: list[x509.Certificate] = []
+    left = pool
+    issuers = anchors
+    while issuers:
+        new = [one for one in left if any(_has_issued(issuer, one) for issuer in issuers)]
+        left = [one for one in left if one not in new]
+        found += new
+        issuers = new
+    return found
+
+
+def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    if issuer.subject != certificate.issuer:
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except Exception:  # InvalidSignature, and what the library says of odd keys and algorithms
+        return False
+    return True
 
 
 def _why_untrusted(
@@ -318,8 +349,13 @@ def _why_untrusted(
 # -- what it says ------------------------------------------------------------------------------------
 
 
-def _check_purpose(leaf: x509.Certificate, checking: EkuChecking, whose: str) -> None:
-    """Raise CertificateError unless the certificate is for KDCs, and its key for signatures."""
+def _check_purpose(chain: list[x509.Certificate], checking: EkuChecking, whose: str) -> None:
+    """Raise CertificateError unless the certificate is for KDCs, and its key for signatures.
+
+    An authority below the anchor that names purposes issues certificates for these alone, as TLS
+    and Windows take it.
+    """
+    leaf, *authorities = chain
     if "digitalSignature" not in key_usages(leaf):
         raise CertificateError(f"{whose} has a key that may not sign data: it is not for a KDC")
     accepted = _PURPOSES[checking]
@@ -339,6 +375,14 @@ def _check_purpose(leaf: x509.Certificate, checking: EkuChecking, whose: str) ->
             f"{whose} {said}, expected that of a KDC (extended key usage {_KP_KDC}): give the KDC "
             f"another certificate{remedy}"
         )
+    for authority in authorities[:-1]:
+        limits = purposes(authority)
+        if limits is not None and not any(one in (*accepted, _ANY_PURPOSE) for one in limits):
+            raise CertificateError(
+                f"{whose} was issued by way of {described(authority)}, whose certificates are for "
+                f"{', '.join(map(_purpose_name, limits))} only: give the KDC a certificate of "
+                "another authority"
+            )
 
 
 def _purpose_name(oid: str) -> str:
