@@ -101,11 +101,10 @@ def test_a_usage_error_shows_the_usage_of_the_command(
 
 
 def test_every_switch_that_is_refused_is_named_with_the_reason(run: Commands) -> None:
-    for command, refused in (("kinit", kinit._REFUSED), ("kvno", kvno._REFUSED)):
-        for switch, reason in refused.items():
-            result = run(command, switch, "value", "alice")
-            assert (result.code, result.out) == (2, "")
-            assert f"argument {switch}: not available: {reason}\n" in result.err
+    for switch, reason in kvno._REFUSED.items():
+        result = run("kvno", switch, "value", "alice")
+        assert (result.code, result.out) == (2, "")
+        assert f"argument {switch}: not available: {reason}\n" in result.err
 
 
 def test_the_trace_goes_to_the_file_that_krb5_trace_names(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from purekrb.cli import options
 
 if TYPE_CHECKING:
+    from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.krb5conf.config import Config
     from purekrb.names import Principal
 
-__all__ = ["add_arguments", "anchors", "configured", "given"]
+__all__ = ["add_arguments", "anchors", "configured", "given", "repeat"]
 
 _IDENTITY, _ANCHORS, _NO_FRESHNESS = "X509_user_identity", "X509_anchors", "disable_freshness"
 
@@ -42,6 +43,27 @@ def _attribute(text: str) -> tuple[str, str]:
     raise argparse.ArgumentTypeError(
         f"{text!r} is no attribute: write {_IDENTITY}=..., {_ANCHORS}=... or {_NO_FRESHNESS}=yes"
     )
+
+
+def repeat(args: argparse.Namespace, ccache: CCache) -> None:
+    """Take what `ccache` tells of how its ticket was got, for what the command line leaves open."""
+    import json
+
+    from purekrb.names import Principal
+
+    if not args.principal:
+        args.anonymous = ccache.principal.name.anonymous
+        args.principal = f"@{ccache.realm}" if args.anonymous else str(ccache.principal)
+    tgs = Principal(("krbtgt", ccache.realm), ccache.realm)
+    kind, data = (ccache.get_config(name, tgs) for name in ("pa_type", "pa_config_data"))
+    if kind != b"16" or data is None or _values(args, _IDENTITY):
+        return
+    try:
+        identity = json.loads(data)[_IDENTITY]
+    except (ValueError, KeyError, TypeError):  # MIT's programs may have written something else
+        return
+    if isinstance(identity, str):
+        args.attributes = [*args.attributes, (_IDENTITY, identity)]
 
 
 def _values(args: argparse.Namespace, name: str) -> list[str]:

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 
-#: MIT's switches that purekrb lacks.
-_REFUSED = {
-    "-I": "purekrb does not note in a cache how its tickets were got, so there is nothing to repeat",
-}
 #: More seconds than this are digits of a date.
 _MOST_SECONDS = 2**31
 #: Forms of an absolute start time, by the number of digits.
@@ -124,6 +120,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="protect the request by FAST, with the TGT in this credential cache",
     )
+    parser.add_argument(
+        "-I",
+        "--input-cache",
+        metavar="NAME",
+        help="get the ticket as that in this credential cache was got: for the same client, and by "
+        "the same certificate",
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("-R", "--renew", action="store_true", help="renew the ticket in the cache")
     again.add_argument(
@@ -152,7 +155,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the KDC correct the client's name",
     )
     certificates.add_arguments(parser)
-    options.refuse(parser, _REFUSED)
     options.add_network(parser)
 
 
@@ -184,12 +186,15 @@ def _start(text: str) -> datetime:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the command. A password that has expired is changed first, if it was typed on a terminal."""
+    from purekrb.credentials.ccache import CCache
     from purekrb.credentials.defaults import ccache_name
     from purekrb.errors import PasswordExpiredError, PreauthUnsupportedError
     from purekrb.kdc.client import KdcClient
 
     config = options.config(args)
     client = KdcClient(config, timeout=args.timeout)
+    if args.input_cache:
+        certificates.repeat(args, CCache.load(args.input_cache))
     typed = not (
         args.attributes
         or args.use_keytab
