@@ -150,8 +150,9 @@ if TYPE_CHECKING:
     from purekrb.gss.channel_bindings import ChannelBindings
     from purekrb.gss.initiator import Initiator
     from purekrb.gss.iov import IovBuffer, IovType
-    from purekrb.kdc.client import KdcClient, initiate, verify_credentials
+    from purekrb.kdc.client import KdcClient, initiate
     from purekrb.kdc.hosts import canonicalize_host
+    from purekrb.kdc.verification import verify_credentials
     from purekrb.keys import EncryptionKey
     from purekrb.krb5conf.config import Config
     from purekrb.messages.otp import OtpAnswer, OtpChallenge
@@ -177,7 +178,7 @@ _HOMES = {
     "OtpChallenge": "messages.otp",
     "canonicalize_host": "kdc.hosts",
     "initiate": "kdc.client",
-    "verify_credentials": "kdc.client",
+    "verify_credentials": "kdc.verification",
     "Initiator": "gss.initiator",
     "Acceptor": "gss.acceptor",
     "ChannelBindings": "gss.channel_bindings",

@@ -29,7 +29,7 @@ from purekrb.compat.gssapi.raw.misc import SPNEGO
 from purekrb.compat.gssapi.raw.names import principal_of
 from purekrb.credentials.credential import Credential
 from purekrb.errors import KerberosError
-from purekrb.kdc.client import verify_credentials
+from purekrb.kdc.verification import verify_credentials
 from purekrb.names import Principal
 from purekrb.tracebacks import forget_frames
 

@@ -60,9 +60,8 @@ class Examination:
         self.findings: list[Finding] = []
         self.exchanged: list[Exchanged] = []
         self._started = time.monotonic()
-        #: The ticket for the service, and why there is none.
+        #: The ticket for the service.
         self.ticket: ServiceTicket | None = None
-        self.ticket_error: KerberosError | None = None
 
     # -- findings
 

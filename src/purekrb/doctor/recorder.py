@@ -16,7 +16,8 @@ from purekrb.errors import DecodeError, KerberosError
 from purekrb.exchanges.runner import KdcRequest
 from purekrb.io import blocking
 from purekrb.io.steps import Steps
-from purekrb.kdc.client import KdcClient, _Call
+from purekrb.kdc.call import Call
+from purekrb.kdc.client import KdcClient
 from purekrb.kdc.locate import Locator
 from purekrb.kdc.transport import ask
 from purekrb.krb5conf.config import Config, KdcAddress
@@ -31,7 +32,7 @@ __all__ = ["Answered", "RecordingClient", "Record", "question", "put"]
 Record = Callable[[str, str, bytes], None]
 
 
-class _RecordingCall(_Call):
+class _RecordingCall(Call):
     record: Record
 
     def ask(self, request: KdcRequest) -> Steps[bytes]:
@@ -50,7 +51,7 @@ class RecordingClient(KdcClient):
         super().__init__(config, timeout=timeout)
         self._record = record
 
-    def _new_call(self) -> _Call:
+    def _new_call(self) -> Call:
         plain = super()._new_call()
         call = _RecordingCall(plain._locator, plain._deadline, plain._dial)
         call.record = self._record

@@ -173,7 +173,6 @@ def ticket(exam: Examination) -> Iterator[tuple[Status, str, str]]:
     try:
         found = exam.client.get_ticket(credential, service)
     except KerberosError as error:
-        exam.ticket_error = error
         yield "failed", *why_refused(error, "/".join(service.components))
         return
     exam.ticket = found

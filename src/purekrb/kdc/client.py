@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
@@ -18,17 +17,13 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 from purekrb.constants import Flag, NameType, PaDataType, Requirement, TicketFlags
 from purekrb.credentials.ccache import CCache
 from purekrb.credentials.credential import Credential
-from purekrb.credentials.files import FilePath
 from purekrb.credentials.keytab import Keytab, KeytabEntry
 from purekrb.credentials.ticket import ServiceTicket
 from purekrb.errors import (
     ConfigError,
     ContextError,
     CredentialError,
-    KerberosError,
     PolicyError,
-    PreauthFailedError,
-    TransportError,
 )
 from purekrb.exchanges.as_exchange import (
     DEFAULT_MAX_ITERATIONS,
@@ -40,10 +35,8 @@ from purekrb.exchanges.as_exchange import (
 )
 from purekrb.exchanges.preauth.choice import mechanisms
 from purekrb.exchanges.runner import (
-    Computation,
     Exchange,
     KdcRequest,
-    Question,
     run,
     run_async,
 )
@@ -61,15 +54,15 @@ from purekrb.gss.channel_bindings import ChannelBindings
 from purekrb.gss.context import INITIATORS, MAX_TOKEN, check_mechanism
 from purekrb.gss.initiator import Delegate, Initiator, check_delegation, with_delegation
 from purekrb.io import blocking, dial
-from purekrb.io.steps import Steps, in_thread
+from purekrb.io.steps import Steps
 from purekrb.kdc.addresses import local_addresses
+from purekrb.kdc.call import Call
 from purekrb.kdc.locate import Locator
-from purekrb.kdc.transport import ask
-from purekrb.krb5conf.config import Config, KdcAddress
+from purekrb.krb5conf.config import Config
 from purekrb.krb5conf.spelling import complete, fitting_realm, of_upn
 from purekrb.log import Log
 from purekrb.messages.ap import HostAddress
-from purekrb.names import Principal, folded
+from purekrb.names import Principal
 from purekrb.records import replace
 from purekrb.spn import ServicePrincipalName, target_principal
 from purekrb.system import now
@@ -81,7 +74,7 @@ if TYPE_CHECKING:
 
 _log = Log("purekrb.kdc")
 
-__all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async", "verify_credentials"]
+__all__ = ["KdcClient", "AsyncKdcClient", "initiate", "initiate_async"]
 
 T = TypeVar("T")
 Opens = TypeVar("Opens")
@@ -105,136 +98,12 @@ PA_TYPE, PA_CONFIG_DATA = "pa_type", "pa_config_data"
 MARGIN = 60.0
 #: The encryption types of the keys that are made from a password.
 KEYTAB_ETYPES = (18, 17)
-#: The most principals of a keytab that `verify_credentials` tries.
-MAX_SERVICES = 8
 
 
 class _Drive(Protocol):
     """Runs steps, and waits in the calling thread."""
 
     def __call__(self, steps: Steps[T]) -> T: ...
-
-
-class _Call:
-    """One call of a client: its deadline, and the KDC that answered last."""
-
-    def __init__(self, locator: Locator, deadline: float, dial: dial.Dial | None = None) -> None:
-        self._locator = locator
-        self._deadline = deadline
-        self._dial = dial
-        self._realm = ""
-        self._answered: KdcAddress | None = None
-        #: Of this realm, only these KDCs are asked.
-        self._primary_of: str | None = None
-        self._primaries: Sequence[KdcAddress] = ()
-        self._refused_by_replica: PreauthFailedError | None = None
-
-    def ask(self, request: KdcRequest) -> Steps[bytes]:
-        """Return the reply to one request."""
-        if request.server == "kpasswd":
-            from purekrb.kdc.kpasswd import ask_once  # only who changes a password pays for it
-
-            return (
-                yield from ask_once(
-                    self._locator,
-                    request.realm,
-                    request.message,
-                    self._deadline,
-                    clock=time.monotonic,
-                    dial=self._dial,
-                )
-            )
-        primary = request.realm == self._primary_of
-        try:
-            answer = yield from ask(
-                self._locator,
-                request.realm,
-                request.message,
-                self._deadline,
-                clock=time.monotonic,
-                among=self._primaries if primary else (),
-                dial=self._dial,
-            )
-        except TransportError:
-            if primary and self._refused_by_replica is not None:
-                raise self._refused_by_replica from None
-            raise
-        self._realm, self._answered = request.realm, answer.kdc
-        return answer.reply
-
-    def compute(self, computation: Computation) -> Steps[None]:
-        """Compute in a thread of its own, so that the wait can end at the deadline."""
-        try:
-            yield from in_thread(computation.run, self._deadline, time.monotonic, computation.late)
-        except TransportError:
-            if self._refused_by_replica is not None:
-                raise self._refused_by_replica from None
-            raise
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Give back the time that a person takes to answer."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._deadline += time.monotonic() - begun
-
-    def question(self, question: Question) -> None:
-        """Ask a person."""
-        with self.paused():
-            question.run()
-
-    async def question_async(self, question: Question) -> None:
-        """Like `question`, for asyncio."""
-        from purekrb.io.asyncio import call
-
-        with self.paused():
-            question.answer = await call(question.ask, question.about)
-
-    def exchange(self, make: Callable[[], Exchange[T]]) -> Exchange[T]:
-        """Return the result of the exchange; if a replica refuses the password, ask a primary KDC.
-
-        A replica may not know a new password yet. This is tried once: each failure counts against
-        the account, so the answer of a primary KDC, or another failure, is final.
-        """
-        try:
-            return (yield from make())
-        except PreauthFailedError as error:
-            self._refused_by_replica = error
-            primaries = yield from self._primary_kdcs(self._realm)
-            if not primaries or self._answered is None or _is_among(self._answered, primaries):
-                raise
-            _log.debug(
-                "%s refused the password: asking a primary KDC of %s",
-                self._answered,
-                self._realm,
-            )
-            self._primary_of, self._primaries = self._realm, primaries
-        return (yield from make())
-
-    def _primary_kdcs(self, realm: str) -> Exchange[Sequence[KdcAddress]]:
-        """Return the primary KDCs, from where the KDCs of `realm` are known; possibly none."""
-        locator = self._locator
-        configured = locator.configured(realm, primary=True)
-        if configured or locator.configured(realm) or not locator.config.dns_lookup_kdc:
-            return configured
-
-        def look_up() -> Sequence[KdcAddress]:
-            try:
-                return locator.by_dns(realm, "primary")
-            except (ConfigError, TransportError) as error:
-                _log.debug("no primary KDC of %s is known: %s", realm, error)
-                return ()
-
-        lookup = Computation(look_up, f"DNS did not name the primary KDCs of {realm} in time")
-        yield lookup
-        found: Sequence[KdcAddress] = lookup.result
-        return found
-
-
-def _is_among(kdc: KdcAddress, others: Iterable[KdcAddress]) -> bool:
-    return any((kdc.host, kdc.port) == (other.host, other.port) for other in others)
 
 
 class _Exchanges(Generic[Opens]):
@@ -262,10 +131,10 @@ class _Exchanges(Generic[Opens]):
         self._fast_realms: set[str] = set()  # those whose KDCs have announced FAST
         self._old_s4u_realms: set[str] = set()  # those whose KDCs know PA-FOR-USER alone
 
-    def _new_call(self) -> _Call:
+    def _new_call(self) -> Call:
         limit = self.config.request_timeout
         timeout = self.timeout if limit is None else min(self.timeout, limit)
-        return _Call(self._locator, time.monotonic() + timeout, self._dial)
+        return Call(self._locator, time.monotonic() + timeout, self._dial)
 
     @staticmethod
     def _dialer(open_connection: Opens) -> dial.Dial:
@@ -1360,80 +1229,3 @@ async def initiate_async(
             target, credential, flags, delegate, mechanism, channel_bindings, max_token
         )
     )
-
-
-def verify_credentials(
-    credential: Credential,
-    keytab: Keytab | FilePath | None = None,
-    *,
-    service: Target | None = None,
-    config: Config | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    accept_canonical: bool = False,
-    open_connection: dial.OpenConnection | None = None,
-) -> Principal:
-    """Verify a password or key with a KDC that knows a key of `keytab`; return the client's name.
-
-    Use the result: it is the principal that has logged in, as the KDC spells it. It is the
-    credential's principal, except that with `canonicalize` (or an enterprise name) ASCII letters
-    may differ in case (RFC 6806 6). With `accept_canonical`, it may be any other name that the KDC
-    declares to be the canonical one.
-
-    A TGT alone is not proof: an impostor of the KDC can answer for any password. So the new TGT is
-    used to get a ticket for a service of this machine, and the ticket must decrypt with the key in
-    `keytab`. The service is `service`, or by default one of those in `keytab`, which is a Keytab, a
-    file or None: see `Keytab.load`. `open_connection` is that of KdcClient.
-
-    Raises CredentialError if the keytab has no usable key, or if the KDC vouches for another
-    client; and otherwise the error that prevented the check. Source: RFC 4120 3.1.5, 10.
-    """
-    from purekrb.gss.acceptor import Acceptor  # other clients do without it
-    from purekrb.replay import MemoryReplayCache
-
-    _check_credential(credential, "verify_credentials({})")
-    keytab = keytab if isinstance(keytab, Keytab) else Keytab.load(keytab)
-    services: list[Target] = [service] if service is not None else []
-    if service is None:
-        services += dict.fromkeys(entry.principal for entry in keytab)
-    if not services:
-        raise CredentialError(
-            "the keytab is empty, so it cannot be proved that the KDC is genuine: "
-            "export a host key into it"
-        )
-    client = KdcClient(config, timeout=timeout, open_connection=open_connection)
-    client._prepare(credential, "verify_credentials({})")
-    options = client._as_options(credential)
-    fresh = client._run(
-        lambda: as_exchange(
-            credential, options, offsets=client._offsets, fast_realms=client._fast_realms
-        )
-    )
-    if not accept_canonical and folded(fresh.client) != folded(credential.principal):
-        # The owner of another account could act as the KDC and return its own, genuine ticket.
-        # RFC 4120 3.1.5: the client name in the reply must be the one in the request.
-        raise CredentialError(
-            f"the KDC vouches for {fresh.client}, not for {credential.principal}: "
-            "do not trust this login; if these are two names of one account, "
-            "pass accept_canonical=True and use the name that is returned"
-        )
-    refused: KerberosError | None = None
-    for candidate in services[:MAX_SERVICES]:
-        proof = Credential(fresh.client, ccache=CCache(fresh.client, [fresh]))
-        try:
-            ticket = client.get_ticket(proof, candidate)
-            permitted = client.config.permitted_etypes
-            acceptor = Acceptor(
-                keytab, replay_cache=MemoryReplayCache(), permitted_etypes=permitted
-            )
-            acceptor.step(Initiator(ticket, permitted_etypes=permitted).step())
-        except KerberosError as error:
-            refused = refused or error
-            continue
-        if acceptor.initiator != fresh.client:
-            raise CredentialError(
-                f"the KDC's ticket for {ticket.service} belongs to {acceptor.initiator}, "
-                f"not to {fresh.client}: do not trust this login"
-            )
-        credential.ccache.begin_with(fresh)
-        return fresh.client
-    raise refused or CredentialError("no service was tried")
