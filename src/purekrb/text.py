@@ -1,4 +1,4 @@
-"""Text from other parties, made safe for a terminal or a log.
+"""Text for messages; that from other parties is made safe for a terminal or a log.
 
 A peer, a KDC or a directory may choose a name with control characters that move the cursor or begin
 a new line, or with format controls that reverse the direction of writing or are invisible.
@@ -6,7 +6,9 @@ a new line, or with format controls that reverse the direction of writing or are
 
 from __future__ import annotations
 
-__all__ = ["is_shown", "spelled", "visible"]
+from collections.abc import Iterable
+
+__all__ = ["first_of", "is_shown", "spelled", "visible"]
 
 _LETTERS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 #: Marks and letters without a glyph (Default_Ignorable_Code_Point) that `str.isprintable` accepts.
@@ -40,3 +42,10 @@ def visible(text: str) -> str:
     if is_shown(text):
         return text
     return "".join(c if is_shown(c) else _LETTERS.get(c) or spelled(c) for c in text)
+
+
+def first_of(names: Iterable[str], most: int) -> str:
+    """Return the first `most` names with commas, and how many more there are."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

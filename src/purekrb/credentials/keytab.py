@@ -29,6 +29,7 @@ from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.records import record, replace
 from purekrb.system import EPOCH, fork_safe, now
+from purekrb.text import first_of
 from purekrb.tracebacks import forget_frames
 
 __all__ = ["Keytab", "KeytabEntry", "change_keytab", "keytab_path"]
@@ -223,9 +224,7 @@ class Keytab:
 
     def summary(self) -> str:
         """Return the first ten entries as text for messages: principals, kvnos and etypes."""
-        shown = ", ".join(str(entry) for entry in self.entries[:10])
-        more = len(self.entries) - 10
-        return (shown or "no keys") + (f" and {more} more" if more > 0 else "")
+        return first_of(map(str, self.entries), 10) or "no keys"
 
     def __iter__(self) -> Iterator[KeytabEntry]:
         return iter(self.entries)

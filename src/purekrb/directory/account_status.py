@@ -16,6 +16,7 @@ from purekrb.directory.rotation import names_of_account
 from purekrb.directory.service_checks import Checks, warnings_of
 from purekrb.exchanges.service_keys import same_kvno
 from purekrb.findings import Finding
+from purekrb.text import first_of
 
 __all__ = ["AccountStatus", "account_status"]
 
@@ -101,12 +102,7 @@ def _of_keytab(state: AccountState, names: AccountNames, keytab: Keytab) -> Iter
         yield Finding(
             "keytab",
             "warning",
-            f"the keytab has no current key under {_shown(missing)}: programs that look for the name "
+            f"the keytab has no current key under {first_of(missing, _MAX_SHOWN)}: programs that look for the name "
             "find none",
             rotate,
         )
-
-
-def _shown(names: list[str]) -> str:
-    more = len(names) - _MAX_SHOWN
-    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -7,7 +7,7 @@ show them, each in its own way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from purekrb.constants import DEFAULT_ETYPES, EncryptionType
@@ -40,6 +40,7 @@ from purekrb.keys import etype_name, etype_names
 from purekrb.log import Log
 from purekrb.names import Principal
 from purekrb.system import now
+from purekrb.text import first_of
 
 __all__ = ["NO_RC4", "Checks", "key_finding", "ticket_finding", "warnings_of", "why_refused"]
 
@@ -188,7 +189,8 @@ def _by_tickets(
     yield from _refusals(answers)
     usable = {key: tickets for key, tickets in alike.items() if key[0] in permitted}
     for (etype, kvno), tickets in usable.items():
-        text = f"tickets for {_shown(tickets)}: kvno {kvno}, encrypted with {etype_name(etype)}"
+        spns = first_of(tickets, _MAX_SHOWN)
+        text = f"tickets for {spns}: kvno {kvno}, encrypted with {etype_name(etype)}"
         yield Finding("tickets", "ok", text)
         if keytab is not None:
             first = next(iter(tickets.values()))
@@ -214,7 +216,8 @@ def _refusals(answers: Sequence[Answer]) -> Iterator[Finding]:
         if first.error is not None:
             text, remedy = why_refused(first.error, first.spn, registered=True)
             if others:
-                text += f"; the same for {_shown(answer.spn for answer in others)}"
+                spns = first_of((answer.spn for answer in others), _MAX_SHOWN)
+                text += f"; the same for {spns}"
             yield Finding("tickets", "failed", text, remedy)
 
 
@@ -232,15 +235,9 @@ def _in_hand(state: AccountState, finding: Finding, keytab: Keytab) -> Finding:
         "keytab",
         "failed",
         f"the keytab has no key of {state.account.name} or of its SPNs, and none of the others "
-        f"opens a ticket: it has keys of {_shown(held) or 'nobody'}",
+        f"opens a ticket: it has keys of {first_of(held, _MAX_SHOWN) or 'nobody'}",
         _AGAIN,
     )
-
-
-def _shown(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - _MAX_SHOWN
-    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _keys_of(state: AccountState, keytab: Keytab) -> list[KeytabEntry]:

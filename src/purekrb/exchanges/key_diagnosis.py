@@ -21,6 +21,7 @@ from purekrb.findings import split_remedy
 from purekrb.keys import etype_name, etype_names
 from purekrb.messages.ap import Ticket
 from purekrb.names import Principal
+from purekrb.text import first_of
 
 __all__ = ["diagnose", "why_no_key", "why_not_permitted"]
 
@@ -212,6 +213,4 @@ def _shown(entries: list[ServiceKey]) -> str:
 
 
 def _first(texts: list[str]) -> str:
-    different = list(dict.fromkeys(texts))
-    more = len(different) - _MAX_SHOWN
-    return ", ".join(different[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_of(dict.fromkeys(texts), _MAX_SHOWN)
