@@ -96,7 +96,9 @@ NTLM_FIRST = {
 def test_mics_are_exchanged_with_their_acceptor_where_kerberos_does_not_come_first(
     lab: Lab, flags: Flag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negotiate, "MECHANISMS", (NTLM_OID, *negotiate.MECHANISMS))
+    offered = (NTLM_OID, *negotiate.MECHANISMS)
+    defaults = negotiate.initiate.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "mechanisms", offered)
     expected = NTLM_FIRST[lab.peer.name].get(flags)
     if expected is None:
         with pytest.raises((PeerError, ProtocolError)):
