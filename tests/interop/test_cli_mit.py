@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from purekrb import Keytab
+from purekrb import Credential, Keytab
 from support.commands import ARGV
 from support.mit import MitRealm
 from support.peers import find_program, run
@@ -181,6 +181,28 @@ def test_the_kinds_of_tickets_that_switches_ask_for_are_those_of_mit(
         ]
         assert set(shown[0][0][0]) == set(shown[1][0][0]), ours
         assert sorted(shown[0][-1][1].split(", ")) == sorted(shown[1][-1][1].split(", ")), ours
+
+
+def test_switches_for_a_pac_a_cache_and_names_do_what_mits_do(
+    mit_realm: MitRealm, purekrb: Purekrb, tmp_path: Path
+) -> None:
+    sizes = []
+    for switch in ("--request-pac", "--no-request-pac"):
+        ours, theirs = tmp_path / switch, mit_realm.kinit("user", options=[switch])
+        purekrb("kinit", "-c", str(ours), "-C", switch, "user", text="userpw\n")
+        tgts = [Credential.from_ccache(str(path)).tgt() for path in (ours, theirs)]
+        assert [str(tgt.client) for tgt in tgts if tgt] == ["user@MIT.TEST"] * 2
+        sizes.append([len(tgt.ticket) for tgt in tgts if tgt])
+    (with_pac, with_mits), (without, without_mits) = sizes
+    assert with_pac > without + 100
+    assert with_mits > without_mits + 100
+    # MIT's database knows no enterprise names: both programs are told that there is no such client.
+    command = ["sh", "-c", '"$@" 2>&1; echo code=$?', "sh"]
+    for program in (ARGV, ["kinit"]):
+        argv = [*program, *(["kinit"] if program is ARGV else []), "-E", "user@elsewhere.test"]
+        said = run([*command, *argv], env=mit_realm.env, text="userpw\n")
+        assert "user\\@elsewhere.test@MIT.TEST" in said
+        assert "code=0" not in said
 
 
 def test_kinit_T_protects_the_request_by_the_ticket_of_another(
