@@ -33,12 +33,18 @@ class _Names(Protocol):
 def is_allowed(answer: object) -> bool:
     """Return the answer of a function that may not be a coroutine function.
 
-    Raises TypeError if it is one: a coroutine is true, whatever it would answer.
+    Raises TypeError if it is one, and for an answer that is itself a function or a generator, as of
+    `lambda user: members_of(...)`: each of these is true, whatever it would answer.
     """
     if hasattr(answer, "__await__"):
         if hasattr(answer, "close"):
             answer.close()  # or Python would warn that nothing awaited it
         raise TypeError("authorize is a coroutine function, whose answer nothing awaits here")
+    if callable(answer) or hasattr(answer, "__next__") or hasattr(answer, "__anext__"):
+        raise TypeError(
+            f"authorize returned {type(answer).__name__}, which is no answer: it must return True or "
+            "False; pass members_of(...) itself, and call the method whose answer you return"
+        )
     return bool(answer)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from purekrb.authorization import is_allowed
 from purekrb.integrations.http.gate import MAX_DRAINED, Admitted, Gate, Refused
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ async def judge(
         allowed = gate.authorize(verdict.user)
         if hasattr(allowed, "__await__"):
             allowed = await allowed
-        if not allowed:
+        if not is_allowed(allowed):
             return gate.forbid(verdict, wants_html=wants_html)
     return verdict
 

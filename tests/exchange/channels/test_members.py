@@ -85,6 +85,31 @@ def test_a_function_that_fails_or_is_never_awaited_lets_nobody_in(server: Side) 
         assert_echoes(server, running.address, ticket)
 
 
+def _asked_for_more(context: Any) -> Any:
+    yield False
+
+
+async def _asked_for_more_later(context: Any) -> Any:
+    yield False
+
+
+#: Functions that return what is true in Python, and no answer.
+NO_ANSWERS = {
+    "K688-a function": lambda context: members_of(OTHER),
+    "K688-a method that is not called": lambda context: context.identity.claims.__len__,
+    "K688-a generator": _asked_for_more,
+    "K688-an asynchronous generator": _asked_for_more_later,
+}
+
+
+@pytest.mark.parametrize("wrong", NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_what_is_no_answer_lets_nobody_in(server: Side, wrong: Any) -> None:
+    ticket, keys = ticket_with_pac()
+    refused(server, ticket, keys, wrong)
+    with server.serve(keys, authorize=members_of(GROUP)) as running:
+        assert_echoes(server, running.address, ticket)
+
+
 def status_of_wsgi(ticket: ServiceTicket, keys: Any, authorize: Any) -> str:
     def app(_environ: Any, start: Any) -> list[bytes]:
         start("200 OK", [])
@@ -123,6 +148,21 @@ def test_the_same_line_guards_web_applications(status: Any) -> None:
     assert status(ticket, keys, members_of(OTHER)) == "403"
     assert status(*issue(), members_of(GROUP)) == "403"
     assert status(*ticket_with_pac(forged=True), members_of(GROUP)) == "403"
+
+
+@pytest.mark.parametrize("wrong", NO_ANSWERS.values(), ids=NO_ANSWERS)
+@pytest.mark.parametrize("status", [status_of_wsgi, status_of_asgi])
+def test_what_is_no_answer_is_an_error_of_a_web_application(status: Any, wrong: Any) -> None:
+    ticket, keys = ticket_with_pac()
+    with pytest.raises(TypeError, match="authorize returned"):
+        status(ticket, keys, wrong)
+
+    async def late(user: Any) -> Any:
+        return wrong(user)
+
+    with pytest.raises(TypeError, match="authorize"):
+        status(ticket, keys, late)
+    assert status(ticket, keys, members_of(GROUP)) == "200"
 
 
 def test_names_of_groups_are_looked_up_once_when_the_service_starts(server: Side) -> None:
