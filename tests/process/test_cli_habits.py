@@ -63,6 +63,16 @@ def test_python_dash_m_help_and_version_work(run: Commands) -> None:
     assert (refused.code, refused.out) == (2, "")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_terminal_of_80_columns(
+    name: str, run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    usage, _, rest = run(name, "--help").out.partition("\n\n")
+    assert usage.startswith(f"usage: purekrb {name}")
+    assert [line for line in rest.splitlines() if len(line) > 80] == []
+
+
 def test_a_tool_that_freezes_programs_finds_every_command() -> None:
     """It reads the imports in a file, and commands are imported by computed names."""
     named = {

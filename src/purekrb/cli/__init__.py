@@ -93,6 +93,18 @@ REGISTRATION_EXIT_CODES = {
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Fills each paragraph of a description to the terminal's width; indented ones stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part
+            if part.startswith(" ")
+            else super(_Paragraphs, self)._fill_text(part, width, indent)
+            for part in text.strip().split("\n\n")
+        )
+
+
 def parser(wanted: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser of the command line. Only the commands in `wanted` are imported."""
     parser = argparse.ArgumentParser(
@@ -116,7 +128,7 @@ def parser(wanted: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser
             description=module.__doc__,
             parents=[options.common()],
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Paragraphs,
         )
         command.set_defaults(run=module.run, wrong=command.error)
         module.add_arguments(command)
