@@ -394,7 +394,7 @@ class GssapiServer(_Server):
         max_buffer: int = MAX_BUFFER,
     ) -> None:
         super().__init__(context, layers, max_buffer)
-        self._authorize = authorize or _is_itself
+        self._authorize = _is_itself if authorize is None else authorize
 
     def _begin(self) -> _Steps:
         context = self.context

@@ -104,7 +104,7 @@ async def judge(
         verdict = await to_thread(judging)
     else:
         verdict = judging()
-    if isinstance(verdict, Admitted) and gate.authorize:
+    if isinstance(verdict, Admitted) and gate.authorize is not None:
         allowed = gate.authorize(verdict.user)
         if hasattr(allowed, "__await__"):
             allowed = await allowed

@@ -165,6 +165,27 @@ def test_what_is_no_answer_is_an_error_of_a_web_application(status: Any, wrong: 
     assert status(ticket, keys, members_of(GROUP)) == "200"
 
 
+class _NobodyYet(list[str]):
+    """A list of clients that may come in, and that is empty: it is false in Python."""
+
+    def __call__(self, user: Any) -> bool:
+        return str(user) in self
+
+
+@pytest.mark.parametrize("status", [status_of_wsgi, status_of_asgi])
+def test_k689_an_empty_list_lets_nobody_in(status: Any) -> None:
+    ticket, keys = ticket_with_pac()
+    assert status(ticket, keys, _NobodyYet()) == "403"
+    assert status(ticket, keys, _NobodyYet([str(ticket.client)])) == "200"
+
+
+def test_k689_an_empty_list_lets_nobody_into_a_channel(server: Side) -> None:
+    ticket, keys = ticket_with_pac()
+    refused(server, ticket, keys, _NobodyYet())
+    with server.serve(keys, authorize=lambda context: True) as running:
+        assert_echoes(server, running.address, ticket)
+
+
 def test_names_of_groups_are_looked_up_once_when_the_service_starts(server: Side) -> None:
     ticket, keys = ticket_with_pac()
     with Directory.embedded("example.test") as directory:
