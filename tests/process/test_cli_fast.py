@@ -41,6 +41,9 @@ def test_the_floor_needs_an_armor(run: Commands) -> None:
     )
     assert in_fast.code == 0
     assert "AS-REQ in FAST to EXAMPLE.TEST" in in_fast.err
+    missing = run("kinit", "alice", "-T", "FILE:missing", stdin=PASSWORD)
+    assert missing.code == 7
+    assert "-T FILE:missing: there is no credential cache" in missing.err
     weak = run("kinit", "alice", "--require", "strong", stdin=PASSWORD)
     assert weak.code == 1
     assert "PA-ENC-TIMESTAMP" in weak.err

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 import purekrb.cli
-from purekrb import CCache, EncryptionKey, Keytab, Principal, ServiceTicket
+from purekrb import CCache, Config, EncryptionKey, Keytab, Principal, ServiceTicket
 from purekrb.cli import COMMANDS, kinit, kvno, options
 from purekrb.cli import parser as command_line
 from purekrb.cli.klist import letters
@@ -490,12 +490,21 @@ def test_kvno_takes_the_host_based_form_of_a_name(run: Commands) -> None:
     assert run("kvno", "HTTP@web.example.test").out.startswith(f"{WEB}@EXAMPLE.TEST: kvno = 1 ")
 
 
+def test_kvno_takes_the_name_of_an_account(run: Commands) -> None:
+    assert run("kinit", "alice", stdin=PASSWORD).code == 0
+    for name in ("bob", "bob@EXAMPLE.TEST"):
+        assert run("kvno", name).out.startswith("bob@EXAMPLE.TEST: kvno = ")
+    unknown = run("kvno", "carol@EXAMPLE.TEST")
+    assert unknown.code == 6
+    assert "-> carol@EXAMPLE.TEST" in unknown.err
+
+
 def test_kvno_S_takes_hosts_and_u_names_of_an_unknown_type(run: Commands) -> None:
     assert run("kinit", "alice", stdin=PASSWORD).code == 0
     assert run("kvno", "-S", "HTTP", "web.example.test").out.startswith(f"{WEB}@EXAMPLE.TEST: kvno")
     assert run("kvno", "-u", WEB).out.startswith(f"{WEB}@EXAMPLE.TEST: kvno")
     args = command_line(["kvno"]).parse_args(["kvno", "-u", WEB])
-    target = kvno._target(args, WEB)
+    target = kvno._target(args, WEB, Config(default_realm="EXAMPLE.TEST"))
     assert isinstance(target, Principal)
     assert target.name_type == NameType.UNKNOWN
     assert run("kvno", "-S", "HTTP", "-u", "web").code == 2

@@ -278,7 +278,6 @@ def _get(
 ) -> int:
     """Get or renew the ticket, and print what it is."""
     from purekrb.cli.klist import local
-    from purekrb.credentials.ccache import CCache
 
     # The name in a certificate may be one that the KDC of the default realm looks up.
     realm = credential.principal.realm or client.config.default_realm
@@ -298,7 +297,7 @@ def _get(
                 pac_request=args.pac,
                 start=args.start,
                 service=args.service,
-                armor=CCache.load(args.armor) if args.armor else None,
+                armor=options.ccache_of("-T", args.armor) if args.armor else None,
                 require=args.require,
                 canonicalize=args.canonicalize,
             )

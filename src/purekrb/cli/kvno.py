@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     acting = _Acting(args, client) if _for_user(args) else None
     theirs = _tgt_in(args.u2u) if args.u2u else None
     for service in args.service:
-        target = _target(args, service)
+        target = _target(args, service, config)
         credential, where = (None, None) if acting else _credential(args, target, theirs)
         with output.waiting(f"asking for {service}"):
             if acting is not None:
@@ -194,7 +194,7 @@ def _tgt_in(name: str) -> ServiceTicket:
     from purekrb.errors import CredentialError
     from purekrb.names import Principal
 
-    theirs = Credential.from_ccache(name)
+    theirs = Credential.from_ccache(options.ccache_of("--u2u", name))
     realm = theirs.ccache.principal.realm
     tgt = theirs.ccache.find(Principal(("krbtgt", realm), realm))
     if tgt is None:
@@ -223,8 +223,12 @@ def _credential(
     return credential, where
 
 
-def _target(args: argparse.Namespace, service: str) -> str | Principal:
-    """Return the name to ask for."""
+def _target(args: argparse.Namespace, service: str, config: Config) -> str | Principal:
+    """Return the name to ask for.
+
+    As with MIT, an account may be named without an SPN: `svc-web`, or `svc-web@REALM` with a realm
+    of krb5.conf. Any other `class@host` is a host-based name, as elsewhere.
+    """
     from purekrb.constants import NameType
     from purekrb.names import Principal
     from purekrb.records import replace
@@ -233,7 +237,10 @@ def _target(args: argparse.Namespace, service: str) -> str | Principal:
         return f"{args.service_class}/{service}"
     if args.unknown:
         return replace(Principal.parse(service, ""), name_type=NameType.UNKNOWN)
-    return service
+    _, at, realm = service.rpartition("@")
+    if args.u2u or "/" in service or "\\" in service or (at and realm not in config.client_realms):
+        return service
+    return Principal.parse(service, config.default_realm or "")
 
 
 def _check_key(keytab: Keytab, ticket: ServiceTicket, config: Config) -> str:

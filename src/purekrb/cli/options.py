@@ -16,6 +16,7 @@ from purekrb.errors import ConfigError, CredentialError
 from purekrb.text import visible
 
 if TYPE_CHECKING:
+    from purekrb.credentials.ccache import CCache
     from purekrb.credentials.credential import Credential
     from purekrb.directory import Directory
     from purekrb.krb5conf.config import Config
@@ -28,6 +29,7 @@ __all__ = [
     "add_mechanism",
     "add_network",
     "cache_exists",
+    "ccache_of",
     "cached",
     "common",
     "config",
@@ -212,6 +214,17 @@ def credential(args: argparse.Namespace, service: str | Principal | None = None)
     if args.ccache:
         return Credential.from_ccache(args.ccache)
     return Credential.default(config(args), service=service)
+
+
+def ccache_of(switch: str, name: str) -> CCache:
+    """Return the ccache that a switch names beside the user's own. Raises CredentialError."""
+    from purekrb.credentials.ccache import CCache
+    from purekrb.errors import CredentialError
+
+    try:
+        return CCache.load(name)
+    except CredentialError as error:
+        raise CredentialError(f"{switch} {name}: {error}") from None
 
 
 def directory(
