@@ -15,6 +15,7 @@ from purekrb import (
     CCache,
     ConfigError,
     Credential,
+    CredentialError,
     KdcClient,
     PolicyError,
     PreauthFailedError,
@@ -149,6 +150,25 @@ def test_the_kdcs_words_come_out_of_the_armor(realm: Realm, call: Call) -> None:
 
 
 # -- the floor
+
+
+def test_an_error_says_that_it_is_about_the_armor(realm: Realm, call: Call) -> None:
+    wrong = Credential.from_password("host@EXAMPLE.TEST", "nope")
+    alice = Credential.from_password("alice@EXAMPLE.TEST", "pw")
+    with pytest.raises(PreauthFailedError, match=r"^there is no armor for FAST: wrong password"):
+        call(realm.config, "get_tgt", alice, client={"armor": wrong})
+    empty = CCache(wrong.principal)
+    with pytest.raises(CredentialError, match=r"^there is no armor for FAST: "):
+        call(realm.config, "get_tgt", alice, client={"armor": empty})
+    right = Credential.from_password("host@EXAMPLE.TEST", "hostpw")
+    assert call(realm.config, "get_tgt", alice, client={"armor": right}).client == alice.principal
+
+
+def test_a_floor_that_does_not_exist_is_refused(realm: Realm, call: Call) -> None:
+    alice = Credential.from_password("alice@EXAMPLE.TEST", "pw")
+    with pytest.raises(ValueError, match='require is "fast", "strong" or None, not'):
+        call(realm.config, "get_tgt", alice, require="spake")
+    assert call(realm.config, "get_tgt", alice).client == alice.principal
 
 
 def test_the_strictest_floor_counts(realm: Realm, call: Call) -> None:

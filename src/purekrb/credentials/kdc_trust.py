@@ -265,9 +265,9 @@ def _chain(
     """Return the certificates from the KDC's to that of an anchor. Raises CertificateError."""
     anchors = certificates_of(trust.anchors or (), "anchor")
     if not anchors:
-        named = "none of the anchors is" if trust.anchors else "no anchor is given, so there is not"
+        why = "none of the anchors is a certificate" if trust.anchors else "no anchor is given"
         raise CertificateError(
-            f"{whose} cannot be checked: {named} a certificate; set pkinit_anchors of {realm} in "
+            f"{whose} cannot be checked: {why}; set pkinit_anchors of {realm} in "
             "krb5.conf to the file of its certificate authority, or pass anchors="
         )
     pool = [*others, *certificates_of(trust.pool or (), "certificate")]

@@ -47,7 +47,7 @@ from purekrb.exchanges.kdc_reply import (
     new_nonce,
     open_reply,
 )
-from purekrb.exchanges.preauth.choice import MECHANISMS, Preauth
+from purekrb.exchanges.preauth.choice import HOW_TO_ARMOR, MECHANISMS, Preauth
 from purekrb.exchanges.preauth.client_keys import ClientCredential, ClientKeys
 from purekrb.exchanges.preauth.mechanism import Mechanism, Strength
 from purekrb.exchanges.runner import Exchange, KdcRequest
@@ -343,8 +343,7 @@ class _AsExchange:
             if options.require == "fast":
                 raise ArmorRequiredError(
                     f"{self.label}: FAST is required, but there is no armor; nothing was sent. "
-                    "Pass armor=, a credential with a ticket or a key of its own, such as this "
-                    "machine's keytab"
+                    + HOW_TO_ARMOR
                 )
             return Plain()
         from purekrb.exchanges.fast import Fast, armor_with  # only who has an armor pays for it

@@ -23,6 +23,7 @@ from purekrb.errors import (
     ConfigError,
     ContextError,
     CredentialError,
+    KerberosError,
     PolicyError,
 )
 from purekrb.exchanges.as_exchange import (
@@ -106,6 +107,19 @@ class _Drive(Protocol):
     def __call__(self, steps: Steps[T]) -> T: ...
 
 
+def _named_as_armor(source: ArmorSource) -> ArmorSource:
+    """Return the source, whose errors say that they are about the armor, not about the client."""
+
+    def tgt_for(realm: str) -> Exchange[ServiceTicket]:
+        try:
+            return (yield from source(realm))
+        except KerberosError as error:
+            error.args = (f"there is no armor for FAST: {error.args[0]}", *error.args[1:])
+            raise
+
+    return tgt_for
+
+
 class _Exchanges(Generic[Opens]):
     """The calls of both clients, as exchanges; `Opens` is the kind of their `open_connection`."""
 
@@ -161,6 +175,9 @@ class _Exchanges(Generic[Opens]):
         armor = self._armor if armor is None else armor
         otp = credential.otp if otp is None else otp
         floors = (require, credential.require, config.requirement(credential.principal.realm))
+        for given in floors:
+            if given not in _STRICTNESS:
+                raise ValueError(f'require is "fast", "strong" or None, not {given!r}')
         floor = max(floors, key=_STRICTNESS.index)
         if addresses is None:
             addresses = () if config.noaddresses else local_addresses(config.extra_addresses)
@@ -197,7 +214,7 @@ class _Exchanges(Generic[Opens]):
     def _armor_source(self, armor: Armor) -> ArmorSource:
         """Return what gets TGTs for an armor. It has its own floor, and no armor itself."""
         if armor == "anonymous":
-            return self._anonymous_tgt
+            return _named_as_armor(self._anonymous_tgt)
         credential = armor if isinstance(armor, Credential) else Credential.from_ccache(armor)
         self._prepare(credential, "KdcClient(config, armor={})")
 
@@ -211,7 +228,7 @@ class _Exchanges(Generic[Opens]):
             tgt = credential.tgt()
             return (yield from self._get_tgt(credential, options)) if tgt is None else tgt
 
-        return tgt_for
+        return _named_as_armor(tgt_for)
 
     def _anonymous_tgt(self, realm: str) -> Exchange[ServiceTicket]:
         """Return an anonymous TGT of `realm`, which only its own KDC gives."""

@@ -22,9 +22,15 @@ from purekrb.system import RandomBytes
 if TYPE_CHECKING:
     from purekrb.messages.otp import AskOtp
 
-__all__ = ["MECHANISMS", "Otp", "Pkinit", "Preauth", "Spake", "mechanisms"]
+__all__ = ["MECHANISMS", "HOW_TO_ARMOR", "Otp", "Pkinit", "Preauth", "Spake", "mechanisms"]
 
 log = Log("purekrb.kdc")
+
+#: What helps where FAST is needed. initiate() takes the TGT that the credential has by then.
+HOW_TO_ARMOR = (
+    "Pass armor= to KdcClient or get_tgt (kinit -T CACHE): a credential with a ticket or a key of its "
+    'own, such as this machine\'s keytab, or "anonymous"'
+)
 
 
 class _EncryptedChallenge:
@@ -65,8 +71,7 @@ class Otp:
         if keys.armor_key is None:
             raise ArmorRequiredError(
                 f"{keys.label}: a one-time password only goes in FAST, and there is no armor; nothing "
-                "was sent. Pass armor=, a credential with a ticket or a key of its own, such as this "
-                "machine's keytab (kinit -T CACHE)"
+                f"was sent. {HOW_TO_ARMOR}"
             )
         if not asked:
             return None
