@@ -166,6 +166,23 @@ def test_a_refusal_is_told_in_words(realm: Realm, code: int, status: int | None,
     assert caught.value.krb_error is not None
 
 
+def test_a_ticket_by_s4u2self_for_another_service_is_refused_in_words(realm: Realm) -> None:
+    client, own = KdcClient(realm.config), service(realm)
+    genuine = realm._kdc.handle
+
+    def as_mits(request: bytes) -> bytes:  # which answers so if the service is not the client
+        reply = genuine(request)
+        if request[0] != 0x6C:  # a TGS-REQ
+            return reply
+        return replace(KrbError.decode(reply), error_code=36, e_data=None).encode()
+
+    realm._kdc.handle = as_mits  # type: ignore[method-assign]
+    with pytest.raises(DelegationRefusedError, match=r"are for the service itself.*S4U2Proxy"):
+        client.impersonate(own, "alice", service=OTHER)
+    realm._kdc.handle = genuine  # type: ignore[method-assign]
+    assert client.impersonate(own, "alice").client == ALICE
+
+
 def test_all_of_it_goes_in_fast(realm: Realm, seen: list[AsReq | TgsReq]) -> None:
     realm.add_user("host", "pw")
     armor = Credential.from_password("host@EXAMPLE.TEST", "pw")

@@ -432,6 +432,8 @@ class Credential:
         ticket is got by constrained delegation (S4U2Proxy) where the KDC permits it. The tickets
         stay apart from those of `service`. Source: MS-SFU 3.1.5.2.
         """
+        if not isinstance(evidence, ServiceTicket):
+            raise TypeError(f"the evidence must be a ServiceTicket, not {type(evidence).__name__}")
         ccache = CCache(evidence.client, [evidence])
         ccache.set_config(PROXY_IMPERSONATOR, str(service.ccache.principal).encode())
         credential = cls(evidence.client, ccache=ccache)

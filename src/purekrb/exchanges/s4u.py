@@ -132,6 +132,14 @@ class _ForUser(TgsRequest):
                 f"the KDC does not let {who} ask for tickets in the name of {user}",
                 "see what the account may do; KDCs give such tickets to services only",
             )
+        if error.error_code == ErrorCode.KRB_AP_ERR_BADMATCH:  # MIT: of its own check alone
+            return _refused(
+                error,
+                self.label,
+                f"{who} cannot get a ticket for {self.service} in the name of {user} by S4U2Self: "
+                "such tickets are for the service itself",
+                "ask for another service by S4U2Proxy (get_ticket with on_behalf_of=, kvno -P)",
+            )
         if error.error_code == ErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN:
             return kdc_error(
                 error, self.label, self.service,
