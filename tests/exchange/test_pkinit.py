@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from purekrb import (
     Acceptor,
@@ -24,19 +25,23 @@ from purekrb import (
     PolicyError,
     PreauthFailedError,
     PreauthUnsupportedError,
+    ProtocolError,
 )
 from purekrb.constants import ErrorCode, PaDataType
 from purekrb.credentials.kdc_trust import KdcTrust
 from purekrb.crypto.dh import DH_GROUPS
 from purekrb.exchanges.preauth.pkinit import AUTH_DATA
-from purekrb.exchanges.preauth.signed_data import open_signed_data
+from purekrb.exchanges.preauth.signed_data import open_signed_data, signed_data, to_sign
 from purekrb.kdc.client import AsyncKdcClient
+from purekrb.messages.cms import AlgorithmIdentifier, ContentInfo
 from purekrb.messages.kdc import AsReq
 from purekrb.messages.pkinit import AuthPack, PaPkAsReq
+from purekrb.oids import contents_of
 from purekrb.testing import Realm
 from purekrb.testing.certificates import KeyKind
 from purekrb.testing.kdc_accounts import RefusedError
 from purekrb.testing.kdc_pkinit import KdcPkinit
+from support.pki import authority, rsa_key
 from support.values import replace
 
 R = "EXAMPLE.TEST"
@@ -92,6 +97,31 @@ def auth_pack(request: AsReq) -> AuthPack:
     return AuthPack.decode(
         open_signed_data(PaPkAsReq.decode(value).signed_auth_pack, AUTH_DATA).content
     )
+
+
+@pytest.mark.parametrize("form", ["subject_key_identifier", "explicit_key_identifier"])
+def test_a_signer_may_be_named_by_the_identifier_of_its_key(form: str) -> None:
+    """RFC 5652 5.3 has an implicit tag there, and Heimdal writes an explicit one."""
+    key = rsa_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    other = x509.SubjectKeyIdentifier(bytes(20))
+    issuer = authority()
+    own = issuer.issue("KDC", key=key, extensions=[(identifier, False)]).der
+    foreign = issuer.issue("other", key=key, extensions=[(other, False)]).der
+    algorithm = AlgorithmIdentifier(contents_of("1.2.840.113549.1.1.11"), b"\5\0").encode()
+    attributes = to_sign(AUTH_DATA, b"content", "sha256")
+    plain = ContentInfo.decode(
+        signed_data(AUTH_DATA, b"content", attributes, "sha256", (algorithm, b"s"), (own,))
+    ).content
+    (signer,) = plain.signer_infos
+    named = {"issuer_and_serial": None, form: identifier.digest}
+    for certificates in ((own, foreign), (foreign, own)):
+        signed = replace(plain, certificates=certificates, signer_infos=(replace(signer, **named),))
+        found = open_signed_data(ContentInfo(signed).encode(), AUTH_DATA)
+        assert found.certificates == (own, foreign)
+    stranger = replace(plain, certificates=(foreign,), signer_infos=(replace(signer, **named),))
+    with pytest.raises(ProtocolError, match="the certificate of the signer is not among"):
+        open_signed_data(ContentInfo(stranger).encode(), AUTH_DATA)
 
 
 @pytest.mark.parametrize("key", ["RSA", "P-256", "P-384", "P-521"])

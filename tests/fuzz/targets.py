@@ -261,7 +261,7 @@ def signed_messages() -> list[bytes]:
     algorithm = cms.AlgorithmIdentifier(KRB5_MECH_OID, b"\x05\0")
     attributes = cms.SignedAttributes.of(cms.Attribute(NTLM_OID, b"\x31\2\4\0")).encode()
     signer = cms.SignerInfo(
-        1, b"\x30\0", None, algorithm, attributes, algorithm, b"signature", None
+        1, b"\x30\0", None, None, algorithm, attributes, algorithm, b"signature", None
     )
     content = cms.EncapsulatedContent(KRB5_MECH_OID, b"content")
     signed = cms.SignedData(3, (algorithm,), content, (b"\x30\0",), None, (signer,))

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from purekrb import CertificateError, Credential, KdcClient, KdcError
 from purekrb.system import now
@@ -81,6 +82,25 @@ def test_the_certificate_of_another_is_refused(realm: PkinitRealm, tmp_path: Pat
     with pytest.raises(KdcError, match="the certificate does not name this account"):
         KdcClient(realm.config).get_tgt(stolen)
     assert KdcClient(realm.config).get_tgt(other).is_tgt
+
+
+def test_a_kdc_is_found_by_the_identifier_of_its_key(tmp_path: Path) -> None:
+    class Identified(PkinitRealm):
+        """Its certificate has the extension that those of openssl have."""
+
+        def _write_conf(self, port: int) -> None:
+            super()._write_conf(port)
+            tgs = san_of(f"krbtgt/{self.realm}@{self.realm}")
+            key = rsa_key()
+            identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+            self.files.issue("kdc", [tgs], [KP_KDC], key, extensions=[(identifier, False)])
+
+    realm = Identified(tmp_path)
+    try:
+        assert KdcClient(realm.config).get_tgt(realm.files.credential(), require="strong").is_tgt
+        assert KdcClient(realm.config).get_tgt(Credential.anonymous("HEIM.TEST")).is_tgt
+    finally:
+        realm.stop()
 
 
 def test_a_kdc_whose_certificate_has_expired_is_refused(tmp_path: Path) -> None:

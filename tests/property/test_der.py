@@ -228,6 +228,7 @@ SIGNER = st.builds(
     st.integers(0, 5),
     ELEMENT,
     st.none() | OCTETS,
+    st.none() | OCTETS,
     ALGORITHM,
     st.none() | SET,
     ALGORITHM,

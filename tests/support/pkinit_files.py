@@ -48,6 +48,7 @@ class PkinitFiles:
         names: Sequence[x509.GeneralName],
         purposes: Sequence[str],
         key: Any,
+        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
         **dates: datetime,
     ) -> tuple[Path, Path]:
         """Return the files of a new certificate and of its key; `begins` and `ends` are its dates."""
@@ -56,7 +57,10 @@ class PkinitFiles:
             *names,
             purposes=purposes,
             key=key,
-            extensions=[(key_usage("digital_signature"), True)],  # MIT's KDC wants it
+            extensions=[
+                (key_usage("digital_signature"), True),  # MIT's KDC wants it
+                *extensions,
+            ],
             **{**self._dates, **dates},
         )
         paths = self.directory / f"{name}.pem", self.directory / f"{name}.key"

@@ -156,17 +156,26 @@ class SignerInfo(Message):
     SignerIdentifier ::= CHOICE { IssuerAndSerialNumber, [0] IMPLICIT SubjectKeyIdentifier }
 
     `issuer_and_serial` and `signed_attrs` are whole elements; the latter has the tag that is
-    hashed, SET OF.
+    hashed, SET OF. Heimdal writes the identifier of a key with an explicit tag, in
+    `explicit_key_identifier`; `key_identifier` is that of either form.
     """
 
     version: int
     issuer_and_serial: bytes | None
     subject_key_identifier: bytes | None
+    explicit_key_identifier: bytes | None
     digest_algorithm: AlgorithmIdentifier
     signed_attrs: bytes | None
     signature_algorithm: AlgorithmIdentifier
     signature: bytes
     unsigned_attrs: bytes | None = None
+
+    @property
+    def key_identifier(self) -> bytes | None:
+        """The subject key identifier of the signer's certificate, if it is named by that."""
+        if self.subject_key_identifier is None:
+            return self.explicit_key_identifier
+        return self.subject_key_identifier
 
 
 _SIGNER_INFO = Sequence(
@@ -174,6 +183,7 @@ _SIGNER_INFO = Sequence(
     UntaggedField("version", _VERSION),
     UntaggedField("issuer_and_serial", Any_(0x30), optional=True),
     Field(0, "subject_key_identifier", _OCTETS, optional=True, implicit=True),
+    Field(0, "explicit_key_identifier", _OCTETS, optional=True),
     UntaggedField("digest_algorithm", ALGORITHM),
     Field(0, "signed_attrs", Any_(SetOf.tag), optional=True, implicit=True),
     UntaggedField("signature_algorithm", ALGORITHM),

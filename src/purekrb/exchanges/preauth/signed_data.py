@@ -75,6 +75,7 @@ def signed_data(
         version=_SIGNER_VERSION,
         issuer_and_serial=issuer_and_serial(chain[0]),
         subject_key_identifier=None,
+        explicit_key_identifier=None,
         digest_algorithm=by,
         signed_attrs=attributes,
         signature_algorithm=AlgorithmIdentifier.decode(algorithm),
@@ -187,4 +188,4 @@ def _is_of(certificate: bytes, signer: SignerInfo) -> bool:
         named = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except (CertificateError, ValueError, x509.ExtensionNotFound):
         return False
-    return named == x509.SubjectKeyIdentifier(signer.subject_key_identifier or b"")
+    return named == x509.SubjectKeyIdentifier(signer.key_identifier or b"")
