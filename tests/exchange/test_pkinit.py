@@ -288,7 +288,7 @@ def test_a_kdc_without_pkinit_is_named(call: Call, realm: Realm) -> None:
     [
         (16, "the KDC does not do PKINIT: it has no certificate for it .*Kerberos Authentication"),
         (24, "the KDC does not accept the proof"),
-        (31, "the KDC could not verify the client's signature .*use an RSA key"),
+        (31, "the KDC could not verify the client's signature"),
         (62, "the KDC does not trust the client's certificate"),
         (64, "finds the client's signature wrong"),
         (66, "not the one that the KDC has for the account"),
@@ -320,6 +320,21 @@ def test_what_the_kdc_says_of_certificates_is_said_in_words(
         KdcClient(realm.config).get_tgt(credential)
     assert caught.value.code == code
     assert isinstance(caught.value, PreauthFailedError) == (code == 24)
+
+
+@pytest.mark.parametrize(("key", "words"), [("RSA", "pkinit_anchors"), ("P-256", "use an RSA key")])
+def test_a_signature_that_is_not_verified_has_the_remedy_of_its_key(
+    key: KeyKind, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RefusedError(ErrorCode.KRB_AP_ERR_BAD_INTEGRITY, "")
+
+    with realm_with() as realm:
+        credential = realm.issue_certificate("alice", key=key)
+        assert KdcClient(realm.config).get_tgt(credential).is_tgt
+        monkeypatch.setattr(KdcPkinit, "verify", refuse)
+        with pytest.raises(KdcError, match=f"could not verify the client's signature .*{words}"):
+            KdcClient(realm.config).get_tgt(credential)
 
 
 def test_the_certificate_of_another_client_is_refused(call: Call, realm: Realm) -> None:

@@ -37,6 +37,7 @@ from purekrb.messages.kdc import AsReq, PaData, TgsReq
 from purekrb.replay import MemoryReplayCache
 from purekrb.system import now
 from purekrb.testing import Realm
+from support.pki import authority
 from support.values import replace
 
 FRONT, BACK, OTHER, RBCD = (
@@ -125,6 +126,10 @@ def test_the_old_padata_follow_for_a_kdc_that_knows_no_other(
     if not known:
         with pytest.raises(ProtocolError, match=r"has no S4U2Self: its ticket is for the service"):
             call("impersonate", service(realm), "alice")
+        with pytest.raises(
+            ProtocolError, match=r"no S4U2Self by certificates: .*owner of the cert"
+        ):
+            call("impersonate", service(realm), None, certificate=authority().der)
         return
     assert call("impersonate", service(realm), "alice").client == ALICE
     assert [kinds(request)[1:] for request in seen[-2:]] == [[130], [130, 129]]

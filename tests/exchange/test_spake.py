@@ -101,6 +101,13 @@ def test_where_nothing_weaker_will_do_the_client_says_so_at_once(call: Call) -> 
         assert seen == [[SPAKE, REP]]
 
 
+def test_a_kdc_without_spake_is_told_from_one_that_is_talked_down(call: Call) -> None:
+    with realm_with(None) as realm:
+        with pytest.raises(PolicyError, match=r"the KDC does not offer PA-SPAKE, but .*kinit -T"):
+            call(realm.config, "get_tgt", alice(), require="strong")
+        assert call(realm.config, "get_tgt", alice()).is_tgt
+
+
 def test_a_challenge_in_another_group_is_answered_with_what_is_supported(call: Call) -> None:
     with realm_with(KdcSpake((3, 2), challenge=True)) as realm:
         seen = watch(realm)

@@ -207,6 +207,11 @@ class ClientCertificate:
         return cls(leaf, _KeyInMemory(private), others, identity=f"PKCS12:{path}" if path else None)
 
     @property
+    def elliptic(self) -> bool:
+        """Whether the key is on an elliptic curve; otherwise, it is RSA's."""
+        return self._kind is not _RSA
+
+    @property
     def waits(self) -> bool:
         """Whether a signature may take long: the key is not in memory, but on a card."""
         return not isinstance(self._key, _KeyInMemory)

@@ -238,9 +238,11 @@ def impersonate(
                 old_realms.add(home)
             return replace(ticket, by_s4u2self=True)
         log.debug("the KDC does not know the padata for S4U2Self: it gave a ticket of the service")
+    by = "" if certificate is None else " by certificates"
     raise ProtocolError(
-        f"the KDC of {home} has no S4U2Self: its ticket is for the service itself, not for the user",
-        expected=user,
+        f"the KDC of {home} has no S4U2Self{by}: its ticket is for the service itself, not for the "
+        "user",
+        expected=user or "the owner of the certificate",
         got=tgt.client,
     )
 

@@ -205,6 +205,7 @@ class Preauth:
         self._floor = floor
         self._random = random
         self._mechanism: Mechanism | None = None  # that of the proof, or of the last one
+        self._offered = False  # whether the KDC has asked for that mechanism
         self._cookie: PaData | None = None
         for mechanism in self._permitted():
             if mechanism.announced and self.proof is None:
@@ -284,7 +285,7 @@ class Preauth:
         self, mechanism: Mechanism, proof: Proof, methods: tuple[PaData, ...], error: KrbError
     ) -> Exchange[None]:
         yield from proof.asked(methods, error)
-        self.proof, self._mechanism = proof, mechanism
+        self.proof, self._mechanism, self._offered = proof, mechanism, True
         self._floor = max(self._floor, mechanism.strength)
         self._cookie = next((m for m in methods if m.padata_type == PaDataType.FX_COOKIE), None)
         if log.on():
@@ -302,6 +303,13 @@ class Preauth:
         permitted = self._permitted()
         weak = [mechanism for mechanism in self._mechanisms if mechanism not in permitted]
         weak_offered = [mechanism for mechanism in weak if mechanism.type in types]
+        if weak_offered and self._mechanism is not None and not self._offered:
+            return PolicyError(
+                f"{label}: the KDC does not offer {self._mechanism.name}, but asks for "
+                f"{_names(weak_offered)}, which is weaker and not permitted here; nothing more was "
+                "sent. Log in within FAST, with a ticket of another account as the armor (kinit -T "
+                "CACHE, or armor= in Python), with a certificate, or permit what is weaker"
+            )
         if weak_offered and self._mechanism is not None:
             return PolicyError(
                 f"{label}: after {self._mechanism.name} the KDC asks for {_names(weak_offered)}, "

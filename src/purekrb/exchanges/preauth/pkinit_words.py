@@ -103,10 +103,12 @@ _REFUSALS: dict[int, tuple[str, str]] = {
         "give the KDC a newer version",
     ),
 }  # fmt: skip
-#: What KDCs without a kind of keys say when they find the signature wrong.
-_CANNOT_VERIFY = (
-    "the KDC could not verify the client's signature",
-    "use an RSA key: KDCs of Heimdal and Samba do not read those of elliptic curves",
+#: What Heimdal says of keys that it does not read, and of authorities that it does not trust.
+_CANNOT_VERIFY = "the KDC could not verify the client's signature"
+_RSA_WANTED = "use an RSA key: KDCs of Heimdal and Samba do not read those of elliptic curves"
+_ANCHOR_WANTED = (
+    "have the authority of the client's certificate added to those of the KDC (pkinit_anchors); "
+    "Heimdal says no more of one that it does not trust"
 )
 
 
@@ -117,7 +119,7 @@ def refusal(
     code = error.error_code
     said = _REFUSALS.get(code)
     if code == ErrorCode.KRB_AP_ERR_BAD_INTEGRITY and certificate is not None:
-        said = _CANNOT_VERIFY
+        said = _CANNOT_VERIFY, _RSA_WANTED if certificate.elliptic else _ANCHOR_WANTED
     if said is None:
         return kdc_error(error, label)
     what, advice = said
