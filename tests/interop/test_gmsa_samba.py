@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,20 @@ def test_a_directory_that_makes_no_passwords_is_told_from_a_wrong_account(
     with bound(sealed=False) as directory, pytest.raises(PolicyError, match="not encrypted"):
         directory.managed_keytab("gmsa-old")
     samba_dc.delete(dn)
+
+
+def test_who_may_not_create_one_is_told_who_has_to_grant_what(samba_dc: SambaDc) -> None:
+    samba_dc.add_user("gmsa-deploy")
+    credential = Credential.from_password(f"gmsa-deploy@{samba_dc.realm}", samba_dc.password)
+    parent = f"CN=Managed Service Accounts,{samba_dc.base}"
+    with Directory.connect(
+        f"ldap://{samba_dc.address}", credential, samba_dc.config, f"ldap/{samba_dc.host}"
+    ) as directory:
+        with pytest.raises(InsufficientRightsError) as caught:
+            directory.create_managed_account("gmsa-denied")
+        with pytest.raises(AccountNotFoundError):
+            directory.find_account("gmsa-denied$")
+    text = str(caught.value)
+    grant = "gmsa-deploy@ad.test:CC;msDS-GroupManagedServiceAccount"
+    assert f'dsacls "{parent}" /G "{grant}"' in text
+    samba_dc.samba_tool(*shlex.split(text.partition("on Samba ")[2].rpartition(" (")[0])[1:])

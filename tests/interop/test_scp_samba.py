@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -547,6 +548,28 @@ def test_an_account_without_rights_changes_nothing(
         computer.install_service(SCP, state_file)
     assert snapshot(samba_dc) == before
     assert not state_file.exists()
+
+
+def test_who_may_not_publish_is_told_who_has_to_grant_what_and_that_helps(
+    samba_dc: SambaDc,
+) -> None:
+    samba_dc.add_computer("SCPGRANT")
+    samba_dc.add_user("scp-deploy")
+    parent = f"CN=SCPGRANT,CN=Computers,{BASE}"
+    scp = replace(SCP, dns_name="scpgrant.ad.test")
+    try:
+        with bound(samba_dc, "scp-deploy") as deploy:
+            with pytest.raises(InsufficientRightsError) as caught:
+                deploy.publish_scp(scp)
+            text = str(caught.value)
+            assert "scp-deploy may not create service connection points below it" in text
+            assert f'dsacls "{parent}" /G "scp-deploy@ad.test:CC;serviceConnectionPoint"' in text
+            assert caught.value.code == 0x2098
+            command = text.partition("on Samba ")[2].rpartition(" (")[0]
+            samba_dc.samba_tool(*shlex.split(command)[1:])
+            deploy.remove_scp(deploy.publish_scp(scp))
+    finally:
+        samba_dc.delete(parent)
 
 
 # As programs ----------------------------------------------------------------------------------------------------

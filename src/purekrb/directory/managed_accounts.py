@@ -37,9 +37,10 @@ from purekrb.directory.ldap import (
     single,
 )
 from purekrb.directory.patterns import DNS_NAME
+from purekrb.directory.rights import without_right
 from purekrb.directory.security_descriptor import Ace, Acl, SecurityDescriptor
 from purekrb.directory.transaction import Undo
-from purekrb.dn import escape_rdn_value
+from purekrb.dn import escape_rdn_value, parent_of
 from purekrb.errors import (
     AccountNotFoundError,
     DecodeError,
@@ -403,11 +404,15 @@ def create(
     }
     if spns:
         attributes["servicePrincipalName"] = list(spns)
-    undo.write(
-        lambda: session.add(dn, "msDS-GroupManagedServiceAccount", attributes),
-        f"deleting {dn}",
-        lambda: session.delete(dn),
-    )
+
+    def create() -> None:
+        try:
+            session.add(dn, "msDS-GroupManagedServiceAccount", attributes)
+        except InsufficientRightsError as error:
+            where = parent_of(dn)
+            raise without_right(session, error, "create managed account", where) from None
+
+    undo.write(create, f"deleting {dn}", lambda: session.delete(dn))
     return find_account(session, dn)
 
 

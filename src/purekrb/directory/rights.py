@@ -32,6 +32,16 @@ RIGHTS = {
     "create computer": Right(
         "create computers in it", "CC;computer", "OA;CI;CC;bf967a86-0de6-11d0-a285-00aa003049e2;"
     ),
+    "create SCP": Right(
+        "create service connection points below it",
+        "CC;serviceConnectionPoint",
+        "OA;CI;CC;28630ec1-41d5-11d1-a9c1-0000f80367c1;",
+    ),
+    "create managed account": Right(
+        "create group managed service accounts in it",
+        "CC;msDS-GroupManagedServiceAccount",
+        "OA;CI;CC;7b8b558a-93a5-4af7-adca-c017e67f1057;",
+    ),
     "reset password": Right(
         "reset its password",
         "CA;Reset Password",
@@ -96,12 +106,17 @@ def how_to_grant(session: LdapSession, right: str, dn: str) -> tuple[str, str]:
     except KerberosError:
         name, sid = "ACCOUNT", "SID"
     _, dsacls, sddl = RIGHTS[right]
-    grant = _typed(f"{name}@{session.domain}:{dsacls}")
+    grant = f"{name}@{session.domain}:{dsacls}"
     ace = _typed(f"({sddl};{sid})")
     return name, (
-        f"on Windows dsacls {_typed(dn)} /G {grant}, on Samba "
+        f"on Windows dsacls {_typed_on_windows(dn)} /G {_typed_on_windows(grant)}, on Samba "
         f"samba-tool dsacl set --objectdn={_typed(dn)} --sddl={ace}"
     )
+
+
+def _typed_on_windows(text: str) -> str:
+    """Return text as one word of cmd, which knows no single quotes, and of PowerShell."""
+    return '"{}"'.format(visible(text).replace('"', '\\"'))
 
 
 def _typed(text: str) -> str:

@@ -22,6 +22,7 @@ from purekrb.directory.ldap import (
     sd_flags,
     single,
 )
+from purekrb.directory.rights import without_right
 from purekrb.directory.scp import SCP_ATTRIBUTES, ServiceConnectionPoint
 from purekrb.directory.security_descriptor import grant, revoke
 from purekrb.directory.transaction import Undo
@@ -82,9 +83,14 @@ def publish(
         parent = find_computer(session, host or scp.dns_name).dn
     dn = f"CN={escape_rdn_value(scp.name)},{parent}"
     _log.debug("publishing the SCP %s", dn)
-    create = partial(
-        session.add, dn, "serviceConnectionPoint", {"cn": [scp.name], **scp.attributes()}
-    )
+
+    def create() -> None:
+        attributes = {"cn": [scp.name], **scp.attributes()}
+        try:
+            session.add(dn, "serviceConnectionPoint", attributes)
+        except InsufficientRightsError as error:
+            raise without_right(session, error, "create SCP", parent_of(dn)) from None
+
     if not session.search(dn, ANY_OBJECT, scope=Scope.BASE):
         undo.write(create, f"deleting {dn}", lambda: session.delete(dn))
     else:
