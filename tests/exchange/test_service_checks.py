@@ -134,6 +134,7 @@ def test_a_stale_key_is_told_with_both_versions(service: Service) -> None:
     (wrong,) = service.wrong(service.keys(kvno=2, salt="x"))
     assert "has kvno 2, the ticket has kvno 3: the keytab is stale" in wrong.text
     assert "export the keytab again" in wrong.remedy
+    assert "purekrb account rotate svc --reset" in wrong.remedy
     (wrong,) = service.wrong(service.keys(kvno=4, salt="x"))
     assert "has kvno 4, the ticket has the older kvno 3" in wrong.text
 

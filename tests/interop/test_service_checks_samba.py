@@ -18,6 +18,7 @@ import pytest
 
 import purekrb
 from purekrb import Credential, KdcClient, Keytab
+from purekrb.cli import parser
 from purekrb.directory import Directory, ServiceConnectionPoint, VerifiedService
 from purekrb.directory.account_state import give_aes, read_state
 from purekrb.directory.ldap import Change, ChangeOperation
@@ -295,6 +296,34 @@ def test_the_doctor_and_the_command_say_the_same(
     )
     assert [finding["step"] for finding in as_json["findings"]] == ["account", "account"]
     assert as_json["warnings"] == list(verified.warnings[:2])
+
+
+def test_the_doctor_knows_the_classes_that_host_stands_for(
+    admin: Directory, samba_dc: SambaDc
+) -> None:
+    put(samba_dc, f"CN=TRUTHWEB,CN=Computers,{samba_dc.base}", servicePrincipalName=f"HOST/{HOST}")
+    credential = Credential.from_password(
+        f"{samba_dc.administrator}@{samba_dc.realm}", samba_dc.password
+    )
+
+    def found(target: str) -> list[Finding]:
+        report = examine(
+            f"{target}@{samba_dc.realm}",
+            config=samba_dc.config,
+            credential=credential,
+            directory=f"ldap://{samba_dc.address}",
+            directory_target=f"ldap/{samba_dc.host}",
+        )
+        return [*report.of("SPN"), *report.of("ticket")]
+
+    served, _, ticket = found(f"http/{HOST}")
+    assert (served.status, served.text) == ("ok", f"http/{HOST} is served by host/{HOST}")
+    assert ticket.status == "ok"
+    missing, no_ticket = found(f"Truth/{HOST}")
+    assert (missing.status, no_ticket.status) == ("failed", "failed")
+    for finding in (missing, no_ticket):
+        assert f"purekrb spn add Truth/{HOST} --account ACCOUNT" in finding.remedy
+    parser().parse_args(["spn", "add", f"Truth/{HOST}", "--account", "ACCOUNT"])
 
 
 def test_an_spn_of_two_accounts_has_no_ticket(stock: Stock, samba_dc: SambaDc) -> None:

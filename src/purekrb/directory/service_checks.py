@@ -6,6 +6,7 @@ show them, each in its own way.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ _log = Log("purekrb.directory")
 
 NO_RC4 = "set msDS-SupportedEncryptionTypes of the account to 24 (AES), and set its password again"
 _AGAIN = "export the keytab again, or make it with purekrb keytab from-password --ask-kdc"
+#: What helps if nobody knows the password.
+_NEW_KEYS = "or give the account new keys: purekrb account rotate {} --reset, with this keytab"
 #: The most names that a finding has.
 _MAX_SHOWN = 5
 #: Returns the salt that the KDC names for the account of a principal, if it names one.
@@ -128,8 +131,8 @@ def why_refused(error: KerberosError, spn: str, *, registered: bool = False) -> 
         )
     elif isinstance(error, ServiceUnknownError):
         remedy = (
-            f"register the SPN: purekrb spn add {spn} ACCOUNT, once and on one account; or call the "
-            "service by its registered name, not by an alias"
+            f"register the SPN: purekrb spn add {spn} --account ACCOUNT, once and on one account; or "
+            "call the service by its registered name, not by an alias"
         )
     return text, remedy
 
@@ -228,15 +231,18 @@ def _host_of(spn: str) -> str:
 
 def _in_hand(state: AccountState, finding: Finding, keytab: Keytab) -> Finding:
     """Return the finding about the keys; if the keytab has none of the account, this says so."""
-    if finding.status == "ok" or _keys_of(state, keytab):
+    if finding.status == "ok":
         return finding
+    new_keys = _NEW_KEYS.format(state.account.name)
+    if _keys_of(state, keytab):
+        return dataclasses.replace(finding, remedy=f"{finding.remedy}; {new_keys}")
     held = dict.fromkeys(str(entry.principal) for entry in keytab)
     return Finding(
         "keytab",
         "failed",
         f"the keytab has no key of {state.account.name} or of its SPNs, and none of the others "
         f"opens a ticket: it has keys of {first_of(held, _MAX_SHOWN) or 'nobody'}",
-        _AGAIN,
+        f"{_AGAIN}; {new_keys}",
     )
 
 
@@ -268,7 +274,7 @@ def _stale_keys(state: AccountState, keytab: Keytab) -> Iterator[Finding]:
             f"the keytab has no key of version {kvno}, the current one, for {dn}; it has {held}. "
             "Unless the key itself is the current one, which the directory does not tell, it opens "
             "no ticket of a client",
-            _AGAIN,
+            f"{_AGAIN}; {_NEW_KEYS.format(state.account.name)}",
         )
         return
     wanted = {etype for bit, etype in ETYPE_BITS.items() if (state.etypes or 0) & bit}

@@ -58,6 +58,7 @@ __all__ = [
     "refusal",
     "reset_host",
     "server_register",
+    "stands_for",
     "write",
 ]
 
@@ -339,6 +340,11 @@ def _mappings(session: LdapSession) -> tuple[str, ...]:
     base = f"CN=Directory Service,CN=Windows NT,CN=Services,{configuration}"
     found = session.search(base, ANY_OBJECT, ("sPNMappings",), scope=Scope.BASE)
     return found[0].texts("sPNMappings") if found else ()
+
+
+def stands_for(session: LdapSession, spn: str) -> str | None:
+    """Return the name under which the KDC also looks for `spn`; None if its class has no other."""
+    return map_spn(spn, _mappings(session))
 
 
 def _mapped_to(spn: str, mappings: Iterable[str]) -> Iterator[str]:

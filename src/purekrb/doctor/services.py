@@ -73,13 +73,14 @@ def _spn(sessions: Sessions, name: Principal) -> Iterator[tuple[Status, str, str
     spn = "/".join(name.components)
     found = spns.find(sessions.forest, spn)
     if not found:
-        general = f"HOST/{name.components[1]}"
-        through = spns.find(sessions.forest, general)
+        general = spns.stands_for(sessions.main, spn)
+        through = spns.find(sessions.forest, general) if general else []
         if not through:
             yield (
                 "failed",
                 f"no account of the directory has {spn}",
-                f"register it on the account that runs the service: purekrb spn add {spn} ACCOUNT",
+                "register it on the account that runs the service: purekrb spn add "
+                f"{spn} --account ACCOUNT",
             )
             return
         yield "ok", f"{spn} is served by {general}", ""
@@ -89,7 +90,8 @@ def _spn(sessions: Sessions, name: Principal) -> Iterator[tuple[Status, str, str
         yield (
             "failed",
             f"{len(found)} accounts have {spn}: {owners}; the KDC gives no ticket for it",
-            f"remove it from all but the one that runs the service: purekrb spn delete {spn} ACCOUNT",
+            "remove it from all but the one that runs the service: purekrb spn delete "
+            f"{spn} --account ACCOUNT",
         )
         return
     yield from _account(sessions, found[0], spn)
