@@ -772,7 +772,7 @@ def test_who_may_not_create_is_told_who_has_to_grant_what_and_that_helps(
                 )
             text = str(caught.value)
             assert "acc-deploy may not create users in it" in text
-            assert f"dsacls {parent} /G 'acc-deploy@ad.test:CC;user'" in text
+            assert f'dsacls "{parent}" /G "acc-deploy@ad.test:CC;user"' in text
             assert caught.value.code == 0x2098
             assert not path.exists()
             grant(samba_dc, text)
@@ -826,6 +826,17 @@ def test_an_account_of_the_same_name_is_not_taken(
     assert admin.create_service_account(name, spns=spns_of(name), keytab=service).kvno
     with pytest.raises(DirectoryError, match="but without http/other"):
         admin.create_service_account(name, spns=["HTTP/other.ad.test"], keytab=service)
+
+
+def test_where_no_keytab_can_be_written_nothing_is_begun(
+    admin: Directory, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CredentialError, match="directory"):
+        admin.create_service_account(name, keytab=tmp_path)
+    assert caplog.records == []  # there is nothing to undo, so nothing is left to be done by hand
+    with pytest.raises(AccountNotFoundError):
+        admin.find_account(name)
+    assert admin.create_service_account(name, keytab=tmp_path / "new.keytab").kvno
 
 
 def test_an_spn_of_another_account_leaves_nothing_behind(
@@ -1031,6 +1042,10 @@ def test_the_commands_take_an_account_through_its_life(
     assert accepts(keytab, ticket_for(samba_dc, spns_of(name)[0]))
     assert main(["account", "rotate", "nobody", "-t", str(keytab), *ldap]) == 7
     assert "the keytab has no key of nobody itself" in capsys.readouterr().err
+    stale = tmp_path / "stale.keytab"
+    Keytab.from_password(f"{name}@{samba_dc.realm}", "another").save(stale)
+    assert main(["account", "rotate", name, "-t", str(stale), *ldap]) == 3
+    assert "with --reset" in capsys.readouterr().err
     credential.save(cache)
     status = run("status", name, "-t", str(keytab))
     assert f"salt: AD.TEST{name}\n" in status

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from purekrb.cli import options
 from purekrb.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from purekrb.credentials.credential import Credential
     from purekrb.directory import Account, Directory
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         args.account = bound_as.principal.components[0]
     if args.action == "join" and args.password_file:
         bound_as = _computer(args)
-    with options.directory(args, output, bound_as) as directory:
+    with _how_to_reset(args), options.directory(args, output, bound_as) as directory:
         _RUN[args.action](args, directory, output)
     return 0
 
@@ -172,6 +173,24 @@ def _delete(args: argparse.Namespace, directory: Directory, output: Output) -> N
     with output.waiting("asking the directory"):
         account = directory.delete_account(args.account, keytab=args.keytab)
     output.result({"deleted": account.dn, "account": account.name}, f"deleted {account.dn}")
+
+
+@contextmanager
+def _how_to_reset(args: argparse.Namespace) -> Iterator[None]:
+    """Say what to do if the account cannot prove itself to be rotated."""
+    from purekrb.errors import PreauthFailedError
+
+    try:
+        yield
+    except PreauthFailedError as error:
+        if args.action != "rotate" or args.reset:
+            raise
+        raise PreauthFailedError(
+            f"{error}; or give the account new keys as somebody who may reset its password, with "
+            "--reset. If another rotation has just ended, the keytab has its keys: run this again",
+            code=error.code,
+            krb_error=error.krb_error,
+        ) from None
 
 
 def _computer(args: argparse.Namespace) -> Credential:

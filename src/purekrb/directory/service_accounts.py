@@ -149,13 +149,13 @@ def create(
         upn = next(iter(more.get("userPrincipalName", ())), "")
         names = AccountNames(name, session.domain.upper(), tuple(spns), upn, dns_name)
         new = NewKeys(kdc, names, path, random=random)
+        new.put((), 1)  # all or nothing: there is nothing to undo if it fails
         try:
             with transaction() as undo:
                 undo.add(
                     f"deleting {dn} and its keys in {path}",
                     lambda: _remove_ours(session, new, name),
                 )
-                new.put((), 1)
                 _add(session, forest, nobody, kind, spns, more, new)
                 _log.debug("step: the directory has the account %s", dn)
                 account = find_account(session, dn)
