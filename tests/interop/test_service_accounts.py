@@ -1241,7 +1241,10 @@ def test_the_commands_and_the_program_of_the_page_work(
     samba_dc: SambaDc, name: str, tmp_path: Path
 ) -> None:
     beginning = PAGE[: PAGE.index("\n## ")]
-    commands = re.findall(r"^    \$ (purekrb .*)$", beginning, re.MULTILINE)
+    kinit, *commands = re.findall(
+        r"^    \$ sudo (?:-u svc-web )?(purekrb .*)$", beginning, re.MULTILINE
+    )
+    assert kinit == "purekrb kinit Administrator"
     (program,) = re.findall(r"^```py\n(.*?)^```$", beginning, re.MULTILINE | re.DOTALL)
     cache, keytab = tmp_path / "cc", tmp_path / "web.keytab"
     credential = Credential.from_password("Administrator@AD.TEST", samba_dc.password)
@@ -1249,7 +1252,7 @@ def test_the_commands_and_the_program_of_the_page_work(
     credential.save(cache)
     env = {**samba_dc.env, "KRB5CCNAME": f"FILE:{cache}"}
     ours = {
-        "/etc/svc-web/web.keytab": str(keytab),
+        "/var/lib/svc-web/service.keytab": str(keytab),
         "--owner svc-web": "--owner root",
         "svc-web": name,
         "web.ad.test": f"{name}.ad.test",

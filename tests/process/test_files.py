@@ -529,6 +529,28 @@ def test_a_turn_in_a_missing_directory_is_a_typed_error(tmp_path: Path) -> None:
         pytest.fail("there is no such directory")
 
 
+def test_a_turn_in_a_directory_of_others_says_what_is_missing(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(secret.parent)  # root's user is not let through the directories above
+    root = os.geteuid() == 0
+    secret.parent.chmod(0o555)
+    if root:
+        os.seteuid(12345)
+    try:
+        with (
+            pytest.raises(CredentialError, match="must be able to write to its directory"),
+            files.turn_at(secret.name, what="keytab"),
+        ):
+            pytest.fail("others may not write there")
+    finally:
+        if root:
+            os.seteuid(0)
+        secret.parent.chmod(0o700)
+    with files.turn_at(secret.name, what="keytab"):
+        pass
+
+
 def _other_name_of(path: Path) -> None:
     os.link(path, path.with_name("shadow"))
 

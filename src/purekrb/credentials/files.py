@@ -757,6 +757,11 @@ def turn_at(path: FilePath, *, what: str) -> Iterator[None]:
     while True:
         try:
             fd = os.open(beside, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        except PermissionError as error:
+            raise CredentialError(
+                f"cannot lock the {what} {path}: permission denied: it is replaced as a whole, so "
+                "its owner must be able to write to its directory"
+            ) from error
         except OSError as error:
             raise _failed("lock", what, path, error) from error
         try:
