@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from purekrb import DecodeError, ProtocolError, UnsupportedError, keys
+from purekrb import DecodeError, ProtocolError, UnsupportedError, crypto, keys
 from purekrb.crypto.dh import DH_GROUPS, Field
 from purekrb.crypto.pkinit_kdf import KDF_HASHES, kdf_key, octetstring2key
+from purekrb.exchanges.preauth.pkinit import key_by_sha1
 from purekrb.messages import cms, pkinit
+from purekrb.messages.ap import EncryptedData
 from purekrb.messages.certificate_names import Krb5PrincipalName
 from purekrb.messages.der import Message, read_header, tlv
 from purekrb.names import PrincipalName
@@ -211,3 +213,17 @@ def test_signed_data_beyond_the_bound_is_not_read() -> None:
     other = contents_of("1.2.840.113549.1.7.3")
     with pytest.raises(DecodeError, match="no signed data"):
         cms.ContentInfo.decode(cms.ContentInfo(data).encode().replace(SIGNED_DATA, other))
+
+
+def test_the_key_of_a_shared_value_that_begins_with_zeros_is_that_of_the_reply() -> None:
+    """Heimdal's KDC leaves the zeros away; RFC 4556 3.2.3.1 keeps them."""
+    for shared, used in (
+        (b"\0\0" + bytes(range(1, 255)), bytes(range(1, 255))),
+        (b"\0\0" + bytes(range(1, 255)), b"\0\0" + bytes(range(1, 255))),
+        (bytes(range(1, 255)), bytes(range(1, 255))),
+    ):
+        key = octetstring2key(18, used)
+        sealed = EncryptedData(18, None, crypto.encrypt(key, 3, b"the reply"))
+        assert key_by_sha1(shared, sealed) == key
+    strange = EncryptedData(18, None, crypto.encrypt(octetstring2key(18, b"x"), 3, b"the reply"))
+    assert key_by_sha1(b"\0\1", strange) == octetstring2key(18, b"\0\1")

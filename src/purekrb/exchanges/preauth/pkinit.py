@@ -60,6 +60,7 @@ from purekrb.oids import contents_of, dotted, oid_text
 from purekrb.system import RandomBytes
 
 __all__ = [
+    "key_by_sha1",
     "AUTH_DATA",
     "DH_KEY_DATA",
     "PkinitProof",
@@ -314,7 +315,7 @@ class PkinitProof:
         shared, etype = secret.shared(received), reply.enc_part.etype
         if answer.kdf is None:
             log.debug("the KDC has no key derivation of RFC 8636: the key is made by SHA-1")
-            return octetstring2key(etype, shared)
+            return key_by_sha1(shared, reply.enc_part)
         kdf = dotted(answer.kdf)
         if kdf not in _KDFS:
             raise ProtocolError(
@@ -397,3 +398,21 @@ def check_key_exchange(
         raise ProtocolError(
             "the session key is not the one of PA-PKINIT-KX: someone between may know it"
         )
+
+
+def key_by_sha1(shared: bytes, sealed: EncryptedData) -> EncryptionKey:
+    """Return the reply key without RFC 8636, by which `sealed`, the reply's, is encrypted.
+
+    RFC 4556 3.2.3.1 pads the shared value with zeros to the length of the prime. Heimdal's KDC
+    leaves zeros at the beginning away, as there are in one of 256 exchanges: then its key is taken
+    if the reply decrypts with that.
+    """
+    key = octetstring2key(sealed.etype, shared)
+    if shared[0] == 0:
+        shorter = octetstring2key(sealed.etype, shared.lstrip(b"\0"))
+        try:
+            crypto.decrypt(shorter, KeyUsage.AS_REP_ENC_PART, sealed.cipher)
+        except IntegrityError:
+            return key
+        return shorter
+    return key
