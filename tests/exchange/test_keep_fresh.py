@@ -354,3 +354,24 @@ def test_the_schedule_has_jitter_and_patience_by_the_time_that_is_left(realm: Re
 def replace_life(tgt: ServiceTicket, life: timedelta, offset: timedelta) -> ServiceTicket:
     start = tgt.starttime or tgt.authtime
     return tgt._replace(endtime=start + life, time_offset=offset)  # type: ignore[attr-defined]
+
+
+def test_whatever_a_function_of_the_program_raises_is_a_failure_and_no_end(
+    realm: Realm, fresh: Any
+) -> None:
+    class Odd(Credential):
+        __slots__ = ("tries",)
+
+        def key_for(self, *arguments: Any) -> Any:
+            self.tries = getattr(self, "tries", 0) + 1
+            if self.tries == 1:
+                raise RuntimeError("Canary")
+            return super().key_for(*arguments)
+
+    credential = Odd.from_password(ALICE, "pw")
+    with fresh(credential, realm.config) as handle:
+        problem = until(lambda: handle.problem, 3)
+        assert "RuntimeError" in str(problem)
+        assert "Canary" not in str(problem)
+        assert until(credential.tgt).client == Principal.parse(ALICE)
+        assert handle.ended is None

@@ -261,14 +261,14 @@ class Renewal(_Fresh):
             while True:
                 try:
                     self._do(action)
-                except KerberosError as error:
-                    action = schedule.throw(error)
+                except _ClosedError:
+                    return
+                except Exception as error:
+                    action = schedule.throw(_as_failure(error))
                 else:
                     action = next(schedule)
         except StopIteration as done:
             _end(self, done.value)
-        except _ClosedError:
-            pass
 
     def _do(self, action: Pause | Ask) -> None:
         if isinstance(action, Pause):
@@ -329,12 +329,22 @@ class AsyncRenewal(_Fresh):
                         await asyncio.sleep(action.seconds)
                     else:
                         await self._client._run(action)
-                except KerberosError as error:
-                    action = schedule.throw(error)
+                except Exception as error:
+                    action = schedule.throw(_as_failure(error))
                 else:
                     action = next(schedule)
         except StopIteration as done:
             _end(self, done.value)
+
+
+def _as_failure(error: Exception) -> KerberosError:
+    """Return what the attempt failed of. A caller's function (`otp`, a dialer) may raise anything."""
+    if isinstance(error, KerberosError):
+        return error
+    return CredentialError(
+        f"a function of this program failed while a ticket was got ({type(error).__name__}): see "
+        "what it raises"
+    )
 
 
 def _end(handle: _Fresh, reason: KerberosError) -> None:
