@@ -216,9 +216,9 @@ def test_signed_data_beyond_the_bound_is_not_read() -> None:
 
 
 def test_the_key_of_a_shared_value_that_begins_with_zeros_is_that_of_the_reply() -> None:
-    """Heimdal's KDC leaves the zeros away; RFC 4556 3.2.3.1 keeps them."""
+    """Heimdal's KDC then loses as many bytes at the end; RFC 4556 3.2.3.1 does not."""
     for shared, used in (
-        (b"\0\0" + bytes(range(1, 255)), bytes(range(1, 255))),
+        (b"\0\0" + bytes(range(1, 255)), b"\0\0" + bytes(range(1, 253))),
         (b"\0\0" + bytes(range(1, 255)), b"\0\0" + bytes(range(1, 255))),
         (bytes(range(1, 255)), bytes(range(1, 255))),
     ):

@@ -403,13 +403,13 @@ def check_key_exchange(
 def key_by_sha1(shared: bytes, sealed: EncryptedData) -> EncryptionKey:
     """Return the reply key without RFC 8636, by which `sealed`, the reply's, is encrypted.
 
-    RFC 4556 3.2.3.1 pads the shared value with zeros to the length of the prime. Heimdal's KDC
-    leaves zeros at the beginning away, as there are in one of 256 exchanges: then its key is taken
-    if the reply decrypts with that.
+    RFC 4556 3.2.3.1 pads the shared value with zeros to the length of the prime. So does Heimdal's
+    KDC, but it then takes only as many bytes as there were before: the last ones are lost, in one of
+    256 exchanges. That key is taken if the reply decrypts with it.
     """
     key = octetstring2key(sealed.etype, shared)
     if shared[0] == 0:
-        shorter = octetstring2key(sealed.etype, shared.lstrip(b"\0"))
+        shorter = octetstring2key(sealed.etype, shared[: len(shared.lstrip(b"\0"))])
         try:
             crypto.decrypt(shorter, KeyUsage.AS_REP_ENC_PART, sealed.cipher)
         except IntegrityError:
