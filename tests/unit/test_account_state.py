@@ -207,7 +207,7 @@ def test_a_missing_right_is_told_with_who_grants_it(
         if known
         else ("ACCOUNT@example.test", "SID")
     )
-    assert f"/G '{who[0]}:WP;msDS-SupportedEncryptionTypes'" in finding.remedy
+    assert f'/G "{who[0]}:WP;msDS-SupportedEncryptionTypes"' in finding.remedy
     assert f"(OA;;WP;20119867-1d04-4ab7-9371-cfc3d5df0afd;;{who[1]})" in finding.remedy
 
 
