@@ -61,7 +61,7 @@ def test_the_program_of_the_migration_page_does_the_same(
     mit_realm: MitRealm, tmp_path: Path
 ) -> None:
     path = tmp_path / "greet.py"
-    path.write_text(PATIENT + program("from-python-gssapi.md", "# greet.py"))
+    path.write_text(program("from-python-gssapi.md", "# greet.py"))
     env = {
         **mit_realm.env,
         "KRB5CCNAME": str(mit_realm.kinit("user")),
@@ -70,7 +70,7 @@ def test_the_program_of_the_migration_page_does_the_same(
     }
     port = free_port()
     serve = [sys.executable, str(path), "serve", "localhost", str(port)]
-    daemon = Daemon(serve, env=env, log=tmp_path / "log")
+    daemon = Daemon(serve, env=env, log=tmp_path / "log", port=port)
     try:
         shown = run([sys.executable, str(path), "ask", "localhost", str(port)], env=env)
     finally:
