@@ -16,6 +16,7 @@ from purekrb.directory import service_accounts
 from purekrb.directory import spns as account_spns
 from purekrb.directory.account_state import etype_finding, read_state, suspects_rc4
 from purekrb.directory.accounts import (
+    ACCOUNT_ATTRIBUTES,
     AES_BITS,
     ETYPES,
     Account,
@@ -55,10 +56,7 @@ _log = Log("purekrb.directory")
 
 _DNS_NAME, _LAST_LOGON = "dNSHostName", "lastLogonTimestamp"
 _READ = (
-    "sAMAccountName",
-    "servicePrincipalName",
-    "objectGUID",
-    "objectSid",
+    *ACCOUNT_ATTRIBUTES,
     _DNS_NAME,
     ETYPES,
     CONTROL,

@@ -32,6 +32,7 @@ __all__ = [
     "OctetString",
     "BitString",
     "GeneralString",
+    "Utf8String",
     "KerberosTime",
     "KerberosFlags",
     "Any_",
@@ -256,6 +257,12 @@ class GeneralString:
         if 0 in raw or len(raw) > MAX_STRING:
             raise ValueError(f"a KerberosString contains NUL or is longer than {MAX_STRING} bytes")
         return raw
+
+
+class Utf8String(GeneralString):
+    """UTF8String as str, with the bounds of a KerberosString."""
+
+    tag = 0x0C
 
 
 class KerberosTime:

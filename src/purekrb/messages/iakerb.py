@@ -14,15 +14,12 @@ from purekrb.messages.der import (
     Message,
     OctetString,
     Sequence,
+    Utf8String,
     read_header,
 )
 from purekrb.records import record
 
 __all__ = ["IakerbFinished", "IakerbHeader", "OctetIakerbHeader", "Proxied"]
-
-
-class _Utf8String(GeneralString):
-    tag = 0x0C
 
 
 class _RealmInOctets(GeneralString):
@@ -42,7 +39,7 @@ class IakerbHeader(Message):
 
 IakerbHeader.schema = Sequence(
     IakerbHeader,
-    Field(1, "target_realm", _Utf8String()),
+    Field(1, "target_realm", Utf8String()),
     Field(2, "cookie", OctetString(), optional=True),
     extensible=True,
 )

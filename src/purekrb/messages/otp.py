@@ -23,6 +23,7 @@ from purekrb.messages.der import (
     OctetString,
     Sequence,
     SequenceOf,
+    Utf8String,
 )
 from purekrb.records import record
 
@@ -50,10 +51,6 @@ class OtpFlags:
     MUST_ENCRYPT_NONCE = 1 << 26
     SEPARATE_PIN_REQUIRED = 1 << 25
     CHECK_DIGIT = 1 << 24
-
-
-class _Utf8String(GeneralString):
-    tag = 0x0C
 
 
 def _field(number: int, name: str, kind: DerType, optional: bool = True) -> Field:
@@ -101,12 +98,12 @@ class OtpTokenInfo(Message):
 OtpTokenInfo.schema = _TOKEN_INFO = Sequence(
     OtpTokenInfo,
     _field(0, "flags", KerberosFlags(), False),
-    _field(1, "vendor", _Utf8String()),
+    _field(1, "vendor", Utf8String()),
     _field(2, "challenge", OctetString()),
     _field(3, "length", INT32),
     _field(4, "format", INT32),
     _field(5, "token_id", OctetString()),
-    _field(6, "algorithm", _Utf8String()),
+    _field(6, "algorithm", Utf8String()),
     _field(7, "hash_algorithms", SequenceOf(Any_(0x30), _MAX_ENTRIES)),
     _field(8, "iterations", INT32),
     extensible=True,
@@ -133,7 +130,7 @@ class OtpChallenge(Message):
 OtpChallenge.schema = Sequence(
     OtpChallenge,
     _field(0, "nonce", OctetString(), False),
-    _field(1, "service", _Utf8String()),
+    _field(1, "service", Utf8String()),
     _field(2, "tokens", SequenceOf(_TOKEN_INFO, _MAX_ENTRIES), False),
     _field(3, "salt", GeneralString()),
     _field(4, "s2kparams", OctetString()),
@@ -192,14 +189,14 @@ OtpRequest.schema = Sequence(
     _field(3, "hash_algorithm", Any_(0x30)),
     _field(4, "iterations", INT32),
     _field(5, "value", OctetString()),
-    _field(6, "pin", _Utf8String()),
+    _field(6, "pin", Utf8String()),
     _field(7, "challenge", OctetString()),
     _field(8, "time", KerberosTime()),
     _field(9, "counter", OctetString()),
     _field(10, "format", INT32),
     _field(11, "token_id", OctetString()),
-    _field(12, "algorithm", _Utf8String()),
-    _field(13, "vendor", _Utf8String()),
+    _field(12, "algorithm", Utf8String()),
+    _field(13, "vendor", Utf8String()),
     extensible=True,
 )
 
